@@ -1,0 +1,1 @@
+"""The model files of the local embedder: paths, checksum and dimension."""

@@ -1,0 +1,64 @@
+"""Every error of Crawlscope's own.
+
+    CrawlscopeError
+    ├── UsageError               the caller asked for something that cannot be
+    │   ├── NotFoundError        a crawl that nobody knows
+    │   └── SettingsError        a setting that cannot work
+    ├── DependencyError          a part that Crawlscope needs is away; trying again can help
+    │   ├── DatabaseUnavailable
+    │   ├── EmbedderUnavailable
+    │   ├── IndexUnavailable
+    │   └── ServiceUnavailable   no running service answers
+    └── PageError                this page cannot be indexed, however often it is tried
+
+`retryable` tells the queue whether another attempt can end differently. `code` is stable: it is
+stored with failed pages and programs may compare it.
+"""
+
+
+class CrawlscopeError(Exception):
+    """Base of all; its text is one line that a user can act on."""
+
+    retryable = False
+    code = "internal_error"
+
+
+class UsageError(CrawlscopeError):
+    code = "usage"
+
+
+class NotFoundError(UsageError):
+    code = "not_found"
+
+
+class SettingsError(UsageError):
+    code = "settings"
+
+
+class DependencyError(CrawlscopeError):
+    retryable = True
+    code = "dependency_unavailable"
+
+
+class DatabaseUnavailable(DependencyError):
+    code = "database_unavailable"
+
+
+class EmbedderUnavailable(DependencyError):
+    code = "embedder_unavailable"
+
+
+class IndexUnavailable(DependencyError):
+    code = "index_unavailable"
+
+
+class ServiceUnavailable(DependencyError):
+    code = "service_unavailable"
+
+
+class PageError(CrawlscopeError):
+    """`code` says what about the page is wrong, such as `binary_content` or `http_404`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
