@@ -1,0 +1,94 @@
+"""The port to the search index: named vectors `dense` and `bm25` over the chunks of all documents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+DENSE = "dense"
+BM25 = "bm25"
+
+
+def chunk_id(url: str, chunk_index: int) -> UUID:
+    """The same chunk of the same document has the same id wherever and whenever it is made."""
+    return uuid5(NAMESPACE_URL, f"{url}#{chunk_index}")
+
+
+class ChunkPayload(TypedDict):
+    url: str
+    title: str
+    text: str
+    chunk_index: int
+    domain: str
+    url_prefixes: list[str]
+    """Every prefix of the URL that ends at a path segment: what the `url_prefix` filter matches exactly."""
+    language: str
+    crawl_ids: list[str]
+    """Every crawl that found this document."""
+
+
+@dataclass(frozen=True)
+class SparseVector:
+    indices: Sequence[int]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class IndexedChunk:
+    id: UUID
+    dense: Sequence[float]
+    sparse: SparseVector
+    payload: ChunkPayload
+
+
+@dataclass(frozen=True)
+class Filters:
+    """All that are given must hold."""
+
+    domain: str | None = None
+    crawl_id: str | None = None
+    language: str | None = None
+    url_prefix: str | None = None
+
+
+@dataclass(frozen=True)
+class Hit:
+    id: UUID
+    score: float
+    payload: ChunkPayload
+
+
+@dataclass(frozen=True)
+class Halves:
+    """What each half of one hybrid query found, best first; a half that was not asked is empty."""
+
+    dense: list[Hit]
+    bm25: list[Hit]
+
+
+@dataclass(frozen=True)
+class IndexSize:
+    chunks: int
+    bytes: int | None
+
+
+class SearchIndex(Protocol):
+    """Every call raises `IndexUnavailable` when the index cannot be reached or does not answer in time."""
+
+    async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
+        """Durable when it returns; the same chunk again replaces the old one."""
+        ...
+
+    async def delete(self, ids: Sequence[UUID]) -> None: ...
+
+    async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
+        """Replaces who found these chunks and leaves the rest of them as it is."""
+        ...
+
+    async def query(
+        self, dense: Sequence[float] | None, sparse: SparseVector | None, filters: Filters, limit: int
+    ) -> Halves: ...
+
+    async def size(self) -> IndexSize: ...
+
+    async def aclose(self) -> None: ...
