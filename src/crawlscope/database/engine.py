@@ -1,0 +1,130 @@
+"""The one way to the database: an engine whose transactions speak Crawlscope's own errors."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import asyncpg
+from sqlalchemy import make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from crawlscope.errors import CrawlscopeError, DatabaseUnavailable, SettingsError
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 10
+STATEMENT_SECONDS = 120
+RETRIED_SQLSTATES = {"40001", "40P01"}
+"""Serialization failure and deadlock: the same transaction can pass when it is run again."""
+AWAY_SQLSTATE_CLASSES = {"08", "53", "57", "58", "XX", "25"}
+"""Connection lost, out of resources, shut down by an operator, system error, corruption, read-only."""
+
+
+def sqlalchemy_url(database_url: str) -> URL:
+    """`postgresql://…` as people write it, for the asyncpg driver; raises `SettingsError`."""
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        raise SettingsError(
+            "CRAWLSCOPE_DATABASE_URL is not a URL; write it as postgresql://user:password@host/name"
+        ) from None
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise SettingsError(
+            f"CRAWLSCOPE_DATABASE_URL names '{url.get_backend_name()}'; Crawlscope needs postgresql://"
+        )
+    return url.set(drivername="postgresql+asyncpg")
+
+
+class Database:
+    """Transactions on one PostgreSQL. Whatever keeps it from answering is `DatabaseUnavailable`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def open(cls, database_url: str, pool_size: int = 10) -> "Database":
+        """Connects when it is first used."""
+        engine = create_async_engine(
+            sqlalchemy_url(database_url),
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_pre_ping=True,
+            pool_timeout=30,
+            connect_args={
+                "timeout": CONNECT_SECONDS,
+                "command_timeout": STATEMENT_SECONDS,
+                "server_settings": {"application_name": "crawlscope"},
+            },
+        )
+        return cls(engine)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Commits at the end of the block, rolls back when it raises."""
+        with translated_errors():
+            async with self.engine.begin() as connection:
+                yield connection
+
+    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Runs `work` in a transaction, again when it lost against another one (deadlock)."""
+        for attempt in range(5):
+            try:
+                async with self.engine.begin() as connection:
+                    return await work(connection)
+            except DBAPIError as error:
+                if sqlstate(error) not in RETRIED_SQLSTATES or attempt == 4:
+                    raise_translated(error)
+            except (OSError, TimeoutError, asyncpg.PostgresError, PoolTimeoutError) as error:
+                raise_translated(error)
+            await asyncio.sleep(0.02 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def ping(self) -> None:
+        async with self.transaction() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+class translated_errors:  # noqa: N801 - used as a statement
+    """Turns the driver's words for "the database is away" into `DatabaseUnavailable`."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, CrawlscopeError):
+            raise_translated(error)
+
+
+def raise_translated(error: Exception) -> None:
+    """Raises `DatabaseUnavailable` when that is what `error` means, else `error` itself."""
+    if _means_away(error):
+        raise DatabaseUnavailable(f"the database does not answer: {_one_line(error)}") from error
+    raise error
+
+
+def sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _means_away(error: Exception) -> bool:
+    if isinstance(error, DBAPIError):
+        return (
+            error.connection_invalidated
+            or isinstance(error, OperationalError | InterfaceError)
+            or sqlstate(error)[:2] in AWAY_SQLSTATE_CLASSES
+        )
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in AWAY_SQLSTATE_CLASSES | {"28", "3D"}
+    return isinstance(error, OSError | TimeoutError | PoolTimeoutError | asyncpg.InterfaceError)
+
+
+def _one_line(error: Exception) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    words = str(cause).splitlines()
+    return words[0] if words else type(cause).__name__

@@ -1,0 +1,49 @@
+"""The job queue: pgqueuer's tables in a schema of their own, in the same database as everything else."""
+
+import re
+from typing import Any
+
+from pgqueuer.adapters.persistence.qb import (
+    QueryBuilderEnvironment,
+    QueryQueueBuilder,
+    QuerySchedulerBuilder,
+)
+from pgqueuer.db import AsyncpgDriver, Driver
+from pgqueuer.domain.settings import DBSettings
+from pgqueuer.queries import Queries
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+QUEUE_SCHEMA = "queue"
+INDEX_PAGE = "index_page"
+CRAWL_SITE = "crawl_site"
+
+
+def queue_settings() -> DBSettings:
+    return DBSettings(db_schema=QUEUE_SCHEMA)
+
+
+def queue_queries(driver: Driver) -> Queries:
+    settings = queue_settings()
+    return Queries(
+        driver,
+        qbe=QueryBuilderEnvironment(settings),
+        qbq=QueryQueueBuilder(settings),
+        qbs=QuerySchedulerBuilder(settings),
+    )
+
+
+def schema_installation() -> list[str]:
+    """The queue's tables, function and triggers, a statement each (the driver takes one at a time)."""
+    script = QueryBuilderEnvironment(queue_settings()).build_install_query(create_schema=False)
+    return re.split(r"\n\n(?=CREATE )", script)[1:]
+
+
+def schema_removal() -> list[str]:
+    return QueryBuilderEnvironment(queue_settings()).build_uninstall_query().splitlines()
+
+
+async def queries_within(connection: AsyncConnection) -> Queries:
+    """The queue on the connection of a transaction that is under way: jobs commit with it."""
+    raw = await connection.get_raw_connection()
+    driver_connection: Any = raw.driver_connection
+    return queue_queries(AsyncpgDriver(driver_connection))

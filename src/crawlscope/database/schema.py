@@ -1,0 +1,88 @@
+"""Brings the database's tables to a revision and says which one they are at."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection, text
+
+from crawlscope.database.engine import Database
+from crawlscope.errors import SettingsError, UsageError
+
+AlembicAction = Callable[[Config], None]
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+VERSION_TABLE = "crawlscope_alembic_version"
+MIGRATION_LOCK = 7_108_201_426
+"""Key of the advisory lock that lets one process migrate while the others wait."""
+OLDEST_SERVER = 15
+
+
+async def upgrade(database: Database, revision: str = "head") -> None:
+    """Applies what is missing up to `revision`; processes that do this at once wait for each other."""
+    await _alembic(database, lambda config: command.upgrade(config, revision))
+
+
+async def downgrade(database: Database, revision: str = "-1") -> None:
+    await _alembic(database, lambda config: command.downgrade(config, revision))
+
+
+async def check(database: Database) -> None:
+    """Raises `CommandError` when models and migrations differ."""
+    await _alembic(database, lambda config: command.check(config))
+
+
+async def current_revision(database: Database) -> str | None:
+    async with database.transaction() as connection:
+        return await connection.run_sync(_current)
+
+
+def head_revision() -> str:
+    head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    assert head is not None
+    return head
+
+
+async def require_current(database: Database) -> None:
+    """Raises `SettingsError` with the command to run when the tables are not at this version's revision."""
+    found, needed = await current_revision(database), head_revision()
+    if found != needed:
+        raise SettingsError(
+            f"the database is at revision {found or 'none'}, this version needs {needed}: "
+            "run `crawlscope db upgrade`"
+        )
+
+
+async def _alembic(database: Database, action: AlembicAction) -> None:
+    async with database.transaction() as connection:
+        await connection.run_sync(_run, action)
+
+
+def _run(connection: Connection, action: AlembicAction) -> None:
+    _require_server_version(connection)
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    try:
+        action(config)
+    except CommandError as error:
+        raise UsageError(str(error)) from error
+
+
+def _require_server_version(connection: Connection) -> None:
+    version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
+    if version < OLDEST_SERVER * 10_000:
+        raise SettingsError(
+            f"the PostgreSQL server is version {version // 10_000}; Crawlscope needs {OLDEST_SERVER} or newer"
+        )
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(
+        connection, opts={"version_table": VERSION_TABLE, "version_table_schema": "public"}
+    ).get_current_revision()

@@ -1,0 +1,370 @@
+"""The tables: what is known of crawls, pages and the time everything took (PostgreSQL, schema `webhook`)."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA = "webhook"
+
+
+class CrawlStatus(StrEnum):
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class PageState(StrEnum):
+    QUEUED = "queued"
+    INDEXING = "indexing"
+    INDEXED = "indexed"
+    UNCHANGED = "unchanged"
+    EMPTY = "empty"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def settled(self) -> bool:
+        return self not in (PageState.QUEUED, PageState.INDEXING)
+
+    @property
+    def succeeded(self) -> bool:
+        return self in (PageState.INDEXED, PageState.UNCHANGED, PageState.EMPTY)
+
+
+class OperationType(StrEnum):
+    """What can be measured; the first five belong to a page, `webhook` to a delivery."""
+
+    WORKER = "worker"
+    CHUNKING = "chunking"
+    EMBEDDING = "embedding"
+    QDRANT = "qdrant"
+    BM25 = "bm25"
+    WEBHOOK = "webhook"
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        schema=SCHEMA,
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        },
+    )
+    type_annotation_map = {  # noqa: RUF012 - read once by SQLAlchemy when the class is made
+        str: Text(),
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB(),
+        int: BigInteger(),
+    }
+
+
+def _count() -> Mapped[int]:
+    return mapped_column(default=0, server_default=text("0"))
+
+
+def _total() -> Mapped[float]:
+    return mapped_column(default=0.0, server_default=text("0"))
+
+
+def _now() -> Mapped[datetime]:
+    return mapped_column(server_default=func.now())
+
+
+class CrawlSession(Base):
+    """A crawl as far as it is known. Counts and totals are sums over `pages` and `operation_metrics`."""
+
+    __tablename__ = "crawl_sessions"
+
+    id: Mapped[UUID] = mapped_column(
+        primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
+    )
+    crawl_id: Mapped[str] = mapped_column(String(255), unique=True)
+    crawl_url: Mapped[str] = mapped_column(server_default=text("'unknown'"))
+    started_at: Mapped[datetime] = mapped_column(index=True)
+    completed_at: Mapped[datetime | None]
+    status: Mapped[str] = mapped_column(String(50), server_default=text("'in_progress'"), index=True)
+    success: Mapped[bool | None]
+    total_pages: Mapped[int] = _count()
+    pages_indexed: Mapped[int] = _count()
+    pages_failed: Mapped[int] = _count()
+    pages_pending: Mapped[int] = _count()
+    pages_unchanged: Mapped[int] = _count()
+    pages_empty: Mapped[int] = _count()
+    pages_cancelled: Mapped[int] = _count()
+    failures_without_url: Mapped[int] = _count()
+    """Page events that name no page: facts of the crawl, but none of its pages."""
+    total_chunking_ms: Mapped[float] = _total()
+    total_embedding_ms: Mapped[float] = _total()
+    total_qdrant_ms: Mapped[float] = _total()
+    total_bm25_ms: Mapped[float] = _total()
+    duration_ms: Mapped[float | None]
+    initiated_at: Mapped[datetime | None]
+    e2e_duration_ms: Mapped[float | None]
+    last_settled_at: Mapped[datetime | None]
+    last_fact_at: Mapped[datetime] = _now()
+    """When anything was last heard of this crawl."""
+    fold: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    """What the lifecycle columns are computed from; see `crawls.fold`."""
+    extra_metadata: Mapped[dict[str, Any] | None]
+    error_message: Mapped[str | None]
+    created_at: Mapped[datetime] = _now()
+
+
+class DeletedCrawl(Base):
+    """Crawls that were deleted: what still arrives of them is ignored."""
+
+    __tablename__ = "deleted_crawls"
+
+    crawl_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    deleted_at: Mapped[datetime] = _now()
+
+
+def _crawl_reference(**options: Any) -> Mapped[str]:
+    return mapped_column(
+        String(255), ForeignKey(f"{SCHEMA}.crawl_sessions.crawl_id", ondelete="CASCADE"), **options
+    )
+
+
+class CrawlRequest(Base):
+    """A crawl that was asked for here, and how far its crawler has come."""
+
+    __tablename__ = "crawl_requests"
+
+    crawl_id: Mapped[str] = _crawl_reference(primary_key=True)
+    engine: Mapped[str] = mapped_column(String(50))
+    url: Mapped[str]
+    options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    requested_at: Mapped[datetime] = _now()
+    job_id: Mapped[int | None]
+    cancel_requested: Mapped[bool] = mapped_column(server_default=false())
+    found: Mapped[int] = _count()
+    """URLs that the crawler has accepted so far."""
+    fetched: Mapped[int] = _count()
+
+
+class Delivery(Base):
+    """A webhook delivery as it came."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (UniqueConstraint("crawl_id", "identity"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    crawl_id: Mapped[str] = _crawl_reference()
+    identity: Mapped[UUID]
+    """A hash of what makes this delivery the same as another."""
+    event_type: Mapped[str] = mapped_column(String(100))
+    webhook_id: Mapped[str | None]
+    received_at: Mapped[datetime] = mapped_column(index=True)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    """The raw body, zlib-compressed."""
+    body_bytes: Mapped[int]
+    pages: Mapped[int] = _count()
+    note: Mapped[str | None]
+    """What was odd about it."""
+
+
+class UnknownEvent(Base):
+    """Deliveries of a type that is not known yet, kept for the day when it is."""
+
+    __tablename__ = "unknown_events"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    identity: Mapped[UUID] = mapped_column(unique=True)
+    event_type: Mapped[str]
+    received_at: Mapped[datetime] = _now()
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Page(Base):
+    """A page of a crawl: its source URL, what became of it, and what that took."""
+
+    __tablename__ = "pages"
+    __table_args__ = (
+        UniqueConstraint("crawl_id", "source_key"),
+        Index("ix_pages_crawl_id_state", "crawl_id", "state"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    crawl_id: Mapped[str] = _crawl_reference()
+    source_key: Mapped[UUID]
+    """A hash of `source_url`: URLs can be too long for an index."""
+    source_url: Mapped[str]
+    url: Mapped[str]
+    """Where the source URL led; what the index and search show."""
+    document_key: Mapped[UUID] = mapped_column(index=True)
+    """A hash of `url`."""
+    state: Mapped[str] = mapped_column(String(20))
+    revision: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    """Counts the contents and re-queuings of this page; a job for an older one is void."""
+    delivered: Mapped[bool]
+    """Whether Firecrawl brought usable content; if not, `error` is Firecrawl's."""
+    received_at: Mapped[datetime]
+    webhook_id: Mapped[str] = mapped_column(server_default=text("''"))
+    status_code: Mapped[int | None]
+    title: Mapped[str | None]
+    language: Mapped[str | None]
+    job_id: Mapped[int | None]
+    attempts: Mapped[int] = _count()
+    error_code: Mapped[str | None] = mapped_column(String(100))
+    error: Mapped[str | None]
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+    queue_wait_ms: Mapped[float | None]
+    total_ms: Mapped[float | None]
+    stages: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    chunks: Mapped[int | None]
+
+
+class PageContent(Base):
+    """The Markdown of a page as it was delivered: the index can be rebuilt from here."""
+
+    __tablename__ = "page_contents"
+
+    page_id: Mapped[int] = mapped_column(
+        ForeignKey(f"{SCHEMA}.pages.id", ondelete="CASCADE"), primary_key=True
+    )
+    markdown: Mapped[str]
+
+
+class PageAttempt(Base):
+    """One try of a worker at a page, kept also when it failed."""
+
+    __tablename__ = "page_attempts"
+    __table_args__ = (UniqueConstraint("page_id", "number"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    page_id: Mapped[int] = mapped_column(ForeignKey(f"{SCHEMA}.pages.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    revision: Mapped[int]
+    worker: Mapped[str]
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    outcome: Mapped[str | None] = mapped_column(String(20))
+    error_code: Mapped[str | None] = mapped_column(String(100))
+    error: Mapped[str | None]
+    stages: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    total_ms: Mapped[float | None]
+    unaccounted_ms: Mapped[float | None]
+
+
+class Document(Base):
+    """What the index holds under one URL."""
+
+    __tablename__ = "documents"
+
+    key: Mapped[UUID] = mapped_column(primary_key=True)
+    """A hash of `url`."""
+    url: Mapped[str]
+    content_hash: Mapped[str]
+    """Of the cleaned text."""
+    fingerprint: Mapped[str]
+    """Of the embedder and the chunking that made its chunks."""
+    chunks: Mapped[int]
+    crawl_id: Mapped[str | None] = mapped_column(String(255))
+    """The crawl that brought this content."""
+    indexed_at: Mapped[datetime] = _now()
+
+
+class DocumentCrawl(Base):
+    """Which crawls found a document."""
+
+    __tablename__ = "document_crawls"
+
+    document_key: Mapped[UUID] = mapped_column(
+        ForeignKey(f"{SCHEMA}.documents.key", ondelete="CASCADE"), primary_key=True
+    )
+    crawl_id: Mapped[str] = _crawl_reference(primary_key=True, index=True)
+    found_at: Mapped[datetime] = _now()
+
+
+class OperationMetric(Base):
+    """One measured operation. Keyed with its time, so that the table can be partitioned."""
+
+    __tablename__ = "operation_metrics"
+    __table_args__ = (
+        Index("ix_operation_metrics_document_url", "document_url", postgresql_using="hash"),
+    )
+
+    id: Mapped[UUID] = mapped_column(
+        primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
+    )
+    timestamp: Mapped[datetime] = mapped_column(
+        primary_key=True, index=True, server_default=func.now()
+    )
+    operation_type: Mapped[str] = mapped_column(String(50))
+    operation_name: Mapped[str] = mapped_column(String(100))
+    duration_ms: Mapped[float]
+    success: Mapped[bool]
+    error_message: Mapped[str | None]
+    request_id: Mapped[str | None]
+    job_id: Mapped[str | None] = mapped_column(index=True)
+    crawl_id: Mapped[str | None] = mapped_column(
+        String(255), ForeignKey(f"{SCHEMA}.crawl_sessions.crawl_id", ondelete="SET NULL"), index=True
+    )
+    document_url: Mapped[str | None]
+    extra_metadata: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = _now()
+
+
+class RequestMetric(Base):
+    """One answered HTTP request."""
+
+    __tablename__ = "request_metrics"
+
+    id: Mapped[UUID] = mapped_column(
+        primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
+    )
+    timestamp: Mapped[datetime] = mapped_column(index=True, server_default=func.now())
+    method: Mapped[str] = mapped_column(String(10))
+    path: Mapped[str]
+    status_code: Mapped[int]
+    duration_ms: Mapped[float]
+    request_id: Mapped[str | None]
+    client_ip: Mapped[str | None]
+    user_agent: Mapped[str | None]
+    extra_metadata: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = _now()
+
+
+class ChangeEvent(Base):
+    """A change that a watcher saw on a page, and how it became searchable."""
+
+    __tablename__ = "change_events"
+
+    id: Mapped[UUID] = mapped_column(
+        primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
+    )
+    watch_id: Mapped[str | None] = mapped_column(index=True)
+    watch_url: Mapped[str]
+    detected_at: Mapped[datetime] = mapped_column(index=True, server_default=func.now())
+    diff_summary: Mapped[str | None]
+    snapshot_url: Mapped[str | None]
+    rescrape_job_id: Mapped[str | None]
+    rescrape_status: Mapped[str | None] = mapped_column(String(50))
+    indexed_at: Mapped[datetime | None]
+    extra_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    created_at: Mapped[datetime] = _now()
