@@ -1,1 +1,25 @@
-"""The model files of the local embedder: paths, checksum and dimension."""
+"""The all-MiniLM-L6-v2 sentence embedding model as files: where they lie and what they are.
+
+Importing this package loads nothing. Where the files come from is told in MODEL.md beside them.
+"""
+
+from pathlib import Path
+from typing import Final
+
+MODEL_NAME: Final = "sentence-transformers/all-MiniLM-L6-v2"
+"""The name of the float model these int8 weights were made from."""
+
+MODEL_PATH: Final = Path(__file__).with_name("model.onnx")
+"""Takes `input_ids` and `attention_mask` (int64, texts × tokens), gives `last_hidden_state` (float32)."""
+
+TOKENIZER_PATH: Final = Path(__file__).with_name("tokenizer.json")
+"""As published, with its fixed padding and truncation at 128 tokens: whoever loads it resets both."""
+
+MODEL_SHA256: Final = "194ddc0e0438080db1c983cb7bc514a15264c45b78365acc3366bc68ab2377f2"
+
+DIMENSION: Final = 384
+
+MAX_TOKENS: Final = 256
+"""The longest text, special tokens included, that the model was trained for."""
+
+__all__ = ["DIMENSION", "MAX_TOKENS", "MODEL_NAME", "MODEL_PATH", "MODEL_SHA256", "TOKENIZER_PATH"]
