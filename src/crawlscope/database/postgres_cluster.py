@@ -1,0 +1,448 @@
+"""The folder `DATA_DIR/postgres`: making it, running a server in it, and telling what runs there.
+
+    postgres/          the caller's; nobody else writes to it
+      data/            the cluster, the account's
+      socket/          the only way in: there is no TCP port
+      log              of server and keeper, bounded
+      users.lock       shared by every process that uses the server
+      keeper.lock      held by the keeper, with its process id in it
+      start.lock       start-up, one at a time
+      ask.lock         held while asking who else is there, see `EmbeddedPostgres.release`
+
+The account that runs PostgreSQL for root may be unable to walk the folders above `DATA_DIR`. So root opens
+the folder and the programs inherit it: to them it is `/proc/self/fd/N`, which needs no permission above it.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from crawlscope.database.postgres_programs import MAJOR, Account, Programs, last_line
+from crawlscope.errors import DatabaseUnavailable, SettingsError
+
+NAME = "crawlscope"
+"""Of the database, of its owner, and of the system account."""
+PORT = 5432
+SOCKET_FILE = f".s.PGSQL.{PORT}"
+SOCKET_PATH_BYTES = 103
+"""The longest path a socket can have on every platform (macOS 103, Linux 107)."""
+SHORT_FOLDER = Path("/tmp")  # noqa: S108  # ownership is checked; $TMPDIR differs from process to process
+SPACE_TO_INITIALISE = 128 * 1024 * 1024
+LOG_BYTES = 10 * 1024 * 1024
+
+_READY = b"Z\x00\x00\x00\x05I"
+_TERMINATE = b"X\x00\x00\x00\x04"
+
+INITDB_OPTIONS = (
+    "--no-sync",  # once, at the end
+    "--no-instructions",
+    f"--username={NAME}",
+    "--encoding=UTF8",
+    "--locale=C",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+    "--auth-local=trust",  # who can reach the socket owns the data anyway
+    "--auth-host=reject",
+)
+
+SERVER_SETTINGS = {
+    "listen_addresses": "",
+    "port": str(PORT),
+    "unix_socket_permissions": "0700",
+    "max_connections": "120",
+    "shared_buffers": "128MB",
+    "max_wal_size": "1GB",
+    "wal_compression": "pglz",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_checkpoints": "off",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+}
+"""Given on the command line, so that they also hold for clusters that an older version made."""
+
+
+@dataclass(frozen=True)
+class PidFile:
+    """What a server writes into its data folder."""
+
+    pid: int
+    socket_folder: str
+    status: str
+
+    @property
+    def ready(self) -> bool:
+        return self.status == "ready"
+
+
+@dataclass(frozen=True)
+class View:
+    """The folder as the programs see it."""
+
+    root: str
+    descriptors: tuple[int, ...] = ()
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+
+class Cluster:
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.absolute()
+        self.folder = self.data_dir / "postgres"
+        self.data = self.folder / "data"
+        self.log = self.folder / "log"
+        self.users_lock = self.folder / "users.lock"
+        self.keeper_lock = self.folder / "keeper.lock"
+        self.start_lock = self.folder / "start.lock"
+        self.ask_lock = self.folder / "ask.lock"
+
+    # ------------------------------------------------------------------ making it
+
+    def prepare_folder(self) -> None:
+        with self.explained():
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            if os.geteuid() == 0 and self.folder.stat().st_uid == 0:
+                self.folder.chmod(0o711)  # the account passes through to what it owns, and sees no more
+            if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+
+    def initialise(self, programs: Programs, timeout_seconds: float) -> None:
+        """Makes the cluster and its database under another name first: what is called `data` is whole."""
+        self._check_space()
+        if programs.account is None and _user_name(os.geteuid()) is None:
+            raise SettingsError(
+                f"user id {os.geteuid()} has no name here, which PostgreSQL needs to make a database: "
+                "add it to /etc/passwd, run as another user, or set CRAWLSCOPE_DATABASE_URL"
+            )
+        for abandoned in self.folder.glob("data.new-*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        staging = self.folder / f"data.new-{secrets.token_hex(4)}"
+        with self.explained():
+            staging.mkdir(mode=0o700)
+            try:
+                programs.give(staging)
+                self._fill(staging.name, programs, time.monotonic() + timeout_seconds)
+                staging.rename(self.data)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            _sync_folder(self.folder)
+
+    def check_data(self) -> bool:
+        """False when there is no cluster yet. Raises `SettingsError` when what is there cannot be run."""
+        with self.explained():
+            if not self.data.exists() or not any(self.data.iterdir()):
+                return False
+            version = self._version()
+            owner = self.data.stat().st_uid
+        if version != str(MAJOR):
+            raise SettingsError(
+                f"{self.data} was written by PostgreSQL {version} and this is {MAJOR}: "
+                "take it over with pg_upgrade or pg_dump, or move it away"
+            )
+        if os.geteuid() not in (0, owner):
+            raise SettingsError(
+                f"{self.data} belongs to {_user_name(owner) or owner}: run Crawlscope as that user"
+            )
+        return True
+
+    def _version(self) -> str:
+        try:
+            return (self.data / "PG_VERSION").read_text().strip()
+        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+            raise SettingsError(
+                f"{self.data} is not the data folder of a PostgreSQL server: "
+                "move it away, or choose another CRAWLSCOPE_DATA_DIR"
+            ) from None
+
+    def _check_space(self) -> None:
+        if shutil.disk_usage(self.folder).free < SPACE_TO_INITIALISE:
+            raise DatabaseUnavailable(
+                f"the disk of {self.data_dir} is nearly full: "
+                f"a new database needs {SPACE_TO_INITIALISE >> 20} MiB"
+            )
+
+    def _fill(self, name: str, programs: Programs, deadline: float) -> None:
+        steps = (
+            ("initdb", INITDB_OPTIONS, ""),
+            ("postgres", ("--single", "-c", "exit_on_error=on"), f"CREATE DATABASE {NAME} OWNER {NAME}\n"),
+            ("initdb", ("--sync-only",), ""),
+        )
+        with self.seen_by(programs.account) as view:
+            for program, options, text in steps:
+                database = ["postgres"] if text else []
+                command = programs.command(program, *options, "-D", view.path(name), *database)
+                _run(command, programs, view, text, deadline)
+
+    # ------------------------------------------------------------------ running a server
+
+    @contextlib.contextmanager
+    def seen_by(self, account: Account | None) -> Iterator[View]:
+        """Open as long as a program is being started; the program then has its own hold on the folder."""
+        if account is None or sys.platform != "linux":
+            yield View(str(self.folder))
+            return
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield View(f"/proc/self/fd/{descriptor}", (descriptor,))
+        finally:
+            os.close(descriptor)
+
+    def spawn_server(self, programs: Programs) -> subprocess.Popen[bytes]:
+        """Its output goes where the caller's goes."""
+        with self.explained(), self.seen_by(programs.account) as view:
+            place = self._make_socket_folder(programs)
+            seen = view.path("socket") if place.parent == self.folder else str(place)
+            settings = SERVER_SETTINGS | {
+                "unix_socket_directories": _quoted(seen),
+                "cluster_name": self.identity(),
+            }
+            options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+            command = programs.command("postgres", "-D", view.path("data"), *options)
+            return subprocess.Popen(  # noqa: S603  # our own program
+                command, stdin=subprocess.DEVNULL, **programs.process_options(view.descriptors)
+            )
+
+    def clear_remains(self) -> None:
+        """Removes what a killed server left: processes without a postmaster, files that name another process.
+
+        PostgreSQL itself takes any living process with the number in `postmaster.pid` for its own kind. Only
+        for who holds the keeper's lock. Raises `DatabaseUnavailable` when a server runs that cannot be seen.
+        """
+        for number in (signal.SIGQUIT, signal.SIGKILL):
+            remains = self._processes()
+            for process in remains:
+                _send(process, number)
+            for process in remains:
+                _ends_within(process, 5.0)
+        if self._listens():
+            raise DatabaseUnavailable(
+                f"a PostgreSQL server outside of this container already serves {self.data}: stop it first"
+            )
+        folder = self.socket_folder()
+        for stale in (self.data / "postmaster.pid", *([folder / f"{SOCKET_FILE}.lock"] if folder else [])):
+            stale.unlink(missing_ok=True)
+
+    def stop(self, postmaster: psutil.Process, patience_seconds: float = 30) -> None:
+        """Fast shutdown, which ends sessions and writes a checkpoint; then the ways that need a recovery."""
+        for number, seconds in (
+            (signal.SIGINT, patience_seconds),
+            (signal.SIGQUIT, 10.0),
+            (signal.SIGKILL, 5.0),
+        ):
+            _send(postmaster, number)
+            if _ends_within(postmaster, seconds):
+                break
+        with contextlib.suppress(OSError):
+            self._short_socket_folder().rmdir()
+
+    # ------------------------------------------------------------------ telling what runs
+
+    def identity(self) -> str:
+        """The same for every path to the folder; every process of the server carries it in its title."""
+        status = self.folder.stat()
+        digest = hashlib.sha256(f"{status.st_dev}:{status.st_ino}".encode()).hexdigest()
+        return f"{NAME}-{digest[:12]}"
+
+    def postmaster(self) -> psutil.Process | None:
+        """The running server. A process that merely got the number of a dead one lacks our name."""
+        file = self.pid_file()
+        if file is None:
+            return None
+        with contextlib.suppress(psutil.Error, OSError):
+            process = psutil.Process(file.pid)
+            if (
+                process.status() != psutil.STATUS_ZOMBIE
+                and f"cluster_name={self.identity()}" in process.cmdline()
+            ):
+                return process
+        return None
+
+    def pid_file(self) -> PidFile | None:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+            return PidFile(int(lines[0]), lines[4], lines[7].strip())
+        return None
+
+    def socket_folder(self) -> Path | None:
+        """Where the running server listens, as the caller sees it."""
+        file = self.pid_file()
+        if file is None:
+            return None
+        return (
+            self.folder / "socket"
+            if file.socket_folder.startswith("/proc/self/fd/")
+            else Path(file.socket_folder)
+        )
+
+    def answers(self) -> bool:
+        """Whether a session can be opened: asks the server the way a client does."""
+        file = self.pid_file()
+        if file is None or not file.ready:  # it would refuse, and log that it did
+            return False
+        with contextlib.suppress(OSError), self._connected() as connection:
+            connection.sendall(_startup_message())
+            said = b""
+            while not said.endswith(_READY) and (more := connection.recv(4096)):
+                said += more
+            if said.endswith(_READY):
+                connection.sendall(_TERMINATE)
+                return True
+        return False
+
+    def complaint(self, since: int) -> str:
+        """What server or keeper said last in the log after position `since`; fatal words before others."""
+        with contextlib.suppress(OSError), self.log.open("rb") as log:
+            log.seek(min(since, self.log.stat().st_size))
+            said = log.read()[-65536:].decode(errors="replace")
+            fatal = [line for line in said.splitlines() if "FATAL:" in line or "PANIC:" in line]
+            return last_line("\n".join(fatal) or said)
+        return "its log cannot be read"
+
+    def bound_log(self) -> None:
+        """Keeps one older log. Copies and truncates: running programs have the file open for appending."""
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
+            shutil.copy2(self.log, self.log.with_name("log.old"))
+            os.truncate(self.log, 0)
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns the operating system's refusals into what the user can do about them."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DatabaseUnavailable(
+                    f"no space is left on the disk of {self.data_dir}: free some"
+                ) from error
+            raise SettingsError(
+                f"CRAWLSCOPE_DATA_DIR={self.data_dir} cannot be used ({error.strerror or error}): "
+                "choose a folder on a local disk that you may write to"
+            ) from error
+
+    def _processes(self) -> list[psutil.Process]:
+        """Every process of this cluster's server, with or without a postmaster."""
+        title, argument = f"postgres: {self.identity()}:", f"cluster_name={self.identity()}"
+        return [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if (words := process.info["cmdline"]) and (words[0].startswith(title) or argument in words)
+        ]
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
+        folder = self.socket_folder()
+        if folder is None:
+            raise FileNotFoundError(errno.ENOENT, "no server has announced a socket")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(folder / SOCKET_FILE))
+            yield connection
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), self._connected():
+            return True
+        return False
+
+    def _short_socket_folder(self) -> Path:
+        return SHORT_FOLDER / self.identity()
+
+    def _make_socket_folder(self, programs: Programs) -> Path:
+        near = self.folder / "socket"
+        fits = len(os.fsencode(near / SOCKET_FILE)) <= SOCKET_PATH_BYTES
+        place = near if fits else self._short_socket_folder()
+        place.mkdir(mode=0o700, exist_ok=True)
+        owners = {os.geteuid(), programs.account.uid if programs.account else os.geteuid()}
+        if place.is_symlink() or not place.is_dir() or place.lstat().st_uid not in owners:
+            raise SettingsError(f"{place} is not Crawlscope's own folder: remove it")
+        place.chmod(0o700)
+        programs.give(place)
+        return place
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """A zombie is dead: where process 1 reaps nobody, it would otherwise live for ever."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _ends_within(process: psutil.Process, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while is_alive(process):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _send(process: psutil.Process, number: int) -> None:
+    with contextlib.suppress(psutil.Error):
+        process.send_signal(number)
+
+
+def _run(command: list[str], programs: Programs, view: View, text: str, deadline: float) -> None:
+    program = Path(command[0]).name
+    try:
+        run = subprocess.run(  # noqa: S603  # our own program
+            command, **programs.process_options(view.descriptors), input=text, text=True, errors="replace",
+            capture_output=True, check=False, timeout=max(1.0, deadline - time.monotonic()),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise DatabaseUnavailable(
+            f"making the database took too long ({program}): is the disk very slow?"
+        ) from None
+    except subprocess.SubprocessError as error:
+        raise DatabaseUnavailable(f"{program} cannot be started: {error}") from error
+    if run.returncode != 0:
+        raise DatabaseUnavailable(f"{program} could not make the database: {_failure(run.stderr)}")
+
+
+def _failure(said: str) -> str:
+    errors = [line for line in said.splitlines() if "error:" in line or "FATAL:" in line or "ERROR:" in line]
+    return errors[0].strip() if errors else last_line(said)
+
+
+def _startup_message() -> bytes:
+    body = (196608).to_bytes(4, "big") + f"user\0{NAME}\0database\0{NAME}\0\0".encode()
+    return (len(body) + 4).to_bytes(4, "big") + body
+
+
+def _quoted(folder: str) -> str:
+    """The setting is a list: a comma in a name would part it."""
+    return '"' + folder.replace('"', '""') + '"'
+
+
+def _user_name(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

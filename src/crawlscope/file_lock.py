@@ -1,0 +1,101 @@
+"""Locks that die with their holder: held through an open file, they end with the process, however it ends."""
+
+import fcntl
+import os
+import time
+import weakref
+from pathlib import Path
+
+POLL_SECONDS = 0.02
+
+
+class FileLock:
+    """One `flock`, shared or exclusive.
+
+    The file stays when the lock is released: removing it would let two holders lock two different files.
+    Methods raise `OSError` where the file cannot be opened or its filesystem knows no locks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._descriptor is not None
+
+    @property
+    def in_place(self) -> bool:
+        """False when the locked file was removed or replaced: whoever comes now locks another one."""
+        return self._descriptor is not None and _is_open_at(self._descriptor, self.path)
+
+    def try_acquire(self, *, shared: bool = False) -> bool:
+        return self._lock((fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+    def acquire(self, *, shared: bool = False, timeout_seconds: float) -> bool:
+        deadline = time.monotonic() + timeout_seconds
+        while not self.try_acquire(shared=shared):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def wait_exclusive(self) -> None:
+        """Sleeps in the kernel until nobody else holds the lock."""
+        while not self._lock(fcntl.LOCK_EX):
+            pass
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def write(self, text: str) -> None:
+        """Leaves a note in the locked file, for people who look."""
+        assert self._descriptor is not None, "only the holder writes"
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text.encode(), 0)
+
+    def drop_in_forked_children(self) -> None:
+        """A forked child shares the parent's lock and would keep it alive; this makes it let go at once."""
+        own = weakref.ref(self)
+
+        def let_go() -> None:
+            lock = own()
+            if lock is not None:
+                lock.release()
+
+        os.register_at_fork(after_in_child=let_go)
+
+    def _lock(self, operation: int) -> bool:
+        if self._descriptor is not None:
+            raise RuntimeError(f"{self.path} is locked already by this object")
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, operation)
+            if _is_open_at(descriptor, self.path):
+                self._descriptor, descriptor = descriptor, -1
+                return True
+        except BlockingIOError:
+            pass
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds `path` exclusively. Asks with a shared lock, so that two can ask at once."""
+    if not path.exists():
+        return False
+    probe = FileLock(path)
+    locked = not probe.try_acquire(shared=True)
+    probe.release()
+    return locked
+
+
+def _is_open_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
