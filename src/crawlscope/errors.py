@@ -9,6 +9,7 @@
     │   ├── EmbedderUnavailable
     │   ├── IndexUnavailable
     │   └── ServiceUnavailable   no running service answers
+    ├── IndexUnusable            the stored index is damaged or made for other vectors: rebuild it
     └── PageError                this page cannot be indexed, however often it is tried
 
 `retryable` tells the queue whether another attempt can end differently. `code` is stable: it is
@@ -54,6 +55,10 @@ class IndexUnavailable(DependencyError):
 
 class ServiceUnavailable(DependencyError):
     code = "service_unavailable"
+
+
+class IndexUnusable(CrawlscopeError):
+    code = "index_unusable"
 
 
 class PageError(CrawlscopeError):

@@ -2,8 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import Protocol, TypeAlias, TypedDict
 from uuid import NAMESPACE_URL, UUID, uuid5
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = Sequence[float] | npt.NDArray[np.float32]
+Integers: TypeAlias = Sequence[int] | npt.NDArray[np.uint32]
 
 DENSE = "dense"
 BM25 = "bm25"
@@ -21,29 +27,29 @@ class ChunkPayload(TypedDict):
     chunk_index: int
     domain: str
     url_prefixes: list[str]
-    """Every prefix of the URL that ends at a path segment: what the `url_prefix` filter matches exactly."""
+    """What `urls.url_prefixes` says of the URL."""
     language: str
     crawl_ids: list[str]
-    """Every crawl that found this document."""
+    """Every crawl that found this document, the latest last."""
 
 
 @dataclass(frozen=True)
 class SparseVector:
-    indices: Sequence[int]
-    values: Sequence[float]
+    indices: Integers
+    values: Floats
 
 
 @dataclass(frozen=True)
 class IndexedChunk:
     id: UUID
-    dense: Sequence[float]
+    dense: Floats
     sparse: SparseVector
     payload: ChunkPayload
 
 
 @dataclass(frozen=True)
 class Filters:
-    """All that are given must hold."""
+    """All that are given must hold. `url_prefix` is any beginning of a URL, also inside a path segment."""
 
     domain: str | None = None
     crawl_id: str | None = None
@@ -73,21 +79,27 @@ class IndexSize:
 
 
 class SearchIndex(Protocol):
-    """Every call raises `IndexUnavailable` when the index cannot be reached or does not answer in time."""
+    """Every call raises `IndexUnavailable` when the index cannot be reached or does not answer in time,
+    and `IndexUnusable` when it was made for vectors of another dimension.
+    """
 
     async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
         """Durable when it returns; the same chunk again replaces the old one."""
         ...
 
-    async def delete(self, ids: Sequence[UUID]) -> None: ...
+    async def delete(self, ids: Sequence[UUID]) -> None:
+        """Durable when it returns; unknown ids are passed over."""
+        ...
 
     async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
-        """Replaces who found these chunks and leaves the rest of them as it is."""
+        """Replaces who found these chunks, leaves the rest of them as it is; unknown ids are passed over."""
         ...
 
     async def query(
-        self, dense: Sequence[float] | None, sparse: SparseVector | None, filters: Filters, limit: int
-    ) -> Halves: ...
+        self, dense: Floats | None, sparse: SparseVector | None, filters: Filters, limit: int
+    ) -> Halves:
+        """At most `limit` hits in each half; a half without a vector is not asked."""
+        ...
 
     async def size(self) -> IndexSize: ...
 

@@ -1,0 +1,285 @@
+"""What every index has to do, whatever is behind it.
+
+Qdrant's in-memory mode stands in for a server: it computes the same scores, IDF included. It has no
+payload indexes (filters walk all points), is not durable, refuses no second owner and has no
+connection that could break: those are tested where they exist.
+"""
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from qdrant_client import AsyncQdrantClient
+
+from crawlscope.errors import IndexUnusable
+from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.port import Filters, IndexedChunk, SearchIndex, SparseVector, chunk_id
+from crawlscope.indexing.index.qdrant_server import QdrantServerIndex
+from crawlscope.indexing.index.remote import RemoteIndex
+from crawlscope.indexing.index.server_socket import IndexServer
+from crawlscope.indexing.index.socket_path import socket_path_for
+from tests.indexing.index.chunks import BM25, DIMENSION, direction, found_urls, make_chunk, urls
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+EVERYTHING = Filters()
+
+
+@asynccontextmanager
+async def open_edge(folder: Path) -> AsyncIterator[SearchIndex]:
+    index = EdgeIndex.open(folder / "index", DIMENSION)
+    yield index
+    await index.aclose()
+
+
+@asynccontextmanager
+async def open_remote(folder: Path) -> AsyncIterator[SearchIndex]:
+    async with open_edge(folder) as owned:
+        server = IndexServer(owned, socket_path_for(folder))
+        await server.start()
+        remote = RemoteIndex(socket_path_for(folder))
+        yield remote
+        await remote.aclose()
+        await server.stop()
+
+
+@asynccontextmanager
+async def open_qdrant(folder: Path) -> AsyncIterator[SearchIndex]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Payload indexes have no effect in the local Qdrant")
+        index = QdrantServerIndex(AsyncQdrantClient(":memory:"), DIMENSION)
+        yield index
+        await index.aclose()
+
+
+@pytest_asyncio.fixture(
+    scope="module",
+    loop_scope="module",
+    params=[open_edge, open_remote, open_qdrant],
+    ids=["edge", "remote", "qdrant"],
+)
+async def opened(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[SearchIndex]:
+    """One for all tests: making an index takes longer than any of them."""
+    async with request.param(tmp_path_factory.mktemp("conformance")) as index:
+        yield index
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def index(opened: SearchIndex) -> SearchIndex:
+    while hits := (await opened.query(direction(0), None, EVERYTHING, 1_000)).dense:
+        await opened.delete([hit.id for hit in hits])
+    return opened
+
+
+async def search_words(index: SearchIndex, words: str, filters: Filters = EVERYTHING) -> list[str]:
+    return urls((await index.query(None, BM25.encode_query(words), filters, 100)).bm25)
+
+
+async def test_an_empty_index_finds_nothing(index: SearchIndex) -> None:
+    assert (await index.size()).chunks == 0
+    halves = await index.query(direction(0), BM25.encode_query("anything"), EVERYTHING, 10)
+    assert (halves.dense, halves.bm25) == ([], [])
+
+
+async def test_both_halves_answer_best_first(index: SearchIndex) -> None:
+    await index.upsert(
+        [
+            make_chunk("https://h/far", "a pear", dense=direction(2)),
+            make_chunk("https://h/near", "an apple and an apple tree", dense=direction(0)),
+            make_chunk("https://h/between", "an apple", dense=direction(0, lean=1.0)),
+        ]
+    )
+    halves = await index.query(direction(0), BM25.encode_query("apple tree"), EVERYTHING, 10)
+    assert urls(halves.dense) == ["https://h/near", "https://h/between", "https://h/far"]
+    assert urls(halves.bm25) == ["https://h/near", "https://h/between"]
+    assert halves.dense[0].score == pytest.approx(1.0, abs=1e-5)
+    assert halves.bm25[0].score > halves.bm25[1].score > 0
+
+
+async def test_a_hit_carries_the_whole_chunk(index: SearchIndex) -> None:
+    chunk = make_chunk(
+        "https://h/ü?q=1", "Žluťoučký kůň 🐎", chunk_index=3, crawl_ids=("a", "b"), language="cs"
+    )
+    await index.upsert([chunk])
+    (hit,) = (await index.query(direction(0), None, EVERYTHING, 10)).dense
+    assert hit.id == chunk.id == chunk_id("https://h/ü?q=1", 3)
+    assert hit.payload == chunk.payload
+
+
+async def test_only_the_half_that_was_asked_answers(index: SearchIndex) -> None:
+    await index.upsert([make_chunk("https://h/", "apple")])
+    words = BM25.encode_query("apple")
+    assert (await index.query(None, words, EVERYTHING, 10)).dense == []
+    assert (await index.query(direction(0), None, EVERYTHING, 10)).bm25 == []
+    nothing = await index.query(None, BM25.encode_query("the"), EVERYTHING, 10)
+    assert (nothing.dense, nothing.bm25) == ([], [])
+
+
+async def test_limit_holds_for_each_half(index: SearchIndex) -> None:
+    await index.upsert([make_chunk(f"https://h/{n}", "apple") for n in range(8)])
+    halves = await index.query(direction(0), BM25.encode_query("apple"), EVERYTHING, 5)
+    assert (len(halves.dense), len(halves.bm25)) == (5, 5)
+
+
+async def test_a_rare_word_counts_more_than_a_common_one(index: SearchIndex) -> None:
+    common = [make_chunk(f"https://h/{n}", "apple orchard") for n in range(20)]
+    await index.upsert([*common, make_chunk("https://h/rare", "quince orchard")])
+    assert (await search_words(index, "apple quince"))[0] == "https://h/rare"
+
+
+async def test_the_same_chunk_again_replaces_the_old_one(index: SearchIndex) -> None:
+    await index.upsert([make_chunk("https://h/", "apple")])
+    await index.upsert([make_chunk("https://h/", "quince")])
+    assert (await index.size()).chunks == 1
+    assert await search_words(index, "apple") == []
+    assert await search_words(index, "quince") == ["https://h/"]
+
+
+async def test_deleted_chunks_are_gone_and_unknown_ids_passed_over(index: SearchIndex) -> None:
+    await index.upsert([make_chunk("https://h/", "apple", n) for n in range(3)])
+    await index.delete([chunk_id("https://h/", 1), chunk_id("https://h/", 99)])
+    left = (await index.query(None, BM25.encode_query("apple"), EVERYTHING, 10)).bm25
+    assert {hit.payload["chunk_index"] for hit in left} == {0, 2}
+    assert (await index.size()).chunks == 2
+
+
+async def test_crawl_ids_change_and_the_rest_stays(index: SearchIndex) -> None:
+    chunk = make_chunk("https://h/", "apple", crawl_ids=("old",))
+    await index.upsert([chunk, make_chunk("https://h/other", "apple", crawl_ids=("old",))])
+    await index.set_crawl_ids([chunk.id, chunk_id("https://h/unknown", 0)], ["old", "new"])
+    assert await search_words(index, "apple", Filters(crawl_id="new")) == ["https://h/"]
+    assert len(await search_words(index, "apple", Filters(crawl_id="old"))) == 2
+    (hit,) = (await index.query(direction(0), None, Filters(crawl_id="new"), 10)).dense
+    assert hit.payload == {**chunk.payload, "crawl_ids": ["old", "new"]}
+    assert (await index.size()).chunks == 2
+
+
+SITE = {
+    "https://docs.example/": ("en", "c1"),
+    "https://docs.example/library/asyncio.html": ("en", "c1"),
+    "https://docs.example/library/asyncio-task.html#x": ("en", "c2"),
+    "https://docs.example/libraries": ("de", "c2"),
+    "https://docs.example/library/a/b?next=/c/d": ("de", "c1"),
+    "https://docs.example.org/library/asyncio.html": ("en", "c2"),
+    "http://docs.example/library/": ("en", "c2"),
+    "https://bare.example": ("en", "c1"),
+}
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def site(index: SearchIndex) -> SearchIndex:
+    await index.upsert(
+        [
+            make_chunk(url, "apple", language=language, crawl_ids=(crawl,))
+            for url, (language, crawl) in SITE.items()
+        ]
+    )
+    return index
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "https://",
+        "https://docs.example",
+        "https://docs.example/",
+        "https://docs.example/lib",
+        "https://docs.example/library",
+        "https://docs.example/library/",
+        "https://docs.example/library/asyncio",
+        "https://docs.example/library/asyncio.html",
+        "https://docs.example/library/a/b?next=/c/",
+        "https://bare.example",
+        "https://elsewhere.example/",
+    ],
+)
+async def test_url_prefix_is_how_the_url_begins(site: SearchIndex, prefix: str) -> None:
+    expected = {url for url in SITE if url.startswith(prefix)}
+    halves = await site.query(direction(0), BM25.encode_query("apple"), Filters(url_prefix=prefix), 100)
+    assert set(urls(halves.dense)) == set(urls(halves.bm25)) == expected
+
+
+async def test_a_host_without_path_stands_under_its_root(site: SearchIndex) -> None:
+    under_root = Filters(url_prefix="https://bare.example/")
+    assert await search_words(site, "apple", under_root) == ["https://bare.example"]
+
+
+async def test_a_prefix_deeper_than_any_kept_one_is_answered(index: SearchIndex) -> None:
+    deep = "https://h/" + "/".join(f"level{n}" for n in range(40))
+    await index.upsert([make_chunk(f"{deep}/a", "apple"), make_chunk(f"{deep}x/b", "apple")])
+    assert await search_words(index, "apple", Filters(url_prefix=f"{deep}/")) == [f"{deep}/a"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (Filters(domain="docs.example.org"), ["https://docs.example.org/library/asyncio.html"]),
+        (Filters(domain="Docs.Example.ORG"), ["https://docs.example.org/library/asyncio.html"]),
+        (Filters(language="de", crawl_id="c2"), ["https://docs.example/libraries"]),
+        (
+            Filters(domain="docs.example", language="en", url_prefix="https://docs.example/library/asyncio."),
+            ["https://docs.example/library/asyncio.html"],
+        ),
+        (Filters(crawl_id="c"), []),
+        (Filters(language="e"), []),
+    ],
+)
+async def test_all_filters_must_hold(site: SearchIndex, filters: Filters, expected: list[str]) -> None:
+    halves = await site.query(direction(0), BM25.encode_query("apple"), filters, 100)
+    assert urls(halves.dense) == urls(halves.bm25) == expected
+
+
+async def test_vectors_may_be_arrays(index: SearchIndex) -> None:
+    plain = make_chunk("https://h/", "apple")
+    sparse = SparseVector(
+        np.array(plain.sparse.indices, dtype=np.uint32), np.array(plain.sparse.values, dtype=np.float32)
+    )
+    dense = np.array(plain.dense, dtype=np.float32)
+    await index.upsert([IndexedChunk(plain.id, dense, sparse, plain.payload)])
+    halves = await index.query(dense, sparse, EVERYTHING, 10)
+    assert urls(halves.dense) == urls(halves.bm25) == ["https://h/"]
+
+
+async def test_a_chunk_without_words_is_found_by_meaning(index: SearchIndex) -> None:
+    await index.upsert([make_chunk("https://h/", "...")])
+    assert found_urls(await index.query(direction(0), None, EVERYTHING, 10)) == {"https://h/"}
+
+
+async def test_vectors_of_another_dimension_are_refused(index: SearchIndex) -> None:
+    chunk = make_chunk("https://h/", "apple")
+    wrong = IndexedChunk(chunk.id, [1.0, 0.0], chunk.sparse, chunk.payload)
+    with pytest.raises(IndexUnusable, match="4 dimensions and was handed one of 2"):
+        await index.upsert([chunk, wrong])
+    with pytest.raises(IndexUnusable, match="4 dimensions"):
+        await index.query([1.0, 0.0], None, EVERYTHING, 10)
+
+
+async def test_a_large_page_arrives_whole(index: SearchIndex) -> None:
+    ids = [chunk_id("https://h/", n) for n in range(300)]
+    await index.upsert([make_chunk("https://h/", f"apple number{n}", n) for n in range(300)])
+    assert (await index.size()).chunks == 300
+    assert await search_words(index, "number299") == ["https://h/"]
+    await index.set_crawl_ids(ids, ["later"])
+    assert len(await search_words(index, "apple", Filters(crawl_id="later"))) == 100
+    await index.delete(ids)
+    assert (await index.size()).chunks == 0
+
+
+async def test_nothing_to_do_is_fine(index: SearchIndex) -> None:
+    await index.upsert([])
+    await index.delete([])
+    await index.set_crawl_ids([], ["crawl"])
+    assert (await index.size()).chunks == 0
+
+
+async def test_calls_side_by_side_get_their_own_answers(index: SearchIndex) -> None:
+    await asyncio.gather(*(index.upsert([make_chunk(f"https://h/{n}", f"word{n}")]) for n in range(40)))
+    found = await asyncio.gather(*(search_words(index, f"word{n}") for n in range(40)))
+    assert found == [[f"https://h/{n}"] for n in range(40)]
