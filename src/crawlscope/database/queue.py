@@ -1,6 +1,7 @@
 """The job queue: pgqueuer's tables in a schema of their own, in the same database as everything else."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from pgqueuer.adapters.persistence.qb import (
@@ -11,9 +12,11 @@ from pgqueuer.adapters.persistence.qb import (
 from pgqueuer.db import AsyncpgDriver, Driver
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.queries import Queries
+from sqlalchemy import column, delete, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 QUEUE_SCHEMA = "queue"
+_JOBS = table("pgqueuer", column("id"), column("status"), schema=QUEUE_SCHEMA)
 INDEX_PAGE = "index_page"
 CRAWL_SITE = "crawl_site"
 
@@ -40,6 +43,15 @@ def schema_installation() -> list[str]:
 
 def schema_removal() -> list[str]:
     return QueryBuilderEnvironment(queue_settings()).build_uninstall_query().splitlines()
+
+
+async def drop_waiting_jobs(connection: AsyncConnection, jobs: Iterable[int | None]) -> None:
+    """Leaves a job that is being done: its worker finds out by itself that there is nothing to do."""
+    await connection.execute(
+        delete(_JOBS).where(
+            _JOBS.c.id.in_([job for job in jobs if job is not None]), _JOBS.c.status != "picked"
+        )
+    )
 
 
 async def queries_within(connection: AsyncConnection) -> Queries:

@@ -33,7 +33,7 @@ async def downgrade(database: Database, revision: str = "-1") -> None:
 
 async def check(database: Database) -> None:
     """Raises `CommandError` when models and migrations differ."""
-    await _alembic(database, lambda config: command.check(config))
+    await _alembic(database, command.check)
 
 
 async def current_revision(database: Database) -> str | None:

@@ -1,0 +1,5 @@
+"""What everything took: `TimingContext` measures, `store` writes, `buffer` waits in between."""
+
+from crawlscope.timing.context import TimingContext, current_scope, scope
+
+__all__ = ["TimingContext", "current_scope", "scope"]

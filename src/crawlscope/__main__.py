@@ -1,0 +1,3 @@
+from crawlscope.cli import main
+
+main()

@@ -1,0 +1,41 @@
+"""The HTTP application over the parts of a running service."""
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from crawlscope import __version__
+from crawlscope.faces.http import crawls, errors, health, metrics, search, webhook
+from crawlscope.faces.http.access import Authenticated
+from crawlscope.faces.http.requests import RequestRecorder
+from crawlscope.parts import Parts
+
+
+def create_app(parts: Parts) -> FastAPI:
+    app = FastAPI(
+        title="Crawlscope",
+        version=__version__,
+        summary="A flight recorder for crawls.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.state.parts = parts
+    app.add_middleware(RequestRecorder)
+    errors.install(app)
+    for router in (webhook.router, crawls.router, search.router, metrics.router, health.router):
+        app.include_router(router)
+    _add_reference(app)
+    return app
+
+
+def _add_reference(app: FastAPI) -> None:
+    """The API's own description asks for the secret too."""
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Authenticated])
+    async def openapi(request: Request) -> JSONResponse:
+        return JSONResponse(request.app.openapi())
+
+    @app.get("/docs", include_in_schema=False, dependencies=[Authenticated])
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="Crawlscope API")

@@ -1,0 +1,350 @@
+"""The SQL of pages: delivered, claimed by a worker, settled, put back. Each step locks the page's row first
+and moves its crawl's counts last, so that a page counts once whatever is delivered, retried or killed."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.crawls.page_state import Arrival, Counts, counts_of
+from crawlscope.crawls.sessions import move_counts
+from crawlscope.database.queue import INDEX_PAGE, queries_within
+from crawlscope.database.values import hash_key
+from crawlscope.models import OperationType, Page, PageAttempt, PageContent, PageState
+from crawlscope.timing.store import Measurement, record_operations
+
+NOW = func.clock_timestamp()
+
+
+@dataclass(frozen=True)
+class DeliveredPage:
+    """A page as a delivery brings it: with content to index, or failed already."""
+
+    source_url: str
+    url: str
+    arrival: Arrival
+    markdown: str = ""
+    title: str | None = None
+    language: str | None = None
+    status_code: int | None = None
+    failure: PageState | None = None
+    """`failed` or `cancelled` where there is nothing to index."""
+    error_code: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Received:
+    """What a delivered page changed: nothing where a better delivery was known already."""
+
+    change: Counts
+    job_id: int | None = None
+    settled_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ClaimedPage:
+    """A page in the hands of a worker; `revision` tells whether it still is when the worker is done."""
+
+    id: int
+    crawl_id: str
+    revision: int
+    attempt: int
+    source_url: str
+    url: str
+    title: str | None
+    language: str | None
+    markdown: str
+    queued_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    state: PageState
+    chunks: int | None = None
+    error_code: str | None = None
+    error: str | None = None
+
+
+async def receive_page(connection: AsyncConnection, crawl_id: str, page: DeliveredPage) -> Received:
+    """Takes a delivered page in and queues it, unless it failed already or lost against another delivery."""
+    before = None
+    known = await _insert(connection, crawl_id, page)
+    if known is None:
+        known = await _lock_by_source(connection, crawl_id, page.source_url)
+        before = PageState(known.state)
+        if page.arrival <= Arrival(known.delivered, known.received_at, known.webhook_id):
+            return Received(Counts())
+    if page.failure:
+        return await _settle_failed(connection, known, page, before)
+    revision = known.revision + 1 if before else known.revision
+    await _keep_content(connection, known.id, page.markdown)
+    job_id = await _queue(connection, known.id, revision, **_delivered_values(page))
+    return Received(counts_of(PageState.QUEUED) - counts_of(before), job_id=job_id)
+
+
+async def claim_page(
+    connection: AsyncConnection, page_id: int, revision: int, worker: str
+) -> ClaimedPage | None:
+    """Starts an attempt; None where the job is void: the page is settled, replaced or gone."""
+    page = await _lock(connection, page_id)
+    if page is None or page.revision != revision or PageState(page.state).settled:
+        return None
+    await _close_lost_attempts(connection, page_id)
+    attempt = page.attempts + 1
+    started = await connection.execute(
+        update(Page)
+        .where(Page.id == page_id)
+        .values(state=PageState.INDEXING, attempts=attempt, started_at=NOW)
+        .returning(Page.started_at)
+    )
+    await connection.execute(
+        insert(PageAttempt).values(
+            page_id=page_id,
+            number=attempt,
+            revision=revision,
+            worker=worker,
+            queued_at=page.queued_at,
+            started_at=started.scalar_one(),
+        )
+    )
+    markdown = await connection.scalar(select(PageContent.markdown).where(PageContent.page_id == page_id))
+    return ClaimedPage(
+        id=page_id,
+        crawl_id=page.crawl_id,
+        revision=revision,
+        attempt=attempt,
+        source_url=page.source_url,
+        url=page.url,
+        title=page.title,
+        language=page.language,
+        markdown=markdown or "",
+        queued_at=page.queued_at,
+    )
+
+
+async def still_claimed(connection: AsyncConnection, claim: ClaimedPage) -> bool:
+    """Locks the page; false where it was settled, replaced or deleted since it was claimed."""
+    page = await _lock(connection, claim.id)
+    return page is not None and page.revision == claim.revision and not PageState(page.state).settled
+
+
+async def settle_page(
+    connection: AsyncConnection,
+    claim: ClaimedPage,
+    outcome: Outcome,
+    measurements: Sequence[Measurement],
+) -> None:
+    """Writes outcome, attempt, metrics and totals. The page must be locked by `still_claimed`."""
+    spent = _spent(measurements)
+    settled = await connection.execute(
+        update(Page)
+        .where(Page.id == claim.id)
+        .values(
+            state=outcome.state,
+            settled_at=NOW,
+            queue_wait_ms=_wait_ms(Page.started_at, Page.queued_at),
+            total_ms=spent["total_ms"],
+            stages=spent["stages"],
+            chunks=outcome.chunks,
+            error_code=outcome.error_code,
+            error=outcome.error,
+        )
+        .returning(Page.settled_at)
+    )
+    await _close_attempt(connection, claim, outcome.state, outcome.error_code, outcome.error, **spent)
+    await record_operations(connection, measurements)
+    await move_counts(
+        connection,
+        claim.crawl_id,
+        counts_of(outcome.state) - counts_of(PageState.INDEXING),
+        settled_at=settled.scalar_one(),
+    )
+
+
+async def put_back(
+    connection: AsyncConnection,
+    claim: ClaimedPage,
+    error_code: str,
+    error: str,
+    measurements: Sequence[Measurement],
+) -> None:
+    """Ends an attempt that another one will follow: the page waits again."""
+    if not await still_claimed(connection, claim):
+        await abandon(connection, claim)
+        return
+    await connection.execute(
+        update(Page).where(Page.id == claim.id).values(state=PageState.QUEUED, queued_at=NOW)
+    )
+    spent = _spent(measurements)
+    await _close_attempt(connection, claim, "retried", error_code, error, **spent)
+    await record_operations(connection, measurements)
+
+
+async def abandon(connection: AsyncConnection, claim: ClaimedPage) -> None:
+    """Ends an attempt whose page was settled or replaced by others meanwhile."""
+    await _close_attempt(connection, claim, "superseded", None, None)
+
+
+async def requeue_failed(
+    connection: AsyncConnection, crawl_id: str, urls: Sequence[str] | None = None
+) -> int:
+    """Queues the failed pages whose content is known, all or those of `urls`; returns how many."""
+    failed = select(Page.id, Page.revision).where(
+        Page.crawl_id == crawl_id, Page.state == PageState.FAILED, Page.delivered
+    )
+    if urls is not None:
+        failed = failed.where(Page.source_key.in_([hash_key(url) for url in urls]))
+    rows = (await connection.execute(failed.order_by(Page.id).with_for_update())).all()
+    for row in rows:
+        await _queue(connection, row.id, row.revision + 1)
+    change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
+    await move_counts(
+        connection,
+        crawl_id,
+        Counts(**{name: value * len(rows) for name, value in vars(change).items()}),
+    )
+    return len(rows)
+
+
+async def _lock(connection: AsyncConnection, page_id: int) -> Row[Any] | None:
+    locked = await connection.execute(
+        select(*Page.__table__.columns).where(Page.id == page_id).with_for_update(key_share=True)
+    )
+    return locked.one_or_none()
+
+
+async def _insert(connection: AsyncConnection, crawl_id: str, page: DeliveredPage) -> Row[Any] | None:
+    """The new row; None where the crawl has this page already."""
+    inserted = await connection.execute(
+        upsert(Page)
+        .values(
+            crawl_id=crawl_id,
+            source_key=hash_key(page.source_url),
+            source_url=page.source_url,
+            state=PageState.QUEUED,
+            **_delivered_values(page),
+        )
+        .on_conflict_do_nothing(index_elements=["crawl_id", "source_key"])
+        .returning(*Page.__table__.columns)
+    )
+    return inserted.one_or_none()
+
+
+async def _lock_by_source(connection: AsyncConnection, crawl_id: str, source_url: str) -> Row[Any]:
+    locked = await connection.execute(
+        select(*Page.__table__.columns)
+        .where(Page.crawl_id == crawl_id, Page.source_key == hash_key(source_url))
+        .with_for_update(key_share=True)
+    )
+    return locked.one()
+
+
+def _delivered_values(page: DeliveredPage) -> dict[str, Any]:
+    return {
+        "url": page.url,
+        "document_key": hash_key(page.url),
+        "delivered": page.failure is None,
+        "received_at": page.arrival.received_at,
+        "webhook_id": page.arrival.webhook_id,
+        "status_code": page.status_code,
+        "title": page.title,
+        "language": page.language,
+    }
+
+
+async def _settle_failed(
+    connection: AsyncConnection, known: Row[Any], page: DeliveredPage, before: PageState | None
+) -> Received:
+    assert page.failure is not None
+    settled = await connection.execute(
+        update(Page)
+        .where(Page.id == known.id)
+        .values(
+            **_delivered_values(page),
+            state=page.failure,
+            error_code=page.error_code,
+            error=page.error,
+            settled_at=NOW,
+        )
+        .returning(Page.settled_at)
+    )
+    return Received(counts_of(page.failure) - counts_of(before), settled_at=settled.scalar_one())
+
+
+async def _keep_content(connection: AsyncConnection, page_id: int, markdown: str) -> None:
+    await connection.execute(
+        upsert(PageContent)
+        .values(page_id=page_id, markdown=markdown)
+        .on_conflict_do_update(index_elements=["page_id"], set_={"markdown": markdown})
+    )
+
+
+async def _queue(connection: AsyncConnection, page_id: int, revision: int, **values: Any) -> int:
+    queue = await queries_within(connection)
+    payload = json.dumps({"page_id": page_id, "revision": revision}).encode()
+    [job_id] = await queue.enqueue(INDEX_PAGE, payload)
+    await connection.execute(
+        update(Page)
+        .where(Page.id == page_id)
+        .values(
+            **values,
+            state=PageState.QUEUED,
+            revision=revision,
+            job_id=job_id,
+            queued_at=NOW,
+            settled_at=None,
+            error_code=None,
+            error=None,
+        )
+    )
+    return job_id
+
+
+async def _close_attempt(
+    connection: AsyncConnection,
+    claim: ClaimedPage,
+    outcome: str,
+    error_code: str | None,
+    error: str | None,
+    **spent: Any,
+) -> None:
+    await connection.execute(
+        update(PageAttempt)
+        .where(PageAttempt.page_id == claim.id, PageAttempt.number == claim.attempt)
+        .values(finished_at=NOW, outcome=outcome, error_code=error_code, error=error, **spent)
+    )
+
+
+async def _close_lost_attempts(connection: AsyncConnection, page_id: int) -> None:
+    """Attempts that nobody ended: their worker died."""
+    await connection.execute(
+        update(PageAttempt)
+        .where(PageAttempt.page_id == page_id, PageAttempt.outcome.is_(None))
+        .values(finished_at=NOW, outcome="lost", error_code="worker_lost")
+    )
+
+
+def _spent(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """Milliseconds of an attempt: in all, per stage, and what no stage accounts for."""
+    stages: dict[str, float] = {}
+    total = 0.0
+    for each in measurements:
+        if each.operation_type == OperationType.WORKER:
+            total += each.duration_ms
+        else:
+            stages[each.operation_type] = stages.get(each.operation_type, 0.0) + each.duration_ms
+    return {
+        "stages": stages,
+        "total_ms": total,
+        "unaccounted_ms": max(0.0, total - sum(stages.values())),
+    }
+
+
+def _wait_ms(started: Any, queued: Any) -> Any:
+    return func.greatest(0, func.extract("epoch", started - queued) * 1000)

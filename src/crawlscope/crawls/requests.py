@@ -1,0 +1,154 @@
+"""Crawls that are asked for here: started, followed, cancelled, retried, deleted."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.crawls.fold import Heard
+from crawlscope.crawls.pages import requeue_failed
+from crawlscope.crawls.sessions import apply_facts, ensure_session
+from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, queries_within
+from crawlscope.errors import NotFoundError, UsageError
+from crawlscope.indexing.service import IndexingService
+from crawlscope.models import CrawlRequest, CrawlSession, CrawlStatus, DeletedCrawl, Page
+
+BUILTIN = "builtin"
+LONGEST_TARGET = 2_048
+
+
+@dataclass(frozen=True)
+class CrawlOrder:
+    """What somebody wants crawled."""
+
+    url: str
+    limit: int
+    allow_private: bool
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunningRequest:
+    """A crawl request as its crawler needs it."""
+
+    crawl_id: str
+    url: str
+    options: dict[str, Any]
+    metadata: dict[str, str]
+    cancel_requested: bool
+
+
+def check_target(url: str) -> str:
+    """The URL without surrounding blanks; raises `UsageError` for what cannot be crawled."""
+    url = url.strip()
+    if len(url) > LONGEST_TARGET:
+        raise UsageError(f"the URL to crawl is longer than {LONGEST_TARGET} characters")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isprintable():
+        raise UsageError(f"cannot crawl {url[:100]!r}: give a full URL such as https://example.com/docs")
+    return url
+
+
+async def start_crawl(connection: AsyncConnection, order: CrawlOrder) -> str:
+    """Makes the session, so that the crawl's time is known from now on, and queues the crawler's job."""
+    url, now, crawl_id = check_target(order.url), datetime.now(UTC), str(uuid4())
+    metadata = {"initiated_at": now.isoformat(), "url": url}
+    await ensure_session(connection, crawl_id, now)
+    await apply_facts(connection, crawl_id, [Heard(now, metadata)])
+    queue = await queries_within(connection)
+    [job_id] = await queue.enqueue(CRAWL_SITE, json.dumps({"crawl_id": crawl_id}).encode())
+    options = {**order.options, "limit": order.limit, "allow_private": order.allow_private}
+    await connection.execute(
+        insert(CrawlRequest).values(
+            crawl_id=crawl_id, engine=BUILTIN, url=url, options=options, job_id=job_id
+        )
+    )
+    return crawl_id
+
+
+async def running_request(connection: AsyncConnection, crawl_id: str) -> RunningRequest | None:
+    """None where there is nothing to do any more: the crawl has ended or was deleted."""
+    row = (
+        await connection.execute(
+            select(
+                CrawlRequest.url,
+                CrawlRequest.options,
+                CrawlRequest.cancel_requested,
+                CrawlSession.extra_metadata,
+            )
+            .join(CrawlSession, CrawlSession.crawl_id == CrawlRequest.crawl_id)
+            .where(CrawlRequest.crawl_id == crawl_id, CrawlSession.status == CrawlStatus.IN_PROGRESS)
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    return RunningRequest(crawl_id, row.url, row.options, row.extra_metadata or {}, row.cancel_requested)
+
+
+async def note_progress(connection: AsyncConnection, crawl_id: str, found: int, fetched: int) -> bool:
+    """Whether the crawler shall go on: not when somebody cancelled or deleted the crawl."""
+    cancelled = await connection.scalar(
+        update(CrawlRequest)
+        .where(CrawlRequest.crawl_id == crawl_id)
+        .values(found=found, fetched=fetched)
+        .returning(CrawlRequest.cancel_requested)
+    )
+    return cancelled is False
+
+
+async def cancel_crawl(connection: AsyncConnection, crawl_id: str) -> bool:
+    """Tells the crawler to stop; pages that were received are indexed all the same.
+
+    False where it has ended already. Raises `NotFoundError`.
+    """
+    status = await _status(connection, crawl_id)
+    asked = await connection.execute(
+        update(CrawlRequest)
+        .where(CrawlRequest.crawl_id == crawl_id)
+        .values(cancel_requested=True)
+        .returning(CrawlRequest.crawl_id)
+    )
+    if asked.one_or_none() is None:
+        raise UsageError(f"crawl {crawl_id} was not started here: cancel it where it runs")
+    return status == CrawlStatus.IN_PROGRESS
+
+
+async def retry_crawl(connection: AsyncConnection, crawl_id: str, urls: list[str] | None = None) -> int:
+    """Queues the crawl's failed pages again, as far as their content is known; returns how many."""
+    await _status(connection, crawl_id)
+    return await requeue_failed(connection, crawl_id, urls)
+
+
+async def delete_crawl(connection: AsyncConnection, crawl_id: str, indexing: IndexingService) -> None:
+    """Removes all that is known of a crawl but its operation metrics. Raises `NotFoundError`."""
+    await _status(connection, crawl_id)
+    await connection.execute(upsert(DeletedCrawl).values(crawl_id=crawl_id).on_conflict_do_nothing())
+    jobs = await connection.scalars(
+        select(Page.job_id).where(Page.crawl_id == crawl_id).order_by(Page.id).with_for_update()
+    )
+    await drop_waiting_jobs(connection, [*jobs, *await _crawler_job(connection, crawl_id)])
+    await indexing.forget_crawl(connection, crawl_id)
+    await connection.execute(delete(CrawlSession).where(CrawlSession.crawl_id == crawl_id))
+
+
+async def _status(connection: AsyncConnection, crawl_id: str) -> str:
+    status = await connection.scalar(select(CrawlSession.status).where(CrawlSession.crawl_id == crawl_id))
+    if status is None:
+        raise NotFoundError(f"Crawl not found: {crawl_id}")
+    return status
+
+
+async def _crawler_job(connection: AsyncConnection, crawl_id: str) -> list[int | None]:
+    return list(
+        await connection.scalars(select(CrawlRequest.job_id).where(CrawlRequest.crawl_id == crawl_id))
+    )

@@ -1,0 +1,28 @@
+"""Opens the database of the settings: the user's own server, or the embedded one for as long as needed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from crawlscope.database.embedded import EmbeddedPostgres
+from crawlscope.database.engine import Database
+from crawlscope.settings import Settings
+
+
+@asynccontextmanager
+async def connected_database(settings: Settings, pool_size: int = 10) -> AsyncIterator[Database]:
+    """Holds the embedded server's lock while the block runs; the last holder stops the server."""
+    if settings.database_url is not None:
+        database = Database.open(settings.database_url.get_secret_value(), pool_size)
+        try:
+            yield database
+        finally:
+            await database.close()
+        return
+    server = EmbeddedPostgres(settings.data_dir)
+    database = Database.open(await asyncio.to_thread(server.acquire), pool_size)
+    try:
+        yield database
+    finally:
+        await database.close()
+        await asyncio.to_thread(server.release)

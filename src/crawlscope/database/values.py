@@ -1,0 +1,31 @@
+"""Values that PostgreSQL can hold: text without NUL and lone surrogates, keys short enough for an index."""
+
+import json
+from hashlib import sha256
+from uuid import UUID
+
+REPLACEMENT = "�"
+
+
+def storable(text: str) -> str:
+    """The text with what PostgreSQL refuses (NUL, lone surrogates) replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\x00", REPLACEMENT)
+
+
+def storable_json(value: object) -> str:
+    """JSON that PostgreSQL can hold; what has no JSON form becomes its text."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return storable(text).replace("\\u0000", REPLACEMENT)
+
+
+def hash_key(*parts: str) -> UUID:
+    """128 bits of SHA-256 over the parts; equal exactly when all parts are."""
+    digest = sha256()
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return UUID(bytes=digest.digest()[:16])

@@ -1,0 +1,100 @@
+"""Crawls as their users act on them: start, cancel, retry, delete."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header
+from pydantic import BaseModel, ConfigDict, Field
+
+from crawlscope.crawls import requests
+from crawlscope.errors import UsageError
+from crawlscope.faces.http.access import Authenticated
+from crawlscope.faces.http.parts import ServiceParts
+from crawlscope.parts import Parts
+from crawlscope.receive.signature import same_secret
+
+DEFAULT_LIMIT = 10_000
+
+router = APIRouter(prefix="/api/crawls", tags=["crawls"], dependencies=[Authenticated])
+
+
+class StartCrawl(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    url: str
+    limit: int = Field(default=DEFAULT_LIMIT, ge=1, le=1_000_000)
+    engine: Literal["firecrawl", "builtin"] | None = None
+    scrape_options: dict[str, Any] | None = None
+
+
+class CrawlStarted(BaseModel):
+    crawl_id: str
+    crawl_url: str
+    status: str
+
+
+class CrawlCancelled(BaseModel):
+    crawl_id: str
+    cancelled: bool
+
+
+class RetryPages(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    urls: list[str] | None = None
+    """Only these pages; all failed ones without it."""
+
+
+class PagesQueued(BaseModel):
+    crawl_id: str
+    queued: int
+
+
+@router.post("", status_code=202)
+async def start_crawl(
+    order: StartCrawl,
+    parts: ServiceParts,
+    x_crawlscope_local: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> CrawlStarted:
+    """Starts a crawl; the answer comes before its first page."""
+    _require_builtin(order, parts)
+    local = same_secret(x_crawlscope_local, parts.local_token)
+    wanted = requests.CrawlOrder(
+        url=order.url,
+        limit=order.limit,
+        allow_private=local or parts.settings.allow_private_targets,
+    )
+    crawl_id = await parts.database.run(lambda connection: requests.start_crawl(connection, wanted))
+    return CrawlStarted(crawl_id=crawl_id, crawl_url=requests.check_target(order.url), status="in_progress")
+
+
+@router.post("/{crawl_id}/cancel", status_code=202)
+async def cancel_crawl(crawl_id: str, parts: ServiceParts) -> CrawlCancelled:
+    """Tells the crawler to stop; what it has delivered is still indexed."""
+    cancelled = await parts.database.run(lambda connection: requests.cancel_crawl(connection, crawl_id))
+    return CrawlCancelled(crawl_id=crawl_id, cancelled=cancelled)
+
+
+@router.post("/{crawl_id}/retry", status_code=202)
+async def retry_crawl(crawl_id: str, parts: ServiceParts, which: RetryPages | None = None) -> PagesQueued:
+    """Queues failed pages again whose content was delivered."""
+    urls = which.urls if which else None
+    queued = await parts.database.run(lambda connection: requests.retry_crawl(connection, crawl_id, urls))
+    return PagesQueued(crawl_id=crawl_id, queued=queued)
+
+
+@router.delete("/{crawl_id}", status_code=204)
+async def delete_crawl(crawl_id: str, parts: ServiceParts) -> None:
+    """Removes the crawl, its pages and deliveries, and the chunks that no other crawl holds."""
+    indexing = parts.require_index().indexing
+    await parts.database.run(lambda connection: requests.delete_crawl(connection, crawl_id, indexing))
+
+
+def _require_builtin(order: StartCrawl, parts: Parts) -> None:
+    engine = order.engine or ("firecrawl" if parts.settings.firecrawl_url else requests.BUILTIN)
+    if engine != requests.BUILTIN:
+        raise UsageError(
+            "starting crawls on Firecrawl is not supported yet: start it there with this service's "
+            'webhook, or use "engine": "builtin"'
+        )
+    if order.scrape_options:
+        raise UsageError("scrape_options are Firecrawl's; the built-in crawler has none")

@@ -1,0 +1,52 @@
+"""Every error as JSON with `detail`: what was wrong and what to do, never a traceback."""
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from crawlscope.errors import CrawlscopeError, DependencyError, NotFoundError, UsageError
+
+RETRY_AFTER_SECONDS = 5
+
+log = structlog.get_logger(__name__)
+
+
+def unavailable(error: Exception) -> JSONResponse:
+    return JSONResponse(
+        {"detail": str(error)}, status_code=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+    )
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(DependencyError, _unavailable)
+    app.add_exception_handler(NotFoundError, _not_found)
+    app.add_exception_handler(UsageError, _usage)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    log.warning("dependency_unavailable", path=request.url.path, reason=str(error))
+    return unavailable(error)
+
+
+async def _not_found(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status_code=404)
+
+
+async def _usage(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status_code=422)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """Without the input: it can be long, or a secret."""
+    assert isinstance(error, RequestValidationError)
+    issues = [{"loc": issue["loc"], "msg": issue["msg"], "type": issue["type"]} for issue in error.errors()]
+    return JSONResponse({"detail": jsonable_encoder(issues)}, status_code=422)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    status = 500 if not isinstance(error, CrawlscopeError) else 422
+    return JSONResponse({"detail": "unexpected error; the service's log has it"}, status_code=status)

@@ -1,0 +1,237 @@
+"""What a delivery says: Firecrawl's v0, v1 and v2 envelopes read into one shape."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NoReturn, cast
+from uuid import UUID
+
+from pydantic_core import from_json
+
+from crawlscope.crawls.page_state import DROPPED_BY_CANCEL, Arrival, failure_code, failure_text
+from crawlscope.crawls.pages import DeliveredPage
+from crawlscope.database.values import hash_key, storable, storable_json
+from crawlscope.errors import UsageError
+from crawlscope.models import PageState
+
+FAMILIES = {"crawl", "batch_scrape", "extract", "agent", "monitor"}
+CRAWL_FAMILIES = {"crawl", "batch_scrape"}
+LONGEST_ID = 255
+
+
+class UnreadableDelivery(UsageError):
+    """The body is no JSON (HTTP 400)."""
+
+    code = "unreadable"
+
+
+class MalformedDelivery(UsageError):
+    """The body is JSON, but no delivery (HTTP 422)."""
+
+    code = "malformed"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One event. `documents` are the page objects of `data`, whatever envelope they came in."""
+
+    event_type: str
+    crawl_id: str
+    success: bool
+    webhook_id: str | None
+    documents: list[dict[str, Any]]
+    error: Any
+    metadata: dict[str, Any]
+
+    @property
+    def family(self) -> str:
+        return self.event_type.split(".", 1)[0]
+
+    @property
+    def action(self) -> str:
+        return self.event_type.partition(".")[2]
+
+    @property
+    def known(self) -> bool:
+        return self.family in FAMILIES and bool(self.action)
+
+    @property
+    def brings_pages(self) -> bool:
+        """Page events, and v0's completed with the crawl's documents in it."""
+        return self.family in CRAWL_FAMILIES and (self.action == "page" or bool(self.documents))
+
+
+def read(body: bytes) -> Delivery:
+    """Raises `UnreadableDelivery` or `MalformedDelivery`, which say where."""
+    return _delivery(_object(_json(body)))
+
+
+def identity(delivery: Delivery, body: bytes) -> UUID | None:
+    """Equal for deliveries that are one; None for one that cannot be told from others like it.
+
+    Newer Firecrawls send a `webhookId`; otherwise the crawl, the event and the scrape (for a failed page
+    its URL and error) tell.
+    """
+    if delivery.webhook_id:
+        return hash_key("webhook", delivery.webhook_id)
+    parts = [delivery.crawl_id, delivery.event_type]
+    if delivery.action != "page":
+        return hash_key(*parts)
+    if not delivery.documents:
+        return None
+    metadata = _metadata(delivery.documents[0])
+    if scrape_id := metadata.get("scrapeId"):
+        return hash_key(*parts, "scrape", str(scrape_id))
+    if not delivery.success:
+        error = json.dumps(delivery.error, sort_keys=True)
+        return hash_key(*parts, "failed", str(metadata.get("sourceURL")), error)
+    return hash_key(*parts, "body", body.decode("utf-8", "replace"))
+
+
+def pages(delivery: Delivery, received_at: datetime) -> Iterator[DeliveredPage | None]:
+    """The pages of the delivery; None for each that names no URL."""
+    if delivery.action == "page" and not delivery.documents:
+        yield None
+    page_failed = delivery.action == "page" and not delivery.success
+    for document in delivery.documents:
+        yield _page(delivery, document, page_failed, received_at)
+
+
+def _page(
+    delivery: Delivery, document: dict[str, Any], failed: bool, received_at: datetime
+) -> DeliveredPage | None:
+    metadata = _metadata(document)
+    source_url = _text(metadata.get("sourceURL")) or _text(metadata.get("url")) or _text(document.get("url"))
+    if not source_url:
+        return None
+    status_code = _status_code(metadata)
+    error = delivery.error or metadata.get("error")
+    code, words = None, None
+    if failed:
+        code, words = failure_code(error), failure_text(error) or "Firecrawl gave no reason"
+    elif status_code and status_code >= 400:
+        code, words = f"http_{status_code}", f"the page answered with HTTP status {status_code}"
+    return DeliveredPage(
+        source_url=source_url,
+        url=_text(metadata.get("url")) or source_url,
+        arrival=Arrival(code is None, received_at, delivery.webhook_id or ""),
+        markdown=storable(_markdown(document)),
+        title=_text(metadata.get("title")) or _text(metadata.get("ogTitle")),
+        language=_text(metadata.get("language")),
+        status_code=status_code,
+        failure=_failure_state(code),
+        error_code=code,
+        error=storable(words) if words else None,
+    )
+
+
+def _failure_state(code: str | None) -> PageState | None:
+    if code is None:
+        return None
+    return PageState.CANCELLED if code == DROPPED_BY_CANCEL else PageState.FAILED
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError as error:
+        reason = str(error)
+    # Lone surrogates are valid JSON and real: JavaScript escapes a cut emoji like that.
+    try:
+        return json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UnreadableDelivery(f"the body is not UTF-8: byte {error.start} is invalid") from None
+    except (ValueError, RecursionError):
+        raise UnreadableDelivery(f"the body is not JSON: {reason}") from None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise MalformedDelivery(f"the body must be a JSON object, not {_kind(value)}")
+    return value
+
+
+def _delivery(body: dict[str, Any]) -> Delivery:
+    event_type = body.get("type")
+    if not isinstance(event_type, str) or not event_type:
+        _malformed("type", "a non-empty string", event_type)
+    crawl_id = body.get("id", body.get("jobId"))
+    if isinstance(crawl_id, int) and not isinstance(crawl_id, bool):
+        crawl_id = str(crawl_id)
+    if not isinstance(crawl_id, str) or not 0 < len(crawl_id) <= LONGEST_ID:
+        _malformed("id", f"a string of 1 to {LONGEST_ID} characters (v0: jobId)", crawl_id)
+    webhook_id = body.get("webhookId")
+    return Delivery(
+        event_type=storable(event_type)[:100],
+        crawl_id=storable(crawl_id),
+        success=body.get("success") is not False,
+        webhook_id=storable(str(webhook_id)) if webhook_id else None,
+        documents=_documents(body.get("data")),
+        error=body.get("error"),
+        metadata=_optional_object(body, "metadata"),
+    )
+
+
+def _documents(data: Any) -> list[dict[str, Any]]:
+    """`data` as a list of documents; v0 of newer servers nests each as `{content, source}`."""
+    if data is None:
+        return []
+    if isinstance(data, dict):
+        data = [data]
+    if not isinstance(data, list):
+        _malformed("data", "a list", data)
+    return [_unnested(each, number) for number, each in enumerate(data)]
+
+
+def _unnested(document: Any, number: int) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        _malformed(f"data[{number}]", "an object", document)
+    content = document.get("content")
+    return content if isinstance(content, dict) else document
+
+
+def _optional_object(body: dict[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        _malformed(name, "an object", value)
+    return cast(dict[str, Any], from_json(storable_json(value)))
+
+
+def _metadata(document: dict[str, Any]) -> dict[str, Any]:
+    metadata = document.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _markdown(document: dict[str, Any]) -> str:
+    for name in ("markdown", "content"):
+        if isinstance(text := document.get(name), str):
+            return text
+    return ""
+
+
+def _status_code(metadata: dict[str, Any]) -> int | None:
+    value = metadata.get("statusCode", metadata.get("pageStatusCode"))
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:4])
+    return value if isinstance(value, int) and 0 < value < 1000 else None
+
+
+def _text(value: Any) -> str | None:
+    """Meta tags can be numbers or lists; the first string counts."""
+    if isinstance(value, list):
+        value = next((each for each in value if isinstance(each, str)), None)
+    return storable(value).strip() or None if isinstance(value, str) else None
+
+
+def _malformed(where: str, expected: str, found: Any) -> NoReturn:
+    raise MalformedDelivery(f"{where} must be {expected}, not {_kind(found)}")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    if isinstance(value, str):
+        return f"a string of {len(value)} characters"
+    return names.get(type(value), "a number")

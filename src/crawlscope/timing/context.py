@@ -1,0 +1,151 @@
+"""`TimingContext`: what an operation took, whose it was and how it ended, at next to no cost."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import perf_counter, time
+from types import TracebackType
+from typing import Any, Self
+
+from crawlscope.timing import standalone
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose work is under way; set once per page or request, read by each `TimingContext`."""
+
+    crawl_id: str | None = None
+    job_id: str | None = None
+    request_id: str | None = None
+    document_url: str | None = None
+    collect: "Callable[[TimingContext], None] | None" = None
+    """Takes what is measured here; without it, measurements go to the process's own store."""
+
+
+_scope: ContextVar[Scope] = ContextVar("crawlscope_timing_scope", default=Scope())  # noqa: B039 - frozen
+
+
+def current_scope() -> Scope:
+    return _scope.get()
+
+
+@contextmanager
+def scope(
+    crawl_id: str | None = None,
+    job_id: str | None = None,
+    request_id: str | None = None,
+    document_url: str | None = None,
+    collect: "Callable[[TimingContext], None] | None" = None,
+) -> Iterator[None]:
+    """Everything measured within belongs to these; what is not given is taken from the scope around."""
+    outer = _scope.get()
+    token = _scope.set(
+        Scope(
+            crawl_id=crawl_id or outer.crawl_id,
+            job_id=job_id or outer.job_id,
+            request_id=request_id or outer.request_id,
+            document_url=document_url or outer.document_url,
+            collect=collect or outer.collect,
+        )
+    )
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+class TimingContext:
+    """Measures the block it is put around, with `with` or `async with`.
+
+    `duration_ms` is wall time by the monotonic clock and grows while the block runs. A block that
+    raises is recorded with `success` False and the error's text; the error goes on. `metadata` may be
+    added to inside the block. Ids that are not given come from the surrounding `scope`.
+    """
+
+    __slots__ = (
+        "_began",
+        "_duration_ms",
+        "crawl_id",
+        "document_url",
+        "error_message",
+        "job_id",
+        "metadata",
+        "operation_name",
+        "operation_type",
+        "request_id",
+        "success",
+        "timestamp",
+    )
+
+    def __init__(
+        self,
+        operation_type: str,
+        operation_name: str,
+        request_id: str | None = None,
+        job_id: str | None = None,
+        crawl_id: str | None = None,
+        document_url: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.operation_type = operation_type
+        self.operation_name = operation_name
+        self.request_id = request_id
+        self.job_id = job_id
+        self.crawl_id = crawl_id
+        self.document_url = document_url
+        self.metadata: dict[str, Any] = {} if metadata is None else metadata
+        self.success = True
+        self.error_message: str | None = None
+        self.timestamp = 0.0
+        self._began = 0.0
+        self._duration_ms: float | None = None
+
+    @property
+    def duration_ms(self) -> float:
+        if self._duration_ms is not None:
+            return self._duration_ms
+        return (perf_counter() - self._began) * 1000 if self._began else 0.0
+
+    def fail(self, message: str) -> None:
+        """Marks the operation as failed without an exception leaving the block."""
+        self.success = False
+        self.error_message = message
+
+    def __enter__(self) -> Self:
+        self.timestamp = time()
+        self._duration_ms = None
+        self._began = perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._duration_ms is None:
+            if error is not None:
+                self.fail(str(error) or type(error).__name__)
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends the measurement before its block does; what the block still does is not part of it."""
+        self._duration_ms = (perf_counter() - self._began) * 1000
+        current = _scope.get()
+        self.crawl_id = self.crawl_id or current.crawl_id
+        self.job_id = self.job_id or current.job_id
+        self.request_id = self.request_id or current.request_id
+        self.document_url = self.document_url or current.document_url
+        (current.collect or standalone.collect)(self)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)

@@ -1,0 +1,91 @@
+"""Where measurements go that nobody collects: to the process's buffer, or to a writer of their own.
+
+A service registers its buffer with `use`. In any other program the first measurement starts a thread
+that connects to the database of the settings and writes what is measured, at the latest on exit.
+"""
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from crawlscope.database.connect import connected_database
+from crawlscope.errors import CrawlscopeError
+from crawlscope.settings import load_settings
+from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.timing.store import Measurement
+
+EXIT_SECONDS = 10
+
+log = structlog.get_logger(__name__)
+
+
+class _Writer:
+    """A buffer with an event loop and a database of its own, on a daemon thread."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Measurement] = []
+        self._buffer: MeasurementBuffer | None = None
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="crawlscope-timing", daemon=True)
+        self._thread.start()
+        atexit.register(self.stop)
+
+    def collect(self, measurement: Measurement) -> None:
+        with self._lock:
+            if self._buffer is None:
+                self._waiting.append(measurement)
+            else:
+                self._buffer.add_operation(measurement)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(EXIT_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._write())
+        except CrawlscopeError as error:
+            log.warning("measurements_lost", reason=str(error), count=len(self._waiting))
+
+    async def _write(self) -> None:
+        async with connected_database(load_settings()) as database:
+            buffer = MeasurementBuffer(database)
+            buffer.start()
+            with self._lock:
+                for measurement in self._waiting:
+                    buffer.add_operation(measurement)
+                self._waiting.clear()
+                self._buffer = buffer
+            while not self._stopping.is_set():  # noqa: ASYNC110 - set from another thread
+                await asyncio.sleep(0.05)
+            await buffer.stop()
+
+
+class _Process:
+    """The one thing of this module that lives as long as the process does."""
+
+    collect: Callable[[Measurement], None] | None = None
+    lock = threading.Lock()
+
+
+def collect(measurement: Measurement) -> None:
+    if _Process.collect is None:
+        with _Process.lock:
+            if _Process.collect is None:
+                _Process.collect = _Writer().collect
+    _Process.collect(measurement)
+
+
+@contextmanager
+def use(buffer: MeasurementBuffer) -> Iterator[None]:
+    """Within the block, what nobody else collects goes to `buffer`."""
+    before, _Process.collect = _Process.collect, buffer.add_operation
+    try:
+        yield
+    finally:
+        _Process.collect = before

@@ -1,0 +1,69 @@
+"""What every test can ask for: a real PostgreSQL with the tables in it, empty for each test."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from crawlscope.database import schema
+from crawlscope.database.embedded import EmbeddedPostgres
+from crawlscope.database.engine import Database, sqlalchemy_url
+
+TEMPLATE = "crawlscope_template"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of an embedded server that lives as long as the test run."""
+    with tempfile.TemporaryDirectory(prefix="crawlscope-tests-") as folder:
+        server = EmbeddedPostgres(Path(folder))
+        try:
+            yield server.acquire()
+        finally:
+            server.release()
+
+
+@pytest.fixture(scope="session")
+def template_url(postgres_url: str) -> str:
+    """A migrated database that test databases are copied from."""
+    asyncio.run(_make_template(postgres_url))
+    return postgres_url
+
+
+@pytest.fixture
+async def database_url(template_url: str) -> AsyncIterator[str]:
+    """A database of the test's own, with all tables and nothing in them."""
+    name = f"test_{uuid4().hex}"
+    await _administer(template_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield _named(template_url, name)
+    await _administer(template_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database.open(database_url, pool_size=5)
+    yield opened
+    await opened.close()
+
+
+async def _make_template(url: str) -> None:
+    await _administer(url, f"CREATE DATABASE {TEMPLATE}")
+    database = Database.open(_named(url, TEMPLATE))
+    await schema.upgrade(database)
+    await database.close()
+
+
+async def _administer(url: str, statement: str) -> None:
+    database = Database.open(url)
+    async with database.engine.connect() as connection:
+        autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await autocommit.execute(text(statement))
+    await database.close()
+
+
+def _named(url: str, name: str) -> str:
+    return sqlalchemy_url(url).set(drivername="postgresql", database=name).render_as_string(False)
