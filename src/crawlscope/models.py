@@ -305,16 +305,12 @@ class OperationMetric(Base):
     """One measured operation. Keyed with its time, so that the table can be partitioned."""
 
     __tablename__ = "operation_metrics"
-    __table_args__ = (
-        Index("ix_operation_metrics_document_url", "document_url", postgresql_using="hash"),
-    )
+    __table_args__ = (Index("ix_operation_metrics_document_url", "document_url", postgresql_using="hash"),)
 
     id: Mapped[UUID] = mapped_column(
         primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
     )
-    timestamp: Mapped[datetime] = mapped_column(
-        primary_key=True, index=True, server_default=func.now()
-    )
+    timestamp: Mapped[datetime] = mapped_column(primary_key=True, index=True, server_default=func.now())
     operation_type: Mapped[str] = mapped_column(String(50))
     operation_name: Mapped[str] = mapped_column(String(100))
     duration_ms: Mapped[float]
