@@ -369,7 +369,8 @@ class Cluster:
     def _make_socket_folder(self, programs: Programs) -> Path:
         near = self.folder / "socket"
         fits = len(os.fsencode(near / SOCKET_FILE)) <= SOCKET_PATH_BYTES
-        place = near if fits else self._short_socket_folder()
+        plain = not set(str(near)) & set(',:"')  # in a URL, clients read them as a list of hosts and ports
+        place = near if fits and plain else self._short_socket_folder()
         place.mkdir(mode=0o700, exist_ok=True)
         owners = {os.geteuid(), programs.account.uid if programs.account else os.geteuid()}
         if place.is_symlink() or not place.is_dir() or place.lstat().st_uid not in owners:
