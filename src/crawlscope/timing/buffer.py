@@ -52,6 +52,7 @@ class MeasurementBuffer:
         self._stopping.set()
         if self._writer:
             await self._writer
+        await self.flush()
         if left := len(self._operations) + len(self._requests):
             log.warning("measurements_lost", count=left)
 

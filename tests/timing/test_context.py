@@ -1,0 +1,103 @@
+import asyncio
+import subprocess
+import sys
+import time
+
+import pytest
+from sqlalchemy import select
+
+from crawlscope.models import CrawlSession, OperationMetric
+from crawlscope.timing import TimingContext, scope
+from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.timing.standalone import use
+
+
+@pytest.fixture
+def collected():
+    found: list[TimingContext] = []
+    with scope(collect=found.append):
+        yield found
+
+
+def test_measures_wall_time_and_says_whose_it_is(collected):
+    with scope(crawl_id="c1", job_id="j1", document_url="https://example.com/"):
+        with TimingContext("chunking", "chunk_text", metadata={"chunks": 3}) as timing:
+            time.sleep(0.01)
+            assert timing.duration_ms > 5
+    [measured] = collected
+    assert 10 <= measured.duration_ms < 1_000
+    assert (measured.crawl_id, measured.job_id) == ("c1", "j1")
+    assert measured.document_url == "https://example.com/"
+    assert measured.success
+    assert measured.metadata == {"chunks": 3}
+
+
+async def test_an_error_is_recorded_and_goes_on(collected):
+    with pytest.raises(ValueError, match="no vectors"):
+        async with TimingContext("embedding", "embed_batch"):
+            raise ValueError("no vectors")
+    assert (collected[0].success, collected[0].error_message) == (False, "no vectors")
+
+
+def test_what_is_given_wins_over_the_scope(collected):
+    with scope(crawl_id="outer"), TimingContext("bm25", "index_document", crawl_id="given"):
+        pass
+    assert collected[0].crawl_id == "given"
+
+
+async def test_concurrent_work_keeps_its_own_ids(collected):
+    async def work(crawl_id: str) -> None:
+        with scope(crawl_id=crawl_id):
+            async with TimingContext("qdrant", "index_chunks", metadata={"of": crawl_id}):
+                await asyncio.sleep(0.01)
+
+    await asyncio.gather(*[work(f"c{number}") for number in range(20)])
+    assert all(each.crawl_id == each.metadata["of"] for each in collected)
+
+
+def test_stopped_early_it_counts_once(collected):
+    with pytest.raises(RuntimeError):
+        with TimingContext("worker", "index_document") as timing:
+            timing.stop()
+            raise RuntimeError("the commit failed")
+    assert len(collected) == 1
+    assert collected[0].success
+
+
+async def test_the_buffer_makes_the_session_of_an_unknown_crawl_and_adds_to_its_totals(database):
+    buffer = MeasurementBuffer(database)
+    with use(buffer):
+        with TimingContext("chunking", "chunk_text", crawl_id="unheard") as succeeded:
+            pass
+        with pytest.raises(KeyError), TimingContext("chunking", "chunk_text", crawl_id="unheard"):
+            raise KeyError("x")
+        with TimingContext("embedding", "nobody's", metadata={"nul": "\x00", "odd": object()}):
+            pass
+    await buffer.flush()
+    async with database.transaction() as connection:
+        operations = (await connection.execute(select(OperationMetric))).all()
+        session = (await connection.execute(select(CrawlSession.__table__))).one()
+    assert len(operations) == 3
+    assert session.crawl_id == "unheard"
+    assert session.crawl_url == "unknown"
+    assert session.status == "in_progress"
+    assert session.total_chunking_ms == pytest.approx(succeeded.duration_ms)
+
+
+PROGRAM = """
+import time
+from crawlscope.timing import TimingContext
+with TimingContext("chunking", "chunk_text", crawl_id="alone"):
+    time.sleep(0.02)
+"""
+
+
+async def test_a_program_of_its_own_stores_what_it_measured_before_it_ends(database, database_url, tmp_path):
+    environment = {"CRAWLSCOPE_DATABASE_URL": database_url, "CRAWLSCOPE_DATA_DIR": str(tmp_path)}
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", PROGRAM], env=environment, timeout=30, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    async with database.transaction() as connection:
+        [duration_ms] = await connection.scalars(select(OperationMetric.duration_ms))
+    assert duration_ms >= 20
