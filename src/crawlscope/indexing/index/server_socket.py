@@ -150,9 +150,9 @@ def _remove_stale(path: Path) -> None:
             probe.connect(str(path))
         except FileNotFoundError:
             return
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
         except OSError as error:
+            if isinstance(error, ConnectionRefusedError) and path.is_socket():
+                path.unlink(missing_ok=True)
+                return
             raise IndexUnavailable(f"cannot listen at {path}: {error}") from error
     raise IndexUnavailable(f"another process serves the index at {path}: stop that one first")

@@ -1,0 +1,132 @@
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from crawlscope.errors import IndexUnavailable, IndexUnusable
+from crawlscope.indexing.index.edge import POINTS_PER_UPDATE, EdgeIndex
+from crawlscope.indexing.index.port import Filters
+from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_chunk, urls
+
+WRITE_AND_WAIT = """
+import asyncio, sys, time
+from pathlib import Path
+from crawlscope.indexing.index.edge import EdgeIndex
+from tests.indexing.index.chunks import DIMENSION, make_chunk
+
+async def main():
+    index = EdgeIndex.open(Path(sys.argv[1]), DIMENSION)
+    await index.upsert([make_chunk("https://h/", f"apple number{n}", n) for n in range(150)])
+    await index.delete([make_chunk("https://h/", "", 0).id])
+    print("written", flush=True)
+    time.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+async def test_what_was_written_is_there_after_kill_9(folder: Path) -> None:
+    writer = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WRITE_AND_WAIT, str(folder), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert writer.stdout is not None
+        assert await writer.stdout.readline() == b"written\n"
+        with pytest.raises(IndexUnavailable, match="in use by another process: stop that one first"):
+            EdgeIndex.open(folder, DIMENSION)
+    finally:
+        writer.kill()
+        await writer.wait()
+
+    index = EdgeIndex.open(folder, DIMENSION)
+    assert (await index.size()).chunks == 149
+    found = await index.query(direction(0), BM25.encode_query("number149"), Filters(crawl_id="crawl-1"), 5)
+    assert urls(found.bm25) == ["https://h/"]
+    assert len(found.dense) == 5
+    await index.aclose()
+
+
+async def test_a_closed_index_can_be_opened_again(folder: Path) -> None:
+    first = EdgeIndex.open(folder, DIMENSION)
+    await first.upsert([make_chunk("https://h/", "apple")])
+    await first.aclose()
+    await first.aclose()
+    with pytest.raises(IndexUnavailable, match="closed"):
+        await first.size()
+
+    second = EdgeIndex.open(folder, DIMENSION)
+    size = await second.size()
+    assert size.chunks == 1
+    assert size.bytes is not None
+    assert size.bytes > 10_000
+    await second.aclose()
+
+
+async def test_another_dimension_says_what_to_do(folder: Path) -> None:
+    await EdgeIndex.open(folder, DIMENSION).aclose()
+    with pytest.raises(
+        IndexUnusable, match=r"7 dimensions: go back to the embedder .* or delete that folder"
+    ):
+        EdgeIndex.open(folder, 7)
+    await EdgeIndex.open(folder, DIMENSION).aclose()
+
+
+def damage(folder: Path, pattern: str) -> None:
+    (folder / "wal/first-index").touch()
+    for file in folder.glob(pattern):
+        file.write_bytes(b"\0damaged")
+
+
+@pytest.mark.parametrize("damaged", ["edge_config.json", "wal/first-index", "segments/*/segment.json"])
+async def test_a_damaged_index_says_what_to_do(folder: Path, damaged: str) -> None:
+    index = EdgeIndex.open(folder, DIMENSION)
+    await index.upsert([make_chunk("https://h/", "apple")])
+    await index.aclose()
+    damage(folder, damaged)
+    with pytest.raises(IndexUnusable, match="cannot be read: delete that folder") as caught:
+        EdgeIndex.open(folder, DIMENSION)
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(IndexUnusable, match="cannot be read"):
+        EdgeIndex.open(tmp_path / "file" / "index", DIMENSION)
+
+
+async def test_others_get_their_turn_during_a_large_upsert(folder: Path) -> None:
+    index = EdgeIndex.open(folder, DIMENSION)
+    batches = 20
+    chunks = [make_chunk("https://h/", f"word{n}", n) for n in range(batches * POINTS_PER_UPDATE)]
+    turns = 0
+    writing = asyncio.create_task(index.upsert(chunks))
+    while not writing.done():
+        await index.query(direction(0), None, Filters(), 1)
+        turns += 1
+    await writing
+    assert turns >= batches / 2
+    await index.aclose()
+
+
+def flushed_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("segments/*/mutable_id_tracker.versions"))
+
+
+async def grown(folder: Path, before: int) -> None:
+    while flushed_bytes(folder) == before:  # noqa: ASYNC110 - a file wakes nobody
+        await asyncio.sleep(0.02)
+
+
+async def test_writes_are_flushed_after_a_while(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawlscope.indexing.index.edge.FLUSH_AFTER_SECONDS", 0.05)
+    index = EdgeIndex.open(folder, DIMENSION)
+    before = flushed_bytes(folder)
+    await index.upsert([make_chunk("https://h/", "apple")])
+    await asyncio.wait_for(grown(folder, before), 10)
+    await index.aclose()

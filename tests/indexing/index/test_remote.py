@@ -1,0 +1,244 @@
+import asyncio
+import socket
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from crawlscope.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
+from crawlscope.indexing.index import wire
+from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.port import Filters
+from crawlscope.indexing.index.remote import BYTES_PER_UPSERT, RemoteIndex
+from crawlscope.indexing.index.server_socket import IndexServer
+from crawlscope.indexing.index.socket_path import LONGEST_SOCKET_PATH, socket_path_for
+from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_chunk, urls
+
+SERVE = """
+import asyncio, sys
+from pathlib import Path
+from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.server_socket import IndexServer
+from tests.indexing.index.chunks import DIMENSION
+
+async def main():
+    folder = Path(sys.argv[1])
+    await IndexServer(EdgeIndex.open(folder / "index", DIMENSION), folder / "index.sock").start()
+    print("serving", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "index.sock"
+
+
+@pytest.fixture
+async def owned(tmp_path: Path) -> AsyncIterator[EdgeIndex]:
+    index = EdgeIndex.open(tmp_path / "index", DIMENSION)
+    yield index
+    await index.aclose()
+
+
+@pytest.fixture
+async def server(owned: EdgeIndex, path: Path) -> AsyncIterator[IndexServer]:
+    server = IndexServer(owned, path)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def remote(path: Path) -> AsyncIterator[RemoteIndex]:
+    index = RemoteIndex(path, connect_timeout_seconds=1.0, call_timeout_seconds=10.0)
+    yield index
+    await index.aclose()
+
+
+def mode(path: Path) -> int:
+    """Zero where there is nothing."""
+    return path.lstat().st_mode if path.exists() else 0
+
+
+async def start_owner(folder: Path) -> asyncio.subprocess.Process:
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVE, str(folder), stdout=asyncio.subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    assert await owner.stdout.readline() == b"serving\n"
+    return owner
+
+
+async def kill(owner: asyncio.subprocess.Process) -> None:
+    owner.kill()
+    await owner.wait()
+
+
+async def test_a_killed_owner_is_missed_at_once_and_found_again(tmp_path: Path, remote: RemoteIndex) -> None:
+    owner = await start_owner(tmp_path)
+    try:
+        await remote.upsert([make_chunk("https://h/", "apple")])
+    finally:
+        await kill(owner)
+    started = time.monotonic()
+    with pytest.raises(IndexUnavailable):
+        await remote.size()
+    with pytest.raises(IndexUnavailable, match=r"does not answer at .*index\.sock"):
+        await remote.size()
+    assert time.monotonic() - started < 5
+
+    owner = await start_owner(tmp_path)
+    try:
+        assert (await remote.size()).chunks == 1
+    finally:
+        await kill(owner)
+
+
+async def test_nobody_there(remote: RemoteIndex) -> None:
+    with pytest.raises(IndexUnavailable, match="does not answer"):
+        await remote.query(direction(0), None, Filters(), 10)
+
+
+async def test_only_this_user_may_open_the_socket(server: IndexServer, path: Path) -> None:
+    assert stat.filemode(mode(path)) == "srw-------"
+
+
+async def test_a_second_server_is_refused_and_does_no_harm(
+    server: IndexServer, owned: EdgeIndex, path: Path, remote: RemoteIndex
+) -> None:
+    with pytest.raises(IndexUnavailable, match="another process serves the index"):
+        await IndexServer(owned, path).start()
+    assert (await remote.size()).chunks == 0
+
+
+async def test_a_stopped_server_leaves_no_file_and_can_start_again(
+    server: IndexServer, path: Path, remote: RemoteIndex
+) -> None:
+    assert (await remote.size()).chunks == 0
+    await server.stop()
+    assert mode(path) == 0
+    with pytest.raises(IndexUnavailable):
+        await remote.size()
+    await server.start()
+    assert (await remote.size()).chunks == 0
+
+
+async def test_a_file_that_is_no_socket_is_left_alone(owned: EdgeIndex, path: Path) -> None:
+    await asyncio.to_thread(path.write_text, "precious")
+    with pytest.raises(IndexUnavailable, match="cannot listen"):
+        await IndexServer(owned, path).start()
+    assert await asyncio.to_thread(path.read_text) == "precious"
+
+
+async def test_the_owner_says_what_is_wrong(server: IndexServer, remote: RemoteIndex) -> None:
+    with pytest.raises(IndexUnusable, match="the embedder was changed"):
+        await remote.query([1.0], None, Filters(), 10)
+
+
+async def test_a_closed_index_behind_a_living_server(
+    server: IndexServer, owned: EdgeIndex, remote: RemoteIndex
+) -> None:
+    await owned.aclose()
+    with pytest.raises(IndexUnavailable, match="closed"):
+        await remote.size()
+
+
+async def test_large_upserts_travel_in_several_frames(server: IndexServer, remote: RemoteIndex) -> None:
+    text = "apple " * 20_000
+    chunks = [make_chunk("https://h/", text, n) for n in range(80)]
+    assert sum(len(chunk.payload["text"]) for chunk in chunks) > 2 * BYTES_PER_UPSERT
+    await remote.upsert(chunks)
+    halves = await remote.query(None, BM25.encode_query("apple"), Filters(), 100)
+    assert {hit.payload["text"] for hit in halves.bm25} == {text}
+    assert len(halves.bm25) == 80
+
+
+async def test_an_answer_too_large_for_a_frame_is_an_error_and_no_hang(
+    server: IndexServer, remote: RemoteIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await remote.upsert([make_chunk("https://h/", "apple " * 2_000)])
+    monkeypatch.setattr(wire, "LARGEST_FRAME", 5_000)
+    with pytest.raises(CrawlscopeError, match="over the limit"):
+        await remote.query(direction(0), None, Filters(), 10)
+    assert (await remote.size()).chunks == 1
+
+
+async def test_a_frame_over_the_limit_ends_the_connection(server: IndexServer, path: Path) -> None:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"\xff\xff\xff\xff")
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+async def test_garbage_ends_the_connection_of_its_sender_alone(
+    server: IndexServer, path: Path, remote: RemoteIndex
+) -> None:
+    assert (await remote.size()).chunks == 0
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"\x00\x00\x00\x02\xc1\xc1")
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    assert (await remote.size()).chunks == 0
+
+
+async def test_many_calls_share_one_connection(server: IndexServer, remote: RemoteIndex) -> None:
+    await asyncio.gather(*(remote.upsert([make_chunk(f"https://h/{n}", f"word{n}")]) for n in range(100)))
+    answers = await asyncio.gather(
+        *(remote.query(None, BM25.encode_query(f"word{n}"), Filters(), 5) for n in range(100))
+    )
+    assert [urls(answer.bm25) for answer in answers] == [[f"https://h/{n}"] for n in range(100)]
+
+
+async def test_an_owner_that_never_answers_is_given_up(path: Path) -> None:
+    hung_up = asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        hung_up.set()
+
+    silent = await asyncio.start_unix_server(hold, path)
+    remote = RemoteIndex(path, call_timeout_seconds=0.2)
+    with pytest.raises(IndexUnavailable, match=r"did not answer within 0\.2 s"):
+        await remote.size()
+    await remote.aclose()
+    await asyncio.wait_for(hung_up.wait(), 5)
+    silent.close()
+
+
+async def test_a_call_under_way_is_told_when_the_owner_hangs_up(path: Path, remote: RemoteIndex) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4)
+        writer.close()
+
+    async with await asyncio.start_unix_server(hang_up, path):
+        with pytest.raises(IndexUnavailable, match="hung up during a call"):
+            await remote.size()
+
+
+def test_the_socket_stands_in_the_data_folder(tmp_path: Path) -> None:
+    assert socket_path_for(tmp_path) == tmp_path / "index.sock"
+
+
+def test_a_long_path_gives_a_short_private_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("long" * 40)
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:
+        monkeypatch.setattr(tempfile, "tempdir", temporary)
+        path = socket_path_for(deep)
+        assert len(bytes(path)) <= LONGEST_SOCKET_PATH
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert socket_path_for(deep) == path
+        assert socket_path_for(deep / "other") != path
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+
+        path.parent.chmod(0o755)
+        with pytest.raises(SettingsError, match="open to others"):
+            socket_path_for(deep)

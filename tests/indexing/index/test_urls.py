@@ -1,0 +1,37 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawlscope.indexing.index.urls import DEEPEST_PREFIX, LONGEST_PREFIX, domain_of, url_prefixes
+
+
+def test_prefixes_end_at_path_segments() -> None:
+    assert url_prefixes("https://h:8/a/b.html?next=/x/#/y/") == ["https://h:8/", "https://h:8/a/"]
+    assert url_prefixes("https://h/a/") == ["https://h/", "https://h/a/"]
+    assert url_prefixes("https://h") == ["https://h/"]
+    assert url_prefixes("https://h?q=/a/") == ["https://h/"]
+
+
+@given(st.text() | st.text("ab/:?#").map("https://h/".__add__))
+def test_prefixes_are_few_short_and_growing(url: str) -> None:
+    prefixes = url_prefixes(url)
+    assert len(prefixes) <= DEEPEST_PREFIX
+    assert all(len(prefix) <= LONGEST_PREFIX for prefix in prefixes)
+    assert prefixes == sorted(set(prefixes), key=len)
+    assert all(prefix.endswith("/") and (url.startswith(prefix) or len(prefixes) == 1) for prefix in prefixes)
+
+
+def test_the_longest_urls_stay_light() -> None:
+    assert sum(map(len, url_prefixes("https://h/" + "a/" * 2_500))) < 1_000
+    assert url_prefixes("https://h/" + "a" * 5_000) == ["https://h/"]
+
+
+def test_domain_is_the_host_in_lower_case() -> None:
+    assert domain_of("https://User@Docs.Example:8443/a") == "docs.example"
+    assert domain_of("http://[::1]:80/") == "::1"
+    assert domain_of("http://[broken/") == ""
+    assert domain_of("unknown") == ""
+
+
+@given(st.text())
+def test_any_text_has_a_domain_or_none(url: str) -> None:
+    assert isinstance(domain_of(url), str)

@@ -1,0 +1,54 @@
+import pytest
+
+from crawlscope.indexing.sparse import Bm25Encoder
+
+encoder = Bm25Encoder()
+
+
+def shared_terms(query: str, document: str) -> set[int]:
+    return set(encoder.encode_query(query).indices) & set(encoder.encode_document(document).indices)
+
+
+@pytest.mark.parametrize(
+    ("query", "document"),
+    [
+        ("running", "She runs every day"),
+        ("user name", "def get_user_name(self):"),
+        ("getUserName", "call getUserName() first"),
+        ("user", "call getUserName() first"),
+        ("Привет", "Скажи привет миру"),
+        ("café", "Le café est fermé"),
+        ("天气", "你好世界，今天天气很好"),
+        ("検索", "日本語のテキストを検索する"),
+        ("텍스트", "한국어 텍스트 검색"),
+        ("ภาษา", "ฉันเรียนภาษาไทย"),
+        ("水", "水"),
+    ],
+)
+def test_a_query_shares_terms_with_a_text_that_has_its_words(query: str, document: str) -> None:
+    assert shared_terms(query, document)
+
+
+def test_unrelated_texts_share_no_terms() -> None:
+    assert not shared_terms("天气", "日本語のテキスト")
+    assert not shared_terms("apple", "The quince is ripe")
+
+
+def test_text_without_words_has_no_terms() -> None:
+    for text in ("", " \n", "the of and", "?!"):
+        assert list(encoder.encode_query(text).indices) == []
+        assert list(encoder.encode_document(text).values) == []
+
+
+def test_a_term_weighs_more_when_repeated_and_less_in_a_long_text() -> None:
+    def weight(text: str) -> float:
+        vector = encoder.encode_document(text)
+        (apple,) = encoder.encode_query("apple").indices
+        return float(vector.values[list(vector.indices).index(apple)])
+
+    assert weight("apple apple pear") > weight("apple pear plum") > weight("apple " + "pear " * 200)
+
+
+def test_terms_keep_their_numbers() -> None:
+    """With other numbers, nothing that was indexed before would be found."""
+    assert list(encoder.encode_query("apple").indices) == [1085451005]
