@@ -1,0 +1,287 @@
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from pydantic import ValidationError
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from crawlscope.errors import EmbedderUnavailable, IndexUnavailable
+from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
+from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, chunk_id
+from crawlscope.indexing.index.urls import domain_of, url_prefixes
+from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.search.service import MOST_PASSAGES, SearchRequest, SearchService
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DIMENSION = 64
+
+
+class InitialsEmbedder:
+    """Takes words that begin alike to mean the same, so that meaning and wording can differ in tests."""
+
+    def __init__(self) -> None:
+        self.away = False
+
+    @property
+    def identity(self) -> EmbedderIdentity:
+        return EmbedderIdentity("test", "initials", "1", DIMENSION)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer(WordLevel({"?": 0}, unk_token="?"))
+
+    @property
+    def max_tokens(self) -> int:
+        return 256
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        if self.away:
+            raise EmbedderUnavailable("the embedder is away")
+        rows = np.full((len(texts), DIMENSION), 1e-3, dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().split():
+                row[hashlib.sha256(word[:3].encode()).digest()[0] % DIMENSION] += 1
+        unit: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit
+
+    async def aclose(self) -> None:
+        pass
+
+
+BM25 = Bm25Encoder()
+ANIMALS = "https://zoo.example/animals/"
+
+PAGES: dict[str, tuple[str, list[str], list[str]]] = {
+    f"{ANIMALS}cat.html": (
+        "en",
+        ["c1", "c2"],
+        [
+            "Cats sleep most of the day.",
+            "A cat that sleeps is called sleepy.",
+            "Kittens grow quickly.",
+            *(f"Cats sleep, part {n}." for n in range(8)),
+        ],
+    ),
+    f"{ANIMALS}dog.html": ("en", ["c1"], ["Dogs chase a cat now and then.", "A dog barks."]),
+    "https://zoo.example/plants.html": (
+        "en",
+        ["c2"],
+        ["Plants make sugar from light: photosynthesis.", "Sleep is unknown to them."],
+    ),
+    "https://other.example/katze": ("de", ["c2"], ["Die Katze schläft den ganzen Tag."]),
+    "https://zoo.example/photos": ("en", ["c1"], ["Photographs of the sunset over the lake."]),
+}
+
+
+async def index_pages(index: EdgeIndex, embedder: InitialsEmbedder) -> None:
+    for url, (language, crawl_ids, texts) in PAGES.items():
+        vectors = await embedder.embed(texts)
+        await index.upsert(
+            [
+                IndexedChunk(
+                    chunk_id(url, n),
+                    vector,
+                    BM25.encode_document(text),
+                    ChunkPayload(
+                        url=url,
+                        title=url.rsplit("/", 1)[-1],
+                        text=text,
+                        chunk_index=n,
+                        domain=domain_of(url),
+                        url_prefixes=url_prefixes(url),
+                        language=language,
+                        crawl_ids=crawl_ids,
+                    ),
+                )
+                for n, (text, vector) in enumerate(zip(texts, vectors, strict=True))
+            ]
+        )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def embedder() -> InitialsEmbedder:
+    return InitialsEmbedder()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(
+    tmp_path_factory: pytest.TempPathFactory, embedder: InitialsEmbedder
+) -> AsyncIterator[SearchService]:
+    index = EdgeIndex.open(tmp_path_factory.mktemp("search") / "index", DIMENSION)
+    await index_pages(index, embedder)
+    yield SearchService(index, embedder, BM25)
+    await index.aclose()
+
+
+def asked(query: str, **more: Any) -> SearchRequest:
+    return SearchRequest.model_validate({"query": query, **more})
+
+
+async def test_the_chunks_of_a_page_are_one_result(service: SearchService) -> None:
+    response = await service.search(asked("cats sleep", mode="keyword"))
+    best, *others = response.results
+    assert best.url == f"{ANIMALS}cat.html"
+    assert best.title == "cat.html"
+    assert best.text.startswith("Cats sleep")
+    assert len(best.passages) == MOST_PASSAGES
+    scores = [best.score, *(passage.score for passage in best.passages)]
+    assert scores == sorted(scores, reverse=True)
+    assert best.chunk_index not in {passage.chunk_index for passage in best.passages}
+    assert best.url not in {other.url for other in others}
+    assert (response.mode, response.total) == ("keyword", 3)
+    assert response.took_ms > 0
+
+
+async def test_keyword_finds_words_and_semantic_meanings(service: SearchService) -> None:
+    async def found(mode: str) -> list[str]:
+        response = await service.search(asked("photon", mode=mode, limit=2))
+        return [result.url for result in response.results]
+
+    assert await found("keyword") == []
+    assert set(await found("semantic")) == {
+        "https://zoo.example/plants.html",
+        "https://zoo.example/photos",
+    }
+    assert await found("hybrid") == await found("semantic")
+
+
+async def test_hybrid_puts_first_what_both_halves_found(service: SearchService) -> None:
+    response = await service.search(asked("photosynthesis"))
+    assert response.results[0].url == "https://zoo.example/plants.html"
+    assert all(0 <= result.score <= 1 for result in response.results)
+    assert response.total == len(PAGES)
+
+
+async def test_keyword_search_needs_no_embedder(service: SearchService, embedder: InitialsEmbedder) -> None:
+    embedder.away = True
+    try:
+        assert (await service.search(asked("cat", mode="keyword"))).total == 2
+        for mode in ("semantic", "hybrid"):
+            with pytest.raises(EmbedderUnavailable):
+                await service.search(asked("cat", mode=mode))
+    finally:
+        embedder.away = False
+
+
+@pytest.mark.parametrize("mode", ["keyword", "semantic", "hybrid"])
+async def test_pages_of_results_fit_together(service: SearchService, mode: str) -> None:
+    whole = await service.search(asked("cats sleep", mode=mode, limit=100))
+    single = [
+        (await service.search(asked("cats sleep", mode=mode, limit=1, offset=n))).results
+        for n in range(whole.total)
+    ]
+    assert [result for (result,) in single] == whole.results
+    assert (await service.search(asked("cats sleep", mode=mode, offset=whole.total))).results == []
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"domain": "other.example"}, {"katze"}),
+        ({"crawl_id": "c1"}, {"cat.html", "dog.html", "photos"}),
+        ({"language": "de"}, {"katze"}),
+        ({"url_prefix": ANIMALS}, {"cat.html", "dog.html"}),
+        ({"url_prefix": "https://zoo.example/p"}, {"plants.html", "photos"}),
+        ({"domain": "zoo.example", "crawl_id": "c2"}, {"cat.html", "plants.html"}),
+        ({"domain": "nowhere.example"}, set()),
+    ],
+)
+async def test_filters_hold_in_both_halves(
+    service: SearchService, filters: dict[str, str], expected: set[str]
+) -> None:
+    response = await service.search(asked("cats sleep", filters=filters))
+    assert {result.title for result in response.results} == expected
+    assert response.total == len(expected)
+
+
+async def test_crawl_id_is_the_filtered_or_the_latest_crawl(service: SearchService) -> None:
+    latest = (await service.search(asked("kittens", mode="keyword"))).results[0]
+    assert (latest.crawl_id, latest.crawl_ids) == ("c2", ["c1", "c2"])
+    filtered = (await service.search(asked("kittens", filters={"crawl_id": "c1"}))).results[0]
+    assert filtered.crawl_id == "c1"
+
+
+async def test_one_page_with_many_chunks_does_not_crowd_out_others(tmp_path: Path) -> None:
+    embedder = InitialsEmbedder()
+    index = EdgeIndex.open(tmp_path / "index", DIMENSION)
+    bulky = ["https://h/bulky"] * 450
+    single = [f"https://h/single{n}" for n in range(12)]
+    texts = ["apple"] * len(bulky) + ["apple and some other words"] * len(single)
+    vectors = await embedder.embed(texts)
+    await index.upsert(
+        [
+            IndexedChunk(
+                chunk_id(url, n),
+                vectors[n],
+                BM25.encode_document(texts[n]),
+                ChunkPayload(
+                    url=url,
+                    title="",
+                    text=texts[n],
+                    chunk_index=n,
+                    domain="h",
+                    url_prefixes=["https://h/"],
+                    language="en",
+                    crawl_ids=[],
+                ),
+            )
+            for n, url in enumerate([*bulky, *single])
+        ]
+    )
+    service = SearchService(index, embedder, BM25)
+    for mode in ("keyword", "semantic", "hybrid"):
+        response = await service.search(asked("apple", mode=mode))
+        assert len(response.results) == 10
+        assert response.results[0].url == "https://h/bulky"
+        assert response.results[0].crawl_id is None
+    await index.aclose()
+    with pytest.raises(IndexUnavailable):
+        await service.search(asked("apple", mode="keyword"))
+
+
+async def test_a_sentence_stands_before_texts_that_repeat_its_words(service: SearchService) -> None:
+    response = await service.search(asked("Dogs chase a cat now and then", mode="keyword"))
+    assert response.results[0].url == f"{ANIMALS}dog.html"
+    response = await service.search(asked("a cat that sleeps is called sleepy"))
+    assert response.results[0].text == "A cat that sleeps is called sleepy."
+    assert response.results[0].score == max(result.score for result in response.results)
+
+
+async def test_a_query_of_stop_words_finds_nothing_by_keyword(service: SearchService) -> None:
+    response = await service.search(asked("the of and", mode="keyword"))
+    assert (response.results, response.total) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"query": ""},
+        {"query": " \n\t "},
+        {"query": "x" * 4097},
+        {"query": None},
+        {"query": "\ud800"},
+        {"query": "x", "mode": "magic"},
+        {"query": "x", "limit": 0},
+        {"query": "x", "limit": 101},
+        {"query": "x", "offset": -1},
+        {"query": "x", "offset": 1001},
+        {"query": "x", "surprise": 1},
+        {"query": "x", "filters": {"surprise": 1}},
+        {"query": "x", "filters": {"domain": ""}},
+    ],
+)
+async def test_wrong_requests_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        SearchRequest.model_validate(wrong)
+
+
+async def test_a_query_is_stripped() -> None:
+    assert asked("  cat \n").query == "cat"
+    assert asked("x" * 4096).query == "x" * 4096
