@@ -1,0 +1,250 @@
+"""One crawl of one website: from its start URL along its links, page by page, as events."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import structlog
+from crawlee import Request
+
+from crawlscope.crawler.engine import Engine
+from crawlscope.crawler.events import Events
+from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
+from crawlscope.crawler.links import names_a_page, normalise, site_of
+from crawlscope.crawler.page import read_page
+from crawlscope.crawler.robots import RobotsRules
+from crawlscope.errors import UsageError
+
+log = structlog.get_logger(__name__)
+
+Deliver = Callable[[dict[str, Any]], Awaitable[None]]
+"""Hands one event to the webhook door; raises only when the crawl must stop."""
+ShouldStop = Callable[[], Awaitable[bool]]
+
+_ASK_TO_STOP_SECONDS = 0.25
+# More threads than this only fight with the event loop over the interpreter.
+_READERS = 2
+
+
+@dataclass(frozen=True)
+class CrawlRequest:
+    crawl_id: str
+    url: str
+    limit: int = 10_000
+    """The most pages, the start page included."""
+    concurrency: int = 10
+    timeout_seconds: float = 30
+    """For one page, from the first packet to the last."""
+    allow_private: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Echoed in each event."""
+
+
+@dataclass
+class CrawlProgress:
+    found: int = 0
+    """Distinct URLs accepted for this crawl, never more than its limit."""
+    fetched: int = 0
+    """Pages that answered, with whatever HTTP status."""
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class CrawlSummary:
+    status: Literal["completed", "failed", "cancelled"]
+    found: int
+    fetched: int
+    failed: int
+    robots_blocked: int
+    """URLs within the site that robots.txt keeps crawlers from."""
+    error: str | None = None
+
+
+OnProgress = Callable[[CrawlProgress], None]
+
+
+async def run_crawl(
+    request: CrawlRequest,
+    deliver: Deliver,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> CrawlSummary:
+    """Follows the links within the site of `request.url` and delivers each page once.
+
+    When `should_stop` says so, pages in progress are still delivered. Cancelling the task drops them, and no
+    final event is sent. Raises `UsageError` for a URL that no crawler can follow, and what `deliver` raises.
+    """
+    start = normalise(request.url)
+    if start is None:
+        raise UsageError(f"{request.url} is not an http or https URL")
+    if request.limit < 1:
+        raise UsageError(f"a crawl needs a limit of at least 1, not {request.limit}")
+    async with PageClient(
+        timeout_seconds=request.timeout_seconds, allow_private=request.allow_private
+    ) as client:
+        crawl = _Crawl(request, start, client, deliver, on_progress)
+        return await crawl.run(should_stop)
+
+
+class _Crawl:
+    def __init__(
+        self,
+        request: CrawlRequest,
+        start: str,
+        client: PageClient,
+        deliver: Deliver,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._request = request
+        self._start = start
+        self._site = site_of(start)
+        self._client = client
+        self._deliver = deliver
+        self._on_progress = on_progress
+        self._events = Events(request.crawl_id, request.metadata)
+        self._progress = CrawlProgress(found=1)
+        self._found = {start}
+        self._blocked: set[str] = set()
+        self._start_error: str | None = None
+        self._reading = asyncio.Semaphore(_READERS)
+        self._cancelled = False
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self, should_stop: ShouldStop | None) -> CrawlSummary:
+        await self._deliver(self._events.started())
+        self._cancelled = should_stop is not None and await should_stop()
+        if not self._cancelled:
+            await self._follow(should_stop)
+        summary = self._summary()
+        await self._deliver(self._last_event(summary))
+        log.info("crawl_ended", crawl_id=self._request.crawl_id, status=summary.status, pages=summary.fetched)
+        return summary
+
+    async def _follow(self, should_stop: ShouldStop | None) -> None:
+        self._robots = await RobotsRules.load(self._client, self._start)
+        if not self._robots.allows(self._start):
+            self._blocked.add(self._start)
+            await self._settle_failed(self._start, self._robots.refusal)
+            return
+        self._engine = await Engine.create(
+            concurrency=self._request.concurrency,
+            delay_seconds=self._robots.delay_seconds,
+            visit=self._visit,
+            give_up=self._give_up,
+        )
+        await self._engine.enqueue([self._start])
+        await self._run_engine(should_stop)
+
+    async def _run_engine(self, should_stop: ShouldStop | None) -> None:
+        crawl = asyncio.create_task(self._engine.crawl())
+        watch = asyncio.create_task(self._watch(should_stop))
+        try:
+            await asyncio.wait({crawl, watch}, return_when=asyncio.FIRST_COMPLETED)
+            for ended in (watch, crawl):
+                if ended.done():
+                    ended.result()
+            if self._broken.done():
+                self._broken.result()
+        finally:
+            for task in (crawl, watch):
+                task.cancel()
+            await asyncio.wait({crawl, watch})
+
+    async def _watch(self, should_stop: ShouldStop | None) -> None:
+        """Ends only by raising: what broke the crawl."""
+        while True:
+            await asyncio.wait({self._broken}, timeout=_ASK_TO_STOP_SECONDS)
+            if self._broken.done():
+                self._broken.result()
+            if should_stop is not None and not self._cancelled and await should_stop():
+                self._cancelled = True
+                self._engine.stop()
+
+    async def _visit(self, request: Request) -> None:
+        try:
+            page = await self._client.fetch(request.url, text_only=True)
+        except FetchFailed as failure:
+            request.no_retry = not failure.retryable
+            raise
+        try:
+            await self._settle(request.url, page)
+        except Exception as error:
+            self._break(error)
+            raise
+
+    async def _give_up(self, request: Request, error: Exception) -> None:
+        if self._broken.done():
+            return
+        try:
+            await self._settle_failed(request.url, str(error) or type(error).__name__)
+        except Exception as delivery_error:
+            self._break(delivery_error)
+            raise
+
+    def _break(self, error: Exception) -> None:
+        if not self._broken.done():
+            self._broken.set_exception(error)
+
+    async def _settle(self, url: str, page: FetchedPage) -> None:
+        async with self._reading:
+            text = await asyncio.to_thread(read_page, page)
+        landed = normalise(page.url) or url
+        if url == self._start and site_of(landed) != self._site:
+            # Sites move: whoever asks for the old name wants the site behind it.
+            self._site = site_of(landed)
+            self._robots = await RobotsRules.load(self._client, landed)
+        if site_of(landed) == self._site:
+            await self._engine.enqueue(self._accept(text.links))
+        await self._deliver(self._events.page(url, page, text))
+        self._progress.fetched += 1
+        self._report()
+
+    async def _settle_failed(self, url: str, error: str) -> None:
+        if url == self._start:
+            self._start_error = error
+        await self._deliver(self._events.failed_page(url, error))
+        self._progress.failed += 1
+        self._report()
+
+    def _accept(self, links: list[str]) -> list[str]:
+        accepted = []
+        for link in links:
+            if len(self._found) >= self._request.limit:
+                break
+            url = normalise(link)
+            if url is None or url in self._found or site_of(url) != self._site or not names_a_page(url):
+                continue
+            if not self._robots.allows(url):
+                self._blocked.add(url)
+                continue
+            self._found.add(url)
+            accepted.append(url)
+        self._progress.found = len(self._found)
+        return accepted
+
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self._progress)
+
+    def _summary(self) -> CrawlSummary:
+        progress = self._progress
+        status: Literal["completed", "failed", "cancelled"] = "completed"
+        error = None
+        if self._cancelled:
+            status = "cancelled"
+        elif not progress.fetched:
+            status = "failed"
+            error = f"{self._start} could not be crawled: {self._start_error}"
+        return CrawlSummary(
+            status, progress.found, progress.fetched, progress.failed, len(self._blocked), error
+        )
+
+    def _last_event(self, summary: CrawlSummary) -> dict[str, Any]:
+        match summary.status:
+            case "cancelled":
+                return self._events.cancelled()
+            case "failed":
+                return self._events.failed(summary.error or "")
+            case _:
+                return self._events.completed()

@@ -1,0 +1,98 @@
+"""Crawlee, set up to be a quiet guest in a long-running service.
+
+It gives what is hard about crawling: queue, concurrency, pace, retries. Left to itself it also keeps its
+queue on disk, shares it between crawls, starts slowly, logs tables, takes over SIGINT, swallows cancellation.
+Pages are fetched by `PageClient`, because where a connection leads to must be checked as it is made.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+from crawlee import ConcurrencySettings, Request
+from crawlee.configuration import Configuration
+from crawlee.crawlers import BasicCrawler, BasicCrawlingContext
+from crawlee.events import LocalEventManager
+from crawlee.statistics import Statistics
+from crawlee.storage_clients import MemoryStorageClient
+from crawlee.storages import RequestQueue
+
+Visit = Callable[[Request], Awaitable[None]]
+GiveUp = Callable[[Request, Exception], Awaitable[None]]
+
+_RETRIES = 1
+# A handler also waits for the delivery of its page, which outlasts restarts of the service.
+_HANDLER_LIMIT = timedelta(days=1)
+_silent = logging.getLogger(__name__)
+
+
+class Engine(BasicCrawler[BasicCrawlingContext]):
+    """Calls `visit` for each URL; where it raises, once again unless the request says no, then `give_up`."""
+
+    def __init__(self, queue: RequestQueue, *, concurrency: int, delay_seconds: float, visit: Visit) -> None:
+        for logger in (_silent, logging.getLogger("crawlee")):
+            logger.setLevel(logging.CRITICAL + 1)
+        configuration = Configuration(internal_timeout=_HANDLER_LIMIT)
+
+        async def handle(context: BasicCrawlingContext) -> None:
+            await visit(context.request)
+
+        super().__init__(
+            configuration=configuration,
+            event_manager=LocalEventManager.from_config(configuration),
+            storage_client=MemoryStorageClient(),
+            request_manager=queue,
+            request_handler=handle,
+            max_request_retries=_RETRIES,
+            use_session_pool=False,
+            retry_on_blocked=False,
+            concurrency_settings=_pace(concurrency, delay_seconds),
+            request_handler_timeout=_HANDLER_LIMIT,
+            statistics=Statistics.with_default_state(periodic_message_logger=_silent),
+            configure_logging=False,
+            _logger=_silent,
+        )
+
+    @classmethod
+    async def create(
+        cls, *, concurrency: int, delay_seconds: float, visit: Visit, give_up: GiveUp
+    ) -> "Engine":
+        # By hand: `RequestQueue.open` shares queues between crawls and never lets go of them.
+        store = await MemoryStorageClient().create_rq_client()
+        queue = RequestQueue(store, (await store.get_metadata()).id, None)
+        engine = cls(queue, concurrency=concurrency, delay_seconds=delay_seconds, visit=visit)
+
+        async def fail(context: BasicCrawlingContext, error: Exception) -> None:
+            await give_up(context.request, error)
+
+        engine.failed_request_handler(fail)
+        return engine
+
+    async def enqueue(self, urls: Sequence[str]) -> None:
+        # With a key of its own each URL stays one: Crawlee's would fold case, trailing slashes and the query.
+        await self.add_requests([Request.from_url(url, unique_key=url) for url in urls])
+
+    async def crawl(self) -> None:
+        """Until the queue is empty; cancelling it drops the pages in progress at once."""
+        running = asyncio.create_task(self._run_crawler())
+        try:
+            await asyncio.shield(running)
+        finally:
+            if not running.done():
+                with suppress(RuntimeError):  # the pool does not run yet, or no longer
+                    await self._autoscaled_pool.abort()
+                running.cancel()
+                await asyncio.wait({running})
+
+
+def _pace(concurrency: int, delay_seconds: float) -> ConcurrencySettings:
+    """All places open from the start, however busy the machine is: the caller has said how many it wants."""
+    places = 1 if delay_seconds else concurrency
+    return ConcurrencySettings(
+        min_concurrency=places,
+        max_concurrency=places,
+        desired_concurrency=places,
+        max_tasks_per_minute=60 / delay_seconds if delay_seconds else float("inf"),
+    )

@@ -1,0 +1,209 @@
+"""From an HTML page to the Markdown of what it says: its main content without the site's furniture."""
+
+import re
+from dataclasses import dataclass, field
+from functools import cache, partial
+from urllib.parse import urljoin
+
+import structlog
+from html_to_markdown import ConversionError, ConversionOptions, PreprocessingOptions, convert
+from lxml import etree
+from lxml.html import HtmlElement, HTMLParser, document_fromstring
+
+from crawlscope.crawler.charset import decode
+from crawlscope.crawler.layout import unfold_layout
+
+log = structlog.get_logger(__name__)
+
+_NEVER_TEXT = [
+    "script",
+    "style",
+    "noscript",
+    "template",
+    "svg",
+    "iframe",
+    "object",
+    "embed",
+    "canvas",
+    "dialog",
+]
+_CONTROLS = ["input", "select", "textarea", "button"]
+_FURNITURE = ["nav", "footer", "header", "aside", "form"]
+_FURNITURE_ROLES = frozenset(["navigation", "banner", "contentinfo", "search", "menu", "menubar", "dialog"])
+_PERMALINKS = frozenset({"", "#", "¶", "§", "🔗", "\uf0c1"})
+_CONVERSION = ConversionOptions(
+    preprocessing=PreprocessingOptions(enabled=False),
+    extract_metadata=False,
+    inline_data_media="drop_element",
+    compact_tables=True,
+    autolinks=False,
+)
+_CROWDED_TAG = re.compile(r"<[^<>]{10000,}>")
+_MOST_ATTRIBUTES = 500
+
+
+@dataclass(frozen=True)
+class PageText:
+    markdown: str
+    title: str | None = None
+    description: str | None = None
+    language: str | None = None
+    links: list[str] = field(default_factory=list)
+    """Absolute, in the order of the page, its navigation included; empty where it asks not to be followed."""
+
+
+def to_markdown(html: bytes | str, url: str, charset: str | None = None) -> PageText:
+    """Takes time in proportion to the page; broken HTML never raises. Relative links start from `url`."""
+    text = decode(html, charset) if isinstance(html, bytes) else html
+    document = _parse(text)
+    if document is None:
+        return PageText(markdown="")
+    base = _base(document, url)
+    links = _links(document, base)
+    facts = _facts(document)
+    return PageText(markdown=_main_markdown(document, url, base), links=links, **facts)
+
+
+def _parse(text: str) -> HtmlElement | None:
+    text = _CROWDED_TAG.sub(_without_crowd, text.replace("\x00", ""))
+    # libxml2 refuses text that declares an encoding, bytes it takes as told.
+    parser = HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
+    try:
+        document: HtmlElement = document_fromstring(text.encode("utf-8", "replace"), parser=parser)
+    except (etree.ParserError, etree.XMLSyntaxError, ValueError):
+        return None
+    return document
+
+
+def _without_crowd(tag: re.Match[str]) -> str:
+    """Every parser compares each attribute of a tag with all others."""
+    return tag.group() if tag.group().count("=") + tag.group().count(" ") <= _MOST_ATTRIBUTES else ""
+
+
+def _facts(document: HtmlElement) -> dict[str, str | None]:
+    return {
+        "title": _first(
+            document, "//title[not(ancestor::svg)]//text()", '//meta[@property="og:title"]/@content'
+        ),
+        "description": _first(
+            document, '//meta[@name="description"]/@content', '//meta[@property="og:description"]/@content'
+        ),
+        "language": _first(document, "/html/@lang", '//meta[@http-equiv="content-language"]/@content'),
+    }
+
+
+def _first(document: HtmlElement, *paths: str) -> str | None:
+    for path in paths:
+        for found in document.xpath(path):
+            words = " ".join(str(found).split())
+            if words:
+                return words
+    return None
+
+
+def _links(document: HtmlElement, base: str) -> list[str]:
+    if "nofollow" in (_first(document, '//meta[@name="robots"]/@content') or "").lower():
+        return []
+    hrefs = dict.fromkeys(str(href).partition("#")[0] for href in document.xpath("//a/@href | //area/@href"))
+    found = (_join(base, href) for href in hrefs if href.strip())
+    return list(dict.fromkeys(link for link in found if link))
+
+
+def _base(document: HtmlElement, url: str) -> str:
+    return _join(url, _first(document, "//base/@href") or "") or url
+
+
+def _join(base: str, href: str) -> str | None:
+    try:
+        joined = urljoin(base, href.strip())
+    except ValueError:
+        return None
+    return joined if joined[:8].lower().startswith(("http://", "https://")) else None
+
+
+def _main_markdown(document: HtmlElement, url: str, base: str) -> str:
+    body = document.find("body")
+    if body is None:
+        return ""
+    _drop_furniture(body)
+    region = _main_region(body)
+    unfold_layout(region)
+    _plain_signatures(region)
+    _plain_links(region, url, base)
+    return _convert(region)
+
+
+def _drop_furniture(body: HtmlElement) -> None:
+    for element in list(body.iter(*_NEVER_TEXT, *_CONTROLS, *_FURNITURE)):
+        if element.tag not in _FURNITURE or not _is_content(element):
+            element.drop_tree()
+    for element in body.xpath(".//*[@role or @hidden or @aria-hidden]"):
+        unseen = element.get("hidden") is not None or element.get("aria-hidden") == "true"
+        if unseen or element.get("role") in _FURNITURE_ROLES:
+            element.drop_tree()
+
+
+def _is_content(element: HtmlElement) -> bool:
+    match element.tag:
+        case "header" | "aside":
+            return any(
+                outer.tag in ("main", "article") or outer.get("role") == "main"
+                for outer in element.iterancestors()
+            )
+        case "footer":
+            return next(element.iterancestors("blockquote"), None) is not None
+        case "form":
+            # Some frameworks wrap the whole page in one form: running text shows it.
+            return next(element.iter("p", "h1", "h2", "article"), None) is not None
+        case _:
+            return False
+
+
+def _main_region(body: HtmlElement) -> HtmlElement:
+    """What the page itself names as its main part, unless most of its text is elsewhere."""
+    whole = _weight(body)
+    for path, least_share in (('.//main | .//*[@role="main"]', 0.1), (".//article", 0.5)):
+        regions = sorted(body.xpath(path), key=_weight)
+        if regions and _weight(regions[-1]) > least_share * whole:
+            region: HtmlElement = regions[-1]
+            return region
+    return body
+
+
+def _weight(element: HtmlElement) -> int:
+    return int(element.xpath("string-length()"))
+
+
+def _plain_signatures(region: HtmlElement) -> None:
+    """Sphinx sets every parameter of a signature in markup of its own: one piece of code reads better."""
+    for term in region.xpath('.//dt[contains(concat(" ", @class, " "), " sig ")]'):
+        for anchor in list(term.iter("a")):
+            anchor.drop_tree()
+        words = " ".join(term.text_content().split())
+        term.clear(keep_tail=True)
+        etree.SubElement(term, "code").text = words
+
+
+def _plain_links(region: HtmlElement, url: str, base: str) -> None:
+    """Links to elsewhere are made absolute; permalink marks go; links within the page become their text."""
+    page = url.partition("#")[0]
+    target_of = cache(partial(_join, base))
+    for anchor in list(region.iter("a")):
+        target = target_of(anchor.get("href", "#"))
+        if "".join(anchor.itertext()).strip() in _PERMALINKS and anchor.find(".//img") is None:
+            anchor.drop_tree()
+        elif target is None or target.partition("#")[0] == page:
+            anchor.drop_tag()
+        else:
+            anchor.attrib.clear()
+            anchor.set("href", target)
+
+
+def _convert(region: HtmlElement) -> str:
+    html = etree.tostring(region, method="html", encoding="unicode", with_tail=False)
+    try:
+        markdown = convert(html, _CONVERSION).content or ""
+    except ConversionError as error:
+        log.warning("page_kept_as_plain_text", reason=str(error))
+        markdown = "\n\n".join(line for text in region.itertext() if (line := text.strip()))
+    return markdown.replace("\xa0", " ").strip()
