@@ -31,6 +31,7 @@ from pathlib import Path
 
 import psutil
 
+from crawlscope.data_dir import explained
 from crawlscope.database.postgres_programs import MAJOR, Account, Programs, last_line
 from crawlscope.errors import DatabaseUnavailable, SettingsError
 
@@ -324,20 +325,8 @@ class Cluster:
             shutil.copy2(self.log, self.log.with_name("log.old"))
             os.truncate(self.log, 0)
 
-    @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turns the operating system's refusals into what the user can do about them."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DatabaseUnavailable(
-                    f"no space is left on the disk of {self.data_dir}: free some"
-                ) from error
-            raise SettingsError(
-                f"CRAWLSCOPE_DATA_DIR={self.data_dir} cannot be used ({error.strerror or error}): "
-                "choose a folder on a local disk that you may write to"
-            ) from error
+    def explained(self) -> contextlib.AbstractContextManager[None]:
+        return explained(self.data_dir)
 
     def _processes(self) -> list[psutil.Process]:
         """Every process of this cluster's server, with or without a postmaster."""

@@ -12,7 +12,7 @@ from pgqueuer.adapters.persistence.qb import (
 from pgqueuer.db import AsyncpgDriver, Driver
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.queries import Queries
-from sqlalchemy import column, delete, table
+from sqlalchemy import ARRAY, BigInteger, Text, any_, cast, column, delete, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 QUEUE_SCHEMA = "queue"
@@ -47,9 +47,10 @@ def schema_removal() -> list[str]:
 
 async def drop_waiting_jobs(connection: AsyncConnection, jobs: Iterable[int | None]) -> None:
     """Leaves a job that is being done: its worker finds out by itself that there is nothing to do."""
+    waiting = [job for job in jobs if job is not None]
     await connection.execute(
         delete(_JOBS).where(
-            _JOBS.c.id.in_([job for job in jobs if job is not None]), _JOBS.c.status != "picked"
+            _JOBS.c.id == any_(cast(waiting, ARRAY(BigInteger))), cast(_JOBS.c.status, Text) != "picked"
         )
     )
 

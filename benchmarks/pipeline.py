@@ -1,0 +1,103 @@
+"""How much of the embedder's speed the whole way of a page keeps, and what one `TimingContext` costs.
+
+    python -m benchmarks.pipeline [--pages N] [--rounds N]
+
+Pipeline: a running service gets N pages at its webhook door and is timed until the last one is searchable.
+Alone: the same chunks of the same pages, cut beforehand, through the same model on as many threads as
+the service has workers. Both are measured in turns within one run; the ratio is of their medians.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import LIMIT_MICROSECONDS, cost_microseconds
+from crawlscope import demo_site
+from crawlscope.crawler.markdown import to_markdown
+from crawlscope.indexing.chunk import split
+from crawlscope.indexing.clean import clean
+from crawlscope.indexing.embedders.local import LocalEmbedder
+from crawlscope.settings import Settings
+from tests.journeys.stack import Stack, new_crawl_id, running_stack
+
+LIMIT_RATIO = 0.85
+LARGEST_PAGE_CHARACTERS = 60_000
+"""Larger ones would leave too few pages for a stable mean."""
+
+
+def pages_of_site(count: int) -> list[str]:
+    """Markdown of real pages: the standard library's documentation."""
+    with tempfile.TemporaryDirectory() as folder:
+        demo_site.build(Path(folder))
+        sources = sorted(Path(folder).glob("*.html"))
+        texts = [to_markdown(source.read_bytes(), source.as_uri(), "utf-8").markdown for source in sources]
+    return [text for text in texts if 500 < len(text) < LARGEST_PAGE_CHARACTERS][:count]
+
+
+def chunks_of(pages: list[str], embedder: LocalEmbedder, max_tokens: int) -> list[str]:
+    return [chunk.text for page in pages for chunk in split(clean(page), embedder.tokenizer, max_tokens)]
+
+
+def seconds_alone(chunks: list[str], embedder: LocalEmbedder) -> float:
+    began = time.perf_counter()
+    asyncio.run(embedder.embed(chunks))
+    return time.perf_counter() - began
+
+
+def seconds_through_service(stack: Stack, pages: list[str]) -> float:
+    """Until the last page is settled; all pages must be indexed."""
+    crawl_id = new_crawl_id()
+    events = [_event(crawl_id, number, text) for number, text in enumerate(pages)]
+    began = time.perf_counter()
+    for event in events:
+        stack.post_event(event).raise_for_status()
+    crawl = stack.settled(crawl_id, seconds=600)
+    elapsed = time.perf_counter() - began
+    assert crawl["pages_indexed"] == len(pages), crawl
+    return elapsed
+
+
+def _event(crawl_id: str, number: int, markdown: str) -> dict[str, Any]:
+    url = f"https://{crawl_id}.example/{number}"
+    return {
+        "success": True,
+        "type": "crawl.page",
+        "id": crawl_id,
+        "webhookId": new_crawl_id(),
+        "data": [{"markdown": markdown, "metadata": {"sourceURL": url, "statusCode": 200}}],
+        "metadata": {},
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--pages", type=int, default=60)
+    arguments.add_argument("--rounds", type=int, default=3)
+    options = arguments.parse_args()
+    threads = os.cpu_count() or 1
+    embedder = LocalEmbedder(threads=threads)
+    pages = pages_of_site(options.pages)
+    chunks = chunks_of(pages, embedder, Settings().chunk_tokens)
+    print(f"{len(pages)} pages, {len(chunks)} chunks, {threads} workers, {options.rounds} rounds")
+    alone, through = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        with running_stack(Path(folder) / "data", WORKERS=str(threads)) as stack:
+            seconds_through_service(stack, pages[:4])  # the first pages find cold processes
+            for number in range(options.rounds):
+                alone.append(seconds_alone(chunks, embedder))
+                through.append(seconds_through_service(stack, pages))
+                print(f"  round {number + 1}: alone {alone[-1]:.2f} s, pipeline {through[-1]:.2f} s")
+    ratio = statistics.median(alone) / statistics.median(through)
+    print(f"embedding alone: {len(pages) / statistics.median(alone):.2f} pages/s")
+    print(f"whole pipeline:  {len(pages) / statistics.median(through):.2f} pages/s")
+    print(f"ratio: {ratio:.3f} (limit {LIMIT_RATIO})")
+    print(f"one TimingContext: {cost_microseconds():.2f} µs (limit {LIMIT_MICROSECONDS:g} µs)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.embedding_server import FakeEmbeddingServer
+from tests.journeys.stack import Stack, running_stack
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The whole service with its real embedder."""
+    with (
+        tempfile.TemporaryDirectory(prefix="crawlscope-journeys-") as folder,
+        running_stack(Path(folder) / "data", WORKERS="2") as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="session")
+def quick_stack() -> Iterator[Stack]:
+    """The whole service with a fake embedding server: for journeys over thousands of chunks."""
+    with (
+        tempfile.TemporaryDirectory(prefix="crawlscope-journeys-") as folder,
+        FakeEmbeddingServer() as embedder,
+        running_stack(
+            Path(folder) / "data", WORKERS="2", EMBEDDER="tei", EMBEDDER_URL=embedder.url
+        ) as running,
+    ):
+        yield running

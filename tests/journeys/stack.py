@@ -1,0 +1,167 @@
+"""A whole running Crawlscope, as a user starts it, and what journeys do with it over HTTP."""
+
+import gzip
+import hashlib
+import hmac
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx2
+
+RECORDINGS = Path(__file__).parent.parent / "recordings"
+RECORDED_HMAC_SECRET = "rig-secret-0123456789"
+API_SECRET = "journey-secret"
+RECEIVE_TOKEN = "journey-token"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One recorded delivery, for a crawl id of the journey's own."""
+
+    body: bytes
+    headers: dict[str, str]
+
+    @property
+    def event(self) -> dict[str, Any]:
+        return json.loads(self.body)
+
+
+def recording(name: str, crawl_id: str) -> list[Recorded]:
+    """The deliveries in order of arrival; signed where they were signed when they were recorded."""
+    with gzip.open(RECORDINGS / f"{name}.jsonl.gz", "rt") as lines:
+        return [_adopted(json.loads(line), crawl_id) for line in lines]
+
+
+def _adopted(line: dict[str, Any], crawl_id: str) -> Recorded:
+    event = json.loads(line["body"])
+    key = "id" if "id" in event else "jobId"
+    body = line["body"].replace(event[key], crawl_id).encode()
+    headers = {name.lower(): value for name, value in line["headers"].items()}
+    if "x-firecrawl-signature" in headers:
+        headers["x-firecrawl-signature"] = signature(body)
+    else:
+        headers["x-api-secret"] = API_SECRET
+    return Recorded(body, headers)
+
+
+def signature(body: bytes, secret: str = RECORDED_HMAC_SECRET) -> str:
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def new_crawl_id() -> str:
+    return str(uuid4())
+
+
+class Stack:
+    """`crawlscope up` in a data folder of its own."""
+
+    def __init__(self, data_dir: Path, url: str, process: "subprocess.Popen[bytes]") -> None:
+        self.data_dir = data_dir
+        self.url = url
+        self.process = process
+        self.http = httpx2.Client(
+            base_url=url, headers={"X-API-Secret": API_SECRET}, timeout=60, trust_env=False
+        )
+
+    def deliver(self, delivery: Recorded) -> httpx2.Response:
+        with httpx2.Client(base_url=self.url, timeout=60, trust_env=False) as sender:
+            return sender.post("/api/webhook/firecrawl", content=delivery.body, headers=delivery.headers)
+
+    def post_event(self, event: Mapping[str, Any]) -> httpx2.Response:
+        return self.http.post("/api/webhook/firecrawl", json=dict(event))
+
+    def crawl(self, crawl_id: str, **query: Any) -> dict[str, Any]:
+        answer = self.http.get(f"/api/metrics/crawls/{crawl_id}", params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def pages(self, crawl_id: str, **query: Any) -> list[dict[str, Any]]:
+        answer = self.http.get(f"/api/metrics/crawls/{crawl_id}/pages", params={"limit": 1000, **query})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["total"] == len(answer.json()["pages"])
+        return answer.json()["pages"]
+
+    def search(self, query: str, **options: Any) -> dict[str, Any]:
+        answer = self.http.post("/api/search", json={"query": query, **options})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def settled(self, crawl_id: str, seconds: float = 60) -> dict[str, Any]:
+        """The crawl once none of its pages waits."""
+        return eventually(lambda: self.crawl(crawl_id), lambda crawl: crawl["pages_pending"] == 0, seconds)
+
+
+def eventually(ask: Callable[[], T], enough: Callable[[T], bool], seconds: float = 30) -> T:
+    """Asks until the answer is good enough; the last answer when it never is."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if enough(answer):
+            return answer
+        assert time.monotonic() < deadline, f"after {seconds} seconds still {answer}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def running_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
+    """Starts everything and ends it with SIGTERM; fails when that does not end cleanly."""
+    with started_stack(data_dir, **settings) as stack:
+        yield stack
+        stack.process.send_signal(signal.SIGTERM)
+        assert stack.process.wait(timeout=40) == 0
+
+
+@contextmanager
+def started_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
+    """For tests that end the stack in ways of their own."""
+    environment = stack_environment(data_dir, **settings)
+    log = (data_dir.parent / f"{data_dir.name}.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crawlscope", "up"], env=environment, stdout=log, stderr=log
+    )
+    try:
+        url = eventually(lambda: _address(data_dir, process), bool, 60)
+        assert url is not None
+        stack = Stack(data_dir, url, process)
+        eventually(lambda: stack.http.get("/health").json()["status"], lambda it: it == "ok", 60)
+        yield stack
+        stack.http.close()
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        log.close()
+
+
+def stack_environment(data_dir: Path, **settings: str) -> dict[str, str]:
+    own = {
+        "DATA_DIR": str(data_dir),
+        "PORT": "0",
+        "API_SECRET": API_SECRET,
+        "RECEIVE_TOKEN": RECEIVE_TOKEN,
+        "FIRECRAWL_WEBHOOK_SECRET": RECORDED_HMAC_SECRET,
+        "MIN_FREE_DISK_BYTES": "0",
+        **settings,
+    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CRAWLSCOPE_")}
+    return inherited | {f"CRAWLSCOPE_{name}": value for name, value in own.items()}
+
+
+def _address(data_dir: Path, process: "subprocess.Popen[bytes]") -> str | None:
+    assert process.poll() is None, f"`up` ended with {process.returncode}"
+    try:
+        return json.loads((data_dir / "service.json").read_text())["url"]
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
