@@ -1,0 +1,44 @@
+"""The embedders, and which of them the settings ask for."""
+
+import asyncio
+
+from pydantic import SecretStr
+
+from crawlscope.errors import SettingsError
+from crawlscope.indexing.embedders.fastembed import DEFAULT_MODEL, FastembedEmbedder
+from crawlscope.indexing.embedders.local import LocalEmbedder
+from crawlscope.indexing.embedders.openai import open_openai
+from crawlscope.indexing.embedders.tei import open_tei
+from crawlscope.indexing.embedding import Embedder
+from crawlscope.settings import Settings
+
+__all__ = ["FastembedEmbedder", "LocalEmbedder", "open_embedder", "open_openai", "open_tei"]
+
+
+async def open_embedder(settings: Settings, threads: int = 1) -> Embedder:
+    """Ready to embed, its identity known; `threads` is for those that compute here.
+
+    Raises `EmbedderUnavailable` when a server does not answer, `SettingsError` when it never will.
+    """
+    model = settings.embedder_model
+    match settings.embedder:
+        case "local":
+            return await asyncio.to_thread(LocalEmbedder, threads)
+        case "fastembed":
+            return await asyncio.to_thread(FastembedEmbedder, model or DEFAULT_MODEL, threads)
+        case "tei":
+            return await open_tei(_required("url", settings.embedder_url), model, _key(settings))
+        case "openai":
+            url = _required("url", settings.embedder_url)
+            return await open_openai(url, _required("model", model), _key(settings))
+
+
+def _required(name: str, value: str | None) -> str:
+    if not value:
+        raise SettingsError(f"CRAWLSCOPE_EMBEDDER_{name.upper()}: needed by this CRAWLSCOPE_EMBEDDER.")
+    return value
+
+
+def _key(settings: Settings) -> str | None:
+    key: SecretStr | None = settings.embedder_api_key
+    return key.get_secret_value() if key else None

@@ -1,0 +1,111 @@
+"""Cuts a cleaned page into pieces that the embedding model sees whole, along its Markdown structure."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from semantic_text_splitter import MarkdownSplitter
+from tokenizers import Tokenizer
+
+_SECTION_CHARACTERS = 10_000
+"""The splitter's time grows faster than its input, so it gets no more than this at once."""
+
+_CHARACTERS_PER_TOKEN = 20
+"""A chunk with more is not text to the tokenizer, which counts any word of over 100 letters as one token."""
+
+_TINY_TOKENS = 10
+
+_FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    index: int
+    text: str
+
+
+def split(text: str, tokenizer: Tokenizer, max_tokens: int) -> list[Chunk]:
+    """The chunks in order, each of at most `max_tokens` tokens, not counting the model's special ones.
+
+    Together they hold every character of the text but white space between them. Takes seconds for megabytes
+    and lets other threads run meanwhile.
+    """
+    splitter = _splitter(tokenizer, max_tokens)
+    spans = [
+        span
+        for start, section in _sections(text)
+        for offset, piece in splitter.chunk_indices(section)
+        for span in _bound(text, start + offset, start + offset + len(piece), max_tokens)
+    ]
+    _join_tiny_end(text, spans, tokenizer, max_tokens)
+    return [Chunk(index, text[start:end]) for index, (start, end) in enumerate(spans)]
+
+
+@lru_cache(maxsize=4)
+def _splitter(tokenizer: Tokenizer, max_tokens: int) -> MarkdownSplitter:
+    """Kept, because making one copies the tokenizer, which takes longer than splitting a short page."""
+    return MarkdownSplitter.from_huggingface_tokenizer(tokenizer, max_tokens)
+
+
+def _sections(text: str) -> Iterator[tuple[int, str]]:
+    """The text cut, with the offset of each part, where that hurts least: see `_cut`."""
+    start = 0
+    while len(text) - start > _SECTION_CHARACTERS:
+        end = _cut(text, start, start + _SECTION_CHARACTERS)
+        yield start, text[start:end]
+        start = end
+    yield start, text[start:]
+
+
+def _cut(text: str, start: int, limit: int) -> int:
+    """The last good place before `limit`: a blank line outside code, else the end of a line or a word.
+
+    None of them in the first half, so that the number of parts stays in proportion to the text.
+    """
+    middle = start + (limit - start) // 2
+    blank = _last_blank_line(text, start, limit)
+    if blank > middle:
+        return blank
+    for mark in ("\n", " "):
+        place = text.rfind(mark, middle, limit)
+        if place >= 0:
+            return place + 1
+    return limit
+
+
+def _last_blank_line(text: str, start: int, limit: int) -> int:
+    """Where the line after it begins; 0 where there is none outside fenced code."""
+    place, found, fence = start, 0, ""
+    for line in text[start:limit].splitlines(keepends=True):
+        place += len(line)
+        mark = _FENCE.match(line)
+        if mark and not fence:
+            fence = mark[1]
+        elif mark and mark[1].startswith(fence):
+            fence = ""
+        elif not fence and not line.strip():
+            found = place
+    return found
+
+
+def _bound(text: str, start: int, end: int, max_tokens: int) -> Iterator[tuple[int, int]]:
+    most = max_tokens * _CHARACTERS_PER_TOKEN
+    while end - start > most:
+        cut = _cut(text, start, start + most)
+        yield start, cut
+        start = cut
+    yield start, end
+
+
+def _join_tiny_end(text: str, spans: list[tuple[int, int]], tokenizer: Tokenizer, max_tokens: int) -> None:
+    """A few last words say little alone; they join the chunk before them where they fit."""
+    if len(spans) < 2:
+        return
+    (start, _), (tail, end) = spans[-2:]
+    if _count(text[tail:end], tokenizer) < _TINY_TOKENS and _count(text[start:end], tokenizer) <= max_tokens:
+        spans[-2:] = [(start, end)]
+
+
+def _count(text: str, tokenizer: Tokenizer) -> int:
+    return len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -1,0 +1,174 @@
+"""Takes from a page's Markdown what is not its text, so that only words are chunked, embedded and compared.
+
+Headings, lists, tables and code stay. What goes: invisible characters, comments, embedded images, anchors
+beside headings, and the targets of links and images. Targets are no words of the page, yet they are more than
+half of the tokens of a typical documentation page. Every pattern here takes linear time on any input: each
+stops at the character that could begin its next match.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from crawlscope.errors import PageError
+
+_LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff\ud800-\udfff]")
+_PDF = re.compile(r"\s{0,100}%PDF-\d\.\d\s")
+
+_COMPOSED_WITH_PREVIOUS = r"[\u0300-\u036f\u1161-\u11ff\u3099\u309a]"
+_NON_ASCII = re.compile(rf"[\x00-\x7f]?[^\x00-\x7f]{{1,512}}{_COMPOSED_WITH_PREVIOUS}{{0,32}}")
+
+_FENCE = re.compile(r"[ \t>]*(?:[*+-][ \t]+|\d{1,9}[.)][ \t]+)?(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})")
+
+_INLINE_CODE = r"``[^`\n]++(?:`[^`\n]++)*+``|`[^`\n]++`"
+_ESCAPE = r"\\[^\n]"
+_LINK_TEXT = r"(?:[^\[\]\\`\n]++|\\.|`[^`\n]*+`|\n(?![ \t]*+\n))*+"
+_NO_SPACE = r"[^\s()<>]*+"
+_DESTINATION = (
+    rf"(?:<[^<>\n]*+>|data:[^\n()]*+(?:\([^\n()]*+\)[^\n()]*+)*+|{_NO_SPACE}(?:\({_NO_SPACE}\){_NO_SPACE})*+)"
+)
+_TITLE = r"""(?:\s++(?:"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'))?"""
+_LINK = rf"\[(?P<text>{_LINK_TEXT})\]\(\s*+(?P<target>{_DESTINATION}){_TITLE}\s*+\)"
+_UNDERLINE_BELOW = r"(?P<underline>[ \t]*+\n[ \t]*+\n(?=(?:={3,}|-{3,})[ \t]*+(?:\n|\Z)))?"
+_SENTENCE_BELOW = r"(?P<break>[ \t]*+\n[ \t]*+(?=[,;)?]|\.(?!\.)))?"
+
+_IMAGES = re.compile(rf"{_INLINE_CODE}|{_ESCAPE}|!{_LINK}", re.DOTALL)
+_LINKS = re.compile(rf"{_INLINE_CODE}|{_ESCAPE}|{_LINK}{_UNDERLINE_BELOW}{_SENTENCE_BELOW}", re.DOTALL)
+_COMMENTS = re.compile(rf"{_INLINE_CODE}|<!--.*?-->", re.DOTALL)
+_DATA_URI = re.compile(
+    r"(?P<head>data:[\w.+-]{1,60}/[\w.+-]{1,60}(?:;[\w=.-]{1,60}){0,3};base64,)(?P<payload>[\w+/=%-]*+)",
+    re.ASCII,
+)
+_BREAK_TAGS = re.compile(
+    rf"{_INLINE_CODE}|(?P<tags>(?<![ \t])[ \t]*+(?:<br[ \t]{{0,9}}/?>[ \t]*+)+)", re.IGNORECASE
+)
+_TRAILING_SPACE = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)
+_BREAK_MARK = re.compile(r"(?<!\\)\\$", re.MULTILINE)
+_RULE_LINE = re.compile(r"^[-=_*|:+ \t]++$", re.MULTILINE)
+_RUN = re.compile(r"([-=_*])\1{3,}")
+_EMPTY_ITEM = re.compile(r"^[ \t]*[*+-][ \t]*$", re.MULTILINE)
+_SKIP_LINE = re.compile(
+    r"^[ \t>*+-]*skip (?:to|past|over) (?:the )?(?:main |primary |page |site )?"
+    r"(?:content|main|navigation|nav|search|footer|menu|sidebar|article)[ \t.»→]*$",
+    re.MULTILINE | re.IGNORECASE,
+)
+_BLANK_LINES = re.compile(r"\n{3,}")
+_WORD = re.compile(r"[^\W_]")
+
+_ANCHOR_TEXTS = frozenset({"¶", "§", "#", "🔗", "⚓", "⚓\ufe0e"})
+_LEAST_CONTROLS = 8
+_MOST_CONTROLS_SHARE = 0.05
+_MOST_UNREADABLE_SHARE = 0.3
+_LONGEST_CODE_PAYLOAD = 64
+
+
+def clean(markdown: str) -> str:
+    """Empty where no word remains. Raises `PageError` with the code `binary_content` for what is no text."""
+    _refuse_binary(markdown)
+    text = _normalise(markdown)
+    cleaned = "".join(
+        _clean_code(part) if is_code else _clean_prose(part) for is_code, part in _separate_code(text)
+    ).strip()
+    return cleaned if _WORD.search(cleaned) else ""
+
+
+def _refuse_binary(text: str) -> None:
+    controls = len(_CONTROLS.findall(text))
+    unreadable = controls + text.count("\ufffd")
+    if _PDF.match(text) or (
+        unreadable >= _LEAST_CONTROLS
+        and (controls > _MOST_CONTROLS_SHARE * len(text) or unreadable > _MOST_UNREADABLE_SHARE * len(text))
+    ):
+        raise PageError(
+            "binary_content",
+            f"The page is not text: {unreadable} of its {len(text)} characters are unreadable.",
+        )
+
+
+def _normalise(text: str) -> str:
+    text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
+    if text.isascii():
+        return text
+    return _NON_ASCII.sub(_compose, text)
+
+
+def _compose(match: re.Match[str]) -> str:
+    """In short pieces, because sorting a long run of combining marks takes quadratic time."""
+    return unicodedata.normalize("NFC", match[0])
+
+
+def _separate_code(text: str) -> Iterator[tuple[bool, str]]:
+    """The text in order, as (is it fenced code?, part); a fence that nobody closes ends with the text."""
+    part: list[str] = []
+    mark = ""
+    for line in text.splitlines(keepends=True):
+        fence = _FENCE.match(line)
+        if mark:
+            part.append(line)
+            if _closes(line, mark):
+                yield True, "".join(part)
+                part, mark = [], ""
+        elif fence:
+            yield False, "".join(part)
+            part, mark = [line], fence["mark"]
+        else:
+            part.append(line)
+    yield bool(mark), "".join(part)
+
+
+def _closes(line: str, mark: str) -> bool:
+    bare = line.strip(" \t>\n")
+    return len(bare) >= len(mark) and not bare.strip(mark[0])
+
+
+def _clean_code(code: str) -> str:
+    return _DATA_URI.sub(
+        lambda match: match["head"] if len(match["payload"]) > _LONGEST_CODE_PAYLOAD else match[0], code
+    )
+
+
+def _clean_prose(prose: str) -> str:
+    prose = _drop_comments(prose)
+    prose = _IMAGES.sub(_keep_text, prose)
+    prose = _LINKS.sub(_keep_text, prose)
+    prose = _DATA_URI.sub("", prose)
+    prose = _BREAK_TAGS.sub(lambda match: " " if match["tags"] else match[0], prose)
+    prose = _TRAILING_SPACE.sub("", prose)
+    prose = _BREAK_MARK.sub("", prose)
+    prose = _SKIP_LINE.sub("", prose)
+    prose = _RULE_LINE.sub(lambda match: _RUN.sub(r"\1\1\1", match[0]), prose)
+    prose = _EMPTY_ITEM.sub("", prose)
+    return _BLANK_LINES.sub("\n\n", prose)
+
+
+def _drop_comments(prose: str) -> str:
+    """Looks no further than the last end of a comment, so that no opened one is searched for in vain."""
+    end = prose.rfind("-->") + len("-->")
+    if end < len("-->"):
+        return prose
+    return (
+        _COMMENTS.sub(lambda match: "" if match[0].startswith("<!--") else match[0], prose[:end])
+        + prose[end:]
+    )
+
+
+def _keep_text(match: re.Match[str]) -> str:
+    """What a reader sees of a link or image; nothing of an anchor. Code and escapes stay as they are.
+
+    Two habits of HTML converters are undone with the link that brought them: the line break between a link
+    and the comma after it, and the blank line between a heading with an anchor and its underline.
+    """
+    text = match["text"]
+    if text is None:
+        return match[0]
+    underline = match.groupdict().get("underline") or ""
+    if _is_anchor(text, match["target"]):
+        return "\n" if underline else ""
+    return text + underline
+
+
+def _is_anchor(text: str, target: str) -> bool:
+    bare = text.strip().removeprefix("\\")
+    return not bare or (bare in _ANCHOR_TEXTS and "#" in target)

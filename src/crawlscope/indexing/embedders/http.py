@@ -1,0 +1,262 @@
+"""What embedding servers have in common: batches, their sizes, and what can be wrong with an answer."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx2
+import numpy as np
+from tokenizers import Tokenizer
+
+from crawlscope.errors import EmbedderUnavailable, PageError, SettingsError
+from crawlscope.indexing.embedders.texts import encodable, load_minilm_tokenizer
+from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
+
+TIMEOUT_SECONDS = 60.0
+_CONNECT_SECONDS = 5.0
+_LONGEST_DETAIL = 200
+_PASSING = frozenset({408, 409, 424, 425, 429})
+"""Refusals that another try can turn; 424 is how Text Embeddings Inference says that its model failed."""
+_SIZE_COMPLAINT = re.compile(
+    r"too (?:long|large|many|big)|batch size|context (?:length|window)|max\w* (?:\w+ ){0,3}(?:tokens|length)",
+    re.IGNORECASE,
+)
+
+
+class BatchTooLarge(Exception):
+    """The server takes fewer or shorter texts at once."""
+
+
+class Dialect(Protocol):
+    """How one kind of server wants to be asked and how it answers."""
+
+    @property
+    def path(self) -> str: ...
+
+    def body(self, texts: Sequence[str]) -> dict[str, object]: ...
+
+    def rows(self, answer: object) -> object:
+        """One list of numbers for each text, in their order; one of `SHAPE_ERRORS` on another shape."""
+        ...
+
+
+SHAPE_ERRORS = (TypeError, ValueError, KeyError, IndexError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Limits:
+    batch_texts: int
+    batch_tokens: int
+    text_tokens: int
+
+
+class EmbeddingServer:
+    """Turns every way a request can end into an answer or an error of one line, which never holds the key."""
+
+    def __init__(
+        self, url: str, api_key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
+        self._url = _base_url(url)
+        self._api_key = _valid_key(api_key)
+        self._timeout_seconds = timeout_seconds
+        self._client = httpx2.AsyncClient(
+            timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS)),
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+        )
+
+    @property
+    def name(self) -> str:
+        """For messages: the address without what may be secret in it."""
+        return f"The embedding server at {self._url.copy_with(userinfo=b'', query=None, fragment=None)}"
+
+    @property
+    def path(self) -> str:
+        return self._url.path.rstrip("/")
+
+    async def get(self, path: str) -> object:
+        return await self._send("GET", path, None)
+
+    async def post(self, path: str, body: dict[str, object]) -> object:
+        return await self._send("POST", path, body)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def _send(self, method: str, path: str, body: dict[str, object] | None) -> object:
+        url = self._url.copy_with(path=self.path + path)
+        try:
+            response = await self._client.request(method, url, json=body)
+        except httpx2.TimeoutException:
+            raise EmbedderUnavailable(
+                f"{self.name} did not answer within {self._timeout_seconds:g} s."
+            ) from None
+        except httpx2.HTTPError as error:
+            raise EmbedderUnavailable(f"{self.name} cannot be reached ({type(error).__name__}).") from None
+        if not response.is_success:
+            raise self._refusal(response)
+        try:
+            return response.json()
+        except (ValueError, RecursionError):
+            kind = response.headers.get("Content-Type", "no type")
+            raise EmbedderUnavailable(f"{self.name} answered something else than JSON ({kind}).") from None
+
+    def _refusal(self, response: httpx2.Response) -> Exception:
+        status, detail = response.status_code, self._detail(response)
+        said = f"{self.name} answered {status}: {detail}"
+        if status == httpx2.codes.REQUEST_ENTITY_TOO_LARGE:
+            return BatchTooLarge(said)
+        if status in (httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_ENTITY):
+            return BatchTooLarge(said) if _SIZE_COMPLAINT.search(detail) else SettingsError(said)
+        if status in _PASSING or response.is_server_error:
+            return EmbedderUnavailable(said)
+        return SettingsError(f"{said} — check {_setting_behind(status)}.")
+
+    def _detail(self, response: httpx2.Response) -> str:
+        """What the server says is wrong, on one line; servers exist that repeat the key in it."""
+        line = " ".join(_message_of(response).split())
+        if self._api_key:
+            line = line.replace(self._api_key, "…")
+        return line[:_LONGEST_DETAIL] or response.reason_phrase
+
+
+class HttpEmbedder:
+    """One batch after the other; a batch that the server finds too large is halved, down to a single text.
+
+    Nothing is tried twice: that is for the queue. The server's own tokenizer is not at hand, so texts are
+    counted with the local model's.
+    """
+
+    def __init__(
+        self, server: EmbeddingServer, dialect: Dialect, identity: EmbedderIdentity, limits: Limits
+    ) -> None:
+        self._server = server
+        self._dialect = dialect
+        self._identity = identity
+        self._limits = limits
+        self._tokenizer = load_minilm_tokenizer()
+
+    @property
+    def identity(self) -> EmbedderIdentity:
+        return self._identity
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @property
+    def max_tokens(self) -> int:
+        return self._limits.text_tokens
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        batches = _batches([encodable(text) for text in texts], self._limits)
+        vectors = [await self._embed_batch(batch) for batch in batches]
+        return np.concatenate([np.empty((0, self._identity.dimension), np.float32), *vectors])
+
+    async def aclose(self) -> None:
+        await self._server.aclose()
+
+    async def _embed_batch(self, batch: list[str]) -> Vectors:
+        try:
+            vectors = await ask(self._server, self._dialect, batch)
+        except BatchTooLarge as refusal:
+            if len(batch) == 1:
+                raise PageError("text_too_long", str(refusal)) from None
+            half = len(batch) // 2
+            return np.concatenate(
+                [await self._embed_batch(batch[:half]), await self._embed_batch(batch[half:])]
+            )
+        if vectors.shape[1] != self._identity.dimension:
+            raise EmbedderUnavailable(
+                f"{self._server.name} answered vectors of {vectors.shape[1]} dimensions "
+                f"instead of {self._identity.dimension}: does it serve another model now?"
+            )
+        return vectors
+
+
+async def ask(server: EmbeddingServer, dialect: Dialect, texts: Sequence[str]) -> Vectors:
+    """One request. Raises `BatchTooLarge`, `EmbedderUnavailable` (a wrong answer too) or `SettingsError`."""
+    answer = await server.post(dialect.path, dialect.body(texts))
+    try:
+        with np.errstate(over="ignore"):
+            vectors = np.asarray(dialect.rows(answer), np.float32)
+    except SHAPE_ERRORS:
+        raise EmbedderUnavailable(
+            f"{server.name} answered JSON that holds no vectors of one length."
+        ) from None
+    if vectors.ndim != 2 or not vectors.shape[1]:
+        raise EmbedderUnavailable(f"{server.name} answered JSON that holds no vectors.")
+    if len(vectors) != len(texts):
+        raise EmbedderUnavailable(f"{server.name} answered {len(vectors)} vectors for {len(texts)} texts.")
+    return _normalised(vectors, server.name)
+
+
+async def learn_dimension(server: EmbeddingServer, dialect: Dialect) -> int:
+    """By embedding one word; raises `SettingsError` where even that is refused."""
+    try:
+        vectors = await ask(server, dialect, ["dimension"])
+    except BatchTooLarge as refusal:
+        raise SettingsError(str(refusal)) from None
+    return len(vectors[0])
+
+
+def _normalised(vectors: Vectors, server: str) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all():
+        raise EmbedderUnavailable(f"{server} answered vectors with numbers that are not finite.")
+    if not lengths.all():
+        raise EmbedderUnavailable(f"{server} answered a vector of zeros.")
+    return np.asarray(vectors / lengths, np.float32)
+
+
+def _batches(texts: Sequence[str], limits: Limits) -> Iterator[list[str]]:
+    batch: list[str] = []
+    tokens = 0
+    for text in texts:
+        count = _estimate_tokens(text)
+        if batch and (len(batch) == limits.batch_texts or tokens + count > limits.batch_tokens):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(text)
+        tokens += count
+    if batch:
+        yield batch
+
+
+def _estimate_tokens(text: str) -> int:
+    """From the bytes, at no cost: three for a token are few for English and about right for Chinese."""
+    return len(text.encode()) // 3 + 2
+
+
+def _base_url(url: str) -> httpx2.URL:
+    try:
+        parsed = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError):
+        parsed = httpx2.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise SettingsError("CRAWLSCOPE_EMBEDDER_URL: must be an http:// or https:// address.")
+    return parsed
+
+
+def _valid_key(api_key: str | None) -> str | None:
+    if api_key and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+        raise SettingsError("CRAWLSCOPE_EMBEDDER_API_KEY: holds characters that no HTTP header can carry.")
+    return api_key
+
+
+def _setting_behind(status: int) -> str:
+    if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
+        return "CRAWLSCOPE_EMBEDDER_API_KEY"
+    return "CRAWLSCOPE_EMBEDDER_URL and CRAWLSCOPE_EMBEDDER_MODEL"
+
+
+def _message_of(response: httpx2.Response) -> str:
+    """The text of the known shapes `{"error": "…"}`, `{"error": {"message": "…"}}`, `{"detail": "…"}`."""
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):
+        return ""
+    for key in ("error", "message", "detail"):
+        if isinstance(answer, dict) and key in answer:
+            answer = answer[key]
+    return answer if isinstance(answer, str) else ""

@@ -1,0 +1,47 @@
+"""Any server with OpenAI's `POST /v1/embeddings`: OpenAI, vLLM, Ollama, llama.cpp and many more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crawlscope.indexing.embedders.http import (
+    TIMEOUT_SECONDS,
+    EmbeddingServer,
+    HttpEmbedder,
+    Limits,
+    learn_dimension,
+)
+from crawlscope.indexing.embedding import EmbedderIdentity
+
+_LIMITS = Limits(batch_texts=64, batch_tokens=16_384, text_tokens=8_191)
+"""Such servers do not tell their limits: these are OpenAI's for one text, and modest ones for a batch."""
+
+
+@dataclass(frozen=True)
+class OpenAIDialect:
+    model: str
+    path: str
+
+    def body(self, texts: Sequence[str]) -> dict[str, object]:
+        return {"model": self.model, "input": list(texts), "encoding_format": "float"}
+
+    def rows(self, answer: Any) -> object:
+        """Ordered by `index`, because the order of the answer is not promised."""
+        rows = {item["index"]: item["embedding"] for item in answer["data"]}
+        if len(rows) != len(answer["data"]):
+            raise ValueError("an index twice")
+        return [rows[index] for index in range(len(rows))]
+
+
+async def open_openai(
+    url: str, model: str, api_key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+) -> HttpEmbedder:
+    """`url` with or without the closing `/v1`. Embeds one word to learn the dimension."""
+    server = EmbeddingServer(url, api_key, timeout_seconds)
+    dialect = OpenAIDialect(model, "/embeddings" if server.path.endswith("/v1") else "/v1/embeddings")
+    try:
+        dimension = await learn_dimension(server, dialect)
+    except BaseException:
+        await server.aclose()
+        raise
+    return HttpEmbedder(server, dialect, EmbedderIdentity("openai", model, "", dimension), _LIMITS)

@@ -1,0 +1,71 @@
+"""Hugging Face Text Embeddings Inference, which tells itself what it serves."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, Field, ValidationError
+
+from crawlscope.errors import EmbedderUnavailable, SettingsError
+from crawlscope.indexing.embedders.http import (
+    TIMEOUT_SECONDS,
+    BatchTooLarge,
+    EmbeddingServer,
+    HttpEmbedder,
+    Limits,
+    learn_dimension,
+)
+from crawlscope.indexing.embedders.texts import SPECIAL_TOKENS
+from crawlscope.indexing.embedding import EmbedderIdentity
+
+
+class TeiDialect:
+    path = "/embed"
+
+    def body(self, texts: Sequence[str]) -> dict[str, object]:
+        return {"inputs": list(texts), "truncate": True}
+
+    def rows(self, answer: object) -> object:
+        return answer
+
+
+class TeiInfo(BaseModel):
+    """What `GET /info` says of the model and of the sizes the server was started with."""
+
+    model_id: str
+    model_sha: str | None = None
+    max_input_length: int = Field(gt=SPECIAL_TOKENS)
+    max_client_batch_size: int = Field(gt=0)
+    max_batch_tokens: int = Field(gt=0)
+
+
+async def open_tei(
+    url: str, model: str | None = None, api_key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+) -> HttpEmbedder:
+    """Asks the server what it is; raises `SettingsError` when it serves another model than the wanted one."""
+    server = EmbeddingServer(url, api_key, timeout_seconds)
+    dialect = TeiDialect()
+    try:
+        info = await _ask_info(server)
+        _expect(model, info, server)
+        dimension = await learn_dimension(server, dialect)
+    except BaseException:
+        await server.aclose()
+        raise
+    identity = EmbedderIdentity("tei", info.model_id, info.model_sha or "", dimension)
+    limits = Limits(info.max_client_batch_size, info.max_batch_tokens, info.max_input_length - SPECIAL_TOKENS)
+    return HttpEmbedder(server, dialect, identity, limits)
+
+
+async def _ask_info(server: EmbeddingServer) -> TeiInfo:
+    try:
+        return TeiInfo.model_validate(await server.get("/info"))
+    except ValidationError:
+        raise EmbedderUnavailable(f"{server.name} does not say what it serves (GET /info).") from None
+    except BatchTooLarge as refusal:
+        raise SettingsError(str(refusal)) from None
+
+
+def _expect(model: str | None, info: TeiInfo, server: EmbeddingServer) -> None:
+    if model and model != info.model_id:
+        raise SettingsError(
+            f"{server.name} serves {info.model_id}, but CRAWLSCOPE_EMBEDDER_MODEL is {model}."
+        )
