@@ -9,6 +9,7 @@
     │   ├── EmbedderUnavailable
     │   ├── IndexUnavailable
     │   └── ServiceUnavailable   no running service answers
+    ├── GaveUp                   a process of `up` cannot be kept alive; the text says which and why
     ├── IndexUnusable            the stored index is damaged or made for other vectors: rebuild it
     └── PageError                this page cannot be indexed, however often it is tried
 
@@ -59,6 +60,10 @@ class ServiceUnavailable(DependencyError):
 
 class IndexUnusable(CrawlscopeError):
     code = "index_unusable"
+
+
+class GaveUp(CrawlscopeError):
+    code = "gave_up"
 
 
 class PageError(CrawlscopeError):

@@ -1,0 +1,150 @@
+"""`crawlscope up`: the embedded database, the API process and the workers, kept running by one process."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from crawlscope import service_file
+from crawlscope.data_dir import explained
+from crawlscope.database.embedded import EmbeddedPostgres
+from crawlscope.errors import GaveUp, UsageError
+from crawlscope.file_lock import FileLock
+from crawlscope.settings import ENV_PREFIX, Settings
+from crawlscope.supervise.supervisor import Process, Supervisor
+
+API = "api"
+ASK_SECONDS = 10.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+CRAWLSCOPE = (sys.executable, "-m", "crawlscope")
+
+
+@dataclass(frozen=True)
+class Commands:
+    """How the three kinds of process are started."""
+
+    api: Sequence[str] = (*CRAWLSCOPE, "serve")
+    index_worker: Sequence[str] = (*CRAWLSCOPE, "worker", "--only", "index")
+    crawler: Sequence[str] = (*CRAWLSCOPE, "worker", "--only", "crawl")
+
+
+async def up(
+    settings: Settings,
+    on_ready: Callable[[str], None],
+    prepare: Callable[[], Awaitable[None]],
+    *,
+    commands: Commands | None = None,
+    on_exit: Callable[[str, int, int], None] | None = None,
+) -> int:
+    """Runs everything until SIGTERM, SIGINT or SIGHUP, then stops it all; the exit code.
+
+    `prepare` runs when the database is up and before anything uses it. `on_ready` gets the service's address.
+    `on_exit` gets name, process id and return code of each process that ends. Raises `UsageError` when the
+    data folder has its `up` already, and `DatabaseUnavailable`. Code 1: it gave up; stderr has the reason.
+    """
+    with _alone(settings.data_dir):
+        try:
+            await _until_signal(_run(settings, on_ready, prepare, commands or Commands(), on_exit))
+        except GaveUp as error:
+            sys.stderr.write(f"crawlscope: {error}\n")
+            return 1
+    return 0
+
+
+async def _run(
+    settings: Settings,
+    on_ready: Callable[[str], None],
+    prepare: Callable[[], Awaitable[None]],
+    commands: Commands,
+    on_exit: Callable[[str, int, int], None] | None,
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        watch: list[Callable[[], Awaitable[None]]] = []
+        if settings.embedded_database:
+            postgres = EmbeddedPostgres(settings.data_dir)
+            stack.push_async_callback(asyncio.to_thread, postgres.release)
+            await asyncio.to_thread(postgres.acquire)
+            watch.append(lambda: asyncio.to_thread(postgres.ensure_running))
+        await prepare()
+        client = await stack.enter_async_context(httpx2.AsyncClient(timeout=ASK_SECONDS, trust_env=False))
+        address = ""
+
+        async def api_is_ready() -> bool:
+            nonlocal address
+            address = await _ready_address(client, settings.data_dir, supervisor.pid(API))
+            return address != ""
+
+        supervisor = Supervisor(_processes(settings, commands, api_is_ready), watch=watch, on_exit=on_exit)
+        stack.push_async_callback(supervisor.stop)
+        await supervisor.start()
+        on_ready(address)
+        await supervisor.wait()
+
+
+def _processes(
+    settings: Settings, commands: Commands, api_is_ready: Callable[[], Awaitable[bool]]
+) -> list[Process]:
+    explicit = {"DATA_DIR": str(settings.data_dir), "HOST": settings.host, "PORT": str(settings.port)}
+    env = {**os.environ, **{f"{ENV_PREFIX}{name}": value for name, value in explicit.items()}}
+    workers = [
+        Process(f"worker-{number}", commands.index_worker, env) for number in range(1, settings.workers + 1)
+    ]
+    return [
+        Process(API, commands.api, env, api_is_ready),
+        *workers,
+        Process("crawler", commands.crawler, env),
+    ]
+
+
+async def _ready_address(client: httpx2.AsyncClient, data_dir: Path, pid: int | None) -> str:
+    """Where the service with this process id can be reached; empty until it says so and can work."""
+    service = service_file.read(data_dir)
+    if service is None or service.pid != pid:
+        return ""
+    try:
+        answer = await client.get(f"{service.url}/readyz")
+    except httpx2.HTTPError:
+        return ""
+    return service.url if answer.status_code == httpx2.codes.OK else ""
+
+
+@contextlib.contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    """Raises `UsageError` while another `up` has the data folder."""
+    lock = FileLock(data_dir / "up.lock")
+    with explained(data_dir):
+        data_dir.mkdir(parents=True, exist_ok=True)
+        taken = lock.try_acquire()
+    if not taken:
+        service = service_file.read(data_dir)
+        raise UsageError(
+            f"already running at {service.url}" if service else f"already starting or stopping in {data_dir}"
+        )
+    lock.drop_in_forked_children()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+async def _until_signal(work: Coroutine[None, None, None]) -> None:
+    """Runs `work` to its end, or cancels it on the first signal; while it cleans up, others are ignored."""
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, asked.set)
+    task, signalled = asyncio.create_task(work), asyncio.create_task(asked.wait())
+    try:
+        await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        signalled.cancel()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
