@@ -11,12 +11,17 @@ windows = st.integers(1, 40)
 
 
 def test_weights_of_a_hit_that_is_best_in_one_half() -> None:
-    assert fuse({"a": 9.0, "b": 1.0}, {"b": 0.9, "a": 0.1}) == [("a", 0.6), ("b", 0.4)]
+    assert fuse({"a": 9.0, "b": 1.0}, {"b": 0.9, "a": 0.1}, window=2) == [("a", 0.6), ("b", 0.4)]
 
 
 def test_scores_are_stretched_between_best_and_last() -> None:
-    fused = dict(fuse({"a": 10.0, "b": 6.0, "c": 2.0}, {"b": 0.9, "d": 0.5}))
+    fused = dict(fuse({"a": 10.0, "b": 6.0, "c": 2.0}, {"b": 0.9, "d": 0.5}, window=3))
     assert fused == pytest.approx({"a": 0.6, "b": 0.7, "c": 0.0, "d": 0.0})
+
+
+def test_few_hits_by_keyword_are_measured_against_the_score_of_the_rest() -> None:
+    fused = dict(fuse({"a": 5.0, "b": 4.0}, {"c": 0.9, "d": 0.1}, window=3))
+    assert fused == pytest.approx({"a": 0.6, "b": 0.48, "c": 0.4, "d": 0.0})
 
 
 def test_a_single_hit_is_the_best_of_its_half() -> None:
@@ -95,4 +100,4 @@ def test_looking_deeper_appends_and_reorders_nothing(
 def test_only_the_proportions_of_a_half_count(half: dict[int, float], factor: float, shift: float) -> None:
     coarse = {one: float(round(score)) for one, score in half.items()}
     moved = {one: factor * score + shift for one, score in coarse.items()}
-    assert dict(fuse(moved, {})) == pytest.approx(dict(fuse(coarse, {})), abs=1e-3)
+    assert dict(fuse({}, moved)) == pytest.approx(dict(fuse({}, coarse)), abs=1e-3)

@@ -27,10 +27,14 @@ def fuse(
     """Best first, each with a score from 0 to 1.
 
     Scores are stretched so that each half's best is 1 and the last of its window 0; what a half did
-    not find is 0 there. Equal ones stand by their better rank, then by id. Looking deeper into the
-    halves appends to the ranking and never reorders it, so that pages of results fit together.
+    not find is 0 there. BM25 that does not fill its window has found all that has any of the words:
+    its 0 is then the score 0 of everything else. Equal ones stand by their better rank, then by id.
+    Looking deeper into the halves appends to the ranking and never reorders it, so that pages of
+    results fit together.
     """
-    bm25_shares, dense_shares = normalise(bm25, window), normalise(dense, window)
+    found_all = len(bm25) < window
+    bm25_shares = normalise(bm25, window, floor=0.0 if found_all else None)
+    dense_shares = normalise(dense, window)
     bm25_ranks, dense_ranks = ranks(bm25), ranks(dense)
     unfound = len(bm25) + len(dense)
     whole = bm25_weight + dense_weight
@@ -45,12 +49,14 @@ def fuse(
     return [(one, min(scores[one], 1.0)) for one in sorted(scores, key=standing)]
 
 
-def normalise(scores: Mapping[Id, float], window: int) -> dict[Id, float]:
-    """Min–max over the best `window` scores; all 1 where these are equal."""
+def normalise(scores: Mapping[Id, float], window: int, floor: float | None = None) -> dict[Id, float]:
+    """Min–max over the best `window` scores and the floor; all 1 where these are equal."""
     if not scores:
         return {}
     best_first = sorted(scores.values(), reverse=True)[:window]
     best, last = best_first[0], best_first[-1]
+    if floor is not None:
+        last = min(last, floor)
     if best == last:
         return {one: float(score == best) for one, score in scores.items()}
     return {one: max(0.0, (score - last) / (best - last)) for one, score in scores.items()}
