@@ -1,0 +1,253 @@
+"""The one read service behind every face: what is known of crawls, pages and the time everything took."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.database.engine import Database
+from crawlscope.errors import NotFoundError
+from crawlscope.models import CrawlStatus, PageState
+from crawlscope.observe import queries
+from crawlscope.observe.queries import PageSort, Rows
+from crawlscope.observe.responses import (
+    AggregateTiming,
+    AttemptListResponse,
+    AttemptRow,
+    CrawlListResponse,
+    CrawlMetricsResponse,
+    CrawlTotals,
+    DeliveryListResponse,
+    DeliveryRow,
+    OperationListResponse,
+    OperationRow,
+    OperationStats,
+    PageListResponse,
+    PageMetric,
+    PageRow,
+    QueueWait,
+    RequestListResponse,
+    RequestRow,
+    RequestTotals,
+    StatsResponse,
+    SummaryResponse,
+)
+
+DEFAULT_LIMIT = 50
+
+
+class Insights:
+    """Each answer is of one moment: its numbers agree with each other, also while a crawl runs.
+
+    Whoever asks for a crawl that nobody knows gets `NotFoundError`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        snapshots = database.engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        self._snapshots = Database(snapshots)
+
+    async def crawls(
+        self,
+        status: CrawlStatus | None = None,
+        url: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = DEFAULT_LIMIT,
+        offset: int = 0,
+    ) -> CrawlListResponse:
+        """Newest first. `url` is any part of a crawl's URL; started at `since` or later, before `until`."""
+        matching = queries.crawls(status, url, since, until)
+        async with self._snapshots.transaction() as connection:
+            total, sessions = await _slice(connection, matching, limit, offset)
+            return CrawlListResponse(crawls=await _measured(connection, sessions), total=total)
+
+    async def crawl(self, crawl_id: str, include_per_page: bool = False) -> CrawlMetricsResponse:
+        async with self._known(crawl_id) as connection:
+            [crawl] = await _measured(connection, [await _row(connection, queries.crawl(crawl_id))])
+            if include_per_page:
+                operations = await _rows(connection, queries.page_metrics(crawl_id))
+                crawl.per_page_metrics = [PageMetric(**row) for row in operations]
+            return crawl
+
+    async def pages(
+        self,
+        crawl_id: str,
+        state: PageState | None = None,
+        sort: PageSort = PageSort.RECENT,
+        limit: int = DEFAULT_LIMIT,
+        offset: int = 0,
+    ) -> PageListResponse:
+        """`recent` is by the last thing that happened to a page; what was not measured is never `slowest`."""
+        matching = queries.pages(crawl_id, state, sort)
+        async with self._known(crawl_id) as connection:
+            total, rows = await _slice(connection, matching, limit, offset)
+            return PageListResponse(pages=[_page(row) for row in rows], total=total)
+
+    async def attempts(self, crawl_id: str, url: str) -> AttemptListResponse:
+        """All attempts at the page with this source URL, the first one first."""
+        async with self._known(crawl_id) as connection:
+            page_id = await connection.scalar(queries.page_id(crawl_id, url))
+            if page_id is None:
+                raise NotFoundError(f"Page not found in crawl {crawl_id}: {url}")
+            rows = await _rows(connection, queries.attempts(page_id))
+            return AttemptListResponse(attempts=[AttemptRow(**row) for row in rows], total=len(rows))
+
+    async def deliveries(
+        self, crawl_id: str, limit: int = DEFAULT_LIMIT, offset: int = 0
+    ) -> DeliveryListResponse:
+        async with self._known(crawl_id) as connection:
+            total, rows = await _slice(connection, queries.deliveries(crawl_id), limit, offset)
+            return DeliveryListResponse(deliveries=[DeliveryRow(**row) for row in rows], total=total)
+
+    async def operations(
+        self,
+        crawl_id: str | None = None,
+        operation_type: str | None = None,
+        operation_name: str | None = None,
+        job_id: str | None = None,
+        document_url: str | None = None,
+        url: str | None = None,
+        success: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = DEFAULT_LIMIT,
+        offset: int = 0,
+    ) -> OperationListResponse:
+        """Newest first. `document_url` is a whole URL and found by an index, `url` any part of one."""
+        matching = queries.operations(
+            since,
+            until,
+            url,
+            success,
+            crawl_id=crawl_id,
+            operation_type=operation_type,
+            operation_name=operation_name,
+            job_id=job_id,
+            document_url=document_url,
+        )
+        async with self._snapshots.transaction() as connection:
+            total, rows = await _slice(connection, matching, limit, offset)
+            return OperationListResponse(operations=[OperationRow(**row) for row in rows], total=total)
+
+    async def requests(
+        self,
+        url: str | None = None,
+        method: str | None = None,
+        status_code: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = DEFAULT_LIMIT,
+        offset: int = 0,
+    ) -> RequestListResponse:
+        """Newest first. `url` is any part of the path."""
+        matching = queries.requests(since, until, url, method, status_code)
+        async with self._snapshots.transaction() as connection:
+            total, rows = await _slice(connection, matching, limit, offset)
+            return RequestListResponse(requests=[RequestRow(**row) for row in rows], total=total)
+
+    async def summary(self, hours: int = 24) -> SummaryResponse:
+        """Totals of the last `hours`: crawls that started, operations and requests that began."""
+        until = datetime.now(UTC)
+        since = until - timedelta(hours=hours)
+        async with self._snapshots.transaction() as connection:
+            crawls = await _row(connection, queries.crawl_totals(since, until))
+            operations = await _rows(connection, queries.operation_totals(since, until))
+            requests = await _row(connection, queries.request_totals(since, until))
+        return SummaryResponse(
+            hours=hours,
+            since=since,
+            until=until,
+            crawls=CrawlTotals(**crawls),
+            operations={row["operation_type"]: OperationStats(**row) for row in operations},
+            requests=RequestTotals(**requests),
+        )
+
+    async def stats(self) -> StatsResponse:
+        """Without what the index says of itself."""
+        async with self._snapshots.transaction() as connection:
+            return StatsResponse(**await _row(connection, queries.stats()))
+
+    @asynccontextmanager
+    async def _known(self, crawl_id: str) -> AsyncIterator[AsyncConnection]:
+        async with self._snapshots.transaction() as connection:
+            if await connection.scalar(queries.crawl_exists(crawl_id)) is None:
+                raise NotFoundError(f"Crawl not found: {crawl_id}")
+            yield connection
+
+
+async def _slice(
+    connection: AsyncConnection, matching: Rows, limit: int, offset: int
+) -> tuple[int, Sequence[RowMapping]]:
+    total = await connection.scalar(queries.count_of(matching))
+    return total or 0, await _rows(connection, queries.slice_of(matching, limit, offset))
+
+
+async def _rows(connection: AsyncConnection, statement: Rows) -> Sequence[RowMapping]:
+    return (await connection.execute(statement)).mappings().all()
+
+
+async def _row(connection: AsyncConnection, statement: Rows) -> RowMapping:
+    return (await connection.execute(statement)).mappings().one()
+
+
+async def _measured(
+    connection: AsyncConnection, sessions: Sequence[RowMapping]
+) -> list[CrawlMetricsResponse]:
+    """Two queries for all of the sessions together."""
+    crawl_ids = [session["crawl_id"] for session in sessions]
+    if not crawl_ids:
+        return []
+    operations: dict[str, dict[str, OperationStats]] = defaultdict(dict)
+    for row in await _rows(connection, queries.operation_stats(crawl_ids)):
+        operations[row["crawl_id"]][row["operation_type"]] = OperationStats(**row)
+    waits = {
+        row["crawl_id"]: QueueWait(**row) for row in await _rows(connection, queries.queue_waits(crawl_ids))
+    }
+    return [_crawl(each, operations[each["crawl_id"]], waits.get(each["crawl_id"])) for each in sessions]
+
+
+def _crawl(
+    session: RowMapping, operations: dict[str, OperationStats], queue_wait: QueueWait | None
+) -> CrawlMetricsResponse:
+    searchable_at = _searchable_at(session)
+    return CrawlMetricsResponse(
+        **session,
+        aggregate_timing=AggregateTiming(
+            chunking_ms=session["total_chunking_ms"],
+            embedding_ms=session["total_embedding_ms"],
+            qdrant_ms=session["total_qdrant_ms"],
+            bm25_ms=session["total_bm25_ms"],
+        ),
+        per_page_metrics=None,
+        searchable_at=searchable_at,
+        time_to_searchable_ms=_time_to_searchable_ms(session, searchable_at),
+        operations=operations,
+        queue_wait=queue_wait or QueueWait(),
+    )
+
+
+def _searchable_at(session: RowMapping) -> datetime | None:
+    """A crawl without any page is searchable, for what it is worth, when it ends."""
+    if session["completed_at"] is None or session["pages_pending"]:
+        return None
+    at: datetime = session["last_settled_at"] or session["completed_at"]
+    return at
+
+
+def _time_to_searchable_ms(session: RowMapping, searchable_at: datetime | None) -> float | None:
+    if searchable_at is None:
+        return None
+    began: datetime = session["initiated_at"] or session["started_at"]
+    return max(0.0, (searchable_at - began).total_seconds() * 1000)
+
+
+def _page(row: RowMapping) -> PageRow:
+    stages = row["stages"] or {}
+    total_ms = row["total_ms"]
+    unaccounted_ms = None if total_ms is None else max(0.0, total_ms - sum(stages.values()))
+    return PageRow(**{**row, "stages": stages, "unaccounted_ms": unaccounted_ms})

@@ -1,0 +1,269 @@
+"""What the insight service answers, for every face: field names are part of the contract with clients.
+
+Times are UTC, written as ISO 8601; durations are milliseconds. Lists say in `total` how many match in all.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from crawlscope.models import CrawlStatus, PageState
+
+
+class Answer(BaseModel):
+    """Made from database rows; columns that are not shown are passed over."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class OperationStats(Answer):
+    """Operations of one type. Times are of those that succeeded: null where none did."""
+
+    count: int
+    failed: int
+    total_ms: float
+    mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+
+
+class QueueWait(Answer):
+    """How long the crawl's settled pages waited for their last attempt; null where no page did."""
+
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    max_ms: float | None = None
+
+
+class AggregateTiming(Answer):
+    """Sums over the crawl's successful operations."""
+
+    chunking_ms: float
+    embedding_ms: float
+    qdrant_ms: float
+    bm25_ms: float
+
+
+class PageMetric(Answer):
+    """One operation on one page."""
+
+    url: str
+    operation_type: str
+    operation_name: str
+    duration_ms: float
+    success: bool
+    timestamp: datetime
+
+
+class CrawlMetricsResponse(Answer):
+    crawl_id: str
+    crawl_url: str
+    status: CrawlStatus
+    success: bool | None
+    """Null while the crawl runs."""
+    started_at: datetime
+    """The earliest fact known of the crawl."""
+    completed_at: datetime | None
+    duration_ms: float | None
+    e2e_duration_ms: float | None
+    """From `initiated_at` to `completed_at`."""
+    total_pages: int
+    """Pages whose outcome is known: indexed and failed ones."""
+    pages_indexed: int
+    """Unchanged and empty pages included."""
+    pages_failed: int
+    aggregate_timing: AggregateTiming
+    per_page_metrics: list[PageMetric] | None
+    """Null unless asked for."""
+    error_message: str | None
+    extra_metadata: dict[str, Any] | None
+    """What the initiator sent along."""
+
+    initiated_at: datetime | None
+    pages_pending: int
+    """Queued or being indexed; not in `total_pages`."""
+    pages_unchanged: int
+    pages_empty: int
+    pages_cancelled: int
+    """In none of the other counts."""
+    failures_without_url: int
+    """Failures that named no page: facts of the crawl, but no pages."""
+    searchable_at: datetime | None
+    """When the last page settled, once the end is known and nothing is pending."""
+    time_to_searchable_ms: float | None
+    operations: dict[str, OperationStats]
+    queue_wait: QueueWait
+    last_fact_at: datetime
+    """When anything was last heard of this crawl."""
+
+    engine: str | None
+    """What crawls, for a crawl that was asked for here."""
+    found: int | None
+    """URLs that this crawler has accepted so far."""
+    fetched: int | None
+
+
+class CrawlListResponse(Answer):
+    crawls: list[CrawlMetricsResponse]
+    total: int
+
+
+class PageRow(Answer):
+    url: str
+    """The URL that was asked for; this is what the page is known by."""
+    final_url: str
+    """Where it led; what search shows."""
+    state: PageState
+    attempts: int
+    status_code: int | None
+    error_code: str | None
+    error: str | None
+    queued_at: datetime | None
+    settled_at: datetime | None
+    queue_wait_ms: float | None
+    total_ms: float | None
+    unaccounted_ms: float | None
+    """What of `total_ms` no stage accounts for."""
+    stages: dict[str, float]
+    chunks: int | None
+
+
+class PageListResponse(Answer):
+    pages: list[PageRow]
+    total: int
+
+
+class AttemptRow(Answer):
+    """One try of a worker at a page."""
+
+    number: int
+    revision: int
+    """Which content or re-queuing of the page it was for."""
+    worker: str
+    queued_at: datetime | None
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    """A page state, or `retried`, `superseded`, `lost`; null while it runs."""
+    error_code: str | None
+    error: str | None
+    queue_wait_ms: float | None
+    total_ms: float | None
+    unaccounted_ms: float | None
+    stages: dict[str, float]
+
+
+class AttemptListResponse(Answer):
+    attempts: list[AttemptRow]
+    total: int
+
+
+class DeliveryRow(Answer):
+    id: int
+    event_type: str
+    webhook_id: str | None
+    received_at: datetime
+    body_bytes: int
+    pages: int
+    """Page objects in it."""
+    note: str | None
+    """What was odd about it."""
+
+
+class DeliveryListResponse(Answer):
+    deliveries: list[DeliveryRow]
+    total: int
+
+
+class OperationRow(Answer):
+    id: UUID
+    timestamp: datetime
+    """When it began."""
+    operation_type: str
+    operation_name: str
+    duration_ms: float
+    success: bool
+    error_message: str | None
+    request_id: str | None
+    job_id: str | None
+    crawl_id: str | None
+    document_url: str | None
+    extra_metadata: dict[str, Any] | None
+
+
+class OperationListResponse(Answer):
+    operations: list[OperationRow]
+    total: int
+
+
+class RequestRow(Answer):
+    id: UUID
+    timestamp: datetime
+    """When it began."""
+    method: str
+    path: str
+    status_code: int
+    duration_ms: float
+    request_id: str | None
+    client_ip: str | None
+    user_agent: str | None
+    extra_metadata: dict[str, Any] | None
+
+
+class RequestListResponse(Answer):
+    requests: list[RequestRow]
+    total: int
+
+
+class CrawlTotals(Answer):
+    """Crawls that started in the time asked about, and what is known of their pages by now."""
+
+    total: int
+    in_progress: int
+    completed: int
+    failed: int
+    cancelled: int
+    total_pages: int
+    pages_indexed: int
+    pages_failed: int
+    pages_pending: int
+
+
+class RequestTotals(Answer):
+    """Answered HTTP requests; times are of all of them."""
+
+    count: int
+    client_errors: int
+    server_errors: int
+    mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+
+
+class SummaryResponse(Answer):
+    hours: int
+    since: datetime
+    until: datetime
+    crawls: CrawlTotals
+    operations: dict[str, OperationStats]
+    requests: RequestTotals
+
+
+class StatsResponse(Answer):
+    crawls: int
+    pages: int
+    documents: int
+    """URLs that the index holds."""
+    chunks: int
+    pages_kept: int
+    """Pages whose content is kept, so that the index can be rebuilt."""
+    database_bytes: int
+    index_chunks: int | None = None
+    """As the index itself counts; null while it cannot be asked."""
+    index_bytes: int | None = None

@@ -1,0 +1,132 @@
+"""An index serves each query of the recorder. Rows are made by SQL here: plans are asserted, never counts."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.database.engine import Database
+from crawlscope.models import CrawlStatus, PageState
+from crawlscope.observe import queries
+from crawlscope.observe.queries import PageSort
+
+ROWS = 50_000
+CRAWLS = 500
+"""So many of the crawls have pages, operations and deliveries, 100 of each kind."""
+FILL = f"""
+SET LOCAL session_replication_role = replica;
+INSERT INTO webhook.crawl_sessions (crawl_id, started_at, status)
+  SELECT 'crawl-' || n, now() - n * interval '1 minute',
+         CASE n % 10 WHEN 0 THEN 'failed' ELSE 'completed' END
+  FROM generate_series(1, {ROWS}) n;
+INSERT INTO webhook.pages
+    (crawl_id, source_key, source_url, url, document_key, state, delivered, received_at, settled_at)
+  SELECT 'crawl-' || n % {CRAWLS} + 1, gen_random_uuid(), 'https://a.example/' || n,
+         'https://a.example/' || n, gen_random_uuid(),
+         CASE n % 20 WHEN 0 THEN 'failed' ELSE 'indexed' END, true, now(), now()
+  FROM generate_series(1, {ROWS}) n;
+INSERT INTO webhook.page_attempts (page_id, number, revision, worker, started_at)
+  SELECT id, 1, 1, 'worker-1', now() FROM webhook.pages;
+INSERT INTO webhook.deliveries (crawl_id, identity, event_type, received_at, body, body_bytes)
+  SELECT 'crawl-' || n % {CRAWLS} + 1, gen_random_uuid(), 'crawl.page', now() - n * interval '1 second', '', 0
+  FROM generate_series(1, {ROWS}) n;
+INSERT INTO webhook.operation_metrics
+    (timestamp, operation_type, operation_name, duration_ms, success, job_id, crawl_id, document_url)
+  SELECT now() - n * interval '1 minute', 'embedding', 'embed_batch', n % 97, true, n::text,
+         'crawl-' || n % {CRAWLS} + 1, 'https://a.example/' || n
+  FROM generate_series(1, {ROWS}) n;
+INSERT INTO webhook.request_metrics (timestamp, method, path, status_code, duration_ms)
+  SELECT now() - n * interval '1 minute', 'GET', '/api/stats', 200, 1 FROM generate_series(1, {ROWS}) n;
+ANALYZE;
+"""
+NOW = datetime.now(UTC)
+LATELY = NOW - timedelta(hours=1)
+LISTED = [f"crawl-{number}" for number in range(1, 6)]
+
+SERVED_BY = {
+    "newest crawls": (queries.crawls(), "ix_crawl_sessions_started_at"),
+    "crawls of some time": (queries.crawls(since=LATELY, until=NOW), "ix_crawl_sessions_started_at"),
+    "failed crawls": (queries.crawls(CrawlStatus.FAILED), "ix_crawl_sessions_st"),
+    "running crawls": (queries.crawls(CrawlStatus.IN_PROGRESS), "ix_crawl_sessions_st"),
+    "one crawl": (queries.crawl("crawl-7"), "uq_crawl_sessions_crawl_id"),
+    "its operations": (queries.page_metrics("crawl-7"), "ix_operation_metrics_crawl_id"),
+    "operations of listed crawls": (queries.operation_stats(LISTED), "ix_operation_metrics_crawl_id"),
+    "queue waits of listed crawls": (queries.queue_waits(LISTED), "pages_crawl_id"),
+    "newest pages": (queries.pages("crawl-7"), "pages_crawl_id"),
+    "slowest pages": (queries.pages("crawl-7", sort=PageSort.SLOWEST), "pages_crawl_id"),
+    "failed pages": (queries.pages("crawl-7", PageState.FAILED), "ix_pages_crawl_id_state"),
+    "a page": (queries.page_id("crawl-7", "https://a.example/7"), "uq_pages_crawl_id_source_key"),
+    "its attempts": (queries.attempts(7), "uq_page_attempts_page_id_number"),
+    "deliveries": (queries.deliveries("crawl-7"), "uq_deliveries_crawl_id_identity"),
+    "newest operations": (queries.operations(), "ix_operation_metrics_timestamp"),
+    "operations of a type": (
+        queries.operations(operation_type="embedding"),
+        "ix_operation_metrics_timestamp",
+    ),
+    "operations of a crawl": (queries.operations(crawl_id="crawl-7"), "ix_operation_metrics_crawl_id"),
+    "operations of a job": (queries.operations(job_id="7"), "ix_operation_metrics_job_id"),
+    "operations on a document": (
+        queries.operations(document_url="https://a.example/7"),
+        "ix_operation_metrics_document_url",
+    ),
+    "newest requests": (queries.requests(), "ix_request_metrics_timestamp"),
+}
+TOTALS = {
+    "crawls": (queries.crawl_totals(LATELY, NOW), "ix_crawl_sessions_started_at"),
+    "operations": (queries.operation_totals(LATELY, NOW), "ix_operation_metrics_timestamp"),
+    "requests": (queries.request_totals(LATELY, NOW), "ix_request_metrics_timestamp"),
+    "pages of a crawl": (queries.count_of(queries.pages("crawl-7")), "pages_crawl_id"),
+    "deliveries of a crawl": (
+        queries.count_of(queries.deliveries("crawl-7")),
+        "uq_deliveries_crawl_id_identity",
+    ),
+    "operations of a crawl": (
+        queries.count_of(queries.operations(crawl_id="crawl-7")),
+        "ix_operation_metrics_crawl_id",
+    ),
+}
+
+
+@pytest.fixture
+async def filled(database: Database) -> AsyncIterator[AsyncConnection]:
+    async with database.transaction() as connection:
+        for statement in FILL.split(";"):
+            if statement.strip():
+                await connection.execute(text(statement))
+        yield connection
+
+
+async def test_an_index_serves_each_query_and_no_table_is_read_as_a_whole(filled: AsyncConnection):
+    sliced = {name: (queries.slice_of(query, 50, 0), index) for name, (query, index) in SERVED_BY.items()}
+
+    unserved = {
+        name: used
+        for name, (query, index) in (sliced | TOTALS).items()
+        if not served(used := await scans(filled, query), index)
+    }
+
+    assert unserved == {}
+
+
+def served(scans: list[str], index: str) -> bool:
+    return any(index in scan for scan in scans) and not any("Seq Scan" in scan for scan in scans)
+
+
+async def scans(connection: AsyncConnection, query: Select[*tuple[Any, ...]]) -> list[str]:
+    """Each scan of the query's plan: how, and of what."""
+    sql = query.compile(connection.sync_connection, compile_kwargs={"literal_binds": True})
+    plan = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}")
+    found = plan.scalar_one()
+    [explained] = json.loads(found) if isinstance(found, str) else found
+    return [scan for scan in _scans(explained["Plan"]) if "crawl_requests" not in scan]
+
+
+def _scans(node: dict[str, Any]) -> Iterator[str]:
+    if "Scan" in node["Node Type"]:
+        yield " ".join([node["Node Type"], node.get("Index Name", ""), node.get("Relation Name", "")])
+    for child in node.get("Plans", []):
+        yield from _scans(child)
