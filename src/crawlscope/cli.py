@@ -1,23 +1,34 @@
-"""The command line. Exit codes: 0 done, 1 the work failed (stderr says why in one line), 2 wrong usage."""
+"""The command line. Exit codes: 0 done, 1 the work failed (stderr says why in one line), 2 wrong usage.
+
+Each command imports what it needs when it runs: loading everything takes seconds, a search must not.
+"""
 
 import asyncio
+import io
+import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from crawlscope import __version__, logs
-from crawlscope.database import schema
-from crawlscope.database.connect import connected_database
-from crawlscope.database.engine import Database
-from crawlscope.errors import CrawlscopeError, SettingsError
-from crawlscope.serve import serve as serve_http
+from crawlscope.errors import CrawlscopeError, SettingsError, UsageError
 from crawlscope.settings import Settings, load_settings
-from crawlscope.supervise.lifeline import follow_parent
-from crawlscope.supervise.up import up as keep_up
-from crawlscope.worker import Kind, run_worker
+
+if TYPE_CHECKING:
+    from crawlscope.database.engine import Database
+
+UP_GRACE_SECONDS = 60.0
+"""How long `up` may take to end in order when the command that started it is gone."""
+MOST_PAGES = 1_000_000
+MOST_CRAWLS = 1_000
+MOST_RESULTS = 100
+LONGEST_QUERY = 4_096
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+CrawlId = Annotated[str, typer.Argument(metavar="CRAWL_ID")]
 
 app = typer.Typer(
     name="crawlscope",
@@ -42,7 +53,11 @@ def crawlscope(
 @app.command()
 def up() -> None:
     """Start everything and keep it running: database, API, workers."""
+    from crawlscope.supervise.lifeline import follow_parent
+    from crawlscope.supervise.up import up as keep_up
+
     settings = _settings("up")
+    follow_parent(UP_GRACE_SECONDS)
     code = asyncio.run(keep_up(settings, _announce, lambda: _upgrade(settings)))
     raise typer.Exit(code)
 
@@ -50,6 +65,9 @@ def up() -> None:
 @app.command()
 def serve() -> None:
     """Run the API process."""
+    from crawlscope.serve import serve as serve_http
+    from crawlscope.supervise.lifeline import follow_parent
+
     settings = _settings("api")
     follow_parent()
     _until_stopped(lambda stopping: serve_http(settings, stopping))
@@ -62,40 +80,150 @@ def worker(
     ] = None,
 ) -> None:
     """Run a worker process."""
+    from crawlscope.supervise.lifeline import follow_parent
+    from crawlscope.worker import Kind, run_worker
+
     settings = _settings(f"{only or ''}worker")
     follow_parent()
     kinds: set[Kind] = {only} if only else {"index", "crawl"}
     _until_stopped(lambda stopping: run_worker(settings, kinds, stopping))
 
 
+@app.command()
+def crawl(
+    url: Annotated[str, typer.Argument(metavar="URL")],
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST_PAGES, help="The most pages, the first one included.")
+    ] = None,
+    engine: Annotated[
+        Literal["builtin", "firecrawl"] | None,
+        typer.Option(help="Who crawls; Firecrawl where CRAWLSCOPE_FIRECRAWL_URL is set."),
+    ] = None,
+    as_json: Json = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the crawl is queued.")] = False,
+) -> None:
+    """Crawl a website and follow it until every page is searchable."""
+    from crawlscope import verbs
+    from crawlscope.crawls.requests import check_target
+
+    try:
+        target = check_target(url)
+    except UsageError as error:
+        raise typer.BadParameter(str(error), param_hint="URL") from None
+    verbs.crawl(_quiet_settings(), target, limit, engine, as_json=as_json, wait=not no_wait)
+
+
+@app.command()
+def crawls(
+    limit: Annotated[int, typer.Option(min=1, max=MOST_CRAWLS, help="The most crawls to list.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List crawls, newest first."""
+    from crawlscope import verbs
+
+    verbs.crawls(_quiet_settings(), limit, as_json=as_json)
+
+
+@app.command()
+def profile(crawl_id: CrawlId, as_json: Json = False) -> None:
+    """Show what became of a crawl's pages, and where the time went."""
+    from crawlscope import verbs
+
+    verbs.profile(_quiet_settings(), crawl_id, as_json=as_json)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY")],
+    mode: Annotated[
+        Literal["hybrid", "semantic", "keyword"],
+        typer.Option(help="By words (keyword), by meaning (semantic), or both."),
+    ] = "hybrid",
+    limit: Annotated[int, typer.Option(min=1, max=MOST_RESULTS, help="The most pages to show.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Search all pages that were indexed."""
+    from crawlscope import verbs
+    from crawlscope.search.service import SearchRequest
+
+    if not 0 < len(query.strip()) <= LONGEST_QUERY:
+        raise typer.BadParameter(f"a query has 1 to {LONGEST_QUERY:,} characters", param_hint="QUERY")
+    request = SearchRequest(query=query, mode=mode, limit=limit)
+    verbs.search(_quiet_settings(), request, as_json=as_json)
+
+
+@app.command()
+def retry(crawl_id: CrawlId) -> None:
+    """Queue the failed pages of a crawl again."""
+    from crawlscope import verbs
+
+    verbs.retry(_quiet_settings(), crawl_id)
+
+
+@app.command()
+def doctor() -> None:
+    """Check every part that Crawlscope depends on."""
+    from crawlscope import doctor, verbs
+    from crawlscope.faces.terminal.findings import print_findings
+
+    failed = verbs.run(print_findings(verbs.stdout(), doctor.examine(_quiet_settings())))
+    if failed:
+        raise CrawlscopeError(f"{failed} of the checks failed")
+
+
+@app.command()
+def demo() -> None:
+    """Crawl a real website on this machine, and show what there is to see."""
+    from crawlscope import verbs
+    from crawlscope.demo import demo_settings, run_demo
+
+    verbs.run(run_demo(demo_settings(_quiet_settings()), verbs.stdout()))
+
+
 @db.command("upgrade")
 def db_upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
     """Bring the tables up to a revision."""
+    from crawlscope.database import schema
+
     _with_database(lambda database: schema.upgrade(database, revision))
 
 
 @db.command("downgrade")
 def db_downgrade(revision: Annotated[str, typer.Argument()] = "-1") -> None:
     """Take the tables one revision back, or to a revision; `base` removes all."""
+    from crawlscope.database import schema
+
     _with_database(lambda database: schema.downgrade(database, revision))
 
 
 @db.command("current")
 def db_current() -> None:
     """Print the revision of the tables."""
+    from crawlscope.database import schema
 
-    async def show(database: Database) -> None:
+    async def show(database: "Database") -> None:
         typer.echo(await schema.current_revision(database) or "none")
 
     _with_database(show)
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding shows what it can
     try:
         app()
     except CrawlscopeError as error:
-        typer.echo(f"crawlscope: {error}", err=True)
+        _complain(str(error))
         sys.exit(2 if isinstance(error, SettingsError) else 1)
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected error", exc_info=error)
+        _complain(f"unexpected {type(error).__name__}: {error} (CRAWLSCOPE_LOG_LEVEL=DEBUG shows where)")
+        sys.exit(1)
+
+
+def _complain(words: str) -> None:
+    typer.echo(f"crawlscope: {' '.join(words.split())}", err=True)
 
 
 def _settings(process: str) -> Settings:
@@ -104,11 +232,21 @@ def _settings(process: str) -> Settings:
     return settings
 
 
+def _quiet_settings() -> Settings:
+    """For commands whose stderr is for what their user must know."""
+    settings = load_settings()
+    logs.configure("DEBUG" if settings.log_level == "DEBUG" else "ERROR", "cli")
+    return settings
+
+
 def _announce(url: str) -> None:
     typer.echo(f"Crawlscope runs at {url}. Stop it with Ctrl-C.")
 
 
 async def _upgrade(settings: Settings) -> None:
+    from crawlscope.database import schema
+    from crawlscope.database.connect import connected_database
+
     async with connected_database(settings) as database:
         await schema.upgrade(database)
 
@@ -125,7 +263,9 @@ def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def _with_database(action: Callable[[Database], Awaitable[None]]) -> None:
+def _with_database(action: "Callable[[Database], Awaitable[None]]") -> None:
+    from crawlscope.database.connect import connected_database
+
     settings = _settings("db")
 
     async def run() -> None:

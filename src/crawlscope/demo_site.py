@@ -9,9 +9,10 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from crawlscope.errors import CrawlscopeError
 
@@ -62,10 +63,11 @@ def build(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """Serves the folder on a free port of the loopback interface; gives the URL of its index."""
+def serve(folder: Path, port: int = 0) -> Iterator[str]:
+    """Serves the folder on the loopback interface; gives the URL of its index. A `port` that is taken is
+    replaced by a free one."""
     handler = partial(_QuietHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _bound_server(port, handler) as server:
         thread = threading.Thread(target=server.serve_forever, name="demo-site", daemon=True)
         thread.start()
         try:
@@ -73,6 +75,13 @@ def serve(folder: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def _bound_server(port: int, handler: Callable[..., Any]) -> http.server.ThreadingHTTPServer:
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):

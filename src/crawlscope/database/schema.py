@@ -47,6 +47,12 @@ def head_revision() -> str:
     return head
 
 
+def is_known(revision: str) -> bool:
+    """False for a revision that a newer version made."""
+    scripts = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
+    return any(script.revision == revision for script in scripts)
+
+
 async def require_current(database: Database) -> None:
     """Raises `SettingsError` with the command to run when the tables are not at this version's revision."""
     found, needed = await current_revision(database), head_revision()

@@ -1,0 +1,142 @@
+"""The command line's way to the running service: HTTP, like every other client's."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx2
+from pydantic import BaseModel
+
+from crawlscope import service_file
+from crawlscope.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
+from crawlscope.observe.responses import CrawlListResponse, CrawlMetricsResponse, PageListResponse
+from crawlscope.search.service import SearchRequest, SearchResponse
+from crawlscope.secrets import api_secret, local_token
+from crawlscope.settings import Settings
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+ANSWER_SECONDS = 30.0
+
+
+class ServiceClient:
+    """Asks for the service's address with each request, so that it may come back at another one.
+
+    Every method raises `ServiceUnavailable` while no service answers, `NotFoundError` for a crawl that it
+    does not know and `UsageError` for what it refuses.
+    """
+
+    def __init__(self, locate: Callable[[], str | None], headers: Mapping[str, str]) -> None:
+        self._locate = locate
+        self._http = httpx2.AsyncClient(headers=dict(headers), timeout=ANSWER_SECONDS, trust_env=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """For the service of this data folder, as the user who may read the folder."""
+
+        def locate() -> str | None:
+            service = service_file.read(settings.data_dir)
+            return service.url if service else None
+
+        headers = {"X-API-Secret": api_secret(settings), "X-Crawlscope-Local": local_token(settings)}
+        return cls(locate, headers)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    @property
+    def url(self) -> str | None:
+        """None while no service runs."""
+        return self._locate()
+
+    async def is_ready(self) -> bool:
+        """Whether the service can commit what it is sent."""
+        try:
+            await self._ask("GET", "/readyz")
+        except ServiceUnavailable:
+            return False
+        return True
+
+    async def health(self) -> dict[str, Any]:
+        answer: dict[str, Any] = (await self._ask("GET", "/health")).json()
+        return answer
+
+    async def start_crawl(self, url: str, limit: int | None, engine: str | None) -> str:
+        """Returns the new crawl's id."""
+        order = {"url": url, "limit": limit, "engine": engine}
+        given = {name: value for name, value in order.items() if value is not None}
+        crawl_id: str = (await self._ask("POST", "/api/crawls", json=given)).json()["crawl_id"]
+        return crawl_id
+
+    async def retry(self, crawl_id: str) -> int:
+        """Returns how many pages were queued again."""
+        queued: int = (await self._ask("POST", f"/api/crawls/{_segment(crawl_id)}/retry")).json()["queued"]
+        return queued
+
+    async def crawl(self, crawl_id: str) -> CrawlMetricsResponse:
+        return await self._read(CrawlMetricsResponse, f"/api/metrics/crawls/{_segment(crawl_id)}")
+
+    async def crawls(self, limit: int) -> CrawlListResponse:
+        return await self._read(CrawlListResponse, "/api/metrics/crawls", limit=limit)
+
+    async def pages(self, crawl_id: str, **query: Any) -> PageListResponse:
+        return await self._read(PageListResponse, f"/api/metrics/crawls/{_segment(crawl_id)}/pages", **query)
+
+    async def search(self, request: SearchRequest) -> SearchResponse:
+        answer = await self._ask("POST", "/api/search", json=request.model_dump(exclude_none=True))
+        return SearchResponse.model_validate_json(answer.content)
+
+    async def _read(self, model: type[Answer], path: str, **query: Any) -> Answer:
+        return model.model_validate_json((await self._ask("GET", path, params=query)).content)
+
+    async def _ask(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        url = self.url
+        if url is None:
+            raise ServiceUnavailable("no service runs for this data folder: start it with `crawlscope up`")
+        try:
+            answer = await self._http.request(method, url + path, **options)
+        except httpx2.TransportError as error:
+            raise ServiceUnavailable(
+                f"the service at {url} does not answer: {str(error) or type(error).__name__}"
+            ) from error
+        if answer.is_error:
+            raise _refusal(answer)
+        return answer
+
+
+def _refusal(answer: httpx2.Response) -> CrawlscopeError:
+    words = _detail(answer)
+    match answer.status_code:
+        case 401:
+            return UsageError(
+                f"the service at {answer.url.host}:{answer.url.port} has another API secret: "
+                "restart it, or set CRAWLSCOPE_API_SECRET to the one it runs with"
+            )
+        case 404:
+            return NotFoundError(words)
+        case 502 | 503 | 504:
+            return ServiceUnavailable(words)
+        case status if status < 500:
+            return UsageError(words)
+    return CrawlscopeError(f"the service failed: {words}")
+
+
+def _detail(answer: httpx2.Response) -> str:
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        return f"it answered {answer.status_code} {answer.reason_phrase}"
+    if isinstance(detail, list):
+        return "; ".join(_issue(issue) for issue in detail)
+    return " ".join(str(detail).split())
+
+
+def _issue(issue: Mapping[str, Any]) -> str:
+    """One problem with what was sent, as FastAPI words it."""
+    where = ".".join(str(part) for part in issue.get("loc", ()) if part != "body")
+    return f"{where}: {issue.get('msg', 'not valid')}"
+
+
+def _segment(text: str) -> str:
+    """One path segment, whatever is in it."""
+    return quote(text, safe="")

@@ -1,0 +1,129 @@
+"""Follows a crawl until every page of it is settled, and shows how it comes along."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from crawlscope.client import ServiceClient
+from crawlscope.errors import ServiceUnavailable
+from crawlscope.faces.terminal.pace import Pace, Progress
+from crawlscope.faces.terminal.words import NONE, duration
+from crawlscope.models import CrawlStatus
+from crawlscope.observe.responses import CrawlMetricsResponse
+
+POLL_SECONDS = 0.3
+SLOWEST_POLL_SECONDS = 3.0
+SHARE_OF_TIME = 10
+"""Asking may take one part in so many of the service's time: answers of large crawls cost something."""
+LINE_SECONDS = 5.0
+QUIET_SECONDS = 30.0
+
+Show = Callable[[Progress, Pace], None]
+Recover = Callable[[], Awaitable[None]]
+
+
+class Notice(Protocol):
+    def __call__(self, words: str, /) -> None: ...
+
+
+async def follow(
+    client: ServiceClient, crawl_id: str, show: Show, recover: Recover, notice: Notice
+) -> CrawlMetricsResponse:
+    """Returns when the crawl has ended and no page is pending.
+
+    `recover` is called while the service is away, and raises to give up. `notice` is told, once, that
+    nothing happens.
+    """
+    pace, quiet = Pace(), _Quiet(notice)
+    while True:
+        asked = time.monotonic()
+        try:
+            crawl = await client.crawl(crawl_id)
+        except ServiceUnavailable:
+            await recover()
+            continue
+        now = time.monotonic()
+        progress = Progress.of(crawl)
+        pace.note(now, progress.settled)
+        show(progress, pace)
+        if is_settled(crawl):
+            return crawl
+        quiet.note(now, progress)
+        await asyncio.sleep(min(max(POLL_SECONDS, SHARE_OF_TIME * (now - asked)), SLOWEST_POLL_SECONDS))
+
+
+def is_settled(crawl: CrawlMetricsResponse) -> bool:
+    return crawl.status is not CrawlStatus.IN_PROGRESS and crawl.pages_pending == 0
+
+
+@contextmanager
+def shown_on(console: Console) -> Iterator[Show]:
+    """A live bar on a terminal; elsewhere a line every few seconds."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    with Live(console=console, transient=True, refresh_per_second=8) as live:
+        yield lambda progress, pace: live.update(render_progress(progress, pace))
+
+
+def ignore(_progress: Progress, _pace: Pace) -> None:
+    """Shows nothing."""
+
+
+def render_progress(progress: Progress, pace: Pace) -> RenderableType:
+    bar = ProgressBar(total=max(1, progress.expected), completed=progress.settled, width=60)
+    return Group(bar, progress_words(progress, pace))
+
+
+def progress_words(progress: Progress, pace: Pace) -> Text:
+    if not progress.expected:
+        return Text("waiting for the crawler to start …", style="dim")
+    rate, left = pace.pages_per_second, pace.seconds_left(progress)
+    return Text.assemble(
+        f"found {progress.expected:,}  received {progress.received:,}  ",
+        (f"indexed {progress.indexed:,}", "green"),
+        "  ",
+        (f"failed {progress.failed:,}", "red" if progress.failed else ""),
+        f"  {NONE if rate is None else f'{rate:.1f}'} pages/s",
+        f"  ETA {NONE if left is None else duration(max(left, 1.0) * 1000)}",
+    )
+
+
+class _Lines:
+    """For logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next = time.monotonic() + LINE_SECONDS
+
+    def __call__(self, progress: Progress, pace: Pace) -> None:
+        if time.monotonic() >= self._next:
+            self._next += LINE_SECONDS
+            self._console.print(progress_words(progress, pace), soft_wrap=True)
+
+
+class _Quiet:
+    """Says once that a crawl does not move: the usual reason is that no worker runs."""
+
+    def __init__(self, notice: Notice) -> None:
+        self._notice = notice
+        self._last: Progress | None = None
+        self._since = 0.0
+        self._told = False
+
+    def note(self, now: float, progress: Progress) -> None:
+        if progress != self._last:
+            self._last, self._since = progress, now
+        elif not self._told and now - self._since > QUIET_SECONDS:
+            self._told = True
+            self._notice(
+                f"nothing has happened for {QUIET_SECONDS:.0f} s: does a worker run? "
+                "`crawlscope up` starts some, `crawlscope worker` one"
+            )

@@ -1,0 +1,60 @@
+"""How numbers, times and foreign text are written on a terminal."""
+
+import re
+import unicodedata
+from datetime import datetime
+
+NONE = "–"
+"""Stands where nothing is known."""
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def duration(milliseconds: float | None) -> str:
+    """Two to four digits and a unit."""
+    if milliseconds is None:
+        return NONE
+    if milliseconds < 9.95:
+        return f"{milliseconds:.1f} ms"
+    if milliseconds < 999.5:
+        return f"{milliseconds:.0f} ms"
+    if milliseconds < 59_950:
+        return f"{milliseconds / 1000:.1f} s"
+    seconds = round(milliseconds / 1000)
+    if seconds < 3_600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3_600:,} h {seconds % 3_600 // 60:02d} min"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 page`, `2 pages`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole > 0 else NONE
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """How long ago, in the largest unit that fits."""
+    seconds = max(0, int((now - moment).total_seconds()))
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("min", 60)):
+        if seconds >= length:
+            number = seconds // length
+            return f"{number} min ago" if unit == "min" else f"{count(number, unit)} ago"
+    return "just now"
+
+
+def plain(text: str) -> str:
+    """One line without control characters: what a website wrote must not steer the terminal."""
+    spaced = re.sub(r"\s+", " ", text)
+    return "".join(
+        character for character in spaced if unicodedata.category(character) not in _UNPRINTABLE
+    ).strip()
+
+
+def shorten_middle(text: str, width: int) -> str:
+    """Keeps beginning and end, which is what tells URLs apart."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"

@@ -1,0 +1,155 @@
+"""The commands that talk to the running service, or to one that lives as long as the command."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+
+from crawlscope.errors import CrawlscopeError
+from crawlscope.faces.terminal.crawls import render_crawls
+from crawlscope.faces.terminal.follow import follow, ignore, shown_on
+from crawlscope.faces.terminal.profile import render_profile
+from crawlscope.faces.terminal.report import gather_report
+from crawlscope.faces.terminal.results import render_results
+from crawlscope.faces.terminal.words import count
+from crawlscope.models import CrawlStatus
+from crawlscope.observe.responses import CrawlMetricsResponse
+from crawlscope.search.service import SearchRequest
+from crawlscope.settings import Settings
+from crawlscope.stack import Stack
+
+T = TypeVar("T")
+
+
+def crawl(
+    settings: Settings, url: str, limit: int | None, engine: str | None, *, as_json: bool, wait: bool
+) -> None:
+    """Raises `CrawlscopeError` when the crawl does not succeed."""
+
+    async def work(stack: Stack) -> CrawlMetricsResponse:
+        crawl_id = await stack.client.start_crawl(url, limit, engine)
+        if not wait:
+            return await _leave_alone(stack, crawl_id, as_json)
+        found = await _follow(stack, crawl_id, as_json)
+        await _print_profile(stack, crawl_id, as_json)
+        return found
+
+    require_success(_with_service(settings, work))
+
+
+def crawls(settings: Settings, limit: int, *, as_json: bool) -> None:
+    listed = _with_service(settings, lambda stack: stack.client.crawls(limit))
+    if as_json:
+        _print_json(listed)
+    else:
+        stdout().print(render_crawls(listed, datetime.now(UTC)))
+
+
+def profile(settings: Settings, crawl_id: str, *, as_json: bool) -> None:
+    _with_service(settings, lambda stack: _print_profile(stack, crawl_id, as_json))
+
+
+def search(settings: Settings, request: SearchRequest, *, as_json: bool) -> None:
+    response = _with_service(settings, lambda stack: stack.patiently(lambda: stack.client.search(request)))
+    if as_json:
+        _print_json(response)
+        return
+    console = stdout()
+    console.print(render_results(request.query, response, console.width))
+
+
+def retry(settings: Settings, crawl_id: str) -> None:
+    """Waits for the pages where the service ends with the command."""
+
+    async def work(stack: Stack) -> None:
+        queued = await stack.client.retry(crawl_id)
+        stdout().print(f"{count(queued, 'page')} queued again")
+        if queued and stack.is_own:
+            await _follow(stack, crawl_id, as_json=False)
+            await _print_profile(stack, crawl_id, as_json=False)
+
+    _with_service(settings, work)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Ends in order on SIGTERM and SIGHUP as on Ctrl-C, with the exit code that shells expect of them."""
+    received: list[int] = []
+
+    async def watched() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def end(number: int) -> None:
+            received.append(number)
+            task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, end, number)
+        return await work
+
+    try:
+        return asyncio.run(watched())
+    except asyncio.CancelledError:
+        sys.exit(128 + received[0] if received else 1)
+
+
+def require_success(crawled: CrawlMetricsResponse) -> None:
+    if crawled.status in (CrawlStatus.FAILED, CrawlStatus.CANCELLED):
+        reason = crawled.error_message or "no reason was given"
+        raise CrawlscopeError(f"crawl {crawled.crawl_id} {crawled.status}: {reason}")
+
+
+def complain(words: str) -> None:
+    """One line on stderr."""
+    typer.echo(f"crawlscope: {' '.join(words.split())}", err=True)
+
+
+def stdout() -> Console:
+    return Console(highlight=False)
+
+
+def _with_service(settings: Settings, work: Callable[[Stack], Awaitable[T]]) -> T:
+    async def with_stack() -> T:
+        async with Stack(settings) as stack:
+            with Console(stderr=True).status("Starting Crawlscope …"):
+                await stack.bring_up()
+            return await work(stack)
+
+    return run(with_stack())
+
+
+async def _follow(stack: Stack, crawl_id: str, as_json: bool) -> CrawlMetricsResponse:
+    """With JSON the bar goes to stderr, and only where somebody watches."""
+    console = Console(stderr=as_json, highlight=False)
+    if as_json and not console.is_terminal:
+        return await follow(stack.client, crawl_id, ignore, stack.recover, complain)
+    with shown_on(console) as show:
+        return await follow(stack.client, crawl_id, show, stack.recover, complain)
+
+
+async def _leave_alone(stack: Stack, crawl_id: str, as_json: bool) -> CrawlMetricsResponse:
+    started = await stack.client.crawl(crawl_id)
+    if as_json:
+        _print_json(started)
+    else:
+        typer.echo(crawl_id)
+    if stack.is_own:
+        complain("no service keeps running: the crawl goes on when one does, see `crawlscope up`")
+    return started
+
+
+async def _print_profile(stack: Stack, crawl_id: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(await stack.client.crawl(crawl_id))
+    else:
+        stdout().print(render_profile(await gather_report(stack.client, crawl_id)))
+
+
+def _print_json(answer: BaseModel) -> None:
+    typer.echo(answer.model_dump_json(indent=2))
