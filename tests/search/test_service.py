@@ -152,6 +152,11 @@ async def test_keyword_finds_words_and_semantic_meanings(service: SearchService)
     assert await found("hybrid") == await found("semantic")
 
 
+async def test_meaning_alone_scores_less_in_hybrid_mode(service: SearchService) -> None:
+    response = await service.search(asked("photon"))
+    assert response.results[0].score == pytest.approx(0.4)
+
+
 async def test_hybrid_puts_first_what_both_halves_found(service: SearchService) -> None:
     response = await service.search(asked("photosynthesis"))
     assert response.results[0].url == "https://zoo.example/plants.html"

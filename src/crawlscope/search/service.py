@@ -17,7 +17,7 @@ from crawlscope.search.phrase import Phrase
 
 Mode = Literal["hybrid", "semantic", "keyword"]
 
-FEWEST_CANDIDATES = 100
+FEWEST_CANDIDATES = WINDOW
 MOST_CANDIDATES = 6_000
 CANDIDATES_PER_PAGE = 3
 """Chunks asked of each half for each page wanted; more are fetched when one page has many of them."""
@@ -97,6 +97,7 @@ class _Ranked:
 
 @dataclass(frozen=True)
 class _Question:
+    mode: Mode
     dense: Floats | None
     sparse: SparseVector | None
     phrase: Phrase | None
@@ -127,22 +128,22 @@ class SearchService:
         dense = None if request.mode == "keyword" else (await self._embedder.embed([request.query]))[0]
         sparse = None if request.mode == "semantic" else self._bm25.encode_query(request.query)
         phrase = None if request.mode == "semantic" else Phrase.of(request.query)
-        return _Question(dense, sparse, phrase, filters)
+        return _Question(request.mode, dense, sparse, phrase, filters)
 
     async def _find_pages(self, question: _Question, wanted: int) -> list[list[_Ranked]]:
         depth = max(FEWEST_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
         while True:
             halves = await self._index.query(question.dense, question.sparse, question.filters, depth)
-            pages = _by_page(_lift(_rank(halves), question.phrase))
+            pages = _by_page(_lift(_rank(halves, question.mode), question.phrase))
             exhausted = max(len(halves.dense), len(halves.bm25)) < depth
             if len(pages) >= wanted or exhausted or depth >= MOST_CANDIDATES:
                 return pages
             depth = min(4 * depth, MOST_CANDIDATES)
 
 
-def _rank(halves: Halves) -> list[_Ranked]:
+def _rank(halves: Halves, mode: Mode) -> list[_Ranked]:
     hits = {hit.id: hit for hit in (*halves.dense, *halves.bm25)}
-    if halves.dense and halves.bm25:
+    if mode == "hybrid":
         ranking = fuse(_scores(halves.bm25), _scores(halves.dense))
     else:
         ranking = sorted(_scores(hits.values()).items(), key=lambda scored: (-scored[1], scored[0]))
