@@ -1,7 +1,6 @@
 """The tables: what is known of crawls, pages and the time everything took (PostgreSQL, schema `webhook`)."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -24,42 +23,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 SCHEMA = "webhook"
-
-
-class CrawlStatus(StrEnum):
-    IN_PROGRESS = "in_progress"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class PageState(StrEnum):
-    QUEUED = "queued"
-    INDEXING = "indexing"
-    INDEXED = "indexed"
-    UNCHANGED = "unchanged"
-    EMPTY = "empty"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def settled(self) -> bool:
-        return self not in (PageState.QUEUED, PageState.INDEXING)
-
-    @property
-    def succeeded(self) -> bool:
-        return self in (PageState.INDEXED, PageState.UNCHANGED, PageState.EMPTY)
-
-
-class OperationType(StrEnum):
-    """What can be measured; the first five belong to a page, `webhook` to a delivery."""
-
-    WORKER = "worker"
-    CHUNKING = "chunking"
-    EMBEDDING = "embedding"
-    QDRANT = "qdrant"
-    BM25 = "bm25"
-    WEBHOOK = "webhook"
 
 
 class Base(DeclarativeBase):

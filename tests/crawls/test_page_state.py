@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from crawlscope.crawls.page_state import Arrival, Counts, counts_of, failure_code, failure_text
-from crawlscope.models import PageState
+from crawlscope.vocabulary import PageState
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

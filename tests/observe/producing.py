@@ -17,9 +17,10 @@ from crawlscope.crawls.pages import (
     still_claimed,
 )
 from crawlscope.database.engine import Database
-from crawlscope.models import OperationType, Page, PageState
+from crawlscope.models import Page
 from crawlscope.receive.acceptance import accept_delivery
 from crawlscope.timing import TimingContext, scope
+from crawlscope.vocabulary import OperationType, PageState
 
 A, B, C = "https://a.example/", "https://b.example/", "https://c.example/"
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)

@@ -7,9 +7,10 @@ from sqlalchemy import select
 from crawlscope.crawls.requests import CrawlOrder, note_progress, start_crawl
 from crawlscope.database.engine import Database
 from crawlscope.errors import NotFoundError
-from crawlscope.models import CrawlStatus, OperationMetric
+from crawlscope.models import OperationMetric
 from crawlscope.observe.insights import Insights
 from crawlscope.observe.percentiles import MEDIAN, P95, P99, percentiles
+from crawlscope.vocabulary import CrawlStatus
 from tests.observe.producing import (
     NOON,
     A,

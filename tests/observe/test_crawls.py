@@ -1,8 +1,8 @@
 from datetime import timedelta
 
 from crawlscope.database.engine import Database
-from crawlscope.models import CrawlStatus
 from crawlscope.observe.insights import Insights
+from crawlscope.vocabulary import CrawlStatus
 from tests.observe.producing import (
     NOON,
     A,

@@ -5,9 +5,9 @@ import pytest
 from crawlscope.crawls.pages import requeue_failed
 from crawlscope.database.engine import Database
 from crawlscope.errors import NotFoundError
-from crawlscope.models import PageState
 from crawlscope.observe.insights import Insights
 from crawlscope.observe.queries import PageSort
+from crawlscope.vocabulary import PageState
 from tests.observe.producing import (
     NOON,
     A,

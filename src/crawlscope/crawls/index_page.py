@@ -20,8 +20,8 @@ from crawlscope.indexing.service import (
     IndexingService,
     PreparedDocument,
 )
-from crawlscope.models import OperationType, PageState
 from crawlscope.timing import TimingContext, scope
+from crawlscope.vocabulary import OperationType, PageState
 
 INTERNAL_ERROR = "internal_error"
 

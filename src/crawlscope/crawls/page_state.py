@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from crawlscope.models import PageState
+from crawlscope.vocabulary import PageState
 
 DROPPED_BY_CANCEL = "crawl_cancelled"
 

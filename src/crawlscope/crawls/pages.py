@@ -15,8 +15,9 @@ from crawlscope.crawls.page_state import Arrival, Counts, counts_of
 from crawlscope.crawls.sessions import move_counts
 from crawlscope.database.queue import INDEX_PAGE, queries_within
 from crawlscope.database.values import hash_key
-from crawlscope.models import OperationType, Page, PageAttempt, PageContent, PageState
+from crawlscope.models import Page, PageAttempt, PageContent
 from crawlscope.timing.store import Measurement, record_operations
+from crawlscope.vocabulary import OperationType, PageState
 
 NOW = func.clock_timestamp()
 

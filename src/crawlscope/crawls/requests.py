@@ -17,7 +17,8 @@ from crawlscope.crawls.sessions import apply_facts, ensure_session
 from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, queries_within
 from crawlscope.errors import NotFoundError, UsageError
 from crawlscope.indexing.service import IndexingService
-from crawlscope.models import CrawlRequest, CrawlSession, CrawlStatus, DeletedCrawl, Page
+from crawlscope.models import CrawlRequest, CrawlSession, DeletedCrawl, Page
+from crawlscope.vocabulary import CrawlStatus
 
 BUILTIN = "builtin"
 LONGEST_TARGET = 2_048

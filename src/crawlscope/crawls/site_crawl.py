@@ -15,9 +15,9 @@ from crawlscope.crawls.requests import RunningRequest, note_progress, running_re
 from crawlscope.crawls.sessions import apply_facts, ensure_session
 from crawlscope.database.engine import Database
 from crawlscope.errors import DependencyError
-from crawlscope.models import CrawlStatus
 from crawlscope.secrets import api_secret
 from crawlscope.settings import Settings
+from crawlscope.vocabulary import CrawlStatus
 
 NOTE_SECONDS = 0.5
 

@@ -27,9 +27,9 @@ from crawlscope.indexing.index.port import (
 )
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.models import OperationType, PageState
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import ensure_session, record_operations
+from crawlscope.vocabulary import OperationType, PageState
 
 CHUNKING_VERSION = 1
 """Goes up when cleaning or chunking changes, so that unchanged pages are indexed anew."""

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
 from crawlscope.errors import NotFoundError
-from crawlscope.models import CrawlStatus, PageState
 from crawlscope.observe import queries
 from crawlscope.observe.queries import PageSort, Rows
 from crawlscope.observe.responses import (
@@ -35,6 +34,7 @@ from crawlscope.observe.responses import (
     StatsResponse,
     SummaryResponse,
 )
+from crawlscope.vocabulary import CrawlStatus, PageState
 
 DEFAULT_LIMIT = 50
 

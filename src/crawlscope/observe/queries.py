@@ -12,17 +12,16 @@ from crawlscope.database.values import hash_key, storable
 from crawlscope.models import (
     CrawlRequest,
     CrawlSession,
-    CrawlStatus,
     Delivery,
     Document,
     OperationMetric,
     Page,
     PageAttempt,
     PageContent,
-    PageState,
     RequestMetric,
 )
 from crawlscope.observe.percentiles import MEDIAN, P95, P99
+from crawlscope.vocabulary import CrawlStatus, PageState
 
 Rows: TypeAlias = Select[*tuple[Any, ...]]
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from crawlscope.models import CrawlStatus, PageState
+from crawlscope.vocabulary import CrawlStatus, PageState
 
 
 class Answer(BaseModel):

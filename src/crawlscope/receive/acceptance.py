@@ -16,12 +16,13 @@ from crawlscope.crawls.pages import receive_page
 from crawlscope.crawls.sessions import apply_facts, ensure_session, move_counts
 from crawlscope.database.engine import Database
 from crawlscope.database.values import hash_key, storable
-from crawlscope.models import CrawlStatus, OperationType, UnknownEvent
 from crawlscope.models import Delivery as DeliveryRow
+from crawlscope.models import UnknownEvent
 from crawlscope.receive import payload
 from crawlscope.receive.payload import Delivery
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import record_operations
+from crawlscope.vocabulary import CrawlStatus, OperationType
 
 ENDS = {
     "completed": CrawlStatus.COMPLETED,

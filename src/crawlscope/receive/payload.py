@@ -13,7 +13,7 @@ from crawlscope.crawls.page_state import DROPPED_BY_CANCEL, Arrival, failure_cod
 from crawlscope.crawls.pages import DeliveredPage
 from crawlscope.database.values import hash_key, storable, storable_json
 from crawlscope.errors import UsageError
-from crawlscope.models import PageState
+from crawlscope.vocabulary import PageState
 
 FAMILIES = {"crawl", "batch_scrape", "extract", "agent", "monitor"}
 CRAWL_FAMILIES = {"crawl", "batch_scrape"}

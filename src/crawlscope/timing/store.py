@@ -10,13 +10,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.values import storable
-from crawlscope.models import (
-    CrawlSession,
-    DeletedCrawl,
-    OperationMetric,
-    OperationType,
-    RequestMetric,
-)
+from crawlscope.models import CrawlSession, DeletedCrawl, OperationMetric, RequestMetric
+from crawlscope.vocabulary import OperationType
 
 TOTALLED = {
     OperationType.CHUNKING: "total_chunking_ms",

@@ -12,7 +12,7 @@ from crawlscope.errors import CrawlscopeError
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts
 from crawlscope.indexing.index.port import IndexSize
-from crawlscope.models import CrawlStatus, PageState
+from crawlscope.observe.insights import DEFAULT_LIMIT
 from crawlscope.observe.queries import PageSort
 from crawlscope.observe.responses import (
     AttemptListResponse,
@@ -26,6 +26,7 @@ from crawlscope.observe.responses import (
     SummaryResponse,
 )
 from crawlscope.parts import Parts
+from crawlscope.vocabulary import CrawlStatus, PageState
 
 LARGEST_OFFSET = 2**63 - 1
 HOURS_OF_A_YEAR = 8_760
@@ -65,7 +66,7 @@ async def list_crawls(
     url: UrlPart = None,
     since: Since = None,
     until: Until = None,
-    limit: Limit = 50,
+    limit: Limit = DEFAULT_LIMIT,
     offset: Offset = 0,
 ) -> CrawlListResponse:
     """Crawls by the time they started, newest first."""
@@ -86,7 +87,7 @@ async def list_pages(
     parts: ServiceParts,
     state: PageState | None = None,
     sort: PageSort = PageSort.RECENT,
-    limit: Limit = 50,
+    limit: Limit = DEFAULT_LIMIT,
     offset: Offset = 0,
 ) -> PageListResponse:
     """What became of the crawl's pages and what that took."""
@@ -105,7 +106,7 @@ async def list_attempts(
 
 @router.get("/api/metrics/crawls/{crawl_id}/deliveries")
 async def list_deliveries(
-    crawl_id: str, parts: ServiceParts, limit: Limit = 50, offset: Offset = 0
+    crawl_id: str, parts: ServiceParts, limit: Limit = DEFAULT_LIMIT, offset: Offset = 0
 ) -> DeliveryListResponse:
     """The webhook deliveries of the crawl, newest first, without their bodies."""
     return await parts.insights.deliveries(crawl_id, limit, offset)
@@ -124,7 +125,7 @@ async def list_operations(
     hours: Hours | None = None,
     since: Since = None,
     until: Until = None,
-    limit: Limit = 50,
+    limit: Limit = DEFAULT_LIMIT,
     offset: Offset = 0,
 ) -> OperationListResponse:
     """Measured operations, newest first."""
@@ -152,7 +153,7 @@ async def list_requests(
     hours: Hours | None = None,
     since: Since = None,
     until: Until = None,
-    limit: Limit = 50,
+    limit: Limit = DEFAULT_LIMIT,
     offset: Offset = 0,
 ) -> RequestListResponse:
     """HTTP requests that this service answered, newest first."""

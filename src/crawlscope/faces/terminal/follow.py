@@ -15,8 +15,8 @@ from crawlscope.client import ServiceClient
 from crawlscope.errors import ServiceUnavailable
 from crawlscope.faces.terminal.pace import Pace, Progress
 from crawlscope.faces.terminal.words import NONE, duration
-from crawlscope.models import CrawlStatus
 from crawlscope.observe.responses import CrawlMetricsResponse
+from crawlscope.vocabulary import CrawlStatus
 
 POLL_SECONDS = 0.3
 SLOWEST_POLL_SECONDS = 3.0

@@ -3,8 +3,8 @@
 from collections import deque
 from dataclasses import dataclass
 
-from crawlscope.models import CrawlStatus
 from crawlscope.observe.responses import CrawlMetricsResponse
+from crawlscope.vocabulary import CrawlStatus
 
 WINDOW_SECONDS = 15.0
 SHORTEST_SECONDS = 1.0

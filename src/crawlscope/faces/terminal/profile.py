@@ -10,7 +10,6 @@ from rich.text import Text
 
 from crawlscope.faces.terminal.report import CrawlReport
 from crawlscope.faces.terminal.words import NONE, count, duration, percent, plain, shorten_middle
-from crawlscope.models import CrawlStatus, OperationType
 from crawlscope.observe.percentiles import MEDIAN, P95, percentiles
 from crawlscope.observe.responses import (
     CrawlMetricsResponse,
@@ -18,6 +17,7 @@ from crawlscope.observe.responses import (
     PageListResponse,
     PageRow,
 )
+from crawlscope.vocabulary import CrawlStatus, OperationType
 
 STAGES = (OperationType.CHUNKING, OperationType.EMBEDDING, OperationType.BM25, OperationType.QDRANT)
 SLOWEST_SHOWN = 5

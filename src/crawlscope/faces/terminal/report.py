@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass
 
 from crawlscope.client import ServiceClient
-from crawlscope.models import PageState
 from crawlscope.observe.responses import CrawlMetricsResponse, PageListResponse
+from crawlscope.vocabulary import PageState
 
 PAGES_ASKED = 1_000
 """As many as one answer holds."""

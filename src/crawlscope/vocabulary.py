@@ -1,0 +1,39 @@
+"""The words that are stored, sent and shown: what a crawl, a page and an operation can be."""
+
+from enum import StrEnum
+
+
+class CrawlStatus(StrEnum):
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class PageState(StrEnum):
+    QUEUED = "queued"
+    INDEXING = "indexing"
+    INDEXED = "indexed"
+    UNCHANGED = "unchanged"
+    EMPTY = "empty"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def settled(self) -> bool:
+        return self not in (PageState.QUEUED, PageState.INDEXING)
+
+    @property
+    def succeeded(self) -> bool:
+        return self in (PageState.INDEXED, PageState.UNCHANGED, PageState.EMPTY)
+
+
+class OperationType(StrEnum):
+    """What can be measured; the first five belong to a page, `webhook` to a delivery."""
+
+    WORKER = "worker"
+    CHUNKING = "chunking"
+    EMBEDDING = "embedding"
+    QDRANT = "qdrant"
+    BM25 = "bm25"
+    WEBHOOK = "webhook"
