@@ -59,14 +59,14 @@ def _sections(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _cut(text: str, start: int, limit: int) -> int:
-    """The last good place before `limit`: a blank line outside code, else the end of a line or a word.
+    """The last good place before `limit`: before a heading, a blank line, the end of a line or of a word.
 
     None of them in the first half, so that the number of parts stays in proportion to the text.
     """
     middle = start + (limit - start) // 2
-    blank = _last_blank_line(text, start, limit)
-    if blank > middle:
-        return blank
+    for place in _block_ends(text, start, limit):
+        if place > middle:
+            return place
     for mark in ("\n", " "):
         place = text.rfind(mark, middle, limit)
         if place >= 0:
@@ -74,19 +74,25 @@ def _cut(text: str, start: int, limit: int) -> int:
     return limit
 
 
-def _last_blank_line(text: str, start: int, limit: int) -> int:
-    """Where the line after it begins; 0 where there is none outside fenced code."""
-    place, found, fence = start, 0, ""
+def _block_ends(text: str, start: int, limit: int) -> tuple[int, int]:
+    """Outside fenced code: before the last heading, and after the last block that is none; or 0."""
+    place, heading, block, fence, before = start, 0, 0, "", ""
     for line in text[start:limit].splitlines(keepends=True):
+        bare, mark = line.strip(), _FENCE.match(line)
+        if not fence and line.startswith("#"):
+            heading = place
+        elif not fence and not bare and not _is_heading(before):
+            block = place + len(line)
+        if mark and (not fence or mark[1].startswith(fence)):
+            fence = "" if fence else mark[1]
+        before = bare or before
         place += len(line)
-        mark = _FENCE.match(line)
-        if mark and not fence:
-            fence = mark[1]
-        elif mark and mark[1].startswith(fence):
-            fence = ""
-        elif not fence and not line.strip():
-            found = place
-    return found
+    return heading, block
+
+
+def _is_heading(line: str) -> bool:
+    """With its underline, or a rule: cutting behind a rule is as good as before it."""
+    return line.startswith("#") or not line.strip("=-")
 
 
 def _bound(text: str, start: int, end: int, max_tokens: int) -> Iterator[tuple[int, int]]:
@@ -103,6 +109,8 @@ def _join_tiny_end(text: str, spans: list[tuple[int, int]], tokenizer: Tokenizer
     if len(spans) < 2:
         return
     (start, _), (tail, end) = spans[-2:]
+    if end - start > max_tokens * _CHARACTERS_PER_TOKEN:
+        return
     if _count(text[tail:end], tokenizer) < _TINY_TOKENS and _count(text[start:end], tokenizer) <= max_tokens:
         spans[-2:] = [(start, end)]
 

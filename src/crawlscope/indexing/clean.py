@@ -36,7 +36,7 @@ _SENTENCE_BELOW = r"(?P<break>[ \t]*+\n[ \t]*+(?=[,;)?]|\.(?!\.)))?"
 
 _IMAGES = re.compile(rf"{_INLINE_CODE}|{_ESCAPE}|!{_LINK}", re.DOTALL)
 _LINKS = re.compile(rf"{_INLINE_CODE}|{_ESCAPE}|{_LINK}{_UNDERLINE_BELOW}{_SENTENCE_BELOW}", re.DOTALL)
-_COMMENTS = re.compile(rf"{_INLINE_CODE}|<!--.*?-->", re.DOTALL)
+_CODE_OR_COMMENT = re.compile(rf"{_INLINE_CODE}|<!--")
 _DATA_URI = re.compile(
     r"(?P<head>data:[\w.+-]{1,60}/[\w.+-]{1,60}(?:;[\w=.-]{1,60}){0,3};base64,)(?P<payload>[\w+/=%-]*+)",
     re.ASCII,
@@ -144,14 +144,18 @@ def _clean_prose(prose: str) -> str:
 
 
 def _drop_comments(prose: str) -> str:
-    """Looks no further than the last end of a comment, so that no opened one is searched for in vain."""
-    end = prose.rfind("-->") + len("-->")
-    if end < len("-->"):
-        return prose
-    return (
-        _COMMENTS.sub(lambda match: "" if match[0].startswith("<!--") else match[0], prose[:end])
-        + prose[end:]
-    )
+    """One that is never closed stays, and is the last that is looked for."""
+    kept: list[str] = []
+    position = 0
+    for match in _CODE_OR_COMMENT.finditer(prose):
+        if match.start() < position or not match[0].startswith("<!--"):
+            continue
+        end = prose.find("-->", match.end())
+        if end < 0:
+            break
+        kept.append(prose[position : match.start()])
+        position = end + len("-->")
+    return "".join(kept) + prose[position:]
 
 
 def _keep_text(match: re.Match[str]) -> str:

@@ -104,9 +104,9 @@ class EmbeddingServer:
     def _refusal(self, response: httpx2.Response) -> Exception:
         status, detail = response.status_code, self._detail(response)
         said = f"{self.name} answered {status}: {detail}"
-        if status == httpx2.codes.REQUEST_ENTITY_TOO_LARGE:
+        if status == httpx2.codes.CONTENT_TOO_LARGE:
             return BatchTooLarge(said)
-        if status in (httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_ENTITY):
+        if status in (httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT):
             return BatchTooLarge(said) if _SIZE_COMPLAINT.search(detail) else SettingsError(said)
         if status in _PASSING or response.is_server_error:
             return EmbedderUnavailable(said)

@@ -1,0 +1,102 @@
+"""How many chunks a second the local embedder makes, on one thread and on two, and what memory it takes.
+
+    python -m benchmarks.embedding [--chunks 150] [--runs 5]
+
+The chunks are cut from the docstrings of the standard library, as pages are: up to 200 tokens. Each number of
+threads is measured in a process of its own, because a process's peak of memory never goes down.
+"""
+
+import argparse
+import asyncio
+import importlib
+import inspect
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+from crawlscope.indexing.chunk import split
+from crawlscope.indexing.embedders import LocalEmbedder
+from crawlscope.indexing.embedders.texts import load_minilm_tokenizer
+
+CHUNK_TOKENS = 200
+MODULES = (
+    *("argparse", "asyncio", "collections", "concurrent.futures", "datetime", "decimal", "email.message"),
+    *("http.client", "inspect", "logging", "os", "pathlib", "random", "statistics", "subprocess", "typing"),
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    threads: int
+    load_seconds: float
+    chunks_per_second: list[float]
+    idle_mb: float
+    peak_mb: float
+
+
+def documentation() -> str:
+    """Markdown with a heading for each documented class and function of some modules."""
+    return "\n\n".join(
+        f"## {module}.{name}\n\n{inspect.getdoc(member)}"
+        for module in MODULES
+        for name, member in inspect.getmembers(importlib.import_module(module), callable)
+        if not name.startswith("_") and inspect.getdoc(member)
+    )
+
+
+def real_like_chunks(number: int) -> list[str]:
+    chunks = split(documentation(), load_minilm_tokenizer(), CHUNK_TOKENS)
+    step = max(1, len(chunks) // number)
+    return [chunk.text for chunk in chunks[::step][:number]]
+
+
+async def measure(threads: int, texts: list[str], runs: int) -> Measurement:
+    idle_mb = peak_mb()
+    began = time.perf_counter()
+    embedder = LocalEmbedder(threads)
+    load_seconds = time.perf_counter() - began
+    await embedder.embed(texts[:10])
+    rates = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        await embedder.embed(texts)
+        rates.append(len(texts) / (time.perf_counter() - began))
+    await embedder.aclose()
+    return Measurement(threads, load_seconds, rates, idle_mb, peak_mb())
+
+
+def peak_mb() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def measure_alone(threads: int, texts: list[str], runs: int) -> Measurement:
+    return asyncio.run(measure(threads, texts, runs))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the local embedder.")
+    parser.add_argument("--chunks", type=int, default=150)
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+
+    texts = real_like_chunks(arguments.chunks)
+    tokenizer = load_minilm_tokenizer()
+    tokens = statistics.mean(len(tokenizer.encode(text).ids) for text in texts)
+    print(f"{len(texts)} chunks of {tokens:.0f} tokens on average, {arguments.runs} runs")
+    for threads in (1, 2):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            result = process.submit(measure_alone, threads, texts, arguments.runs).result()
+        print(
+            f"{threads} thread(s): {statistics.median(result.chunks_per_second):.1f} chunks/s"
+            f" (best {max(result.chunks_per_second):.1f}), loaded in {result.load_seconds * 1000:.0f} ms,"
+            f" peak {result.peak_mb:.0f} MB, {result.peak_mb - result.idle_mb:.0f} of them the embedder's"
+        )
+
+
+if __name__ == "__main__":
+    main()

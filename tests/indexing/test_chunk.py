@@ -1,0 +1,102 @@
+"""Chunks hold the whole page in order, and none is longer than the model sees."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from crawlscope.indexing.chunk import split
+from crawlscope.indexing.embedders.texts import load_minilm_tokenizer
+
+TOKENIZER = load_minilm_tokenizer()
+
+
+def count(text: str, tokenizer: Tokenizer = TOKENIZER) -> int:
+    return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def assert_whole(text: str, max_tokens: int) -> None:
+    chunks = split(text, TOKENIZER, max_tokens)
+    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+    assert all(chunk.text.strip() for chunk in chunks)
+    assert max((count(chunk.text) for chunk in chunks), default=0) <= max_tokens
+    assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(text.split())
+
+
+SENTENCE = "Every page of the crawl is cut along its headings and paragraphs. "
+CODE = "```python\n" + "\n".join(f"value_{line} = compute({line})\n" for line in range(8)) + "```\n\n"
+BLOCKS = st.sampled_from(
+    [
+        *("# A heading\n\n", "## Another\n", SENTENCE, SENTENCE * 12 + "\n\n", CODE, "\n\n"),
+        *("*   an item\n    *   nested\n", "| a | b |\n| --- | --- |\n| 1 | 2 |\n", "> quoted\n\n"),
+        *("```\nnever closed\n\n", "漢字だけの文章です。", "🎉", "x" * 500, "snake_case_name "),
+        *("\\\n", "---\n", "<b>", "[1]", " ", "\u00a0"),
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(BLOCKS | st.text(max_size=40), max_size=40), st.sampled_from([16, 50, 200]))
+def test_nothing_is_lost_and_none_is_too_long(blocks: list[str], max_tokens: int) -> None:
+    assert_whole("".join(blocks), max_tokens)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SENTENCE * 3000,
+        "word " * 40_000,
+        "x" * 200_000,
+        "漢" * 15_000,
+        "".join(random.Random(7).choices("abcdefABCDEF0123+/", k=50_000)),
+        CODE * 200,
+        "```\n" + "line of code\n\n" * 3000,
+        "# a\n" * 5000,
+        "\n\n".join([SENTENCE * 4] * 300),
+    ],
+    ids=["one line", "words", "one word", "kanji", "base64", "code", "open fence", "headings", "paragraphs"],
+)
+def test_long_pages_are_split_whole(text: str) -> None:
+    assert_whole(text, 200)
+
+
+def test_no_text_has_no_chunks() -> None:
+    assert split("", TOKENIZER, 200) == []
+    assert split(" \n\n ", TOKENIZER, 200) == []
+
+
+def test_a_short_page_is_one_chunk() -> None:
+    text = "# Title\n\nA paragraph.\n\n*   an item"
+    assert [chunk.text for chunk in split(text, TOKENIZER, 200)] == [text]
+
+
+def test_sections_begin_with_their_heading() -> None:
+    text = "\n\n".join(f"## Section {number}\n\n{SENTENCE * 10}" for number in range(20))
+    chunks = split(text, TOKENIZER, 200)
+    assert len(chunks) == 20
+    assert all(chunk.text.startswith(f"## Section {chunk.index}\n") for chunk in chunks)
+
+
+def test_a_tiny_end_joins_the_chunk_before_it() -> None:
+    text = f"{SENTENCE * 10}\n\n# Imprint"
+    (chunk,) = split(text, TOKENIZER, 200)
+    assert chunk.text == text
+
+
+def test_code_stays_together_where_a_long_page_is_cut() -> None:
+    chunks = split(f"{SENTENCE * 5}\n\n{CODE}" * 60, TOKENIZER, 400)
+    assert all(chunk.text.count("```") % 2 == 0 for chunk in chunks)
+
+
+def test_words_unknown_to_the_tokenizer_do_not_make_chunks_endless() -> None:
+    assert max(len(chunk.text) for chunk in split("x" * 50_000, TOKENIZER, 200)) <= 4000
+
+
+def test_the_same_text_gives_the_same_chunks_in_any_thread() -> None:
+    text = (SENTENCE * 7 + "\n\n" + CODE) * 30
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: split(text, TOKENIZER, 200), range(8)))
+    assert all(result == results[0] for result in results)

@@ -1,0 +1,98 @@
+"""The real model on this computer: reproducible, meaningful, and out of the event loop's way."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import crawlscope_minilm
+import numpy as np
+import pytest
+
+from crawlscope.errors import SettingsError
+from crawlscope.indexing.embedders import LocalEmbedder, local, open_embedder
+from crawlscope.settings import Settings
+
+TEXTS = [
+    "The queue delivers every job at least once.",
+    "Bread is baked from flour, water and salt.",
+    "```python\nawait queue.put(job)\n```",
+    "ok",
+]
+
+
+@pytest.fixture
+async def embedder() -> AsyncIterator[LocalEmbedder]:
+    opened = LocalEmbedder(threads=2)
+    yield opened
+    await opened.aclose()
+
+
+async def test_vectors_have_length_one(embedder: LocalEmbedder) -> None:
+    vectors = await embedder.embed(TEXTS)
+    assert vectors.shape == (4, 384)
+    assert vectors.dtype == np.dtype(np.float32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert (await embedder.embed([])).shape == (0, 384)
+
+
+async def test_a_vector_depends_on_nothing_but_its_text(embedder: LocalEmbedder) -> None:
+    together = await embedder.embed(TEXTS * 5)
+    for number, text in enumerate(TEXTS):
+        (alone,) = await embedder.embed([text])
+        assert np.array_equal(together[number], alone)
+        assert np.array_equal(together[number + 4], alone)
+
+
+async def test_what_means_the_same_lies_close(embedder: LocalEmbedder) -> None:
+    query, near, far = await embedder.embed(
+        ["how often is a job delivered?", "Jobs are delivered one or more times.", TEXTS[1]]
+    )
+    assert query @ near > 0.5 > 0.2 > query @ far
+
+
+async def test_of_a_long_text_the_model_sees_the_beginning(embedder: LocalEmbedder) -> None:
+    fitting = "word " * embedder.max_tokens
+    exact, longer, another = await embedder.embed([fitting, fitting + "and more " * 500, "cut " + fitting])
+    assert np.array_equal(exact, longer)
+    assert not np.array_equal(exact, another)
+
+
+async def test_the_tokenizer_counts_whole_texts(embedder: LocalEmbedder) -> None:
+    assert len(embedder.tokenizer.encode("word " * 1000, add_special_tokens=False).ids) == 1000
+    assert len(embedder.tokenizer.encode("word").ids) == 3
+    assert embedder.max_tokens == 254
+
+
+async def test_odd_texts_are_embedded(embedder: LocalEmbedder) -> None:
+    vectors = await embedder.embed(["", "\ud800", "\x00", "🎉" * 300, "[SEP] [MASK]"])
+    assert np.isfinite(vectors).all()
+
+
+async def test_the_event_loop_goes_on_meanwhile(embedder: LocalEmbedder) -> None:
+    embedding = asyncio.ensure_future(embedder.embed(["a long text of many words " * 40] * 8))
+    turns = 0
+    while not embedding.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert turns > 8
+
+
+async def test_the_identity_names_these_weights() -> None:
+    embedder = await open_embedder(Settings(_env_file=None))
+    await embedder.aclose()
+    digest = hashlib.sha256(crawlscope_minilm.MODEL_PATH.read_bytes()).hexdigest()
+    assert digest == crawlscope_minilm.MODEL_SHA256
+    assert embedder.identity.fingerprint == f"local:sentence-transformers/all-MiniLM-L6-v2:{digest[:12]}:384"
+
+
+@pytest.mark.parametrize("content", [None, b"cut off"])
+def test_a_damaged_model_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    path = tmp_path / "model.onnx"
+    if content:
+        path.write_bytes(content)
+    monkeypatch.setattr(local, "MODEL_PATH", path)
+    with pytest.raises(SettingsError, match="reinstall the package crawlscope-minilm"):
+        LocalEmbedder()
