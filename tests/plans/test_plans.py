@@ -10,9 +10,9 @@ from sqlalchemy import Select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
-from crawlscope.models import CrawlStatus, PageState
 from crawlscope.observe import queries
 from crawlscope.observe.queries import PageSort
+from crawlscope.vocabulary import CrawlStatus, PageState
 
 ROWS = 50_000
 CRAWLS = 500
