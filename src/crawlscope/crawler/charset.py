@@ -15,6 +15,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _LATIN = "cp1252"
+# The registry also holds codecs that are no charsets, such as zip, or that take forever, such as punycode.
+_CHARSETS = re.compile(r"utf-(?:8|16|32)|cp\d|iso|koi8|mac|gb|big5|euc|shift|johab|hz|tis|ascii")
 # What pages mean when they say so: browsers read these labels as the larger character set.
 _MEANT = {
     "ascii": _LATIN,
@@ -39,7 +41,7 @@ def decode(body: bytes, declared: str | None) -> str:
     for charset in _candidates(body, declared):
         try:
             return body.decode(charset)
-        except UnicodeDecodeError:
+        except UnicodeError:
             continue
     return body.decode(_LATIN, errors="replace")
 
@@ -60,10 +62,8 @@ def _candidates(body: bytes, declared: str | None) -> Iterator[str]:
 def _codec(name: str | None) -> str | None:
     if not name:
         return None
-    name = name.strip("\"' ")
     try:
-        b"".decode(name)  # refuses the codecs between bytes and bytes, such as zip
-        found = codecs.lookup(name).name
+        found = codecs.lookup(name.strip("\"' ")).name
     except (LookupError, ValueError):
         return None
-    return _MEANT.get(found, found)
+    return _MEANT.get(found, found) if _CHARSETS.match(found) else None

@@ -12,7 +12,13 @@ from lxml.html import HtmlElement, builder
 
 _HARD_SPACE = "\xa0"
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
+_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SHAPED = re.compile(r"^(?:[ \t]|>>>|\.\.\. |\+[-=]{2}|\|)", re.MULTILINE)
+
+
+def clean(text: str) -> str:
+    """Without the characters that lxml reads but refuses to write."""
+    return _UNWRITABLE.sub("", text)
 
 
 def unfold_layout(body: HtmlElement) -> None:
@@ -69,7 +75,7 @@ def _unfold(table: HtmlElement, depth: int) -> None:
 
 
 def _make_heading(cell: HtmlElement, level: int) -> None:
-    words = _text(cell)
+    words = clean(_text(cell))
     cell.clear(keep_tail=True)
     cell.tag = f"h{min(level, 6)}"
     cell.text = words
@@ -81,7 +87,7 @@ def _text(element: HtmlElement) -> str:
 
 def _docstrings(body: HtmlElement) -> None:
     for span in body.xpath('.//span[@class="code"]'):
-        text = str(span.text_content()).replace(_HARD_SPACE, " ")
+        text = clean(str(span.text_content())).replace(_HARD_SPACE, " ")
         parts = [part for part in _BLANK_LINES.split(dedent(text.strip("\n"))) if part.strip()]
         span.clear(keep_tail=True)
         span.tag = "div"

@@ -11,7 +11,7 @@ from lxml import etree
 from lxml.html import HtmlElement, HTMLParser, document_fromstring
 
 from crawlscope.crawler.charset import decode
-from crawlscope.crawler.layout import unfold_layout
+from crawlscope.crawler.layout import clean, unfold_layout
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +30,13 @@ _NEVER_TEXT = [
 _CONTROLS = ["input", "select", "textarea", "button"]
 _FURNITURE = ["nav", "footer", "header", "aside", "form"]
 _FURNITURE_ROLES = frozenset(["navigation", "banner", "contentinfo", "search", "menu", "menubar", "dialog"])
+_INLINE = frozenset(
+    ["a", "abbr", "b", "cite", "code", "del", "em", "font", "i", "kbd", "mark", "s", "samp", "small"]
+)
+_INLINE |= {"span", "strong", "sub", "sup", "tt", "u", "var"}
+_MOST_INLINE = 200
+# Line breaks next to an element are none to the converter.
+_SPACE_WITHIN = re.compile(r"(?<=\S) (?=\S)")
 _PERMALINKS = frozenset({"", "#", "¶", "§", "🔗", "\uf0c1"})
 _CONVERSION = ConversionOptions(
     preprocessing=PreprocessingOptions(enabled=False),
@@ -65,7 +72,7 @@ def to_markdown(html: bytes | str, url: str, charset: str | None = None) -> Page
 
 
 def _parse(text: str) -> HtmlElement | None:
-    text = _CROWDED_TAG.sub(_without_crowd, text.replace("\x00", ""))
+    text = _CROWDED_TAG.sub(_without_crowd, clean(text))
     # libxml2 refuses text that declares an encoding, bytes it takes as told.
     parser = HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
     try:
@@ -130,6 +137,7 @@ def _main_markdown(document: HtmlElement, url: str, base: str) -> str:
     unfold_layout(region)
     _plain_signatures(region)
     _plain_links(region, url, base)
+    _break_endless_lines(region)
     return _convert(region)
 
 
@@ -179,7 +187,7 @@ def _plain_signatures(region: HtmlElement) -> None:
     for term in region.xpath('.//dt[contains(concat(" ", @class, " "), " sig ")]'):
         for anchor in list(term.iter("a")):
             anchor.drop_tree()
-        words = " ".join(term.text_content().split())
+        words = clean(" ".join(term.text_content().split()))
         term.clear(keep_tail=True)
         etree.SubElement(term, "code").text = words
 
@@ -189,14 +197,33 @@ def _plain_links(region: HtmlElement, url: str, base: str) -> None:
     page = url.partition("#")[0]
     target_of = cache(partial(_join, base))
     for anchor in list(region.iter("a")):
-        target = target_of(anchor.get("href", "#"))
+        href = anchor.get("href", "#")
+        target = None if href.startswith("#") else target_of(href)
         if "".join(anchor.itertext()).strip() in _PERMALINKS and anchor.find(".//img") is None:
             anchor.drop_tree()
         elif target is None or target.partition("#")[0] == page:
             anchor.drop_tag()
         else:
             anchor.attrib.clear()
-            anchor.set("href", target)
+            anchor.set("href", clean(target))
+
+
+def _break_endless_lines(region: HtmlElement) -> None:
+    """The converter looks back to the start of the line at every inline element."""
+    on_this_line = 0
+    for element in list(region.iter(etree.Element)):
+        tail = clean(element.tail or "")
+        on_this_line = on_this_line + 1 if element.tag in _INLINE and "\n" not in tail else 0
+        if on_this_line <= _MOST_INLINE or next(element.iterancestors("pre"), None) is not None:
+            continue
+        words = _SPACE_WITHIN.search(tail)
+        if words:
+            element.tail = f"{tail[: words.start()]}\n{tail[words.end() :]}"
+        elif on_this_line > 10 * _MOST_INLINE:
+            element.addnext(etree.Element("br"))
+        else:
+            continue
+        on_this_line = 0
 
 
 def _convert(region: HtmlElement) -> str:

@@ -1,0 +1,446 @@
+import asyncio
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from crawlscope.crawler import CrawlProgress, CrawlRequest, run_crawl
+from crawlscope.errors import UsageError
+from tests.crawler.harness import Crawled, Event, crawl
+from tests.fakes.website import Page, Website, html, redirect, unused_port
+
+
+async def test_events_of_a_crawl_have_firecrawls_shape() -> None:
+    home = Page(
+        '<html lang="en"><head><title>Home</title><meta name="description" content="All of it"></head>'
+        "<body><h1>Hello</h1><a href='/a'>a</a></body></html>"
+    )
+    with Website({"/": home, "/a": html("<h1>A</h1>", title="A")}) as site:
+        crawled = await crawl(site.url, metadata={"url": "x"})
+
+    assert crawled.types == ["crawl.started", "crawl.page", "crawl.page", "crawl.completed"]
+    for event in crawled.events:
+        assert set(event) == {"success", "type", "id", "webhookId", "data", "metadata"}
+        assert (event["success"], event["id"], event["metadata"]) == (True, "crawl-1", {"url": "x"})
+    document = crawled.document("/")
+    assert document["markdown"] == "# Hello\n\n[a](" + site.url + "/a)"
+    scrape_id = document["metadata"].pop("scrapeId")
+    assert len(scrape_id) == 36
+    assert document["metadata"] == {
+        "title": "Home",
+        "description": "All of it",
+        "language": "en",
+        "sourceURL": site.url + "/",
+        "url": site.url + "/",
+        "statusCode": 200,
+        "contentType": "text/html; charset=utf-8",
+    }
+    assert crawled.summary is not None
+    assert (crawled.summary.status, crawled.summary.found, crawled.summary.fetched) == ("completed", 2, 2)
+
+
+async def test_a_crawl_run_again_sends_recognisable_duplicates() -> None:
+    with Website({"/": html(links=["/a", "/gone"]), "/a": html(), "/gone": Page(reset=True)}) as site:
+        first, second = await crawl(site.url), await crawl(site.url)
+        other = await crawl(site.url, crawl_id="crawl-2")
+        site.pages["/gone"] = html("back")
+        recovered = await crawl(site.url)
+
+    def ids(crawled: Crawled) -> set[str]:
+        return {event["webhookId"] for event in crawled.events}
+
+    assert ids(first) == ids(second)
+    assert len(ids(first)) == len(first.events)
+    assert not ids(first) & ids(other)
+    assert first.metadata("/a")["scrapeId"] == second.metadata("/a")["scrapeId"]
+    assert len(ids(recovered) - ids(first)) == 1, "a page that succeeds after it failed is news"
+
+
+async def test_every_http_status_is_a_page_asked_for_once() -> None:
+    statuses = [200, 401, 403, 404, 410, 429, 500, 503, 999]
+    pages = {f"/{status}": Page(f"<h1>says {status}</h1>", status=status) for status in statuses}
+    with Website({"/": html(links=pages), **pages}) as site:
+        crawled = await crawl(site.url)
+
+    assert {crawled.metadata(path)["statusCode"] for path in pages} == set(statuses)
+    assert crawled.document("/503")["markdown"] == "# says 503"
+    assert not crawled.failures
+    assert sorted(site.requests) == sorted(["/", *pages]), "no status is tried again"
+
+
+async def test_pages_without_an_answer_fail_with_their_reason() -> None:
+    pages = {
+        "/reset": Page(reset=True),
+        "/slow": Page(delay_seconds=3),
+        "/drip": Page("x" * 400, drip_seconds=0.05),
+        "/short": Page("<p>half of", truncated=True),
+        "/loop": redirect("/loop"),
+        "/ftp": redirect("ftp://example.org/file"),
+        "/zip": Page(b"not gzip at all", headers={"Content-Encoding": "gzip"}),
+        "/huge": Page(headers={"Content-Length": str(30 * 1024**2)}),
+    }
+    with Website({"/": html(links=pages), **pages}) as site:
+        crawled = await crawl(site.url, timeout_seconds=0.8)
+        asked = site.requests
+
+    failures = crawled.failures
+    assert set(failures) == set(pages)
+    assert failures["/reset"] == "connection reset"
+    assert failures["/slow"] == failures["/drip"] == "no complete answer within 0.8 seconds"
+    assert "closed early" in failures["/short"]
+    assert failures["/loop"] == "more than 10 redirects"
+    assert "cannot be asked for" in failures["/ftp"]
+    assert "decompressed" in failures["/zip"]
+    assert "too large" in failures["/huge"]
+    assert asked.count("/reset") == 2, "connections are tried twice"
+    assert asked.count("/slow") == 1, "timeouts are not"
+    assert crawled.pages["/slow"]["data"] == [{"metadata": {"sourceURL": site.url + "/slow"}}]
+    assert crawled.summary is not None
+    assert (crawled.summary.fetched, crawled.summary.failed) == (1, len(pages))
+    assert crawled.types[-1] == "crawl.completed"
+
+
+async def test_a_body_that_grows_too_large_is_cut_off() -> None:
+    with Website({"/": html(links=["/big"]), "/big": Page(b"x" * (21 * 1024**2))}) as site:
+        crawled = await crawl(site.url)
+    assert "too large" in crawled.failures["/big"]
+
+
+async def test_an_unreachable_start_fails_the_crawl_and_says_why() -> None:
+    url = f"http://127.0.0.1:{unused_port()}/"
+    crawled = await crawl(url)
+    assert crawled.types == ["crawl.started", "crawl.page", "crawl.failed"]
+    assert crawled.events[1]["error"] == "connection refused"
+    assert crawled.events[2]["error"] == f"{url} could not be crawled: connection refused"
+    assert crawled.events[2]["success"] is False
+    assert crawled.summary is not None
+    assert (crawled.summary.status, crawled.summary.failed) == ("failed", 1)
+
+
+async def test_a_name_that_nobody_knows_fails_the_crawl() -> None:
+    crawled = await crawl("http://no-such-host.invalid/")
+    assert "the name could not be resolved" in crawled.events[-1]["error"]
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://example.org/", "example.org", "http://[", "http://x:port/", "", "http:///p"]
+)
+async def test_what_is_no_web_address_is_refused_before_any_event(url: str) -> None:
+    crawled = Crawled()
+    with pytest.raises(UsageError, match="not an http"):
+        await run_crawl(CrawlRequest("c", url), crawled.deliver)
+    assert crawled.events == []
+
+
+@pytest.mark.parametrize("limit", [1, 7, 25])
+async def test_the_limit_is_exact(limit: int) -> None:
+    progress: list[CrawlProgress] = []
+    pages = {f"/{number}": html(links=[f"/{n}" for n in range(60)]) for number in range(60)}
+    with Website({"/": html(links=pages), **pages}) as site:
+        crawled = await crawl(
+            site.url, limit=limit, on_progress=lambda now: progress.append(CrawlProgress(**vars(now)))
+        )
+        assert len(site.requests) == limit
+    assert len(crawled.pages) == limit
+    assert all(now.found <= limit for now in progress)
+    assert progress[-1] == CrawlProgress(found=limit, fetched=limit, failed=0)
+
+
+async def test_an_endless_site_ends_at_the_limit() -> None:
+    def calendar(path: str) -> Page:
+        return html(links=[f"{path}?next={n}&from={len(path)}" for n in range(5)])
+
+    with Website(answer=calendar) as site:
+        crawled = await crawl(site.url, limit=40)
+    assert len(crawled.pages) == 40
+
+
+async def test_ten_thousand_links_on_one_page() -> None:
+    links = [f"/p/{number}" for number in range(10_000)]
+    with Website({"/": html(links=links)}, answer=lambda _: Page("<p>x")) as site:
+        crawled = await crawl(site.url, limit=300)
+        assert len(site.requests) == 300
+    assert len(crawled.pages) == 300
+
+
+async def test_links_stay_within_the_site_and_are_taken_as_meant() -> None:
+    with Website({"/": html("elsewhere")}) as other, Website() as site:
+        hrefs = [
+            *("/a", "/a#top", "/./b/../a", f"http://127.0.0.1:{site.port}/a", "  /a\n", "//127.0.0.1:1/x"),
+            *(
+                "mailto:a@b.c",
+                "javascript:void(0)",
+                "tel:1",
+                "data:text/plain,x",
+                "http://[",
+                "http://a:b:c/",
+                "#",
+            ),
+            *(
+                other.url + "/",
+                "/picture.png",
+                "/archive.tar.gz",
+                "/q?b=2&amp;a=1",
+                "/q?a=1&amp;b=2",
+                "/ü",
+                "",
+                "?",
+            ),
+            f"http://user:secret@127.0.0.1:{site.port}/login",
+        ]
+        site.pages = {"/": html(links=hrefs)}
+        crawled = await crawl(site.url)
+        assert sorted(site.requests) == ["/", "/%C3%BC", "/a", "/login", "/q?a=1&b=2", "/q?b=2&a=1"]
+        assert other.requests == []
+    assert crawled.summary is not None
+    assert crawled.summary.found == 6
+
+
+async def test_the_base_of_a_page_and_its_wish_not_to_be_followed_are_respected() -> None:
+    pages = {
+        "/": html(links=["/docs/", "/shy"]),
+        "/docs/": Page('<head><base href="/manual/"></head><a href="one">1</a><map><area href="two"></map>'),
+        "/shy": Page('<meta name="robots" content="noindex, nofollow"><a href="/hidden">h</a>'),
+    }
+    with Website(pages) as site:
+        await crawl(site.url)
+        assert set(site.requests) == {"/", "/docs/", "/shy", "/manual/one", "/manual/two"}
+
+
+async def test_the_path_of_the_start_is_no_boundary() -> None:
+    with Website({"/docs/intro": html(links=["/other"]), "/other": html()}) as site:
+        crawled = await crawl(site.url + "/docs/intro")
+    assert set(crawled.pages) == {"/docs/intro", "/other"}
+
+
+async def test_redirects_are_followed_and_recorded_under_the_address_asked_for() -> None:
+    with Website({"/": html("foreign", links=["/foreign-link"])}) as other:
+        pages = {
+            "/": html(links=["/old", "/away"]),
+            "/old": redirect("/new", status=301),
+            "/new": html("moved", links=["/from-new"]),
+            "/away": redirect(other.url + "/"),
+            "/from-new": html(),
+        }
+        with Website(pages) as site:
+            crawled = await crawl(site.url)
+            assert crawled.metadata("/old")["url"] == site.url + "/new"
+            assert set(crawled.pages) == {"/", "/old", "/away", "/from-new"}
+        assert crawled.metadata("/away")["url"] == other.url + "/"
+        assert other.requests == ["/"], "the links of a foreign page are not followed"
+
+
+async def test_a_start_that_has_moved_takes_the_crawl_to_its_new_site() -> None:
+    with (
+        Website({"/": html(links=["/a"]), "/a": html()}) as new,
+        Website({"/": redirect(new.url + "/")}) as old,
+    ):
+        crawled = await crawl(old.url)
+        assert new.requests == ["/", "/a"]
+    assert len(crawled.pages) == 2
+
+
+async def test_robots_txt_is_obeyed_and_what_it_forbids_is_counted() -> None:
+    robots = "User-agent: Crawlscope\nDisallow: /private\n\nUser-agent: *\nDisallow: /"
+    pages = {"/": html(links=["/a", "/private/1", "/private/2"]), "/a": html(links=["/private/1"])}
+    with Website(pages, robots=robots) as site:
+        crawled = await crawl(site.url, limit=10)
+        assert sorted(site.requests) == ["/", "/a"]
+    assert crawled.summary is not None
+    assert (crawled.summary.found, crawled.summary.robots_blocked) == (2, 2)
+
+
+async def test_a_start_that_robots_txt_forbids_fails_the_crawl() -> None:
+    with Website({"/": html()}, robots="User-agent: *\nDisallow: /") as site:
+        crawled = await crawl(site.url)
+        assert site.requests == []
+    assert crawled.types == ["crawl.started", "crawl.page", "crawl.failed"]
+    assert crawled.failures["/"] == f"blocked by {site.url}/robots.txt"
+    assert "robots.txt" in crawled.events[-1]["error"]
+
+
+async def test_a_robots_txt_that_the_server_cannot_give_forbids_everything() -> None:
+    with Website({"/": html()}, robots=Page(status=503)) as site:
+        crawled = await crawl(site.url)
+    assert "robots.txt answered 503" in crawled.failures["/"]
+
+
+async def test_the_crawl_delay_of_robots_txt_is_kept() -> None:
+    pages = {"/": html(links=["/a", "/b"]), "/a": html(), "/b": html()}
+    with Website(pages, robots="User-agent: *\nCrawl-delay: 0.4") as site:
+        began = time.monotonic()
+        crawled = await crawl(site.url)
+        assert time.monotonic() - began >= 0.8
+        assert site.most_at_once == 1
+    assert len(crawled.pages) == 3
+
+
+async def test_content_types() -> None:
+    pages = {
+        "/text": Page("plain *text*\n", content_type="text/plain"),
+        "/markdown": Page("# Title", content_type="text/markdown"),
+        "/json": Page('{"a": 1}', content_type="application/json"),
+        "/feed": Page("<rss/>", content_type="application/rss+xml"),
+        "/pdf": Page(b"%PDF-1.7", content_type="application/pdf"),
+        "/untold": Page("<h1>Untold</h1>", content_type=None),
+        "/bytes": Page(b"\x00\x01\x02", content_type=None),
+        "/latin": Page(
+            "<p>d\u00e9j\u00e0 vu".encode("latin-1"), content_type="text/html; charset=iso-8859-1"
+        ),
+        "/meta": Page('<meta charset="cp1251"><p>привет'.encode("cp1251"), content_type="text/html"),
+        "/empty": Page(""),
+    }
+    with Website({"/": html(links=pages), **pages}) as site:
+        crawled = await crawl(site.url)
+
+    texts = {path: crawled.document(path)["markdown"] for path in pages}
+    assert texts == {
+        "/text": "plain *text*\n",
+        "/markdown": "# Title",
+        "/json": '{"a": 1}',
+        "/feed": "<rss/>",
+        "/pdf": "",
+        "/untold": "# Untold",
+        "/bytes": "",
+        "/latin": "déjà vu",
+        "/meta": "привет",
+        "/empty": "",
+    }
+    assert crawled.metadata("/pdf")["contentType"] == "application/pdf"
+    assert "contentType" not in crawled.metadata("/untold")
+
+
+async def test_a_start_that_is_no_text_is_still_a_page() -> None:
+    with Website({"/report.pdf": Page(b"%PDF", content_type="application/pdf")}) as site:
+        crawled = await crawl(site.url + "/report.pdf")
+    assert crawled.document("/report.pdf")["markdown"] == ""
+    assert crawled.types[-1] == "crawl.completed"
+
+
+async def test_the_crawler_says_who_it_is() -> None:
+    with Website({"/": html()}) as site:
+        await crawl(site.url)
+        (headers,) = site.headers
+    assert headers["user-agent"].startswith("Crawlscope/")
+    assert set(headers) == {"host", "user-agent", "accept", "accept-encoding", "connection"}
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:{port}/", "http://localhost:{port}/", "http://[::ffff:127.0.0.1]:{port}/"]
+)
+async def test_private_addresses_are_refused_before_a_connection_is_made(url: str) -> None:
+    with Website({"/": html()}) as site:
+        crawled = await crawl(url.format(port=site.port), allow_private=False)
+        assert site.requests == []
+    assert "is a private address; " in crawled.events[-1]["error"]
+    assert crawled.types == ["crawl.started", "crawl.page", "crawl.failed"]
+
+
+async def test_places_are_used_from_the_start_and_never_exceeded() -> None:
+    pages = {f"/{number}": Page("<p>x", delay_seconds=0.1) for number in range(24)}
+    with Website({"/": html(links=pages), **pages}) as site:
+        began = time.monotonic()
+        await crawl(site.url, concurrency=6)
+        took_seconds = time.monotonic() - began
+        assert site.most_at_once == 6
+    assert took_seconds < 24 * 0.1
+
+
+async def test_two_crawls_in_one_process_do_not_meet() -> None:
+    def site_of(name: str) -> dict[str, Page]:
+        pages = {f"/{name}/{number}": html(name, links=["/"]) for number in range(30)}
+        return {"/": html(name, links=pages), **pages}
+
+    with Website(site_of("a")) as a, Website(site_of("b")) as b:
+        first, second, again = await asyncio.gather(
+            crawl(a.url), crawl(b.url, crawl_id="crawl-2"), crawl(a.url, crawl_id="crawl-3")
+        )
+        assert (len(a.requests), len(b.requests)) == (62, 31)
+    assert [len(crawled.pages) for crawled in (first, second, again)] == [31, 31, 31]
+    assert {event["id"] for event in second.events} == {"crawl-2"}
+
+
+async def test_a_crawl_that_is_told_to_stop_ends_as_cancelled() -> None:
+    progress = CrawlProgress()
+
+    def watch(now: CrawlProgress) -> None:
+        progress.fetched = now.fetched
+
+    async def enough() -> bool:
+        return progress.fetched >= 5
+
+    def endless(path: str) -> Page:
+        return Page(f'<a href=".{path}/a">a</a> <a href=".{path}/b">b</a>', delay_seconds=0.02)
+
+    with Website(answer=endless) as site:
+        crawled = await asyncio.wait_for(
+            crawl(site.url, on_progress=watch, should_stop=enough, concurrency=4), 10
+        )
+        assert len(crawled.pages) == len(site.requests), "pages in progress are delivered"
+    assert crawled.types[-1] == "crawl.cancelled"
+    assert crawled.summary is not None
+    assert crawled.summary.status == "cancelled"
+
+
+async def test_cancelling_the_task_ends_the_crawl_at_once() -> None:
+    crawled = Crawled()
+    pages = {"/": html(links=["/slow"]), "/slow": Page(delay_seconds=20)}
+    with Website(pages) as site:
+        running = asyncio.create_task(
+            run_crawl(CrawlRequest("c", site.url, allow_private=True), crawled.deliver)
+        )
+        await asyncio.to_thread(site.wait_until_asked_for, "/slow")
+        running.cancel()
+        began = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert time.monotonic() - began < 2
+    assert crawled.types == ["crawl.started", "crawl.page"]
+
+
+async def test_a_delivery_that_must_not_go_on_ends_the_crawl() -> None:
+    class Refused(Exception):
+        pass
+
+    delivered: list[Event] = []
+
+    async def refuse_third(event: Event) -> None:
+        if len(delivered) == 2:
+            raise Refused
+        delivered.append(event)
+
+    pages = {f"/{number}": html() for number in range(20)}
+    pages["/slow"] = Page(delay_seconds=20)
+    with Website({"/": html(links=["/slow", *pages]), **pages}) as site, pytest.raises(Refused):
+        await asyncio.wait_for(run_crawl(CrawlRequest("c", site.url, allow_private=True), refuse_third), 10)
+    assert len(delivered) == 2
+
+
+async def test_a_crawl_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.DEBUG)
+    before = signal.getsignal(signal.SIGINT)
+    handled: list[int] = []
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, handled.append, 1)
+    tasks = asyncio.all_tasks()
+    try:
+        with Website(
+            {"/": html(links=["/gone", "/busy"]), "/gone": Page(reset=True), "/busy": Page(status=429)}
+        ) as site:
+            await crawl(site.url)
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0.01)
+    finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
+    assert handled == [1], "the handler of the service is still in place"
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  # nothing to wait for
+    assert asyncio.all_tasks() == tasks
+    assert [
+        record.name for record in caplog.records if record.name.split(".")[0] in ("crawlee", "httpx2")
+    ] == []
