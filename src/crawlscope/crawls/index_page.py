@@ -55,6 +55,7 @@ class PageIndexer:
             except PageError as error:
                 await self._set_aside(claim, error.code, str(error), measured)
             except BaseException as error:
+                _mark_failed(measured, error)
                 await self._put_back(claim, error, measured)
                 raise
 
@@ -87,7 +88,8 @@ class PageIndexer:
         measured: list[TimingContext],
     ) -> None:
         if not await still_claimed(connection, claim):
-            await abandon(connection, claim)
+            whole.stop()
+            await abandon(connection, claim, measured)
             return
         stored = await self._indexing.store(connection, prepared, claim.crawl_id)
         whole.stop()
@@ -102,7 +104,7 @@ class PageIndexer:
             if await still_claimed(connection, claim):
                 await settle_page(connection, claim, outcome, measured)
             else:
-                await abandon(connection, claim)
+                await abandon(connection, claim, measured)
 
         await self._database.run(settle)
         log.info("page_failed", url=claim.source_url, crawl_id=claim.crawl_id, code=code, reason=words)
@@ -126,6 +128,13 @@ def _document(claim: ClaimedPage) -> IndexDocumentRequest:
         markdown=claim.markdown,
         metadata=DocumentMetadata(url=claim.url, title=claim.title, language=claim.language),
     )
+
+
+def _mark_failed(measured: list[TimingContext], error: BaseException) -> None:
+    """The work as a whole failed even where its measurement had ended before the commit did."""
+    for each in measured:
+        if each.operation_type == OperationType.WORKER:
+            each.fail(_words(error))
 
 
 def _words(error: BaseException) -> str:

@@ -16,10 +16,15 @@ from crawlscope.crawls.sessions import move_counts
 from crawlscope.database.queue import INDEX_PAGE, queries_within
 from crawlscope.database.values import hash_key
 from crawlscope.models import Page, PageAttempt, PageContent
+from crawlscope.timing import TimingContext
 from crawlscope.timing.store import Measurement, record_operations
 from crawlscope.vocabulary import OperationType, PageState
 
 NOW = func.clock_timestamp()
+WORKER_LOST = "worker_lost"
+WORKER_LOST_WORDS = "the worker died during this attempt"
+_OF_AN_OUTCOME = ("started_at", "settled_at", "queue_wait_ms", "total_ms", "chunks", "error_code", "error")
+"""Columns that say how a page ended; a page that waits again has none of it."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ async def claim_page(
     page = await _lock(connection, page_id)
     if page is None or page.revision != revision or PageState(page.state).settled:
         return None
-    await _close_lost_attempts(connection, page_id)
+    await _close_lost_attempts(connection, page)
     attempt = page.attempts + 1
     started = await connection.execute(
         update(Page)
@@ -177,7 +182,7 @@ async def put_back(
 ) -> None:
     """Ends an attempt that another one will follow: the page waits again."""
     if not await still_claimed(connection, claim):
-        await abandon(connection, claim)
+        await abandon(connection, claim, measurements)
         return
     await connection.execute(
         update(Page).where(Page.id == claim.id).values(state=PageState.QUEUED, queued_at=NOW)
@@ -187,9 +192,12 @@ async def put_back(
     await record_operations(connection, measurements)
 
 
-async def abandon(connection: AsyncConnection, claim: ClaimedPage) -> None:
-    """Ends an attempt whose page was settled or replaced by others meanwhile."""
-    await _close_attempt(connection, claim, "superseded", None, None)
+async def abandon(
+    connection: AsyncConnection, claim: ClaimedPage, measurements: Sequence[Measurement]
+) -> None:
+    """Ends an attempt whose page was settled, replaced or deleted meanwhile: only its time is kept."""
+    await _close_attempt(connection, claim, "superseded", None, None, **_spent(measurements))
+    await record_operations(connection, measurements)
 
 
 async def requeue_failed(
@@ -299,9 +307,8 @@ async def _queue(connection: AsyncConnection, page_id: int, revision: int, **val
             revision=revision,
             job_id=job_id,
             queued_at=NOW,
-            settled_at=None,
-            error_code=None,
-            error=None,
+            **dict.fromkeys(_OF_AN_OUTCOME),
+            stages={},
         )
     )
     return job_id
@@ -322,12 +329,28 @@ async def _close_attempt(
     )
 
 
-async def _close_lost_attempts(connection: AsyncConnection, page_id: int) -> None:
-    """Attempts that nobody ended: their worker died."""
-    await connection.execute(
+async def _close_lost_attempts(connection: AsyncConnection, page: Row[Any]) -> None:
+    """Attempts that nobody ended: their worker died. What is known is when they began and were missed."""
+    lost = await connection.execute(
         update(PageAttempt)
-        .where(PageAttempt.page_id == page_id, PageAttempt.outcome.is_(None))
-        .values(finished_at=NOW, outcome="lost", error_code="worker_lost")
+        .where(PageAttempt.page_id == page.id, PageAttempt.outcome.is_(None))
+        .values(finished_at=NOW, outcome="lost", error_code=WORKER_LOST, error=WORKER_LOST_WORDS)
+        .returning(PageAttempt.started_at, PageAttempt.finished_at, PageAttempt.number)
+    )
+    await record_operations(connection, [_lost_work(page, attempt) for attempt in lost.all()])
+
+
+def _lost_work(page: Row[Any], attempt: Any) -> TimingContext:
+    return TimingContext.past(
+        OperationType.WORKER,
+        "index_document",
+        began_at=attempt.started_at,
+        ended_at=attempt.finished_at,
+        error_message=WORKER_LOST_WORDS,
+        crawl_id=page.crawl_id,
+        job_id=str(page.job_id),
+        document_url=page.source_url,
+        metadata={"attempt": attempt.number},
     )
 
 

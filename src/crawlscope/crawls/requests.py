@@ -15,6 +15,7 @@ from crawlscope.crawls.fold import Heard
 from crawlscope.crawls.pages import requeue_failed
 from crawlscope.crawls.sessions import apply_facts, ensure_session
 from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, queries_within
+from crawlscope.database.values import storable
 from crawlscope.errors import NotFoundError, UsageError
 from crawlscope.indexing.service import IndexingService
 from crawlscope.models import CrawlRequest, CrawlSession, DeletedCrawl, Page
@@ -112,6 +113,7 @@ async def cancel_crawl(connection: AsyncConnection, crawl_id: str) -> bool:
 
     False where it has ended already. Raises `NotFoundError`.
     """
+    crawl_id = storable(crawl_id)
     status = await _status(connection, crawl_id)
     asked = await connection.execute(
         update(CrawlRequest)
@@ -126,12 +128,14 @@ async def cancel_crawl(connection: AsyncConnection, crawl_id: str) -> bool:
 
 async def retry_crawl(connection: AsyncConnection, crawl_id: str, urls: list[str] | None = None) -> int:
     """Queues the crawl's failed pages again, as far as their content is known; returns how many."""
+    crawl_id = storable(crawl_id)
     await _status(connection, crawl_id)
     return await requeue_failed(connection, crawl_id, urls)
 
 
 async def delete_crawl(connection: AsyncConnection, crawl_id: str, indexing: IndexingService) -> None:
     """Removes all that is known of a crawl but its operation metrics. Raises `NotFoundError`."""
+    crawl_id = storable(crawl_id)
     await _status(connection, crawl_id)
     await connection.execute(upsert(DeletedCrawl).values(crawl_id=crawl_id).on_conflict_do_nothing())
     jobs = await connection.scalars(

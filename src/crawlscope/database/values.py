@@ -17,8 +17,12 @@ def storable(text: str) -> str:
 
 
 def storable_json(value: object) -> str:
-    """JSON that PostgreSQL can hold; what has no JSON form becomes its text."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    """JSON that PostgreSQL can hold; what has no JSON form becomes its text, NaN and infinity null."""
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        finite = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+        text = json.dumps(finite, ensure_ascii=False)
     return storable(text).replace("\\u0000", REPLACEMENT)
 
 

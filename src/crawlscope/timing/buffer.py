@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
 from crawlscope.errors import CrawlscopeError
@@ -20,6 +22,8 @@ from crawlscope.timing.store import (
 FLUSH_SECONDS = 0.4
 BATCH = 1_000
 CAPACITY = 100_000
+
+Record = Callable[[AsyncConnection, Sequence[Any]], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
@@ -65,26 +69,29 @@ class MeasurementBuffer:
     async def flush(self) -> None:
         """Writes everything that waits; while the database is away it goes on waiting."""
         try:
-            while self._operations or self._requests:
-                await self._write_batch()
+            await self._drain(self._operations, record_operations)
+            await self._drain(self._requests, record_requests)
         except CrawlscopeError as error:
             log.warning("measurements_wait", reason=str(error), count=len(self._operations))
-            self._forget(len(self._operations) - CAPACITY, len(self._requests) - CAPACITY)
-        except Exception:
-            log.exception("measurements_refused")
-            self._forget(BATCH, BATCH)
+            for queue in (self._operations, self._requests):
+                self.dropped += _take(queue, len(queue) - CAPACITY)
 
-    async def _write_batch(self) -> None:
-        operations = list(islice(self._operations, BATCH))
-        requests = list(islice(self._requests, BATCH))
-        async with self._database.transaction() as connection:
-            await record_operations(connection, operations)
-            await record_requests(connection, requests)
-        _take(self._operations, len(operations))
-        _take(self._requests, len(requests))
-
-    def _forget(self, operations: int, requests: int) -> None:
-        self.dropped += _take(self._operations, operations) + _take(self._requests, requests)
+    async def _drain(self, queue: deque[Any], record: Record) -> None:
+        size = BATCH
+        while queue:
+            batch = list(islice(queue, size))
+            try:
+                async with self._database.transaction() as connection:
+                    await record(connection, batch)
+            except CrawlscopeError:
+                raise
+            except Exception:
+                if len(batch) > 1:  # one of them cannot be stored: the others shall be
+                    size = 1
+                    continue
+                log.exception("measurement_refused")
+                self.dropped += 1
+            _take(queue, len(batch))
 
 
 def _take(queue: deque[Any], count: int) -> int:

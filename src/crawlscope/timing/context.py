@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from time import perf_counter, time
 from types import TracebackType
 from typing import Any, Self
@@ -100,6 +101,24 @@ class TimingContext:
         self.timestamp = 0.0
         self._began = 0.0
         self._duration_ms: float | None = None
+
+    @classmethod
+    def past(
+        cls,
+        operation_type: str,
+        operation_name: str,
+        began_at: datetime,
+        ended_at: datetime,
+        error_message: str | None = None,
+        **ids: Any,
+    ) -> Self:
+        """What others measured, by the clock; failed where it has an error."""
+        known = cls(operation_type, operation_name, **ids)
+        known.timestamp = began_at.timestamp()
+        known._duration_ms = max(0.0, (ended_at - began_at).total_seconds() * 1000)
+        if error_message:
+            known.fail(error_message)
+        return known
 
     @property
     def duration_ms(self) -> float:

@@ -108,13 +108,13 @@ async def record_requests(connection: AsyncConnection, requests: Sequence[Reques
 def _first_seen(measurements: Sequence[Measurement]) -> dict[str, datetime]:
     first: dict[str, float] = {}
     for each in measurements:
-        if each.crawl_id:
-            first[each.crawl_id] = min(first.get(each.crawl_id, each.timestamp), each.timestamp)
+        if crawl_id := _crawl_key(each):
+            first[crawl_id] = min(first.get(crawl_id, each.timestamp), each.timestamp)
     return {crawl_id: _moment(at) for crawl_id, at in first.items()}
 
 
 def _row(measurement: Measurement, known: dict[str, bool]) -> dict[str, Any]:
-    crawl_id = measurement.crawl_id
+    crawl_id = _crawl_key(measurement)
     return {
         "timestamp": _moment(measurement.timestamp),
         "operation_type": measurement.operation_type[:50],
@@ -122,12 +122,17 @@ def _row(measurement: Measurement, known: dict[str, bool]) -> dict[str, Any]:
         "duration_ms": measurement.duration_ms,
         "success": measurement.success,
         "error_message": measurement.error_message and storable(measurement.error_message),
-        "request_id": measurement.request_id,
-        "job_id": measurement.job_id,
+        "request_id": measurement.request_id and storable(measurement.request_id),
+        "job_id": measurement.job_id and storable(measurement.job_id),
         "crawl_id": crawl_id if crawl_id and known[crawl_id] else None,
         "document_url": measurement.document_url and storable(measurement.document_url),
         "extra_metadata": measurement.metadata or None,
     }
+
+
+def _crawl_key(measurement: Measurement) -> str | None:
+    """The crawl as its session's key can hold it."""
+    return storable(measurement.crawl_id)[:255] if measurement.crawl_id else None
 
 
 def _moment(seconds: float) -> datetime:
