@@ -20,6 +20,8 @@ from crawlscope.settings import ENV_PREFIX, Settings
 from crawlscope.supervise.supervisor import Process, Supervisor
 
 API = "api"
+API_READY_SECONDS = 180.0
+"""Generous: one that cannot work ends by itself, and a busy machine takes half a minute to start it."""
 ASK_SECONDS = 10.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CRAWLSCOPE = (sys.executable, "-m", "crawlscope")
@@ -96,7 +98,7 @@ def _processes(
         Process(f"worker-{number}", commands.index_worker, env) for number in range(1, settings.workers + 1)
     ]
     return [
-        Process(API, commands.api, env, api_is_ready),
+        Process(API, commands.api, env, api_is_ready, API_READY_SECONDS),
         *workers,
         Process("crawler", commands.crawler, env),
     ]
