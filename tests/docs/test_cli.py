@@ -1,0 +1,41 @@
+import re
+
+import pytest
+import typer.main
+
+from crawlscope.cli import app
+from tests.docs.reading import Section, page, sections
+
+SECTIONS = sections(page("docs/cli.md"), level=2)
+DOCUMENTED = {" ".join(re.findall(r"\b[a-z]+\b", name)): each for each in SECTIONS for name in each.names}
+
+
+def commands(group=None, prefix="crawlscope"):
+    group = group or typer.main.get_command(app)
+    yield prefix, group
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, f"{prefix} {name}")
+
+
+COMMANDS = {name: command for name, command in commands() if name != "crawlscope db"}
+
+
+def test_every_command_is_documented_and_no_other():
+    assert set(DOCUMENTED) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_is_documented_and_no_other(name):
+    options = {spelled for each in COMMANDS[name].params for spelled in each.opts if spelled.startswith("--")}
+    assert set(DOCUMENTED[name].first_names("option")) == options
+
+
+@pytest.mark.parametrize("name", ["crawl", "profile", "search", "retry"])
+def test_arguments_are_written_as_the_help_writes_them(name):
+    command = COMMANDS[f"crawlscope {name}"]
+    arguments = [each.metavar for each in command.params if each.param_type_name == "argument"]
+    assert _title(DOCUMENTED[f"crawlscope {name}"]) == " ".join(["crawlscope", name, *arguments])
+
+
+def _title(section: Section) -> str:
+    return section.names[0]

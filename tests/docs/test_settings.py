@@ -1,0 +1,32 @@
+from pydantic import SecretStr
+
+from crawlscope.settings import ENV_PREFIX, Settings
+from tests.docs.reading import Section, code_of, page
+
+ROWS = {code_of(row[0])[0]: row for row in Section("", page("docs/settings.md")).rows("variable")}
+
+
+def test_every_setting_is_documented_and_no_other():
+    assert set(ROWS) == {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
+
+
+def test_the_defaults_are_those_of_the_program():
+    for name, field in Settings.model_fields.items():
+        written = ROWS[f"{ENV_PREFIX}{name}".upper()][1]
+        if field.default_factory is not None:
+            assert not code_of(written)
+        elif field.default is None:
+            assert written == "none"
+        else:
+            assert code_of(written)[0] == str(field.default).lower() or code_of(written)[0] == str(field.default)
+
+
+def test_secrets_are_told_apart():
+    """Whoever reads the page must know what not to show."""
+    secret = {name for name, field in Settings.model_fields.items() if SecretStr in _types(field.annotation)}
+    marked = {name for name, row in ROWS.items() if "secret" in row[2].lower()}
+    assert {f"{ENV_PREFIX}{name}".upper() for name in secret} <= marked
+
+
+def _types(annotation: object) -> tuple[object, ...]:
+    return getattr(annotation, "__args__", (annotation,))
