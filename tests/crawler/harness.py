@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from crawlscope.crawler import CrawlRequest, CrawlSummary, run_crawl
-from crawlscope.crawler.crawl import OnProgress, ShouldStop
+from crawlscope.crawler.crawl import CrawlRequest, CrawlSummary, OnProgress, ShouldStop, run_crawl
 
 Event = dict[str, Any]
 

@@ -138,16 +138,16 @@ def test_charsets(body: bytes, declared: str | None, text: str) -> None:
 
 # fmt: off
 FRAGMENTS = [
-    "<p>", "<div", "<table>", "<tr>", "<td>", "</td>", "<!--", "-->", "<![CDATA[", "</body>", "<body>",
-    "<html>", "'>", '<a href="', "&#0;", "&amp", "&#xD800;", "&#1;", "<script>", "</script>", "<pre>", "<ul>", "<li>",
-    "<b>", "</i>", "<svg>", "<title>", "<base href='http://['>", "<main>", "<?xml", "\x00", "<dl>", "<dt>",
-    '<span class="code">', "\xa0", "<template>", "<frameset>", "<math>", "<h1>", "<header>", "<form>",
-    "<select>", "<option>", '<dt class="sig">', "<td colspan=2>",
+    "<p>", "<div", "<table>", "<tr>", "<td>", "</td>", "<td colspan=2>", "<!--", "-->", "<![CDATA[", "<?xml",
+    "<html>", "<body>", "</body>", "<main>", "<header>", "<h1>", "<frameset>", "<template>", "<math>", "<svg>",
+    "'>", '<a href="', "<base href='http://['>", "<form>", "<select>", "<option>", "<script>", "</script>",
+    "<pre>", "<ul>", "<li>", "<b>", "</i>", "<dl>", "<dt>", '<dt class="sig">', '<span class="code">', "<title>",
+    "&#0;", "&amp", "&#xD800;", "&#1;", "\x00", "\xa0",
 ]
 # fmt: on
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=8)), max_size=40).map(" ".join))
 def test_broken_html_never_raises(html: str) -> None:
     to_markdown(html, URL)
@@ -165,7 +165,7 @@ HOSTILE = {
     "entities": "&amp;" * 200_000,
     "rows": "<table>" + "<tr><td>a<td>b<td>c" * 30_000,
     "letters": "<p>" + "<b>x</b>" * 100_000,
-    "prose": "<p>" + "Some <b>words</b> of a long page. " * 40_000,
+    "prose": "<p>" + "Some <b>words</b> of a long page. " * 30_000,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import pytest
 
-from crawlscope.crawler import WebhookSender
+from crawlscope.crawler.sender import WebhookSender
 from crawlscope.errors import ServiceUnavailable, UsageError
 from tests.fakes.website import unused_port
 
