@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,15 @@ _SOURCE_LINK = re.compile(r'<a href="file:[^"]*"[^>]*>(.*?)</a>', re.DOTALL)
 _ADDRESS = re.compile(r"(?: |&nbsp;)at(?: |&nbsp;)0x[0-9a-fA-F]+")
 
 
-def build(folder: Path) -> int:
+def build(folder: Path, modules: Sequence[str] = MODULES) -> int:
     """Writes one page per module and an index that links to all; returns how many pages that makes.
 
     The pages link only to each other and to docs.python.org, and are the same each time they are built.
     Raises `CrawlscopeError` when pydoc fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_documentation(folder)
-    written = [module for module in MODULES if (folder / _file_of(module)).is_file()]
+    _write_documentation(folder, modules)
+    written = [module for module in modules if (folder / _file_of(module)).is_file()]
     known = {_file_of(module) for module in written}
     for name in known:
         page = folder / name
@@ -95,9 +95,9 @@ def _file_of(module: str) -> str:
     return f"{module}.html"
 
 
-def _write_documentation(folder: Path) -> None:
+def _write_documentation(folder: Path, modules: Sequence[str]) -> None:
     """In a process of its own, because documenting a module imports it, and `os` tells its environment."""
-    command = [sys.executable, "-P", "-W", "ignore", "-m", __name__, str(folder)]
+    command = [sys.executable, "-P", "-W", "ignore", "-m", __name__, str(folder), *modules]
     try:
         subprocess.run(  # noqa: S603  # our own interpreter and module
             command,
@@ -148,4 +148,4 @@ def _index(modules: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    _document(MODULES, Path(sys.argv[1]))
+    _document(sys.argv[2:], Path(sys.argv[1]))

@@ -36,10 +36,17 @@ def test_it_tells_nothing_about_the_machine(site: Path) -> None:
         assert not re.search(r"at(&nbsp;| )0x[0-9a-f]{6}", text)
 
 
-def test_it_is_the_same_each_time(site: Path, tmp_path: Path) -> None:
-    demo_site.build(tmp_path)
-    for page in site.glob("*.html"):
-        assert page.read_bytes() == (tmp_path / page.name).read_bytes()
+def test_it_is_the_same_each_time(tmp_path: Path) -> None:
+    modules = ["argparse", "difflib", "functools", "keyword", "os", "queue", "string"]
+    for folder in ("a", "b"):
+        assert demo_site.build(tmp_path / folder, modules) == len(modules) + 1
+    for page in (tmp_path / "a").iterdir():
+        assert page.read_bytes() == (tmp_path / "b" / page.name).read_bytes()
+
+
+def test_a_module_that_this_python_lacks_is_left_out(tmp_path: Path) -> None:
+    assert demo_site.build(tmp_path, ["json", "no_such_module"]) == 2
+    assert "no_such_module" not in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def test_its_pages_have_headings_and_text(site: Path) -> None:

@@ -139,10 +139,10 @@ def test_charsets(body: bytes, declared: str | None, text: str) -> None:
 # fmt: off
 FRAGMENTS = [
     "<p>", "<div", "<table>", "<tr>", "<td>", "</td>", "<td colspan=2>", "<!--", "-->", "<![CDATA[", "<?xml",
-    "<html>", "<body>", "</body>", "<main>", "<header>", "<h1>", "<frameset>", "<template>", "<math>", "<svg>",
-    "'>", '<a href="', "<base href='http://['>", "<form>", "<select>", "<option>", "<script>", "</script>",
-    "<pre>", "<ul>", "<li>", "<b>", "</i>", "<dl>", "<dt>", '<dt class="sig">', '<span class="code">', "<title>",
-    "&#0;", "&amp", "&#xD800;", "&#1;", "\x00", "\xa0",
+    "<html>", "<body>", "</body>", "<main>", "<header>", "<h1>", "<frameset>", "<template>", "<math>",
+    "<svg>", "'>", '<a href="', "<base href='http://['>", "<form>", "<select>", "<option>", "<script>",
+    "</script>", "<pre>", "<ul>", "<li>", "<b>", "</i>", "<dl>", "<dt>", '<dt class="sig">', "<title>",
+    '<span class="code">', "&#0;", "&amp", "&#xD800;", "&#1;", "\x00", "\xa0",
 ]
 # fmt: on
 
