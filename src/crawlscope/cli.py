@@ -8,7 +8,9 @@ import io
 import logging
 import signal
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -218,12 +220,17 @@ def main() -> None:
         sys.exit(2 if isinstance(error, SettingsError) else 1)
     except Exception as error:
         logging.getLogger(__name__).debug("unexpected error", exc_info=error)
-        _complain(f"unexpected {type(error).__name__}: {error} (CRAWLSCOPE_LOG_LEVEL=DEBUG shows where)")
+        _complain(f"unexpected {type(error).__name__}{_place(error)}: {error}")
         sys.exit(1)
 
 
 def _complain(words: str) -> None:
     typer.echo(f"crawlscope: {' '.join(words.split())}", err=True)
+
+
+def _place(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def _settings(process: str) -> Settings:

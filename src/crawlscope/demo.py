@@ -42,16 +42,14 @@ async def run_demo(settings: Settings, console: Console) -> None:
         with console.status("Writing a website: the documentation of Python's standard library …"):
             pages = demo_site.build(Path(folder))
         with demo_site.serve(Path(folder), PORT) as url:
-            console.print(
-                f"A website of {pages} pages, written by pydoc, is served at {url}", highlight=False
-            )
+            console.print(f"A website of {pages} pages, written by pydoc: {url}", soft_wrap=True)
             async with Stack(settings) as stack:
                 with console.status("Starting PostgreSQL, the API and the workers …"):
                     await stack.bring_up()
                 crawl_id = await _crawl(stack, console, url)
                 for query in QUERIES:
                     await _search(stack, console, query)
-    console.print(_what_next(settings, crawl_id))
+    console.print(_what_next(settings, crawl_id), soft_wrap=True)
 
 
 async def _crawl(stack: Stack, console: Console, url: str) -> str:

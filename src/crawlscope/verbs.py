@@ -18,11 +18,11 @@ from crawlscope.faces.terminal.profile import render_profile
 from crawlscope.faces.terminal.report import gather_report
 from crawlscope.faces.terminal.results import render_results
 from crawlscope.faces.terminal.words import count
-from crawlscope.models import CrawlStatus
 from crawlscope.observe.responses import CrawlMetricsResponse
 from crawlscope.search.service import SearchRequest
 from crawlscope.settings import Settings
 from crawlscope.stack import Stack
+from crawlscope.vocabulary import CrawlStatus
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ URL_WIDTH = 36
 def render_crawls(listed: CrawlListResponse, now: datetime) -> RenderableType:
     if not listed.crawls:
         return Text("No crawls yet. Start one: crawlscope crawl https://example.com", style="dim")
-    table = Table(box=None, header_style="dim", padding=(0, 1), pad_edge=False)
+    table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("crawl", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for name in ("indexed", "failed", "took", "started"):

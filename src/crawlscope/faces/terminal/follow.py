@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from crawlscope.client import ServiceClient
@@ -24,6 +25,7 @@ SHARE_OF_TIME = 10
 """Asking may take one part in so many of the service's time: answers of large crawls cost something."""
 LINE_SECONDS = 5.0
 QUIET_SECONDS = 30.0
+BAR_WIDTH = 72
 
 Show = Callable[[Progress, Pace], None]
 Recover = Callable[[], Awaitable[None]]
@@ -78,8 +80,10 @@ def ignore(_progress: Progress, _pace: Pace) -> None:
 
 
 def render_progress(progress: Progress, pace: Pace) -> RenderableType:
-    bar = ProgressBar(total=max(1, progress.expected), completed=progress.settled, width=60)
-    return Group(bar, progress_words(progress, pace))
+    lines = Table.grid()
+    lines.add_row(ProgressBar(total=max(1, progress.expected), completed=progress.settled, width=BAR_WIDTH))
+    lines.add_row(progress_words(progress, pace))
+    return lines
 
 
 def progress_words(progress: Progress, pace: Pace) -> Text:

@@ -9,13 +9,15 @@ from crawlscope.faces.terminal.words import plain
 
 WORD = re.compile(r"\w+")
 MARK = "bold yellow"
+MARKDOWN = re.compile(r"\*\*|^\s*#{1,6}\s+|^\s*[-*_]{3,}\s*$|\\(?=[^\w\s])", re.MULTILINE)
+"""Emphasis, heading marks, rules and escapes: of use to a renderer, in the way of a reader."""
 SHORTEST_STEM = 4
 """Letters; words are compared by their beginnings, so that `locks` is marked for `lock`."""
 
 
 def excerpt(text: str, query: str, width: int) -> Text:
     """At most `width` characters around where most of the query's words stand."""
-    line = plain(text)
+    line = plain(MARKDOWN.sub("", text))
     start, end = _window(line, _matches(line, query), width)
     shown = f"{'…' if start else ''}{line[start:end].strip()}{'…' if end < len(line) else ''}"
     marked = Text(shown)

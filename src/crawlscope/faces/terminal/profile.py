@@ -23,7 +23,7 @@ STAGES = (OperationType.CHUNKING, OperationType.EMBEDDING, OperationType.BM25, O
 SLOWEST_SHOWN = 5
 EXAMPLES_SHOWN = 3
 URL_WIDTH = 56
-BAR_WIDTH = 16
+BAR_WIDTH = 12
 STATUS_STYLES = {
     CrawlStatus.IN_PROGRESS: "cyan",
     CrawlStatus.COMPLETED: "green",
@@ -53,7 +53,7 @@ class FailureGroup:
 
 
 def render_profile(report: CrawlReport) -> RenderableType:
-    parts = [
+    parts: list[RenderableType] = [
         _headline(report.crawl),
         _facts(report.crawl),
         *_stages(report),

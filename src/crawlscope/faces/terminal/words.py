@@ -10,7 +10,7 @@ _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def duration(milliseconds: float | None) -> str:
-    """Two to four digits and a unit."""
+    """Short enough for a column: `0.4 ms`, `345 ms`, `12.3 s`, `2m 05s`, `3h 10m`."""
     if milliseconds is None:
         return NONE
     if milliseconds < 9.95:
@@ -21,8 +21,8 @@ def duration(milliseconds: float | None) -> str:
         return f"{milliseconds / 1000:.1f} s"
     seconds = round(milliseconds / 1000)
     if seconds < 3_600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3_600:,} h {seconds % 3_600 // 60:02d} min"
+        return f"{seconds // 60}m {seconds % 60:02d}s"
+    return f"{seconds // 3_600:,}h {seconds % 3_600 // 60:02d}m"
 
 
 def count(number: int, noun: str) -> str:
@@ -35,13 +35,12 @@ def percent(part: float, whole: float) -> str:
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """How long ago, in the largest unit that fits."""
+    """How long ago, in the largest unit that fits: `5m ago`."""
     seconds = max(0, int((now - moment).total_seconds()))
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("min", 60)):
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= length:
-            number = seconds // length
-            return f"{number} min ago" if unit == "min" else f"{count(number, unit)} ago"
-    return "just now"
+            return f"{seconds // length:,}{unit} ago"
+    return f"{seconds}s ago"
 
 
 def plain(text: str) -> str:
