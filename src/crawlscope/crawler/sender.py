@@ -73,7 +73,7 @@ class WebhookSender:
     async def _post(self, body: bytes) -> "_Postponed | None":
         try:
             answer = await self._client.post(self._door, content=body)
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return _Postponed(str(error) or type(error).__name__)
         if answer.is_success:
             return None
