@@ -1,6 +1,6 @@
 """How much of real HTML pages survives the way to Markdown, and how much of the site around them stays.
 
-    python -m benchmarks.html_to_markdown FOLDER [--limit N]
+    python -m benchmarks.page_text FOLDER [--limit N]
 
 Compares this project's `to_markdown` with html-to-markdown's own preprocessing and, where it is installed,
 with trafilatura. The pages themselves say what their main content is: `<main>`, `[role=main]` or the body.
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
+import html_to_markdown
 from lxml.html import HtmlElement, HTMLParser, document_fromstring
 
-import html_to_markdown
 from crawlscope.crawler.markdown import to_markdown
 
 Converter = Callable[[str], str]
