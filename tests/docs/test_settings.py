@@ -18,7 +18,7 @@ def test_the_defaults_are_those_of_the_program():
         elif field.default is None:
             assert written == "none"
         else:
-            assert code_of(written)[0] == str(field.default).lower() or code_of(written)[0] == str(field.default)
+            assert code_of(written)[0] in (str(field.default), str(field.default).lower())
 
 
 def test_secrets_are_told_apart():

@@ -19,5 +19,6 @@ def test_every_column_is_documented_with_its_type_and_no_other():
 
 
 def _type_of(column: "Column[object]") -> str:
-    spelled = column.type.compile(postgresql.dialect()).lower().replace("timestamp with time zone", "timestamptz")
+    spelled = column.type.compile(postgresql.dialect()).lower()
+    spelled = spelled.replace("timestamp with time zone", "timestamptz")
     return f"{spelled}, null" if column.nullable else spelled
