@@ -1,7 +1,7 @@
 """The tables: what is known of crawls, pages and the time everything took (PostgreSQL, schema `webhook`)."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
@@ -13,6 +13,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Table,
     Text,
     UniqueConstraint,
     false,
@@ -41,6 +42,11 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSONB(),
         int: BigInteger(),
     }
+
+
+def table_of(model: type[Base]) -> Table:
+    """The table behind a model: statements on it cost half of those that go through the mapper."""
+    return cast(Table, model.__table__)
 
 
 def _count() -> Mapped[int]:

@@ -12,16 +12,17 @@ from typing import Literal
 import asyncpg
 import structlog
 from pgqueuer.db import AsyncpgPoolDriver
-from pgqueuer.errors import RetryRequested
+from pgqueuer.errors import FailingListenerError, RetryRequested
 from pgqueuer.models import Job
 from pgqueuer.qm import QueueManager
+from pgqueuer.types import Channel
 
 from crawlscope.crawls.index_page import PageIndexer
 from crawlscope.crawls.site_crawl import SiteCrawl
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
-from crawlscope.database.queue import CRAWL_SITE, INDEX_PAGE, queue_queries
+from crawlscope.database.queue import CHANNELS, CRAWL_SITE, INDEX_PAGE, queue_queries
 from crawlscope.errors import CrawlscopeError, DatabaseUnavailable, DependencyError
 from crawlscope.parts import indexing_service
 from crawlscope.settings import Settings
@@ -38,6 +39,8 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=20)
 IDLE_POLL = timedelta(seconds=5)
 LONGEST_DELAY_SECONDS = 60
 REOPEN_SECONDS = 2.0
+AWAY = (DependencyError, FailingListenerError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What a worker waits out."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,13 +62,13 @@ async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping
     while not stopping.is_set():
         try:
             await run(settings, database, stopping)
-        except (DependencyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning("worker_waits", kind=kind, reason=str(error))
+        except AWAY as error:
+            log.warning("worker_waits", kind=kind, reason=str(error) or type(error).__name__)
             await _wait(stopping, REOPEN_SECONDS)
 
 
 async def _index_pages(settings: Settings, database: Database, stopping: asyncio.Event) -> None:
-    async with indexing_service(settings, database) as indexing, _queue(database) as queue:
+    async with indexing_service(settings, database) as indexing, _queue(database, INDEX_PAGE) as queue:
         indexer = PageIndexer(database, indexing, f"{socket.gethostname()}:{os.getpid()}")
 
         @queue.entrypoint(INDEX_PAGE, on_failure="hold", accepts_context=False)
@@ -94,7 +97,7 @@ async def _index_pages(settings: Settings, database: Database, stopping: asyncio
 
 async def _crawl_sites(settings: Settings, database: Database, stopping: asyncio.Event) -> None:
     crawler = SiteCrawl(settings, database)
-    async with _queue(database) as queue:
+    async with _queue(database, CRAWL_SITE) as queue:
 
         @queue.entrypoint(CRAWL_SITE, on_failure="hold", accepts_context=False)
         async def crawl_site(job: Job) -> None:
@@ -108,12 +111,16 @@ async def _crawl_sites(settings: Settings, database: Database, stopping: asyncio
 
 
 @asynccontextmanager
-async def _queue(database: Database) -> AsyncIterator[QueueManager]:
+async def _queue(database: Database, entrypoint: str) -> AsyncIterator[QueueManager]:
     url = database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     async with asyncpg.create_pool(
         url, min_size=2, max_size=5, timeout=10, server_settings={"application_name": "crawlscope-queue"}
     ) as pool:
-        yield QueueManager(queue_queries(AsyncpgPoolDriver(pool)))
+        driver = AsyncpgPoolDriver(pool)
+        queue = QueueManager(queue_queries(driver, entrypoint), Channel(CHANNELS[entrypoint]))
+        # The manager checks at once that it hears itself; it would not, were it to begin to listen then.
+        await driver.add_listener(queue.channel, lambda _: None)
+        yield queue
 
 
 async def _work(queue: QueueManager, at_once: int, stopping: asyncio.Event) -> None:

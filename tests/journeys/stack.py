@@ -74,10 +74,10 @@ class Stack:
         self.http = httpx2.Client(
             base_url=url, headers={"X-API-Secret": API_SECRET}, timeout=60, trust_env=False
         )
+        self.anonymous = httpx2.Client(base_url=url, timeout=60, trust_env=False)
 
     def deliver(self, delivery: Recorded) -> httpx2.Response:
-        with httpx2.Client(base_url=self.url, timeout=60, trust_env=False) as sender:
-            return sender.post("/api/webhook/firecrawl", content=delivery.body, headers=delivery.headers)
+        return self.anonymous.post("/api/webhook/firecrawl", content=delivery.body, headers=delivery.headers)
 
     def post_event(self, event: Mapping[str, Any]) -> httpx2.Response:
         return self.http.post("/api/webhook/firecrawl", json=dict(event))
@@ -138,6 +138,7 @@ def started_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
         eventually(lambda: stack.http.get("/health").json()["status"], lambda it: it == "ok", 60)
         yield stack
         stack.http.close()
+        stack.anonymous.close()
     finally:
         if process.poll() is None:
             process.kill()

@@ -29,12 +29,6 @@ def page_event(crawl_id: str, url: str = "https://example.com/a", **document: An
     }
 
 
-@pytest.fixture
-def anonymous(stack: Stack):
-    with httpx2.Client(base_url=stack.url, timeout=60, trust_env=False) as client:
-        yield client
-
-
 @pytest.mark.parametrize(
     "headers",
     [
@@ -49,27 +43,27 @@ def anonymous(stack: Stack):
         {b"X-Firecrawl-Signature": "sha256=ünï".encode()},
     ],
 )
-def test_a_delivery_from_nobody_is_refused_and_not_kept(stack: Stack, anonymous, headers):
+def test_a_delivery_from_nobody_is_refused_and_not_kept(stack: Stack, headers):
     crawl_id = new_crawl_id()
-    answer = anonymous.post(DOOR, json=page_event(crawl_id), headers=headers)
+    answer = stack.anonymous.post(DOOR, json=page_event(crawl_id), headers=headers)
     assert answer.status_code == 401
     assert answer.json()["detail"]
     assert stack.http.get(f"/api/metrics/crawls/{crawl_id}").status_code == 404
 
 
-def test_a_signature_holds_for_its_own_body_only(stack: Stack, anonymous):
+def test_a_signature_holds_for_its_own_body_only(stack: Stack):
     crawl_id = new_crawl_id()
     body = json.dumps(page_event(crawl_id)).encode()
     headers = {"X-Firecrawl-Signature": signature(body), "Content-Type": "application/json"}
-    assert anonymous.post(DOOR, content=body + b" ", headers=headers).status_code == 401
-    assert anonymous.post(DOOR, content=body, headers=headers).status_code == 202
+    assert stack.anonymous.post(DOOR, content=body + b" ", headers=headers).status_code == 401
+    assert stack.anonymous.post(DOOR, content=body, headers=headers).status_code == 202
     assert stack.settled(crawl_id)["pages_indexed"] == 1
 
 
-def test_the_receive_token_lets_a_delivery_in_and_stays_secret(stack: Stack, anonymous):
+def test_the_receive_token_lets_a_delivery_in_and_stays_secret(stack: Stack):
     crawl_id = new_crawl_id()
-    assert anonymous.post(f"{DOOR}/wrong", json=page_event(crawl_id)).status_code == 401
-    assert anonymous.post(f"{DOOR}/{RECEIVE_TOKEN}", json=page_event(crawl_id)).status_code == 202
+    assert stack.anonymous.post(f"{DOOR}/wrong", json=page_event(crawl_id)).status_code == 401
+    assert stack.anonymous.post(f"{DOOR}/{RECEIVE_TOKEN}", json=page_event(crawl_id)).status_code == 202
     assert stack.settled(crawl_id)["pages_indexed"] == 1
     log = stack.data_dir.parent / f"{stack.data_dir.name}.log"
     assert RECEIVE_TOKEN not in log.read_text()

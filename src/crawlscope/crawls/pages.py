@@ -1,7 +1,6 @@
 """The SQL of pages: delivered, claimed by a worker, settled, put back. Each step locks the page's row first
 and moves its crawl's counts last, so that a page counts once whatever is delivered, retried or killed."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,14 +10,19 @@ from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope import models
 from crawlscope.crawls.page_state import Arrival, Counts, counts_of
 from crawlscope.crawls.sessions import move_counts
-from crawlscope.database.queue import INDEX_PAGE, queries_within
+from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.database.values import hash_key
-from crawlscope.models import Page, PageAttempt, PageContent
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import Measurement, record_operations
 from crawlscope.vocabulary import OperationType, PageState
+
+ATTEMPTS = models.table_of(models.PageAttempt)
+CONTENTS = models.table_of(models.PageContent)
+PAGES = models.table_of(models.Page)
+
 
 NOW = func.clock_timestamp()
 WORKER_LOST = "worker_lost"
@@ -104,13 +108,13 @@ async def claim_page(
     await _close_lost_attempts(connection, page)
     attempt = page.attempts + 1
     started = await connection.execute(
-        update(Page)
-        .where(Page.id == page_id)
+        update(PAGES)
+        .where(PAGES.c.id == page_id)
         .values(state=PageState.INDEXING, attempts=attempt, started_at=NOW)
-        .returning(Page.started_at)
+        .returning(PAGES.c.started_at)
     )
     await connection.execute(
-        insert(PageAttempt).values(
+        insert(ATTEMPTS).values(
             page_id=page_id,
             number=attempt,
             revision=revision,
@@ -119,7 +123,7 @@ async def claim_page(
             started_at=started.scalar_one(),
         )
     )
-    markdown = await connection.scalar(select(PageContent.markdown).where(PageContent.page_id == page_id))
+    markdown = await connection.scalar(select(CONTENTS.c.markdown).where(CONTENTS.c.page_id == page_id))
     return ClaimedPage(
         id=page_id,
         crawl_id=page.crawl_id,
@@ -149,22 +153,22 @@ async def settle_page(
     """Writes outcome, attempt, metrics and totals. The page must be locked by `still_claimed`."""
     spent = _spent(measurements)
     settled = await connection.execute(
-        update(Page)
-        .where(Page.id == claim.id)
+        update(PAGES)
+        .where(PAGES.c.id == claim.id)
         .values(
             state=outcome.state,
             settled_at=NOW,
-            queue_wait_ms=_wait_ms(Page.started_at, Page.queued_at),
+            queue_wait_ms=_wait_ms(PAGES.c.started_at, PAGES.c.queued_at),
             total_ms=spent["total_ms"],
             stages=spent["stages"],
             chunks=outcome.chunks,
             error_code=outcome.error_code,
             error=outcome.error,
         )
-        .returning(Page.settled_at)
+        .returning(PAGES.c.settled_at)
     )
     await _close_attempt(connection, claim, outcome.state, outcome.error_code, outcome.error, **spent)
-    await record_operations(connection, measurements)
+    await record_operations(connection, measurements, announced=True)
     await move_counts(
         connection,
         claim.crawl_id,
@@ -185,7 +189,7 @@ async def put_back(
         await abandon(connection, claim, measurements)
         return
     await connection.execute(
-        update(Page).where(Page.id == claim.id).values(state=PageState.QUEUED, queued_at=NOW)
+        update(PAGES).where(PAGES.c.id == claim.id).values(state=PageState.QUEUED, queued_at=NOW)
     )
     spent = _spent(measurements)
     await _close_attempt(connection, claim, "retried", error_code, error, **spent)
@@ -204,12 +208,12 @@ async def requeue_failed(
     connection: AsyncConnection, crawl_id: str, urls: Sequence[str] | None = None
 ) -> int:
     """Queues the failed pages whose content is known, all or those of `urls`; returns how many."""
-    failed = select(Page.id, Page.revision).where(
-        Page.crawl_id == crawl_id, Page.state == PageState.FAILED, Page.delivered
+    failed = select(PAGES.c.id, PAGES.c.revision).where(
+        PAGES.c.crawl_id == crawl_id, PAGES.c.state == PageState.FAILED, PAGES.c.delivered
     )
     if urls is not None:
-        failed = failed.where(Page.source_key.in_([hash_key(url) for url in urls]))
-    rows = (await connection.execute(failed.order_by(Page.id).with_for_update())).all()
+        failed = failed.where(PAGES.c.source_key.in_([hash_key(url) for url in urls]))
+    rows = (await connection.execute(failed.order_by(PAGES.c.id).with_for_update())).all()
     for row in rows:
         await _queue(connection, row.id, row.revision + 1)
     change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
@@ -223,7 +227,7 @@ async def requeue_failed(
 
 async def _lock(connection: AsyncConnection, page_id: int) -> Row[Any] | None:
     locked = await connection.execute(
-        select(*Page.__table__.columns).where(Page.id == page_id).with_for_update(key_share=True)
+        select(*PAGES.c).where(PAGES.c.id == page_id).with_for_update(key_share=True)
     )
     return locked.one_or_none()
 
@@ -231,7 +235,7 @@ async def _lock(connection: AsyncConnection, page_id: int) -> Row[Any] | None:
 async def _insert(connection: AsyncConnection, crawl_id: str, page: DeliveredPage) -> Row[Any] | None:
     """The new row; None where the crawl has this page already."""
     inserted = await connection.execute(
-        upsert(Page)
+        upsert(PAGES)
         .values(
             crawl_id=crawl_id,
             source_key=hash_key(page.source_url),
@@ -240,15 +244,15 @@ async def _insert(connection: AsyncConnection, crawl_id: str, page: DeliveredPag
             **_delivered_values(page),
         )
         .on_conflict_do_nothing(index_elements=["crawl_id", "source_key"])
-        .returning(*Page.__table__.columns)
+        .returning(*PAGES.c)
     )
     return inserted.one_or_none()
 
 
 async def _lock_by_source(connection: AsyncConnection, crawl_id: str, source_url: str) -> Row[Any]:
     locked = await connection.execute(
-        select(*Page.__table__.columns)
-        .where(Page.crawl_id == crawl_id, Page.source_key == hash_key(source_url))
+        select(*PAGES.c)
+        .where(PAGES.c.crawl_id == crawl_id, PAGES.c.source_key == hash_key(source_url))
         .with_for_update(key_share=True)
     )
     return locked.one()
@@ -272,8 +276,8 @@ async def _settle_failed(
 ) -> Received:
     assert page.failure is not None
     settled = await connection.execute(
-        update(Page)
-        .where(Page.id == known.id)
+        update(PAGES)
+        .where(PAGES.c.id == known.id)
         .values(
             **_delivered_values(page),
             state=page.failure,
@@ -281,26 +285,24 @@ async def _settle_failed(
             error=page.error,
             settled_at=NOW,
         )
-        .returning(Page.settled_at)
+        .returning(PAGES.c.settled_at)
     )
     return Received(counts_of(page.failure) - counts_of(before), settled_at=settled.scalar_one())
 
 
 async def _keep_content(connection: AsyncConnection, page_id: int, markdown: str) -> None:
     await connection.execute(
-        upsert(PageContent)
+        upsert(CONTENTS)
         .values(page_id=page_id, markdown=markdown)
         .on_conflict_do_update(index_elements=["page_id"], set_={"markdown": markdown})
     )
 
 
 async def _queue(connection: AsyncConnection, page_id: int, revision: int, **values: Any) -> int:
-    queue = await queries_within(connection)
-    payload = json.dumps({"page_id": page_id, "revision": revision}).encode()
-    [job_id] = await queue.enqueue(INDEX_PAGE, payload)
+    job_id = await enqueue(connection, INDEX_PAGE, {"page_id": page_id, "revision": revision})
     await connection.execute(
-        update(Page)
-        .where(Page.id == page_id)
+        update(PAGES)
+        .where(PAGES.c.id == page_id)
         .values(
             **values,
             state=PageState.QUEUED,
@@ -323,8 +325,8 @@ async def _close_attempt(
     **spent: Any,
 ) -> None:
     await connection.execute(
-        update(PageAttempt)
-        .where(PageAttempt.page_id == claim.id, PageAttempt.number == claim.attempt)
+        update(ATTEMPTS)
+        .where(ATTEMPTS.c.page_id == claim.id, ATTEMPTS.c.number == claim.attempt)
         .values(finished_at=NOW, outcome=outcome, error_code=error_code, error=error, **spent)
     )
 
@@ -332,10 +334,10 @@ async def _close_attempt(
 async def _close_lost_attempts(connection: AsyncConnection, page: Row[Any]) -> None:
     """Attempts that nobody ended: their worker died. What is known is when they began and were missed."""
     lost = await connection.execute(
-        update(PageAttempt)
-        .where(PageAttempt.page_id == page.id, PageAttempt.outcome.is_(None))
+        update(ATTEMPTS)
+        .where(ATTEMPTS.c.page_id == page.id, ATTEMPTS.c.outcome.is_(None))
         .values(finished_at=NOW, outcome="lost", error_code=WORKER_LOST, error=WORKER_LOST_WORDS)
-        .returning(PageAttempt.started_at, PageAttempt.finished_at, PageAttempt.number)
+        .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
     )
     await record_operations(connection, [_lost_work(page, attempt) for attempt in lost.all()])
 

@@ -1,6 +1,5 @@
 """Crawls that are asked for here: started, followed, cancelled, retried, deleted."""
 
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.crawls.fold import Heard
 from crawlscope.crawls.pages import requeue_failed
 from crawlscope.crawls.sessions import apply_facts, ensure_session
-from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, queries_within
+from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, enqueue
 from crawlscope.database.values import storable
 from crawlscope.errors import NotFoundError, UsageError
 from crawlscope.indexing.service import IndexingService
@@ -67,8 +66,7 @@ async def start_crawl(connection: AsyncConnection, order: CrawlOrder) -> str:
     metadata = {"initiated_at": now.isoformat(), "url": url}
     await ensure_session(connection, crawl_id, now)
     await apply_facts(connection, crawl_id, [Heard(now, metadata)])
-    queue = await queries_within(connection)
-    [job_id] = await queue.enqueue(CRAWL_SITE, json.dumps({"crawl_id": crawl_id}).encode())
+    job_id = await enqueue(connection, CRAWL_SITE, {"crawl_id": crawl_id})
     options = {**order.options, "limit": order.limit, "allow_private": order.allow_private}
     await connection.execute(
         insert(CrawlRequest).values(

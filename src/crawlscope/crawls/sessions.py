@@ -8,10 +8,13 @@ import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope import models
 from crawlscope.crawls.fold import Fact, Heard, Lifecycle, fold, parse_moment, summarize
 from crawlscope.crawls.page_state import Counts
-from crawlscope.models import CrawlSession
 from crawlscope.timing.store import ensure_session
+
+SESSIONS = models.table_of(models.CrawlSession)
+
 
 __all__ = ["apply_facts", "ensure_session", "move_counts"]
 
@@ -23,8 +26,8 @@ async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterabl
     facts = list(facts)
     row = (
         await connection.execute(
-            select(CrawlSession.started_at, CrawlSession.last_fact_at, CrawlSession.fold)
-            .where(CrawlSession.crawl_id == crawl_id)
+            select(SESSIONS.c.started_at, SESSIONS.c.last_fact_at, SESSIONS.c.fold)
+            .where(SESSIONS.c.crawl_id == crawl_id)
             .with_for_update(key_share=True)
         )
     ).one()
@@ -33,8 +36,8 @@ async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterabl
     _report_unusable_times(crawl_id, facts)
     if after != before:
         await connection.execute(
-            update(CrawlSession)
-            .where(CrawlSession.crawl_id == crawl_id)
+            update(SESSIONS)
+            .where(SESSIONS.c.crawl_id == crawl_id)
             .values(**asdict(summarize(after)), last_fact_at=after.last_fact_at, fold=after.to_json())
         )
 
@@ -47,16 +50,14 @@ async def move_counts(
     failures_without_url: int = 0,
 ) -> None:
     """Adds to the counts; `settled_at` is when a page of the crawl settled, if one did."""
-    moved = {name: getattr(CrawlSession, name) + value for name, value in asdict(change).items() if value}
+    moved = {name: getattr(SESSIONS.c, name) + value for name, value in asdict(change).items() if value}
     if failures_without_url:
-        moved["failures_without_url"] = CrawlSession.failures_without_url + failures_without_url
+        moved["failures_without_url"] = SESSIONS.c.failures_without_url + failures_without_url
     values: dict[str, object] = dict(moved)
     if settled_at:  # greatest() passes over NULL
-        values["last_settled_at"] = func.greatest(CrawlSession.last_settled_at, settled_at)
+        values["last_settled_at"] = func.greatest(SESSIONS.c.last_settled_at, settled_at)
     if values:
-        await connection.execute(
-            update(CrawlSession).where(CrawlSession.crawl_id == crawl_id).values(**values)
-        )
+        await connection.execute(update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(**values))
 
 
 def _report_unusable_times(crawl_id: str, facts: Iterable[Fact]) -> None:

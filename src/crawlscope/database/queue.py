@@ -1,7 +1,10 @@
 """The job queue: pgqueuer's tables in a schema of their own, in the same database as everything else."""
 
+import json
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from pgqueuer.adapters.persistence.qb import (
@@ -11,7 +14,9 @@ from pgqueuer.adapters.persistence.qb import (
 )
 from pgqueuer.db import AsyncpgDriver, Driver
 from pgqueuer.domain.settings import DBSettings
+from pgqueuer.models import TableChangedEvent
 from pgqueuer.queries import Queries
+from pgqueuer.types import Channel
 from sqlalchemy import ARRAY, BigInteger, Text, any_, cast, column, delete, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,12 +26,20 @@ INDEX_PAGE = "index_page"
 CRAWL_SITE = "crawl_site"
 
 
-def queue_settings() -> DBSettings:
-    return DBSettings(db_schema=QUEUE_SCHEMA)
+CHANNELS = {INDEX_PAGE: "ch_pgqueuer", CRAWL_SITE: "ch_crawl_site"}
+"""Where workers of each kind hear of jobs. The queue's own trigger tells of every change on the first: who
+waits for a crawl to run would wake with every page."""
 
 
-def queue_queries(driver: Driver) -> Queries:
-    settings = queue_settings()
+@cache
+def queue_settings(entrypoint: str = INDEX_PAGE) -> DBSettings:
+    """Read once: pydantic's settings take milliseconds."""
+    return DBSettings(db_schema=QUEUE_SCHEMA, channel=CHANNELS[entrypoint])
+
+
+def queue_queries(driver: Driver, entrypoint: str = INDEX_PAGE) -> Queries:
+    """The queue as workers for one kind of job see it."""
+    settings = queue_settings(entrypoint)
     return Queries(
         driver,
         qbe=QueryBuilderEnvironment(settings),
@@ -55,8 +68,23 @@ async def drop_waiting_jobs(connection: AsyncConnection, jobs: Iterable[int | No
     )
 
 
-async def queries_within(connection: AsyncConnection) -> Queries:
-    """The queue on the connection of a transaction that is under way: jobs commit with it."""
+async def enqueue(connection: AsyncConnection, entrypoint: str, order: dict[str, Any]) -> int:
+    """Adds a job on the connection of a transaction: it commits with it, and workers hear of it then."""
     raw = await connection.get_raw_connection()
     driver_connection: Any = raw.driver_connection
-    return queue_queries(AsyncpgDriver(driver_connection))
+    queue = queue_queries(AsyncpgDriver(driver_connection), entrypoint)
+    [job_id] = await queue.enqueue(entrypoint, json.dumps(order).encode())
+    if entrypoint != INDEX_PAGE:
+        await queue.driver.notify(CHANNELS[entrypoint], _job_added(entrypoint))
+    return int(job_id)
+
+
+def _job_added(entrypoint: str) -> str:
+    """What the queue's trigger would say."""
+    return TableChangedEvent(
+        type="table_changed_event",
+        channel=Channel(CHANNELS[entrypoint]),
+        sent_at=datetime.now(UTC),
+        operation="insert",
+        table="pgqueuer",
+    ).model_dump_json()

@@ -8,8 +8,11 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope import models
 from crawlscope.database.values import hash_key
-from crawlscope.models import Document, DocumentCrawl
+
+FINDERS = models.table_of(models.DocumentCrawl)
+DOCUMENTS = models.table_of(models.Document)
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ async def lock_document(connection: AsyncConnection, url: str) -> None:
 async def find_document(connection: AsyncConnection, url: str) -> KnownDocument | None:
     row = (
         await connection.execute(
-            select(Document.content_hash, Document.fingerprint, Document.chunks, Document.crawl_id).where(
-                Document.key == hash_key(url)
-            )
+            select(
+                DOCUMENTS.c.content_hash, DOCUMENTS.c.fingerprint, DOCUMENTS.c.chunks, DOCUMENTS.c.crawl_id
+            ).where(DOCUMENTS.c.key == hash_key(url))
         )
     ).one_or_none()
     return KnownDocument(*row) if row else None
@@ -44,23 +47,23 @@ async def find_document(connection: AsyncConnection, url: str) -> KnownDocument 
 async def keep_document(connection: AsyncConnection, url: str, document: KnownDocument) -> None:
     values = {**vars(document), "indexed_at": func.now()}
     await connection.execute(
-        upsert(Document)
+        upsert(DOCUMENTS)
         .values(key=hash_key(url), url=url, **values)
         .on_conflict_do_update(index_elements=["key"], set_=values)
     )
 
 
 async def drop_document(connection: AsyncConnection, url: str) -> None:
-    await connection.execute(delete(Document).where(Document.key == hash_key(url)))
+    await connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.key == hash_key(url)))
 
 
 async def add_finder(connection: AsyncConnection, url: str, crawl_id: str) -> bool:
     """Remembers that the crawl found the document; false where that was known."""
     added = await connection.execute(
-        upsert(DocumentCrawl)
+        upsert(FINDERS)
         .values(document_key=hash_key(url), crawl_id=crawl_id)
         .on_conflict_do_nothing()
-        .returning(DocumentCrawl.crawl_id)
+        .returning(FINDERS.c.crawl_id)
     )
     return added.one_or_none() is not None
 
@@ -68,9 +71,9 @@ async def add_finder(connection: AsyncConnection, url: str, crawl_id: str) -> bo
 async def finders(connection: AsyncConnection, url: str) -> list[str]:
     """The crawls that found the document, the first one first."""
     found = await connection.scalars(
-        select(DocumentCrawl.crawl_id)
-        .where(DocumentCrawl.document_key == hash_key(url))
-        .order_by(DocumentCrawl.found_at, DocumentCrawl.crawl_id)
+        select(FINDERS.c.crawl_id)
+        .where(FINDERS.c.document_key == hash_key(url))
+        .order_by(FINDERS.c.found_at, FINDERS.c.crawl_id)
     )
     return list(found)
 
@@ -78,27 +81,25 @@ async def finders(connection: AsyncConnection, url: str) -> list[str]:
 async def found_by(connection: AsyncConnection, crawl_id: str) -> Sequence[tuple[UUID, str, int]]:
     """Key, URL and number of chunks of each document the crawl found, in the order to lock them."""
     rows = await connection.execute(
-        select(Document.key, Document.url, Document.chunks)
-        .join(DocumentCrawl, DocumentCrawl.document_key == Document.key)
-        .where(DocumentCrawl.crawl_id == crawl_id)
-        .order_by(Document.key)
+        select(DOCUMENTS.c.key, DOCUMENTS.c.url, DOCUMENTS.c.chunks)
+        .join(FINDERS, FINDERS.c.document_key == DOCUMENTS.c.key)
+        .where(FINDERS.c.crawl_id == crawl_id)
+        .order_by(DOCUMENTS.c.key)
     )
     return [(row.key, row.url, row.chunks) for row in rows]
 
 
 async def remove_finder(connection: AsyncConnection, url: str, crawl_id: str) -> None:
     await connection.execute(
-        delete(DocumentCrawl).where(
-            DocumentCrawl.document_key == hash_key(url), DocumentCrawl.crawl_id == crawl_id
-        )
+        delete(FINDERS).where(FINDERS.c.document_key == hash_key(url), FINDERS.c.crawl_id == crawl_id)
     )
 
 
 async def distrust_all(connection: AsyncConnection) -> int:
     """The index is new: whatever is delivered again is indexed again. Returns how many were known."""
-    changed = await connection.execute(update(Document).values(fingerprint="", chunks=0))
+    changed = await connection.execute(update(DOCUMENTS).values(fingerprint="", chunks=0))
     return changed.rowcount
 
 
 async def count_documents(connection: AsyncConnection) -> int:
-    return await connection.scalar(select(func.count()).select_from(Document)) or 0
+    return await connection.scalar(select(func.count()).select_from(DOCUMENTS)) or 0

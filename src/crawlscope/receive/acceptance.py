@@ -10,19 +10,22 @@ from uuid import UUID, uuid4
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope import models
 from crawlscope.crawls.fold import Ended, Fact, Heard, PageSeen
 from crawlscope.crawls.page_state import Counts, failure_text
 from crawlscope.crawls.pages import receive_page
 from crawlscope.crawls.sessions import apply_facts, ensure_session, move_counts
 from crawlscope.database.engine import Database
 from crawlscope.database.values import hash_key, storable
-from crawlscope.models import Delivery as DeliveryRow
-from crawlscope.models import UnknownEvent
 from crawlscope.receive import payload
 from crawlscope.receive.payload import Delivery
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import record_operations
 from crawlscope.vocabulary import CrawlStatus, OperationType
+
+UNKNOWN = models.table_of(models.UnknownEvent)
+DELIVERIES = models.table_of(models.Delivery)
+
 
 ENDS = {
     "completed": CrawlStatus.COMPLETED,
@@ -74,7 +77,7 @@ async def accept_delivery(database: Database, body: bytes, received_at: datetime
             answer = await _take_in(connection, delivery, ledger)
             if answer["status"] not in ("duplicate", "ignored"):
                 timing.stop()
-                await record_operations(connection, measured[-1:])
+                await record_operations(connection, measured[-1:], announced=True)
             return Acceptance(answer)
 
         return await database.run(take)
@@ -85,7 +88,7 @@ async def _take_in(connection: AsyncConnection, delivery: Delivery, ledger: dict
     if not await ensure_session(connection, delivery.crawl_id, received_at):
         return {"status": "ignored", "reason": "the crawl was deleted"}
     entered = await connection.execute(
-        insert(DeliveryRow).values(ledger).on_conflict_do_nothing().returning(DeliveryRow.id)
+        insert(DELIVERIES).values(ledger).on_conflict_do_nothing().returning(DELIVERIES.c.id)
     )
     if entered.one_or_none() is None:
         return {"status": "duplicate", "crawl_id": delivery.crawl_id}
@@ -157,7 +160,7 @@ def _ledger_row(
 
 async def _keep_unknown(connection: AsyncConnection, delivery: Delivery, compressed: bytes) -> Acceptance:
     await connection.execute(
-        insert(UnknownEvent)
+        insert(UNKNOWN)
         .values(
             identity=hash_key(delivery.event_type, delivery.crawl_id, compressed.hex()),
             event_type=delivery.event_type,

@@ -9,9 +9,14 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope import models
 from crawlscope.database.values import storable
-from crawlscope.models import CrawlSession, DeletedCrawl, OperationMetric, RequestMetric
 from crawlscope.vocabulary import OperationType
+
+OPERATIONS = models.table_of(models.OperationMetric)
+REQUESTS = models.table_of(models.RequestMetric)
+SESSIONS = models.table_of(models.CrawlSession)
+DELETED = models.table_of(models.DeletedCrawl)
 
 TOTALLED = {
     OperationType.CHUNKING: "total_chunking_ms",
@@ -54,39 +59,42 @@ class RequestRecord(NamedTuple):
 async def ensure_session(connection: AsyncConnection, crawl_id: str, at: datetime) -> bool:
     """Makes the session of a crawl that was not known, as started at `at`; false if it was deleted."""
     await connection.execute(
-        upsert(CrawlSession)
+        upsert(SESSIONS)
         .values(crawl_id=crawl_id, started_at=at, last_fact_at=at)
         .on_conflict_do_nothing(index_elements=["crawl_id"])
     )
     # Asked second: a deletion under way makes the insert wait, and is seen here when it is through.
-    deleted = await connection.scalar(select(DeletedCrawl.crawl_id).where(DeletedCrawl.crawl_id == crawl_id))
+    deleted = await connection.scalar(select(DELETED.c.crawl_id).where(DELETED.c.crawl_id == crawl_id))
     if deleted:
-        await connection.execute(delete(CrawlSession).where(CrawlSession.crawl_id == crawl_id))
+        await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))
     return not deleted
 
 
-async def record_operations(connection: AsyncConnection, measurements: Sequence[Measurement]) -> None:
+async def record_operations(
+    connection: AsyncConnection, measurements: Sequence[Measurement], announced: bool = False
+) -> None:
     """Inserts operations and adds the successful ones to their crawls' totals.
 
-    A crawl that nobody has announced gets its session; one that was deleted is left out of the row.
+    A crawl that nobody has announced gets its session; one that was deleted is left out of the row. With
+    `announced` the caller knows that the sessions exist in this transaction.
     """
     if not measurements:
         return
     known = {
-        crawl_id: await ensure_session(connection, crawl_id, began)
+        crawl_id: announced or await ensure_session(connection, crawl_id, began)
         for crawl_id, began in sorted(_first_seen(measurements).items())
     }
     rows = [_row(each, known) for each in measurements]
-    await connection.execute(insert(OperationMetric), rows)
+    await connection.execute(insert(OPERATIONS), rows)
     await add_to_totals(connection, rows)
 
 
 async def add_to_totals(connection: AsyncConnection, rows: Iterable[dict[str, Any]]) -> None:
     for crawl_id, totals in sorted(stage_totals(rows).items()):
         await connection.execute(
-            update(CrawlSession)
-            .where(CrawlSession.crawl_id == crawl_id)
-            .values({column: getattr(CrawlSession, column) + ms for column, ms in totals.items()})
+            update(SESSIONS)
+            .where(SESSIONS.c.crawl_id == crawl_id)
+            .values({column: getattr(SESSIONS.c, column) + ms for column, ms in totals.items()})
         )
 
 
@@ -102,7 +110,7 @@ def stage_totals(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 async def record_requests(connection: AsyncConnection, requests: Sequence[RequestRecord]) -> None:
     if requests:
-        await connection.execute(insert(RequestMetric), [each._asdict() for each in requests])
+        await connection.execute(insert(REQUESTS), [each._asdict() for each in requests])
 
 
 def _first_seen(measurements: Sequence[Measurement]) -> dict[str, datetime]:
