@@ -15,7 +15,7 @@ MODEL_PATH: Final = Path(__file__).with_name("model.onnx")
 TOKENIZER_PATH: Final = Path(__file__).with_name("tokenizer.json")
 """As published, with its fixed padding and truncation at 128 tokens: whoever loads it resets both."""
 
-MODEL_SHA256: Final = "194ddc0e0438080db1c983cb7bc514a15264c45b78365acc3366bc68ab2377f2"
+MODEL_SHA256: Final = "67f5b5bc7ec1c52cefacaf6162e976799ae09ff413df0021f53e34fbf5234be5"
 
 DIMENSION: Final = 384
 
