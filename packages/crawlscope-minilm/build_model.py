@@ -7,7 +7,8 @@
 
 The graph is written node by node instead of exported, so that attention and GELU are single fused operators
 of ONNX Runtime from the start. Skip connections are not: their fused operator takes five times as long on a
-CPU. Then the weights become int8, one scale per output channel. With `--compare OTHER.onnx` the result is checked against another build of the same model.
+CPU. Then the weights become int8, one scale per output channel. With `--compare OTHER.onnx` the result is
+checked against another build of the same model.
 """
 
 # ruff: noqa: T201  # a script that people run by hand tells them what it made

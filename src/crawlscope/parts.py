@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from qdrant_client import AsyncQdrantClient
 
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
@@ -18,7 +17,6 @@ from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedding import Embedder
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import SearchIndex
-from crawlscope.indexing.index.qdrant_server import QdrantServerIndex
 from crawlscope.indexing.index.remote import RemoteIndex
 from crawlscope.indexing.index.server_socket import IndexServer
 from crawlscope.indexing.index.socket_path import socket_path_for
@@ -103,6 +101,11 @@ async def indexing_service(
 def _server_index(settings: Settings, embedder: Embedder) -> SearchIndex | None:
     if settings.qdrant_url is None:
         return None
+    # Here, because importing the client takes longer than everything else a process needs to start.
+    from qdrant_client import AsyncQdrantClient  # noqa: PLC0415
+
+    from crawlscope.indexing.index.qdrant_server import QdrantServerIndex  # noqa: PLC0415
+
     key = settings.qdrant_api_key
     client = AsyncQdrantClient(
         url=settings.qdrant_url, api_key=key.get_secret_value() if key else None, timeout=30

@@ -18,7 +18,6 @@ from pgqueuer.qm import QueueManager
 from pgqueuer.types import Channel
 
 from crawlscope.crawls.index_page import PageIndexer
-from crawlscope.crawls.site_crawl import SiteCrawl
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
@@ -96,6 +95,9 @@ async def _index_pages(settings: Settings, database: Database, stopping: asyncio
 
 
 async def _crawl_sites(settings: Settings, database: Database, stopping: asyncio.Event) -> None:
+    # Here, because the crawler's libraries take seconds to import and indexing workers need none of them.
+    from crawlscope.crawls.site_crawl import SiteCrawl  # noqa: PLC0415
+
     crawler = SiteCrawl(settings, database)
     async with _queue(database, CRAWL_SITE) as queue:
 
