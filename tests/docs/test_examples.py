@@ -1,0 +1,72 @@
+"""What readers copy from the documentation works as it stands there."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text
+
+from crawlscope.database.engine import Database
+from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.server_socket import IndexServer
+from crawlscope.indexing.index.socket_path import socket_path_for
+from crawlscope.models import OperationMetric
+from tests.docs.reading import PAGES, blocks, page, sections
+
+HOW_TO = {section.title: section for section in sections(page("docs/how-to.md"), level=2)}
+DIMENSION = 384
+SQL = [(path.name, statement) for path in PAGES for statement in blocks(path.read_text(), "sql")]
+
+
+@asynccontextmanager
+async def owned_index(data_dir: Path) -> AsyncIterator[EdgeIndex]:
+    """What the API process does for the programs beside it."""
+    index = EdgeIndex.open(data_dir / "index", DIMENSION)
+    server = IndexServer(index, socket_path_for(data_dir))
+    await server.start()
+    try:
+        yield index
+    finally:
+        await server.stop()
+        await index.aclose()
+
+
+async def run(program: str, database_url: str, data_dir: Path) -> str:
+    own = {"CRAWLSCOPE_DATABASE_URL": database_url, "CRAWLSCOPE_DATA_DIR": str(data_dir)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CRAWLSCOPE_")}
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program], env=inherited | own, timeout=60, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().strip()
+
+
+async def test_documents_are_indexed_from_python(database_url: str, tmp_path: Path) -> None:
+    section = HOW_TO["Index documents from Python"]
+    [program] = section.blocks("python")
+    async with owned_index(tmp_path) as index:
+        printed = await run(program, database_url, tmp_path)
+        again = await run(program.replace("wiki-import", "next-import"), database_url, tmp_path)
+        assert (await index.size()).chunks == 1
+    assert f"`{printed}`" in section.text
+    assert "'state': 'unchanged'" in again
+
+
+async def test_own_code_is_measured(database: Database, database_url: str, tmp_path: Path) -> None:
+    [program] = HOW_TO["Measure your own code"].blocks("python")
+    assert (await run(program, database_url, tmp_path)).endswith("ms, True")
+    async with database.transaction() as connection:
+        [operation] = (await connection.execute(select(OperationMetric.__table__))).all()
+    assert (operation.operation_type, operation.crawl_id) == ("export", "wiki-import")
+    assert operation.extra_metadata == {"format": "csv", "rows": 2}
+
+
+@pytest.mark.parametrize(("name", "statement"), SQL)
+async def test_statements_run(database: Database, name: str, statement: str) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text(statement))
