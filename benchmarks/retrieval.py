@@ -24,7 +24,8 @@ from crawlscope.indexing.embedding import Embedder
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import ChunkPayload, Filters, Hit, IndexedChunk, SearchIndex, chunk_id
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.search.service import Mode, SearchRequest, SearchService
+from crawlscope.search.answers import Mode, SearchRequest
+from crawlscope.search.service import SearchService
 
 CHUNK_TOKENS = 200
 DEPTH = 10
