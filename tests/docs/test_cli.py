@@ -1,16 +1,18 @@
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import typer.main
 
 from crawlscope.cli import app
-from tests.docs.reading import Section, page, sections
+from tests.docs.reading import PAGES, Section, blocks, code_of, page, sections
 
 SECTIONS = sections(page("docs/cli.md"), level=2)
 DOCUMENTED = {" ".join(re.findall(r"\b[a-z]+\b", name)): each for each in SECTIONS for name in each.names}
 
 
-def commands(group=None, prefix="crawlscope"):
+def commands(group: Any = None, prefix: str = "crawlscope") -> Iterator[tuple[str, Any]]:
     group = group or typer.main.get_command(app)
     yield prefix, group
     for name, command in getattr(group, "commands", {}).items():
@@ -35,6 +37,13 @@ def test_arguments_are_written_as_the_help_writes_them(name):
     command = COMMANDS[f"crawlscope {name}"]
     arguments = [each.metavar for each in command.params if each.param_type_name == "argument"]
     assert _title(DOCUMENTED[f"crawlscope {name}"]) == " ".join(["crawlscope", name, *arguments])
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_name_commands_that_exist(path):
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(r"\bcrawlscope ([a-z]+)\b", "\n".join([*code_of(text), *blocks(text, "sh")]))
+    assert {f"crawlscope {name}" for name in named} <= COMMANDS.keys() | {"crawlscope db"}
 
 
 def _title(section: Section) -> str:

@@ -1,7 +1,10 @@
+import re
+
+import pytest
 from pydantic import SecretStr
 
 from crawlscope.settings import ENV_PREFIX, Settings
-from tests.docs.reading import Section, code_of, page
+from tests.docs.reading import PAGES, Section, code_of, page
 
 ROWS = {code_of(row[0])[0]: row for row in Section("", page("docs/settings.md")).rows("variable")}
 
@@ -26,6 +29,12 @@ def test_secrets_are_told_apart():
     secret = {name for name, field in Settings.model_fields.items() if SecretStr in _types(field.annotation)}
     marked = {name for name, row in ROWS.items() if "secret" in row[2].lower()}
     assert {f"{ENV_PREFIX}{name}".upper() for name in secret} <= marked
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_name_settings_that_exist(path):
+    named = re.findall(rf"\b{ENV_PREFIX}[A-Z_]+\b", path.read_text(encoding="utf-8"))
+    assert set(named) <= ROWS.keys()
 
 
 def _types(annotation: object) -> tuple[object, ...]:
