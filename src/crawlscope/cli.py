@@ -146,7 +146,7 @@ def search(
 ) -> None:
     """Search all pages that were indexed."""
     from crawlscope import verbs
-    from crawlscope.search.service import SearchRequest
+    from crawlscope.search.answers import SearchRequest
 
     if not 0 < len(query.strip()) <= LONGEST_QUERY:
         raise typer.BadParameter(f"a query has 1 to {LONGEST_QUERY:,} characters", param_hint="QUERY")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from crawlscope import service_file
 from crawlscope.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
 from crawlscope.observe.responses import CrawlListResponse, CrawlMetricsResponse, PageListResponse
-from crawlscope.search.service import SearchRequest, SearchResponse
+from crawlscope.search.answers import SearchRequest, SearchResponse
 from crawlscope.secrets import api_secret, local_token
 from crawlscope.settings import Settings
 

@@ -14,7 +14,7 @@ from crawlscope.faces.terminal.follow import follow, shown_on
 from crawlscope.faces.terminal.profile import render_profile
 from crawlscope.faces.terminal.report import gather_report
 from crawlscope.faces.terminal.results import render_results
-from crawlscope.search.service import SearchRequest
+from crawlscope.search.answers import SearchRequest
 from crawlscope.settings import Settings, default_data_dir, load_settings
 from crawlscope.stack import Stack
 from crawlscope.verbs import require_success

@@ -144,7 +144,7 @@ class Stack:
         settings = self._settings
         given = {"DATA_DIR": str(settings.data_dir)}
         if "port" not in settings.model_fields_set and not _is_free(settings.host, settings.port):
-            given["PORT"] = "0"
+            given["PORT"] = str(_free_port(settings.host))
         named = {f"{ENV_PREFIX}{name}": value for name, value in given.items()}
         return {**os.environ, **named, **self._lifeline.environment}
 
@@ -172,14 +172,25 @@ class Stack:
 
 
 def _is_free(host: str, port: int) -> bool:
+    try:
+        _bound_port(host, port)
+    except OSError:
+        return False
+    return True
+
+
+def _free_port(host: str) -> int:
+    """Chosen here and not by the service, which is to come back at the same one when it restarts."""
+    return _bound_port(host, 0)
+
+
+def _bound_port(host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        probe.bind((host, port))
+        bound: int = probe.getsockname()[1]
+        return bound
 
 
 async def _keep_bounded(log: Path) -> None:

@@ -19,7 +19,7 @@ from crawlscope.faces.terminal.report import gather_report
 from crawlscope.faces.terminal.results import render_results
 from crawlscope.faces.terminal.words import count
 from crawlscope.observe.responses import CrawlMetricsResponse
-from crawlscope.search.service import SearchRequest
+from crawlscope.search.answers import SearchRequest
 from crawlscope.settings import Settings
 from crawlscope.stack import Stack
 from crawlscope.vocabulary import CrawlStatus

@@ -16,7 +16,8 @@ from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, chunk_id
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.search.service import MOST_PASSAGES, SearchRequest, SearchService
+from crawlscope.search.answers import SearchRequest
+from crawlscope.search.service import MOST_PASSAGES, SearchService
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

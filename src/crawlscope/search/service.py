@@ -4,89 +4,20 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
 from uuid import UUID
-
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from crawlscope.indexing.embedding import Embedder
 from crawlscope.indexing.index.port import Filters, Floats, Halves, Hit, SearchIndex, SparseVector
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.search.answers import Mode, Passage, SearchRequest, SearchResponse, SearchResult
 from crawlscope.search.fusion import WINDOW, fuse
 from crawlscope.search.phrase import Phrase
-
-Mode = Literal["hybrid", "semantic", "keyword"]
 
 FEWEST_CANDIDATES = WINDOW
 MOST_CANDIDATES = 6_000
 CANDIDATES_PER_PAGE = 3
 """Chunks asked of each half for each page wanted; more are fetched when one page has many of them."""
 MOST_PASSAGES = 4
-
-
-class SearchFilters(BaseModel):
-    """All that are given must hold."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    domain: str | None = Field(default=None, min_length=1, max_length=255)
-    """The host, without port: `docs.python.org`."""
-    crawl_id: str | None = Field(default=None, min_length=1, max_length=255)
-    """A crawl that found the page, also where an earlier one brought its content."""
-    language: str | None = Field(default=None, min_length=1, max_length=64)
-    """As the page says it: `en`."""
-    url_prefix: str | None = Field(default=None, min_length=1, max_length=8192)
-    """How the page's URL begins: `https://docs.python.org/3/library/`."""
-
-
-class SearchRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096)]
-    mode: Mode = "hybrid"
-    """`keyword` finds words (BM25), `semantic` meanings (dense vectors), `hybrid` both."""
-    limit: int = Field(default=10, ge=1, le=100)
-    offset: int = Field(default=0, ge=0, le=1000)
-    filters: SearchFilters | None = None
-
-
-class Passage(BaseModel):
-    text: str
-    chunk_index: int
-    score: float
-
-
-class SearchResult(BaseModel):
-    """One page with the best of its chunks."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    url: str
-    title: str
-    text: str
-    """The best chunk."""
-    score: float
-    """Of the best chunk: 0 to 1 in hybrid mode, cosine in semantic mode, BM25 in keyword mode. A chunk in
-    which a long query stands word for word scores like the best."""
-    crawl_id: str | None
-    """The crawl that was filtered by, else the latest that found the page."""
-    chunk_index: int
-    crawl_ids: list[str]
-    domain: str
-    language: str
-    passages: list[Passage]
-    """Further chunks of the page that were found, at most four, best first."""
-
-
-class SearchResponse(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    results: list[SearchResult]
-    total: int
-    """How many pages the candidates belong to: a lower bound of all pages that match, exact where
-    fewer chunks match than are looked at."""
-    mode: Mode
-    took_ms: float
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ from datetime import timedelta
 from crawlscope.faces.terminal.crawls import render_crawls
 from crawlscope.faces.terminal.results import render_results
 from crawlscope.observe.responses import CrawlListResponse
-from crawlscope.search.service import SearchResponse, SearchResult
+from crawlscope.search.answers import SearchResponse, SearchResult
 from crawlscope.vocabulary import CrawlStatus
 from tests.faces.terminal.examples import BEGAN, crawl_metrics, rendered
 

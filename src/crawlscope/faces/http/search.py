@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts
-from crawlscope.search.service import SearchRequest, SearchResponse
+from crawlscope.search.answers import SearchRequest, SearchResponse
 
 router = APIRouter(tags=["search"], dependencies=[Authenticated])
 

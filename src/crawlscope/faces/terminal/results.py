@@ -6,7 +6,7 @@ from rich.text import Text
 
 from crawlscope.faces.terminal.passages import excerpt
 from crawlscope.faces.terminal.words import count, duration, plain, shorten_middle
-from crawlscope.search.service import SearchResponse, SearchResult
+from crawlscope.search.answers import SearchResponse, SearchResult
 
 PASSAGE_CHARACTERS = 300
 INDENT = 4

@@ -1,0 +1,113 @@
+import socket
+
+import pytest
+
+from tests.commands import crawlscope
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["crawl", "not-a-url"], "give a full URL"),
+        (["crawl", "ftp://example.com/"], "give a full URL"),
+        (["crawl", "https://example.com/", "--limit", "0"], "--limit"),
+        (["crawl", "https://example.com/", "--engine", "other"], "--engine"),
+        (["crawl"], "Missing argument"),
+        (["search", "  "], "a query has"),
+        (["search", "x", "--mode", "guess"], "--mode"),
+        (["crawls", "--unknown"], "--unknown"),
+        (["unknown"], "No such command"),
+    ],
+)
+def test_wrong_usage_is_explained(tmp_path, arguments, words):
+    ended = crawlscope(tmp_path, *arguments)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert ended.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["crawls"], ["crawl", "https://example.com/"], ["up"], ["db", "current"]]
+)
+def test_a_data_folder_that_cannot_be_written(tmp_path, arguments):
+    ended = crawlscope(tmp_path, *arguments, DATA_DIR="/proc/x")
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("crawlscope: ")
+    assert "/proc/x" in line
+
+
+def test_a_setting_that_cannot_work_is_named(tmp_path):
+    ended = crawlscope(tmp_path, "crawls", PORT="many")
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert "CRAWLSCOPE_PORT" in line
+
+
+def test_a_port_that_was_chosen_and_is_taken(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = crawlscope(tmp_path, "crawls", PORT=str(port))
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("crawlscope: ")
+    assert f"cannot listen on 127.0.0.1:{port}" in line
+
+
+def test_an_unreachable_database_is_said_in_one_line(tmp_path):
+    url = "postgresql://nobody:pass-word@127.0.0.1:9/nothing"
+    ended = crawlscope(tmp_path, "crawls", DATABASE_URL=url)
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert "the database does not answer" in line
+    assert "pass-word" not in line
+
+
+def test_help_names_every_command(tmp_path):
+    ended = crawlscope(tmp_path, "--help")
+    assert ended.returncode == 0
+    for command in (
+        "up",
+        "serve",
+        "worker",
+        "crawl",
+        "crawls",
+        "profile",
+        "search",
+        "retry",
+        "doctor",
+        "demo",
+    ):
+        assert f" {command} " in ended.stdout
+
+
+def test_the_doctor_says_part_by_part_what_is_wrong(tmp_path):
+    secret = tmp_path / "api-secret"
+    secret.write_text("very-secret")
+    secret.chmod(0o644)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = crawlscope(
+            tmp_path,
+            "doctor",
+            PORT=str(taken.getsockname()[1]),
+            DATABASE_URL="postgresql://nobody:pass-word@127.0.0.1:9/nothing",
+            FIRECRAWL_URL="http://user:pass-word@127.0.0.1:9/",
+        )
+    assert ended.returncode == 1
+    parts = {line[7:19].strip(): line[:6].strip() for line in ended.stdout.splitlines() if line[:6].strip()}
+    assert parts == {
+        "python": "ok",
+        "data folder": "ok",
+        "secrets": "failed",
+        "service": "ok",
+        "database": "failed",
+        "index": "ok",
+        "embedder": "ok",
+        "port": "failed",
+        "firecrawl": "failed",
+    }
+    assert "chmod 600" in ended.stdout
+    assert "very-secret" not in ended.stdout
+    assert "pass-word" not in ended.stdout + ended.stderr
+    assert ended.stderr == "crawlscope: 4 of the checks failed\n"

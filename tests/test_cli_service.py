@@ -1,0 +1,213 @@
+"""The commands that need the running service: with none, with one that stays, with one that dies."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from crawlscope import service_file
+from tests.commands import (
+    PAGES,
+    PROGRAM,
+    crawlscope,
+    environment,
+    free_port,
+    processes_of,
+    start_crawlscope,
+    website,
+)
+from tests.journeys.stack import eventually
+
+NOBODY = "00000000-0000-0000-0000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def service(data_dir: Path) -> Iterator[Path]:
+    """The data folder of a service that stays."""
+    up = subprocess.Popen(
+        [*PROGRAM, "up"], env=environment(data_dir, PORT=str(free_port())), stderr=subprocess.DEVNULL
+    )
+    try:
+        eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 60)
+        yield data_dir
+        up.terminate()
+        assert up.wait(timeout=60) == 0
+    finally:
+        up.kill()
+        up.wait()
+
+
+@pytest.fixture(scope="module")
+def crawl_id(service: Path) -> str:
+    with website() as url:
+        ended = crawlscope(service, "crawl", url, "--json")
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)["crawl_id"]
+
+
+def test_a_crawl_starts_what_it_needs_and_leaves_nothing_behind(data_dir):
+    with website() as url, _default_port_taken():
+        ended = crawlscope(data_dir, "crawl", url, "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    crawl = json.loads(ended.stdout)
+    assert (crawl["status"], crawl["total_pages"], crawl["pages_indexed"]) == ("completed", PAGES, PAGES)
+    assert crawl["found"] == PAGES
+    assert processes_of(data_dir) == []
+    assert service_file.read(data_dir) is None
+
+
+def test_a_killed_command_takes_its_stack_along(data_dir):
+    with website(answer_seconds=60) as url:
+        command = start_crawlscope(data_dir, "crawl", url)
+        eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 60)
+        command.kill()
+        command.communicate()
+    eventually(lambda: processes_of(data_dir), lambda left: not left, 40)
+
+
+def test_a_crawl_prints_its_profile(service):
+    with website() as url:
+        ended = crawlscope(service, "crawl", url, "--limit", "3")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    assert "3: 3 indexed" in ended.stdout
+    assert "Where the time went" in ended.stdout
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+
+
+def test_crawls(service, crawl_id):
+    listed = json.loads(crawlscope(service, "crawls", "--json").stdout)
+    assert crawl_id in [crawl["crawl_id"] for crawl in listed["crawls"]]
+    assert crawl_id in crawlscope(service, "crawls").stdout
+
+
+def test_profile(service, crawl_id):
+    assert json.loads(crawlscope(service, "profile", crawl_id, "--json").stdout)["crawl_id"] == crawl_id
+    shown = crawlscope(service, "profile", crawl_id).stdout
+    assert crawl_id in shown
+    assert "unaccounted" in shown
+
+
+def test_search(service, crawl_id):
+    response = json.loads(crawlscope(service, "search", "floating otters", "--json").stdout)
+    assert response["results"]
+    shown = crawlscope(service, "search", "shellfish", "--limit", "2", "--mode", "keyword").stdout
+    assert "while they eat shellfish" in shown
+    assert "2 pages of" in shown
+
+
+def test_retry_without_failed_pages(service, crawl_id):
+    ended = crawlscope(service, "retry", crawl_id)
+    assert (ended.returncode, ended.stdout) == (0, "0 pages queued again\n")
+
+
+@pytest.mark.parametrize("verb", ["profile", "retry"])
+def test_a_crawl_that_nobody_knows(service, verb):
+    ended = crawlscope(service, verb, NOBODY)
+    assert ended.returncode == 1
+    assert ended.stderr == f"crawlscope: Crawl not found: {NOBODY}\n"
+
+
+def test_an_unreachable_website(service):
+    ended = crawlscope(service, "crawl", f"http://127.0.0.1:{free_port()}/", "--json")
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert "could not be crawled" in line
+    assert json.loads(ended.stdout)["status"] == "failed"
+
+
+def test_without_waiting_the_crawl_is_only_named(service):
+    with website() as url:
+        ended = crawlscope(service, "crawl", url, "--no-wait")
+        assert ended.returncode == 0
+        assert ended.stderr == ""
+        [crawl_id] = ended.stdout.split()
+        eventually(lambda: _crawls(service)[crawl_id]["pages_indexed"], lambda pages: pages == PAGES, 60)
+
+
+def test_the_service_may_restart_while_a_crawl_is_followed(service):
+    with website(answer_seconds=3) as url:
+        command = start_crawlscope(service, "crawl", url, "--json")
+        eventually(lambda: _crawl_of(service, url), lambda crawl: bool(crawl and crawl["found"]), 60)
+        running = service_file.read(service)
+        assert running is not None
+        os.kill(running.pid, signal.SIGKILL)
+        stdout, stderr = command.communicate(timeout=90)
+    assert (command.returncode, stderr) == (0, "")
+    assert json.loads(stdout)["pages_indexed"] == PAGES
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_ends_quietly(service, number, code):
+    with website(answer_seconds=60) as url:
+        command = start_crawlscope(service, "crawl", url, "--json")
+        eventually(lambda: _crawl_of(service, url), bool, 60)
+        command.send_signal(number)
+        stdout, stderr = command.communicate(timeout=30)
+    assert (command.returncode, stdout, stderr) == (code, "", "")
+
+
+def test_a_reader_that_goes_away(service, crawl_id):
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [*PROGRAM, "crawls", "--json"],
+        env=environment(service),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert ended.stderr == b""
+
+
+def test_the_doctor_knows_the_running_service(service):
+    running = service_file.read(service)
+    assert running is not None
+    ended = crawlscope(service, "doctor", PORT="0")
+    assert ended.returncode == 0, ended.stdout
+    assert f"runs at {running.url}" in ended.stdout
+    assert "open in the running service" in ended.stdout
+
+
+def _crawls(service: Path) -> dict[str, dict[str, Any]]:
+    running = service_file.read(service)
+    assert running is not None
+    secret = (service / "api-secret").read_text()
+    answer = httpx2.get(
+        f"{running.url}/api/metrics/crawls", headers={"X-API-Secret": secret}, trust_env=False
+    )
+    return {crawl["crawl_id"]: crawl for crawl in answer.json()["crawls"]}
+
+
+def _crawl_of(service: Path, url: str) -> dict[str, Any] | None:
+    found = [crawl for crawl in _crawls(service).values() if crawl["crawl_url"] == url]
+    return found[0] if found else None
+
+
+class _default_port_taken:  # noqa: N801 - used as a statement
+    """Nobody else's stack may depend on the default port being free."""
+
+    def __enter__(self) -> None:
+        self._socket: socket.socket | None = None
+        with suppress(OSError):  # taken it is, then
+            self._socket = socket.create_server(("127.0.0.1", 8108))
+
+    def __exit__(self, *_: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
