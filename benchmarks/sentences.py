@@ -4,7 +4,8 @@
 
 FOLDER is the Python documentation of Debian's package python3-doc unless another one is given. Every page
 must be searchable, and a sentence that stands on one page only must bring that page first in keyword search
-for at least 95 of 100. Sentences are read from the HTML files themselves, not through this project's conversion.
+for at least 95 of 100. Sentences are read from the HTML files themselves, not through this project's own
+conversion.
 """
 
 import argparse
@@ -29,9 +30,7 @@ SENTENCE = re.compile(r"[A-Z][^.!?]{50,200}[.!?](?=\s|$)")
 
 def crawl(stack: Stack, url: str, pages: int) -> dict[str, Any]:
     """From the order until the last page is searchable."""
-    token = (stack.data_dir / "local-token").read_text()
-    order = {"url": url, "limit": pages, "engine": "builtin"}
-    started = stack.http.post("/api/crawls", json=order, headers={"X-Crawlscope-Local": token})
+    started = stack.start_crawl({"url": url, "limit": pages, "engine": "builtin"})
     started.raise_for_status()
     crawl_id = started.json()["crawl_id"]
     return eventually(
@@ -91,6 +90,8 @@ def main() -> None:
         pages = [page for page in stack.pages(crawled["crawl_id"]) if page["state"] == "indexed"]
         print(f"{crawled['status']}: {crawled['total_pages']} pages, {crawled['pages_failed']} failed")
         print(f"{seconds:.0f} s until searchable, {crawled['total_pages'] / seconds:.2f} pages/s")
+        for page in stack.pages(crawled["crawl_id"], state="failed"):
+            print(f"  failed: {page['url']}: {page['error']}")
         missing = unsearchable(stack, pages)
         print(f"pages that search does not bring: {len(missing)} of {len(pages)} {missing[:5]}")
         candidates = unique_sentences(folder, url, {page["final_url"] for page in pages})

@@ -64,6 +64,18 @@ def new_crawl_id() -> str:
     return str(uuid4())
 
 
+def page_event(crawl_id: str, url: str = "https://example.com/a", **document: Any) -> dict[str, Any]:
+    """One scraped page as Firecrawl tells of it; `document` adds to what it brings."""
+    return {
+        "success": True,
+        "type": "crawl.page",
+        "id": crawl_id,
+        "webhookId": new_crawl_id(),
+        "data": [{"markdown": "# A page\n\nWith a little text.", "metadata": {"sourceURL": url}} | document],
+        "metadata": {},
+    }
+
+
 class Stack:
     """`crawlscope up` in a data folder of its own."""
 
@@ -81,6 +93,11 @@ class Stack:
 
     def post_event(self, event: Mapping[str, Any]) -> httpx2.Response:
         return self.http.post("/api/webhook/firecrawl", json=dict(event))
+
+    def start_crawl(self, order: Mapping[str, Any]) -> httpx2.Response:
+        """As the command line's user, who may crawl private addresses."""
+        token = (self.data_dir / "local-token").read_text()
+        return self.http.post("/api/crawls", json=dict(order), headers={"X-Crawlscope-Local": token})
 
     def crawl(self, crawl_id: str, **query: Any) -> dict[str, Any]:
         answer = self.http.get(f"/api/metrics/crawls/{crawl_id}", params=query)

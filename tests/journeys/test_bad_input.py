@@ -12,21 +12,11 @@ from tests.journeys.stack import (
     Stack,
     eventually,
     new_crawl_id,
+    page_event,
     signature,
 )
 
 DOOR = "/api/webhook/firecrawl"
-
-
-def page_event(crawl_id: str, url: str = "https://example.com/a", **document: Any) -> dict[str, Any]:
-    return {
-        "success": True,
-        "type": "crawl.page",
-        "id": crawl_id,
-        "webhookId": new_crawl_id(),
-        "data": [{"markdown": "# A page\n\nWith a little text.", "metadata": {"sourceURL": url}} | document],
-        "metadata": {},
-    }
 
 
 @pytest.mark.parametrize(

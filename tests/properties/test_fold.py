@@ -15,7 +15,7 @@ from crawlscope.crawls.fold import (
     fold,
     summarize,
 )
-from crawlscope.models import CrawlStatus
+from crawlscope.vocabulary import CrawlStatus
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 moments = st.integers(0, 1_000).map(lambda seconds: START + timedelta(seconds=seconds))

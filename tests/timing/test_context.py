@@ -20,10 +20,12 @@ def collected():
 
 
 def test_measures_wall_time_and_says_whose_it_is(collected):
-    with scope(crawl_id="c1", job_id="j1", document_url="https://example.com/"):
-        with TimingContext("chunking", "chunk_text", metadata={"chunks": 3}) as timing:
-            time.sleep(0.01)
-            assert timing.duration_ms > 5
+    with (
+        scope(crawl_id="c1", job_id="j1", document_url="https://example.com/"),
+        TimingContext("chunking", "chunk_text", metadata={"chunks": 3}) as timing,
+    ):
+        time.sleep(0.01)
+        assert timing.duration_ms > 5
     [measured] = collected
     assert 10 <= measured.duration_ms < 1_000
     assert (measured.crawl_id, measured.job_id) == ("c1", "j1")
@@ -56,12 +58,11 @@ async def test_concurrent_work_keeps_its_own_ids(collected):
 
 
 def test_stopped_early_it_counts_once(collected):
-    with pytest.raises(RuntimeError):
-        with TimingContext("worker", "index_document") as timing:
-            timing.stop()
-            raise RuntimeError("the commit failed")
+    with TimingContext("worker", "index_document") as timing:
+        timing.stop()
+        time.sleep(0.02)
     assert len(collected) == 1
-    assert collected[0].success
+    assert collected[0].duration_ms < 20
 
 
 async def test_the_buffer_makes_the_session_of_an_unknown_crawl_and_adds_to_its_totals(database):

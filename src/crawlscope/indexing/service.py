@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -168,7 +169,7 @@ class IndexingService:
                 return await self._confirm(connection, prepared.url, known, crawl_id)
             if prepared.unchanged:
                 raise DocumentChanged(f"{prepared.url} was replaced meanwhile")
-            return await self._replace(connection, prepared, known, crawl_id)
+            return await self._replace(connection, prepared, crawl_id)
 
     async def forget_crawl(self, connection: AsyncConnection, crawl_id: str) -> None:
         """Takes a crawl off its documents; those that no other crawl found leave the index."""
@@ -176,11 +177,10 @@ class IndexingService:
             await documents.lock_document(connection, url)
             await documents.remove_finder(connection, url, crawl_id)
             left = await documents.finders(connection, url)
-            ids = [chunk_id(url, number) for number in range(chunks)]
             if left:
-                await self._index.set_crawl_ids(ids, left)
+                await self._index.set_crawl_ids(_chunk_ids(url, chunks), left)
             else:
-                await self._index.delete(ids)
+                await self._index.cut(url, keep=0)
                 await documents.drop_document(connection, url)
 
     async def _split(self, text: str) -> list[Chunk]:
@@ -207,7 +207,7 @@ class IndexingService:
         self, connection: AsyncConnection, url: str, known: KnownDocument | None
     ) -> StoredDocument:
         if known:
-            await self._index.delete([chunk_id(url, number) for number in range(known.chunks)])
+            await self._index.cut(url, keep=0)
             await documents.drop_document(connection, url)
         return StoredDocument(PageState.EMPTY, 0)
 
@@ -216,8 +216,8 @@ class IndexingService:
     ) -> StoredDocument:
         """Only who found it is new. What this same crawl brought under another source is no repetition."""
         if crawl_id and await documents.add_finder(connection, url, crawl_id):
-            ids = [chunk_id(url, number) for number in range(known.chunks)]
-            await self._index.set_crawl_ids(ids, await documents.finders(connection, url))
+            found_by = await documents.finders(connection, url)
+            await self._index.set_crawl_ids(_chunk_ids(url, known.chunks), found_by)
         same_crawl = crawl_id is not None and crawl_id == known.crawl_id
         return StoredDocument(PageState.INDEXED if same_crawl else PageState.UNCHANGED, known.chunks)
 
@@ -225,7 +225,6 @@ class IndexingService:
         self,
         connection: AsyncConnection,
         prepared: PreparedDocument,
-        known: KnownDocument | None,
         crawl_id: str | None,
     ) -> StoredDocument:
         count = len(prepared.chunks)
@@ -238,9 +237,7 @@ class IndexingService:
             await documents.add_finder(connection, prepared.url, crawl_id)
         crawl_ids = await documents.finders(connection, prepared.url)
         await self._index.upsert(_indexed_chunks(prepared, crawl_ids))
-        stale = range(count, known.chunks if known else 0)
-        if stale:
-            await self._index.delete([chunk_id(prepared.url, number) for number in stale])
+        await self._index.cut(prepared.url, keep=count)
         return StoredDocument(PageState.INDEXED, count)
 
 
@@ -265,6 +262,10 @@ def _indexed_chunks(prepared: PreparedDocument, crawl_ids: list[str]) -> list[In
         )
         for chunk, vector, sparse in zip(prepared.chunks, prepared.vectors, prepared.sparse, strict=True)
     ]
+
+
+def _chunk_ids(url: str, count: int) -> list[UUID]:
+    return [chunk_id(url, number) for number in range(count)]
 
 
 def _first_heading(text: str) -> str | None:

@@ -74,7 +74,8 @@ async def opened(
 @pytest_asyncio.fixture(loop_scope="module")
 async def index(opened: SearchIndex) -> SearchIndex:
     while hits := (await opened.query(direction(0), None, EVERYTHING, 1_000)).dense:
-        await opened.delete([hit.id for hit in hits])
+        for url in {hit.payload["url"] for hit in hits}:
+            await opened.cut(url, keep=0)
     return opened
 
 
@@ -140,14 +141,6 @@ async def test_the_same_chunk_again_replaces_the_old_one(index: SearchIndex) -> 
     assert (await index.size()).chunks == 1
     assert await search_words(index, "apple") == []
     assert await search_words(index, "quince") == ["https://h/"]
-
-
-async def test_deleted_chunks_are_gone_and_unknown_ids_passed_over(index: SearchIndex) -> None:
-    await index.upsert([make_chunk("https://h/", "apple", n) for n in range(3)])
-    await index.delete([chunk_id("https://h/", 1), chunk_id("https://h/", 99)])
-    left = (await index.query(None, BM25.encode_query("apple"), EVERYTHING, 10)).bm25
-    assert {hit.payload["chunk_index"] for hit in left} == {0, 2}
-    assert (await index.size()).chunks == 2
 
 
 async def test_crawl_ids_change_and_the_rest_stays(index: SearchIndex) -> None:
@@ -268,13 +261,22 @@ async def test_a_large_page_arrives_whole(index: SearchIndex) -> None:
     assert await search_words(index, "number299") == ["https://h/"]
     await index.set_crawl_ids(ids, ["later"])
     assert len(await search_words(index, "apple", Filters(crawl_id="later"))) == 100
-    await index.delete(ids)
+    await index.cut("https://h/", keep=0)
     assert (await index.size()).chunks == 0
+
+
+async def test_a_cut_takes_the_end_of_one_document(index: SearchIndex) -> None:
+    for url in ("https://h/", "https://h/longer"):
+        await index.upsert([make_chunk(url, f"word{n}", n) for n in range(5)])
+    await index.cut("https://h/", keep=2)
+    assert (await index.size()).chunks == 7
+    assert sorted(await search_words(index, "word1")) == ["https://h/", "https://h/longer"]
+    assert await search_words(index, "word2") == ["https://h/longer"]
 
 
 async def test_nothing_to_do_is_fine(index: SearchIndex) -> None:
     await index.upsert([])
-    await index.delete([])
+    await index.cut("https://nobody/", keep=0)
     await index.set_crawl_ids([], ["crawl"])
     assert (await index.size()).chunks == 0
 

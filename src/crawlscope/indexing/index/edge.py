@@ -80,9 +80,8 @@ class EdgeIndex(SearchIndex):
         for start in range(0, len(chunks), POINTS_PER_UPDATE):
             await self._write(partial(_upsert, chunks[start : start + POINTS_PER_UPDATE]))
 
-    async def delete(self, ids: Sequence[UUID]) -> None:
-        for start in range(0, len(ids), IDS_PER_UPDATE):
-            await self._write(partial(_delete, ids[start : start + IDS_PER_UPDATE]))
+    async def cut(self, url: str, keep: int) -> None:
+        await self._write(partial(_cut, url, keep))
 
     async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
         for start in range(0, len(ids), IDS_PER_UPDATE):
@@ -200,9 +199,11 @@ def _upsert(chunks: Sequence[IndexedChunk], shard: engine.EdgeShard) -> int:
     return len(chunks)
 
 
-def _delete(ids: Sequence[UUID], shard: engine.EdgeShard) -> int:
-    shard.update(engine.UpdateOperation.delete_points(list(ids)))
-    return len(ids)
+def _cut(url: str, keep: int, shard: engine.EdgeShard) -> int:
+    of_document = engine.FieldCondition("url", match=engine.MatchValue(url))
+    beyond = engine.FieldCondition("chunk_index", range=engine.RangeFloat(gte=keep))
+    shard.update(engine.UpdateOperation.delete_points_by_filter(engine.Filter(must=[of_document, beyond])))
+    return 1
 
 
 def _set_crawl_ids(ids: Sequence[UUID], crawl_ids: Sequence[str], shard: engine.EdgeShard) -> int:

@@ -87,8 +87,8 @@ class SearchIndex(Protocol):
         """Durable when it returns; the same chunk again replaces the old one."""
         ...
 
-    async def delete(self, ids: Sequence[UUID]) -> None:
-        """Durable when it returns; unknown ids are passed over."""
+    async def cut(self, url: str, keep: int) -> None:
+        """Deletes the document's chunks from number `keep` on, also those that nobody remembers storing."""
         ...
 
     async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:

@@ -52,11 +52,12 @@ class QdrantServerIndex(SearchIndex):
                 points = [_point(chunk) for chunk in chunks[start : start + POINTS_PER_REQUEST]]
                 await server.upsert(self._collection, points, wait=True)
 
-    async def delete(self, ids: Sequence[UUID]) -> None:
+    async def cut(self, url: str, keep: int) -> None:
+        of_document = models.FieldCondition(key="url", match=models.MatchValue(value=url))
+        beyond = models.FieldCondition(key="chunk_index", range=models.Range(gte=keep))
+        chosen = models.FilterSelector(filter=models.Filter(must=[of_document, beyond]))
         async with self._server() as server:
-            for start in range(0, len(ids), IDS_PER_REQUEST):
-                chosen = models.PointIdsList(points=list(ids[start : start + IDS_PER_REQUEST]))
-                await server.delete(self._collection, chosen, wait=True)
+            await server.delete(self._collection, chosen, wait=True)
 
     async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
         async with self._server() as server:

@@ -48,9 +48,8 @@ class RemoteIndex(SearchIndex):
         for load in wire.in_loads(map(wire.pack_chunk, chunks), BYTES_PER_UPSERT):
             await self._call("upsert", chunks=load)
 
-    async def delete(self, ids: Sequence[UUID]) -> None:
-        for start in range(0, len(ids), IDS_PER_CALL):
-            await self._call("delete", ids=wire.pack_ids(ids[start : start + IDS_PER_CALL]))
+    async def cut(self, url: str, keep: int) -> None:
+        await self._call("cut", url=url, keep=keep)
 
     async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
         for start in range(0, len(ids), IDS_PER_CALL):

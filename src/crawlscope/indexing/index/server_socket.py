@@ -29,7 +29,7 @@ class IndexServer:
         self._connections: set[asyncio.Task[None]] = set()
         self._verbs: dict[str, Callable[[wire.Message], Awaitable[Any]]] = {
             "upsert": self._upsert,
-            "delete": self._delete,
+            "cut": self._cut,
             "set_crawl_ids": self._set_crawl_ids,
             "query": self._query,
             "size": self._size,
@@ -87,8 +87,8 @@ class IndexServer:
     async def _upsert(self, call: wire.Message) -> None:
         await self._index.upsert([wire.unpack_chunk(chunk) for chunk in call["chunks"]])
 
-    async def _delete(self, call: wire.Message) -> None:
-        await self._index.delete(wire.unpack_ids(call["ids"]))
+    async def _cut(self, call: wire.Message) -> None:
+        await self._index.cut(call["url"], call["keep"])
 
     async def _set_crawl_ids(self, call: wire.Message) -> None:
         await self._index.set_crawl_ids(wire.unpack_ids(call["ids"]), call["crawl_ids"])
