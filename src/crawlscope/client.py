@@ -49,10 +49,13 @@ class ServiceClient:
         """None while no service runs."""
         return self._locate()
 
+    async def require_ready(self) -> None:
+        """Raises `ServiceUnavailable` while the service cannot commit what it is sent."""
+        await self._ask("GET", "/readyz")
+
     async def is_ready(self) -> bool:
-        """Whether the service can commit what it is sent."""
         try:
-            await self._ask("GET", "/readyz")
+            await self.require_ready()
         except ServiceUnavailable:
             return False
         return True

@@ -76,9 +76,7 @@ class Stack:
         deadline = time.monotonic() + READY_SECONDS
         while not await self.client.is_ready():
             if time.monotonic() >= deadline:
-                raise ServiceUnavailable(
-                    f"the service was not ready after {READY_SECONDS:.0f} s: {self._last_words()}"
-                )
+                await self._give_up()
             if self.client.url is None:
                 self._have_child()
             await asyncio.sleep(POLL_SECONDS)
@@ -147,6 +145,14 @@ class Stack:
             given["PORT"] = str(_free_port(settings.host))
         named = {f"{ENV_PREFIX}{name}": value for name, value in given.items()}
         return {**os.environ, **named, **self._lifeline.environment}
+
+    async def _give_up(self) -> None:
+        if self._child is None:
+            await self.client.require_ready()  # says why
+        else:
+            raise ServiceUnavailable(
+                f"the service was not ready after {READY_SECONDS:.0f} s: {self._last_words()}"
+            )
 
     def _last_words(self) -> str:
         try:
