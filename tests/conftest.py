@@ -16,6 +16,14 @@ from crawlscope.database.engine import Database, sqlalchemy_url
 TEMPLATE = "crawlscope_template"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the two processes that run the tests, one runs a whole file, and all that share a running stack."""
+    for item in items:
+        shares_stack = "quick_stack" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("quick_stack" if shares_stack else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of an embedded server that lives as long as the test run."""
