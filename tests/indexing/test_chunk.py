@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from crawlscope.indexing.chunk import split
+from crawlscope.indexing.chunk import WordCounter, split
 from crawlscope.indexing.embedders.texts import load_minilm_tokenizer
 
 TOKENIZER = load_minilm_tokenizer()
@@ -100,3 +100,13 @@ def test_the_same_text_gives_the_same_chunks_in_any_thread() -> None:
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: split(text, TOKENIZER, 200), range(8)))
     assert all(result == results[0] for result in results)
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(WORDS, max_size=30).map(" ".join))
+def test_counting_word_by_word_is_counting(text: str) -> None:
+    """Control characters are left out: cleaned text has none."""
+    assert WordCounter(TOKENIZER)(text) == count(text)

