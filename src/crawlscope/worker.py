@@ -11,17 +11,22 @@ from typing import Literal
 
 import asyncpg
 import structlog
-from pgqueuer.db import AsyncpgPoolDriver
 from pgqueuer.errors import FailingListenerError, RetryRequested
-from pgqueuer.models import Job
+from pgqueuer.models import Context, Job
 from pgqueuer.qm import QueueManager
-from pgqueuer.types import Channel
+from pgqueuer.types import Channel, JobId
 
 from crawlscope.crawls.index_page import PageIndexer
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
-from crawlscope.database.queue import CHANNELS, CRAWL_SITE, INDEX_PAGE, queue_queries
+from crawlscope.database.queue import (
+    CHANNELS,
+    CRAWL_SITE,
+    INDEX_PAGE,
+    AttentiveDriver,
+    queue_queries,
+)
 from crawlscope.errors import CrawlscopeError, DatabaseUnavailable, DependencyError
 from crawlscope.parts import indexing_service
 from crawlscope.settings import Settings
@@ -35,6 +40,8 @@ PAGES_AT_ONCE = 2
 CRAWLS_AT_ONCE = 4
 HEARTBEAT_TIMEOUT = timedelta(seconds=20)
 """A job whose worker was silent for so long goes to another one."""
+LOOK_AGAIN = timedelta(seconds=1)
+"""How soon a worker that missed news of a job finds it."""
 IDLE_POLL = timedelta(seconds=5)
 LONGEST_DELAY_SECONDS = 60
 REOPEN_SECONDS = 2.0
@@ -42,6 +49,16 @@ AWAY = (DependencyError, FailingListenerError, OSError, asyncpg.PostgresError, a
 """What a worker waits out."""
 
 log = structlog.get_logger(__name__)
+
+
+class _Queue(QueueManager):
+    """Asks for a job as soon as one in hand is done with."""
+
+    def forget_job(self, job_id: JobId, context: Context, task: asyncio.Task[None]) -> None:
+        super().forget_job(job_id, context, task)
+        driver = self.queries.driver
+        assert isinstance(driver, AttentiveDriver)
+        driver.look_again(self.channel)
 
 
 async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Event) -> None:
@@ -67,7 +84,10 @@ async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping
 
 
 async def _index_pages(settings: Settings, database: Database, stopping: asyncio.Event) -> None:
-    async with indexing_service(settings, database) as indexing, _queue(database, INDEX_PAGE) as queue:
+    async with (
+        indexing_service(settings, database) as indexing,
+        _queue(database, INDEX_PAGE, PAGES_AT_ONCE) as queue,
+    ):
         indexer = PageIndexer(database, indexing, f"{socket.gethostname()}:{os.getpid()}")
 
         @queue.entrypoint(INDEX_PAGE, on_failure="hold", accepts_context=False)
@@ -99,7 +119,7 @@ async def _crawl_sites(settings: Settings, database: Database, stopping: asyncio
     from crawlscope.crawls.site_crawl import SiteCrawl  # noqa: PLC0415
 
     crawler = SiteCrawl(settings, database)
-    async with _queue(database, CRAWL_SITE) as queue:
+    async with _queue(database, CRAWL_SITE, CRAWLS_AT_ONCE) as queue:
 
         @queue.entrypoint(CRAWL_SITE, on_failure="hold", accepts_context=False)
         async def crawl_site(job: Job) -> None:
@@ -113,16 +133,26 @@ async def _crawl_sites(settings: Settings, database: Database, stopping: asyncio
 
 
 @asynccontextmanager
-async def _queue(database: Database, entrypoint: str) -> AsyncIterator[QueueManager]:
+async def _queue(database: Database, entrypoint: str, at_once: int) -> AsyncIterator[QueueManager]:
     url = database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     async with asyncpg.create_pool(
-        url, min_size=2, max_size=5, timeout=10, server_settings={"application_name": "crawlscope-queue"}
+        url,
+        min_size=2,
+        max_size=5,
+        timeout=10,
+        reset=_leave_as_it_is,
+        server_settings={"application_name": "crawlscope-queue"},
     ) as pool:
-        driver = AsyncpgPoolDriver(pool)
-        queue = QueueManager(queue_queries(driver, entrypoint), Channel(CHANNELS[entrypoint]))
+        driver = AttentiveDriver(pool, lambda: len(queue.job_context) < at_once)
+        queue = _Queue(queue_queries(driver, entrypoint), Channel(CHANNELS[entrypoint]))
+        queue.min_dequeue_poll_interval = LOOK_AGAIN
         # The manager checks at once that it hears itself; it would not, were it to begin to listen then.
         await driver.add_listener(queue.channel, lambda _: None)
         yield queue
+
+
+async def _leave_as_it_is(connection: object) -> None:
+    """The queue's statements leave nothing behind; resetting would double the trips to the server."""
 
 
 async def _work(queue: QueueManager, at_once: int, stopping: asyncio.Event) -> None:

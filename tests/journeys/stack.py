@@ -115,12 +115,22 @@ class Stack:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def settled(self, crawl_id: str, seconds: float = 60) -> dict[str, Any]:
+    def settled(self, crawl_id: str, seconds: float = 60, every_seconds: float = 0.05) -> dict[str, Any]:
         """The crawl once none of its pages waits."""
-        return eventually(lambda: self.crawl(crawl_id), lambda crawl: crawl["pages_pending"] == 0, seconds)
+        return eventually(
+            lambda: self.crawl(crawl_id),
+            lambda crawl: crawl["pages_pending"] == 0,
+            seconds,
+            every_seconds,
+        )
 
 
-def eventually(ask: Callable[[], T], enough: Callable[[T], bool], seconds: float = 30) -> T:
+def eventually(
+    ask: Callable[[], T],
+    enough: Callable[[T], bool],
+    seconds: float = 30,
+    every_seconds: float = 0.05,
+) -> T:
     """Asks until the answer is good enough; the last answer when it never is."""
     deadline = time.monotonic() + seconds
     while True:
@@ -128,7 +138,7 @@ def eventually(ask: Callable[[], T], enough: Callable[[T], bool], seconds: float
         if enough(answer):
             return answer
         assert time.monotonic() < deadline, f"after {seconds} seconds still {answer}"
-        time.sleep(0.05)
+        time.sleep(every_seconds)
 
 
 @contextmanager

@@ -105,7 +105,8 @@ async def claim_page(
     page = await _lock(connection, page_id)
     if page is None or page.revision != revision or PageState(page.state).settled:
         return None
-    await _close_lost_attempts(connection, page)
+    if page.attempts:
+        await _close_lost_attempts(connection, page)
     attempt = page.attempts + 1
     started = await connection.execute(
         update(PAGES)

@@ -2,19 +2,21 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
+import asyncpg
 from pgqueuer.adapters.persistence.qb import (
     QueryBuilderEnvironment,
     QueryQueueBuilder,
     QuerySchedulerBuilder,
 )
-from pgqueuer.db import AsyncpgDriver, Driver
+from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver, Driver
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.models import TableChangedEvent
+from pgqueuer.ports.driver import NotifyCallback
 from pgqueuer.queries import Queries
 from pgqueuer.types import Channel
 from sqlalchemy import ARRAY, BigInteger, Text, any_, cast, column, delete, table
@@ -24,6 +26,7 @@ QUEUE_SCHEMA = "queue"
 _JOBS = table("pgqueuer", column("id"), column("status"), schema=QUEUE_SCHEMA)
 INDEX_PAGE = "index_page"
 CRAWL_SITE = "crawl_site"
+JOB_NEWS: Literal["table_changed_event"] = "table_changed_event"
 
 
 CHANNELS = {INDEX_PAGE: "ch_pgqueuer", CRAWL_SITE: "ch_crawl_site"}
@@ -46,6 +49,27 @@ def queue_queries(driver: Driver, entrypoint: str = INDEX_PAGE) -> Queries:
         qbq=QueryQueueBuilder(settings),
         qbs=QuerySchedulerBuilder(settings),
     )
+
+
+class AttentiveDriver(AsyncpgPoolDriver):
+    """Passes on news of jobs only while its worker has a hand free: each piece costs several queries."""
+
+    def __init__(self, pool: asyncpg.Pool, has_hand_free: Callable[[], bool]) -> None:
+        super().__init__(pool)
+        self._has_hand_free = has_hand_free
+        self._callbacks: dict[str, NotifyCallback] = {}
+
+    async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
+        def attentive(payload: str | bytes | bytearray) -> None:
+            if self._has_hand_free() or JOB_NEWS not in str(payload):
+                callback(payload)
+
+        self._callbacks[channel] = callback
+        await super().add_listener(channel, attentive)
+
+    def look_again(self, channel: str) -> None:
+        """As if news had come: for a worker that has just finished a job."""
+        self._callbacks[channel](_job_added(channel))
 
 
 def schema_installation() -> list[str]:
@@ -75,15 +99,15 @@ async def enqueue(connection: AsyncConnection, entrypoint: str, order: dict[str,
     queue = queue_queries(AsyncpgDriver(driver_connection), entrypoint)
     [job_id] = await queue.enqueue(entrypoint, json.dumps(order).encode())
     if entrypoint != INDEX_PAGE:
-        await queue.driver.notify(CHANNELS[entrypoint], _job_added(entrypoint))
+        await queue.driver.notify(CHANNELS[entrypoint], _job_added(CHANNELS[entrypoint]))
     return int(job_id)
 
 
-def _job_added(entrypoint: str) -> str:
+def _job_added(channel: str) -> str:
     """What the queue's trigger would say."""
     return TableChangedEvent(
-        type="table_changed_event",
-        channel=Channel(CHANNELS[entrypoint]),
+        type=JOB_NEWS,
+        channel=Channel(channel),
         sent_at=datetime.now(UTC),
         operation="insert",
         table="pgqueuer",
