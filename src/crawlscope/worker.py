@@ -84,8 +84,10 @@ async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping
 
 
 async def _index_pages(settings: Settings, database: Database, stopping: asyncio.Event) -> None:
+    # A thread per core in every worker: when few pages are left, one page has them all.
+    threads = os.cpu_count() or 1
     async with (
-        indexing_service(settings, database) as indexing,
+        indexing_service(settings, database, threads) as indexing,
         _queue(database, INDEX_PAGE, PAGES_AT_ONCE) as queue,
     ):
         indexer = PageIndexer(database, indexing, f"{socket.gethostname()}:{os.getpid()}")
