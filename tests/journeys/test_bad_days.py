@@ -52,7 +52,16 @@ def _posted(stack: Stack, event: dict[str, Any]) -> int:
 def children_of(stack: Stack) -> dict[str, psutil.Process]:
     """By what they were started as: `serve`, `index`, `crawl`."""
     found = psutil.Process(stack.process.pid).children(recursive=True)
-    return {process.cmdline()[-1]: process for process in found if "crawlscope" in process.cmdline()}
+    commands = {process: command_of(process) for process in found}
+    return {words[-1]: process for process, words in commands.items() if "crawlscope" in words}
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Empty for one that is gone or about to be."""
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
 
 
 def test_what_is_killed_comes_back_and_no_page_is_lost(tmp_path: Path, embedder) -> None:
@@ -87,17 +96,18 @@ def test_killed_itself_it_leaves_nothing_behind_and_goes_on_when_started_again(
 
 def processes_of(data_dir: Path) -> list[str]:
     """Every process that was started for this data folder, the database's too."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-            words = " ".join(process.cmdline())
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-        of_stack = environment.get("CRAWLSCOPE_DATA_DIR") == str(data_dir)
-        if process.pid != os.getpid() and (of_stack or str(data_dir) in words):
-            found.append(words)
-    return found
+    return [
+        " ".join(command_of(process))
+        for process in psutil.process_iter()
+        if process.pid != os.getpid() and str(data_dir) in _traces(process)
+    ]
+
+
+def _traces(process: psutil.Process) -> str:
+    try:
+        return " ".join([*process.cmdline(), process.environ().get("CRAWLSCOPE_DATA_DIR", "")])
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
 
 
 def test_without_its_database_the_door_refuses_and_afterwards_takes_everything(
