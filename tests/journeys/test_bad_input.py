@@ -134,7 +134,7 @@ def test_a_page_without_a_url_is_a_fact_of_its_crawl(stack: Stack):
         ("A cut emoji \ud83d at the end.", "indexed", None),
         ("Grüße aus Köln. 東京は日本の首都です。 Привет, мир.", "indexed", None),
         ("word" * 60_000, "indexed", None),
-        ("".join(chr(1 + number % 31) for number in range(4_000)), "failed", "binary_content"),
+        ("".join(chr(1 + number % 31) for number in range(4_000)), "empty", "binary_content"),
     ],
     ids=["empty", "blank", "absent", "nul", "surrogate", "languages", "one-long-word", "binary"],
 )

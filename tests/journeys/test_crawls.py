@@ -136,18 +136,13 @@ def test_a_deleted_crawl_is_gone_and_stays_gone(quick_stack: Stack):
     assert {each["crawl_id"] for each in operations["operations"]} == {None}
 
 
-def test_a_failed_page_can_be_tried_again(quick_stack: Stack):
-    crawl_id, url = new_crawl_id(), "https://example.com/binary"
-    noise = "".join(chr(1 + number % 31) for number in range(4_000))
-    quick_stack.post_event(page_event(crawl_id, url, markdown=noise))
-    assert quick_stack.settled(crawl_id)["pages_failed"] == 1
+def test_what_firecrawl_could_not_fetch_cannot_be_tried_again_here(quick_stack: Stack):
+    crawl_id, url = new_crawl_id(), "https://example.com/gone"
+    quick_stack.post_event(page_event(crawl_id, url, metadata={"sourceURL": url, "statusCode": 404}))
     again = quick_stack.http.post(f"/api/crawls/{crawl_id}/retry")
-    assert (again.status_code, again.json()) == (202, {"crawl_id": crawl_id, "queued": 1})
-    crawl = quick_stack.settled(crawl_id)
-    assert (crawl["total_pages"], crawl["pages_failed"]) == (1, 1)
+    assert (again.status_code, again.json()) == (202, {"crawl_id": crawl_id, "queued": 0})
     [page] = quick_stack.pages(crawl_id, state="failed")
-    assert (page["attempts"], page["error_code"]) == (2, "binary_content")
-    assert crawl["operations"]["worker"]["count"] == 2
+    assert (page["attempts"], page["error_code"]) == (0, "http_404")
 
 
 def test_the_numbers_of_a_crawl_add_up(quick_stack: Stack):

@@ -93,7 +93,14 @@ class PageIndexer:
             return
         stored = await self._indexing.store(connection, prepared, claim.crawl_id)
         whole.stop()
-        await settle_page(connection, claim, Outcome(stored.state, stored.chunks), measured)
+        reason = prepared.unreadable
+        outcome = Outcome(
+            stored.state,
+            stored.chunks,
+            error_code=reason.code if reason else None,
+            error=str(reason) if reason else None,
+        )
+        await settle_page(connection, claim, outcome, measured)
 
     async def _set_aside(
         self, claim: ClaimedPage, code: str, words: str, measured: list[TimingContext]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
-from crawlscope.errors import CrawlscopeError
+from crawlscope.errors import CrawlscopeError, PageError
 from crawlscope.indexing import documents
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.clean import clean
@@ -74,6 +74,8 @@ class PreparedDocument:
     chunks: Sequence[Chunk] = ()
     vectors: Vectors | None = None
     sparse: Sequence[SparseVector] = ()
+    unreadable: PageError | None = None
+    """Why a page that brought something has no text."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class IndexingService:
         async with self._database.transaction() as connection:
             known = await documents.find_document(connection, document.url)
         with TimingContext(OperationType.CHUNKING, "chunk_text") as chunking:
-            text = await asyncio.to_thread(clean, document.markdown)
+            text, unreadable = await _cleaned(document.markdown)
             content_hash = sha256(text.encode()).hexdigest()
             unchanged = known is not None and known.holds(content_hash, self.fingerprint)
             chunks = [] if unchanged or not text else await self._split(text)
@@ -154,6 +156,7 @@ class IndexingService:
             chunks=chunks,
             vectors=vectors,
             sparse=sparse,
+            unreadable=unreadable,
         )
 
     async def store(
@@ -262,6 +265,14 @@ def _indexed_chunks(prepared: PreparedDocument, crawl_ids: list[str]) -> list[In
         )
         for chunk, vector, sparse in zip(prepared.chunks, prepared.vectors, prepared.sparse, strict=True)
     ]
+
+
+async def _cleaned(markdown: str) -> tuple[str, PageError | None]:
+    """What is no text at all, such as an image, is a page without text, and says why."""
+    try:
+        return await asyncio.to_thread(clean, markdown), None
+    except PageError as error:
+        return "", error
 
 
 def _chunk_ids(url: str, count: int) -> list[UUID]:
