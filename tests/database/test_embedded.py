@@ -245,8 +245,10 @@ def test_the_keeper_brings_a_killed_server_back_with_its_data(data_dir: Path) ->
 
 def test_ensure_running_returns_when_sessions_can_be_opened_again(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
-        for process in _server_processes(data_dir):
+        killed = _server_processes(data_dir)
+        for process in killed:
             process.kill()
+        psutil.wait_procs(killed, timeout=10)  # a dying server still takes connections, and resets them
         server.ensure_running()
         assert _ask(server.url, "SELECT 1") == 1
 
