@@ -98,8 +98,6 @@ async def _index_pages(settings: Settings, database: Database, stopping: asyncio
             page = order["page_id"], order["revision"]
             try:
                 await _unless_stopping(stopping, indexer.index(*page, str(job.id)))
-            except DependencyError as error:
-                raise _later(job, str(error)) from None
             except CrawlscopeError as error:
                 if not error.retryable:
                     raise
