@@ -7,8 +7,11 @@
     ├── DependencyError          a part that Crawlscope needs is away; trying again can help
     │   ├── DatabaseUnavailable
     │   ├── EmbedderUnavailable
+    │   ├── FirecrawlUnavailable
     │   ├── IndexUnavailable
     │   └── ServiceUnavailable   no running service answers
+    ├── FirecrawlRefused         Firecrawl said no, and will say it again
+    ├── FirecrawlJobUnknown      Firecrawl knows no such crawl, or no longer
     ├── GaveUp                   a process of `up` cannot be kept alive; the text says which and why
     ├── IndexUnusable            the stored index is damaged or made for other vectors: rebuild it
     └── PageError                this page cannot be indexed, however often it is tried
@@ -50,12 +53,42 @@ class EmbedderUnavailable(DependencyError):
     code = "embedder_unavailable"
 
 
+class FirecrawlUnavailable(DependencyError):
+    code = "firecrawl_unavailable"
+
+    def __init__(self, message: str, *, retry_after: float | None = None, maybe_done: bool = False) -> None:
+        """`retry_after`: seconds that Firecrawl asks to wait. `maybe_done`: what was asked for may have been
+        done all the same, so that asking again could do it twice.
+        """
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.maybe_done = maybe_done
+
+
 class IndexUnavailable(DependencyError):
     code = "index_unavailable"
 
 
 class ServiceUnavailable(DependencyError):
     code = "service_unavailable"
+
+
+class FirecrawlRefused(CrawlscopeError):
+    code = "firecrawl_refused"
+
+    def __init__(self, message: str, status_code: int) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class FirecrawlJobUnknown(CrawlscopeError):
+    """`expired` is true where Firecrawl says so; a self-hosted one has just forgotten."""
+
+    code = "firecrawl_job_unknown"
+
+    def __init__(self, message: str, *, expired: bool = False) -> None:
+        super().__init__(message)
+        self.expired = expired
 
 
 class IndexUnusable(CrawlscopeError):

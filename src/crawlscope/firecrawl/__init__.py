@@ -1,0 +1,1 @@
+"""Firecrawl's own API: starting, cancelling and asking after crawls."""
