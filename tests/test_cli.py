@@ -70,6 +70,7 @@ def test_help_names_every_command(tmp_path):
         "crawl",
         "crawls",
         "profile",
+        "compare",
         "search",
         "retry",
         "doctor",

@@ -102,6 +102,16 @@ def test_profile(service, crawl_id):
     assert "unaccounted" in shown
 
 
+def test_compare(service, crawl_id):
+    compared = json.loads(crawlscope(service, "compare", crawl_id, crawl_id, "--json").stdout)
+    assert compared["numbers"]["total_pages"] == {"a": PAGES, "b": PAGES, "ratio": 1.0}
+    shown = crawlscope(service, "compare", crawl_id, crawl_id)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "worker time" in shown.stdout
+    unknown = crawlscope(service, "compare", crawl_id, NOBODY)
+    assert (unknown.returncode, unknown.stderr) == (1, f"crawlscope: Crawl not found: {NOBODY}\n")
+
+
 def test_search(service, crawl_id):
     response = json.loads(crawlscope(service, "search", "floating otters", "--json").stdout)
     assert response["results"]

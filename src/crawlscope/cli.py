@@ -135,6 +135,18 @@ def profile(crawl_id: CrawlId, as_json: Json = False) -> None:
 
 
 @app.command()
+def compare(
+    crawl_id: Annotated[str, typer.Argument(metavar="A")],
+    against: Annotated[str, typer.Argument(metavar="B")],
+    as_json: Json = False,
+) -> None:
+    """Show two crawls side by side, stage by stage."""
+    from crawlscope import verbs
+
+    verbs.compare(_quiet_settings(), crawl_id, against, as_json=as_json)
+
+
+@app.command()
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY")],
     mode: Annotated[

@@ -9,7 +9,12 @@ from pydantic import BaseModel
 
 from crawlscope import service_file
 from crawlscope.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
-from crawlscope.observe.responses import CrawlListResponse, CrawlMetricsResponse, PageListResponse
+from crawlscope.observe.responses import (
+    CrawlComparison,
+    CrawlListResponse,
+    CrawlMetricsResponse,
+    PageListResponse,
+)
 from crawlscope.search.answers import SearchRequest, SearchResponse
 from crawlscope.secrets import api_secret, local_token
 from crawlscope.settings import Settings
@@ -81,6 +86,10 @@ class ServiceClient:
 
     async def crawls(self, limit: int) -> CrawlListResponse:
         return await self._read(CrawlListResponse, "/api/metrics/crawls", limit=limit)
+
+    async def compare(self, crawl_id: str, against: str) -> CrawlComparison:
+        path = f"/api/metrics/crawls/{_segment(crawl_id)}/compare"
+        return await self._read(CrawlComparison, path, against=against)
 
     async def pages(self, crawl_id: str, **query: Any) -> PageListResponse:
         return await self._read(PageListResponse, f"/api/metrics/crawls/{_segment(crawl_id)}/pages", **query)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from crawlscope.errors import CrawlscopeError
+from crawlscope.faces.terminal.comparison import render_comparison
 from crawlscope.faces.terminal.crawls import render_crawls
 from crawlscope.faces.terminal.follow import follow, ignore, shown_on
 from crawlscope.faces.terminal.profile import render_profile
@@ -53,6 +54,14 @@ def crawls(settings: Settings, limit: int, *, as_json: bool) -> None:
 
 def profile(settings: Settings, crawl_id: str, *, as_json: bool) -> None:
     _with_service(settings, lambda stack: _print_profile(stack, crawl_id, as_json))
+
+
+def compare(settings: Settings, crawl_id: str, against: str, *, as_json: bool) -> None:
+    found = _with_service(settings, lambda stack: stack.client.compare(crawl_id, against))
+    if as_json:
+        _print_json(found)
+    else:
+        stdout().print(render_comparison(found))
 
 
 def search(settings: Settings, request: SearchRequest, *, as_json: bool) -> None:

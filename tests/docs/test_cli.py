@@ -32,7 +32,7 @@ def test_every_option_is_documented_and_no_other(name):
     assert set(DOCUMENTED[name].first_names("option")) == options
 
 
-@pytest.mark.parametrize("name", ["crawl", "profile", "search", "retry"])
+@pytest.mark.parametrize("name", ["crawl", "profile", "compare", "search", "retry"])
 def test_arguments_are_written_as_the_help_writes_them(name):
     command = COMMANDS[f"crawlscope {name}"]
     arguments = [each.metavar for each in command.params if each.param_type_name == "argument"]

@@ -114,6 +114,23 @@ async def test_a_crawl_is_told_in_the_contract_s_words(database: Database, clien
     }
 
 
+async def test_two_crawls_are_compared(database: Database, client: httpx2.AsyncClient):
+    for crawl_id, urls in (("crawl-1", (A, B)), ("crawl-2", (C,))):
+        await deliver_pages(database, crawl_id, *urls)
+        await index_pages(database, crawl_id)
+
+    compared = await found(client, "/api/metrics/crawls/crawl-1/compare", against="crawl-2")
+
+    assert (compared["a"]["crawl_id"], compared["b"]["crawl_id"]) == ("crawl-1", "crawl-2")
+    assert compared["numbers"]["total_pages"] == {"a": 2, "b": 1, "ratio": 2.0}
+    assert compared["numbers"]["duration_ms"] == {"a": None, "b": None, "ratio": None}
+    assert compared["stages"]["embedding"]["count"]["ratio"] == 2
+    unknown = await client.get("/api/metrics/crawls/crawl-1/compare", params={"against": "nobody"})
+    assert (unknown.status_code, unknown.json()) == (404, {"detail": "Crawl not found: nobody"})
+    alone = await client.get("/api/metrics/crawls/crawl-1/compare")
+    assert alone.status_code == 422
+
+
 async def test_lists_hold_what_matches_and_how_many(database: Database, client: httpx2.AsyncClient):
     for number in range(3):
         await deliver(database, f"crawl-{number}", "crawl.started", at=NOON + timedelta(hours=number))
@@ -262,7 +279,7 @@ async def test_odd_but_readable_questions_are_answered(database: Database, clien
 
 async def test_nothing_is_told_without_the_secret():
     paths = [route.path for route in metrics.router.routes if isinstance(route, APIRoute)]
-    assert len(paths) == 9
+    assert len(paths) == 10
     async with client_of(service(None), secret="a guess") as stranger:
         for path in paths:
             assert (await stranger.get(path.format(crawl_id="x"))).status_code == 401

@@ -11,11 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.database.engine import Database
 from crawlscope.errors import NotFoundError
 from crawlscope.observe import queries
+from crawlscope.observe.compare import compare
 from crawlscope.observe.queries import PageSort, Rows
 from crawlscope.observe.responses import (
     AggregateTiming,
     AttemptListResponse,
     AttemptRow,
+    CrawlComparison,
     CrawlListResponse,
     CrawlMetricsResponse,
     CrawlTotals,
@@ -73,6 +75,11 @@ class Insights:
                 operations = await _rows(connection, queries.page_metrics(crawl_id))
                 crawl.per_page_metrics = [PageMetric(**row) for row in operations]
             return crawl
+
+    async def compare(self, crawl_id: str, against: str) -> CrawlComparison:
+        async with self._known(crawl_id, against) as connection:
+            sessions = [await _row(connection, queries.crawl(each)) for each in (crawl_id, against)]
+            return compare(*await _measured(connection, sessions))
 
     async def pages(
         self,
@@ -173,10 +180,11 @@ class Insights:
             return StatsResponse(**await _row(connection, queries.stats()))
 
     @asynccontextmanager
-    async def _known(self, crawl_id: str) -> AsyncIterator[AsyncConnection]:
+    async def _known(self, *crawl_ids: str) -> AsyncIterator[AsyncConnection]:
         async with self._snapshots.transaction() as connection:
-            if await connection.scalar(queries.crawl_exists(crawl_id)) is None:
-                raise NotFoundError(f"Crawl not found: {crawl_id}")
+            for crawl_id in crawl_ids:
+                if await connection.scalar(queries.crawl_exists(crawl_id)) is None:
+                    raise NotFoundError(f"Crawl not found: {crawl_id}")
             yield connection
 
 

@@ -112,6 +112,64 @@ class CrawlListResponse(Answer):
     total: int
 
 
+class Compared(Answer):
+    """One number of two crawls."""
+
+    a: int | float | None
+    b: int | float | None
+    ratio: float | None
+    """`a` divided by `b`; null where `b` is 0 or one of them is not known."""
+
+
+class ComparedCrawl(Answer):
+    crawl_id: str
+    crawl_url: str
+    status: CrawlStatus
+    started_at: datetime
+
+
+class CrawlNumbers(Answer):
+    total_pages: Compared
+    pages_indexed: Compared
+    pages_failed: Compared
+    pages_unchanged: Compared
+    pages_pending: Compared
+    duration_ms: Compared
+    e2e_duration_ms: Compared
+    time_to_searchable_ms: Compared
+    pages_per_second: Compared
+    """`total_pages` over `time_to_searchable_ms`."""
+
+
+class StageComparison(Answer):
+    """Operations of one type."""
+
+    count: Compared
+    failed: Compared
+    total_ms: Compared
+    mean_ms: Compared
+    p50_ms: Compared
+    p95_ms: Compared
+    p99_ms: Compared
+    max_ms: Compared
+
+
+class QueueWaitComparison(Answer):
+    p50_ms: Compared
+    p95_ms: Compared
+    max_ms: Compared
+
+
+class CrawlComparison(Answer):
+    a: ComparedCrawl
+    b: ComparedCrawl
+    """What `a` is compared with."""
+    numbers: CrawlNumbers
+    stages: dict[str, StageComparison]
+    """By operation type, in the order of a page's way."""
+    queue_wait: QueueWaitComparison
+
+
 class PageRow(Answer):
     url: str
     """The URL that was asked for; this is what the page is known by."""

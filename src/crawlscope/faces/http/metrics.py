@@ -16,6 +16,7 @@ from crawlscope.observe.insights import DEFAULT_LIMIT
 from crawlscope.observe.queries import PageSort
 from crawlscope.observe.responses import (
     AttemptListResponse,
+    CrawlComparison,
     CrawlListResponse,
     CrawlMetricsResponse,
     DeliveryListResponse,
@@ -92,6 +93,16 @@ async def list_pages(
 ) -> PageListResponse:
     """What became of the crawl's pages and what that took."""
     return await parts.insights.pages(crawl_id, state, sort, limit, offset)
+
+
+@router.get("/api/metrics/crawls/{crawl_id}/compare")
+async def compare_crawls(
+    crawl_id: str,
+    parts: ServiceParts,
+    against: Annotated[str, Query(description="the crawl to compare it with")],
+) -> CrawlComparison:
+    """Both crawls side by side; each ratio is of this crawl to the other."""
+    return await parts.insights.compare(crawl_id, against)
 
 
 @router.get("/api/metrics/crawls/{crawl_id}/attempts")
