@@ -95,7 +95,9 @@ class CrawlSession(Base):
     last_fact_at: Mapped[datetime] = _now()
     """When anything was last heard of this crawl."""
     fold: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
-    """What the lifecycle columns are computed from; see `crawls.fold`."""
+    """What the lifecycle columns are computed from; see `sessions.fold`."""
+    lacks: Mapped[list[str]] = mapped_column(JSONB(), server_default=text("'[]'"))
+    """What was never heard of the crawl."""
     extra_metadata: Mapped[dict[str, Any] | None]
     error_message: Mapped[str | None]
     created_at: Mapped[datetime] = _now()
@@ -146,12 +148,68 @@ class Delivery(Base):
     event_type: Mapped[str] = mapped_column(String(100))
     webhook_id: Mapped[str | None]
     received_at: Mapped[datetime] = mapped_column(index=True)
-    body: Mapped[bytes] = mapped_column(LargeBinary)
-    """The raw body, zlib-compressed."""
+    body: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The raw body, zlib-compressed; dropped when its time is over."""
     body_bytes: Mapped[int]
     pages: Mapped[int] = _count()
+    without_url: Mapped[int] = _count()
+    """How many of its pages name no URL."""
+    facts: Mapped[list[dict[str, Any]]] = mapped_column(JSONB(), server_default=text("'[]'"))
+    """What it says of the crawl's life; see `sessions.fold`. Outlives the body."""
     note: Mapped[str | None]
     """What was odd about it."""
+
+
+class CrawlFact(Base):
+    """What is known of a crawl other than by a delivery: that it was asked for, what the status API said,
+    what an operator did."""
+
+    __tablename__ = "crawl_facts"
+    __table_args__ = (UniqueConstraint("crawl_id", "identity"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    crawl_id: Mapped[str] = _crawl_reference()
+    identity: Mapped[UUID]
+    """Equal for facts that are one."""
+    at: Mapped[datetime]
+    fact: Mapped[dict[str, Any]]
+
+
+class Reconciliation(Base):
+    """How far a crawl has been compared with what the crawler's own API says of it."""
+
+    __tablename__ = "reconciliations"
+    __table_args__ = (
+        Index("ix_reconciliations_next_check_at", "next_check_at", postgresql_where=text("NOT settled")),
+    )
+
+    crawl_id: Mapped[str] = _crawl_reference(primary_key=True)
+    state: Mapped[str] = mapped_column(String(20))
+    """See `crawls.reconcile.ReconcileState`."""
+    settled: Mapped[bool] = mapped_column(server_default=false())
+    """Nothing more can come of asking, unless something new is heard of the crawl."""
+    checked_at: Mapped[datetime | None]
+    checks: Mapped[int] = _count()
+    failures: Mapped[int] = _count()
+    """Checks in a row that got no answer."""
+    next_check_at: Mapped[datetime] = _now()
+    covers_until: Mapped[datetime | None]
+    """The crawl's `last_fact_at` when it was settled: what is heard later unsettles it."""
+    added: Mapped[int] = _count()
+    """Pages that only this brought."""
+    error: Mapped[str | None]
+
+
+class Outage(Base):
+    """A part that workers wait for, since when and why; gone when it is back."""
+
+    __tablename__ = "outages"
+
+    part: Mapped[str] = mapped_column(String(50), primary_key=True)
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime] = _now()
+    reported_at: Mapped[datetime] = _now()
+    reason: Mapped[str]
 
 
 class UnknownEvent(Base):
@@ -189,6 +247,8 @@ class Page(Base):
     """Counts the contents and re-queuings of this page; a job for an older one is void."""
     delivered: Mapped[bool]
     """Whether Firecrawl brought usable content; if not, `error` is Firecrawl's."""
+    pulled: Mapped[bool] = mapped_column(server_default=false())
+    """Whether it was fetched from the crawler's API, not delivered."""
     received_at: Mapped[datetime]
     webhook_id: Mapped[str] = mapped_column(server_default=text("''"))
     status_code: Mapped[int | None]
@@ -222,7 +282,10 @@ class PageAttempt(Base):
     """One try of a worker at a page, kept also when it failed."""
 
     __tablename__ = "page_attempts"
-    __table_args__ = (UniqueConstraint("page_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("page_id", "number"),
+        Index("ix_page_attempts_worker_open", "worker", postgresql_where=text("finished_at IS NULL")),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     page_id: Mapped[int] = mapped_column(ForeignKey(f"{SCHEMA}.pages.id", ondelete="CASCADE"))

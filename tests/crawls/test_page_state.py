@@ -2,19 +2,24 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from crawlscope.crawls.page_state import Arrival, Counts, counts_of, failure_code, failure_text
+from crawlscope.crawls.page_state import Arrival, failure_code, failure_text
+from crawlscope.sessions.counts import Counts, counts_of
 from crawlscope.vocabulary import PageState
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def test_a_success_beats_a_failure_that_came_later():
-    assert Arrival(True, NOON, "") > Arrival(False, NOON + timedelta(hours=1), "z")
+    assert Arrival(True, False, NOON, "") > Arrival(False, True, NOON + timedelta(hours=1), "z")
+
+
+def test_what_was_delivered_beats_what_was_fetched():
+    assert Arrival(True, True, NOON, "") > Arrival(True, False, NOON + timedelta(hours=1), "z")
 
 
 def test_of_two_contents_the_later_one_wins_then_the_greater_webhook_id():
-    assert Arrival(True, NOON + timedelta(seconds=1), "a") > Arrival(True, NOON, "b")
-    assert Arrival(True, NOON, "b") > Arrival(True, NOON, "a")
+    assert Arrival(True, True, NOON + timedelta(seconds=1), "a") > Arrival(True, True, NOON, "b")
+    assert Arrival(True, True, NOON, "b") > Arrival(True, True, NOON, "a")
 
 
 @pytest.mark.parametrize("state", PageState)

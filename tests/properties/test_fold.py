@@ -1,17 +1,21 @@
 """What a crawl is does not depend on the order of its facts, nor on how often each was told."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from crawlscope.crawls.fold import (
+from crawlscope.sessions.fold import (
     PRECEDENCE,
     Ended,
     Fact,
     Heard,
     Lifecycle,
     PageSeen,
+    Told,
+    fact_from_json,
+    fact_to_json,
     fold,
     summarize,
 )
@@ -24,11 +28,20 @@ initiations = st.sampled_from(["2026-01-01T00:00:00Z", "2025-12-31T23:00:00+00:0
 metadata = st.fixed_dictionaries(
     {}, optional={"url": urls, "initiated_at": initiations, "run": st.text(max_size=3)}
 )
+errors = st.sampled_from([None, "a", "b"])
 facts = st.lists(
     st.one_of(
-        st.builds(Heard, moments, metadata),
+        st.builds(Heard, moments, metadata, st.sampled_from(["started", "page", "request", ""])),
         st.builds(PageSeen, moments, urls),
-        st.builds(Ended, moments, st.sampled_from(PRECEDENCE), st.sampled_from([None, "a", "b"])),
+        st.builds(Ended, moments, st.sampled_from(PRECEDENCE), errors),
+        st.builds(
+            Told,
+            moments,
+            st.none() | st.sampled_from(PRECEDENCE),
+            st.none() | moments,
+            st.none() | moments,
+            errors,
+        ),
     ),
     min_size=1,
     max_size=5,
@@ -36,7 +49,9 @@ facts = st.lists(
 
 
 def folded(facts: list[Fact]) -> Lifecycle:
-    return fold(Lifecycle(started_at=facts[0].at, last_fact_at=facts[0].at), facts)
+    lifecycle = fold(None, facts)
+    assert lifecycle is not None
+    return lifecycle
 
 
 @settings(max_examples=10_000, deadline=None, phases=[Phase.generate, Phase.shrink])
@@ -53,17 +68,71 @@ def test_order_and_repetition_change_nothing(facts, random, repeated):
 def test_what_is_stored_is_all_that_is_needed(facts):
     """The lifecycle survives its way through the column it is kept in."""
     lifecycle = folded(facts)
-    stored = Lifecycle.from_json(lifecycle.started_at, lifecycle.last_fact_at, lifecycle.to_json())
-    assert stored == lifecycle
+    stored = json.loads(json.dumps(lifecycle.to_json()))
+    assert Lifecycle.from_json(stored, lifecycle.last_fact_at) == lifecycle
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(facts)
+def test_facts_survive_their_way_through_the_database(facts):
+    stored = [(fact.at, json.loads(json.dumps(fact_to_json(fact)))) for fact in facts]
+    assert folded([fact_from_json(at, fact) for at, fact in stored]) == folded(facts)
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(facts, st.data())
+def test_what_was_folded_in_before_or_after_makes_no_difference(facts, data):
+    """Facts come one at a time, and each time the rest of the lifecycle comes from where it is kept."""
+    kept = None
+    for fact in data.draw(st.permutations(facts)):
+        before = Lifecycle.from_json(kept.to_json(), kept.last_fact_at) if kept else None
+        kept = fold(before, [fact])
+    assert kept == folded(facts)
 
 
 @settings(max_examples=1_000, deadline=None)
 @given(facts)
 def test_summaries_hold_together(facts):
     summary = summarize(folded(facts))
-    told = {fact.status for fact in facts if isinstance(fact, Ended)}
-    assert summary.started_at == min(fact.at for fact in facts)
-    assert (summary.status is CrawlStatus.IN_PROGRESS) == (not told)
-    assert summary.success is (None if not told else summary.status is CrawlStatus.COMPLETED)
-    assert (summary.duration_ms is None) == (not told)
+    ends = {fact.status for fact in facts if isinstance(fact, Ended)}
+    ends |= {fact.ended for fact in facts if isinstance(fact, Told) and fact.ended}
+    created = [fact.created_at for fact in facts if isinstance(fact, Told) and fact.created_at]
+    assert summary.started_at == min(created or [fact.at for fact in facts])
+    assert (summary.status is CrawlStatus.IN_PROGRESS) == (not ends)
+    assert summary.success is (None if not ends else summary.status is CrawlStatus.COMPLETED)
+    assert (summary.duration_ms is None) == (summary.completed_at is None) == (not ends)
+    assert ("end" in summary.lacks) == (not ends)
     assert all(ms is None or ms >= 0 for ms in (summary.duration_ms, summary.e2e_duration_ms))
+
+
+def test_the_crawlers_own_times_win_over_those_of_its_messengers():
+    summary = summarize(
+        folded(
+            [
+                Heard(START + timedelta(seconds=5), what="started"),
+                Ended(START + timedelta(seconds=90), CrawlStatus.COMPLETED),
+                Told(
+                    START + timedelta(seconds=600),
+                    CrawlStatus.COMPLETED,
+                    created_at=START + timedelta(seconds=3),
+                    completed_at=START + timedelta(seconds=60),
+                ),
+            ]
+        )
+    )
+    assert (summary.started_at, summary.duration_ms) == (START + timedelta(seconds=3), 57_000)
+
+
+def test_a_cancel_that_only_the_status_api_knows_ends_the_crawl_when_it_was_announced():
+    """`completed` is the only end that is announced of a cancelled crawl; older servers tell no times."""
+    summary = summarize(
+        folded(
+            [
+                Heard(START, what="started"),
+                Ended(START + timedelta(seconds=90), CrawlStatus.COMPLETED),
+                Told(START + timedelta(seconds=600), CrawlStatus.CANCELLED),
+            ]
+        )
+    )
+    assert (summary.status, summary.success) == (CrawlStatus.CANCELLED, False)
+    assert summary.completed_at == START + timedelta(seconds=90)

@@ -1,9 +1,7 @@
-"""How a page's state changes and what it adds to its crawl's counts: pure rules, no I/O."""
+"""Which of several deliveries of a page wins, and what its failure is called: pure rules, no I/O."""
 
 from dataclasses import dataclass
 from datetime import datetime
-
-from crawlscope.vocabulary import PageState
 
 DROPPED_BY_CANCEL = "crawl_cancelled"
 
@@ -12,47 +10,16 @@ DROPPED_BY_CANCEL = "crawl_cancelled"
 class Arrival:
     """One delivery of a page, as far as it decides which of several wins: the greater one.
 
-    A success beats a failure; of two alike the one received last, then the greater webhook id.
+    A success beats a failure, what was delivered beats what was fetched from the crawler's API; of two alike
+    the one received last wins, then the greater webhook id.
     """
 
     usable: bool
     """Whether it brought content to index, not a failure."""
+    pushed: bool
+    """Whether it was delivered, not fetched."""
     received_at: datetime
     webhook_id: str
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What pages add to their crawl: the names are the session's columns."""
-
-    total_pages: int = 0
-    pages_indexed: int = 0
-    pages_failed: int = 0
-    pages_pending: int = 0
-    pages_unchanged: int = 0
-    pages_empty: int = 0
-    pages_cancelled: int = 0
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
-
-    def __sub__(self, other: "Counts") -> "Counts":
-        return Counts(**{name: value - getattr(other, name) for name, value in vars(self).items()})
-
-
-def counts_of(state: PageState | None) -> Counts:
-    """What one page in this state counts for; None is a page that does not exist yet."""
-    if state is None:
-        return Counts()
-    return Counts(
-        total_pages=int(state.succeeded or state is PageState.FAILED),
-        pages_indexed=int(state.succeeded),
-        pages_failed=int(state is PageState.FAILED),
-        pages_pending=int(not state.settled),
-        pages_unchanged=int(state is PageState.UNCHANGED),
-        pages_empty=int(state is PageState.EMPTY),
-        pages_cancelled=int(state is PageState.CANCELLED),
-    )
 
 
 def failure_code(error: object) -> str:

@@ -3,7 +3,7 @@ and moves its crawl's counts last, so that a page counts once whatever is delive
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
@@ -11,10 +11,11 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.crawls.page_state import Arrival, Counts, counts_of
-from crawlscope.crawls.sessions import move_counts
+from crawlscope.crawls.page_state import Arrival
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.database.values import hash_key
+from crawlscope.sessions.counts import Counts, counts_of
+from crawlscope.sessions.store import find_last_settled, keep_action, move_counts
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import Measurement, record_operations
 from crawlscope.vocabulary import OperationType, PageState
@@ -88,13 +89,15 @@ async def receive_page(connection: AsyncConnection, crawl_id: str, page: Deliver
     if known is None:
         known = await _lock_by_source(connection, crawl_id, page.source_url)
         before = PageState(known.state)
-        if page.arrival <= Arrival(known.delivered, known.received_at, known.webhook_id):
+        if await _brings_nothing(connection, known, page):
             return Received(Counts())
     if page.failure:
         return await _settle_failed(connection, known, page, before)
     revision = known.revision + 1 if before else known.revision
     await _keep_content(connection, known.id, page.markdown)
     job_id = await _queue(connection, known.id, revision, **_delivered_values(page))
+    if before and before.settled:
+        await find_last_settled(connection, crawl_id)
     return Received(counts_of(PageState.QUEUED) - counts_of(before), job_id=job_id)
 
 
@@ -217,12 +220,11 @@ async def requeue_failed(
     rows = (await connection.execute(failed.order_by(PAGES.c.id).with_for_update())).all()
     for row in rows:
         await _queue(connection, row.id, row.revision + 1)
-    change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
-    await move_counts(
-        connection,
-        crawl_id,
-        Counts(**{name: value * len(rows) for name, value in vars(change).items()}),
-    )
+    if rows:
+        await keep_action(connection, crawl_id, datetime.now(UTC), "retry", pages=len(rows))
+        change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
+        await move_counts(connection, crawl_id, change * len(rows))
+        await find_last_settled(connection, crawl_id)
     return len(rows)
 
 
@@ -259,11 +261,30 @@ async def _lock_by_source(connection: AsyncConnection, crawl_id: str, source_url
     return locked.one()
 
 
+async def _brings_nothing(connection: AsyncConnection, known: Row[Any], page: DeliveredPage) -> bool:
+    """Whether what is known wins: a better delivery, or the same content that came another way or again."""
+    arrival = Arrival(known.delivered, not known.pulled, known.received_at, known.webhook_id)
+    if page.arrival < arrival:
+        return True
+    if page.failure:
+        return page.arrival == arrival
+    repeated = page.arrival == arrival or not (page.arrival.pushed and arrival.pushed)
+    return repeated and known.delivered and await _is_same(connection, known, page)
+
+
+async def _is_same(connection: AsyncConnection, known: Row[Any], page: DeliveredPage) -> bool:
+    if (known.url, known.title, known.language) != (page.url, page.title, page.language):
+        return False
+    content = select(CONTENTS.c.markdown == page.markdown).where(CONTENTS.c.page_id == known.id)
+    return bool(await connection.scalar(content))
+
+
 def _delivered_values(page: DeliveredPage) -> dict[str, Any]:
     return {
         "url": page.url,
         "document_key": hash_key(page.url),
         "delivered": page.failure is None,
+        "pulled": not page.arrival.pushed,
         "received_at": page.arrival.received_at,
         "webhook_id": page.arrival.webhook_id,
         "status_code": page.status_code,

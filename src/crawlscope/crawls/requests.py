@@ -10,14 +10,14 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.crawls.fold import Heard
 from crawlscope.crawls.pages import requeue_failed
-from crawlscope.crawls.sessions import apply_facts, ensure_session
 from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, enqueue
 from crawlscope.database.values import storable
 from crawlscope.errors import NotFoundError, UsageError
 from crawlscope.indexing.service import IndexingService
 from crawlscope.models import CrawlRequest, CrawlSession, DeletedCrawl, Page
+from crawlscope.sessions.fold import Heard
+from crawlscope.sessions.store import ensure_session, keep_action, keep_fact
 from crawlscope.vocabulary import CrawlStatus
 
 BUILTIN = "builtin"
@@ -65,7 +65,7 @@ async def start_crawl(connection: AsyncConnection, order: CrawlOrder) -> str:
     url, now, crawl_id = check_target(order.url), datetime.now(UTC), str(uuid4())
     metadata = {"initiated_at": now.isoformat(), "url": url}
     await ensure_session(connection, crawl_id, now)
-    await apply_facts(connection, crawl_id, [Heard(now, metadata)])
+    await keep_fact(connection, crawl_id, Heard(now, metadata, "request"), "request")
     job_id = await enqueue(connection, CRAWL_SITE, {"crawl_id": crawl_id})
     options = {**order.options, "limit": order.limit, "allow_private": order.allow_private}
     await connection.execute(
@@ -121,6 +121,7 @@ async def cancel_crawl(connection: AsyncConnection, crawl_id: str) -> bool:
     )
     if asked.one_or_none() is None:
         raise UsageError(f"crawl {crawl_id} was not started here: cancel it where it runs")
+    await keep_action(connection, crawl_id, datetime.now(UTC), "cancel")
     return status == CrawlStatus.IN_PROGRESS
 
 

@@ -10,12 +10,12 @@ import structlog
 from crawlscope import service_file
 from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, ShouldStop, run_crawl
 from crawlscope.crawler.sender import WebhookSender
-from crawlscope.crawls.fold import Ended
 from crawlscope.crawls.requests import RunningRequest, note_progress, running_request
-from crawlscope.crawls.sessions import apply_facts, ensure_session
 from crawlscope.database.engine import Database
 from crawlscope.errors import DependencyError
 from crawlscope.secrets import api_secret
+from crawlscope.sessions.fold import Ended
+from crawlscope.sessions.store import ensure_session, keep_fact
 from crawlscope.settings import Settings
 from crawlscope.vocabulary import CrawlStatus
 
@@ -106,7 +106,9 @@ class SiteCrawl:
         now = datetime.now(UTC)
         async with self._database.transaction() as connection:
             if await ensure_session(connection, crawl_id, now):
-                await apply_facts(connection, crawl_id, [Ended(now, CrawlStatus.FAILED, reason)])
+                await keep_fact(
+                    connection, crawl_id, Ended(now, CrawlStatus.FAILED, reason), "crawler failed"
+                )
 
 
 def _asked(cancelled: asyncio.Event) -> ShouldStop:

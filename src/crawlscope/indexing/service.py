@@ -28,8 +28,9 @@ from crawlscope.indexing.index.port import (
 )
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.sessions.store import ensure_session
 from crawlscope.timing import TimingContext, scope
-from crawlscope.timing.store import ensure_session, record_operations
+from crawlscope.timing.store import record_operations
 from crawlscope.vocabulary import OperationType, PageState
 
 CHUNKING_VERSION = 1

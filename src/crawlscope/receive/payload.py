@@ -9,15 +9,24 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from crawlscope.crawls.page_state import DROPPED_BY_CANCEL, Arrival, failure_code, failure_text
+from crawlscope.crawls.page_state import failure_text
 from crawlscope.crawls.pages import DeliveredPage
+from crawlscope.crawls.scraped_page import document_metadata, scraped_page
 from crawlscope.database.values import hash_key, storable, storable_json
 from crawlscope.errors import UsageError
-from crawlscope.vocabulary import PageState
+from crawlscope.sessions.fold import Ended, Fact, Heard, PageSeen
+from crawlscope.vocabulary import CrawlStatus
 
 FAMILIES = {"crawl", "batch_scrape", "extract", "agent", "monitor"}
 CRAWL_FAMILIES = {"crawl", "batch_scrape"}
 LONGEST_ID = 255
+ENDS = {
+    "completed": CrawlStatus.COMPLETED,
+    "failed": CrawlStatus.FAILED,
+    "cancelled": CrawlStatus.CANCELLED,
+    "canceled": CrawlStatus.CANCELLED,
+}
+"""Events that end a crawl."""
 
 
 class UnreadableDelivery(UsageError):
@@ -62,6 +71,17 @@ class Delivery:
         return self.family in CRAWL_FAMILIES and (self.action == "page" or bool(self.documents))
 
 
+@dataclass(frozen=True)
+class Brought:
+    """What a delivery brings; pages in the order of their URLs, so that two deliveries with the same pages
+    cannot wait for each other."""
+
+    pages: list[DeliveredPage]
+    without_url: int
+    """How many page objects name no URL."""
+    facts: list[Fact]
+
+
 def read(body: bytes) -> Delivery:
     """Raises `UnreadableDelivery` or `MalformedDelivery`, which say where."""
     return _delivery(_object(_json(body)))
@@ -80,7 +100,7 @@ def identity(delivery: Delivery, body: bytes) -> UUID | None:
         return hash_key(*parts)
     if not delivery.documents:
         return None
-    metadata = _metadata(delivery.documents[0])
+    metadata = document_metadata(delivery.documents[0])
     if scrape_id := metadata.get("scrapeId"):
         return hash_key(*parts, "scrape", str(scrape_id))
     if not delivery.success:
@@ -89,47 +109,43 @@ def identity(delivery: Delivery, body: bytes) -> UUID | None:
     return hash_key(*parts, "body", body.decode("utf-8", "replace"))
 
 
-def pages(delivery: Delivery, received_at: datetime) -> Iterator[DeliveredPage | None]:
+def brought(delivery: Delivery, received_at: datetime) -> Brought:
+    """What the delivery says of its crawl and of the crawl's pages."""
+    found = list(_pages(delivery, received_at)) if delivery.brings_pages else []
+    located = [page for page in found if page is not None]
+    return Brought(
+        pages=sorted(located, key=lambda page: page.source_url),
+        without_url=len(found) - len(located),
+        facts=_facts(delivery, received_at, located[0].source_url if located else None),
+    )
+
+
+def _pages(delivery: Delivery, received_at: datetime) -> Iterator[DeliveredPage | None]:
     """The pages of the delivery; None for each that names no URL."""
     if delivery.action == "page" and not delivery.documents:
         yield None
     page_failed = delivery.action == "page" and not delivery.success
     for document in delivery.documents:
-        yield _page(delivery, document, page_failed, received_at)
+        yield scraped_page(
+            document,
+            received_at,
+            pushed=True,
+            webhook_id=delivery.webhook_id,
+            failed=page_failed,
+            error=delivery.error,
+        )
 
 
-def _page(
-    delivery: Delivery, document: dict[str, Any], failed: bool, received_at: datetime
-) -> DeliveredPage | None:
-    metadata = _metadata(document)
-    source_url = _text(metadata.get("sourceURL")) or _text(metadata.get("url")) or _text(document.get("url"))
-    if not source_url:
-        return None
-    status_code = _status_code(metadata)
-    error = delivery.error or metadata.get("error")
-    code, words = None, None
-    if failed:
-        code, words = failure_code(error), failure_text(error) or "Firecrawl gave no reason"
-    elif status_code and status_code >= 400:
-        code, words = f"http_{status_code}", f"the page answered with HTTP status {status_code}"
-    return DeliveredPage(
-        source_url=source_url,
-        url=_text(metadata.get("url")) or source_url,
-        arrival=Arrival(code is None, received_at, delivery.webhook_id or ""),
-        markdown=storable(_markdown(document)),
-        title=_text(metadata.get("title")) or _text(metadata.get("ogTitle")),
-        language=_text(metadata.get("language")),
-        status_code=status_code,
-        failure=_failure_state(code),
-        error_code=code,
-        error=storable(words) if words else None,
-    )
-
-
-def _failure_state(code: str | None) -> PageState | None:
-    if code is None:
-        return None
-    return PageState.CANCELLED if code == DROPPED_BY_CANCEL else PageState.FAILED
+def _facts(delivery: Delivery, at: datetime, first_url: str | None) -> list[Fact]:
+    facts: list[Fact] = [Heard(at, delivery.metadata, delivery.action)]
+    if first_url:
+        facts.append(PageSeen(at, first_url))
+    if status := ENDS.get(delivery.action):
+        if status is CrawlStatus.COMPLETED and not delivery.success:
+            status = CrawlStatus.FAILED
+        error = failure_text(delivery.error)
+        facts.append(Ended(at, status, storable(error) if error else None))
+    return facts
 
 
 def _json(body: bytes) -> Any:
@@ -198,32 +214,6 @@ def _optional_object(body: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         _malformed(name, "an object", value)
     return cast(dict[str, Any], from_json(storable_json(value)))
-
-
-def _metadata(document: dict[str, Any]) -> dict[str, Any]:
-    metadata = document.get("metadata")
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def _markdown(document: dict[str, Any]) -> str:
-    for name in ("markdown", "content"):
-        if isinstance(text := document.get(name), str):
-            return text
-    return ""
-
-
-def _status_code(metadata: dict[str, Any]) -> int | None:
-    value = metadata.get("statusCode", metadata.get("pageStatusCode"))
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value[:4])
-    return value if isinstance(value, int) and 0 < value < 1000 else None
-
-
-def _text(value: Any) -> str | None:
-    """Meta tags can be numbers or lists; the first string counts."""
-    if isinstance(value, list):
-        value = next((each for each in value if isinstance(each, str)), None)
-    return storable(value).strip() or None if isinstance(value, str) else None
 
 
 def _malformed(where: str, expected: str, found: Any) -> NoReturn:

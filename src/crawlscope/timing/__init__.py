@@ -1,5 +1,5 @@
 """What everything took: `TimingContext` measures, `store` writes, `buffer` waits in between."""
 
-from crawlscope.timing.context import TimingContext, current_scope, scope
+from crawlscope.timing.context import TimingContext, scope
 
-__all__ = ["TimingContext", "current_scope", "scope"]
+__all__ = ["TimingContext", "scope"]

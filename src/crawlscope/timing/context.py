@@ -11,6 +11,10 @@ from typing import Any, Self
 
 from crawlscope.timing import standalone
 
+TICKS_PER_MS = 1024
+"""Durations are multiples of 1/1024 ms: floating point adds those exactly, in whatever order, so that a total
+equals the sum over its parts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -25,10 +29,6 @@ class Scope:
 
 
 _scope: ContextVar[Scope] = ContextVar("crawlscope_timing_scope", default=Scope())  # noqa: B039 - frozen
-
-
-def current_scope() -> Scope:
-    return _scope.get()
 
 
 @contextmanager
@@ -54,6 +54,10 @@ def scope(
         yield
     finally:
         _scope.reset(token)
+
+
+def whole_ticks(milliseconds: float) -> float:
+    return round(milliseconds * TICKS_PER_MS) / TICKS_PER_MS
 
 
 class TimingContext:
@@ -115,7 +119,7 @@ class TimingContext:
         """What others measured, by the clock; failed where it has an error."""
         known = cls(operation_type, operation_name, **ids)
         known.timestamp = began_at.timestamp()
-        known._duration_ms = max(0.0, (ended_at - began_at).total_seconds() * 1000)
+        known._duration_ms = whole_ticks(max(0.0, (ended_at - began_at).total_seconds() * 1000))
         if error_message:
             known.fail(error_message)
         return known
@@ -150,7 +154,7 @@ class TimingContext:
 
     def stop(self) -> None:
         """Ends the measurement before its block does; what the block still does is not part of it."""
-        self._duration_ms = (perf_counter() - self._began) * 1000
+        self._duration_ms = whole_ticks((perf_counter() - self._began) * 1000)
         current = _scope.get()
         self.crawl_id = self.crawl_id or current.crawl_id
         self.job_id = self.job_id or current.job_id

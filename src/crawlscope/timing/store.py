@@ -5,26 +5,17 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import delete, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.database.values import storable
-from crawlscope.vocabulary import OperationType
+from crawlscope.sessions.store import hear_operations
+from crawlscope.sessions.totals import TOTALLED
 
 OPERATIONS = models.table_of(models.OperationMetric)
 REQUESTS = models.table_of(models.RequestMetric)
 SESSIONS = models.table_of(models.CrawlSession)
-DELETED = models.table_of(models.DeletedCrawl)
-
-TOTALLED = {
-    OperationType.CHUNKING: "total_chunking_ms",
-    OperationType.EMBEDDING: "total_embedding_ms",
-    OperationType.QDRANT: "total_qdrant_ms",
-    OperationType.BM25: "total_bm25_ms",
-}
-"""Operation types that a crawl keeps a total of, and its column."""
 
 
 class Measurement(Protocol):
@@ -56,20 +47,6 @@ class RequestRecord(NamedTuple):
     user_agent: str | None
 
 
-async def ensure_session(connection: AsyncConnection, crawl_id: str, at: datetime) -> bool:
-    """Makes the session of a crawl that was not known, as started at `at`; false if it was deleted."""
-    await connection.execute(
-        upsert(SESSIONS)
-        .values(crawl_id=crawl_id, started_at=at, last_fact_at=at)
-        .on_conflict_do_nothing(index_elements=["crawl_id"])
-    )
-    # Asked second: a deletion under way makes the insert wait, and is seen here when it is through.
-    deleted = await connection.scalar(select(DELETED.c.crawl_id).where(DELETED.c.crawl_id == crawl_id))
-    if deleted:
-        await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))
-    return not deleted
-
-
 async def record_operations(
     connection: AsyncConnection, measurements: Sequence[Measurement], announced: bool = False
 ) -> None:
@@ -81,8 +58,8 @@ async def record_operations(
     if not measurements:
         return
     known = {
-        crawl_id: announced or await ensure_session(connection, crawl_id, began)
-        for crawl_id, began in sorted(_first_seen(measurements).items())
+        crawl_id: announced or await hear_operations(connection, crawl_id, *began)
+        for crawl_id, began in sorted(_seen(measurements).items())
     }
     rows = [_row(each, known) for each in measurements]
     await connection.execute(insert(OPERATIONS), rows)
@@ -113,12 +90,13 @@ async def record_requests(connection: AsyncConnection, requests: Sequence[Reques
         await connection.execute(insert(REQUESTS), [each._asdict() for each in requests])
 
 
-def _first_seen(measurements: Sequence[Measurement]) -> dict[str, datetime]:
-    first: dict[str, float] = {}
+def _seen(measurements: Sequence[Measurement]) -> dict[str, tuple[datetime, datetime]]:
+    """Per crawl when its first and its last operation began."""
+    began: dict[str, list[float]] = defaultdict(list)
     for each in measurements:
         if crawl_id := _crawl_key(each):
-            first[crawl_id] = min(first.get(crawl_id, each.timestamp), each.timestamp)
-    return {crawl_id: _moment(at) for crawl_id, at in first.items()}
+            began[crawl_id].append(each.timestamp)
+    return {crawl_id: (_moment(min(each)), _moment(max(each))) for crawl_id, each in began.items()}
 
 
 def _row(measurement: Measurement, known: dict[str, bool]) -> dict[str, Any]:

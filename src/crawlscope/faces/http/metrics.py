@@ -7,7 +7,7 @@ import structlog
 from fastapi import APIRouter, Query
 from pydantic import BeforeValidator
 
-from crawlscope.crawls.fold import parse_moment
+from crawlscope.sessions.fold import parse_moment
 from crawlscope.errors import CrawlscopeError
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts

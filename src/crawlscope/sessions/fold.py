@@ -1,0 +1,334 @@
+"""What a crawl is follows from the set of facts known about it, in whatever order they came.
+
+Each fact is merged into a `Lifecycle` by minimum, maximum, union or precedence, so merging commutes and a
+fact merged twice changes nothing. `Lifecycle` is what is remembered (the column `fold`); `summarize`
+computes from it what is shown.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from crawlscope.vocabulary import CrawlStatus
+
+PRECEDENCE = (CrawlStatus.CANCELLED, CrawlStatus.FAILED, CrawlStatus.COMPLETED)
+"""Of several ends that are known, the first of these is the crawl's."""
+UNKNOWN_URL = "unknown"
+BEGINNINGS = frozenset({"request", "started"})
+"""What tells that a crawl was begun, and when."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Something was heard of the crawl: an event, a request to start it, an operation."""
+
+    at: datetime
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The initiator's own, as every event echoes it."""
+    what: str = ""
+    """The event's part after the dot, `request` or `operation`."""
+
+
+@dataclass(frozen=True)
+class PageSeen:
+    at: datetime
+    url: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    at: datetime
+    status: CrawlStatus
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the crawler's status API answered, by the crawler's own clock."""
+
+    at: datetime
+    """When it was asked."""
+    ended: CrawlStatus | None = None
+    """None while the crawl runs."""
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    error: str | None = None
+
+
+Fact = Heard | PageSeen | Ended | Told
+
+
+@dataclass(frozen=True)
+class ToldEnd:
+    """An end as the status API tells it."""
+
+    asked_at: datetime
+    """When it was first known."""
+    completed_at: datetime | None
+    error: str
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """All that is remembered of the facts."""
+
+    first_fact_at: datetime
+    last_fact_at: datetime
+    heard: frozenset[str] = frozenset()
+    metadata: Mapping[str, tuple[datetime, Any]] = field(default_factory=dict)
+    """Per key the value that was heard first, and when."""
+    first_page: tuple[datetime, str] | None = None
+    ends: Mapping[CrawlStatus, tuple[datetime, str]] = field(default_factory=dict)
+    """Per kind of end the last time it was announced, and its error text (empty for none)."""
+    created_at: datetime | None = None
+    """As the status API told it."""
+    told: Mapping[CrawlStatus, ToldEnd] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any], last_fact_at: datetime) -> Self | None:
+        """None where nothing is stored: no fact was folded in yet."""
+        if not stored:
+            return None
+        page = stored.get("first_page")
+        return cls(
+            first_fact_at=datetime.fromisoformat(stored["first_fact_at"]),
+            last_fact_at=last_fact_at,
+            heard=frozenset(stored.get("heard", ())),
+            metadata={
+                key: (datetime.fromisoformat(at), value)
+                for key, (at, value) in stored.get("metadata", {}).items()
+            },
+            first_page=(datetime.fromisoformat(page[0]), page[1]) if page else None,
+            ends={
+                CrawlStatus(status): (datetime.fromisoformat(at), error)
+                for status, (at, error) in stored.get("ends", {}).items()
+            },
+            created_at=_moment(stored.get("created_at")),
+            told={
+                CrawlStatus(status): ToldEnd(datetime.fromisoformat(asked), _moment(completed), error)
+                for status, (asked, completed, error) in stored.get("told", {}).items()
+            },
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Without what is at its default: most crawls need few of these, and each delivery writes them."""
+        stored = {
+            "first_fact_at": self.first_fact_at.isoformat(),
+            "heard": sorted(self.heard),
+            "metadata": {key: [at.isoformat(), value] for key, (at, value) in self.metadata.items()},
+            "first_page": self.first_page and [self.first_page[0].isoformat(), self.first_page[1]],
+            "ends": {status: [at.isoformat(), error] for status, (at, error) in self.ends.items()},
+            "created_at": _text(self.created_at),
+            "told": {
+                status: [end.asked_at.isoformat(), _text(end.completed_at), end.error]
+                for status, end in self.told.items()
+            },
+        }
+        return {name: value for name, value in stored.items() if value}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The lifecycle as it is shown. Durations are milliseconds and never negative."""
+
+    crawl_url: str
+    status: CrawlStatus
+    success: bool | None
+    started_at: datetime
+    completed_at: datetime | None
+    duration_ms: float | None
+    initiated_at: datetime | None
+    e2e_duration_ms: float | None
+    error_message: str | None
+    extra_metadata: dict[str, Any] | None
+    lacks: list[str]
+    """What was never heard of: `started`, `initiated_at`, `url`, `pages`, `end`."""
+
+
+def fold(lifecycle: Lifecycle | None, facts: Iterable[Fact]) -> Lifecycle | None:
+    """None where nothing was known and there are no facts."""
+    for fact in facts:
+        lifecycle = merge(lifecycle, fact)
+    return lifecycle
+
+
+def merge(lifecycle: Lifecycle | None, fact: Fact) -> Lifecycle:
+    """Merging commutes and is idempotent."""
+    lifecycle = lifecycle or Lifecycle(first_fact_at=fact.at, last_fact_at=fact.at)
+    lifecycle = replace(
+        lifecycle,
+        first_fact_at=min(lifecycle.first_fact_at, fact.at),
+        last_fact_at=max(lifecycle.last_fact_at, fact.at),
+    )
+    match fact:
+        case Heard(at, metadata, what):
+            heard = lifecycle.heard | {what} if what else lifecycle.heard
+            return replace(lifecycle, heard=heard, metadata=_earliest(lifecycle.metadata, at, metadata))
+        case PageSeen(at, url):
+            return replace(lifecycle, first_page=min(lifecycle.first_page or (at, url), (at, url)))
+        case Ended(at, status, error):
+            end = max(lifecycle.ends.get(status, (at, "")), (at, error or ""))
+            return replace(lifecycle, ends={**lifecycle.ends, status: end})
+        case Told():
+            return _merge_told(lifecycle, fact)
+
+
+def summarize(lifecycle: Lifecycle) -> Summary:
+    status = _status(lifecycle)
+    metadata = {key: value for key, (_, value) in lifecycle.metadata.items()}
+    initiated_at = parse_moment(metadata.get("initiated_at"))
+    started_at = lifecycle.created_at or lifecycle.first_fact_at
+    completed_at = _completed_at(lifecycle, status)
+    return Summary(
+        crawl_url=_crawl_url(metadata, lifecycle.first_page),
+        status=status,
+        success=None if completed_at is None else status is CrawlStatus.COMPLETED,
+        started_at=started_at,
+        completed_at=completed_at,
+        duration_ms=milliseconds_between(started_at, completed_at),
+        initiated_at=initiated_at,
+        e2e_duration_ms=milliseconds_between(initiated_at, completed_at),
+        error_message=_error(lifecycle, status),
+        extra_metadata=metadata or None,
+        lacks=_lacks(lifecycle, metadata, initiated_at, completed_at),
+    )
+
+
+def fact_to_json(fact: Fact) -> dict[str, Any]:
+    """What `fact_from_json` needs besides the time."""
+    stored: dict[str, Any]
+    match fact:
+        case Heard(_, metadata, what):
+            stored = {"heard": what, "metadata": dict(metadata)}
+        case PageSeen(_, url):
+            stored = {"page": url}
+        case Ended(_, status, error):
+            stored = {"ended": status.value, "error": error}
+        case Told(_, ended, created_at, completed_at, error):
+            stored = {
+                "told": ended.value if ended else CrawlStatus.IN_PROGRESS.value,
+                "created_at": _text(created_at),
+                "completed_at": _text(completed_at),
+                "error": error,
+            }
+    return {name: value for name, value in stored.items() if value or name == "heard"}
+
+
+def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
+    """None for what has no part in the fold, such as an operator's action."""
+    if "heard" in stored:
+        return Heard(at, stored.get("metadata", {}), stored["heard"])
+    if "page" in stored:
+        return PageSeen(at, stored["page"])
+    if "ended" in stored:
+        return Ended(at, CrawlStatus(stored["ended"]), stored.get("error"))
+    if "told" in stored:
+        told = CrawlStatus(stored["told"])
+        return Told(
+            at,
+            None if told is CrawlStatus.IN_PROGRESS else told,
+            _moment(stored.get("created_at")),
+            _moment(stored.get("completed_at")),
+            stored.get("error"),
+        )
+    return None
+
+
+def parse_moment(value: object) -> datetime | None:
+    """ISO 8601 as an initiator writes it, UTC where it names no zone; None for anything else."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def milliseconds_between(begin: datetime | None, end: datetime | None) -> float | None:
+    if begin is None or end is None:
+        return None
+    return max(0.0, (end - begin).total_seconds() * 1000)
+
+
+def _merge_told(lifecycle: Lifecycle, fact: Told) -> Lifecycle:
+    created = [each for each in (lifecycle.created_at, fact.created_at) if each]
+    lifecycle = replace(lifecycle, created_at=min(created, default=None))
+    if fact.ended is None:
+        return lifecycle
+    known = lifecycle.told.get(fact.ended)
+    completed = [each for each in (known and known.completed_at, fact.completed_at) if each]
+    end = ToldEnd(
+        asked_at=min(known.asked_at, fact.at) if known else fact.at,
+        completed_at=max(completed, default=None),
+        error=max(known.error if known else "", fact.error or ""),
+    )
+    return replace(lifecycle, told={**lifecycle.told, fact.ended: end})
+
+
+def _status(lifecycle: Lifecycle) -> CrawlStatus:
+    known = lifecycle.ends.keys() | lifecycle.told.keys()
+    return next((each for each in PRECEDENCE if each in known), CrawlStatus.IN_PROGRESS)
+
+
+def _completed_at(lifecycle: Lifecycle, status: CrawlStatus) -> datetime | None:
+    """By the crawler's own clock; else when this end, or any, was announced; else when it was found out."""
+    if status is CrawlStatus.IN_PROGRESS:
+        return None
+    told = lifecycle.told.get(status)
+    if told and told.completed_at:
+        return told.completed_at
+    if status in lifecycle.ends:
+        return lifecycle.ends[status][0]
+    if lifecycle.ends:
+        return max(at for at, _ in lifecycle.ends.values())
+    return told.asked_at if told else None
+
+
+def _error(lifecycle: Lifecycle, status: CrawlStatus) -> str | None:
+    _, announced = lifecycle.ends.get(status, (None, ""))
+    told = lifecycle.told.get(status)
+    return announced or (told.error if told else "") or None
+
+
+def _lacks(
+    lifecycle: Lifecycle,
+    metadata: Mapping[str, Any],
+    initiated_at: datetime | None,
+    completed_at: datetime | None,
+) -> list[str]:
+    known = {
+        "started": bool(lifecycle.heard & BEGINNINGS) or lifecycle.created_at is not None,
+        "initiated_at": initiated_at is not None,
+        "url": _crawl_url(metadata, lifecycle.first_page) != UNKNOWN_URL,
+        "pages": lifecycle.first_page is not None,
+        "end": completed_at is not None,
+    }
+    return [name for name, is_known in known.items() if not is_known]
+
+
+def _earliest(
+    known: Mapping[str, tuple[datetime, Any]], at: datetime, metadata: Mapping[str, Any]
+) -> Mapping[str, tuple[datetime, Any]]:
+    merged = dict(known)
+    for key, value in metadata.items():
+        rivals = [each for each in (merged.get(key), (at, value)) if each is not None]
+        merged[key] = min(rivals, key=lambda rival: (rival[0], json.dumps(rival[1], sort_keys=True)))
+    return merged
+
+
+def _crawl_url(metadata: Mapping[str, Any], first_page: tuple[datetime, str] | None) -> str:
+    url = metadata.get("url")
+    if isinstance(url, str) and url:
+        return url
+    return first_page[1] if first_page else UNKNOWN_URL
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _text(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None

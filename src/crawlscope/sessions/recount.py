@@ -1,0 +1,109 @@
+"""Recomputes a session from the facts: its events, its pages and their operations.
+
+The same transactions that bring facts keep the session right all the time; this proves it, and repairs what
+a mistake of the program has left behind.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope import models
+from crawlscope.database.values import storable
+from crawlscope.errors import NotFoundError
+from crawlscope.sessions.counts import Counts, counts_of
+from crawlscope.sessions.fold import Fact, fact_from_json, fold
+from crawlscope.sessions.store import FACTS, PAGES, SESSIONS, lifecycle_columns, lock_session
+from crawlscope.sessions.totals import TOTALLED
+from crawlscope.vocabulary import PageState
+
+DELIVERIES = models.table_of(models.Delivery)
+OPERATIONS = models.table_of(models.OperationMetric)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A column of the session that did not say what the facts say."""
+
+    was: Any
+    counted: Any
+
+
+async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Difference]:
+    """Sets the session right; what differed, by column: nothing, as a rule. Raises `NotFoundError`."""
+    crawl_id = storable(crawl_id)
+    session = await _locked_session(connection, crawl_id)
+    counted = {
+        **await _lifecycle_columns(connection, crawl_id),
+        **await _page_columns(connection, crawl_id),
+        **await _total_columns(connection, crawl_id),
+    }
+    differing = {
+        name: Difference(session[name], value) for name, value in counted.items() if session[name] != value
+    }
+    if differing:
+        values = {name: difference.counted for name, difference in differing.items()}
+        await connection.execute(update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(**values))
+    return differing
+
+
+async def _locked_session(connection: AsyncConnection, crawl_id: str) -> RowMapping:
+    """Nothing is counted before the lock: whoever adds to the session now waits."""
+    found = select(*SESSIONS.c).where(SESSIONS.c.crawl_id == crawl_id)
+    if (await connection.execute(found)).one_or_none() is None:
+        raise NotFoundError(f"Crawl not found: {crawl_id}")
+    await lock_session(connection, crawl_id)
+    return (await connection.execute(found)).mappings().one()
+
+
+async def _lifecycle_columns(connection: AsyncConnection, crawl_id: str) -> dict[str, Any]:
+    lifecycle = fold(None, await known_facts(connection, crawl_id))
+    return lifecycle_columns(lifecycle) if lifecycle else {}
+
+
+async def known_facts(connection: AsyncConnection, crawl_id: str) -> list[Fact]:
+    """All that the fold is made of, in no order."""
+    delivered = await connection.execute(
+        select(DELIVERIES.c.received_at, DELIVERIES.c.facts).where(DELIVERIES.c.crawl_id == crawl_id)
+    )
+    kept = await connection.execute(select(FACTS.c.at, FACTS.c.fact).where(FACTS.c.crawl_id == crawl_id))
+    stored = [(row.received_at, fact) for row in delivered for fact in row.facts]
+    stored += [(row.at, row.fact) for row in kept]
+    read = [fact_from_json(at, fact) for at, fact in stored]
+    return [fact for fact in read if fact is not None]
+
+
+async def _page_columns(connection: AsyncConnection, crawl_id: str) -> dict[str, Any]:
+    by_state = await connection.execute(
+        select(PAGES.c.state, func.count(), func.max(PAGES.c.settled_at))
+        .where(PAGES.c.crawl_id == crawl_id)
+        .group_by(PAGES.c.state)
+    )
+    counts, settled = Counts(), []
+    for state, number, settled_at in by_state:
+        counts += counts_of(PageState(state)) * number
+        settled += [settled_at] if settled_at else []
+    nameless = await connection.scalar(
+        select(func.sum(DELIVERIES.c.without_url)).where(DELIVERIES.c.crawl_id == crawl_id)
+    )
+    return {
+        **asdict(counts),
+        "failures_without_url": int(nameless or 0),
+        "last_settled_at": max(settled, default=None),
+    }
+
+
+async def _total_columns(connection: AsyncConnection, crawl_id: str) -> dict[str, float]:
+    sums = await connection.execute(
+        select(OPERATIONS.c.operation_type, func.sum(OPERATIONS.c.duration_ms).label("total"))
+        .where(
+            OPERATIONS.c.crawl_id == crawl_id,
+            OPERATIONS.c.success,
+            OPERATIONS.c.operation_type.in_(list(TOTALLED)),
+        )
+        .group_by(OPERATIONS.c.operation_type)
+    )
+    by_type = {row.operation_type: row.total for row in sums}
+    return {column: by_type.get(operation_type, 0.0) for operation_type, column in TOTALLED.items()}

@@ -1,0 +1,161 @@
+"""The SQL of crawl sessions: facts are folded in and counts moved under the lock of the session's row."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy.dialects.postgresql import Insert
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope import models
+from crawlscope.database.values import hash_key
+from crawlscope.sessions.counts import Counts
+from crawlscope.sessions.fold import Fact, Heard, Lifecycle, fact_to_json, fold, parse_moment, summarize
+
+SESSIONS = models.table_of(models.CrawlSession)
+DELETED = models.table_of(models.DeletedCrawl)
+FACTS = models.table_of(models.CrawlFact)
+PAGES = models.table_of(models.Page)
+
+log = structlog.get_logger(__name__)
+
+
+async def ensure_session(connection: AsyncConnection, crawl_id: str, at: datetime) -> bool:
+    """Makes the session of a crawl that was not known, as started at `at`; false if it was deleted."""
+    await connection.execute(
+        upsert(SESSIONS)
+        .values(crawl_id=crawl_id, started_at=at, last_fact_at=at)
+        .on_conflict_do_nothing(index_elements=["crawl_id"])
+    )
+    # Asked second: a deletion under way makes the insert wait, and is seen here when it is through.
+    deleted = await connection.scalar(select(DELETED.c.crawl_id).where(DELETED.c.crawl_id == crawl_id))
+    if deleted:
+        await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))
+    return not deleted
+
+
+async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterable[Fact]) -> None:
+    """Folds facts into the session, which must exist; its row stays locked until the commit.
+
+    They are the caller's to keep, with their delivery; others go through `keep_fact`.
+    """
+    facts = list(facts)
+    row = await lock_session(connection, crawl_id)
+    before = Lifecycle.from_json(row.fold, row.last_fact_at)
+    after = fold(before, facts)
+    _report_unusable_times(crawl_id, facts)
+    if after and after != before:
+        await connection.execute(
+            update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(lifecycle_columns(after))
+        )
+
+
+async def lock_session(connection: AsyncConnection, crawl_id: str) -> Row[Any, Any]:
+    """What is remembered of its life (`fold`, `last_fact_at`), locked until the commit."""
+    locked = await connection.execute(
+        select(SESSIONS.c.fold, SESSIONS.c.last_fact_at)
+        .where(SESSIONS.c.crawl_id == crawl_id)
+        .with_for_update(key_share=True)
+    )
+    return locked.one()
+
+
+def lifecycle_columns(lifecycle: Lifecycle) -> dict[str, Any]:
+    return {
+        **asdict(summarize(lifecycle)),
+        "last_fact_at": lifecycle.last_fact_at,
+        "fold": lifecycle.to_json(),
+    }
+
+
+async def keep_fact(connection: AsyncConnection, crawl_id: str, fact: Fact, *identity: str) -> None:
+    """Keeps a fact that no delivery brought, and folds it in; not again one that `identity` says is known."""
+    kept = await connection.execute(
+        _fact_row(crawl_id, fact.at, fact_to_json(fact), hash_key(*identity))
+        .on_conflict_do_nothing()
+        .returning(FACTS.c.id)
+    )
+    if kept.one_or_none() is not None:
+        await apply_facts(connection, crawl_id, [fact])
+
+
+async def keep_action(
+    connection: AsyncConnection, crawl_id: str, at: datetime, action: str, **details: Any
+) -> None:
+    """Keeps what an operator did; the fold passes over it."""
+    await connection.execute(_fact_row(crawl_id, at, {"action": action, **details}, uuid4()))
+
+
+async def hear_operations(
+    connection: AsyncConnection, crawl_id: str, first: datetime, last: datetime
+) -> bool:
+    """Takes operations, begun from `first` to `last`, as signs of a crawl that nobody may have announced.
+
+    False for a crawl that was deleted.
+    """
+    if not await ensure_session(connection, crawl_id, first):
+        return False
+    heard = [Heard(first, what="operation"), Heard(last, what="operation")]
+    for fact, name, further in zip(heard, ("first", "last"), (func.least, func.greatest), strict=True):
+        row = _fact_row(crawl_id, fact.at, fact_to_json(fact), hash_key(name, "operation"))
+        await connection.execute(
+            row.on_conflict_do_update(
+                index_elements=["crawl_id", "identity"],
+                set_={"at": further(FACTS.c.at, row.excluded.at)},
+            )
+        )
+    await apply_facts(connection, crawl_id, heard)
+    return True
+
+
+async def move_counts(
+    connection: AsyncConnection,
+    crawl_id: str,
+    change: Counts,
+    settled_at: datetime | None = None,
+    failures_without_url: int = 0,
+) -> None:
+    """Adds to the counts; `settled_at` is when a page of the crawl settled, if one did."""
+    moved = {name: getattr(SESSIONS.c, name) + value for name, value in asdict(change).items() if value}
+    if failures_without_url:
+        moved["failures_without_url"] = SESSIONS.c.failures_without_url + failures_without_url
+    values: dict[str, object] = dict(moved)
+    if settled_at:  # greatest() passes over NULL
+        values["last_settled_at"] = func.greatest(SESSIONS.c.last_settled_at, settled_at)
+    if values:
+        await connection.execute(update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(**values))
+
+
+async def find_last_settled(connection: AsyncConnection, crawl_id: str) -> None:
+    """Looks anew when the last page settled: settled pages wait again.
+
+    The row is locked by a statement before: the pages must be read as they are once it is.
+    """
+    await lock_session(connection, crawl_id)
+    settled_at = await connection.scalar(
+        select(func.max(PAGES.c.settled_at)).where(PAGES.c.crawl_id == crawl_id)
+    )
+    await connection.execute(
+        update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(last_settled_at=settled_at)
+    )
+
+
+async def crawl_ids(connection: AsyncConnection) -> Sequence[str]:
+    return (await connection.scalars(select(SESSIONS.c.crawl_id).order_by(SESSIONS.c.started_at))).all()
+
+
+def _fact_row(crawl_id: str, at: datetime, fact: dict[str, Any], identity: UUID) -> Insert:
+    return upsert(FACTS).values(crawl_id=crawl_id, identity=identity, at=at, fact=fact)
+
+
+def _report_unusable_times(crawl_id: str, facts: Iterable[Fact]) -> None:
+    for fact in facts:
+        if isinstance(fact, Heard) and "initiated_at" in fact.metadata:
+            value = fact.metadata["initiated_at"]
+            if parse_moment(value) is None:
+                log.warning("initiated_at_unreadable", crawl_id=crawl_id, value=str(value)[:100])
