@@ -1,0 +1,158 @@
+"""One crawl or batch of a fake Firecrawl: what it has found so far, and what the API says of it."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from tests.fakes.firecrawl_deliveries import Event, Target
+from tests.fakes.firecrawl_site import Failure, Outcome, Page
+
+DROPPED = (
+    "This scrape was not completed because the parent crawl or batch scrape was cancelled. This happens when "
+    "you call the cancel endpoint on a crawl or batch scrape, or when the operation is stopped for another "
+    "reason. Any URLs that were already scraped before cancellation are still available in the results."
+)
+_DROPPED_AT_THE_ERRORS_ENDPOINT = (
+    "An unexpected internal error occurred while processing your request. "
+    f'Error details: "{DROPPED}". This is typically a temporary issue. Please try your request again.'
+)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Missed:
+    id: str
+    at: datetime
+    failure: Failure
+
+    def as_json(self) -> dict[str, Any]:
+        failure = self.failure
+        code = {} if failure.code is None else {"code": failure.code}
+        told = {"id": self.id, "timestamp": stamp(self.at), "url": failure.url, **code}
+        return {**told, "error": failure.error}
+
+
+@dataclass
+class Job:
+    """Not safe to change from several threads at once: the server holds a lock."""
+
+    family: str
+    """`crawl` or `batch_scrape`."""
+    url: str
+    older: bool
+    """As the version of August 2025 does it, in place of that of August 2026."""
+    target: Target | None = None
+    planned: deque[Outcome] = field(default_factory=deque)
+    robots_blocked: list[str] = field(default_factory=list)
+    id: str = field(default_factory=lambda: str(uuid4()))
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    missed: list[Missed] = field(default_factory=list)
+    created_at: datetime = field(default_factory=now)
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
+    cancelled: bool = False
+    failed: str | None = None
+    """What went wrong with the job as a whole."""
+    forgotten: str | None = None
+    """What the API says in place of an answer."""
+    said_completed: bool = False
+    events: int = 0
+
+    @property
+    def path(self) -> str:
+        return self.family.replace("_", "/")
+
+    @property
+    def status(self) -> str:
+        if self.cancelled:
+            return "cancelled"
+        if self.failed is not None:
+            return "failed"
+        return "scraping" if self.completed_at is None else "completed"
+
+    @property
+    def settled(self) -> int:
+        return len(self.documents) + len(self.missed)
+
+    def append(self, outcomes: Iterable[Outcome]) -> None:
+        self.planned.extend(outcomes)
+        self.completed_at = None
+
+    def scrape(self, outcome: Outcome) -> dict[str, Any] | None:
+        """The page event's body; None where this version says nothing of such a page."""
+        if isinstance(outcome, Page):
+            document = outcome.document(str(uuid4()))
+            self.documents.append(document)
+            return self.body("page", [document])
+        return self._miss(outcome, outcome.error)
+
+    def drop_planned(self) -> list[dict[str, Any]]:
+        """The page events' bodies."""
+        dropped = [
+            Failure(outcome.url, "UNKNOWN_ERROR", _DROPPED_AT_THE_ERRORS_ENDPOINT) for outcome in self.planned
+        ]
+        self.planned.clear()
+        bodies = [self._miss(failure, DROPPED) for failure in dropped]
+        return [body for body in bodies if body is not None]
+
+    def fail(self, reason: str) -> None:
+        self.failed = reason
+        self.planned.clear()
+
+    def end(self) -> dict[str, Any]:
+        """The last event's body: also a cancelled job says that it completed, with success."""
+        return self.body("completed" if self.failed is None else "failed", [], self.failed)
+
+    def body(self, action: str, data: list[Any], error: str | None = None) -> dict[str, Any]:
+        body = {"success": error is None, "type": f"{self.family}.{action}", "id": self.id}
+        webhook_id = {} if self.older else {"webhookId": str(uuid4())}
+        told = {} if error is None else {"error": error}
+        metadata = dict(self.target.metadata) if self.target else {}
+        return {**body, **webhook_id, "data": data, **told, "metadata": metadata}
+
+    def event(self, body: dict[str, Any]) -> Event:
+        self.events += 1
+        return Event(self.id, self.events - 1, body)
+
+    def _miss(self, failure: Failure, told: str) -> dict[str, Any] | None:
+        self.missed.append(Missed(str(uuid4()), now(), failure))
+        return None if self.older else self.body("page", [{"metadata": {"sourceURL": failure.url}}], told)
+
+    def status_answer(self, version: str, skip: int, limit: int, base_url: str) -> dict[str, Any]:
+        completed, total = len(self.documents), len(self.documents) + len(self.planned)
+        shown = self.documents[skip : skip + limit]
+        more = skip + len(shown) < total or (not self.older and self.status in ("scraping", "cancelled"))
+        following = f"{base_url}/{version}/{self.path}/{self.id}?skip={skip + len(shown)}"
+        expiry = self.expires_at or self.created_at + timedelta(days=1)
+        return {
+            "success": True,
+            "status": self.status,
+            "completed": completed,
+            "total": total,
+            "creditsUsed": completed if self.older else -1,
+            "expiresAt": stamp(expiry.replace(microsecond=0)),
+            **({"next": following} if more else {}),
+            **({} if self.older or version == "v1" else self._times()),
+            **({} if self.failed is None else {"error": self.failed}),
+            "data": shown,
+        }
+
+    def errors_answer(self) -> dict[str, Any]:
+        return {"errors": [missed.as_json() for missed in self.missed], "robotsBlocked": self.robots_blocked}
+
+    def _times(self) -> dict[str, Any]:
+        until = self.completed_at or now()
+        times: dict[str, Any] = {"createdAt": stamp(self.created_at)}
+        if self.completed_at is not None:
+            times["completedAt"] = stamp(self.completed_at)
+        return {**times, "duration": round((until - self.created_at).total_seconds(), 3)}
+
+
+def stamp(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
