@@ -167,11 +167,32 @@ def search(
 
 
 @app.command()
-def retry(crawl_id: CrawlId) -> None:
+def retry(
+    crawl_id: CrawlId,
+    url: Annotated[
+        list[str] | None, typer.Option(help="Only this page, by its source URL. May be repeated.")
+    ] = None,
+) -> None:
     """Queue the failed pages of a crawl again."""
     from crawlscope import verbs
 
-    verbs.retry(_quiet_settings(), crawl_id)
+    verbs.retry(_quiet_settings(), crawl_id, url or [])
+
+
+@app.command()
+def reconcile(crawl_id: CrawlId, as_json: Json = False) -> None:
+    """Compare a crawl with what Firecrawl says of it, and fetch what is missing."""
+    from crawlscope import verbs
+
+    verbs.reconcile(_quiet_settings(), crawl_id, as_json=as_json)
+
+
+@app.command()
+def recount(crawl_id: CrawlId, as_json: Json = False) -> None:
+    """Compute a crawl's numbers again from all that is known of it."""
+    from crawlscope import verbs
+
+    verbs.recount(_quiet_settings(), crawl_id, as_json=as_json)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """The command line's way to the running service: HTTP, like every other client's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -8,6 +8,7 @@ import httpx2
 from pydantic import BaseModel
 
 from crawlscope import service_file
+from crawlscope.crawls.answers import CrawlReconciled, CrawlRecounted, PagesQueued
 from crawlscope.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
 from crawlscope.observe.responses import (
     CrawlComparison,
@@ -22,6 +23,8 @@ from crawlscope.settings import Settings
 Answer = TypeVar("Answer", bound=BaseModel)
 
 ANSWER_SECONDS = 30.0
+RECONCILE_SECONDS = 600.0
+"""Everything that is missing is fetched before it answers."""
 
 
 class ServiceClient:
@@ -76,10 +79,20 @@ class ServiceClient:
         crawl_id: str = (await self._ask("POST", "/api/crawls", json=given)).json()["crawl_id"]
         return crawl_id
 
-    async def retry(self, crawl_id: str) -> int:
-        """Returns how many pages were queued again."""
-        queued: int = (await self._ask("POST", f"/api/crawls/{_segment(crawl_id)}/retry")).json()["queued"]
-        return queued
+    async def retry(self, crawl_id: str, urls: Sequence[str] | None = None) -> int:
+        """Returns how many pages were queued again; without `urls` all that failed."""
+        which = {"urls": list(urls)} if urls else {}
+        answer = await self._ask("POST", f"/api/crawls/{_segment(crawl_id)}/retry", json=which)
+        return PagesQueued.model_validate_json(answer.content).queued
+
+    async def reconcile(self, crawl_id: str) -> CrawlReconciled:
+        path = f"/api/crawls/{_segment(crawl_id)}/reconcile"
+        answer = await self._ask("POST", path, timeout=RECONCILE_SECONDS)
+        return CrawlReconciled.model_validate_json(answer.content)
+
+    async def recount(self, crawl_id: str) -> CrawlRecounted:
+        answer = await self._ask("POST", f"/api/crawls/{_segment(crawl_id)}/recount")
+        return CrawlRecounted.model_validate_json(answer.content)
 
     async def crawl(self, crawl_id: str) -> CrawlMetricsResponse:
         return await self._read(CrawlMetricsResponse, f"/api/metrics/crawls/{_segment(crawl_id)}")

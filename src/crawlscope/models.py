@@ -185,7 +185,7 @@ class Reconciliation(Base):
 
     crawl_id: Mapped[str] = _crawl_reference(primary_key=True)
     state: Mapped[str] = mapped_column(String(20))
-    """See `crawls.reconcile.ReconcileState`."""
+    """See `vocabulary.ReconcileState`."""
     settled: Mapped[bool] = mapped_column(server_default=false())
     """Nothing more can come of asking, unless something new is heard of the crawl."""
     checked_at: Mapped[datetime | None]

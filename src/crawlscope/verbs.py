@@ -16,6 +16,7 @@ from crawlscope.faces.terminal.comparison import render_comparison
 from crawlscope.faces.terminal.crawls import render_crawls
 from crawlscope.faces.terminal.follow import follow, ignore, shown_on
 from crawlscope.faces.terminal.profile import render_profile
+from crawlscope.faces.terminal.reconciled import render_reconciled
 from crawlscope.faces.terminal.report import gather_report
 from crawlscope.faces.terminal.results import render_results
 from crawlscope.faces.terminal.words import count
@@ -73,17 +74,43 @@ def search(settings: Settings, request: SearchRequest, *, as_json: bool) -> None
     console.print(render_results(request.query, response, console.width))
 
 
-def retry(settings: Settings, crawl_id: str) -> None:
+def retry(settings: Settings, crawl_id: str, urls: list[str]) -> None:
     """Waits for the pages where the service ends with the command."""
 
     async def work(stack: Stack) -> None:
-        queued = await stack.client.retry(crawl_id)
+        queued = await stack.client.retry(crawl_id, urls)
         stdout().print(f"{count(queued, 'page')} queued again")
         if queued and stack.is_own:
             await _follow(stack, crawl_id, as_json=False)
             await _print_profile(stack, crawl_id, as_json=False)
 
     _with_service(settings, work)
+
+
+def reconcile(settings: Settings, crawl_id: str, *, as_json: bool) -> None:
+    """Waits for the pages where the service ends with the command."""
+
+    async def work(stack: Stack) -> None:
+        found = await stack.client.reconcile(crawl_id)
+        if as_json:
+            _print_json(found)
+        else:
+            stdout().print(render_reconciled(found))
+        if found.added and stack.is_own:
+            await _follow(stack, crawl_id, as_json)
+
+    _with_service(settings, work)
+
+
+def recount(settings: Settings, crawl_id: str, *, as_json: bool) -> None:
+    counted = _with_service(settings, lambda stack: stack.client.recount(crawl_id))
+    if as_json:
+        _print_json(counted)
+        return
+    for column, difference in counted.changed.items():
+        stdout().print(f"{column}: was {difference.was}, is {difference.counted}", markup=False)
+    if not counted.changed:
+        stdout().print("Every number is right.")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -10,6 +10,26 @@ class CrawlStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class ReconcileState(StrEnum):
+    """How far a crawl was compared with what Firecrawl says of it."""
+
+    DUE = "due"
+    RUNNING = "running"
+    """The crawl goes on."""
+    SETTLED = "settled"
+    INCOMPLETE = "incomplete"
+    """Firecrawl does not hand out all of its results."""
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+    """Firecrawl knows no such crawl."""
+    FAILING = "failing"
+    """Firecrawl gave no answer."""
+
+    @property
+    def settled(self) -> bool:
+        return self not in (ReconcileState.DUE, ReconcileState.RUNNING, ReconcileState.FAILING)
+
+
 class PageState(StrEnum):
     QUEUED = "queued"
     INDEXING = "indexing"

@@ -2,8 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -12,12 +11,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.crawls.pages import DeliveredPage, receive_page
+from crawlscope.crawls.page_batch import Taken, take_pages
 from crawlscope.database.engine import Database
 from crawlscope.database.values import hash_key
 from crawlscope.receive import payload
 from crawlscope.receive.payload import Brought, Delivery
-from crawlscope.sessions.counts import Counts
 from crawlscope.sessions.fold import fact_to_json
 from crawlscope.sessions.store import apply_facts, ensure_session, move_counts
 from crawlscope.timing import TimingContext, scope
@@ -37,15 +35,6 @@ class Acceptance:
     """What became of a delivery; `answer` is the body of the 202."""
 
     answer: dict[str, Any]
-
-
-@dataclass
-class Taken:
-    """What the pages of one delivery add up to."""
-
-    change: Counts = field(default_factory=Counts)
-    job_ids: list[int] = field(default_factory=list)
-    settled_at: datetime | None = None
 
 
 async def accept_delivery(database: Database, body: bytes, received_at: datetime) -> Acceptance:
@@ -93,17 +82,6 @@ def ledger_columns(delivery: Delivery, brought: Brought) -> dict[str, Any]:
         "facts": [fact_to_json(fact) for fact in brought.facts],
         "note": WITHOUT_URL if nameless else None,
     }
-
-
-async def take_pages(connection: AsyncConnection, crawl_id: str, pages: Sequence[DeliveredPage]) -> Taken:
-    taken = Taken()
-    for page in pages:
-        received = await receive_page(connection, crawl_id, page)
-        taken.change += received.change
-        if received.job_id is not None:
-            taken.job_ids.append(received.job_id)
-        taken.settled_at = received.settled_at or taken.settled_at
-    return taken
 
 
 async def _take_in(

@@ -51,10 +51,9 @@ async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Diffe
 
 async def _locked_session(connection: AsyncConnection, crawl_id: str) -> RowMapping:
     """Nothing is counted before the lock: whoever adds to the session now waits."""
-    found = select(*SESSIONS.c).where(SESSIONS.c.crawl_id == crawl_id)
-    if (await connection.execute(found)).one_or_none() is None:
+    if await lock_session(connection, crawl_id) is None:
         raise NotFoundError(f"Crawl not found: {crawl_id}")
-    await lock_session(connection, crawl_id)
+    found = select(*SESSIONS.c).where(SESSIONS.c.crawl_id == crawl_id)
     return (await connection.execute(found)).mappings().one()
 
 

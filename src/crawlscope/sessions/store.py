@@ -46,6 +46,7 @@ async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterabl
     """
     facts = list(facts)
     row = await lock_session(connection, crawl_id)
+    assert row is not None, "the caller has made the session"
     before = Lifecycle.from_json(row.fold, row.last_fact_at)
     after = fold(before, facts)
     _report_unusable_times(crawl_id, facts)
@@ -55,14 +56,14 @@ async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterabl
         )
 
 
-async def lock_session(connection: AsyncConnection, crawl_id: str) -> Row[Any, Any]:
-    """What is remembered of its life (`fold`, `last_fact_at`), locked until the commit."""
+async def lock_session(connection: AsyncConnection, crawl_id: str) -> Row[Any, Any] | None:
+    """What is remembered of its life (`fold`, `last_fact_at`), locked until the commit; None if unknown."""
     locked = await connection.execute(
         select(SESSIONS.c.fold, SESSIONS.c.last_fact_at)
         .where(SESSIONS.c.crawl_id == crawl_id)
         .with_for_update(key_share=True)
     )
-    return locked.one()
+    return locked.one_or_none()
 
 
 def lifecycle_columns(lifecycle: Lifecycle) -> dict[str, Any]:

@@ -6,11 +6,21 @@ from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field
 
 from crawlscope.crawls import requests
+from crawlscope.crawls.answers import (
+    CountDifference,
+    CrawlCancelled,
+    CrawlReconciled,
+    CrawlRecounted,
+    CrawlStarted,
+    PagesQueued,
+)
+from crawlscope.crawls.reconcile import Reconciler, firecrawl_client
 from crawlscope.errors import UsageError
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts
 from crawlscope.parts import Parts
 from crawlscope.receive.signature import same_secret
+from crawlscope.sessions.recount import recount
 
 DEFAULT_LIMIT = 10_000
 
@@ -26,27 +36,11 @@ class StartCrawl(BaseModel):
     scrape_options: dict[str, Any] | None = None
 
 
-class CrawlStarted(BaseModel):
-    crawl_id: str
-    crawl_url: str
-    status: str
-
-
-class CrawlCancelled(BaseModel):
-    crawl_id: str
-    cancelled: bool
-
-
 class RetryPages(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     urls: list[str] | None = None
     """Only these pages; all failed ones without it."""
-
-
-class PagesQueued(BaseModel):
-    crawl_id: str
-    queued: int
 
 
 @router.post("", status_code=202)
@@ -80,6 +74,23 @@ async def retry_crawl(crawl_id: str, parts: ServiceParts, which: RetryPages | No
     urls = which.urls if which else None
     queued = await parts.database.run(lambda connection: requests.retry_crawl(connection, crawl_id, urls))
     return PagesQueued(crawl_id=crawl_id, queued=queued)
+
+
+@router.post("/{crawl_id}/reconcile", status_code=202)
+async def reconcile_crawl(crawl_id: str, parts: ServiceParts) -> CrawlReconciled:
+    """Compares the crawl with what Firecrawl's API says of it, and fetches what is missing."""
+    settings = parts.settings
+    async with firecrawl_client(settings) as firecrawl:
+        reconciler = Reconciler(parts.database, firecrawl, settings.reconcile_after_seconds)
+        return CrawlReconciled(**vars(await reconciler.reconcile(crawl_id)))
+
+
+@router.post("/{crawl_id}/recount", status_code=200)
+async def recount_crawl(crawl_id: str, parts: ServiceParts) -> CrawlRecounted:
+    """Computes the crawl's numbers again from the facts; as a rule nothing changes."""
+    differing = await parts.database.run(lambda connection: recount(connection, crawl_id))
+    changed = {name: CountDifference(**vars(difference)) for name, difference in differing.items()}
+    return CrawlRecounted(crawl_id=crawl_id, changed=changed)
 
 
 @router.delete("/{crawl_id}", status_code=204)

@@ -1,12 +1,14 @@
 """Every error as JSON with `detail`: what was wrong and what to do, never a traceback."""
 
+import math
+
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from crawlscope.errors import CrawlscopeError, DependencyError, NotFoundError, UsageError
+from crawlscope.errors import CrawlscopeError, DependencyError, FirecrawlRefused, NotFoundError, UsageError
 
 RETRY_AFTER_SECONDS = 5
 
@@ -14,13 +16,13 @@ log = structlog.get_logger(__name__)
 
 
 def unavailable(error: Exception) -> JSONResponse:
-    return JSONResponse(
-        {"detail": str(error)}, status_code=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
-    )
+    seconds = math.ceil(getattr(error, "retry_after", None) or RETRY_AFTER_SECONDS)
+    return JSONResponse({"detail": str(error)}, status_code=503, headers={"Retry-After": str(seconds)})
 
 
 def install(app: FastAPI) -> None:
     app.add_exception_handler(DependencyError, _unavailable)
+    app.add_exception_handler(FirecrawlRefused, _refused_there)
     app.add_exception_handler(NotFoundError, _not_found)
     app.add_exception_handler(UsageError, _usage)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -30,6 +32,10 @@ def install(app: FastAPI) -> None:
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:
     log.warning("dependency_unavailable", path=request.url.path, reason=str(error))
     return unavailable(error)
+
+
+async def _refused_there(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status_code=502)
 
 
 async def _not_found(request: Request, error: Exception) -> JSONResponse:

@@ -7,7 +7,6 @@ import structlog
 from fastapi import APIRouter, Query
 from pydantic import BeforeValidator
 
-from crawlscope.sessions.fold import parse_moment
 from crawlscope.errors import CrawlscopeError
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts
@@ -27,6 +26,7 @@ from crawlscope.observe.responses import (
     SummaryResponse,
 )
 from crawlscope.parts import Parts
+from crawlscope.sessions.fold import parse_moment
 from crawlscope.vocabulary import CrawlStatus, PageState
 
 LARGEST_OFFSET = 2**63 - 1

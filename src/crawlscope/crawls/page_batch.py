@@ -1,0 +1,35 @@
+"""Several pages at once: what they change in their crawl adds up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.crawls.pages import DeliveredPage, receive_page
+from crawlscope.sessions.counts import Counts
+from crawlscope.vocabulary import PageState
+
+
+@dataclass
+class Taken:
+    change: Counts = field(default_factory=Counts)
+    job_ids: list[int] = field(default_factory=list)
+    settled: list[PageState] = field(default_factory=list)
+    """The states of pages that came without content, as far as this was news."""
+    settled_at: datetime | None = None
+
+
+async def take_pages(connection: AsyncConnection, crawl_id: str, pages: Sequence[DeliveredPage]) -> Taken:
+    """The session's counts are the caller's to move. Pages must be in the order of their URLs: two that take
+    the same ones then cannot wait for each other."""
+    taken = Taken()
+    for page in pages:
+        received = await receive_page(connection, crawl_id, page)
+        taken.change += received.change
+        if received.job_id is not None:
+            taken.job_ids.append(received.job_id)
+        if received.settled_at is not None and page.failure:
+            taken.settled.append(page.failure)
+            taken.settled_at = received.settled_at
+    return taken

@@ -1,0 +1,270 @@
+"""Compares a crawl with what Firecrawl's own API says of it: fetches pages that no delivery brought, records
+those that failed, and takes over how and when the crawl ended."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope import models
+from crawlscope.crawls import reconciliations
+from crawlscope.crawls.page_batch import take_pages
+from crawlscope.crawls.page_state import DROPPED_BY_CANCEL, failure_code
+from crawlscope.crawls.pages import DeliveredPage
+from crawlscope.crawls.requests import BUILTIN
+from crawlscope.crawls.scraped_page import failed_page, scraped_page
+from crawlscope.database.engine import Database
+from crawlscope.database.values import hash_key, storable
+from crawlscope.errors import (
+    FirecrawlJobUnknown,
+    FirecrawlRefused,
+    FirecrawlUnavailable,
+    NotFoundError,
+    SettingsError,
+)
+from crawlscope.firecrawl.answers import JobErrors, JobKind, JobStatus, PageFailure
+from crawlscope.firecrawl.client import FirecrawlClient
+from crawlscope.sessions.fold import PageSeen, Told
+from crawlscope.sessions.store import SESSIONS, keep_fact, move_counts
+from crawlscope.settings import Settings
+from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
+
+PAGES = models.table_of(models.Page)
+DELIVERIES = models.table_of(models.Delivery)
+REQUESTS = models.table_of(models.CrawlRequest)
+
+ROBOTS_BLOCKED = "robots_blocked"
+TOO_MUCH = "Firecrawl hands out {found} of the {promised} documents that it counts"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What came of it. Pages are those whose state this has changed."""
+
+    crawl_id: str
+    status: CrawlStatus
+    state: ReconcileState
+    added: int = 0
+    """Pages that were fetched, and queued to be indexed."""
+    failed: int = 0
+    cancelled: int = 0
+    note: str | None = None
+    """Why it is not settled, or what stays missing."""
+
+
+@dataclass
+class _Known:
+    """What is known of the crawl before Firecrawl is asked."""
+
+    kind: JobKind | None
+    builtin: bool
+    delivered: set[UUID]
+    """Source keys of the pages whose content is known."""
+    failed: set[UUID]
+    """Source keys of all others."""
+
+
+@dataclass
+class _Findings:
+    """Pages whose state the comparison changes."""
+
+    added: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    def __iadd__(self, other: "_Findings") -> "_Findings":
+        self.added += other.added
+        self.failed += other.failed
+        self.cancelled += other.cancelled
+        return self
+
+
+def firecrawl_client(settings: Settings) -> FirecrawlClient:
+    """Raises `SettingsError` where no Firecrawl is set."""
+    if settings.firecrawl_url is None:
+        raise SettingsError("no Firecrawl is known: set CRAWLSCOPE_FIRECRAWL_URL to its address")
+    key = settings.firecrawl_api_key
+    return FirecrawlClient(settings.firecrawl_url, key.get_secret_value() if key else None)
+
+
+class Reconciler:
+    """`quiet_seconds` is how long after the last check, at least, a crawl that goes on is checked again."""
+
+    def __init__(self, database: Database, firecrawl: FirecrawlClient, quiet_seconds: float) -> None:
+        self._database = database
+        self._firecrawl = firecrawl
+        self._quiet_seconds = quiet_seconds
+
+    async def reconcile(self, crawl_id: str) -> Reconciled:
+        """Safe at any time and any number of times; what was found stays, however it ends.
+
+        Raises `NotFoundError`, `FirecrawlUnavailable` and `FirecrawlRefused`.
+        """
+        crawl_id = storable(crawl_id)
+        known = await self._database.run(lambda connection: _known(connection, crawl_id))
+        if known.builtin:
+            return await self._noted(crawl_id, ReconcileState.SETTLED, _Findings(), None)
+        try:
+            return await self._compare(crawl_id, known)
+        except FirecrawlJobUnknown as error:
+            state = ReconcileState.EXPIRED if error.expired else ReconcileState.UNKNOWN
+            return await self._noted(crawl_id, state, _Findings(), str(error))
+        except (FirecrawlUnavailable, FirecrawlRefused) as error:
+            await self._note_failure(crawl_id, error)
+            raise
+
+    async def _note_failure(self, crawl_id: str, error: FirecrawlUnavailable | FirecrawlRefused) -> None:
+        wait = error.retry_after if isinstance(error, FirecrawlUnavailable) else None
+
+        async def note(connection: AsyncConnection) -> None:
+            await _require_session(connection, crawl_id)
+            await reconciliations.note_failure(connection, crawl_id, str(error), wait, self._quiet_seconds)
+
+        await self._database.run(note)
+
+    async def _compare(self, crawl_id: str, known: _Known) -> Reconciled:
+        findings = _Findings()
+        listing = self._firecrawl.documents(crawl_id, known.kind)
+        async for documents in listing:
+            now = datetime.now(UTC)
+            read = [scraped_page(document, now, pushed=False) for document in documents]
+            pages = [page for page in read if page is not None]
+            findings += await self._take(crawl_id, _missing(pages, known))
+        assert listing.status is not None
+        errors = await self._firecrawl.errors(crawl_id, known.kind)
+        findings += await self._take(crawl_id, _missing(_failed_pages(errors), known))
+        await self._keep_told(crawl_id, listing.status)
+        note = None
+        if listing.incomplete:
+            note = TOO_MUCH.format(found=listing.count, promised=listing.status.completed)
+        state = _state(listing.status, listing.incomplete)
+        return await self._noted(crawl_id, state, findings, note)
+
+    async def _take(self, crawl_id: str, pages: Sequence[DeliveredPage]) -> _Findings:
+        if not pages:
+            return _Findings()
+
+        async def take(connection: AsyncConnection) -> _Findings:
+            await _require_session(connection, crawl_id)
+            taken = await take_pages(connection, crawl_id, pages)
+            seen = min(page.source_url for page in pages)
+            await keep_fact(connection, crawl_id, PageSeen(pages[0].arrival.received_at, seen), "fetched")
+            await move_counts(connection, crawl_id, taken.change, taken.settled_at)
+            return _Findings(
+                len(taken.job_ids),
+                taken.settled.count(PageState.FAILED),
+                taken.settled.count(PageState.CANCELLED),
+            )
+
+        return await self._database.run(take)
+
+    async def _keep_told(self, crawl_id: str, status: JobStatus) -> None:
+        told = Told(
+            datetime.now(UTC),
+            CrawlStatus(status.status) if status.ended else None,
+            status.created_at,
+            status.completed_at if status.ended else None,
+            storable(status.error) if status.error else None,
+        )
+        identity = [str(each) for each in (told.ended, told.created_at, told.completed_at, told.error)]
+
+        async def keep(connection: AsyncConnection) -> None:
+            await _require_session(connection, crawl_id)
+            await keep_fact(connection, crawl_id, told, "told", *identity)
+
+        await self._database.run(keep)
+
+    async def _noted(
+        self, crawl_id: str, state: ReconcileState, findings: _Findings, note: str | None
+    ) -> Reconciled:
+        async def keep(connection: AsyncConnection) -> CrawlStatus:
+            await _require_session(connection, crawl_id)
+            await reconciliations.note_check(
+                connection, crawl_id, state, findings.added, note, self._quiet_seconds
+            )
+            status = select(SESSIONS.c.status).where(SESSIONS.c.crawl_id == crawl_id)
+            return CrawlStatus((await connection.execute(status)).scalar_one())
+
+        status = await self._database.run(keep)
+        log.info("crawl_reconciled", crawl_id=crawl_id, state=state.value, added=findings.added)
+        return Reconciled(
+            crawl_id=crawl_id,
+            status=status,
+            state=state,
+            **vars(findings),
+            note=note,
+        )
+
+
+async def _known(connection: AsyncConnection, crawl_id: str) -> _Known:
+    await _require_session(connection, crawl_id)
+    pages = await connection.execute(
+        select(PAGES.c.source_key, PAGES.c.delivered).where(PAGES.c.crawl_id == crawl_id)
+    )
+    known = {row.source_key: row.delivered for row in pages}
+    engine = await connection.scalar(select(REQUESTS.c.engine).where(REQUESTS.c.crawl_id == crawl_id))
+    return _Known(
+        kind=await _kind(connection, crawl_id),
+        builtin=engine == BUILTIN,
+        delivered={key for key, delivered in known.items() if delivered},
+        failed={key for key, delivered in known.items() if not delivered},
+    )
+
+
+async def _kind(connection: AsyncConnection, crawl_id: str) -> JobKind | None:
+    """By what was delivered of it; None where nothing tells."""
+    event_type = await connection.scalar(
+        select(DELIVERIES.c.event_type).where(DELIVERIES.c.crawl_id == crawl_id).limit(1)
+    )
+    family = (event_type or "").partition(".")[0]
+    return JobKind(family) if family in set(JobKind) else None
+
+
+async def _require_session(connection: AsyncConnection, crawl_id: str) -> None:
+    """Raises `NotFoundError`; keeps the session from being deleted before the commit."""
+    found = select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == crawl_id)
+    if await connection.scalar(found.with_for_update(read=True, key_share=True)) is None:
+        raise NotFoundError(f"Crawl not found: {crawl_id}")
+
+
+def _missing(pages: Iterable[DeliveredPage], known: _Known) -> list[DeliveredPage]:
+    """Pages that are not known yet, or only as failed; each once, in the order to take them."""
+    found: dict[UUID, DeliveredPage] = {}
+    for page in pages:
+        key = hash_key(page.source_url)
+        if key in known.delivered or (page.failure and key in known.failed):
+            continue
+        found[key] = max(found.get(key, page), page, key=lambda each: each.arrival)
+    for key, page in found.items():
+        (known.failed if page.failure else known.delivered).add(key)
+    return sorted(found.values(), key=lambda page: page.source_url)
+
+
+def _failed_pages(errors: JobErrors) -> list[DeliveredPage]:
+    now = datetime.now(UTC)
+    failed = [
+        failed_page(error.url, now, _code(error), error.error or error.code or "Firecrawl gave no reason")
+        for error in errors.errors
+        if error.url
+    ]
+    blocked = [
+        failed_page(url, now, ROBOTS_BLOCKED, "robots.txt forbids this page") for url in errors.robots_blocked
+    ]
+    return failed + blocked
+
+
+def _code(error: PageFailure) -> str:
+    by_text = failure_code(error.error)
+    return by_text if by_text == DROPPED_BY_CANCEL or not error.code else error.code.lower()
+
+
+def _state(status: JobStatus, incomplete: bool) -> ReconcileState:
+    if not status.ended:
+        return ReconcileState.RUNNING
+    return ReconcileState.INCOMPLETE if incomplete else ReconcileState.SETTLED

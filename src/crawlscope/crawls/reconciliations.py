@@ -1,0 +1,128 @@
+"""The SQL of reconciling: which crawls are to be checked, when, and what the last check said."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope import models
+from crawlscope.crawls.requests import BUILTIN
+from crawlscope.sessions.store import SESSIONS
+from crawlscope.vocabulary import ReconcileState
+
+CHECKS = models.table_of(models.Reconciliation)
+REQUESTS = models.table_of(models.CrawlRequest)
+
+LEASE = timedelta(minutes=10)
+"""How long a check may take before another process may begin one."""
+LONGEST_PAUSE = timedelta(hours=1)
+FIRST_PAUSE_SECONDS = 30.0
+"""After a check that got no answer; doubles with each one."""
+
+
+async def claim_due(connection: AsyncConnection, quiet: timedelta) -> str | None:
+    """A crawl that was quiet for so long and is not settled, for this process to check; None for none."""
+    now = datetime.now(UTC)
+    unsettled = or_(
+        CHECKS.c.crawl_id.is_(None),
+        ~CHECKS.c.settled,
+        CHECKS.c.covers_until < SESSIONS.c.last_fact_at,
+    )
+    crawl_id = await connection.scalar(
+        select(SESSIONS.c.crawl_id)
+        .outerjoin(CHECKS, CHECKS.c.crawl_id == SESSIONS.c.crawl_id)
+        .outerjoin(REQUESTS, REQUESTS.c.crawl_id == SESSIONS.c.crawl_id)
+        .where(
+            SESSIONS.c.last_fact_at < now - quiet,
+            or_(CHECKS.c.next_check_at.is_(None), CHECKS.c.next_check_at <= now),
+            or_(REQUESTS.c.engine.is_(None), REQUESTS.c.engine != BUILTIN),
+            unsettled,
+        )
+        .order_by(SESSIONS.c.last_fact_at.desc())
+        .limit(1)
+        .with_for_update(of=SESSIONS, skip_locked=True, key_share=True)
+    )
+    if crawl_id is not None:
+        await _put(connection, crawl_id, {"next_check_at": now + LEASE})
+    return crawl_id
+
+
+async def make_due(connection: AsyncConnection, crawl_ids: Iterable[str]) -> None:
+    """For crawls of which something is known to be missing; unknown ones are passed over."""
+    known = await connection.scalars(
+        select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id.in_(sorted(set(crawl_ids))))
+    )
+    for crawl_id in known.all():
+        await _put(
+            connection,
+            crawl_id,
+            {"state": ReconcileState.DUE, "settled": False, "next_check_at": datetime.now(UTC)},
+        )
+
+
+async def note_check(
+    connection: AsyncConnection,
+    crawl_id: str,
+    state: ReconcileState,
+    added: int,
+    note: str | None,
+    quiet_seconds: float,
+) -> None:
+    """Writes down an answered check."""
+    now = datetime.now(UTC)
+    last_fact_at = await connection.scalar(
+        select(SESSIONS.c.last_fact_at).where(SESSIONS.c.crawl_id == crawl_id)
+    )
+    assert last_fact_at is not None
+    values: dict[str, Any] = {
+        "state": state,
+        "settled": state.settled,
+        "checked_at": now,
+        "failures": 0,
+        "next_check_at": now if state.settled else now + _pause(now - last_fact_at, quiet_seconds),
+        "covers_until": last_fact_at,
+        "error": note,
+    }
+    await _put(connection, crawl_id, values)
+    await connection.execute(
+        update(CHECKS)
+        .where(CHECKS.c.crawl_id == crawl_id)
+        .values(checks=CHECKS.c.checks + 1, added=CHECKS.c.added + added)
+    )
+
+
+async def note_failure(
+    connection: AsyncConnection,
+    crawl_id: str,
+    reason: str,
+    retry_after_seconds: float | None,
+    quiet_seconds: float,
+) -> None:
+    """Writes down a check that got no answer: the next one waits longer, and as long as it was asked to."""
+    failures = await connection.scalar(select(CHECKS.c.failures).where(CHECKS.c.crawl_id == crawl_id)) or 0
+    seconds = min(FIRST_PAUSE_SECONDS, quiet_seconds) * 2.0 ** min(failures, 20)
+    pause = min(timedelta(seconds=max(seconds, retry_after_seconds or 0)), LONGEST_PAUSE)
+    values = {
+        "state": ReconcileState.FAILING,
+        "settled": False,
+        "failures": failures + 1,
+        "next_check_at": datetime.now(UTC) + pause,
+        "error": reason,
+    }
+    await _put(connection, crawl_id, values)
+
+
+async def _put(connection: AsyncConnection, crawl_id: str, values: dict[str, Any]) -> None:
+    await connection.execute(
+        upsert(CHECKS)
+        .values(crawl_id=crawl_id, **{"state": ReconcileState.DUE, **values})
+        .on_conflict_do_update(index_elements=["crawl_id"], set_=values)
+    )
+
+
+def _pause(silence: timedelta, quiet_seconds: float) -> timedelta:
+    """Half as long as the crawl has been silent: the longer it says nothing, the less often it is asked."""
+    return min(max(silence / 2, timedelta(seconds=quiet_seconds)), LONGEST_PAUSE)

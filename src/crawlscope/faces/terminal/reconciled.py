@@ -1,0 +1,24 @@
+"""What reconciling a crawl has found, in words."""
+
+from rich.text import Text
+
+from crawlscope.crawls.answers import CrawlReconciled
+from crawlscope.faces.terminal.words import count
+
+
+def render_reconciled(found: CrawlReconciled) -> Text:
+    changes = [
+        words
+        for number, words in (
+            (found.added, f"{count(found.added, 'page')} fetched"),
+            (found.failed, f"{found.failed} failed at Firecrawl"),
+            (found.cancelled, f"{found.cancelled} dropped by the cancel"),
+        )
+        if number
+    ]
+    text = Text(f"{found.status}: " + (", ".join(changes) or "nothing was missing") + ".")
+    if found.note:
+        text.append(f" {found.note}.")
+    elif not found.state.settled:
+        text.append(" The crawl goes on.")
+    return text

@@ -1,0 +1,247 @@
+"""Crawls of which deliveries were lost are compared with what Firecrawl's API says of them, and set right."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from crawlscope.crawls.reconcile import Reconciled, Reconciler
+from crawlscope.database.engine import Database
+from crawlscope.errors import FirecrawlRefused, FirecrawlUnavailable, NotFoundError
+from crawlscope.firecrawl.client import FirecrawlClient
+from crawlscope.models import CrawlSession, Page, Reconciliation
+from crawlscope.receive.acceptance import accept_delivery
+from crawlscope.sessions.recount import recount
+from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
+from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Reply, Site
+from tests.observe.producing import deliver
+
+RECORDINGS = Path(__file__).parent.parent / "recordings"
+NAMES = sorted(path.name.removesuffix(".api.json.gz") for path in RECORDINGS.glob("*.api.json.gz"))
+OLDEST = "v0-crawl-cancel"
+"""Its API has neither documents nor an end of a later version's kind."""
+
+
+@pytest.fixture
+def firecrawl() -> Iterator[FakeFirecrawl]:
+    with FakeFirecrawl() as server:
+        yield server
+
+
+async def reconcile(database: Database, firecrawl: FakeFirecrawl, crawl_id: str) -> Reconciled:
+    async with FirecrawlClient(firecrawl.url, patience_seconds=1) as client:
+        return await Reconciler(database, client, quiet_seconds=300).reconcile(crawl_id)
+
+
+def lines_of(name: str) -> list[str]:
+    with gzip.open(RECORDINGS / f"{name}.jsonl.gz", "rt") as lines:
+        return [json.loads(line)["body"] for line in lines]
+
+
+def answers_of(name: str) -> dict[str, Any]:
+    answers: dict[str, Any] = json.loads(gzip.decompress((RECORDINGS / f"{name}.api.json.gz").read_bytes()))
+    return answers
+
+
+async def pages_of(database: Database, crawl_id: str) -> dict[str, Any]:
+    async with database.transaction() as connection:
+        rows = await connection.execute(select(*Page.__table__.columns).where(Page.crawl_id == crawl_id))
+        return {row.source_url: row for row in rows}
+
+
+async def session_of(database: Database, crawl_id: str) -> Any:
+    async with database.transaction() as connection:
+        found = select(*CrawlSession.__table__.columns).where(CrawlSession.crawl_id == crawl_id)
+        return (await connection.execute(found)).one()
+
+
+async def check_of(database: Database, crawl_id: str) -> Any:
+    async with database.transaction() as connection:
+        found = select(*Reconciliation.__table__.columns).where(Reconciliation.crawl_id == crawl_id)
+        return (await connection.execute(found)).one()
+
+
+async def assert_counted_right(database: Database, crawl_id: str) -> None:
+    assert await database.run(lambda connection: recount(connection, crawl_id)) == {}
+
+
+@pytest.mark.parametrize("lost", ["nothing", "every second one", "all but the first"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != OLDEST])
+async def test_a_recorded_crawl_becomes_what_its_api_says(
+    database: Database, firecrawl: FakeFirecrawl, name: str, lost: str
+) -> None:
+    firecrawl.results_per_page = 1_000  # older servers page by size, and none of these is that large
+    crawl_id = firecrawl.load_recorded(name)
+    step = {"nothing": 1, "every second one": 2, "all but the first": 1_000_000}[lost]
+    for body in lines_of(name)[::step]:
+        await accept_delivery(database, body.encode(), datetime.now(UTC))
+    before = await pages_of(database, crawl_id)
+
+    reconciled = await reconcile(database, firecrawl, crawl_id)
+
+    answers = answers_of(name)
+    usable = {
+        each["metadata"]["sourceURL"]
+        for each in answers["documents"]
+        if each["metadata"].get("statusCode", 200) < 400
+    }
+    bad_status = {each["metadata"]["sourceURL"] for each in answers["documents"]} - usable
+    errors = answers["errors"][1]["errors"] if answers["errors"][0] == 200 else []
+    dropped = {each["url"] for each in errors if "parent crawl" in each["error"]}
+    refused = {each["url"] for each in errors} - dropped
+    pages = await pages_of(database, crawl_id)
+    assert {url for url, page in pages.items() if page.state == PageState.QUEUED} == usable
+    assert {url for url, page in pages.items() if page.state == PageState.FAILED} == (bad_status | refused)
+    assert {url for url, page in pages.items() if page.state == PageState.CANCELLED} == dropped - usable
+    assert all(pages[url].error and pages[url].error_code for url in bad_status | refused | dropped)
+    assert reconciled.added == len(usable - before.keys())
+
+    session = await session_of(database, crawl_id)
+    assert reconciled.status == session.status == answers["final_status"]["status"]
+    if completed_at := answers["final_status"].get("completedAt"):
+        assert session.completed_at == datetime.fromisoformat(completed_at)
+        assert session.started_at == datetime.fromisoformat(answers["final_status"]["createdAt"])
+    await assert_counted_right(database, crawl_id)
+
+    again = await reconcile(database, firecrawl, crawl_id)
+    assert (again.added, again.failed, again.cancelled) == (0, 0, 0)
+    assert await pages_of(database, crawl_id) == pages
+
+
+async def test_a_cancelled_crawl_has_no_failed_page_that_was_only_dropped(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    crawl_id = firecrawl.load_recorded("b-v2-crawl-cancel")
+    for body in lines_of("b-v2-crawl-cancel"):
+        await accept_delivery(database, body.encode(), datetime.now(UTC))
+    assert (await session_of(database, crawl_id)).status == CrawlStatus.COMPLETED
+    await reconcile(database, firecrawl, crawl_id)
+    session = await session_of(database, crawl_id)
+    assert (session.status, session.success) == (CrawlStatus.CANCELLED, False)
+    assert (session.pages_failed, session.pages_cancelled > 100) == (0, True)
+
+
+async def test_late_deliveries_of_pages_that_were_fetched_change_nothing(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    crawl_id = firecrawl.load_recorded("v2-batch-slowlink")
+    bodies = lines_of("v2-batch-slowlink")
+    started = next(body for body in bodies if "started" in body[:200])
+    await accept_delivery(database, started.encode(), datetime.now(UTC))
+    assert (await reconcile(database, firecrawl, crawl_id)).added == 2
+    fetched = await pages_of(database, crawl_id)
+    for body in bodies:
+        await accept_delivery(database, body.encode(), datetime.now(UTC))
+    pages = await pages_of(database, crawl_id)
+    assert {url: page.revision for url, page in pages.items()} == dict.fromkeys(fetched, 1)
+    assert (await session_of(database, crawl_id)).pages_pending == 2
+    await assert_counted_right(database, crawl_id)
+
+
+async def test_robots_and_failures_are_recorded_with_their_reason(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    firecrawl.site = Site(
+        [*Site.of(2).outcomes, Failure("https://docs.example/gone", "SCRAPE_TIMEOUT", "The page timed out.")],
+        robots_blocked=["https://docs.example/private"],
+    )
+    job = firecrawl.start("crawl", {"url": "https://docs.example/"})
+    firecrawl.wait_until_ended(job.id)
+    await deliver(database, job.id, "crawl.started")
+    reconciled = await reconcile(database, firecrawl, job.id)
+    assert (reconciled.added, reconciled.failed) == (2, 2)
+    pages = await pages_of(database, job.id)
+    assert pages["https://docs.example/gone"].error_code == "scrape_timeout"
+    assert pages["https://docs.example/gone"].error == "The page timed out."
+    assert pages["https://docs.example/private"].error_code == "robots_blocked"
+    await assert_counted_right(database, job.id)
+
+
+async def test_a_listing_that_repeats_its_first_part_ends_and_says_what_is_missing(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    firecrawl.results_per_page, firecrawl.repeat_first_part = 4, True
+    firecrawl.site = Site.of(10)
+    job = firecrawl.start("crawl", {"url": "https://docs.example/"})
+    firecrawl.wait_until_ended(job.id)
+    await deliver(database, job.id, "crawl.started")
+    reconciled = await reconcile(database, firecrawl, job.id)
+    assert (reconciled.added, reconciled.state) == (4, ReconcileState.INCOMPLETE)
+    assert reconciled.note is not None
+    assert "4 of the 10" in reconciled.note
+    assert (await check_of(database, job.id)).settled
+
+
+async def test_a_crawl_that_goes_on_is_checked_again(database: Database, firecrawl: FakeFirecrawl) -> None:
+    firecrawl.site, firecrawl.hold_after = Site.of(5), 3
+    job = firecrawl.start("crawl", {"url": "https://docs.example/"})
+    firecrawl.wait_until_scraped(job.id, 3)
+    await deliver(database, job.id, "crawl.started")
+    reconciled = await reconcile(database, firecrawl, job.id)
+    assert (reconciled.status, reconciled.added) == (CrawlStatus.IN_PROGRESS, 3)
+    check = await check_of(database, job.id)
+    assert (check.settled, check.next_check_at > datetime.now(UTC)) == (False, True)
+    firecrawl.hold_after = None
+    firecrawl.wait_until_ended(job.id)
+    reconciled = await reconcile(database, firecrawl, job.id)
+    assert (reconciled.status, reconciled.added) == (CrawlStatus.COMPLETED, 2)
+    assert (await check_of(database, job.id)).settled
+
+
+@pytest.mark.parametrize("says", ["Job expired", "Job not found"])
+async def test_results_that_expired_settle_the_crawl_as_it_is(
+    database: Database, firecrawl: FakeFirecrawl, says: str
+) -> None:
+    job = firecrawl.start("crawl", {"url": "https://docs.example/"})
+    firecrawl.wait_until_ended(job.id)
+    firecrawl.expire(job.id, says)
+    await deliver(database, job.id, "crawl.started")
+    reconciled = await reconcile(database, firecrawl, job.id)
+    assert reconciled.state in (ReconcileState.EXPIRED, ReconcileState.UNKNOWN)
+    assert (reconciled.added, reconciled.status) == (0, CrawlStatus.IN_PROGRESS)
+    assert reconciled.note
+    assert (await check_of(database, job.id)).settled
+
+
+async def test_an_api_that_limits_rates_is_asked_again_when_it_says(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    job = firecrawl.start("crawl", {"url": "https://docs.example/"})
+    firecrawl.wait_until_ended(job.id)
+    await deliver(database, job.id, "crawl.started")
+    firecrawl.rate_limit(float("inf"), retry_after=3_000)
+    with pytest.raises(FirecrawlUnavailable) as raised:
+        await reconcile(database, firecrawl, job.id)
+    assert raised.value.retry_after == 3_000
+    check = await check_of(database, job.id)
+    assert (check.state, check.failures, check.settled) == (ReconcileState.FAILING, 1, False)
+    assert 2_900 < (check.next_check_at - datetime.now(UTC)).total_seconds() < 3_010
+
+
+async def test_an_api_that_is_down_or_refuses_loses_nothing(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    job = firecrawl.start("crawl", {"url": "https://docs.example/"})
+    firecrawl.wait_until_ended(job.id)
+    await deliver(database, job.id, "crawl.started")
+    firecrawl.outage = "refused"
+    with pytest.raises(FirecrawlUnavailable):
+        await reconcile(database, firecrawl, job.id)
+    firecrawl.outage = None
+    firecrawl.answer_with(Reply(401, {"success": False, "error": "Unauthorized"}))
+    with pytest.raises(FirecrawlRefused):
+        await reconcile(database, firecrawl, job.id)
+    assert (await check_of(database, job.id)).failures == 2
+    firecrawl.answer_normally()
+    assert (await reconcile(database, firecrawl, job.id)).added == 5
+    assert (await check_of(database, job.id)).failures == 0
+
+
+async def test_a_crawl_that_nobody_knows_is_said_so(database: Database, firecrawl: FakeFirecrawl) -> None:
+    with pytest.raises(NotFoundError):
+        await reconcile(database, firecrawl, "nobody")
