@@ -23,6 +23,7 @@ from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.observe.insights import Insights
+from crawlscope.receive.refusals import Refusals
 from crawlscope.search.service import SearchService
 from crawlscope.secrets import api_secret, local_token
 from crawlscope.settings import Settings
@@ -54,6 +55,7 @@ class Parts:
     database: Database
     buffer: MeasurementBuffer
     insights: Insights
+    refusals: Refusals
     indexed: IndexParts | None = None
     index_problem: str = "the index is being opened"
 
@@ -71,9 +73,10 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
         await schema.require_current(database)
         buffer = MeasurementBuffer(database)
         buffer.start()
-        parts = Parts(settings, secret, token, database, buffer, Insights(database))
+        refusals = Refusals(settings.data_dir, database)
+        parts = Parts(settings, secret, token, database, buffer, Insights(database), refusals)
         with standalone.use(buffer):
-            async with AsyncExitStack() as opened:
+            async with AsyncExitStack() as opened, refusals.written_down():
                 opening = asyncio.create_task(_open_index(parts, opened))
                 try:
                     yield parts

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Literal
@@ -17,6 +17,7 @@ from pgqueuer.qm import QueueManager
 from pgqueuer.types import Channel, JobId
 
 from crawlscope.crawls.index_page import PageIndexer
+from crawlscope.crawls.sweep import reconcile_quiet_crawls
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
@@ -68,8 +69,21 @@ async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Eve
         buffer = MeasurementBuffer(database)
         buffer.start()
         with standalone.use(buffer):
-            await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
+            async with _beside(reconcile_quiet_crawls(settings, database) if "crawl" in kinds else None):
+                await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
         await buffer.stop()
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None] | None) -> AsyncIterator[None]:
+    """Runs `work` while the block runs."""
+    task = asyncio.create_task(work) if work else None
+    try:
+        yield
+    finally:
+        if task:
+            task.cancel()
+            await asyncio.wait({task})
 
 
 async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping: asyncio.Event) -> None:

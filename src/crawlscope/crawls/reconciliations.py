@@ -1,6 +1,5 @@
 """The SQL of reconciling: which crawls are to be checked, when, and what the last check said."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -48,19 +47,6 @@ async def claim_due(connection: AsyncConnection, quiet: timedelta) -> str | None
     if crawl_id is not None:
         await _put(connection, crawl_id, {"next_check_at": now + LEASE})
     return crawl_id
-
-
-async def make_due(connection: AsyncConnection, crawl_ids: Iterable[str]) -> None:
-    """For crawls of which something is known to be missing; unknown ones are passed over."""
-    known = await connection.scalars(
-        select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id.in_(sorted(set(crawl_ids))))
-    )
-    for crawl_id in known.all():
-        await _put(
-            connection,
-            crawl_id,
-            {"state": ReconcileState.DUE, "settled": False, "next_check_at": datetime.now(UTC)},
-        )
 
 
 async def note_check(

@@ -87,6 +87,14 @@ def read(body: bytes) -> Delivery:
     return _delivery(_object(_json(body)))
 
 
+def crawl_id_of(body: bytes) -> str | None:
+    """The crawl that a delivery speaks of, whatever else may be wrong with it."""
+    try:
+        return _crawl_id(_object(_json(body)))
+    except UsageError:
+        return None
+
+
 def identity(delivery: Delivery, body: bytes) -> UUID | None:
     """Equal for deliveries that are one; None for one that cannot be told from others like it.
 
@@ -172,21 +180,25 @@ def _delivery(body: dict[str, Any]) -> Delivery:
     event_type = body.get("type")
     if not isinstance(event_type, str) or not event_type:
         _malformed("type", "a non-empty string", event_type)
-    crawl_id = body.get("id", body.get("jobId"))
-    if isinstance(crawl_id, int) and not isinstance(crawl_id, bool):
-        crawl_id = str(crawl_id)
-    if not isinstance(crawl_id, str) or not 0 < len(crawl_id) <= LONGEST_ID:
-        _malformed("id", f"a string of 1 to {LONGEST_ID} characters (v0: jobId)", crawl_id)
     webhook_id = body.get("webhookId")
     return Delivery(
         event_type=storable(event_type)[:100],
-        crawl_id=storable(crawl_id),
+        crawl_id=_crawl_id(body),
         success=body.get("success") is not False,
         webhook_id=storable(str(webhook_id)) if webhook_id else None,
         documents=_documents(body.get("data")),
         error=body.get("error"),
         metadata=_optional_object(body, "metadata"),
     )
+
+
+def _crawl_id(body: dict[str, Any]) -> str:
+    crawl_id = body.get("id", body.get("jobId"))
+    if isinstance(crawl_id, int) and not isinstance(crawl_id, bool):
+        crawl_id = str(crawl_id)
+    if not isinstance(crawl_id, str) or not 0 < len(crawl_id) <= LONGEST_ID:
+        _malformed("id", f"a string of 1 to {LONGEST_ID} characters (v0: jobId)", crawl_id)
+    return storable(crawl_id)
 
 
 def _documents(data: Any) -> list[dict[str, Any]]:

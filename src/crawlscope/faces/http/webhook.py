@@ -60,12 +60,15 @@ async def _take(request: Request, parts: Parts, body: bytes) -> JSONResponse:
     except UnreadableDelivery as error:
         raise HTTPException(400, str(error)) from None
     except MalformedDelivery as error:
+        parts.refusals.add(body)
         raise HTTPException(422, str(error)) from None
     except DependencyError as error:
         log.warning("delivery_refused", reason=str(error))
+        parts.refusals.add(body)
         return unavailable(error)
     except Exception:
         log.exception("delivery_refused")
+        parts.refusals.add(body)
         return unavailable(DatabaseUnavailable("the delivery could not be kept; the log says why"))
     return JSONResponse(acceptance.answer, status_code=202)
 
