@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import json
 import threading
 import time
 from collections import Counter, defaultdict
@@ -13,6 +12,8 @@ from random import Random
 from typing import Any
 
 import httpx2
+
+from tests.fakes.firecrawl_http import as_json
 
 GIVES_UP_AFTER_SECONDS = 10.0
 
@@ -88,7 +89,7 @@ class Courier:
         self.deliveries: list[Delivery] = []
         """In the order in which they ended, dropped ones included."""
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="fake-firecrawl-delivery")
-        self._http = httpx2.Client(timeout=GIVES_UP_AFTER_SECONDS, trust_env=False)
+        self._http = httpx2.Client(timeout=GIVES_UP_AFTER_SECONDS, trust_env=False, verify=False)
         self._held: defaultdict[str, list[tuple[Event, Target, str | None]]] = defaultdict(list)
         self._under_way: Counter[str] = Counter()
         self._changed = threading.Condition()
@@ -121,7 +122,7 @@ class Courier:
         self._http.close()
 
     def _dispatch(self, event: Event, target: Target, secret: str | None) -> None:
-        body = json.dumps(event.body, ensure_ascii=False, separators=(",", ":")).encode()
+        body = as_json(event.body)
         headers = {**_sender(event), **target.headers}
         if secret is not None:
             headers["X-Firecrawl-Signature"] = f"sha256={sign(secret, body)}"

@@ -42,6 +42,11 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+def as_json(value: object) -> bytes:
+    """As JavaScript writes it: unescaped but for lone surrogates."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+
+
 Answer = Callable[[Request, str], Reply | None]
 """Given the request and its Host; None breaks the connection in place of an answer."""
 
@@ -106,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         html = isinstance(reply.body, str)
-        content = str(reply.body).encode() if html else json.dumps(reply.body, ensure_ascii=False).encode()
+        content = str(reply.body).encode() if html else as_json(reply.body)
         self.send_response(reply.status)
         self.send_header("Content-Type", f"{'text/html' if html else 'application/json'}; charset=utf-8")
         self.send_header("Content-Length", str(len(content)))

@@ -216,6 +216,13 @@ class FakeFirecrawl:
         self.jobs[job.id] = job
         return job.id
 
+    def wait_until_asked(self, times: int = 1, seconds: float = 10.0) -> None:
+        """Until the API has been called so often."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while len(self.requests) < times:
+                assert self._changed.wait(deadline - time.monotonic()), f"asked {len(self.requests)} times"
+
     def start(self, kind: str, order: dict[str, Any]) -> Job:
         """As the API does, for `crawl` or `batch_scrape`; `order` is the request's body."""
         job = self.jobs.get(order.get("appendToId", ""))
@@ -288,7 +295,8 @@ class FakeFirecrawl:
             self._changed.notify_all()
 
     def _answer(self, request: Request, host: str) -> Reply | None:
-        self.requests.append(request)
+        with self._change():
+            self.requests.append(request)
         time.sleep(self.delay_seconds)
         if self._outage == "hanging":
             with self._changed:

@@ -4,8 +4,6 @@ import asyncio
 import json
 import random
 import time
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +11,7 @@ import httpx2
 import structlog
 
 from crawlscope.errors import ServiceUnavailable, UsageError
+from crawlscope.retry_after import retry_after_seconds
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +78,8 @@ class WebhookSender:
             return None
         reason = f"it answered {answer.status_code}"
         if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or answer.is_server_error:
-            return _Postponed(reason, _retry_after_seconds(answer.headers.get("retry-after")))
+            wait_seconds = retry_after_seconds(answer.headers.get("retry-after")) or 0.0
+            return _Postponed(reason, min(wait_seconds, _LONGEST_RETRY_AFTER_SECONDS))
         raise UsageError(f"the service at {self._door} refused a delivery: {reason}{_detail(answer)}")
 
 
@@ -87,22 +87,6 @@ class _Postponed:
     def __init__(self, reason: str, wait_seconds: float = 0.0) -> None:
         self.reason = reason
         self.wait_seconds = wait_seconds
-
-
-def _retry_after_seconds(header: str | None) -> float:
-    """Seconds or an HTTP date; what cannot be read asks for no wait."""
-    if not header:
-        return 0.0
-    try:
-        seconds = float(header) if header.strip().isdecimal() else _seconds_until(header)
-    except (ValueError, OverflowError):
-        return 0.0
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
-
-
-def _seconds_until(http_date: str) -> float:
-    moment = parsedate_to_datetime(http_date)
-    return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
 
 
 def _detail(answer: httpx2.Response) -> str:

@@ -34,9 +34,9 @@ class JobStatus(_Answer):
     """How far a crawl or batch is. Older servers and v1 give no `created_at` and `completed_at`."""
 
     status: Literal["scraping", "completed", "failed", "cancelled"]
-    total: int = 0
+    total: int
     """Shrinks as pages fail."""
-    completed: int = 0
+    completed: int
     """Pages that brought a document."""
     created_at: Moment | None = None
     completed_at: Moment | None = None
@@ -72,7 +72,7 @@ class PageFailure(_Answer):
 class JobErrors(_Answer):
     """Pages that brought no document. After a cancel also the dropped ones, which are no failures."""
 
-    errors: list[PageFailure] = []
+    errors: list[PageFailure]
     robots_blocked: list[str] = []
     """URLs that robots.txt forbids."""
 

@@ -140,7 +140,7 @@ class FirecrawlClient:
                 return self._read(JobErrors, await self._server.ask("GET", f"/{version}/{path}"))
             except EndpointMissing:
                 continue
-        return JobErrors()
+        return JobErrors(errors=[])
 
     async def _find(self, kind: JobKind | None, ask: Callable[[JobKind], Awaitable[Outcome]]) -> Outcome:
         if kind is not None:

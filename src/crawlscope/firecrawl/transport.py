@@ -1,6 +1,8 @@
-"""One call of Firecrawl's API: however it ends, it becomes an answer or an error of one line, without the key."""
+"""One call of Firecrawl's API: however it ends, it becomes an answer or a one-line error without the key."""
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +11,6 @@ from typing import Any
 
 import httpx2
 import stamina
-from pydantic_core import from_json
 from stamina.instrumentation import set_on_retry_hooks
 
 from crawlscope.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable, SettingsError
@@ -20,6 +21,8 @@ _ATTEMPTS = 4
 _LARGEST_ANSWER_BYTES = 128 * 1024 * 1024
 """A page of results ends at 10 MiB, or with its first document."""
 _LONGEST_REASON = 300
+_WAIT_IN_WORDS = re.compile(r"retry after (\d+)s")
+"""How the hosted Firecrawl says it, where no header does."""
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _NEVER_ACCEPTED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
@@ -54,8 +57,8 @@ class _Response:
     def fields(self) -> dict[str, Any] | None:
         """None for anything but a JSON object."""
         try:
-            answer = from_json(self.body)
-        except ValueError:
+            answer = json.loads(self.body)  # takes lone surrogates, which JavaScript escapes and sends
+        except (ValueError, RecursionError):
             return None
         return answer if isinstance(answer, dict) else None
 
@@ -153,7 +156,7 @@ class FirecrawlServer:
         if response.names_missing_endpoint:
             raise EndpointMissing
         fields = response.fields()
-        if not 200 <= response.status < 300:
+        if not 200 <= response.status < 300 or (fields or {}).get("success") is False:
             raise self._refusal(response, fields)
         if fields is None:
             kind = response.headers.get("content-type", "no type")
@@ -164,12 +167,12 @@ class FirecrawlServer:
 
     def _unavailable(self, response: _Response) -> FirecrawlUnavailable:
         fields = response.fields() or {}
-        wait_seconds = retry_after_seconds(response.headers.get("retry-after"))
-        if wait_seconds is None:
-            wait_seconds = retry_after_seconds(str(fields.get("retry_after_seconds", "")))
+        reason = self._reason(fields)
+        told = response.headers.get("retry-after") or str(fields.get("retry_after_seconds", ""))
+        in_words = _WAIT_IN_WORDS.search(reason)
         return FirecrawlUnavailable(
-            f"{self.name} answered {response.status_line}{self._reason(fields)}",
-            retry_after=wait_seconds,
+            f"{self.name} answered {response.status_line}{reason}",
+            retry_after=retry_after_seconds(told or (in_words and in_words[1])),
             maybe_done=response.status not in _NEVER_ACCEPTED,
         )
 
@@ -184,7 +187,7 @@ class FirecrawlServer:
         return FirecrawlRefused(f"Firecrawl refused ({response.status_line}){reason}", response.status)
 
     def _reason(self, fields: dict[str, Any]) -> str:
-        """What Firecrawl says is wrong, on one line after a colon; servers exist that repeat the key in it."""
+        """What Firecrawl says is wrong, on one line after a colon; some servers repeat the key in it."""
         line = " ".join(": ".join(_complaints(fields)).split())
         if self._api_key:
             line = line.replace(self._api_key, "…")
