@@ -372,6 +372,8 @@ class FakeFirecrawl:
 
     def _cancel(self, job: Job) -> Reply:
         with self._change():
+            if job.status == "completed" and not job.older:
+                return Reply(409, {"error": "Crawl is already completed"})
             job.cancelled = True
         return Reply(200, {"status": "cancelled"})
 

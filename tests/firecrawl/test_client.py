@@ -264,6 +264,15 @@ class TestCancel:
 
                 assert (await client.status(job_id)).status == "cancelled"
 
+    async def test_what_has_ended_is_refused(self) -> None:
+        with FakeFirecrawl(SITE) as firecrawl:
+            job_id = ended(firecrawl)
+            async with asking(firecrawl) as client:
+                with pytest.raises(FirecrawlRefused, match="Crawl is already completed") as caught:
+                    await client.cancel(job_id, JobKind.CRAWL)
+
+        assert caught.value.status_code == 409
+
     async def test_an_unknown_job(self) -> None:
         with FakeFirecrawl(SITE) as firecrawl:
             async with asking(firecrawl) as client:

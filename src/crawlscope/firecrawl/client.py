@@ -118,7 +118,6 @@ class FirecrawlClient:
 
     def documents(self, job_id: str, kind: JobKind | None = None) -> Listing:
         """What has been scraped so far; the request is made, and fails, when it is iterated over."""
-
         return Listing(lambda query: self._find(kind, partial(self._status_page, job_id, query)))
 
     async def errors(self, job_id: str, kind: JobKind | None = None) -> JobErrors:
