@@ -74,7 +74,8 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
         buffer = MeasurementBuffer(database)
         buffer.start()
         refusals = Refusals(settings.data_dir, database)
-        parts = Parts(settings, secret, token, database, buffer, Insights(database), refusals)
+        insights = Insights(database, settings.reconcile_after_seconds)
+        parts = Parts(settings, secret, token, database, buffer, insights, refusals)
         with standalone.use(buffer):
             async with AsyncExitStack() as opened, refusals.written_down():
                 opening = asyncio.create_task(_open_index(parts, opened))

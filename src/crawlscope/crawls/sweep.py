@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 async def reconcile_quiet_crawls(settings: Settings, database: Database) -> None:
-    """Goes on until it is cancelled; any number of processes may. Returns at once where no Firecrawl is set."""
+    """Goes on until it is cancelled, in any number of processes; returns where no Firecrawl is set."""
     if settings.firecrawl_url is None:
         return
     quiet = settings.reconcile_after_seconds

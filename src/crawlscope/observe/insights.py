@@ -30,13 +30,17 @@ from crawlscope.observe.responses import (
     PageMetric,
     PageRow,
     QueueWait,
+    ReconciliationInfo,
     RequestListResponse,
     RequestRow,
     RequestTotals,
     StatsResponse,
     SummaryResponse,
+    Verdict,
 )
-from crawlscope.vocabulary import CrawlStatus, PageState
+from crawlscope.observe.rows import by_crawl, row_of, rows_of
+from crawlscope.observe.verdicts import verdicts_of
+from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
 
 DEFAULT_LIMIT = 50
 
@@ -47,7 +51,9 @@ class Insights:
     Whoever asks for a crawl that nobody knows gets `NotFoundError`.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quiet_seconds: float = 300.0) -> None:
+        """`quiet_seconds` is how long a crawl may be silent before that says something."""
+        self._quiet_seconds = quiet_seconds
         snapshots = database.engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
@@ -66,20 +72,21 @@ class Insights:
         matching = queries.crawls(status, url, since, until)
         async with self._snapshots.transaction() as connection:
             total, sessions = await _slice(connection, matching, limit, offset)
-            return CrawlListResponse(crawls=await _measured(connection, sessions), total=total)
+            return CrawlListResponse(crawls=await self._measured(connection, sessions), total=total)
 
     async def crawl(self, crawl_id: str, include_per_page: bool = False) -> CrawlMetricsResponse:
         async with self._known(crawl_id) as connection:
-            [crawl] = await _measured(connection, [await _row(connection, queries.crawl(crawl_id))])
+            session = await row_of(connection, queries.crawl(crawl_id))
+            [crawl] = await self._measured(connection, [session])
             if include_per_page:
-                operations = await _rows(connection, queries.page_metrics(crawl_id))
+                operations = await rows_of(connection, queries.page_metrics(crawl_id))
                 crawl.per_page_metrics = [PageMetric(**row) for row in operations]
             return crawl
 
     async def compare(self, crawl_id: str, against: str) -> CrawlComparison:
         async with self._known(crawl_id, against) as connection:
-            sessions = [await _row(connection, queries.crawl(each)) for each in (crawl_id, against)]
-            return compare(*await _measured(connection, sessions))
+            sessions = [await row_of(connection, queries.crawl(each)) for each in (crawl_id, against)]
+            return compare(*await self._measured(connection, sessions))
 
     async def pages(
         self,
@@ -101,7 +108,7 @@ class Insights:
             page_id = await connection.scalar(queries.page_id(crawl_id, url))
             if page_id is None:
                 raise NotFoundError(f"Page not found in crawl {crawl_id}: {url}")
-            rows = await _rows(connection, queries.attempts(page_id))
+            rows = await rows_of(connection, queries.attempts(page_id))
             return AttemptListResponse(attempts=[AttemptRow(**row) for row in rows], total=len(rows))
 
     async def deliveries(
@@ -162,9 +169,9 @@ class Insights:
         until = datetime.now(UTC)
         since = until - timedelta(hours=hours)
         async with self._snapshots.transaction() as connection:
-            crawls = await _row(connection, queries.crawl_totals(since, until))
-            operations = await _rows(connection, queries.operation_totals(since, until))
-            requests = await _row(connection, queries.request_totals(since, until))
+            crawls = await row_of(connection, queries.crawl_totals(since, until))
+            operations = await rows_of(connection, queries.operation_totals(since, until))
+            requests = await row_of(connection, queries.request_totals(since, until))
         return SummaryResponse(
             hours=hours,
             since=since,
@@ -177,7 +184,34 @@ class Insights:
     async def stats(self) -> StatsResponse:
         """Without what the index says of itself."""
         async with self._snapshots.transaction() as connection:
-            return StatsResponse(**await _row(connection, queries.stats()))
+            return StatsResponse(**await row_of(connection, queries.stats()))
+
+    async def _measured(
+        self, connection: AsyncConnection, sessions: Sequence[RowMapping]
+    ) -> list[CrawlMetricsResponse]:
+        """A few queries for all of the sessions together."""
+        crawl_ids = [session["crawl_id"] for session in sessions]
+        if not crawl_ids:
+            return []
+        operations: dict[str, dict[str, OperationStats]] = defaultdict(dict)
+        for row in await rows_of(connection, queries.operation_stats(crawl_ids)):
+            operations[row["crawl_id"]][row["operation_type"]] = OperationStats(**row)
+        waits = {
+            row["crawl_id"]: QueueWait(**row)
+            for row in await rows_of(connection, queries.queue_waits(crawl_ids))
+        }
+        checks = await by_crawl(connection, queries.reconciliations(crawl_ids))
+        verdicts = await verdicts_of(connection, sessions, self._quiet_seconds)
+        return [
+            _crawl(
+                each,
+                operations[each["crawl_id"]],
+                waits.get(each["crawl_id"]),
+                verdicts.get(each["crawl_id"]),
+                _reconciliation(checks.get(each["crawl_id"])),
+            )
+            for each in sessions
+        ]
 
     @asynccontextmanager
     async def _known(self, *crawl_ids: str) -> AsyncIterator[AsyncConnection]:
@@ -192,35 +226,15 @@ async def _slice(
     connection: AsyncConnection, matching: Rows, limit: int, offset: int
 ) -> tuple[int, Sequence[RowMapping]]:
     total = await connection.scalar(queries.count_of(matching))
-    return total or 0, await _rows(connection, queries.slice_of(matching, limit, offset))
-
-
-async def _rows(connection: AsyncConnection, statement: Rows) -> Sequence[RowMapping]:
-    return (await connection.execute(statement)).mappings().all()
-
-
-async def _row(connection: AsyncConnection, statement: Rows) -> RowMapping:
-    return (await connection.execute(statement)).mappings().one()
-
-
-async def _measured(
-    connection: AsyncConnection, sessions: Sequence[RowMapping]
-) -> list[CrawlMetricsResponse]:
-    """Two queries for all of the sessions together."""
-    crawl_ids = [session["crawl_id"] for session in sessions]
-    if not crawl_ids:
-        return []
-    operations: dict[str, dict[str, OperationStats]] = defaultdict(dict)
-    for row in await _rows(connection, queries.operation_stats(crawl_ids)):
-        operations[row["crawl_id"]][row["operation_type"]] = OperationStats(**row)
-    waits = {
-        row["crawl_id"]: QueueWait(**row) for row in await _rows(connection, queries.queue_waits(crawl_ids))
-    }
-    return [_crawl(each, operations[each["crawl_id"]], waits.get(each["crawl_id"])) for each in sessions]
+    return total or 0, await rows_of(connection, queries.slice_of(matching, limit, offset))
 
 
 def _crawl(
-    session: RowMapping, operations: dict[str, OperationStats], queue_wait: QueueWait | None
+    session: RowMapping,
+    operations: dict[str, OperationStats],
+    queue_wait: QueueWait | None,
+    verdict: Verdict | None,
+    reconciliation: ReconciliationInfo | None,
 ) -> CrawlMetricsResponse:
     searchable_at = _searchable_at(session)
     return CrawlMetricsResponse(
@@ -236,7 +250,17 @@ def _crawl(
         time_to_searchable_ms=_time_to_searchable_ms(session, searchable_at),
         operations=operations,
         queue_wait=queue_wait or QueueWait(),
+        sealed=searchable_at is not None,
+        verdict=verdict,
+        reconciliation=reconciliation,
     )
+
+
+def _reconciliation(row: RowMapping | None) -> ReconciliationInfo | None:
+    if row is None or row["state"] == ReconcileState.DUE:
+        return None
+    shown = {**row, "note": row["error"], "next_check_at": None if row["settled"] else row["next_check_at"]}
+    return ReconciliationInfo(**shown)
 
 
 def _searchable_at(session: RowMapping) -> datetime | None:

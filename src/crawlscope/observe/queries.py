@@ -15,9 +15,11 @@ from crawlscope.models import (
     Delivery,
     Document,
     OperationMetric,
+    Outage,
     Page,
     PageAttempt,
     PageContent,
+    Reconciliation,
     RequestMetric,
 )
 from crawlscope.observe.percentiles import MEDIAN, P95, P99
@@ -76,6 +78,51 @@ def queue_waits(crawl_ids: Sequence[str]) -> Rows:
         )
         .where(Page.crawl_id.in_(crawl_ids), Page.settled_at.is_not(None))
         .group_by(Page.crawl_id)
+    )
+
+
+def reconciliations(crawl_ids: Sequence[str]) -> Rows:
+    return select(*Reconciliation.__table__.columns).where(Reconciliation.crawl_id.in_(crawl_ids))
+
+
+def work_in_hand(crawl_ids: Sequence[str]) -> Rows:
+    """Per crawl with pages that wait or are being indexed: how many, and since when."""
+    queued, indexing = Page.state == PageState.QUEUED, Page.state == PageState.INDEXING
+    return (
+        select(
+            Page.crawl_id,
+            func.count().filter(queued).label("queued"),
+            func.count().filter(indexing).label("indexing"),
+            func.min(Page.queued_at).filter(queued).label("oldest_queued_at"),
+            func.min(Page.started_at).filter(indexing).label("oldest_started_at"),
+            func.max(Page.started_at).filter(indexing).label("newest_started_at"),
+        )
+        .where(Page.crawl_id.in_(crawl_ids), queued | indexing)
+        .group_by(Page.crawl_id)
+    )
+
+
+def last_settled() -> Rows:
+    """The two crawls that settled a page last: for each crawl one of them is another."""
+    settled_at = CrawlSession.last_settled_at
+    return (
+        select(CrawlSession.crawl_id, settled_at)
+        .where(settled_at.is_not(None))
+        .order_by(settled_at.desc())
+        .limit(2)
+    )
+
+
+def outages(reported_since: datetime) -> Rows:
+    """Per part that workers wait for: since when, and what was said last."""
+    return (
+        select(
+            Outage.part,
+            func.min(Outage.since).label("since"),
+            func.max(Outage.reason).label("reason"),
+        )
+        .where(Outage.reported_at >= reported_since)
+        .group_by(Outage.part)
     )
 
 
@@ -245,8 +292,10 @@ def slice_of(matching: Rows, limit: int, offset: int) -> Rows:
 
 def _sessions() -> Rows:
     columns = [column for column in CrawlSession.__table__.columns if column.name != "fold"]
-    return select(*columns, CrawlRequest.engine, CrawlRequest.found, CrawlRequest.fetched).outerjoin(
-        CrawlRequest, CrawlRequest.crawl_id == CrawlSession.crawl_id
+    return (
+        select(*columns, CrawlRequest.engine, CrawlRequest.found, CrawlRequest.fetched)
+        .select_from(CrawlSession)
+        .outerjoin(CrawlRequest, CrawlRequest.crawl_id == CrawlSession.crawl_id)
     )
 
 

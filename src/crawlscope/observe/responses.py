@@ -9,7 +9,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from crawlscope.vocabulary import CrawlStatus, PageState
+from crawlscope.observe.verdict import VerdictName
+from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
 
 
 class Answer(BaseModel):
@@ -59,6 +60,29 @@ class PageMetric(Answer):
     timestamp: datetime
 
 
+class Verdict(Answer):
+    """What an open crawl is doing, and on what evidence."""
+
+    verdict: VerdictName
+    since: datetime
+    stage: str | None
+    """Where it is stalled: `queue`, `indexing`, or the stage whose part is away."""
+    reason: str
+
+
+class ReconciliationInfo(Answer):
+    """How far the crawl was compared with what Firecrawl says of it."""
+
+    state: ReconcileState
+    checked_at: datetime | None
+    checks: int
+    next_check_at: datetime | None
+    """Null once it is settled."""
+    added: int
+    """Pages that only this brought."""
+    note: str | None
+
+
 class CrawlMetricsResponse(Answer):
     crawl_id: str
     crawl_url: str
@@ -99,6 +123,14 @@ class CrawlMetricsResponse(Answer):
     queue_wait: QueueWait
     last_fact_at: datetime
     """When anything was last heard of this crawl."""
+    lacks: list[str]
+    """What was never heard of it: any of `started`, `initiated_at`, `url`, `pages`, `end`."""
+    sealed: bool
+    """Its end is known and all its pages are settled: `searchable_at` stays, unless something new comes."""
+    verdict: Verdict | None
+    """Null for a sealed crawl."""
+    reconciliation: ReconciliationInfo | None
+    """Null before the first comparison."""
 
     engine: str | None
     """What crawls, for a crawl that was asked for here."""

@@ -1,0 +1,144 @@
+"""What an open crawl is doing, and on what evidence: pure rules, no I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+RECENT = timedelta(seconds=60)
+"""Something that happened within this time says that things go on."""
+PATIENCE = timedelta(seconds=10)
+"""A page that has waited for less says nothing yet."""
+STAGES = {"embedder": "embedding", "index": "qdrant"}
+"""The stage in which a part is needed."""
+
+
+class VerdictName(StrEnum):
+    ADVANCING = "advancing"
+    STARVED = "starved"
+    """Its pages wait behind those of other crawls."""
+    STALLED = "stalled"
+    """Its pages wait, and nothing is being done."""
+    WAITING_FOR_FIRECRAWL = "waiting for Firecrawl"
+    """All that was delivered is searchable, and more can come."""
+    DRAINED = "drained"
+    """All that was delivered is searchable, nothing has come for long, and the end is not known."""
+
+
+@dataclass(frozen=True)
+class PartAway:
+    """A part that workers wait for."""
+
+    part: str
+    since: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a crawl at `now`."""
+
+    now: datetime
+    ended: bool
+    last_fact_at: datetime
+    last_settled_at: datetime | None
+    queued: int
+    indexing: int
+    oldest_queued_at: datetime | None
+    oldest_started_at: datetime | None
+    newest_started_at: datetime | None
+    """Of the pages that are being indexed."""
+    others_settled_at: datetime | None
+    """When a page of another crawl settled last."""
+    parts_away: Sequence[PartAway] = ()
+    quiet_seconds: float = 300.0
+    """How long a crawl may be silent before that says something."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    name: VerdictName
+    since: datetime
+    reason: str
+    """A sentence with the evidence in it."""
+    stage: str | None = None
+    """Where it is stalled: `queue`, `indexing`, or the stage whose part is away."""
+
+
+def judge(evidence: Evidence) -> Judgement | None:
+    """None for a crawl that is sealed: its end is known and all its pages are settled."""
+    if evidence.queued or evidence.indexing:
+        return _advancing(evidence) or _away(evidence) or _starved(evidence) or _stalled(evidence)
+    return None if evidence.ended else _silent(evidence)
+
+
+def _advancing(evidence: Evidence) -> Judgement | None:
+    now, settled_at = evidence.now, evidence.last_settled_at
+    away_since = min((part.since for part in evidence.parts_away), default=None)
+    if settled_at and now - settled_at < RECENT and not (away_since and settled_at < away_since):
+        return Judgement(
+            VerdictName.ADVANCING, settled_at, f"a page settled {_ago(now, settled_at)}, {_left(evidence)}"
+        )
+    if evidence.parts_away:
+        return None
+    if evidence.newest_started_at and now - evidence.newest_started_at < RECENT:
+        began = evidence.newest_started_at
+        return Judgement(
+            VerdictName.ADVANCING, began, f"a worker began a page {_ago(now, began)}, {_left(evidence)}"
+        )
+    queued_at = evidence.oldest_queued_at
+    if queued_at and not evidence.indexing and now - queued_at < PATIENCE:
+        return Judgement(VerdictName.ADVANCING, queued_at, f"pages were queued {_ago(now, queued_at)}")
+    return None
+
+
+def _away(evidence: Evidence) -> Judgement | None:
+    if not evidence.parts_away:
+        return None
+    part = min(evidence.parts_away, key=lambda each: each.since)
+    return Judgement(
+        VerdictName.STALLED,
+        part.since,
+        f"workers wait for the {part.part} since {_ago(evidence.now, part.since)}: {part.reason}",
+        STAGES.get(part.part, part.part),
+    )
+
+
+def _starved(evidence: Evidence) -> Judgement | None:
+    others, queued_at = evidence.others_settled_at, evidence.oldest_queued_at
+    if evidence.indexing or not others or not queued_at or evidence.now - others >= RECENT:
+        return None
+    return Judgement(
+        VerdictName.STARVED,
+        queued_at,
+        f"its oldest page was queued {_ago(evidence.now, queued_at)}; workers are busy with other crawls",
+    )
+
+
+def _stalled(evidence: Evidence) -> Judgement:
+    if evidence.indexing and evidence.oldest_started_at:
+        began = evidence.oldest_started_at
+        reason = f"a worker began a page {_ago(evidence.now, began)} and has not finished it"
+        return Judgement(VerdictName.STALLED, began, reason, "indexing")
+    since = evidence.oldest_queued_at or evidence.last_fact_at
+    reason = f"its oldest page was queued {_ago(evidence.now, since)} and no worker takes it: is one running?"
+    return Judgement(VerdictName.STALLED, since, reason, "queue")
+
+
+def _silent(evidence: Evidence) -> Judgement:
+    heard = evidence.last_fact_at
+    said = f"nothing is pending, and the crawler was last heard of {_ago(evidence.now, heard)}"
+    if evidence.now - heard < timedelta(seconds=evidence.quiet_seconds):
+        return Judgement(VerdictName.WAITING_FOR_FIRECRAWL, heard, said)
+    return Judgement(VerdictName.DRAINED, heard, f"{said}; its end is not known")
+
+
+def _left(evidence: Evidence) -> str:
+    return f"{evidence.queued + evidence.indexing} to go"
+
+
+def _ago(now: datetime, then: datetime) -> str:
+    seconds = max(0, round((now - then).total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s ago"
+    return f"{seconds // 60} min ago" if seconds < 7_200 else f"{seconds // 3_600} h ago"

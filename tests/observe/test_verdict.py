@@ -1,0 +1,134 @@
+"""What an open crawl is said to be doing, by what is known of it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from crawlscope.crawls.outages import Outages
+from crawlscope.database.engine import Database
+from crawlscope.observe.insights import Insights
+from crawlscope.observe.verdict import Evidence, PartAway, VerdictName, judge
+from tests.observe.producing import attempt, deliver, deliver_pages, index_pages, queued
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def seconds_ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def evidence(**known: Any) -> Evidence:
+    nothing: dict[str, Any] = {
+        "now": NOW,
+        "ended": False,
+        "last_fact_at": seconds_ago(5),
+        "last_settled_at": None,
+        "queued": 0,
+        "indexing": 0,
+        "oldest_queued_at": None,
+        "oldest_started_at": None,
+        "newest_started_at": None,
+        "others_settled_at": None,
+    }
+    return Evidence(**{**nothing, **known})
+
+
+WAITING = {"queued": 3, "oldest_queued_at": seconds_ago(600)}
+AT_WORK = {"indexing": 1, "oldest_started_at": seconds_ago(600), "newest_started_at": seconds_ago(600)}
+EMBEDDER = PartAway("embedder", seconds_ago(300), "connection refused")
+
+
+@pytest.mark.parametrize(
+    ("known", "name", "stage"),
+    [
+        ({**WAITING, "last_settled_at": seconds_ago(2)}, "advancing", None),
+        ({**WAITING, **AT_WORK, "newest_started_at": seconds_ago(3)}, "advancing", None),
+        ({"queued": 1, "oldest_queued_at": seconds_ago(1)}, "advancing", None),
+        ({**WAITING, "others_settled_at": seconds_ago(1)}, "starved", None),
+        ({**WAITING, "others_settled_at": seconds_ago(500)}, "stalled", "queue"),
+        ({**WAITING, "last_settled_at": seconds_ago(500)}, "stalled", "queue"),
+        ({**WAITING, **AT_WORK}, "stalled", "indexing"),
+        ({**WAITING, "parts_away": [EMBEDDER]}, "stalled", "embedding"),
+        (
+            {**WAITING, "parts_away": [EMBEDDER], "last_settled_at": seconds_ago(301)},
+            "stalled",
+            "embedding",
+        ),
+        ({**WAITING, "parts_away": [EMBEDDER], "last_settled_at": seconds_ago(2)}, "advancing", None),
+        ({**WAITING, "parts_away": [PartAway("index", NOW, "gone")]}, "stalled", "qdrant"),
+        ({}, "waiting for Firecrawl", None),
+        ({"last_fact_at": seconds_ago(301)}, "drained", None),
+        ({**WAITING, "ended": True, "others_settled_at": seconds_ago(1)}, "starved", None),
+    ],
+)
+def test_evidence_and_verdict(known: dict[str, Any], name: str, stage: str | None) -> None:
+    judgement = judge(evidence(**known))
+    assert judgement is not None
+    assert (judgement.name, judgement.stage) == (name, stage)
+    assert judgement.since <= NOW
+    assert judgement.reason
+
+
+def test_a_sealed_crawl_has_none() -> None:
+    assert judge(evidence(ended=True, last_settled_at=seconds_ago(1))) is None
+
+
+def test_the_culprit_is_named_with_what_it_said() -> None:
+    judgement = judge(evidence(**WAITING, parts_away=[EMBEDDER]))
+    assert judgement is not None
+    assert "embedder" in judgement.reason
+    assert "connection refused" in judgement.reason
+    assert judgement.since == seconds_ago(300)
+
+
+async def test_the_life_of_a_crawl_in_verdicts(database: Database) -> None:
+    insights = Insights(database)
+
+    async def verdict() -> str | None:
+        crawl = await insights.crawl("crawl-1")
+        assert crawl.sealed == (crawl.verdict is None)
+        return crawl.verdict and crawl.verdict.verdict
+
+    await deliver(database, "crawl-1", "crawl.started")
+    assert await verdict() == VerdictName.WAITING_FOR_FIRECRAWL
+    await deliver_pages(database, "crawl-1", "https://a.example/1", "https://a.example/2")
+    assert await verdict() == VerdictName.ADVANCING
+    [first, _] = await queued(database, "crawl-1")
+    await attempt(database, *first)
+    assert await verdict() == VerdictName.ADVANCING
+    await deliver(database, "crawl-1", "crawl.completed")
+    await index_pages(database, "crawl-1")
+    assert await verdict() == VerdictName.ADVANCING
+    await Outages(database, "worker-1").note("index", "no answer")
+    crawl = await insights.crawl("crawl-1")
+    assert crawl.verdict is not None
+    assert (crawl.verdict.verdict, crawl.verdict.stage) == (VerdictName.STALLED, "qdrant")
+    assert "no answer" in crawl.verdict.reason
+
+
+async def test_a_late_page_unseals_a_crawl_until_it_is_settled(database: Database) -> None:
+    insights = Insights(database)
+    await deliver(database, "crawl-1", "crawl.started")
+    await deliver_pages(database, "crawl-1", "https://a.example/1")
+    await deliver(database, "crawl-1", "crawl.completed")
+    await index_pages(database, "crawl-1")
+    sealed = await insights.crawl("crawl-1")
+    assert (sealed.sealed, sealed.verdict) == (True, None)
+    await deliver_pages(database, "crawl-1", "https://a.example/2")
+    unsealed = await insights.crawl("crawl-1")
+    assert (unsealed.sealed, unsealed.searchable_at, unsealed.time_to_searchable_ms) == (False, None, None)
+    await index_pages(database, "crawl-1")
+    again = await insights.crawl("crawl-1")
+    assert again.sealed
+    assert again.searchable_at is not None
+    assert sealed.searchable_at is not None
+    assert again.searchable_at > sealed.searchable_at
+
+
+async def test_a_crawl_says_what_was_never_heard_of_it(database: Database) -> None:
+    insights = Insights(database)
+    await deliver_pages(database, "pages-only", "https://a.example/1")
+    assert (await insights.crawl("pages-only")).lacks == ["started", "initiated_at", "end"]
+    await deliver(database, "end-only", "crawl.completed")
+    assert (await insights.crawl("end-only")).lacks == ["started", "initiated_at", "url", "pages"]
