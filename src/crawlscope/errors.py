@@ -41,20 +41,26 @@ class SettingsError(UsageError):
 
 
 class DependencyError(CrawlscopeError):
+    """`part` names the culprit."""
+
     retryable = True
     code = "dependency_unavailable"
+    part = "dependency"
 
 
 class DatabaseUnavailable(DependencyError):
     code = "database_unavailable"
+    part = "database"
 
 
 class EmbedderUnavailable(DependencyError):
     code = "embedder_unavailable"
+    part = "embedder"
 
 
 class FirecrawlUnavailable(DependencyError):
     code = "firecrawl_unavailable"
+    part = "firecrawl"
 
     def __init__(self, message: str, *, retry_after: float | None = None, maybe_done: bool = False) -> None:
         """`retry_after`: seconds that Firecrawl asks to wait. `maybe_done`: what was asked for may have been
@@ -67,10 +73,12 @@ class FirecrawlUnavailable(DependencyError):
 
 class IndexUnavailable(DependencyError):
     code = "index_unavailable"
+    part = "index"
 
 
 class ServiceUnavailable(DependencyError):
     code = "service_unavailable"
+    part = "service"
 
 
 class FirecrawlRefused(CrawlscopeError):

@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     """How many indexing worker processes `up` starts."""
     max_attempts: int = Field(default=5, ge=1, le=100)
     """How often a page that fails in an unexpected way is tried before it is set aside."""
+    page_timeout_seconds: float = Field(default=1800.0, gt=0, le=86400)
+    """How long a worker may work on one page before that try has failed."""
+    worker_memory_bytes: int = Field(default=4 * 1024**3, ge=0)
+    """An indexing worker that takes more ends, and another is started; 0: no limit."""
 
     crawl_concurrency: int = Field(default=10, ge=1, le=256)
     """How many pages the built-in crawler fetches at once."""

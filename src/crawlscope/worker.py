@@ -1,194 +1,144 @@
 """A worker process: takes jobs from the queue, indexes pages and runs the built-in crawler."""
 
 import asyncio
-import json
 import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Literal
 
-import asyncpg
 import structlog
-from pgqueuer.errors import FailingListenerError, RetryRequested
-from pgqueuer.models import Context, Job
-from pgqueuer.qm import QueueManager
-from pgqueuer.types import Channel, JobId
+from pgqueuer.errors import RetryRequested
+from pgqueuer.models import Job
 
-from crawlscope.crawls.index_page import PageIndexer
-from crawlscope.crawls.sweep import reconcile_quiet_crawls
+from crawlscope.circuit import Circuit
+from crawlscope.crawls.index_page import PageIndexer, PutBack
+from crawlscope.crawls.outages import Outages
+from crawlscope.crawls.pages import worker_name
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
-from crawlscope.database.queue import (
-    CHANNELS,
-    CRAWL_SITE,
-    INDEX_PAGE,
-    AttentiveDriver,
-    queue_queries,
-)
-from crawlscope.errors import CrawlscopeError, DatabaseUnavailable, DependencyError
+from crawlscope.database.queue import CRAWL_SITE, INDEX_PAGE
+from crawlscope.errors import CrawlscopeError, DependencyError
+from crawlscope.limits import Deadlines, deadlines, watch_memory
 from crawlscope.parts import indexing_service
 from crawlscope.settings import Settings
 from crawlscope.timing import standalone
 from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.worker_queue import AWAY, LOOK_AGAIN, WorkerQueue, order_of, work_on, worker_queue
 
 Kind = Literal["index", "crawl"]
 
 PAGES_AT_ONCE = 2
 """Per process: while one page is embedded, another is read or written."""
 CRAWLS_AT_ONCE = 4
-HEARTBEAT_TIMEOUT = timedelta(seconds=20)
-"""A job whose worker was silent for so long goes to another one."""
-LOOK_AGAIN = timedelta(seconds=1)
-"""How soon a worker that missed news of a job finds it."""
-IDLE_POLL = timedelta(seconds=5)
 LONGEST_DELAY_SECONDS = 60
+OVERDUE_SECONDS = 30.0
+"""How long a page may go on after its time before the process ends."""
 REOPEN_SECONDS = 2.0
-AWAY = (DependencyError, FailingListenerError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What a worker waits out."""
 
 log = structlog.get_logger(__name__)
 
 
-class _Queue(QueueManager):
-    """Asks for a job as soon as one in hand is done with."""
-
-    def forget_job(self, job_id: JobId, context: Context, task: asyncio.Task[None]) -> None:
-        super().forget_job(job_id, context, task)
-        driver = self.queries.driver
-        assert isinstance(driver, AttentiveDriver)
-        driver.look_again(self.channel)
-
-
 async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Event) -> None:
     """Works until `stopping` is set; a page in progress then goes back to the queue."""
+    if "index" in kinds:
+        watch_memory(settings.worker_memory_bytes)
     async with connected_database(settings, pool_size=8) as database:
         await schema.require_current(database)
         buffer = MeasurementBuffer(database)
         buffer.start()
         with standalone.use(buffer):
-            async with _beside(reconcile_quiet_crawls(settings, database) if "crawl" in kinds else None):
-                await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
+            await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
         await buffer.stop()
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[None, None, None] | None) -> AsyncIterator[None]:
-    """Runs `work` while the block runs."""
-    task = asyncio.create_task(work) if work else None
-    try:
-        yield
-    finally:
-        if task:
-            task.cancel()
-            await asyncio.wait({task})
 
 
 async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping: asyncio.Event) -> None:
     """Starts again when a part that the jobs need went away, until it is back."""
     run = _index_pages if kind == "index" else _crawl_sites
+    outages = Outages(database, worker_name(os.getpid()))
     while not stopping.is_set():
         try:
-            await run(settings, database, stopping)
+            await run(settings, database, outages, stopping)
         except AWAY as error:
-            log.warning("worker_waits", kind=kind, reason=str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            log.warning("worker_waits", kind=kind, reason=reason)
+            if kind == "index" and isinstance(error, DependencyError):
+                await outages.note(error.part, reason)
             await _wait(stopping, REOPEN_SECONDS)
+    await outages.end_all()
 
 
-async def _index_pages(settings: Settings, database: Database, stopping: asyncio.Event) -> None:
+async def _index_pages(
+    settings: Settings, database: Database, outages: Outages, stopping: asyncio.Event
+) -> None:
     # A thread per core in every worker: when few pages are left, one page has them all.
     threads = os.cpu_count() or 1
     async with (
         indexing_service(settings, database, threads) as indexing,
-        _queue(database, INDEX_PAGE, PAGES_AT_ONCE) as queue,
+        worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE) as queue,
     ):
-        indexer = PageIndexer(database, indexing, f"{socket.gethostname()}:{os.getpid()}")
+        circuit = Circuit(indexing.probes, outages, queue.pause, queue.resume)
+        indexer = PageIndexer(
+            database,
+            indexing,
+            worker_name(os.getpid()),
+            settings.max_attempts,
+            settings.page_timeout_seconds,
+        )
+        overdue_seconds = settings.page_timeout_seconds + OVERDUE_SECONDS
+        with deadlines(overdue_seconds, settings.data_dir / "logs") as limits:
 
-        @queue.entrypoint(INDEX_PAGE, on_failure="hold", accepts_context=False)
-        async def index_page(job: Job) -> None:
-            order = json.loads(job.payload or b"{}")
-            page = order["page_id"], order["revision"]
-            try:
-                await _unless_stopping(stopping, indexer.index(*page, str(job.id)))
-            except CrawlscopeError as error:
-                if not error.retryable:
-                    raise
-                raise _later(job, str(error)) from None
-            except RetryRequested:
-                raise
-            except Exception as error:
-                if job.attempts + 1 < settings.max_attempts:
-                    log.exception("page_attempt_failed", job_id=job.id)
-                    raise _later(job, str(error)) from error
-                await indexer.set_aside(*page, error)
-                raise
+            @queue.entrypoint(INDEX_PAGE, on_failure="hold", accepts_context=False)
+            async def index_page(job: Job) -> None:
+                await _unless_stopping(stopping, _index_page(job, indexer, queue, circuit, limits))
 
-        await _work(queue, PAGES_AT_ONCE, stopping)
+            async with circuit.watched():
+                await work_on(queue, PAGES_AT_ONCE, stopping)
 
 
-async def _crawl_sites(settings: Settings, database: Database, stopping: asyncio.Event) -> None:
+async def _index_page(
+    job: Job, indexer: PageIndexer, queue: WorkerQueue, circuit: Circuit, limits: Deadlines
+) -> None:
+    """Raises `RetryRequested` for a page that waits again."""
+    order = order_of(job)
+    if order.get("alone"):
+        await queue.empty_hands(keep=job.id)
+    try:
+        if job.attempts:  # what failed it may still be away: that costs no other try
+            await circuit.probe()
+        with limits.page():
+            await indexer.index(order["page_id"], order["revision"], job.id)
+    except PutBack as again:
+        if isinstance(again.error, CrawlscopeError):
+            circuit.page_failed(order["page_id"])
+        raise RetryRequested(timedelta(seconds=again.pause_seconds), str(again)) from None
+    except DependencyError as error:
+        circuit.page_failed(order["page_id"])
+        raise RetryRequested(LOOK_AGAIN, str(error)) from None
+    except Exception as error:
+        log.exception("page_job_failed", job_id=job.id)
+        raise RetryRequested(timedelta(seconds=LONGEST_DELAY_SECONDS), str(error)) from error
+    circuit.page_passed()
+
+
+async def _crawl_sites(
+    settings: Settings, database: Database, _outages: Outages, stopping: asyncio.Event
+) -> None:
     # Here, because the crawler's libraries take seconds to import and indexing workers need none of them.
     from crawlscope.crawls.site_crawl import SiteCrawl  # noqa: PLC0415
 
     crawler = SiteCrawl(settings, database)
-    async with _queue(database, CRAWL_SITE, CRAWLS_AT_ONCE) as queue:
+    async with worker_queue(database, CRAWL_SITE, CRAWLS_AT_ONCE) as queue:
 
         @queue.entrypoint(CRAWL_SITE, on_failure="hold", accepts_context=False)
         async def crawl_site(job: Job) -> None:
-            crawl_id = json.loads(job.payload or b"{}")["crawl_id"]
+            crawl_id = order_of(job)["crawl_id"]
             try:
                 await _unless_stopping(stopping, crawler.run(crawl_id))
             except DependencyError as error:
                 raise _later(job, str(error)) from None
 
-        await _work(queue, CRAWLS_AT_ONCE, stopping)
-
-
-@asynccontextmanager
-async def _queue(database: Database, entrypoint: str, at_once: int) -> AsyncIterator[QueueManager]:
-    url = database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    async with asyncpg.create_pool(
-        url,
-        min_size=2,
-        max_size=5,
-        timeout=10,
-        reset=_leave_as_it_is,
-        server_settings={"application_name": "crawlscope-queue"},
-    ) as pool:
-        driver = AttentiveDriver(pool, lambda: len(queue.job_context) < at_once)
-        queue = _Queue(queue_queries(driver, entrypoint), Channel(CHANNELS[entrypoint]))
-        queue.min_dequeue_poll_interval = LOOK_AGAIN
-        # The manager checks at once that it hears itself; it would not, were it to begin to listen then.
-        await driver.add_listener(queue.channel, lambda _: None)
-        yield queue
-
-
-async def _leave_as_it_is(connection: object) -> None:
-    """The queue's statements leave nothing behind; resetting would double the trips to the server."""
-
-
-async def _work(queue: QueueManager, at_once: int, stopping: asyncio.Event) -> None:
-    """Returns when `stopping` is set and the jobs in hand are done with."""
-    stop = asyncio.create_task(_stop_with(queue, stopping))
-    try:
-        await queue.run(
-            batch_size=1,
-            max_concurrent_tasks=at_once,
-            dequeue_timeout=IDLE_POLL,
-            heartbeat_timeout=HEARTBEAT_TIMEOUT,
-            shutdown_on_listener_failure=True,
-        )
-    finally:
-        stop.cancel()
-    if not stopping.is_set():
-        raise DatabaseUnavailable("the queue's connection was lost")
-
-
-async def _stop_with(queue: QueueManager, stopping: asyncio.Event) -> None:
-    await stopping.wait()
-    queue.shutdown.set()
+        await work_on(queue, CRAWLS_AT_ONCE, stopping)
 
 
 async def _unless_stopping(stopping: asyncio.Event, work: Awaitable[None]) -> None:

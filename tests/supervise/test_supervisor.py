@@ -10,7 +10,7 @@ import pytest
 
 from crawlscope.errors import GaveUp
 from crawlscope.supervise import supervisor as supervision
-from crawlscope.supervise.supervisor import Process, Supervisor
+from crawlscope.supervise.supervisor import Exit, Process, Supervisor
 from tests.supervise.support import Diary, command, eventually
 
 
@@ -31,8 +31,8 @@ def _awaited(diary: Diary, name: str) -> Process:
 
 
 async def test_a_killed_process_comes_back_and_its_end_is_told(diary: Diary) -> None:
-    ends: list[tuple[str, int, int]] = []
-    supervisor = Supervisor([_awaited(diary, "one")], on_exit=lambda *end: ends.append(end))
+    ends: list[Exit] = []
+    supervisor = Supervisor([_awaited(diary, "one")], on_exit=ends.append)
     await supervisor.start()
     first = supervisor.pid("one")
     assert first is not None
@@ -40,8 +40,12 @@ async def test_a_killed_process_comes_back_and_its_end_is_told(diary: Diary) -> 
     await eventually(lambda: diary.events().count("start one") == 2)
     assert supervisor.pid("one") not in (first, None)
     await supervisor.stop()
-    assert [(name, code) for name, _, code in ends] == [("one", -signal.SIGKILL), ("one", 0)]
-    assert ends[0][1] == first
+    assert [(end.name, end.how, end.asked_for) for end in ends] == [
+        ("one", "SIGKILL", False),
+        ("one", "exit code 0", True),
+    ]
+    assert ends[0].pid == first
+    assert ends[0].began_at < ends[0].ended_at < ends[1].ended_at
     assert diary.all_gone()
 
 
@@ -65,16 +69,16 @@ async def test_processes_that_nobody_waits_for_are_stopped_together(diary: Diary
 
 
 async def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(diary: Diary) -> None:
-    ends: list[int] = []
+    ends: list[Exit] = []
     supervisor = Supervisor(
         [Process("deaf", command("stubborn"), diary.env)],
-        on_exit=lambda _name, _pid, code: ends.append(code),
+        on_exit=ends.append,
         grace_seconds=0.3,
     )
     await supervisor.start()
     await eventually(lambda: diary.events() == ["start stubborn"])
     await supervisor.stop()
-    assert ends == [-signal.SIGKILL]
+    assert [end.code for end in ends] == [-signal.SIGKILL]
     assert diary.all_gone()
 
 

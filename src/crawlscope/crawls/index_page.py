@@ -1,11 +1,15 @@
 """One job of a worker: a page is claimed, indexed and settled, and counts once whatever happens."""
 
+import asyncio
+from datetime import datetime
+
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.crawls.pages import (
     ClaimedPage,
     Outcome,
+    PastTries,
     abandon,
     claim_page,
     put_back,
@@ -13,7 +17,8 @@ from crawlscope.crawls.pages import (
     still_claimed,
 )
 from crawlscope.database.engine import Database
-from crawlscope.errors import PageError
+from crawlscope.errors import CrawlscopeError, PageError
+from crawlscope.indexing.documents import stored_since
 from crawlscope.indexing.service import (
     DocumentMetadata,
     IndexDocumentRequest,
@@ -24,48 +29,102 @@ from crawlscope.timing import TimingContext, scope
 from crawlscope.vocabulary import OperationType, PageState
 
 INTERNAL_ERROR = "internal_error"
+WORKER_STOPPED = "worker_stopped"
+TIMEOUTS_ALLOWED = 3
+FAILURES_BY_PARTS = 20
+"""A page that a part failed so often, while that part worked for others, is itself the reason."""
+LONGEST_PAUSE_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
 
-class PageIndexer:
-    """`worker` names the process in the attempts it makes."""
+class PageTimeout(CrawlscopeError):
+    code = "page_timeout"
 
-    def __init__(self, database: Database, indexing: IndexingService, worker: str) -> None:
+
+class PutBack(Exception):
+    """The page waits in the queue again, for so many seconds at least."""
+
+    def __init__(self, error: Exception, pause_seconds: float) -> None:
+        super().__init__(_words(error))
+        self.error = error
+        self.pause_seconds = pause_seconds
+
+
+class PageIndexer:
+    """`worker` names the process in the attempts it makes; a page that fails in an unexpected way is tried
+    `max_attempts` times, and no try lasts longer than `timeout_seconds`."""
+
+    def __init__(
+        self,
+        database: Database,
+        indexing: IndexingService,
+        worker: str,
+        max_attempts: int,
+        timeout_seconds: float,
+    ) -> None:
         self._database = database
         self._indexing = indexing
         self._worker = worker
+        self._max_attempts = max_attempts
+        self._timeout_seconds = timeout_seconds
 
-    async def index(self, page_id: int, revision: int, job_id: str) -> None:
-        """Settles the page, or puts it back into the queue's hands and raises why."""
+    async def index(self, page_id: int, revision: int, job_id: int) -> None:
+        """Settles the page, or raises `PutBack`; a `DependencyError` where not even that could be written."""
         claim = await self._database.run(
-            lambda connection: claim_page(connection, page_id, revision, self._worker)
+            lambda connection: claim_page(connection, page_id, revision, self._worker, job_id)
         )
         if claim is None:
             return
         measured: list[TimingContext] = []
         with scope(
             crawl_id=claim.crawl_id,
-            job_id=job_id,
+            job_id=str(job_id),
             document_url=claim.source_url,
             collect=measured.append,
         ):
             try:
-                await self._index(claim, measured)
+                await self._index_in_time(claim, measured)
             except PageError as error:
                 await self._set_aside(claim, error.code, str(error), measured)
-            except BaseException as error:
+            except asyncio.CancelledError as error:
                 _mark_failed(measured, error)
-                await self._put_back(claim, error, measured)
+                await self._put_back(claim, WORKER_STOPPED, "the worker was stopped", measured)
                 raise
+            except Exception as error:
+                if not isinstance(error, CrawlscopeError):
+                    log.exception("page_attempt_failed", url=claim.source_url, crawl_id=claim.crawl_id)
+                _mark_failed(measured, error)
+                await self._try_again(claim, error, measured)
 
-    async def set_aside(self, page_id: int, revision: int, error: Exception) -> None:
-        """Gives a page up that failed in an unexpected way each time it was tried."""
-        claim = await self._database.run(
-            lambda connection: claim_page(connection, page_id, revision, self._worker)
-        )
-        if claim:
-            await self._set_aside(claim, INTERNAL_ERROR, _words(error), [])
+    async def _try_again(self, claim: ClaimedPage, error: Exception, measured: list[TimingContext]) -> None:
+        """Raises `PutBack`, unless this page was tried in vain too often."""
+        code, words = _code_of(error), _words(error)
+        past = claim.past.get(code, PastTries())
+        tries = past.count + 1
+        if await self._is_hopeless(error, tries, past.first_at):
+            await self._set_aside(claim, code, words, measured)
+            return
+        await self._put_back(claim, code, words, measured)
+        raise PutBack(error, min(2.0 ** min(tries - 1, 10), LONGEST_PAUSE_SECONDS)) from error
+
+    async def _is_hopeless(self, error: Exception, tries: int, first_at: datetime | None) -> bool:
+        if isinstance(error, PageTimeout):
+            return tries >= TIMEOUTS_ALLOWED
+        if not isinstance(error, CrawlscopeError):
+            return tries >= self._max_attempts
+        if tries < FAILURES_BY_PARTS or first_at is None:
+            return False
+        return await self._database.run(lambda connection: stored_since(connection, first_at))
+
+    async def _index_in_time(self, claim: ClaimedPage, measured: list[TimingContext]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_seconds) as limit:
+                await self._index(claim, measured)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise PageTimeout(f"it was not done after {self._timeout_seconds:g} s") from None
 
     async def _index(self, claim: ClaimedPage, measured: list[TimingContext]) -> None:
         with TimingContext(OperationType.WORKER, "index_document") as whole:
@@ -117,16 +176,13 @@ class PageIndexer:
         log.info("page_failed", url=claim.source_url, crawl_id=claim.crawl_id, code=code, reason=words)
 
     async def _put_back(
-        self, claim: ClaimedPage, error: BaseException, measured: list[TimingContext]
+        self, claim: ClaimedPage, code: str, words: str, measured: list[TimingContext]
     ) -> None:
         """Best effort: where the database is away too, the next attempt closes this one."""
-        code = getattr(error, "code", INTERNAL_ERROR)
         try:
-            await self._database.run(
-                lambda connection: put_back(connection, claim, code, _words(error), measured)
-            )
-        except Exception as second:  # noqa: BLE001 - the first error is the one to raise
-            log.warning("page_not_put_back", url=claim.source_url, reason=str(second))
+            await self._database.run(lambda connection: put_back(connection, claim, code, words, measured))
+        except Exception as error:  # noqa: BLE001 - the error that put it back is the one to raise
+            log.warning("page_not_put_back", url=claim.source_url, reason=str(error))
 
 
 def _document(claim: ClaimedPage) -> IndexDocumentRequest:
@@ -146,3 +202,7 @@ def _mark_failed(measured: list[TimingContext], error: BaseException) -> None:
 
 def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+def _code_of(error: Exception) -> str:
+    return error.code if isinstance(error, CrawlscopeError) else INTERNAL_ERROR

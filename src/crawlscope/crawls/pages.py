@@ -1,18 +1,19 @@
 """The SQL of pages: delivered, claimed by a worker, settled, put back. Each step locks the page's row first
 and moves its crawl's counts last, so that a page counts once whatever is delivered, retried or killed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.crawls.page_state import Arrival
-from crawlscope.database.queue import INDEX_PAGE, enqueue
+from crawlscope.database.queue import INDEX_PAGE, drop_job, enqueue
 from crawlscope.database.values import hash_key
 from crawlscope.sessions.counts import Counts, counts_of
 from crawlscope.sessions.store import find_last_settled, keep_action, move_counts
@@ -28,6 +29,8 @@ PAGES = models.table_of(models.Page)
 NOW = func.clock_timestamp()
 WORKER_LOST = "worker_lost"
 WORKER_LOST_WORDS = "the worker died during this attempt"
+WORKER_CRASHED = "worker_crashed"
+CRASHES_ALLOWED = 3
 _OF_AN_OUTCOME = ("started_at", "settled_at", "queue_wait_ms", "total_ms", "chunks", "error_code", "error")
 """Columns that say how a page ended; a page that waits again has none of it."""
 
@@ -59,6 +62,14 @@ class Received:
 
 
 @dataclass(frozen=True)
+class PastTries:
+    """Tries of a page's revision that ended with one error code."""
+
+    count: int = 0
+    first_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class ClaimedPage:
     """A page in the hands of a worker; `revision` tells whether it still is when the worker is done."""
 
@@ -72,6 +83,18 @@ class ClaimedPage:
     language: str | None
     markdown: str
     queued_at: datetime | None
+    past: Mapping[str, PastTries] = field(default_factory=dict)
+    """Tries of this revision that were put back, by error code."""
+
+
+@dataclass(frozen=True)
+class WorkerDeath:
+    """A worker that died before the eyes of its supervisor."""
+
+    worker: str
+    began_at: datetime
+    died_at: datetime
+    how: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +103,11 @@ class Outcome:
     chunks: int | None = None
     error_code: str | None = None
     error: str | None = None
+
+
+def worker_name(pid: int) -> str:
+    """What attempts and outages call a worker of this host."""
+    return f"{socket.gethostname()}:{pid}"
 
 
 async def receive_page(connection: AsyncConnection, crawl_id: str, page: DeliveredPage) -> Received:
@@ -102,14 +130,18 @@ async def receive_page(connection: AsyncConnection, crawl_id: str, page: Deliver
 
 
 async def claim_page(
-    connection: AsyncConnection, page_id: int, revision: int, worker: str
+    connection: AsyncConnection, page_id: int, revision: int, worker: str, job_id: int | None = None
 ) -> ClaimedPage | None:
-    """Starts an attempt; None where the job is void: the page is settled, replaced or gone."""
+    """Starts an attempt; None where the job is void: the page is settled, replaced, gone or has another."""
     page = await _lock(connection, page_id)
     if page is None or page.revision != revision or PageState(page.state).settled:
         return None
+    if job_id is not None and page.job_id != job_id:
+        return None
+    past: Mapping[str, PastTries] = {}
     if page.attempts:
         await _close_lost_attempts(connection, page)
+        past = await _past_tries(connection, page)
     attempt = page.attempts + 1
     started = await connection.execute(
         update(PAGES)
@@ -139,6 +171,7 @@ async def claim_page(
         language=page.language,
         markdown=markdown or "",
         queued_at=page.queued_at,
+        past=past,
     )
 
 
@@ -206,6 +239,34 @@ async def abandon(
     """Ends an attempt whose page was settled, replaced or deleted meanwhile: only its time is kept."""
     await _close_attempt(connection, claim, "superseded", None, None, **_spent(measurements))
     await record_operations(connection, measurements)
+
+
+async def pages_of_dead(connection: AsyncConnection, death: WorkerDeath) -> Sequence[int]:
+    """Pages whose attempts died with the worker and are not known to have crashed."""
+    found = select(ATTEMPTS.c.page_id).where(*_died_with(death)).distinct()
+    return (await connection.scalars(found)).all()
+
+
+async def record_crash(connection: AsyncConnection, page_id: int, death: WorkerDeath) -> PageState | None:
+    """Notes that the page's worker died with it. The page is queued anew, to be worked on alone, or given up.
+
+    Returns its new state; None where nothing follows: it is settled, replaced or with another worker.
+    """
+    page = await _lock(connection, page_id)
+    if page is None or not await _crash_attempts(connection, page, death):
+        return None
+    if PageState(page.state).settled:
+        return None
+    crashes, in_hand = await _count_crashes(connection, page)
+    if crashes >= CRASHES_ALLOWED:
+        await drop_job(connection, page.job_id)
+        await _give_up(connection, page, WORKER_CRASHED, _crash_words(crashes, death))
+        return PageState.FAILED
+    if in_hand:
+        return None
+    await drop_job(connection, page.job_id)
+    await _queue(connection, page_id, page.revision, alone=True)
+    return PageState.QUEUED
 
 
 async def requeue_failed(
@@ -320,8 +381,11 @@ async def _keep_content(connection: AsyncConnection, page_id: int, markdown: str
     )
 
 
-async def _queue(connection: AsyncConnection, page_id: int, revision: int, **values: Any) -> int:
-    job_id = await enqueue(connection, INDEX_PAGE, {"page_id": page_id, "revision": revision})
+async def _queue(
+    connection: AsyncConnection, page_id: int, revision: int, alone: bool = False, **values: Any
+) -> int:
+    order = {"page_id": page_id, "revision": revision} | ({"alone": True} if alone else {})
+    job_id = await enqueue(connection, INDEX_PAGE, order)
     await connection.execute(
         update(PAGES)
         .where(PAGES.c.id == page_id)
@@ -361,16 +425,99 @@ async def _close_lost_attempts(connection: AsyncConnection, page: Row[Any]) -> N
         .values(finished_at=NOW, outcome="lost", error_code=WORKER_LOST, error=WORKER_LOST_WORDS)
         .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
     )
-    await record_operations(connection, [_lost_work(page, attempt) for attempt in lost.all()])
+    await record_operations(
+        connection, [_lost_work(page, attempt, WORKER_LOST_WORDS) for attempt in lost.all()]
+    )
 
 
-def _lost_work(page: Row[Any], attempt: Any) -> TimingContext:
+async def _past_tries(connection: AsyncConnection, page: Row[Any]) -> dict[str, PastTries]:
+    counted = await connection.execute(
+        select(ATTEMPTS.c.error_code, func.count(), func.min(ATTEMPTS.c.started_at))
+        .where(
+            ATTEMPTS.c.page_id == page.id,
+            ATTEMPTS.c.revision == page.revision,
+            ATTEMPTS.c.outcome == "retried",
+        )
+        .group_by(ATTEMPTS.c.error_code)
+    )
+    return {code: PastTries(count, first_at) for code, count, first_at in counted}
+
+
+def _died_with(death: WorkerDeath) -> tuple[ColumnElement[bool], ...]:
+    """Process ids come again: an attempt that began before this process is of another one."""
+    unknown = or_(ATTEMPTS.c.finished_at.is_(None), ATTEMPTS.c.outcome == "lost")
+    return ATTEMPTS.c.worker == death.worker, ATTEMPTS.c.started_at >= death.began_at, unknown
+
+
+async def _crash_attempts(connection: AsyncConnection, page: Row[Any], death: WorkerDeath) -> bool:
+    """Whether one of them is of the page's present revision. Lost ones have their operation already."""
+    died = (
+        await connection.execute(
+            select(*ATTEMPTS.c).where(ATTEMPTS.c.page_id == page.id, *_died_with(death)).with_for_update()
+        )
+    ).all()
+    for attempt in died:
+        ended = await connection.execute(
+            update(ATTEMPTS)
+            .where(ATTEMPTS.c.id == attempt.id)
+            .values(
+                finished_at=func.greatest(ATTEMPTS.c.started_at, death.died_at),
+                outcome="crashed",
+                error_code=WORKER_CRASHED,
+                error=_crashed_words(death),
+            )
+            .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
+        )
+        if attempt.outcome is None:
+            await record_operations(connection, [_lost_work(page, ended.one(), _crashed_words(death))])
+    return any(attempt.revision == page.revision for attempt in died)
+
+
+async def _count_crashes(connection: AsyncConnection, page: Row[Any]) -> tuple[int, int]:
+    """Of the present revision: attempts that crashed, and those that are under way."""
+    counted = await connection.execute(
+        select(
+            func.count().filter(ATTEMPTS.c.outcome == "crashed", ATTEMPTS.c.revision == page.revision),
+            func.count().filter(ATTEMPTS.c.outcome.is_(None)),
+        ).where(ATTEMPTS.c.page_id == page.id)
+    )
+    crashed, under_way = counted.one()
+    return crashed, under_way
+
+
+async def _give_up(connection: AsyncConnection, page: Row[Any], code: str, words: str) -> None:
+    """Fails a page that no worker has in hand."""
+    settled = await connection.execute(
+        update(PAGES)
+        .where(PAGES.c.id == page.id)
+        .values(
+            state=PageState.FAILED,
+            settled_at=NOW,
+            queue_wait_ms=_wait_ms(PAGES.c.started_at, PAGES.c.queued_at),
+            error_code=code,
+            error=words,
+        )
+        .returning(PAGES.c.settled_at)
+    )
+    change = counts_of(PageState.FAILED) - counts_of(PageState(page.state))
+    await move_counts(connection, page.crawl_id, change, settled_at=settled.scalar_one())
+
+
+def _crashed_words(death: WorkerDeath) -> str:
+    return f"the worker died during this attempt: {death.how}"
+
+
+def _crash_words(crashes: int, death: WorkerDeath) -> str:
+    return f"set aside: {crashes} workers died while they worked on this page, the last one: {death.how}"
+
+
+def _lost_work(page: Row[Any], attempt: Any, words: str) -> TimingContext:
     return TimingContext.past(
         OperationType.WORKER,
         "index_document",
         began_at=attempt.started_at,
         ended_at=attempt.finished_at,
-        error_message=WORKER_LOST_WORDS,
+        error_message=words,
         crawl_id=page.crawl_id,
         job_id=str(page.job_id),
         document_url=page.source_url,

@@ -92,6 +92,11 @@ async def drop_waiting_jobs(connection: AsyncConnection, jobs: Iterable[int | No
     )
 
 
+async def drop_job(connection: AsyncConnection, job: int | None) -> None:
+    """Also one that is being done: for the job of a worker that died."""
+    await connection.execute(delete(_JOBS).where(_JOBS.c.id == job))
+
+
 async def enqueue(connection: AsyncConnection, entrypoint: str, order: dict[str, Any]) -> int:
     """Adds a job on the connection of a transaction: it commits with it, and workers hear of it then."""
     raw = await connection.get_raw_connection()

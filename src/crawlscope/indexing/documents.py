@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
@@ -99,6 +100,12 @@ async def distrust_all(connection: AsyncConnection) -> int:
     """The index is new: whatever is delivered again is indexed again. Returns how many were known."""
     changed = await connection.execute(update(DOCUMENTS).values(fingerprint="", chunks=0))
     return changed.rowcount
+
+
+async def stored_since(connection: AsyncConnection, moment: datetime) -> bool:
+    """Whether any document was embedded and put into the index: then both worked."""
+    stored = select(DOCUMENTS.c.key).where(DOCUMENTS.c.indexed_at > moment)
+    return bool(await connection.scalar(select(stored.exists())))
 
 
 async def count_documents(connection: AsyncConnection) -> int:

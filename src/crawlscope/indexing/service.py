@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -13,7 +13,13 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
-from crawlscope.errors import CrawlscopeError, PageError
+from crawlscope.errors import (
+    CrawlscopeError,
+    DatabaseUnavailable,
+    EmbedderUnavailable,
+    IndexUnavailable,
+    PageError,
+)
 from crawlscope.indexing import documents
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.clean import clean
@@ -112,6 +118,16 @@ class IndexingService:
                 f"chunks:{CHUNKING_VERSION}:{self._chunk_tokens}",
             ]
         )
+
+    @property
+    def probes(self) -> dict[str, Callable[[], Awaitable[object]]]:
+        """For each part that a page needs a call that raises while it is away."""
+        return {
+            EmbedderUnavailable.part: lambda: self._embedder.embed(["probe"]),
+            # Writes, where there is nothing to delete: an index whose disk is full still answers questions.
+            IndexUnavailable.part: lambda: self._index.cut("crawlscope:probe", keep=0),
+            DatabaseUnavailable.part: self._database.ping,
+        }
 
     async def index_document(
         self, document: IndexDocumentRequest, job_id: str | None = None, crawl_id: str | None = None

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -41,6 +42,24 @@ class Process:
     ready: Callable[[], Awaitable[bool]] | None = None
     """Asked until it says yes. Processes after this one need it: they start later and are stopped sooner."""
     ready_timeout_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Exit:
+    """The end of one process."""
+
+    name: str
+    pid: int
+    code: int
+    """What it returned; negative: the signal."""
+    began_at: datetime
+    ended_at: datetime
+    asked_for: bool
+    """Whether the supervisor is stopping."""
+
+    @property
+    def how(self) -> str:
+        return _how(self.code)
 
 
 @dataclass
@@ -85,11 +104,11 @@ class Supervisor:
         processes: Sequence[Process],
         *,
         watch: Sequence[Callable[[], Awaitable[None]]] = (),
-        on_exit: Callable[[str, int, int], None] | None = None,
+        on_exit: Callable[[Exit], None] | None = None,
         grace_seconds: float = 15.0,
     ) -> None:
-        """`watch` is called each second, from the start on; an error in it is logged. `on_exit` gets name,
-        process id and return code (negative: the signal) of every process that ends."""
+        """`watch` is called each second, from the start on; an error in it is logged. `on_exit` hears of
+        every process that ends."""
         self._lives = {process.name: _Life(process) for process in processes}
         self._watch = watch
         self._on_exit = on_exit
@@ -152,6 +171,7 @@ class Supervisor:
 
     async def _live_once(self, life: _Life) -> int:
         """From start to end of one child; its return code."""
+        began_at = datetime.now(UTC)
         async with self._relayed_stderr(life) as stderr:
             life.child = child = await self._spawn(life.process, stderr)
             if self._stop_asked.is_set():  # while it was being started
@@ -162,7 +182,10 @@ class Supervisor:
                 code = await child.wait()
             finally:
                 readying.cancel()
-        self._report_exit(life, child.pid, code)
+            ended_at = datetime.now(UTC)
+        self._report_exit(
+            Exit(life.process.name, child.pid, code, began_at, ended_at, self._stop_asked.is_set())
+        )
         return code
 
     async def _spawn(self, process: Process, stderr: int) -> asyncio.subprocess.Process:
@@ -194,11 +217,11 @@ class Supervisor:
             await asyncio.sleep(READY_POLL_SECONDS)
         life.was_ready.set()
 
-    def _report_exit(self, life: _Life, pid: int, code: int) -> None:
-        report = log.info if self._stop_asked.is_set() else log.warning
-        report("process_ended", child=life.process.name, pid=pid, how=_how(code))
+    def _report_exit(self, end: Exit) -> None:
+        report = log.info if end.asked_for else log.warning
+        report("process_ended", child=end.name, pid=end.pid, how=end.how)
         if self._on_exit is not None:
-            self._on_exit(life.process.name, pid, code)
+            self._on_exit(end)
 
     async def _after_death(self, life: _Life, code: int, lived_seconds: float) -> None:
         name = life.process.name

@@ -14,9 +14,11 @@ import httpx2
 from crawlscope import service_file
 from crawlscope.data_dir import explained
 from crawlscope.database.embedded import EmbeddedPostgres
+from crawlscope.database.engine import Database
 from crawlscope.errors import GaveUp, UsageError
 from crawlscope.file_lock import FileLock
 from crawlscope.settings import ENV_PREFIX, Settings
+from crawlscope.supervise.crashes import Crashes
 from crawlscope.supervise.supervisor import Process, Supervisor
 
 API = "api"
@@ -42,17 +44,16 @@ async def up(
     prepare: Callable[[], Awaitable[None]],
     *,
     commands: Commands | None = None,
-    on_exit: Callable[[str, int, int], None] | None = None,
 ) -> int:
     """Runs everything until SIGTERM, SIGINT or SIGHUP, then stops it all; the exit code.
 
     `prepare` runs when the database is up and before anything uses it. `on_ready` gets the service's address.
-    `on_exit` gets name, process id and return code of each process that ends. Raises `UsageError` when the
-    data folder has its `up` already, and `DatabaseUnavailable`. Code 1: it gave up; stderr has the reason.
+    Raises `UsageError` when the data folder has its `up` already, and `DatabaseUnavailable`. Code 1: it gave
+    up; stderr has the reason.
     """
     with _alone(settings.data_dir):
         try:
-            await _until_signal(_run(settings, on_ready, prepare, commands or Commands(), on_exit))
+            await _until_signal(_run(settings, on_ready, prepare, commands or Commands()))
         except GaveUp as error:
             sys.stderr.write(f"crawlscope: {error}\n")
             return 1
@@ -64,16 +65,20 @@ async def _run(
     on_ready: Callable[[str], None],
     prepare: Callable[[], Awaitable[None]],
     commands: Commands,
-    on_exit: Callable[[str, int, int], None] | None,
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
         watch: list[Callable[[], Awaitable[None]]] = []
+        database_url = settings.database_url.get_secret_value() if settings.database_url else ""
         if settings.embedded_database:
             postgres = EmbeddedPostgres(settings.data_dir)
             stack.push_async_callback(asyncio.to_thread, postgres.release)
-            await asyncio.to_thread(postgres.acquire)
+            database_url = await asyncio.to_thread(postgres.acquire)
             watch.append(lambda: asyncio.to_thread(postgres.ensure_running))
         await prepare()
+        database = Database.open(database_url, pool_size=1)
+        stack.push_async_callback(database.close)
+        crashes = Crashes(database)
+        watch.append(crashes.write)
         client = await stack.enter_async_context(httpx2.AsyncClient(timeout=ASK_SECONDS, trust_env=False))
         address = ""
 
@@ -82,7 +87,9 @@ async def _run(
             address = await _ready_address(client, settings.data_dir, supervisor.pid(API))
             return address != ""
 
-        supervisor = Supervisor(_processes(settings, commands, api_is_ready), watch=watch, on_exit=on_exit)
+        supervisor = Supervisor(
+            _processes(settings, commands, api_is_ready), watch=watch, on_exit=crashes.note
+        )
         stack.push_async_callback(supervisor.stop)
         await supervisor.start()
         on_ready(address)
