@@ -1,0 +1,228 @@
+"""Whatever arrives in whatever order, the session in the database is what the facts make of it."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, select
+
+from crawlscope.crawls.reconcile import Reconciler
+from crawlscope.crawls.requests import retry_crawl
+from crawlscope.database.engine import Database
+from crawlscope.firecrawl.client import FirecrawlClient
+from crawlscope.models import CrawlSession, Page, PageAttempt
+from crawlscope.receive.acceptance import accept_delivery
+from crawlscope.sessions.recount import recount
+from crawlscope.vocabulary import PageState
+from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site
+from tests.fakes.firecrawl_server import Page as SitePage
+from tests.observe.producing import fail_pages, index_pages, put_pages_back
+
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+SHOWN = (
+    *("status", "success", "crawl_url", "started_at", "completed_at", "duration_ms", "initiated_at"),
+    *("e2e_duration_ms", "total_pages", "pages_indexed", "pages_failed", "pages_pending", "pages_unchanged"),
+    *("pages_empty", "pages_cancelled", "failures_without_url", "error_message", "lacks", "extra_metadata"),
+)
+
+urls = st.sampled_from([f"https://a.example/{name}" for name in "abcd"])
+metadata = st.sampled_from([{}, {"url": "https://a.example"}, {"initiated_at": "2026-01-31T11:59:00Z"}])
+
+
+def page_event(url: str, outcome: str) -> dict[str, Any]:
+    document: dict[str, Any] = {"metadata": {"sourceURL": url}}
+    event: dict[str, Any] = {"type": "crawl.page", "success": outcome != "failed", "data": [document]}
+    if outcome == "failed":
+        event["error"] = "The page timed out."
+    elif outcome == "missing":
+        document["metadata"]["statusCode"] = 404
+    elif outcome == "nameless":
+        event |= {"success": False, "data": [], "error": {"code": "SCRAPE_ALL_ENGINES_FAILED"}}
+    else:
+        document["markdown"] = f"# {outcome}"
+    return event
+
+
+events = st.lists(
+    st.one_of(
+        st.builds(lambda it: {"type": "crawl.started", "metadata": it}, metadata),
+        st.builds(
+            page_event,
+            urls,
+            st.sampled_from(["first text", "second text", "failed", "missing", "nameless"]),
+        ),
+        st.builds(
+            lambda success, it: {"type": "crawl.completed", "success": success, "metadata": it},
+            st.booleans(),
+            metadata,
+        ),
+        st.just({"type": "crawl.cancelled"}),
+        st.builds(lambda error: {"type": "crawl.failed", "error": error}, st.sampled_from(["a", "b"])),
+    ),
+    min_size=1,
+    max_size=6,
+)
+orders = st.randoms(use_true_random=False)
+
+
+async def deliver_at(database: Database, crawl_id: str, event: dict[str, Any], second: int) -> None:
+    """What happened at another second is another delivery."""
+    body = json.dumps({"id": crawl_id, "webhookId": f"{crawl_id} {second}", **event}).encode()
+    await accept_delivery(database, body, START + timedelta(seconds=second))
+
+
+async def shown(database: Database, crawl_id: str) -> dict[str, Any]:
+    async with database.transaction() as connection:
+        row = await connection.execute(
+            select(*CrawlSession.__table__.columns).where(CrawlSession.crawl_id == crawl_id)
+        )
+        session = row.mappings().one()
+        pages = await connection.execute(
+            select(Page.source_url, Page.state, Page.error_code).where(Page.crawl_id == crawl_id)
+        )
+        return {name: session[name] for name in SHOWN} | {"pages": {row[0]: tuple(row)[1:] for row in pages}}
+
+
+async def assert_recount_agrees(database: Database, crawl_id: str) -> None:
+    assert await database.run(lambda connection: recount(connection, crawl_id)) == {}
+
+
+def in_database(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
+    async def run() -> None:
+        database = Database.open(url, pool_size=5)
+        try:
+            await work(database)
+        finally:
+            await database.close()
+
+    asyncio.run(run())
+
+
+lenient = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def test_order_and_repetition_of_deliveries_change_nothing(database_url: str) -> None:
+    @lenient
+    @given(events, orders, st.lists(st.integers(0, 5), max_size=3))
+    def holds(events: list[dict[str, Any]], random: Any, repeated: list[int]) -> None:
+        timed = list(enumerate(events))
+        again = timed + [timed[number % len(timed)] for number in repeated]
+        random.shuffle(again)
+
+        async def compare(database: Database) -> None:
+            straight, mixed = str(uuid4()), str(uuid4())
+            for second, event in timed:
+                await deliver_at(database, straight, event, second)
+            for second, event in again:
+                await deliver_at(database, mixed, event, second)
+            for crawl_id in (straight, mixed):
+                await index_pages(database, crawl_id)
+                await assert_recount_agrees(database, crawl_id)
+            assert await shown(database, mixed) == await shown(database, straight)
+
+        in_database(database_url, compare)
+
+    holds()
+
+
+def test_whatever_workers_and_operators_do_recount_agrees(database_url: str) -> None:
+    steps = st.lists(
+        st.sampled_from(["deliver", "index", "empty", "unchanged", "fail", "put back", "retry"]), max_size=8
+    )
+
+    @lenient
+    @given(events, steps)
+    def holds(events: list[dict[str, Any]], steps: list[str]) -> None:
+        async def live(database: Database) -> None:
+            crawl_id, ahead = str(uuid4()), list(enumerate(events))
+            await deliver_at(database, crawl_id, ahead[0][1], 0)
+            for step in [*steps, *["deliver"] * len(ahead), "index"]:
+                await take_step(database, crawl_id, step, ahead)
+                await assert_recount_agrees(database, crawl_id)
+            await assert_every_millisecond_has_a_name(database, crawl_id)
+
+        in_database(database_url, live)
+
+    holds()
+
+
+async def take_step(database: Database, crawl_id: str, step: str, ahead: list[Any]) -> None:
+    match step:
+        case "deliver" if ahead:
+            second, event = ahead.pop()
+            await deliver_at(database, crawl_id, event, second)
+        case "index" | "empty" | "unchanged":
+            states = {"index": PageState.INDEXED, "empty": PageState.EMPTY, "unchanged": PageState.UNCHANGED}
+            await index_pages(database, crawl_id, states[step])
+        case "fail":
+            await fail_pages(database, crawl_id, "internal_error", "it went wrong")
+        case "put back":
+            await put_pages_back(database, crawl_id, "embedder_unavailable", "no answer")
+        case "retry":
+            await database.run(lambda connection: retry_crawl(connection, crawl_id))
+
+
+async def assert_every_millisecond_has_a_name(database: Database, crawl_id: str) -> None:
+    async with database.transaction() as connection:
+        attempts = await connection.execute(
+            select(PageAttempt.stages, PageAttempt.total_ms, PageAttempt.unaccounted_ms)
+            .join(Page, Page.id == PageAttempt.page_id)
+            .where(Page.crawl_id == crawl_id)
+        )
+        for attempt in attempts:
+            assert sum(attempt.stages.values()) + attempt.unaccounted_ms == attempt.total_ms
+
+
+def test_what_was_lost_is_there_after_reconciling(database_url: str) -> None:
+    """With any part of the deliveries lost, the crawl ends as it does with all of them."""
+    site = Site(
+        [
+            *[SitePage(f"https://a.example/{number}") for number in range(4)],
+            SitePage("https://a.example/missing", status_code=404),
+            Failure("https://a.example/broken"),
+        ]
+    )
+    with FakeFirecrawl(site) as firecrawl:
+        firecrawl.faults = Faults(drop=1.0)
+        job = firecrawl.start("crawl", {"url": "https://a.example/", "webhook": {"url": "http://nobody"}})
+        bodies = [delivery.event.body for delivery in firecrawl.wait_until_delivered(job.id)]
+        assert len(bodies) == 8
+
+        @settings(lenient, max_examples=40)
+        @given(st.sets(st.integers(0, len(bodies) - 1), min_size=1), orders, st.booleans())
+        def holds(arriving: set[int], random: Any, late: bool) -> None:
+            async def compare(database: Database) -> None:
+                await forget(database, job.id)
+                arrived = [bodies[number] for number in sorted(arriving)]
+                random.shuffle(arrived)
+                for body in arrived:
+                    await accept_delivery(database, json.dumps(body).encode(), datetime.now(UTC))
+                async with FirecrawlClient(firecrawl.url) as client:
+                    await Reconciler(database, client, 300).reconcile(job.id)
+                await index_pages(database, job.id)
+                if late:
+                    for body in bodies:
+                        await accept_delivery(database, json.dumps(body).encode(), datetime.now(UTC))
+                    await index_pages(database, job.id)
+                crawl = await shown(database, job.id)
+                assert (crawl["status"], crawl["total_pages"], crawl["pages_indexed"]) == ("completed", 6, 4)
+                assert (crawl["pages_failed"], crawl["pages_pending"]) == (2, 0)
+                assert crawl["completed_at"] is not None
+                await assert_recount_agrees(database, job.id)
+
+            in_database(database_url, compare)
+
+        holds()
+
+
+async def forget(database: Database, crawl_id: str) -> None:
+    """As if nothing had ever been heard of the crawl."""
+    async with database.transaction() as connection:
+        await connection.execute(delete(CrawlSession).where(CrawlSession.crawl_id == crawl_id))
