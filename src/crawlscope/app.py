@@ -23,7 +23,14 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.parts = parts
     app.add_middleware(RequestRecorder)
     errors.install(app)
-    for router in (webhook.router, crawls.router, search.router, metrics.router, health.router):
+    for router in (
+        webhook.router,
+        crawls.router,
+        crawls.ledger,
+        search.router,
+        metrics.router,
+        health.router,
+    ):
         app.include_router(router)
     _add_reference(app)
     return app

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -193,6 +194,29 @@ def recount(crawl_id: CrawlId, as_json: Json = False) -> None:
     from crawlscope import verbs
 
     verbs.recount(_quiet_settings(), crawl_id, as_json=as_json)
+
+
+@app.command()
+def replay(
+    crawl_id: Annotated[str | None, typer.Option(help="Only deliveries of this crawl.")] = None,
+    event_type: Annotated[str | None, typer.Option(help="Only events of this type: crawl.page, …")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Received then or later (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Received before (UTC).")] = None,
+    noted: Annotated[bool, typer.Option("--noted", help="Only those that something was odd about.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take deliveries in again from the ledger, with the rules of this version."""
+    from crawlscope import verbs
+
+    times = {"since": since, "until": until}
+    which = {
+        "crawl_id": crawl_id,
+        "event_type": event_type,
+        "noted": noted,
+        **{name: time and f"{time.isoformat()}Z" for name, time in times.items()},
+    }
+    given = {name: value for name, value in which.items() if value is not None}
+    verbs.replay(_quiet_settings(), given, as_json=as_json)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import httpx2
 from pydantic import BaseModel
 
 from crawlscope import service_file
-from crawlscope.crawls.answers import CrawlReconciled, CrawlRecounted, PagesQueued
+from crawlscope.crawls.answers import CrawlReconciled, CrawlRecounted, DeliveriesReplayed, PagesQueued
 from crawlscope.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
 from crawlscope.observe.responses import (
     CrawlComparison,
@@ -93,6 +93,11 @@ class ServiceClient:
     async def recount(self, crawl_id: str) -> CrawlRecounted:
         answer = await self._ask("POST", f"/api/crawls/{_segment(crawl_id)}/recount")
         return CrawlRecounted.model_validate_json(answer.content)
+
+    async def replay(self, **which: Any) -> DeliveriesReplayed:
+        """`which` are the fields of the request, as JSON; none for every delivery."""
+        answer = await self._ask("POST", "/api/deliveries/replay", json=which, timeout=RECONCILE_SECONDS)
+        return DeliveriesReplayed.model_validate_json(answer.content)
 
     async def crawl(self, crawl_id: str) -> CrawlMetricsResponse:
         return await self._read(CrawlMetricsResponse, f"/api/metrics/crawls/{_segment(crawl_id)}")

@@ -113,6 +113,21 @@ def recount(settings: Settings, crawl_id: str, *, as_json: bool) -> None:
         stdout().print("Every number is right.")
 
 
+def replay(settings: Settings, which: dict[str, Any], *, as_json: bool) -> None:
+    replayed = _with_service(settings, lambda stack: stack.client.replay(**which))
+    if as_json:
+        _print_json(replayed)
+        return
+    words = f"{count(replayed.deliveries, 'delivery', 'deliveries')} read again, {replayed.changed} changed"
+    if replayed.crawls:
+        words += f" in {count(len(replayed.crawls), 'crawl')}: {count(replayed.pages_queued, 'page')} queued"
+    if replayed.newly_known:
+        words += f"; {count(replayed.newly_known, 'event')} of a type that was not known before"
+    if replayed.unreadable:
+        words += f"; {replayed.unreadable} could not be read"
+    stdout().print(f"{words}.")
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Ends in order on SIGTERM and SIGHUP as on Ctrl-C, with the exit code that shells expect of them."""
     received: list[int] = []

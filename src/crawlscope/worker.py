@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Literal
 
@@ -14,6 +15,7 @@ from crawlscope.circuit import Circuit
 from crawlscope.crawls.index_page import PageIndexer, PutBack
 from crawlscope.crawls.outages import Outages
 from crawlscope.crawls.pages import worker_name
+from crawlscope.crawls.sweep import reconcile_quiet_crawls
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
@@ -21,6 +23,7 @@ from crawlscope.database.queue import CRAWL_SITE, INDEX_PAGE
 from crawlscope.errors import CrawlscopeError, DependencyError
 from crawlscope.limits import Deadlines, deadlines, watch_memory
 from crawlscope.parts import indexing_service
+from crawlscope.receive.retention import drop_old_bodies
 from crawlscope.settings import Settings
 from crawlscope.timing import standalone
 from crawlscope.timing.buffer import MeasurementBuffer
@@ -48,8 +51,29 @@ async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Eve
         buffer = MeasurementBuffer(database)
         buffer.start()
         with standalone.use(buffer):
-            await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
+            async with _beside(*_upkeep(settings, database) if "crawl" in kinds else ()):
+                await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
         await buffer.stop()
+
+
+@asynccontextmanager
+async def _beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs them while the block runs."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _upkeep(settings: Settings, database: Database) -> list[Coroutine[None, None, None]]:
+    """What runs for all crawls, beside the built-in crawler."""
+    return [
+        reconcile_quiet_crawls(settings, database),
+        drop_old_bodies(database, settings.keep_deliveries_days),
+    ]
 
 
 async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping: asyncio.Event) -> None:

@@ -76,14 +76,15 @@ def test_what_is_stored_is_all_that_is_needed(facts):
 @given(facts)
 def test_facts_survive_their_way_through_the_database(facts):
     stored = [(fact.at, json.loads(json.dumps(fact_to_json(fact)))) for fact in facts]
-    assert folded([fact_from_json(at, fact) for at, fact in stored]) == folded(facts)
+    read = [fact_from_json(at, fact) for at, fact in stored]
+    assert folded([fact for fact in read if fact is not None]) == folded(facts)
 
 
 @settings(max_examples=1_000, deadline=None)
 @given(facts, st.data())
 def test_what_was_folded_in_before_or_after_makes_no_difference(facts, data):
     """Facts come one at a time, and each time the rest of the lifecycle comes from where it is kept."""
-    kept = None
+    kept: Lifecycle | None = None
     for fact in data.draw(st.permutations(facts)):
         before = Lifecycle.from_json(kept.to_json(), kept.last_fact_at) if kept else None
         kept = fold(before, [fact])

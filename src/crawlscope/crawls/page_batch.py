@@ -19,6 +19,10 @@ class Taken:
     """The states of pages that came without content, as far as this was news."""
     settled_at: datetime | None = None
 
+    @property
+    def touched(self) -> bool:
+        return bool(self.job_ids or self.settled)
+
 
 async def take_pages(connection: AsyncConnection, crawl_id: str, pages: Sequence[DeliveredPage]) -> Taken:
     """The session's counts are the caller's to move. Pages must be in the order of their URLs: two that take

@@ -3,7 +3,7 @@ and moves its crawl's counts last, so that a page counts once whatever is delive
 
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -323,18 +323,21 @@ async def _lock_by_source(connection: AsyncConnection, crawl_id: str, source_url
 
 
 async def _brings_nothing(connection: AsyncConnection, known: Row[Any], page: DeliveredPage) -> bool:
-    """Whether what is known wins: a better delivery, or the same content that came another way or again."""
+    """Whether what is known wins: a better delivery, or the same page that came another way or again."""
     arrival = Arrival(known.delivered, not known.pulled, known.received_at, known.webhook_id)
+    if replace(page.arrival, usable=arrival.usable) == arrival:
+        return await _is_same(connection, known, page)
     if page.arrival < arrival:
         return True
-    if page.failure:
-        return page.arrival == arrival
-    repeated = page.arrival == arrival or not (page.arrival.pushed and arrival.pushed)
-    return repeated and known.delivered and await _is_same(connection, known, page)
+    both_pushed = page.arrival.pushed and arrival.pushed
+    return not both_pushed and not page.failure and await _is_same(connection, known, page)
 
 
 async def _is_same(connection: AsyncConnection, known: Row[Any], page: DeliveredPage) -> bool:
-    if (known.url, known.title, known.language) != (page.url, page.title, page.language):
+    if page.failure:
+        return (known.state, known.error_code, known.error) == (page.failure, page.error_code, page.error)
+    described = (True, page.url, page.title, page.language)
+    if (known.delivered, known.url, known.title, known.language) != described:
         return False
     content = select(CONTENTS.c.markdown == page.markdown).where(CONTENTS.c.page_id == known.id)
     return bool(await connection.scalar(content))

@@ -49,7 +49,7 @@ async def accept_delivery(database: Database, body: bytes, received_at: datetime
         timing.operation_name = delivery.event_type
         compressed = await _off_loop(body, zlib.compress, body, 1)
         if not delivery.known:
-            return await database.run(lambda c: _keep_unknown(c, delivery, compressed))
+            return await database.run(lambda c: _keep_unknown(c, delivery, compressed, received_at))
         timing.crawl_id = delivery.crawl_id
         brought = await _off_loop(body, payload.brought, delivery, received_at)
         ledger = {
@@ -112,12 +112,15 @@ def _answer(delivery: Delivery, taken: Taken) -> dict[str, Any]:
     return answer | queued if delivery.documents else answer
 
 
-async def _keep_unknown(connection: AsyncConnection, delivery: Delivery, compressed: bytes) -> Acceptance:
+async def _keep_unknown(
+    connection: AsyncConnection, delivery: Delivery, compressed: bytes, received_at: datetime
+) -> Acceptance:
     await connection.execute(
         insert(UNKNOWN)
         .values(
             identity=hash_key(delivery.event_type, delivery.crawl_id, compressed.hex()),
             event_type=delivery.event_type,
+            received_at=received_at,
             body=compressed,
         )
         .on_conflict_do_nothing()

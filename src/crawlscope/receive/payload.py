@@ -121,8 +121,10 @@ def brought(delivery: Delivery, received_at: datetime) -> Brought:
     """What the delivery says of its crawl and of the crawl's pages."""
     found = list(_pages(delivery, received_at)) if delivery.brings_pages else []
     located = [page for page in found if page is not None]
+    # Of several with one URL the last that brings something counts.
+    once = {page.source_url: page for page in sorted(located, key=lambda page: page.arrival)}
     return Brought(
-        pages=sorted(located, key=lambda page: page.source_url),
+        pages=[once[url] for url in sorted(once)],
         without_url=len(found) - len(located),
         facts=_facts(delivery, received_at, located[0].source_url if located else None),
     )

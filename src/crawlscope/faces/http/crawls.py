@@ -1,9 +1,10 @@
 """Crawls as their users act on them: start, cancel, retry, delete."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from crawlscope.crawls import requests
 from crawlscope.crawls.answers import (
@@ -12,6 +13,7 @@ from crawlscope.crawls.answers import (
     CrawlReconciled,
     CrawlRecounted,
     CrawlStarted,
+    DeliveriesReplayed,
     PagesQueued,
 )
 from crawlscope.crawls.reconcile import Reconciler, firecrawl_client
@@ -19,12 +21,14 @@ from crawlscope.errors import UsageError
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts
 from crawlscope.parts import Parts
+from crawlscope.receive.replay import WhichDeliveries, replay
 from crawlscope.receive.signature import same_secret
 from crawlscope.sessions.recount import recount
 
 DEFAULT_LIMIT = 10_000
 
 router = APIRouter(prefix="/api/crawls", tags=["crawls"], dependencies=[Authenticated])
+ledger = APIRouter(prefix="/api/deliveries", tags=["crawls"], dependencies=[Authenticated])
 
 
 class StartCrawl(BaseModel):
@@ -91,6 +95,25 @@ async def recount_crawl(crawl_id: str, parts: ServiceParts) -> CrawlRecounted:
     differing = await parts.database.run(lambda connection: recount(connection, crawl_id))
     changed = {name: CountDifference(**vars(difference)) for name, difference in differing.items()}
     return CrawlRecounted(crawl_id=crawl_id, changed=changed)
+
+
+class ReplayDeliveries(BaseModel):
+    """Which deliveries: all that are given must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    crawl_id: str | None = None
+    event_type: str | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    noted: bool = False
+
+
+@ledger.post("/replay")
+async def replay_deliveries(which: ReplayDeliveries, parts: ServiceParts) -> DeliveriesReplayed:
+    """Takes deliveries in again from the ledger, with the rules of this version."""
+    replayed = await replay(parts.database, WhichDeliveries(**vars(which)), datetime.now(UTC))
+    return DeliveriesReplayed(**{**vars(replayed), "crawls": sorted(replayed.crawls)})
 
 
 @router.delete("/{crawl_id}", status_code=204)

@@ -25,9 +25,9 @@ def duration(milliseconds: float | None) -> str:
     return f"{seconds // 3_600:,}h {seconds % 3_600 // 60:02d}m"
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str | None = None) -> str:
     """`1 page`, `2 pages`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def percent(part: float, whole: float) -> str:
