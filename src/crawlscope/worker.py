@@ -35,8 +35,8 @@ PAGES_AT_ONCE = 2
 """Per process: while one page is embedded, another is read or written."""
 CRAWLS_AT_ONCE = 4
 LONGEST_DELAY_SECONDS = 60
-OVERDUE_SECONDS = 30.0
-"""How long a page may go on after its time before the process ends."""
+OVERDUE_SECONDS = 180.0
+"""How long after its time a page may be in hand before the process ends: a slow database takes less."""
 REOPEN_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)

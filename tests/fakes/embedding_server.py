@@ -41,6 +41,10 @@ class FakeEmbeddingServer:
     drop_last: bool = False
     shuffle: bool = False
     """OpenAI only: the items come in reverse order, each with its `index`."""
+    broken_by: str | None = None
+    """A request with this in a text gets 500."""
+    stuck_on: str | None = None
+    """A request with this in a text gets no answer for as long as this holds."""
     api_key: str | None = None
     """Requests without it get 401, and the refusal repeats the key they brought."""
     requests: list[Request] = field(default_factory=list)
@@ -119,6 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
         texts = body.get("inputs") or body.get("input") or []
         fake = self.fake
         fake.requests.append(Request(self.path, texts, self.headers.get("Authorization"), body))
+        while fake.stuck_on and any(fake.stuck_on in text for text in texts):
+            time.sleep(0.02)
         refusal = self._refuse(texts)
         if refusal:
             return self._send(*refusal)
@@ -134,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fake.api_key and self.headers.get("Authorization") != f"Bearer {fake.api_key}":
             key = self.headers.get("Authorization", "none").removeprefix("Bearer ")
             return 401, {"error": {"message": f"Incorrect API key provided: {key}"}}
+        if fake.broken_by and any(fake.broken_by in text for text in texts):
+            return 500, {"error": "this text is too much for me"}
         if len(texts) > fake.max_batch:
             message = f"batch size {len(texts)} > maximum allowed batch size {fake.max_batch}"
             return (

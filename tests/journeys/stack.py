@@ -81,8 +81,12 @@ class Stack:
 
     def __init__(self, data_dir: Path, url: str, process: "subprocess.Popen[bytes]") -> None:
         self.data_dir = data_dir
-        self.url = url
         self.process = process
+        self.move_to(url)
+
+    def move_to(self, url: str) -> None:
+        """After a restart the service may listen elsewhere."""
+        self.url = url
         self.http = httpx2.Client(
             base_url=url, headers={"X-API-Secret": API_SECRET}, timeout=60, trust_env=False
         )

@@ -1,19 +1,25 @@
 """Parts die and come back; every page that was accepted is indexed, once."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 import psutil
 import pytest
 
+from crawlscope import service_file
 from crawlscope.database.embedded import EmbeddedPostgres
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.journeys.stack import (
@@ -27,19 +33,87 @@ from tests.journeys.stack import (
 )
 
 PAGES = 30
+PAGE_TIMEOUT_SECONDS = 3
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeEmbeddingServer]:
+    with FakeEmbeddingServer() as server:
+        yield server
 
 
 @pytest.fixture
-def embedder():
-    with FakeEmbeddingServer() as server:
-        server.delay_seconds = 0.05
-        yield server
+def embedder(server: FakeEmbeddingServer) -> Iterator[FakeEmbeddingServer]:
+    """As it is on good days, at the beginning and afterwards."""
+    server.delay_seconds = 0.05
+    yield server
+    server.fail_with(None)
+    server.broken_by = server.stuck_on = None
+
+
+@pytest.fixture(scope="module")
+def stack(server: FakeEmbeddingServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    settings = {
+        "WORKERS": "2",
+        "EMBEDDER": "tei",
+        "EMBEDDER_URL": server.url,
+        "PAGE_TIMEOUT_SECONDS": str(PAGE_TIMEOUT_SECONDS),
+    }
+    with running_stack(tmp_path_factory.mktemp("bad-days") / "data", **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def database(stack: Stack) -> Iterator[str]:
+    with database_of(stack.data_dir) as url:
+        yield url
+
+
+@contextmanager
+def database_of(data_dir: Path) -> Iterator[str]:
+    server = EmbeddedPostgres(data_dir)
+    try:
+        yield server.acquire()
+    finally:
+        server.release()
+
+
+def rows(url: str, statement: str, *arguments: object) -> list[dict[str, Any]]:
+    async def fetch() -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [dict(row) for row in await connection.fetch(statement, *arguments)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
+
+
+def attempts_of(url: str, crawl_id: str) -> list[dict[str, Any]]:
+    """Of all its pages, in the order of their beginning."""
+    return rows(
+        url,
+        "SELECT source_url AS page, worker, outcome, attempts.error_code, attempts.error"
+        " FROM webhook.page_attempts attempts JOIN webhook.pages ON pages.id = page_id"
+        " WHERE crawl_id = $1 ORDER BY attempts.started_at",
+        crawl_id,
+    )
+
+
+def parts_away(url: str) -> set[str]:
+    return {row["part"] for row in rows(url, "SELECT part FROM webhook.outages")}
+
+
+def post_page(stack: Stack, crawl_id: str, name: str) -> str:
+    url = f"https://example.com/{name}"
+    event = page_event(crawl_id, url, markdown=f"# Page {name}\n\nText of {name} in {crawl_id}.")
+    eventually(partial(_posted, stack, event), lambda status: status == 202)
+    return url
 
 
 def post_pages(stack: Stack, crawl_id: str, numbers: range) -> None:
     for number in numbers:
-        event = page_event(crawl_id, f"https://example.com/{number}", markdown=f"# Page {number}\n\nText.")
-        eventually(partial(_posted, stack, event), lambda status: status == 202)
+        post_page(stack, crawl_id, str(number))
 
 
 def _posted(stack: Stack, event: dict[str, Any]) -> int:
@@ -139,22 +213,163 @@ def test_without_its_database_the_door_refuses_and_afterwards_takes_everything(
         server.release()
 
 
-def test_without_its_embedder_pages_wait_and_none_fails(tmp_path: Path, embedder) -> None:
+def test_an_outage_of_the_embedder_costs_a_page_one_try_and_is_named(
+    stack: Stack, database: str, embedder: FakeEmbeddingServer
+) -> None:
     crawl_id = new_crawl_id()
+    embedder.fail_with(503)
+    post_pages(stack, crawl_id, range(PAGES))
+    eventually(lambda: parts_away(database), lambda parts: parts == {"embedder"})
+    asked = len(embedder.requests)
+    time.sleep(8)  # however long it lasts
+    assert len(embedder.requests) - asked < 20
+    assert stack.http.post("/api/search", json={"query": "text"}).status_code == 503
+    [reason] = {row["reason"] for row in rows(database, "SELECT reason FROM webhook.outages")}
+    assert "answered 503" in reason
+    assert stack.crawl(crawl_id)["pages_pending"] == PAGES
+
+    embedder.fail_with(None)
+    crawl = stack.settled(crawl_id, seconds=60)
+    assert (crawl["pages_indexed"], crawl["pages_failed"]) == (PAGES, 0)
+    assert max(page["attempts"] for page in stack.pages(crawl_id)) <= 2
+    assert sum(page["attempts"] for page in stack.pages(crawl_id)) <= PAGES + 2 * 2
+    eventually(lambda: parts_away(database), lambda parts: not parts)
+
+
+def test_without_the_api_process_workers_wait_for_the_index(
+    stack: Stack, database: str, embedder: FakeEmbeddingServer
+) -> None:
+    crawl_id = new_crawl_id()
+    post_pages(stack, crawl_id, range(PAGES))
+    children_of(stack)["serve"].kill()
+    eventually(lambda: parts_away(database), lambda parts: "index" in parts)
+    attempts = eventually(lambda: attempts_of(database, crawl_id), lambda them: _all_indexed(them, PAGES), 60)
+    assert max(Counter(attempt["page"] for attempt in attempts).values()) <= 2
+    eventually(lambda: parts_away(database), lambda parts: not parts)
+    service = eventually(lambda: service_file.read(stack.data_dir), bool)
+    assert service is not None
+    stack.move_to(service.url)
+
+
+def _all_indexed(attempts: list[dict[str, Any]], pages: int) -> bool:
+    return sum(attempt["outcome"] == "indexed" for attempt in attempts) == pages
+
+
+def test_a_killed_database_comes_back_and_work_goes_on(
+    stack: Stack, database: str, embedder: FakeEmbeddingServer
+) -> None:
+    crawl_id = new_crawl_id()
+    embedder.delay_seconds = 0.3
+    post_pages(stack, crawl_id, range(PAGES))
+    server = EmbeddedPostgres(stack.data_dir).status().server_pid
+    assert server is not None
+    os.kill(server, signal.SIGKILL)
+    eventually(lambda: stack.http.get("/readyz").status_code, lambda status: status == 200)
+    assert EmbeddedPostgres(stack.data_dir).status().server_pid != server
+    crawl = stack.settled(crawl_id, seconds=90)
+    assert (crawl["total_pages"], crawl["pages_indexed"]) == (PAGES, PAGES)
+    assert {attempt["outcome"] for attempt in attempts_of(database, crawl_id)} <= {
+        "indexed",
+        "lost",
+        "retried",
+    }
+
+
+def test_a_page_that_the_embedder_cannot_bear_keeps_no_other_waiting(
+    stack: Stack, database: str, embedder: FakeEmbeddingServer
+) -> None:
+    crawl_id = new_crawl_id()
+    embedder.broken_by = "cursed"
+    cursed = [post_page(stack, crawl_id, f"cursed-{number}") for number in range(2)]
+    eventually(lambda: attempts_of(database, crawl_id), lambda them: len(them) >= 4)
+    post_pages(stack, crawl_id, range(PAGES))
+    crawl = eventually(lambda: stack.crawl(crawl_id), lambda it: it["pages_pending"] <= len(cursed))
+    assert (crawl["pages_indexed"], crawl["pages_failed"]) == (PAGES, 0)
+    tries = [attempt for attempt in attempts_of(database, crawl_id) if attempt["page"] in cursed]
+    assert {attempt["error_code"] for attempt in tries if attempt["outcome"]} == {"embedder_unavailable"}
+    assert len(tries) < 16
+    embedder.broken_by = None
+    assert stack.settled(crawl_id)["pages_indexed"] == PAGES + len(cursed)
+
+
+def test_a_page_that_kills_workers_is_set_aside_and_no_other(
+    stack: Stack, database: str, embedder: FakeEmbeddingServer
+) -> None:
+    crawl_id = new_crawl_id()
+    embedder.stuck_on = "poison"
+    post_pages(stack, crawl_id, range(5))
+    poison = post_page(stack, crawl_id, "poison")
+    post_pages(stack, crawl_id, range(5, PAGES))
+    killed: list[str] = []
+    while stack.crawl(crawl_id)["pages_failed"] == 0:
+        attempts = attempts_of(database, crawl_id)
+        at_it = [each["worker"] for each in attempts if each["page"] == poison and not each["outcome"]]
+        for worker in set(at_it) - set(killed):
+            killed.append(worker)
+            os.kill(int(worker.rpartition(":")[2]), signal.SIGKILL)
+    crawl = stack.settled(crawl_id)
+    assert (crawl["pages_indexed"], crawl["pages_failed"]) == (PAGES, 1)
+    [page] = [page for page in stack.pages(crawl_id) if page["state"] == "failed"]
+    assert (page["url"], page["error_code"], page["attempts"]) == (poison, "worker_crashed", 3)
+    assert "SIGKILL" in page["error"]
+    assert len(killed) == 3
+    crashed = [each["page"] for each in attempts_of(database, crawl_id) if each["outcome"] == "crashed"]
+    assert crashed.count(poison) == 3
+    assert len(crashed) <= 4, "it was alone after the first time"
+    assert crawl["operations"]["worker"]["failed"] == len(crashed)
+
+    embedder.stuck_on = None
+    assert stack.http.post(f"/api/crawls/{crawl_id}/retry").status_code == 202
+    assert stack.settled(crawl_id)["pages_indexed"] == PAGES + 1
+
+
+def test_a_page_that_takes_too_long_is_set_aside(
+    stack: Stack, database: str, embedder: FakeEmbeddingServer
+) -> None:
+    crawl_id = new_crawl_id()
+    embedder.stuck_on = "endless"
+    endless = post_page(stack, crawl_id, "endless")
+    post_pages(stack, crawl_id, range(5))
+    crawl = stack.settled(crawl_id)
+    assert (crawl["pages_indexed"], crawl["pages_failed"]) == (5, 1)
+    [page] = [page for page in stack.pages(crawl_id) if page["state"] == "failed"]
+    assert (page["url"], page["error_code"], page["attempts"]) == (endless, "page_timeout", 3)
+    assert page["error"] == f"it was not done after {PAGE_TIMEOUT_SECONDS} s"
+
+
+def test_the_death_of_the_whole_service_costs_no_page_an_attempt(
+    tmp_path: Path, embedder: FakeEmbeddingServer
+) -> None:
+    crawl_id, data_dir = new_crawl_id(), tmp_path / "data"
     settings = {"WORKERS": "1", "EMBEDDER": "tei", "EMBEDDER_URL": embedder.url}
-    with running_stack(tmp_path / "data", **settings) as stack:
-        post_pages(stack, crawl_id, range(100, 101))
-        stack.settled(crawl_id)
-        embedder.fail_with(503)
-        post_pages(stack, crawl_id, range(3))
-        eventually(
-            lambda: [page["attempts"] for page in stack.pages(crawl_id)], lambda tries: min(tries) >= 1
-        )
-        assert stack.crawl(crawl_id)["pages_pending"] == 3
-        assert stack.http.post("/api/search", json={"query": "text"}).status_code == 503
-        embedder.fail_with(None)
-        crawl = stack.settled(crawl_id, seconds=60)
-        assert (crawl["pages_indexed"], crawl["pages_failed"]) == (4, 0)
+    embedder.stuck_on = "stuck"
+    with started_stack(data_dir, **settings) as stack, database_of(data_dir) as database:
+        for number in range(8):
+            post_page(stack, crawl_id, f"stuck-{number}")
+        kill_with_a_page_in_hand(stack, database, crawl_id)
+        for _ in range(3):
+            with started_stack(data_dir, **settings) as again:
+                kill_with_a_page_in_hand(again, database, crawl_id)
+        embedder.stuck_on = None
+        with running_stack(data_dir, **settings) as last:
+            crawl = last.settled(crawl_id)
+        outcomes = Counter(attempt["outcome"] for attempt in attempts_of(database, crawl_id))
+    assert (crawl["pages_indexed"], crawl["pages_failed"]) == (8, 0)
+    assert outcomes["lost"] >= 4
+    assert set(outcomes) == {"indexed", "lost"}
+
+
+def kill_with_a_page_in_hand(stack: Stack, database: str, crawl_id: str) -> None:
+    worker = children_of(stack)["index"]
+    eventually(
+        lambda: [each["worker"] for each in attempts_of(database, crawl_id) if not each["outcome"]],
+        lambda workers: any(name.endswith(f":{worker.pid}") for name in workers),
+    )
+    for process in [psutil.Process(stack.process.pid), *children_of(stack).values()]:
+        process.kill()
+    stack.process.wait()
+    psutil.wait_procs([worker], timeout=10)
+    service_file.remove(stack.data_dir)  # where nobody answers any more
 
 
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:

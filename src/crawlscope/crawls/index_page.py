@@ -17,6 +17,7 @@ from crawlscope.crawls.pages import (
     still_claimed,
 )
 from crawlscope.database.engine import Database
+from crawlscope.database.values import storable
 from crawlscope.errors import CrawlscopeError, PageError
 from crawlscope.indexing.documents import stored_since
 from crawlscope.indexing.service import (
@@ -86,7 +87,7 @@ class PageIndexer:
             try:
                 await self._index_in_time(claim, measured)
             except PageError as error:
-                await self._set_aside(claim, error.code, str(error), measured)
+                await self._set_aside(claim, error.code, _words(error), measured)
             except asyncio.CancelledError as error:
                 _mark_failed(measured, error)
                 await self._put_back(claim, WORKER_STOPPED, "the worker was stopped", measured)
@@ -157,7 +158,7 @@ class PageIndexer:
             stored.state,
             stored.chunks,
             error_code=reason.code if reason else None,
-            error=str(reason) if reason else None,
+            error=_words(reason) if reason else None,
         )
         await settle_page(connection, claim, outcome, measured)
 
@@ -201,7 +202,7 @@ def _mark_failed(measured: list[TimingContext], error: BaseException) -> None:
 
 
 def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return storable(str(error)) or type(error).__name__
 
 
 def _code_of(error: Exception) -> str:

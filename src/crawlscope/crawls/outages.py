@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from crawlscope import models
 from crawlscope.database.engine import Database
+from crawlscope.database.values import storable
 from crawlscope.errors import DependencyError
 
 OUTAGES = models.table_of(models.Outage)
@@ -28,6 +29,7 @@ class Outages:
 
     async def note(self, part: str, reason: str) -> None:
         """May be called again for as long as it lasts."""
+        reason = storable(reason)
         if part not in self._away:
             log.warning("part_away", part=part, reason=reason)
             self._away.add(part)

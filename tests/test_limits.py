@@ -1,0 +1,67 @@
+"""A process that takes too much time or memory ends, whatever it is doing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from crawlscope.limits import TOOK_TOO_MUCH_MEMORY
+
+HOLDS_THE_INTERPRETER = """
+import re, sys
+from pathlib import Path
+from crawlscope.limits import deadlines
+with deadlines(0.5, Path(sys.argv[1])) as limits:
+    with limits.page():
+        pass
+    with limits.page():
+        re.match("(a+)+$", "a" * 60 + "b")
+"""
+IN_TIME = """
+import sys, time
+from pathlib import Path
+from crawlscope.limits import deadlines
+with deadlines(0.5, Path(sys.argv[1])) as limits:
+    for _ in range(4):
+        with limits.page():
+            time.sleep(0.25)
+    time.sleep(0.7)
+"""
+TAKES_MEMORY = """
+import sys, time
+from crawlscope import logs
+from crawlscope.limits import watch_memory
+logs.configure("INFO", "indexworker")
+watch_memory(int(sys.argv[1]))
+taken = bytearray(b"x") * (300 << 20)
+time.sleep(int(sys.argv[2]))
+"""
+
+
+def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_an_overdue_page_ends_the_process_also_in_native_code(tmp_path: Path) -> None:
+    assert run(HOLDS_THE_INTERPRETER, str(tmp_path / "logs")).returncode == 1
+    assert "re/__init__.py" in (tmp_path / "logs" / "stuck-pages.log").read_text()
+
+
+def test_pages_in_time_and_idleness_do_not(tmp_path: Path) -> None:
+    assert run(IN_TIME, str(tmp_path)).returncode == 0
+
+
+def test_too_much_memory_ends_the_process_with_a_word() -> None:
+    ended = run(TAKES_MEMORY, str(200 << 20), "30")
+    assert ended.returncode == TOOK_TOO_MUCH_MEMORY
+    assert "event=worker_memory_exceeded" in ended.stderr
+
+
+def test_less_memory_does_not_nor_without_a_limit() -> None:
+    assert run(TAKES_MEMORY, str(2 << 30), "1").returncode == 0
+    assert run(TAKES_MEMORY, "0", "0").returncode == 0
