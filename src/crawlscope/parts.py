@@ -12,6 +12,7 @@ from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
 from crawlscope.errors import CrawlscopeError, IndexUnavailable
+from crawlscope.firecrawl.shared import SharedFirecrawl
 from crawlscope.indexing.documents import distrust_all
 from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedding import Embedder
@@ -56,6 +57,7 @@ class Parts:
     buffer: MeasurementBuffer
     insights: Insights
     refusals: Refusals
+    firecrawl: SharedFirecrawl
     indexed: IndexParts | None = None
     index_problem: str = "the index is being opened"
 
@@ -75,9 +77,11 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
         buffer.start()
         refusals = Refusals(settings.data_dir, database)
         insights = Insights(database, settings.reconcile_after_seconds)
-        parts = Parts(settings, secret, token, database, buffer, insights, refusals)
+        firecrawl = SharedFirecrawl(settings)
+        parts = Parts(settings, secret, token, database, buffer, insights, refusals, firecrawl)
         with standalone.use(buffer):
             async with AsyncExitStack() as opened, refusals.written_down():
+                opened.push_async_callback(firecrawl.aclose)
                 opening = asyncio.create_task(_open_index(parts, opened))
                 try:
                     yield parts

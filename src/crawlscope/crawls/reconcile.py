@@ -24,13 +24,11 @@ from crawlscope.errors import (
     FirecrawlRefused,
     FirecrawlUnavailable,
     NotFoundError,
-    SettingsError,
 )
 from crawlscope.firecrawl.answers import JobErrors, JobKind, JobStatus, PageFailure
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.sessions.fold import PageSeen, Told
 from crawlscope.sessions.store import SESSIONS, keep_fact, move_counts
-from crawlscope.settings import Settings
 from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
 
 PAGES = models.table_of(models.Page)
@@ -83,14 +81,6 @@ class _Findings:
         self.failed += other.failed
         self.cancelled += other.cancelled
         return self
-
-
-def firecrawl_client(settings: Settings) -> FirecrawlClient:
-    """Raises `SettingsError` where no Firecrawl is set."""
-    if settings.firecrawl_url is None:
-        raise SettingsError("no Firecrawl is known: set CRAWLSCOPE_FIRECRAWL_URL to its address")
-    key = settings.firecrawl_api_key
-    return FirecrawlClient(settings.firecrawl_url, key.get_secret_value() if key else None)
 
 
 class Reconciler:

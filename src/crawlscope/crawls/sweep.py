@@ -5,10 +5,11 @@ from datetime import timedelta
 
 import structlog
 
-from crawlscope.crawls.reconcile import Reconciler, firecrawl_client
+from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.crawls.reconciliations import claim_due
 from crawlscope.database.engine import Database
 from crawlscope.errors import CrawlscopeError
+from crawlscope.firecrawl.shared import firecrawl_client
 from crawlscope.settings import Settings
 
 LONGEST_WAIT_SECONDS = 10.0

@@ -78,7 +78,7 @@ class JobErrors(_Answer):
 
 
 class CrawlStarted(_Answer):
-    id: str = Field(min_length=1)
+    id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,255}$")
 
 
 class BatchStarted(CrawlStarted):

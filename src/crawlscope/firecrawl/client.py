@@ -1,7 +1,7 @@
 """Asks Firecrawl to crawl, and asks after its crawls."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -52,9 +52,15 @@ class FirecrawlClient:
     """
 
     def __init__(
-        self, url: str, api_key: str | None = None, *, patience_seconds: float = PATIENCE_SECONDS
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        hidden: Collection[str] = (),
     ) -> None:
-        self._server = FirecrawlServer(url, api_key, patience_seconds)
+        """`hidden`: secrets that orders carry, which no error may repeat; the key never is."""
+        self._server = FirecrawlServer(url, api_key, patience_seconds, hidden)
         self._has_v2 = True
 
     async def __aenter__(self) -> Self:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -66,9 +66,11 @@ class _Response:
 class FirecrawlServer:
     """Tries again, a few times within `patience_seconds`, what can pass and cannot be done twice by it."""
 
-    def __init__(self, url: str, api_key: str | None, patience_seconds: float) -> None:
+    def __init__(
+        self, url: str, api_key: str | None, patience_seconds: float, hidden: Collection[str] = ()
+    ) -> None:
         self._url = _base_url(url)
-        self._api_key = _valid_key(api_key)
+        self._hidden = [secret for secret in (_valid_key(api_key), *hidden) if secret]
         self._patience_seconds = patience_seconds
         self._client = httpx2.AsyncClient(
             auth=None if api_key else _login(self._url),
@@ -187,10 +189,10 @@ class FirecrawlServer:
         return FirecrawlRefused(f"Firecrawl refused ({response.status_line}){reason}", response.status)
 
     def _reason(self, fields: dict[str, Any]) -> str:
-        """What Firecrawl says is wrong, on one line after a colon; some servers repeat the key in it."""
+        """What Firecrawl says is wrong, on one line after a colon; some servers repeat secrets in it."""
         line = " ".join(": ".join(_complaints(fields)).split())
-        if self._api_key:
-            line = line.replace(self._api_key, "…")
+        for secret in self._hidden:
+            line = line.replace(secret, "…")
         return f": {line[:_LONGEST_REASON]}" if line else ""
 
 

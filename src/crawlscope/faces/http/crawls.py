@@ -16,7 +16,7 @@ from crawlscope.crawls.answers import (
     DeliveriesReplayed,
     PagesQueued,
 )
-from crawlscope.crawls.reconcile import Reconciler, firecrawl_client
+from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.errors import UsageError
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts
@@ -83,10 +83,7 @@ async def retry_crawl(crawl_id: str, parts: ServiceParts, which: RetryPages | No
 @router.post("/{crawl_id}/reconcile", status_code=202)
 async def reconcile_crawl(crawl_id: str, parts: ServiceParts) -> CrawlReconciled:
     """Compares the crawl with what Firecrawl's API says of it, and fetches what is missing."""
-    settings = parts.settings
-    async with firecrawl_client(settings) as firecrawl:
-        reconciler = Reconciler(parts.database, firecrawl, settings.reconcile_after_seconds)
-        return CrawlReconciled(**vars(await reconciler.reconcile(crawl_id)))
+    return CrawlReconciled(**vars(await (await _reconciler(parts)).reconcile(crawl_id)))
 
 
 @router.post("/{crawl_id}/recount", status_code=200)
@@ -121,6 +118,11 @@ async def delete_crawl(crawl_id: str, parts: ServiceParts) -> None:
     """Removes the crawl, its pages and deliveries, and the chunks that no other crawl holds."""
     indexing = parts.require_index().indexing
     await parts.database.run(lambda connection: requests.delete_crawl(connection, crawl_id, indexing))
+
+
+async def _reconciler(parts: Parts) -> Reconciler:
+    firecrawl = await parts.firecrawl.client()
+    return Reconciler(parts.database, firecrawl, parts.settings.reconcile_after_seconds)
 
 
 def _require_builtin(order: StartCrawl, parts: Parts) -> None:
