@@ -14,14 +14,15 @@ from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database, sqlalchemy_url
 
 TEMPLATE = "crawlscope_template"
+SHARED_STACKS = ("quick_stack", "mcp_service")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of the two processes that run the tests, one runs a whole file, and all that share a running stack."""
     for item in items:
-        shares_stack = "quick_stack" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("quick_stack" if shares_stack else str(item.path)))
+        shared = [name for name in SHARED_STACKS if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
 
 
 @pytest.fixture(scope="session")

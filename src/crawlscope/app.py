@@ -1,5 +1,7 @@
 """The HTTP application over the parts of a running service."""
 
+import asyncio
+
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -8,10 +10,13 @@ from crawlscope import __version__
 from crawlscope.faces.http import crawls, errors, health, metrics, search, webhook
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.requests import RequestRecorder
+from crawlscope.faces.mcp.http import McpDoor, mcp_door
+from crawlscope.faces.mcp.http import router as mcp_router
 from crawlscope.parts import Parts
 
 
-def create_app(parts: Parts) -> FastAPI:
+def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
+    """What waits on behalf of a client ends its answer when `stopping` is set."""
     app = FastAPI(
         title="Crawlscope",
         version=__version__,
@@ -19,8 +24,10 @@ def create_app(parts: Parts) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        lifespan=mcp_door,
     )
     app.state.parts = parts
+    app.state.mcp = McpDoor(app, stopping or asyncio.Event())
     app.add_middleware(RequestRecorder)
     errors.install(app)
     for router in (
@@ -30,6 +37,7 @@ def create_app(parts: Parts) -> FastAPI:
         search.router,
         metrics.router,
         health.router,
+        mcp_router,
     ):
         app.include_router(router)
     _add_reference(app)

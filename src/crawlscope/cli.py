@@ -220,6 +220,16 @@ def replay(
 
 
 @app.command()
+def mcp() -> None:
+    """Serve MCP on stdin and stdout: an agent program starts this."""
+    from crawlscope import mcp_stdio, verbs
+
+    if sys.stdin.isatty():
+        verbs.complain("an agent program is expected at the other end of stdin and stdout; Ctrl-D ends this")
+    verbs.run(mcp_stdio.serve_mcp(_quiet_settings()))
+
+
+@app.command()
 def doctor() -> None:
     """Check every part that Crawlscope depends on."""
     from crawlscope import doctor, verbs

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import httpx2
 from pydantic import BaseModel
+from starlette.types import ASGIApp
 
 from crawlscope import service_file
 from crawlscope.crawls.answers import CrawlReconciled, CrawlRecounted, DeliveriesReplayed, PagesQueued
@@ -25,6 +26,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 ANSWER_SECONDS = 30.0
 RECONCILE_SECONDS = 600.0
 """Everything that is missing is fetched before it answers."""
+SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
 
 
 class ServiceClient:
@@ -34,20 +36,38 @@ class ServiceClient:
     does not know and `UsageError` for what it refuses.
     """
 
-    def __init__(self, locate: Callable[[], str | None], headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        locate: Callable[[], str | None],
+        headers: Mapping[str, str],
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
         self._locate = locate
-        self._http = httpx2.AsyncClient(headers=dict(headers), timeout=ANSWER_SECONDS, trust_env=False)
+        self._http = httpx2.AsyncClient(
+            headers=dict(headers), timeout=ANSWER_SECONDS, trust_env=False, transport=transport
+        )
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """For the service of this data folder, as the user who may read the folder."""
+    def of(cls, settings: Settings, *, local: bool = True) -> Self:
+        """For the service of this data folder, as the user who may read the folder.
+
+        Unless `local`, as anybody else who knows the secret: private addresses are not crawled then.
+        """
 
         def locate() -> str | None:
             service = service_file.read(settings.data_dir)
             return service.url if service else None
 
-        headers = {"X-API-Secret": api_secret(settings), "X-Crawlscope-Local": local_token(settings)}
+        headers = {SECRET_HEADER: api_secret(settings)}
+        if local:
+            headers["X-Crawlscope-Local"] = local_token(settings)
         return cls(locate, headers)
+
+    @classmethod
+    def within(cls, app: ASGIApp, secret: str) -> Self:
+        """For the service that this process is, without a connection."""
+        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+        return cls(lambda: "http://crawlscope", {SECRET_HEADER: secret}, transport)
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -167,6 +187,8 @@ def _issue(issue: Mapping[str, Any]) -> str:
     return f"{where}: {issue.get('msg', 'not valid')}"
 
 
-def _segment(text: str) -> str:
-    """One path segment, whatever is in it."""
-    return quote(text, safe="")
+def _segment(crawl_id: str) -> str:
+    """One path segment. Raises `NotFoundError` for what cannot be one: no path leads to such a crawl."""
+    if crawl_id in ("", ".", "..") or "/" in crawl_id:
+        raise NotFoundError(f"Crawl not found: {crawl_id}")
+    return quote(crawl_id, safe="")

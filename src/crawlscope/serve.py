@@ -31,8 +31,8 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         async with service_parts(settings) as parts:
             server = _Server(
                 uvicorn.Config(
-                    create_app(parts),
-                    lifespan="off",
+                    create_app(parts, stopping),
+                    lifespan="on",
                     log_config=None,
                     access_log=False,
                     timeout_graceful_shutdown=GRACEFUL_SECONDS,

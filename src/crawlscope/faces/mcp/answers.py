@@ -1,0 +1,93 @@
+"""What the tools answer as data; the same as text is in `texts`."""
+
+from datetime import datetime
+
+from crawlscope.observe.responses import Answer, CrawlMetricsResponse, PageRow
+from crawlscope.observe.verdict import VerdictName
+from crawlscope.search.answers import Mode
+from crawlscope.vocabulary import CrawlStatus
+
+
+class CrawlState(Answer):
+    """How a crawl stands."""
+
+    crawl_id: str
+    crawl_url: str
+    status: CrawlStatus
+    safe_to_search: bool
+    """A search sees all that this crawl brings."""
+    sealed: bool
+    """It has ended and all its pages are settled: waiting changes nothing any more."""
+    searchability: str
+    """Whether it is safe to search, and why not or what is missing."""
+    verdict: VerdictName | None
+    """What an open crawl is doing; null for a sealed one."""
+    total_pages: int
+    """Pages whose outcome is known: indexed and failed ones."""
+    pages_indexed: int
+    pages_failed: int
+    pages_pending: int
+    """Received and not indexed yet."""
+    pages_found: int | None
+    """URLs that the built-in crawler has accepted so far; null for other crawlers."""
+    started_at: datetime
+    completed_at: datetime | None
+    searchable_at: datetime | None
+    time_to_searchable_ms: float | None
+    error_message: str | None
+
+
+class CrawlStates(Answer):
+    crawls: list[CrawlState]
+    """Newest first."""
+    total: int
+    """All crawls that are known, listed or not."""
+
+
+class PageError(Answer):
+    url: str
+    code: str | None
+    error: str | None
+    status_code: int | None
+    """HTTP status that the page answered with."""
+    attempts: int
+
+
+class Profile(Answer):
+    crawl: CrawlMetricsResponse
+    safe_to_search: bool
+    searchability: str
+    errors: list[PageError]
+    """Failed pages by URL, from `error_offset` on."""
+    total_errors: int
+    next_error_offset: int | None
+    """Where the next page of errors begins; null after the last one."""
+    slowest_pages: list[PageRow] | None
+    """With the milliseconds of each stage; null unless details were asked for."""
+
+
+class Requeued(Answer):
+    crawl_id: str
+    queued: int
+    """Failed pages that are indexed again."""
+    still_failed: int
+    """Failed pages whose content was never received: only another crawl can bring them."""
+
+
+class FoundPage(Answer):
+    url: str
+    title: str
+    text: str
+    """The best passage of the page."""
+    score: float
+    crawl_id: str | None
+    """The latest crawl that found the page."""
+
+
+class FoundPages(Answer):
+    results: list[FoundPage]
+    """Best first, each page once."""
+    total: int
+    """A lower bound of the pages that match."""
+    mode: Mode
+    took_ms: float
