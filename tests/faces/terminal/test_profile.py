@@ -2,9 +2,9 @@ from typing import Any
 
 from crawlscope.faces.terminal.profile import group_failures, render_profile, stage_lines
 from crawlscope.faces.terminal.report import CrawlReport
-from crawlscope.observe.responses import PageListResponse, QueueWait
+from crawlscope.observe.responses import PageListResponse, QueueWait, ReconciliationInfo, Verdict
 from crawlscope.vocabulary import CrawlStatus
-from tests.faces.terminal.examples import crawl_metrics, failed_row, page_list, page_row, rendered
+from tests.faces.terminal.examples import BEGAN, crawl_metrics, failed_row, page_list, page_row, rendered
 
 COMPLETED = """\
 Crawl 0b7f4b1e-6f0a-4b6e-9d55-1c0f4a7b2e11  completed
@@ -127,3 +127,23 @@ def test_nothing_is_wider_than_the_terminal_or_steers_it():
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in "".join(lines)
     assert "\x07" not in "".join(lines)
+
+
+def test_an_open_crawl_says_what_it_is_doing():
+    verdict = {
+        "verdict": "stalled",
+        "since": BEGAN,
+        "stage": "embedding",
+        "reason": "workers wait for the embedder",
+    }
+    compared = {
+        "state": "failing",
+        "checked_at": None,
+        "checks": 1,
+        "next_check_at": BEGAN,
+        "added": 2,
+        "note": "no answer",
+    }
+    text = shown(report(verdict=Verdict(**verdict), reconciliation=ReconciliationInfo(**compared)))
+    assert "Now         stalled: workers wait for the embedder\n" in text
+    assert "Compared    with what Firecrawl says, failing, 2 pages fetched: no answer\n" in text

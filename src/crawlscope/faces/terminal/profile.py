@@ -16,6 +16,7 @@ from crawlscope.observe.responses import (
     OperationStats,
     PageListResponse,
     PageRow,
+    ReconciliationInfo,
 )
 from crawlscope.vocabulary import CrawlStatus, OperationType
 
@@ -146,6 +147,10 @@ def _facts_of(crawl: CrawlMetricsResponse) -> Iterator[tuple[str, str]]:
     yield "Pages", _page_counts(crawl)
     yield "Crawled", f"in {duration(crawl.duration_ms)}" if crawl.duration_ms is not None else "still running"
     yield "Searchable", _searchable(crawl)
+    if crawl.verdict:
+        yield "Now", f"{crawl.verdict.verdict}: {plain(crawl.verdict.reason)}"
+    if crawl.reconciliation:
+        yield "Compared", _compared(crawl.reconciliation)
     if crawl.error_message:
         yield "Error", plain(crawl.error_message)
 
@@ -172,6 +177,12 @@ def _searchable(crawl: CrawlMetricsResponse) -> str:
         return f"not all of it yet{waiting}"
     pace = f", {crawl.total_pages * 1000 / taken:.1f} pages/s" if crawl.total_pages and taken else ""
     return f"{duration(taken)} after the start{pace}"
+
+
+def _compared(found: ReconciliationInfo) -> str:
+    brought = f", {count(found.added, 'page')} fetched" if found.added else ""
+    note = f": {plain(found.note)}" if found.note else ""
+    return f"with what Firecrawl says, {found.state}{brought}{note}"
 
 
 def _stages(report: CrawlReport) -> Iterator[Table]:
