@@ -25,6 +25,7 @@ from crawlscope.faces.mcp.answers import (
     Requeued,
 )
 from crawlscope.faces.mcp.searchability import searchability
+from crawlscope.faces.terminal.follow import pause_seconds
 from crawlscope.faces.terminal.pace import Progress
 from crawlscope.faces.terminal.report import gather_report
 from crawlscope.observe.responses import CrawlComparison, CrawlMetricsResponse, PageListResponse
@@ -34,7 +35,6 @@ from crawlscope.vocabulary import PageState
 Connect = Callable[[], Awaitable[ServiceClient]]
 """Raises `CrawlscopeError` where there is no service and none can be started."""
 
-POLL_SECONDS = 0.5
 OPENING_SECONDS = 10.0
 """How long a service that has just started may take to open its index."""
 SLOWEST_PAGES = 20
@@ -188,7 +188,8 @@ class Tools:
         """The crawl once it is settled, or as it stands after so long."""
         deadline, reported = time.monotonic() + patience_seconds, -1
         while True:
-            late = self._stopping.is_set() or time.monotonic() >= deadline
+            asked = time.monotonic()
+            late = self._stopping.is_set() or asked >= deadline
             try:
                 crawl = await (await self._connect()).crawl(crawl_id)
             except ServiceUnavailable:
@@ -202,7 +203,7 @@ class Tools:
                 if late or crawl.sealed:
                     return crawl
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), POLL_SECONDS)
+                await asyncio.wait_for(self._stopping.wait(), pause_seconds(time.monotonic() - asked))
 
     async def _searched(self, request: SearchRequest) -> SearchResponse:
         async for attempt in stamina.retry_context(

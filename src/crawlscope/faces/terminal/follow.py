@@ -58,7 +58,12 @@ async def follow(
         if is_settled(crawl):
             return crawl
         quiet.note(now, progress)
-        await asyncio.sleep(min(max(POLL_SECONDS, SHARE_OF_TIME * (now - asked)), SLOWEST_POLL_SECONDS))
+        await asyncio.sleep(pause_seconds(now - asked))
+
+
+def pause_seconds(answer_seconds: float) -> float:
+    """Before asking again, when the answer took so long."""
+    return min(max(POLL_SECONDS, SHARE_OF_TIME * answer_seconds), SLOWEST_POLL_SECONDS)
 
 
 def is_settled(crawl: CrawlMetricsResponse) -> bool:
