@@ -143,6 +143,7 @@ def test_what_is_killed_comes_back_and_no_page_is_lost(tmp_path: Path, embedder)
     settings = {"WORKERS": "1", "EMBEDDER": "tei", "EMBEDDER_URL": embedder.url}
     with running_stack(tmp_path / "data", **settings) as stack:
         post_pages(stack, crawl_id, range(PAGES))
+        eventually(lambda: stack.pages(crawl_id, state="indexing"), bool)
         before = children_of(stack)
         before["index"].send_signal(signal.SIGKILL)
         eventually(lambda: children_of(stack).get("index"), lambda it: it not in (None, before["index"]))
@@ -337,6 +338,7 @@ def test_a_page_that_takes_too_long_is_set_aside(
     assert page["error"] == f"it was not done after {PAGE_TIMEOUT_SECONDS} s"
 
 
+@pytest.mark.timeout(300)  # it starts five times
 def test_the_death_of_the_whole_service_costs_no_page_an_attempt(
     tmp_path: Path, embedder: FakeEmbeddingServer
 ) -> None:
