@@ -39,6 +39,7 @@ from crawlscope.observe.responses import (
     Verdict,
 )
 from crawlscope.observe.rows import by_crawl, row_of, rows_of
+from crawlscope.observe.searchable import searchable_at, time_to_searchable_ms
 from crawlscope.observe.verdicts import verdicts_of
 from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
 
@@ -236,7 +237,7 @@ def _crawl(
     verdict: Verdict | None,
     reconciliation: ReconciliationInfo | None,
 ) -> CrawlMetricsResponse:
-    searchable_at = _searchable_at(session)
+    at = searchable_at(session)
     return CrawlMetricsResponse(
         **session,
         aggregate_timing=AggregateTiming(
@@ -246,11 +247,11 @@ def _crawl(
             bm25_ms=session["total_bm25_ms"],
         ),
         per_page_metrics=None,
-        searchable_at=searchable_at,
-        time_to_searchable_ms=_time_to_searchable_ms(session, searchable_at),
+        searchable_at=at,
+        time_to_searchable_ms=time_to_searchable_ms(session),
         operations=operations,
         queue_wait=queue_wait or QueueWait(),
-        sealed=searchable_at is not None,
+        sealed=at is not None,
         verdict=verdict,
         reconciliation=reconciliation,
     )
@@ -261,21 +262,6 @@ def _reconciliation(row: RowMapping | None) -> ReconciliationInfo | None:
         return None
     shown = {**row, "note": row["error"], "next_check_at": None if row["settled"] else row["next_check_at"]}
     return ReconciliationInfo(**shown)
-
-
-def _searchable_at(session: RowMapping) -> datetime | None:
-    """A crawl without any page is searchable, for what it is worth, when it ends."""
-    if session["completed_at"] is None or session["pages_pending"]:
-        return None
-    at: datetime = session["last_settled_at"] or session["completed_at"]
-    return at
-
-
-def _time_to_searchable_ms(session: RowMapping, searchable_at: datetime | None) -> float | None:
-    if searchable_at is None:
-        return None
-    began: datetime = session["initiated_at"] or session["started_at"]
-    return max(0.0, (searchable_at - began).total_seconds() * 1000)
 
 
 def _page(row: RowMapping) -> PageRow:
