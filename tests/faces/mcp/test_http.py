@@ -107,6 +107,7 @@ async def test_a_service_that_stops_answers_those_who_wait(tmp_path: Path):
     with running_stack(tmp_path / "data", WORKERS="1") as stack:
         stack.post_event(page_event(crawl_id))
         async with over_http(stack.url) as client:
+            await client.list_tools()  # as the client would after the answer, to check it
             waiting = asyncio.create_task(
                 client.call_tool(
                     "crawl_status",
