@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 
 NAME = "service.json"
+WEBHOOK_PATH = "/api/webhook/firecrawl"
+"""Where, below its address, it takes deliveries."""
 SAME_START_SECONDS = 1.0
 
 

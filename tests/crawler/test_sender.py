@@ -67,7 +67,7 @@ class _Door(BaseHTTPRequestHandler):
 
 async def test_an_event_is_posted_once_with_the_secret() -> None:
     with Service(ACCEPTED) as service:
-        async with WebhookSender(service.url + "/", "s3cret") as sender:
+        async with WebhookSender(lambda: service.url + "/", "s3cret") as sender:
             await sender.send(EVENT)
     assert service.heads == [("/api/webhook/firecrawl", "s3cret", "application/json")]
     assert json.loads(service.bodies[0])["data"] == [{"markdown": "grün ? 😀"}]
@@ -76,7 +76,7 @@ async def test_an_event_is_posted_once_with_the_secret() -> None:
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 async def test_a_busy_service_gets_the_same_bytes_again(status: int) -> None:
     with Service((status, {}, b""), (status, {}, b""), ACCEPTED) as service:
-        async with WebhookSender(service.url, "s") as sender:
+        async with WebhookSender(lambda: service.url, "s") as sender:
             await sender.send(EVENT)
     assert len(service.bodies) == 3
     assert len(set(service.bodies)) == 1
@@ -85,14 +85,14 @@ async def test_a_busy_service_gets_the_same_bytes_again(status: int) -> None:
 async def test_the_service_says_when_to_come_back() -> None:
     with Service((503, {"Retry-After": "1"}, b""), ACCEPTED) as service:
         began = time.monotonic()
-        async with WebhookSender(service.url, "s") as sender:
+        async with WebhookSender(lambda: service.url, "s") as sender:
             await sender.send(EVENT)
     assert time.monotonic() - began >= 1
 
 
 async def test_a_service_that_is_down_for_two_seconds_loses_nothing() -> None:
     port = unused_port()
-    async with WebhookSender(f"http://127.0.0.1:{port}", "s") as sender:
+    async with WebhookSender(lambda: f"http://127.0.0.1:{port}", "s") as sender:
         sending = [
             asyncio.create_task(sender.send({**EVENT, "webhookId": str(number)})) for number in range(5)
         ]
@@ -103,10 +103,22 @@ async def test_a_service_that_is_down_for_two_seconds_loses_nothing() -> None:
     assert sorted(json.loads(body)["webhookId"] for body in service.bodies) == list("01234")
 
 
+async def test_a_service_that_comes_back_elsewhere_gets_the_delivery() -> None:
+    addresses = [f"http://127.0.0.1:{unused_port()}"]
+    async with WebhookSender(lambda: addresses[-1], "s") as sender:
+        sending = asyncio.create_task(sender.send(EVENT))
+        _, waiting = await asyncio.wait({sending}, timeout=0.5)
+        assert waiting
+        with Service(ACCEPTED) as service:
+            addresses.append(service.url)
+            await asyncio.wait_for(sending, 10)
+    assert len(service.bodies) == 1
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 302])
 async def test_a_refusal_is_an_error_that_says_so(status: int) -> None:
     with Service((status, {}, b'{"detail": "wrong\\nsecret"}')) as service:
-        async with WebhookSender(service.url, "s") as sender:
+        async with WebhookSender(lambda: service.url, "s") as sender:
             with pytest.raises(
                 UsageError, match=rf"refused a delivery: it answered {status} \(wrong secret\)"
             ):
@@ -115,7 +127,8 @@ async def test_a_refusal_is_an_error_that_says_so(status: int) -> None:
 
 
 async def test_a_service_that_stays_away_is_given_up() -> None:
-    async with WebhookSender(f"http://127.0.0.1:{unused_port()}", "s", give_up_after_seconds=0.5) as sender:
+    nowhere = f"http://127.0.0.1:{unused_port()}"
+    async with WebhookSender(lambda: nowhere, "s", give_up_after_seconds=0.5) as sender:
         with pytest.raises(ServiceUnavailable, match="did not take a delivery"):
             await sender.send(EVENT)
 
@@ -123,6 +136,6 @@ async def test_a_service_that_stays_away_is_given_up() -> None:
 @pytest.mark.parametrize("retry_after", ["soon", "Wed, 21 Oct 2015 07:28:00 GMT", "-5", "Wed, 99 Xyz"])
 async def test_an_odd_time_to_come_back_is_no_reason_to_stay_away(retry_after: str) -> None:
     with Service((503, {"Retry-After": retry_after}, b""), ACCEPTED) as service:
-        async with WebhookSender(service.url, "s", give_up_after_seconds=5) as sender:
+        async with WebhookSender(lambda: service.url, "s", give_up_after_seconds=5) as sender:
             await sender.send(EVENT)
     assert len(service.bodies) == 2

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,10 +13,10 @@ import structlog
 
 from crawlscope.errors import ServiceUnavailable, UsageError
 from crawlscope.retry_after import retry_after_seconds
+from crawlscope.service_file import WEBHOOK_PATH
 
 log = structlog.get_logger(__name__)
 
-_DOOR = "/api/webhook/firecrawl"
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
 _LONGEST_RETRY_AFTER_SECONDS = 60.0
@@ -23,13 +24,16 @@ _ANSWER_SECONDS = 30.0
 
 
 class WebhookSender:
-    """Posts events to the webhook door of `service_url`; use it as an async context manager.
+    """Posts events to the webhook door of a service; use it as an async context manager.
 
-    While the service is away or busy a delivery is repeated, byte for byte, for `give_up_after_seconds`.
+    `locate` gives the service's address and is asked before each try, so that the service may move. While it
+    is away or busy a delivery is repeated, byte for byte, for `give_up_after_seconds`.
     """
 
-    def __init__(self, service_url: str, api_secret: str, *, give_up_after_seconds: float = 600.0) -> None:
-        self._door = service_url.rstrip("/") + _DOOR
+    def __init__(
+        self, locate: Callable[[], str], api_secret: str, *, give_up_after_seconds: float = 600.0
+    ) -> None:
+        self._locate = locate
         self._give_up_after_seconds = give_up_after_seconds
         self._client = httpx2.AsyncClient(
             headers={"X-API-Secret": api_secret, "Content-Type": "application/json"},
@@ -57,21 +61,20 @@ class WebhookSender:
         deadline = time.monotonic() + self._give_up_after_seconds
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
-            outcome = await self._post(body)
+            door = self._locate().rstrip("/") + WEBHOOK_PATH
+            outcome = await self._post(door, body)
             if outcome is None:
                 return
             wait_seconds = max(outcome.wait_seconds, pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
             if time.monotonic() + wait_seconds > deadline:
-                raise ServiceUnavailable(
-                    f"the service at {self._door} did not take a delivery: {outcome.reason}"
-                )
+                raise ServiceUnavailable(f"the service at {door} did not take a delivery: {outcome.reason}")
             log.debug("delivery_postponed", reason=outcome.reason, wait_seconds=round(wait_seconds, 2))
             await asyncio.sleep(wait_seconds)
             pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
-    async def _post(self, body: bytes) -> "_Postponed | None":
+    async def _post(self, door: str, body: bytes) -> "_Postponed | None":
         try:
-            answer = await self._client.post(self._door, content=body)
+            answer = await self._client.post(door, content=body)
         except httpx2.RequestError as error:
             return _Postponed(str(error) or type(error).__name__)
         if answer.is_success:
@@ -80,7 +83,7 @@ class WebhookSender:
         if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or answer.is_server_error:
             wait_seconds = retry_after_seconds(answer.headers.get("retry-after")) or 0.0
             return _Postponed(reason, min(wait_seconds, _LONGEST_RETRY_AFTER_SECONDS))
-        raise UsageError(f"the service at {self._door} refused a delivery: {reason}{_detail(answer)}")
+        raise UsageError(f"the service at {door} refused a delivery: {reason}{_detail(answer)}")
 
 
 class _Postponed:

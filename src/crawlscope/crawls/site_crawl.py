@@ -41,7 +41,7 @@ class SiteCrawl:
             return
         progress = CrawlProgress()
         async with (
-            WebhookSender(self._service_url(), api_secret(self._settings)) as sender,
+            WebhookSender(self._service_url, api_secret(self._settings)) as sender,
             self._noted(crawl_id, progress) as cancelled,
         ):
             try:
