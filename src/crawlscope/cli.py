@@ -5,6 +5,7 @@ Each command imports what it needs when it runs: loading everything takes second
 
 import asyncio
 import io
+import json
 import logging
 import signal
 import sys
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -94,7 +95,7 @@ def worker(
 
 @app.command()
 def crawl(
-    url: Annotated[str, typer.Argument(metavar="URL")],
+    urls: Annotated[list[str], typer.Argument(metavar="URL...")],
     limit: Annotated[
         int | None, typer.Option(min=1, max=MOST_PAGES, help="The most pages, the first one included.")
     ] = None,
@@ -102,18 +103,39 @@ def crawl(
         Literal["builtin", "firecrawl"] | None,
         typer.Option(help="Who crawls; Firecrawl where CRAWLSCOPE_FIRECRAWL_URL is set."),
     ] = None,
+    scrape_options: Annotated[
+        str | None, typer.Option(metavar="JSON", help="How Firecrawl scrapes, in its own words.")
+    ] = None,
     as_json: Json = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the crawl is queued.")] = False,
 ) -> None:
-    """Crawl a website and follow it until every page is searchable."""
+    """Crawl a website and follow it until every page is searchable; of several URLs only these pages."""
     from crawlscope import verbs
     from crawlscope.crawls.requests import check_target
 
     try:
-        target = check_target(url)
+        targets = [check_target(url) for url in urls]
     except UsageError as error:
         raise typer.BadParameter(str(error), param_hint="URL") from None
-    verbs.crawl(_quiet_settings(), target, limit, engine, as_json=as_json, wait=not no_wait)
+    options = _json_object(scrape_options, "--scrape-options")
+    if len(targets) == 1:
+        [target] = targets
+        verbs.crawl(_quiet_settings(), target, limit, engine, options, as_json=as_json, wait=not no_wait)
+        return
+    if limit is not None or engine == "builtin":
+        raise typer.BadParameter(
+            "several URLs are for Firecrawl to scrape, just these: give neither --limit nor --engine builtin",
+            param_hint="URL",
+        )
+    verbs.scrape_batch(_quiet_settings(), targets, options, as_json=as_json, wait=not no_wait)
+
+
+@app.command()
+def cancel(crawl_id: CrawlId, as_json: Json = False) -> None:
+    """Tell whoever runs a crawl to stop it; what was received is still indexed."""
+    from crawlscope import verbs
+
+    verbs.cancel(_quiet_settings(), crawl_id, as_json=as_json)
 
 
 @app.command()
@@ -311,6 +333,18 @@ def _quiet_settings() -> Settings:
     settings = load_settings()
     logs.configure("DEBUG" if settings.log_level == "DEBUG" else "ERROR", "cli")
     return settings
+
+
+def _json_object(text: str | None, option: str) -> "dict[str, Any] | None":
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise typer.BadParameter("must be a JSON object such as '{\"waitFor\": 500}'", param_hint=option)
+    return value
 
 
 def _announce(url: str) -> None:

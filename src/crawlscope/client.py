@@ -9,7 +9,14 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from crawlscope import service_file
-from crawlscope.crawls.answers import CrawlReconciled, CrawlRecounted, DeliveriesReplayed, PagesQueued
+from crawlscope.crawls.answers import (
+    CrawlCancelled,
+    CrawlReconciled,
+    CrawlRecounted,
+    CrawlStarted,
+    DeliveriesReplayed,
+    PagesQueued,
+)
 from crawlscope.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
 from crawlscope.observe.responses import (
     CrawlComparison,
@@ -20,10 +27,13 @@ from crawlscope.observe.responses import (
 from crawlscope.search.answers import SearchRequest, SearchResponse
 from crawlscope.secrets import api_secret, local_token
 from crawlscope.settings import Settings
+from crawlscope.vocabulary import Engine
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
 ANSWER_SECONDS = 30.0
+FIRECRAWL_SECONDS = 120.0
+"""The service itself waits for Firecrawl, and knows better why it does not answer."""
 RECONCILE_SECONDS = 600.0
 """Everything that is missing is fetched before it answers."""
 SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
@@ -92,12 +102,28 @@ class ServiceClient:
         answer: dict[str, Any] = (await self._ask("GET", "/health")).json()
         return answer
 
-    async def start_crawl(self, url: str, limit: int | None, engine: str | None) -> str:
-        """Returns the new crawl's id."""
-        order = {"url": url, "limit": limit, "engine": engine}
-        given = {name: value for name, value in order.items() if value is not None}
-        crawl_id: str = (await self._ask("POST", "/api/crawls", json=given)).json()["crawl_id"]
-        return crawl_id
+    async def start_crawl(
+        self,
+        url: str,
+        limit: int | None = None,
+        engine: str | None = None,
+        scrape_options: Mapping[str, Any] | None = None,
+        crawl_options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Returns the new crawl's id. The options are Firecrawl's, for crawls there."""
+        order = {"limit": limit, "engine": engine, "crawl_options": crawl_options}
+        return (await self._start(url=url, scrape_options=scrape_options, **order)).crawl_id
+
+    async def start_batch(
+        self, urls: Sequence[str], scrape_options: Mapping[str, Any] | None = None
+    ) -> CrawlStarted:
+        """Has Firecrawl scrape just these."""
+        return await self._start(urls=list(urls), engine=Engine.FIRECRAWL, scrape_options=scrape_options)
+
+    async def cancel(self, crawl_id: str) -> CrawlCancelled:
+        path = f"/api/crawls/{_segment(crawl_id)}/cancel"
+        answer = await self._ask("POST", path, timeout=FIRECRAWL_SECONDS)
+        return CrawlCancelled.model_validate_json(answer.content)
 
     async def retry(self, crawl_id: str, urls: Sequence[str] | None = None) -> int:
         """Returns how many pages were queued again; without `urls` all that failed."""
@@ -135,6 +161,11 @@ class ServiceClient:
     async def search(self, request: SearchRequest) -> SearchResponse:
         answer = await self._ask("POST", "/api/search", json=request.model_dump(exclude_none=True))
         return SearchResponse.model_validate_json(answer.content)
+
+    async def _start(self, **order: Any) -> CrawlStarted:
+        given = {name: value for name, value in order.items() if value is not None}
+        answer = await self._ask("POST", "/api/crawls", json=given, timeout=FIRECRAWL_SECONDS)
+        return CrawlStarted.model_validate_json(answer.content)
 
     async def _read(self, model: type[Answer], path: str, **query: Any) -> Answer:
         return model.model_validate_json((await self._ask("GET", path, params=query)).content)

@@ -24,18 +24,51 @@ from crawlscope.observe.responses import CrawlMetricsResponse
 from crawlscope.search.answers import SearchRequest
 from crawlscope.settings import Settings
 from crawlscope.stack import Stack
-from crawlscope.vocabulary import CrawlStatus
+from crawlscope.vocabulary import CrawlStatus, Engine
 
 T = TypeVar("T")
 
 
+Start = Callable[[Stack], Awaitable[str]]
+"""Returns the crawl's id."""
+
+
 def crawl(
-    settings: Settings, url: str, limit: int | None, engine: str | None, *, as_json: bool, wait: bool
+    settings: Settings,
+    url: str,
+    limit: int | None,
+    engine: str | None,
+    scrape_options: dict[str, Any] | None = None,
+    *,
+    as_json: bool,
+    wait: bool,
 ) -> None:
     """Raises `CrawlscopeError` when the crawl does not succeed."""
+    _crawl(
+        settings,
+        lambda stack: stack.client.start_crawl(url, limit, engine, scrape_options),
+        as_json=as_json,
+        wait=wait,
+    )
 
+
+def scrape_batch(
+    settings: Settings, urls: list[str], scrape_options: dict[str, Any] | None, *, as_json: bool, wait: bool
+) -> None:
+    """Raises `CrawlscopeError` when the batch does not succeed."""
+
+    async def start(stack: Stack) -> str:
+        started = await stack.client.start_batch(urls, scrape_options)
+        if started.invalid_urls:
+            complain(f"left out, because Firecrawl cannot scrape it: {', '.join(started.invalid_urls)}")
+        return started.crawl_id
+
+    _crawl(settings, start, as_json=as_json, wait=wait)
+
+
+def _crawl(settings: Settings, start: Start, *, as_json: bool, wait: bool) -> None:
     async def work(stack: Stack) -> CrawlMetricsResponse:
-        crawl_id = await stack.client.start_crawl(url, limit, engine)
+        crawl_id = await start(stack)
         if not wait:
             return await _leave_alone(stack, crawl_id, as_json)
         found = await _follow(stack, crawl_id, as_json)
@@ -72,6 +105,15 @@ def search(settings: Settings, request: SearchRequest, *, as_json: bool) -> None
         return
     console = stdout()
     console.print(render_results(request.query, response, console.width))
+
+
+def cancel(settings: Settings, crawl_id: str, *, as_json: bool) -> None:
+    answer = _with_service(settings, lambda stack: stack.client.cancel(crawl_id))
+    if as_json:
+        _print_json(answer)
+    else:
+        had_ended = "It had ended already."
+        stdout().print("Cancelled. What was received is indexed." if answer.cancelled else had_ended)
 
 
 def retry(settings: Settings, crawl_id: str, urls: list[str]) -> None:
@@ -191,8 +233,13 @@ async def _leave_alone(stack: Stack, crawl_id: str, as_json: bool) -> CrawlMetri
     else:
         typer.echo(crawl_id)
     if stack.is_own:
-        complain("no service keeps running: the crawl goes on when one does, see `crawlscope up`")
+        complain(f"no service keeps running: {_what_waits(started)} when one does, see `crawlscope up`")
     return started
+
+
+def _what_waits(started: CrawlMetricsResponse) -> str:
+    at_firecrawl = started.engine == Engine.FIRECRAWL
+    return "Firecrawl crawls, and its pages are fetched" if at_firecrawl else "the crawl goes on"
 
 
 async def _print_profile(stack: Stack, crawl_id: str, as_json: bool) -> None:

@@ -10,6 +10,13 @@ class CrawlStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Engine(StrEnum):
+    """What runs a crawl that was asked for here."""
+
+    BUILTIN = "builtin"
+    FIRECRAWL = "firecrawl"
+
+
 class ReconcileState(StrEnum):
     """How far a crawl was compared with what Firecrawl says of it."""
 
@@ -57,3 +64,28 @@ class OperationType(StrEnum):
     QDRANT = "qdrant"
     BM25 = "bm25"
     WEBHOOK = "webhook"
+
+
+class NotificationType(StrEnum):
+    """What is told about a crawl."""
+
+    SEARCHABLE = "crawl.searchable"
+    FAILED = "crawl.failed"
+    STALLED = "crawl.stalled"
+    SLOW = "crawl.slow"
+
+
+class NotificationState(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+class RescrapeStatus(StrEnum):
+    """How far a changed page was fetched again; once that is done, its `PageState` stands in its place."""
+
+    WAITING = "waiting"
+    """For Firecrawl to be asked."""
+    RUNNING = "running"
+    REFUSED = "refused"
+    """The page may not be fetched."""

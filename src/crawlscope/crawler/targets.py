@@ -3,12 +3,16 @@
 import asyncio
 import ipaddress
 import socket
+import unicodedata
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import urlsplit
 
 import httpcore2
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_PRIVATE_DOMAINS = (".localhost", ".local", ".internal", ".home.arpa")
+_LOOKUP_SECONDS = 5.0
 _SocketOptions = Iterable[httpcore2.SOCKET_OPTION] | None
 
 
@@ -48,6 +52,35 @@ class PublicNetwork(httpcore2.AnyIOBackend):
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 continue
         return await super().connect_tcp(public[-1], port, timeout, local_address, socket_options)
+
+
+async def require_public(url: str) -> None:
+    """For a URL that another crawler fetches: raises `PrivateTarget` where it leads to a private address.
+
+    Only as far as can be told here and now. A name that cannot be looked up here passes, unless it is of a
+    kind that is never public: it may be known where it is fetched.
+    """
+    host = _host_as_fetched(url)
+    if host is None or _is_never_public(host):
+        raise PrivateTarget(f"{host or url} is no name of the public internet; it may not be crawled")
+    try:
+        addresses = await _resolve(host, 0, _LOOKUP_SECONDS)
+    except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+        return
+    for address in addresses:
+        if not is_public(address):
+            raise PrivateTarget(f"{address} is a private address; {host} may not be crawled")
+
+
+def _host_as_fetched(url: str) -> str | None:
+    """As browsers read it; None for what they read in another way than Python does."""
+    parts = urlsplit(url)
+    host = unicodedata.normalize("NFKC", parts.hostname or "").replace("\u3002", ".").rstrip(".")
+    return None if "\\" in parts.netloc or "%" in host else host
+
+
+def _is_never_public(host: str) -> bool:
+    return ":" not in host and ("." not in host or host.endswith(_PRIVATE_DOMAINS))
 
 
 async def _resolve(host: str, port: int, timeout: float | None) -> list[str]:

@@ -16,6 +16,8 @@ class _Answer(BaseModel):
 class CrawlStarted(_Answer):
     crawl_url: str
     status: str
+    invalid_urls: list[str] | None = None
+    """Of a batch scrape: what was given and is no URL that can be scraped."""
 
 
 class CrawlCancelled(_Answer):

@@ -15,7 +15,6 @@ from crawlscope.crawls import reconciliations
 from crawlscope.crawls.page_batch import take_pages
 from crawlscope.crawls.page_state import DROPPED_BY_CANCEL, failure_code
 from crawlscope.crawls.pages import DeliveredPage
-from crawlscope.crawls.requests import BUILTIN
 from crawlscope.crawls.scraped_page import failed_page, scraped_page
 from crawlscope.database.engine import Database
 from crawlscope.database.values import hash_key, storable
@@ -29,7 +28,7 @@ from crawlscope.firecrawl.answers import JobErrors, JobKind, JobStatus, PageFail
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.sessions.fold import PageSeen, Told
 from crawlscope.sessions.store import SESSIONS, keep_fact, move_counts
-from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
+from crawlscope.vocabulary import CrawlStatus, Engine, PageState, ReconcileState
 
 PAGES = models.table_of(models.Page)
 DELIVERIES = models.table_of(models.Delivery)
@@ -108,6 +107,11 @@ class Reconciler:
         except (FirecrawlUnavailable, FirecrawlRefused) as error:
             await self._note_failure(crawl_id, error)
             raise
+
+    async def take_over_status(self, crawl_id: str) -> None:
+        """How the crawl stands, nothing of its pages. Raises like `reconcile`, and `FirecrawlJobUnknown`."""
+        kind = await self._database.run(lambda connection: job_kind(connection, crawl_id))
+        await self._keep_told(crawl_id, await self._firecrawl.status(crawl_id, kind))
 
     async def _note_failure(self, crawl_id: str, error: FirecrawlUnavailable | FirecrawlRefused) -> None:
         wait = error.retry_after if isinstance(error, FirecrawlUnavailable) else None
@@ -200,19 +204,22 @@ async def _known(connection: AsyncConnection, crawl_id: str) -> _Known:
     known = {row.source_key: row.delivered for row in pages}
     engine = await connection.scalar(select(REQUESTS.c.engine).where(REQUESTS.c.crawl_id == crawl_id))
     return _Known(
-        kind=await _kind(connection, crawl_id),
-        builtin=engine == BUILTIN,
+        kind=await job_kind(connection, crawl_id),
+        builtin=engine == Engine.BUILTIN,
         delivered={key for key, delivered in known.items() if delivered},
         failed={key for key, delivered in known.items() if not delivered},
     )
 
 
-async def _kind(connection: AsyncConnection, crawl_id: str) -> JobKind | None:
-    """By what was delivered of it; None where nothing tells."""
+async def job_kind(connection: AsyncConnection, crawl_id: str) -> JobKind | None:
+    """By what was asked for here, or delivered of it; None where nothing tells."""
+    asked = await connection.scalar(
+        select(REQUESTS.c.options["kind"].astext).where(REQUESTS.c.crawl_id == crawl_id)
+    )
     event_type = await connection.scalar(
         select(DELIVERIES.c.event_type).where(DELIVERIES.c.crawl_id == crawl_id).limit(1)
     )
-    family = (event_type or "").partition(".")[0]
+    family = asked or (event_type or "").partition(".")[0]
     return JobKind(family) if family in set(JobKind) else None
 
 

@@ -8,9 +8,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.crawls.requests import BUILTIN
 from crawlscope.sessions.store import SESSIONS
-from crawlscope.vocabulary import ReconcileState
+from crawlscope.vocabulary import Engine, ReconcileState
 
 CHECKS = models.table_of(models.Reconciliation)
 REQUESTS = models.table_of(models.CrawlRequest)
@@ -37,7 +36,7 @@ async def claim_due(connection: AsyncConnection, quiet: timedelta) -> str | None
         .where(
             SESSIONS.c.last_fact_at < now - quiet,
             or_(CHECKS.c.next_check_at.is_(None), CHECKS.c.next_check_at <= now),
-            or_(REQUESTS.c.engine.is_(None), REQUESTS.c.engine != BUILTIN),
+            or_(REQUESTS.c.engine.is_(None), REQUESTS.c.engine != Engine.BUILTIN),
             unsettled,
         )
         .order_by(SESSIONS.c.last_fact_at.desc())

@@ -18,9 +18,8 @@ from crawlscope.indexing.service import IndexingService
 from crawlscope.models import CrawlRequest, CrawlSession, DeletedCrawl, Page
 from crawlscope.sessions.fold import Heard
 from crawlscope.sessions.store import ensure_session, keep_action, keep_fact
-from crawlscope.vocabulary import CrawlStatus
+from crawlscope.vocabulary import CrawlStatus, Engine
 
-BUILTIN = "builtin"
 LONGEST_TARGET = 2_048
 
 
@@ -70,7 +69,7 @@ async def start_crawl(connection: AsyncConnection, order: CrawlOrder) -> str:
     options = {**order.options, "limit": order.limit, "allow_private": order.allow_private}
     await connection.execute(
         insert(CrawlRequest).values(
-            crawl_id=crawl_id, engine=BUILTIN, url=url, options=options, job_id=job_id
+            crawl_id=crawl_id, engine=Engine.BUILTIN, url=url, options=options, job_id=job_id
         )
     )
     return crawl_id
@@ -106,23 +105,37 @@ async def note_progress(connection: AsyncConnection, crawl_id: str, found: int, 
     return cancelled is False
 
 
+@dataclass(frozen=True)
+class KnownCrawl:
+    engine: str | None
+    """None for a crawl that was not started here."""
+    ended: bool
+
+
+async def known_crawl(connection: AsyncConnection, crawl_id: str) -> KnownCrawl:
+    """Raises `NotFoundError`."""
+    crawl_id = storable(crawl_id)
+    status = await _status(connection, crawl_id)
+    engine = await connection.scalar(select(CrawlRequest.engine).where(CrawlRequest.crawl_id == crawl_id))
+    return KnownCrawl(engine, status != CrawlStatus.IN_PROGRESS)
+
+
+async def note_cancel(connection: AsyncConnection, crawl_id: str) -> None:
+    """Keeps that somebody cancelled it, which the built-in crawler then obeys."""
+    await connection.execute(
+        update(CrawlRequest).where(CrawlRequest.crawl_id == crawl_id).values(cancel_requested=True)
+    )
+    await keep_action(connection, crawl_id, datetime.now(UTC), "cancel")
+
+
 async def cancel_crawl(connection: AsyncConnection, crawl_id: str) -> bool:
-    """Tells the crawler to stop; pages that were received are indexed all the same.
+    """Tells the built-in crawler to stop; pages that were received are indexed all the same.
 
     False where it has ended already. Raises `NotFoundError`.
     """
-    crawl_id = storable(crawl_id)
-    status = await _status(connection, crawl_id)
-    asked = await connection.execute(
-        update(CrawlRequest)
-        .where(CrawlRequest.crawl_id == crawl_id)
-        .values(cancel_requested=True)
-        .returning(CrawlRequest.crawl_id)
-    )
-    if asked.one_or_none() is None:
-        raise UsageError(f"crawl {crawl_id} was not started here: cancel it where it runs")
-    await keep_action(connection, crawl_id, datetime.now(UTC), "cancel")
-    return status == CrawlStatus.IN_PROGRESS
+    known = await known_crawl(connection, crawl_id)
+    await note_cancel(connection, storable(crawl_id))
+    return not known.ended
 
 
 async def retry_crawl(connection: AsyncConnection, crawl_id: str, urls: list[str] | None = None) -> int:

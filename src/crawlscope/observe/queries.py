@@ -23,7 +23,7 @@ from crawlscope.models import (
     RequestMetric,
 )
 from crawlscope.observe.percentiles import MEDIAN, P95, P99
-from crawlscope.vocabulary import CrawlStatus, PageState
+from crawlscope.vocabulary import CrawlStatus, Engine, PageState
 
 Rows: TypeAlias = Select[*tuple[Any, ...]]
 
@@ -292,8 +292,12 @@ def slice_of(matching: Rows, limit: int, offset: int) -> Rows:
 
 def _sessions() -> Rows:
     columns = [column for column in CrawlSession.__table__.columns if column.name != "fold"]
+    progress = [
+        case((CrawlRequest.engine == Engine.BUILTIN, column)).label(column.name)
+        for column in (CrawlRequest.__table__.c.found, CrawlRequest.__table__.c.fetched)
+    ]
     return (
-        select(*columns, CrawlRequest.engine, CrawlRequest.found, CrawlRequest.fetched)
+        select(*columns, CrawlRequest.engine, *progress)
         .select_from(CrawlSession)
         .outerjoin(CrawlRequest, CrawlRequest.crawl_id == CrawlSession.crawl_id)
     )

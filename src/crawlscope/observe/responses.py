@@ -135,7 +135,7 @@ class CrawlMetricsResponse(Answer):
     engine: str | None
     """What crawls, for a crawl that was asked for here."""
     found: int | None
-    """URLs that this crawler has accepted so far."""
+    """URLs that the built-in crawler has accepted so far; null for other engines."""
     fetched: int | None
 
 
@@ -238,7 +238,7 @@ class AttemptRow(Answer):
     started_at: datetime
     finished_at: datetime | None
     outcome: str | None
-    """A page state, or `retried`, `superseded`, `lost`; null while it runs."""
+    """A page state, or `retried`, `superseded`, `lost`, `crashed`; null while it runs."""
     error_code: str | None
     error: str | None
     queue_wait_ms: float | None

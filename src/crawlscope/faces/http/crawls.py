@@ -1,12 +1,12 @@
 """Crawls as their users act on them: start, cancel, retry, delete."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from crawlscope.crawls import requests
+from crawlscope.crawls import at_firecrawl, requests
 from crawlscope.crawls.answers import (
     CountDifference,
     CrawlCancelled,
@@ -16,7 +16,14 @@ from crawlscope.crawls.answers import (
     DeliveriesReplayed,
     PagesQueued,
 )
+from crawlscope.crawls.firecrawl_orders import (
+    FirecrawlOrder,
+    batch_order,
+    crawl_order,
+    require_public_targets,
+)
 from crawlscope.crawls.reconcile import Reconciler
+from crawlscope.crawls.trace_context import trace_context
 from crawlscope.errors import UsageError
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts
@@ -24,8 +31,10 @@ from crawlscope.parts import Parts
 from crawlscope.receive.replay import WhichDeliveries, replay
 from crawlscope.receive.signature import same_secret
 from crawlscope.sessions.recount import recount
+from crawlscope.vocabulary import CrawlStatus, Engine
 
 DEFAULT_LIMIT = 10_000
+ONE_OF_BOTH = "give either `url`, where a crawl starts, or `urls`, to scrape just these"
 
 router = APIRouter(prefix="/api/crawls", tags=["crawls"], dependencies=[Authenticated])
 ledger = APIRouter(prefix="/api/deliveries", tags=["crawls"], dependencies=[Authenticated])
@@ -34,10 +43,12 @@ ledger = APIRouter(prefix="/api/deliveries", tags=["crawls"], dependencies=[Auth
 class StartCrawl(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    url: str
-    limit: int = Field(default=DEFAULT_LIMIT, ge=1, le=1_000_000)
-    engine: Literal["firecrawl", "builtin"] | None = None
+    url: str | None = None
+    urls: list[str] | None = None
+    limit: int | None = Field(default=None, ge=1, le=1_000_000)
+    engine: Engine | None = None
     scrape_options: dict[str, Any] | None = None
+    crawl_options: dict[str, Any] | None = None
 
 
 class RetryPages(BaseModel):
@@ -47,28 +58,34 @@ class RetryPages(BaseModel):
     """Only these pages; all failed ones without it."""
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, response_model_exclude_none=True)
 async def start_crawl(
     order: StartCrawl,
     parts: ServiceParts,
     x_crawlscope_local: Annotated[str | None, Header(include_in_schema=False)] = None,
+    traceparent: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> CrawlStarted:
-    """Starts a crawl; the answer comes before its first page."""
-    _require_builtin(order, parts)
+    """Starts a crawl, or a batch scrape of `urls`; the answer comes before its first page."""
     local = same_secret(x_crawlscope_local, parts.local_token)
-    wanted = requests.CrawlOrder(
-        url=order.url,
-        limit=order.limit,
-        allow_private=local or parts.settings.allow_private_targets,
-    )
-    crawl_id = await parts.database.run(lambda connection: requests.start_crawl(connection, wanted))
-    return CrawlStarted(crawl_id=crawl_id, crawl_url=requests.check_target(order.url), status="in_progress")
+    allow_private = local or parts.settings.allow_private_targets
+    by_itself = Engine.FIRECRAWL if parts.settings.firecrawl_url else Engine.BUILTIN
+    if (order.engine or by_itself) is Engine.BUILTIN:
+        return await _start_builtin(parts, order, allow_private)
+    return await _start_at_firecrawl(parts, order, allow_private, traceparent)
 
 
 @router.post("/{crawl_id}/cancel", status_code=202)
 async def cancel_crawl(crawl_id: str, parts: ServiceParts) -> CrawlCancelled:
     """Tells the crawler to stop; what it has delivered is still indexed."""
-    cancelled = await parts.database.run(lambda connection: requests.cancel_crawl(connection, crawl_id))
+    known = await parts.database.run(lambda connection: requests.known_crawl(connection, crawl_id))
+    if known.engine == Engine.BUILTIN:
+        cancelled = await parts.database.run(lambda connection: requests.cancel_crawl(connection, crawl_id))
+    elif parts.settings.firecrawl_url is None:
+        raise UsageError(
+            f"crawl {crawl_id} runs elsewhere: set CRAWLSCOPE_FIRECRAWL_URL to where, or cancel it there"
+        )
+    else:
+        cancelled = not known.ended and await _cancel_at_firecrawl(parts, crawl_id)
     return CrawlCancelled(crawl_id=crawl_id, cancelled=cancelled)
 
 
@@ -125,12 +142,56 @@ async def _reconciler(parts: Parts) -> Reconciler:
     return Reconciler(parts.database, firecrawl, parts.settings.reconcile_after_seconds)
 
 
-def _require_builtin(order: StartCrawl, parts: Parts) -> None:
-    engine = order.engine or ("firecrawl" if parts.settings.firecrawl_url else requests.BUILTIN)
-    if engine != requests.BUILTIN:
+async def _start_builtin(parts: Parts, order: StartCrawl, allow_private: bool) -> CrawlStarted:
+    if order.urls is not None:
         raise UsageError(
-            "starting crawls on Firecrawl is not supported yet: start it there with this service's "
-            'webhook, or use "engine": "builtin"'
+            "the built-in crawler scrapes no batches: leave `engine` out and set CRAWLSCOPE_FIRECRAWL_URL, "
+            "or crawl each of the urls by itself"
         )
-    if order.scrape_options:
-        raise UsageError("scrape_options are Firecrawl's; the built-in crawler has none")
+    if order.scrape_options or order.crawl_options:
+        raise UsageError("scrape_options and crawl_options are Firecrawl's; the built-in crawler has none")
+    url = requests.check_target(_one_url(order))
+    wanted = requests.CrawlOrder(url, order.limit or DEFAULT_LIMIT, allow_private)
+    crawl_id = await parts.database.run(lambda connection: requests.start_crawl(connection, wanted))
+    return CrawlStarted(crawl_id=crawl_id, crawl_url=url, status=CrawlStatus.IN_PROGRESS)
+
+
+async def _start_at_firecrawl(
+    parts: Parts, order: StartCrawl, allow_private: bool, traceparent: str | None
+) -> CrawlStarted:
+    wanted = _firecrawl_order(order)
+    firecrawl = await parts.firecrawl.client()
+    door = at_firecrawl.Door.of(parts.settings, parts.secret)
+    if not allow_private:
+        await require_public_targets(wanted)
+    trace = trace_context(traceparent)
+    started = await at_firecrawl.start(parts.database, firecrawl, wanted, door, trace)
+    return CrawlStarted(
+        crawl_id=started.crawl_id,
+        crawl_url=wanted.url,
+        status=CrawlStatus.IN_PROGRESS,
+        invalid_urls=None if order.urls is None else list(started.invalid_urls),
+    )
+
+
+async def _cancel_at_firecrawl(parts: Parts, crawl_id: str) -> bool:
+    firecrawl = await parts.firecrawl.client()
+    return await at_firecrawl.cancel(parts.database, firecrawl, await _reconciler(parts), crawl_id)
+
+
+def _firecrawl_order(order: StartCrawl) -> FirecrawlOrder:
+    if order.urls is None:
+        return crawl_order(_one_url(order), order.limit, order.scrape_options, order.crawl_options)
+    if order.url is not None:
+        raise UsageError(ONE_OF_BOTH)
+    if order.limit is not None or order.crawl_options:
+        raise UsageError(
+            "limit and crawl_options are for crawls; a batch scrape takes its urls and no others"
+        )
+    return batch_order(order.urls, order.scrape_options)
+
+
+def _one_url(order: StartCrawl) -> str:
+    if order.url is None:
+        raise UsageError(ONE_OF_BOTH)
+    return order.url

@@ -17,7 +17,7 @@ from crawlscope.errors import ServiceUnavailable
 from crawlscope.faces.terminal.pace import Pace, Progress
 from crawlscope.faces.terminal.words import NONE, duration
 from crawlscope.observe.responses import CrawlMetricsResponse
-from crawlscope.vocabulary import CrawlStatus
+from crawlscope.vocabulary import CrawlStatus, Engine
 
 POLL_SECONDS = 0.3
 SLOWEST_POLL_SECONDS = 3.0
@@ -57,7 +57,7 @@ async def follow(
         show(progress, pace)
         if is_settled(crawl):
             return crawl
-        quiet.note(now, progress)
+        quiet.note(now, progress, crawl)
         await asyncio.sleep(pause_seconds(now - asked))
 
 
@@ -119,7 +119,7 @@ class _Lines:
 
 
 class _Quiet:
-    """Says once that a crawl does not move: the usual reason is that no worker runs."""
+    """Says once that a crawl does not move, and what the usual reason is."""
 
     def __init__(self, notice: Notice) -> None:
         self._notice = notice
@@ -127,12 +127,15 @@ class _Quiet:
         self._since = 0.0
         self._told = False
 
-    def note(self, now: float, progress: Progress) -> None:
+    def note(self, now: float, progress: Progress, crawl: CrawlMetricsResponse) -> None:
         if progress != self._last:
             self._last, self._since = progress, now
         elif not self._told and now - self._since > QUIET_SECONDS:
             self._told = True
-            self._notice(
-                f"nothing has happened for {QUIET_SECONDS:.0f} s: does a worker run? "
-                "`crawlscope up` starts some, `crawlscope worker` one"
-            )
+            self._notice(f"nothing has happened for {QUIET_SECONDS:.0f} s: {_usual_reason(crawl)}")
+
+
+def _usual_reason(crawl: CrawlMetricsResponse) -> str:
+    if crawl.engine == Engine.FIRECRAWL and not crawl.pages_pending:
+        return "does Firecrawl reach this service? It delivers to CRAWLSCOPE_PUBLIC_URL"
+    return "does a worker run? `crawlscope up` starts some, `crawlscope worker` one"
