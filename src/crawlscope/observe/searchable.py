@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-Session = Mapping[str, Any]
+Session = Mapping[Any, Any]
+"""The columns of a row, by name."""
 
 
 def searchable_at(session: Session) -> datetime | None:
