@@ -1,0 +1,93 @@
+"""Of which crawls a delivery was refused is remembered until the database can be told."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import select
+
+from crawlscope.crawls.reconciliations import claim_due, note_check
+from crawlscope.database.engine import Database
+from crawlscope.models import CrawlSession
+from crawlscope.receive.refusals import FILE, Refusals
+from crawlscope.sessions.recount import recount
+from crawlscope.vocabulary import ReconcileState
+from tests.observe.producing import deliver
+
+
+def body_of(crawl_id: str) -> bytes:
+    return json.dumps({"type": "crawl.page", "id": crawl_id, "data": "not a list"}).encode()
+
+
+def kept(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def written_down(refusals: Refusals, folder: Path) -> None:
+    async with refusals.written_down():
+        for _ in range(100):
+            if not kept(folder):
+                return
+            await asyncio.sleep(0.05)
+    raise AssertionError("the file is still there")
+
+
+async def crawls(database: Database) -> list[str]:
+    async with database.transaction() as connection:
+        return sorted(await connection.scalars(select(CrawlSession.crawl_id)))
+
+
+async def test_a_refusal_outlives_the_process_and_makes_the_crawl_known(
+    database: Database, tmp_path: Path
+) -> None:
+    away = Database.open("postgresql://nobody@127.0.0.1:1/nothing")
+    refusals = Refusals(tmp_path, away)
+    for crawl_id in ("crawl-1", "crawl-2", "crawl-1"):
+        refusals.add(body_of(crawl_id))
+    async with refusals.written_down():
+        await asyncio.sleep(0.2)
+    assert kept(tmp_path), "while the database is away it stays in the folder"
+    await away.close()
+
+    await written_down(Refusals(tmp_path, database), tmp_path)
+    assert await crawls(database) == ["crawl-1", "crawl-2"]
+    assert await database.run(lambda connection: recount(connection, "crawl-1")) == {}
+
+
+async def test_what_names_no_crawl_is_passed_over(database: Database, tmp_path: Path) -> None:
+    refusals = Refusals(tmp_path, database)
+    for body in (b"", b"{", b"[]", b'{"type": "crawl.page"}', b"\xff\xfe"):
+        refusals.add(body)
+    assert not (tmp_path / FILE).exists()
+
+
+async def test_a_settled_crawl_is_unsettled_by_a_refusal(database: Database, tmp_path: Path) -> None:
+    at = datetime.now(UTC) - timedelta(minutes=10)
+    await deliver(database, "crawl-1", "crawl.completed", at=at)
+    now = timedelta(0)
+    assert await database.run(lambda connection: claim_due(connection, now)) == "crawl-1"
+    await database.run(
+        lambda connection: note_check(connection, "crawl-1", ReconcileState.SETTLED, 0, None, 300)
+    )
+    assert await database.run(lambda connection: claim_due(connection, now)) is None
+    refusals = Refusals(tmp_path, database)
+    refusals.add(body_of("crawl-1"))
+    await written_down(refusals, tmp_path)
+    assert await database.run(lambda connection: claim_due(connection, now)) == "crawl-1"
+
+
+async def test_one_process_checks_a_crawl_at_a_time(database: Database) -> None:
+    for crawl_id in ("crawl-1", "crawl-2"):
+        await deliver(database, crawl_id, "crawl.started", at=datetime.now(UTC) - timedelta(minutes=10))
+
+    async def claim() -> str | None:
+        return await database.run(lambda connection: claim_due(connection, timedelta(minutes=5)))
+
+    claimed = await asyncio.gather(*[claim() for _ in range(4)])
+    assert sorted(each for each in claimed if each) == ["crawl-1", "crawl-2"]
+
+
+async def test_a_crawl_that_was_heard_of_just_now_is_left_alone(database: Database) -> None:
+    await deliver(database, "crawl-1", "crawl.started")
+    assert await database.run(lambda connection: claim_due(connection, timedelta(minutes=5))) is None
