@@ -15,7 +15,14 @@ from time import perf_counter
 import numpy as np
 
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import ChunkPayload, Filters, IndexedChunk, SearchIndex, chunk_id
+from crawlscope.indexing.index.port import (
+    FIRST_NAME,
+    ChunkPayload,
+    Filters,
+    IndexedChunk,
+    SearchIndex,
+    chunk_id,
+)
 from crawlscope.indexing.index.remote import RemoteIndex
 from crawlscope.indexing.index.server_socket import IndexServer
 from crawlscope.indexing.index.socket_path import socket_path_for
@@ -97,7 +104,7 @@ async def report(chunks: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         index = EdgeIndex.open(folder / "index", DIMENSION)
-        server = IndexServer(index, socket_path_for(folder))
+        server = IndexServer({FIRST_NAME: index}, socket_path_for(folder))
         await server.start()
         remote = RemoteIndex(socket_path_for(folder))
         print(f"upserts in process   {await fill(index, pages[:half]):6.0f} chunks/s")

@@ -252,6 +252,14 @@ def mcp() -> None:
 
 
 @app.command()
+def reindex(as_json: Json = False) -> None:
+    """Fill a new index from the kept pages, with the embedder configured now, and change over to it."""
+    from crawlscope import verbs
+
+    verbs.reindex(_quiet_settings(), as_json=as_json)
+
+
+@app.command()
 def doctor() -> None:
     """Check every part that Crawlscope depends on."""
     from crawlscope import doctor, verbs

@@ -23,6 +23,7 @@ from crawlscope.observe.responses import (
     CrawlListResponse,
     CrawlMetricsResponse,
     PageListResponse,
+    ReindexResponse,
 )
 from crawlscope.search.answers import SearchRequest, SearchResponse
 from crawlscope.secrets import api_secret, local_token
@@ -161,6 +162,14 @@ class ServiceClient:
     async def search(self, request: SearchRequest) -> SearchResponse:
         answer = await self._ask("POST", "/api/search", json=request.model_dump(exclude_none=True))
         return SearchResponse.model_validate_json(answer.content)
+
+    async def begin_reindex(self) -> ReindexResponse:
+        """Returns when the new index is there and its filling is queued."""
+        answer = await self._ask("POST", "/api/reindex")
+        return ReindexResponse.model_validate_json(answer.content)
+
+    async def reindex(self) -> ReindexResponse:
+        return await self._read(ReindexResponse, "/api/reindex")
 
     async def _start(self, **order: Any) -> CrawlStarted:
         given = {name: value for name, value in order.items() if value is not None}

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,8 +25,13 @@ from crawlscope.data_dir import explained
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
-from crawlscope.errors import CrawlscopeError
+from crawlscope.errors import CrawlscopeError, DatabaseUnavailable
+from crawlscope.indexing import generations
 from crawlscope.indexing.embedders import open_embedder
+from crawlscope.indexing.embedders.reopen import named
+from crawlscope.indexing.embedding import EmbedderIdentity
+from crawlscope.indexing.generations import Generation
+from crawlscope.indexing.index.port import FIRST_NAME
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.secrets import SECRET_FILE, TOKEN_FILE
 from crawlscope.settings import Settings
@@ -181,12 +187,12 @@ async def _check_index(settings: Settings) -> str:
     if settings.qdrant_url is not None:
         return await _check_qdrant_server(settings.qdrant_url, settings.qdrant_api_key)
     path = socket_path_for(settings.data_dir)
-    folder = settings.data_dir / "index"
+    folders = [each for each in settings.data_dir.glob(f"{FIRST_NAME}*") if each.is_dir()]
     with explained(settings.data_dir):
-        filled = folder.is_dir() and any(folder.iterdir())
-        if filled and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise Failed(f"{folder} cannot be written", "run as the user that owns it")
-    return f"embedded, {'there' if filled else 'empty until the first page'}; socket {path}"
+        for folder in folders:
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise Failed(f"{folder} cannot be written", "run as the user that owns it")
+    return f"embedded, {'there' if folders else 'empty until the first page'}; socket {path}"
 
 
 async def _ask_service_for_index(settings: Settings) -> str:
@@ -225,8 +231,32 @@ async def _check_embedder(settings: Settings) -> str:
         took_ms = (time.perf_counter() - began) * 1000
     finally:
         await embedder.aclose()
+    await _check_index_is_of(embedder.identity, settings)
     model = embedder.identity.model
     return f"{settings.embedder} ({model}), {vectors.shape[1]} dimensions, {took_ms:.1f} ms for a short text"
+
+
+async def _check_index_is_of(identity: EmbedderIdentity, settings: Settings) -> None:
+    """Searches need the embedder that the index was built with, which may not be there any more."""
+    with suppress(DatabaseUnavailable):  # has a finding of its own
+        serving = await _serving_index(settings)
+        if serving and serving.recipe.identity != identity:
+            raise Failed(
+                f"works, but the index was built with {named(serving.recipe.identity)}, not with "
+                f"{named(identity)}",
+                "run `crawlscope reindex`, or go back to the former",
+            )
+
+
+async def _serving_index(settings: Settings) -> Generation | None:
+    """None where there is none, or nothing in it."""
+    async with connected_database(settings) as database:
+        if await schema.current_revision(database) != schema.head_revision():
+            return None
+        async with database.transaction() as connection:
+            serving = (await generations.live(connection)).serving
+            filled = serving and (await generations.holding(connection, serving.id)).chunks
+            return serving if filled else None
 
 
 async def _check_port(settings: Settings) -> str:

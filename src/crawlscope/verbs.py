@@ -17,10 +17,11 @@ from crawlscope.faces.terminal.crawls import render_crawls
 from crawlscope.faces.terminal.follow import follow, ignore, shown_on
 from crawlscope.faces.terminal.profile import render_profile
 from crawlscope.faces.terminal.reconciled import render_reconciled
+from crawlscope.faces.terminal.reindex import follow_reindex, reindexed_words
 from crawlscope.faces.terminal.report import gather_report
 from crawlscope.faces.terminal.results import render_results
 from crawlscope.faces.terminal.words import count
-from crawlscope.observe.responses import CrawlMetricsResponse
+from crawlscope.observe.responses import CrawlMetricsResponse, IndexReport
 from crawlscope.search.answers import SearchRequest
 from crawlscope.settings import Settings
 from crawlscope.stack import Stack
@@ -142,6 +143,22 @@ def reconcile(settings: Settings, crawl_id: str, *, as_json: bool) -> None:
             await _follow(stack, crawl_id, as_json)
 
     _with_service(settings, work)
+
+
+def reindex(settings: Settings, *, as_json: bool) -> None:
+    """Waits until the new index serves."""
+
+    async def work(stack: Stack) -> IndexReport:
+        begun = await stack.patiently(stack.client.begin_reindex)
+        return await follow_reindex(
+            stack.client, begun, Console(stderr=True, highlight=False), stack.recover, complain
+        )
+
+    serving = _with_service(settings, work)
+    if as_json:
+        _print_json(serving)
+    else:
+        stdout().print(reindexed_words(serving), markup=False)
 
 
 def recount(settings: Settings, crawl_id: str, *, as_json: bool) -> None:

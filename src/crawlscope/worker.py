@@ -22,7 +22,7 @@ from crawlscope.database.engine import Database
 from crawlscope.database.queue import CRAWL_SITE, INDEX_PAGE
 from crawlscope.errors import CrawlscopeError, DependencyError
 from crawlscope.limits import Deadlines, deadlines, watch_memory
-from crawlscope.parts import indexing_service
+from crawlscope.parts import worker_parts
 from crawlscope.receive.retention import drop_old_bodies
 from crawlscope.settings import Settings
 from crawlscope.timing import standalone
@@ -98,13 +98,14 @@ async def _index_pages(
     # A thread per core in every worker: when few pages are left, one page has them all.
     threads = os.cpu_count() or 1
     async with (
-        indexing_service(settings, database, threads) as indexing,
+        worker_parts(settings, database, threads) as parts,
+        _beside(parts.filling.fill_when_asked()),
         worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE) as queue,
     ):
-        circuit = Circuit(indexing.probes, outages, queue.pause, queue.resume)
+        circuit = Circuit(parts.indexing.probes, outages, queue.pause, queue.resume)
         indexer = PageIndexer(
             database,
-            indexing,
+            parts.indexing,
             worker_name(os.getpid()),
             settings.max_attempts,
             settings.page_timeout_seconds,

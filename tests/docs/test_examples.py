@@ -27,7 +27,7 @@ SQL = [(path.name, statement) for path in PAGES for statement in blocks(path.rea
 async def owned_index(data_dir: Path) -> AsyncIterator[EdgeIndex]:
     """What the API process does for the programs beside it."""
     index = EdgeIndex.open(data_dir / "index", DIMENSION)
-    server = IndexServer(index, socket_path_for(data_dir))
+    server = IndexServer({"index": index}, socket_path_for(data_dir))
     await server.start()
     try:
         yield index

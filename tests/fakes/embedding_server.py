@@ -30,10 +30,16 @@ class FakeEmbeddingServer:
 
     dimension: int = 64
     model: str = "fake/embedder"
+    salt: str = ""
+    """Servers of another one answer other vectors."""
     max_batch: int = 32
     """More texts in one request are refused, as a real server does: 413."""
     max_characters: int | None = None
     """A longer text is refused: 413 from TEI, 400 with OpenAI's wording from the other."""
+    refuses: str | None = None
+    """A text with this in it is refused as too long."""
+    fail_after: int | None = None
+    """Answers 503 to all but the next so many requests that embed something."""
     delay_seconds: float = 0.0
     answer_nan: bool = False
     answer_html: bool = False
@@ -62,7 +68,7 @@ class FakeEmbeddingServer:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def vector(self, text: str) -> list[float]:
-        noise = hashlib.shake_128(text.encode()).digest(self.dimension)
+        noise = hashlib.shake_128((self.salt + text).encode()).digest(self.dimension)
         numbers = np.frombuffer(noise, np.uint8).astype(np.float64) - 127.5
         return [float(number) for number in numbers / np.linalg.norm(numbers)]
 
@@ -96,6 +102,12 @@ class FakeEmbeddingServer:
             "max_client_batch_size": self.max_batch,
             "version": "1.8.0",
         }
+
+    def takes_next(self) -> bool:
+        if self.fail_after is None:
+            return True
+        self.fail_after -= 1
+        return self.fail_after >= 0
 
     def failure(self) -> int | None:
         return self._failures.pop() if self._failures else self._failing
@@ -147,7 +159,10 @@ class _Handler(BaseHTTPRequestHandler):
             return (
                 (413, {"error": message, "error_type": "Validation"}) if tei else (422, {"detail": message})
             )
-        if fake.max_characters and any(len(text) > fake.max_characters for text in texts):
+        if not fake.takes_next():
+            return 503, {"error": "told to fail"}
+        too_long = fake.max_characters and any(len(text) > fake.max_characters for text in texts)
+        if too_long or (fake.refuses and any(fake.refuses in text for text in texts)):
             message = "This model's maximum context length is 512 tokens"
             return (413, {"error": message}) if tei else (400, {"error": {"message": message}})
         return None

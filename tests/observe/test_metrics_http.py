@@ -53,7 +53,7 @@ class ServiceWithoutIndex(SimpleNamespace):
 
 class ServiceWithIndex(SimpleNamespace):
     def require_index(self) -> Any:
-        return SimpleNamespace(index=self.index)
+        return SimpleNamespace(index=self.index, embedder=SimpleNamespace(notice=None))
 
 
 def service(insights: Insights | None) -> FastAPI:

@@ -26,12 +26,16 @@ class EmbedderIdentity:
         return f"{self.embedder}:{self.model}:{self.revision}:{self.dimension}"
 
 
-class Embedder(Protocol):
+class TextEmbedder(Protocol):
     """Order is kept: row i belongs to text i.
 
     `embed` raises `EmbedderUnavailable` when another try can help, `PageError` when it cannot.
     """
 
+    async def embed(self, texts: Sequence[str]) -> Vectors: ...
+
+
+class Embedder(TextEmbedder, Protocol):
     @property
     def identity(self) -> EmbedderIdentity: ...
 
@@ -44,7 +48,5 @@ class Embedder(Protocol):
     def max_tokens(self) -> int:
         """The longest text, in tokens, of which the model sees all."""
         ...
-
-    async def embed(self, texts: Sequence[str]) -> Vectors: ...
 
     async def aclose(self) -> None: ...

@@ -1,15 +1,11 @@
-"""The way of a page into the index: clean → chunk → embed → store, each step measured."""
+"""The way of a document into the index that serves, and out of it."""
 
-import asyncio
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
@@ -18,30 +14,19 @@ from crawlscope.errors import (
     DatabaseUnavailable,
     EmbedderUnavailable,
     IndexUnavailable,
-    PageError,
 )
-from crawlscope.indexing import documents
-from crawlscope.indexing.chunk import Chunk, split
-from crawlscope.indexing.clean import clean
+from crawlscope.indexing import documents, generations
 from crawlscope.indexing.documents import KnownDocument
-from crawlscope.indexing.embedding import Embedder, Vectors
-from crawlscope.indexing.index.port import (
-    ChunkPayload,
-    IndexedChunk,
-    SearchIndex,
-    SparseVector,
-    chunk_id,
-)
-from crawlscope.indexing.index.urls import domain_of, url_prefixes
-from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.indexing.generations import Generation, Live
+from crawlscope.indexing.index.port import chunk_id
+from crawlscope.indexing.opened import OpenGenerations
+from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument
 from crawlscope.sessions.store import ensure_session
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import record_operations
 from crawlscope.vocabulary import OperationType, PageState
 
-CHUNKING_VERSION = 1
-"""Goes up when cleaning or chunking changes, so that unchanged pages are indexed anew."""
-HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$|^(.+)\n[=-]{3,}\s*$", re.MULTILINE)
+__all__ = ["DocumentMetadata", "IndexDocumentRequest", "IndexingService", "PreparedDocument"]
 
 
 class DocumentChanged(CrawlscopeError):
@@ -51,38 +36,11 @@ class DocumentChanged(CrawlscopeError):
     code = "document_changed"
 
 
-class DocumentMetadata(BaseModel):
-    """What is known of a document besides its text; further fields are ignored."""
+class IndexChanged(CrawlscopeError):
+    """Another index took over while the document was prepared for the former one."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    url: str
-    title: str | None = None
-    language: str | None = None
-    description: str | None = None
-
-
-class IndexDocumentRequest(BaseModel):
-    url: str
-    markdown: str
-    metadata: DocumentMetadata | None = None
-
-
-@dataclass(frozen=True)
-class PreparedDocument:
-    """All that the index needs of a document; without chunks where the index has it already."""
-
-    url: str
-    title: str
-    language: str
-    text: str
-    content_hash: str
-    unchanged: bool
-    chunks: Sequence[Chunk] = ()
-    vectors: Vectors | None = None
-    sparse: Sequence[SparseVector] = ()
-    unreadable: PageError | None = None
-    """Why a page that brought something has no text."""
+    retryable = True
+    code = "index_changed"
 
 
 @dataclass(frozen=True)
@@ -92,40 +50,22 @@ class StoredDocument:
 
 
 class IndexingService:
-    """Indexes documents. Transactions belong to the caller, except in `index_document`."""
+    """Indexes documents. Transactions belong to the caller, except in `index_document`.
 
-    def __init__(
-        self,
-        database: Database,
-        embedder: Embedder,
-        index: SearchIndex,
-        bm25: Bm25Encoder,
-        chunk_tokens: int = 200,
-    ) -> None:
+    While another index is filled beside the one that serves, documents go into the latter; `Filling` brings
+    them into the other. What is cheap (who found a document, that it is gone) goes into both at once.
+    """
+
+    def __init__(self, database: Database, opened: OpenGenerations) -> None:
         self._database = database
-        self._embedder = embedder
-        self._index = index
-        self._bm25 = bm25
-        self._chunk_tokens = min(chunk_tokens, embedder.max_tokens)
-
-    @property
-    def fingerprint(self) -> str:
-        """Documents with another one are indexed anew when they are delivered again."""
-        return "|".join(
-            [
-                self._embedder.identity.fingerprint,
-                self._bm25.fingerprint,
-                f"chunks:{CHUNKING_VERSION}:{self._chunk_tokens}",
-            ]
-        )
+        self._opened = opened
 
     @property
     def probes(self) -> dict[str, Callable[[], Awaitable[object]]]:
         """For each part that a page needs a call that raises while it is away."""
         return {
-            EmbedderUnavailable.part: lambda: self._embedder.embed(["probe"]),
-            # Writes, where there is nothing to delete: an index whose disk is full still answers questions.
-            IndexUnavailable.part: lambda: self._index.cut("crawlscope:probe", keep=0),
+            EmbedderUnavailable.part: self._probe_embedder,
+            IndexUnavailable.part: self._probe_index,
             DatabaseUnavailable.part: self._database.ping,
         }
 
@@ -154,68 +94,80 @@ class IndexingService:
     async def prepare(self, document: IndexDocumentRequest) -> PreparedDocument:
         """Everything that needs no lock: reads what is known, cleans, chunks, embeds, encodes."""
         async with self._database.transaction() as connection:
-            known = await documents.find_document(connection, document.url)
-        with TimingContext(OperationType.CHUNKING, "chunk_text") as chunking:
-            text, unreadable = await _cleaned(document.markdown)
-            content_hash = sha256(text.encode()).hexdigest()
-            unchanged = known is not None and known.holds(content_hash, self.fingerprint)
-            chunks = [] if unchanged or not text else await self._split(text)
-            chunking.metadata["chunks"] = len(chunks)
-        vectors, sparse = await self._encode(chunks) if chunks else (None, [])
-        metadata = document.metadata or DocumentMetadata(url=document.url)
-        return PreparedDocument(
-            url=document.url,
-            title=metadata.title or _first_heading(text) or document.url,
-            language=_primary_tag(metadata.language),
-            text=text,
-            content_hash=content_hash,
-            unchanged=unchanged,
-            chunks=chunks,
-            vectors=vectors,
-            sparse=sparse,
-            unreadable=unreadable,
-        )
+            live = await generations.live(connection)
+            serving = _serving(live)
+            known = await documents.find_document(connection, serving.id, document.url)
+        await self._opened.close_others(live)
+        return await self._opened.workshop(serving).prepare(document, known)
 
     async def store(
         self, connection: AsyncConnection, prepared: PreparedDocument, crawl_id: str | None
     ) -> StoredDocument:
-        """Puts the document into the index and notes it in the transaction, which the caller commits."""
+        """Puts the document into the index and notes it in the transaction, which the caller commits.
+
+        Raises `IndexChanged` or `DocumentChanged` where it has to be prepared anew.
+        """
+        live = await generations.hold(connection)
+        serving = _serving(live)
+        if serving.id != prepared.generation_id:
+            raise IndexChanged(f"another index took over before {prepared.url} was stored")
         await documents.lock_document(connection, prepared.url)
-        known = await documents.find_document(connection, prepared.url)
+        known = await documents.find_document(connection, serving.id, prepared.url)
         with TimingContext(OperationType.QDRANT, "index_chunks"):
             if not prepared.text:
-                return await self._remove(connection, prepared.url, known)
-            if known and known.holds(prepared.content_hash, self.fingerprint):
-                return await self._confirm(connection, prepared.url, known, crawl_id)
+                return await self._remove(connection, live, prepared.url, known)
+            if known and known.holds(prepared.content_hash, prepared.fingerprint):
+                return await self._confirm(connection, live, prepared.url, known, crawl_id)
             if prepared.unchanged:
                 raise DocumentChanged(f"{prepared.url} was replaced meanwhile")
-            return await self._replace(connection, prepared, crawl_id)
+            if crawl_id:
+                await documents.add_finder(connection, prepared.url, crawl_id)
+            made = KnownDocument(
+                prepared.content_hash,
+                prepared.fingerprint,
+                len(prepared.chunks),
+                crawl_id,
+                known.revision + 1 if known else 1,
+            )
+            await self.put(connection, serving, prepared, made)
+            return StoredDocument(PageState.INDEXED, made.chunks)
+
+    async def put(
+        self,
+        connection: AsyncConnection,
+        generation: Generation,
+        prepared: PreparedDocument,
+        made: KnownDocument,
+    ) -> None:
+        """Replaces what an index holds of the document. The caller holds generations and document."""
+        await documents.keep_document(connection, generation.id, prepared.url, made)
+        crawl_ids = await documents.finders(connection, prepared.url)
+        index = await self._opened.index(generation)
+        await index.upsert(prepared.indexed_chunks(crawl_ids))
+        await index.cut(prepared.url, keep=made.chunks)
 
     async def forget_crawl(self, connection: AsyncConnection, crawl_id: str) -> None:
         """Takes a crawl off its documents; those that no other crawl found leave the index."""
-        for _, url, chunks in await documents.found_by(connection, crawl_id):
+        live = await generations.hold(connection)
+        for url in await documents.found_by(connection, _serving(live).id, crawl_id):
             await documents.lock_document(connection, url)
             await documents.remove_finder(connection, url, crawl_id)
-            left = await documents.finders(connection, url)
-            if left:
-                await self._index.set_crawl_ids(_chunk_ids(url, chunks), left)
+            if await documents.finders(connection, url):
+                await self._tell_finders(connection, live, url)
             else:
-                await self._index.cut(url, keep=0)
-                await documents.drop_document(connection, url)
+                await self._drop(connection, live, url)
 
-    async def _split(self, text: str) -> list[Chunk]:
-        return await asyncio.to_thread(split, text, self._embedder.tokenizer, self._chunk_tokens)
+    async def _probe_embedder(self) -> None:
+        await self._opened.embedder(await self._serving_now()).embed(["probe"])
 
-    async def _encode(self, chunks: Sequence[Chunk]) -> tuple[Vectors, list[SparseVector]]:
-        texts = [chunk.text for chunk in chunks]
-        with TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}):
-            vectors = await self._embedder.embed(texts)
-        with TimingContext(OperationType.BM25, "index_document", metadata={"chunks": len(texts)}):
-            sparse = await asyncio.to_thread(self._encode_sparse, texts)
-        return vectors, sparse
+    async def _probe_index(self) -> None:
+        """Writes, where there is nothing to delete: an index whose disk is full still answers questions."""
+        index = await self._opened.index(await self._serving_now())
+        await index.cut("crawlscope:probe", keep=0)
 
-    def _encode_sparse(self, texts: Sequence[str]) -> list[SparseVector]:
-        return [self._bm25.encode_document(text) for text in texts]
+    async def _serving_now(self) -> Generation:
+        async with self._database.transaction() as connection:
+            return _serving(await generations.live(connection))
 
     async def _store_alone(self, prepared: PreparedDocument, crawl_id: str | None) -> StoredDocument:
         async with self._database.transaction() as connection:
@@ -224,83 +176,39 @@ class IndexingService:
             return await self.store(connection, prepared, crawl_id)
 
     async def _remove(
-        self, connection: AsyncConnection, url: str, known: KnownDocument | None
+        self, connection: AsyncConnection, live: Live, url: str, known: KnownDocument | None
     ) -> StoredDocument:
         if known:
-            await self._index.cut(url, keep=0)
-            await documents.drop_document(connection, url)
+            await self._drop(connection, live, url)
         return StoredDocument(PageState.EMPTY, 0)
 
     async def _confirm(
-        self, connection: AsyncConnection, url: str, known: KnownDocument, crawl_id: str | None
+        self, connection: AsyncConnection, live: Live, url: str, known: KnownDocument, crawl_id: str | None
     ) -> StoredDocument:
         """Only who found it is new. What this same crawl brought under another source is no repetition."""
         if crawl_id and await documents.add_finder(connection, url, crawl_id):
-            found_by = await documents.finders(connection, url)
-            await self._index.set_crawl_ids(_chunk_ids(url, known.chunks), found_by)
+            await self._tell_finders(connection, live, url)
         same_crawl = crawl_id is not None and crawl_id == known.crawl_id
         return StoredDocument(PageState.INDEXED if same_crawl else PageState.UNCHANGED, known.chunks)
 
-    async def _replace(
-        self,
-        connection: AsyncConnection,
-        prepared: PreparedDocument,
-        crawl_id: str | None,
-    ) -> StoredDocument:
-        count = len(prepared.chunks)
-        await documents.keep_document(
-            connection,
-            prepared.url,
-            KnownDocument(prepared.content_hash, self.fingerprint, count, crawl_id),
-        )
-        if crawl_id:
-            await documents.add_finder(connection, prepared.url, crawl_id)
-        crawl_ids = await documents.finders(connection, prepared.url)
-        await self._index.upsert(_indexed_chunks(prepared, crawl_ids))
-        await self._index.cut(prepared.url, keep=count)
-        return StoredDocument(PageState.INDEXED, count)
+    async def _tell_finders(self, connection: AsyncConnection, live: Live, url: str) -> None:
+        found_by = await documents.finders(connection, url)
+        for generation in live.all:
+            if known := await documents.find_document(connection, generation.id, url):
+                index = await self._opened.index(generation)
+                await index.set_crawl_ids(_chunk_ids(url, known.chunks), found_by)
+
+    async def _drop(self, connection: AsyncConnection, live: Live, url: str) -> None:
+        for generation in live.all:
+            await (await self._opened.index(generation)).cut(url, keep=0)
+        await documents.drop_document(connection, url)
 
 
-def _indexed_chunks(prepared: PreparedDocument, crawl_ids: list[str]) -> list[IndexedChunk]:
-    assert prepared.vectors is not None
-    domain, prefixes = domain_of(prepared.url), url_prefixes(prepared.url)
-    return [
-        IndexedChunk(
-            id=chunk_id(prepared.url, chunk.index),
-            dense=vector,
-            sparse=sparse,
-            payload=ChunkPayload(
-                url=prepared.url,
-                title=prepared.title,
-                text=chunk.text,
-                chunk_index=chunk.index,
-                domain=domain,
-                url_prefixes=prefixes,
-                language=prepared.language,
-                crawl_ids=crawl_ids,
-            ),
-        )
-        for chunk, vector, sparse in zip(prepared.chunks, prepared.vectors, prepared.sparse, strict=True)
-    ]
+def _serving(live: Live) -> Generation:
+    if live.serving is None:
+        raise IndexUnavailable("there is no index yet: it is made when the service has its embedder")
+    return live.serving
 
 
-async def _cleaned(markdown: str) -> tuple[str, PageError | None]:
-    """What is no text at all, such as an image, is a page without text, and says why."""
-    try:
-        return await asyncio.to_thread(clean, markdown), None
-    except PageError as error:
-        return "", error
-
-
-def _chunk_ids(url: str, count: int) -> list[UUID]:
+def _chunk_ids(url: str, count: int) -> Sequence[UUID]:
     return [chunk_id(url, number) for number in range(count)]
-
-
-def _first_heading(text: str) -> str | None:
-    found = HEADING.search(text[:4_000])
-    return (found[1] or found[2]).strip() if found else None
-
-
-def _primary_tag(language: str | None) -> str:
-    """`en` of `en-US`: what the language filter compares."""
-    return (language or "").replace("_", "-").split("-")[0].strip().lower()

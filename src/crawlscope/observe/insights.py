@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
 from crawlscope.errors import NotFoundError
+from crawlscope.indexing import generations
+from crawlscope.indexing.embedders.reopen import named
 from crawlscope.observe import queries
 from crawlscope.observe.compare import compare
 from crawlscope.observe.queries import PageSort, Rows
@@ -185,7 +187,10 @@ class Insights:
     async def stats(self) -> StatsResponse:
         """Without what the index says of itself."""
         async with self._snapshots.transaction() as connection:
-            return StatsResponse(**await row_of(connection, queries.stats()))
+            stats = StatsResponse(**await row_of(connection, queries.stats()))
+            if serving := (await generations.live(connection)).serving:
+                stats.embedder, stats.index_problem = named(serving.recipe.identity), serving.problem
+            return stats
 
     async def _measured(
         self, connection: AsyncConnection, sessions: Sequence[RowMapping]

@@ -14,6 +14,7 @@ from crawlscope.models import (
     CrawlSession,
     Delivery,
     Document,
+    IndexGeneration,
     OperationMetric,
     Outage,
     Page,
@@ -272,14 +273,15 @@ def request_totals(since: datetime, until: datetime) -> Rows:
 
 
 def stats() -> Rows:
+    serving = select(IndexGeneration.id).where(IndexGeneration.state == "serving")
     return select(
         _rows_of(CrawlSession).label("crawls"),
         _rows_of(Page).label("pages"),
         _rows_of(PageContent).label("pages_kept"),
-        func.count().label("documents"),
+        func.count(Document.key).label("documents"),
         _whole_sum(Document.chunks).label("chunks"),
         func.pg_database_size(func.current_database()).label("database_bytes"),
-    ).select_from(Document)
+    ).where(Document.generation_id.in_(serving), Document.error.is_(None))
 
 
 def count_of(matching: Rows) -> Rows:

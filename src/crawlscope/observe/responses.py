@@ -357,3 +357,35 @@ class StatsResponse(Answer):
     index_chunks: int | None = None
     """As the index itself counts; null while it cannot be asked."""
     index_bytes: int | None = None
+    embedder: str | None = None
+    """What the index was built with."""
+    index_problem: str | None = None
+    """What is wrong with the index, or that another embedder is configured, and what to do."""
+
+
+class IndexReport(Answer):
+    """One index: what its vectors are made with, and what the database says that it holds."""
+
+    name: str
+    """Of its folder; the collection on a Qdrant server ends alike."""
+    embedder: str
+    """With model and dimension."""
+    chunk_tokens: int
+    documents: int
+    chunks: int
+    failed: int
+    """Documents of the index before it that it could not take; `documents.error` has the reason of each."""
+    problem: str | None
+    """What is wrong with it, or what its filling waits for."""
+    created_at: datetime
+    switched_at: datetime | None
+    """When searches began to use it."""
+
+
+class ReindexResponse(Answer):
+    serving: IndexReport | None
+    """What searches use; null before the first start has found its embedder."""
+    filling: IndexReport | None
+    """What is filled from the kept pages, to take its place."""
+    notice: str | None = None
+    """That another embedder is configured than the index was built with, and what to do."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from crawlscope.indexing.embedding import Embedder
+from crawlscope.indexing.embedding import TextEmbedder
 from crawlscope.indexing.index.port import Filters, Floats, Halves, Hit, SearchIndex, SparseVector
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.answers import Mode, Passage, SearchRequest, SearchResponse, SearchResult
@@ -36,7 +36,7 @@ class _Question:
 
 
 class SearchService:
-    def __init__(self, index: SearchIndex, embedder: Embedder, bm25: Bm25Encoder) -> None:
+    def __init__(self, index: SearchIndex, embedder: TextEmbedder, bm25: Bm25Encoder) -> None:
         self._index = index
         self._embedder = embedder
         self._bm25 = bm25

@@ -19,7 +19,7 @@ from qdrant_client import AsyncQdrantClient
 from crawlscope.errors import IndexUnusable
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Filters, IndexedChunk, SearchIndex, SparseVector, chunk_id
-from crawlscope.indexing.index.qdrant_server import QdrantServerIndex
+from crawlscope.indexing.index.qdrant_server import QdrantIndexes
 from crawlscope.indexing.index.remote import RemoteIndex
 from crawlscope.indexing.index.server_socket import IndexServer
 from crawlscope.indexing.index.socket_path import socket_path_for
@@ -40,7 +40,7 @@ async def open_edge(folder: Path) -> AsyncIterator[SearchIndex]:
 @asynccontextmanager
 async def open_remote(folder: Path) -> AsyncIterator[SearchIndex]:
     async with open_edge(folder) as owned:
-        server = IndexServer(owned, socket_path_for(folder))
+        server = IndexServer({"index": owned}, socket_path_for(folder))
         await server.start()
         remote = RemoteIndex(socket_path_for(folder))
         yield remote
@@ -52,9 +52,10 @@ async def open_remote(folder: Path) -> AsyncIterator[SearchIndex]:
 async def open_qdrant(folder: Path) -> AsyncIterator[SearchIndex]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Payload indexes have no effect in the local Qdrant")
-        index = QdrantServerIndex(AsyncQdrantClient(":memory:"), DIMENSION)
-        yield index
-        await index.aclose()
+        indexes = QdrantIndexes(AsyncQdrantClient(":memory:"))
+        await indexes.make("index", DIMENSION)
+        yield await indexes.open("index", DIMENSION)
+        await indexes.aclose()
 
 
 @pytest_asyncio.fixture(

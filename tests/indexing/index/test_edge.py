@@ -70,9 +70,7 @@ async def test_a_closed_index_can_be_opened_again(folder: Path) -> None:
 
 async def test_another_dimension_says_what_to_do(folder: Path) -> None:
     await EdgeIndex.open(folder, DIMENSION).aclose()
-    with pytest.raises(
-        IndexUnusable, match=r"7 dimensions: go back to the embedder .* or delete that folder"
-    ):
+    with pytest.raises(IndexUnusable, match="7 dimensions: run `crawlscope reindex`"):
         EdgeIndex.open(folder, 7)
     await EdgeIndex.open(folder, DIMENSION).aclose()
 
@@ -89,7 +87,7 @@ async def test_a_damaged_index_says_what_to_do(folder: Path, damaged: str) -> No
     await index.upsert([make_chunk("https://h/", "apple")])
     await index.aclose()
     damage(folder, damaged)
-    with pytest.raises(IndexUnusable, match="cannot be read: delete that folder") as caught:
+    with pytest.raises(IndexUnusable, match="cannot be read: run `crawlscope reindex`") as caught:
         EdgeIndex.open(folder, DIMENSION)
     assert "\n" not in str(caught.value)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,20 +10,32 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from crawlscope.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
+from crawlscope.indexing.index.conditions import KEYWORD_FIELDS
 from crawlscope.indexing.index.port import Filters
-from crawlscope.indexing.index.qdrant_server import QdrantServerIndex
+from crawlscope.indexing.index.qdrant_server import QdrantIndexes, QdrantServerIndex
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_chunk, urls
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
 
 
 @asynccontextmanager
-async def answering(status: str, body: object) -> AsyncIterator[QdrantServerIndex]:
-    """An index whose server answers all requests like this."""
+async def answering(
+    status: str, body: object, asked: list[tuple[str, dict[str, object]]] | None = None
+) -> AsyncIterator[QdrantServerIndex]:
+    """An index whose server answers all requests like this, and notes what was asked.
+
+    To one whose questions are noted it answers that all is done.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        content = json.dumps(body).encode()
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
+        sent = await reader.readexactly(int(length[1])) if length else b"{}"
+        if asked is not None:
+            asked.append((" ".join(head.split(" ")[:2]).partition("?")[0], json.loads(sent)))
+        changed: object = {"operation_id": 1, "status": "completed"} if "/index" in head else True
+        answered = body if asked is None else {"result": changed, "status": "ok", "time": 0.0}
+        content = json.dumps(answered).encode()
         writer.write(
             f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
             f"Content-Length: {len(content)}\r\n\r\n".encode()
@@ -54,6 +67,7 @@ async def test_a_server_that_is_away() -> None:
         ("403 Forbidden", SettingsError, "CRAWLSCOPE_QDRANT_API_KEY"),
         ("500 Internal Server Error", IndexUnavailable, "refused a request: Unexpected Response: 500"),
         ("503 Service Unavailable", IndexUnavailable, "503"),
+        ("404 Not Found", IndexUnavailable, "crawlscope is gone: run `crawlscope reindex`"),
         ("200 OK", IndexUnavailable, "does not answer"),
     ],
 )
@@ -64,19 +78,58 @@ async def test_refusals_are_told_apart(status: str, error: type[CrawlscopeError]
     assert "\n" not in str(caught.value)
 
 
-async def test_a_collection_of_another_dimension_is_refused() -> None:
+@asynccontextmanager
+async def in_memory() -> AsyncIterator[tuple[AsyncQdrantClient, QdrantIndexes]]:
     client = AsyncQdrantClient(":memory:")
-    await QdrantServerIndex(client, DIMENSION).size()
-    with pytest.raises(IndexUnusable, match="crawlscope was not made for vectors of 7 dimensions"):
-        await QdrantServerIndex(client, 7).size()
-    assert (await QdrantServerIndex(client, 7, collection="other").size()).chunks == 0
+    yield client, QdrantIndexes(client)
     await client.close()
+
+
+async def test_a_collection_of_another_dimension_is_refused() -> None:
+    async with in_memory() as (client, indexes):
+        await indexes.make("index", DIMENSION)
+        with pytest.raises(IndexUnusable, match="crawlscope was not made for vectors of 7 dimensions"):
+            await QdrantServerIndex(client, 7).size()
+        await indexes.make("index-2", 7)
+        assert (await (await indexes.open("index-2", 7)).size()).chunks == 0
+        assert (await (await indexes.open("index", DIMENSION)).size()).chunks == 0
 
 
 async def test_several_processes_share_one_collection() -> None:
-    client = AsyncQdrantClient(":memory:")
-    one, other = (QdrantServerIndex(client, DIMENSION) for _ in range(2))
-    await one.upsert([make_chunk("https://h/", "apple")])
-    found = await other.query(None, BM25.encode_query("apple"), Filters(), 10)
-    assert urls(found.bm25) == ["https://h/"]
-    await client.close()
+    async with in_memory() as (client, indexes):
+        await indexes.make("index", DIMENSION)
+        one, other = (QdrantServerIndex(client, DIMENSION) for _ in range(2))
+        await one.upsert([make_chunk("https://h/", "apple")])
+        found = await other.query(None, BM25.encode_query("apple"), Filters(), 10)
+        assert urls(found.bm25) == ["https://h/"]
+
+
+async def test_a_collection_that_is_gone_is_not_made_anew() -> None:
+    async with in_memory() as (client, indexes):
+        await indexes.make("index", DIMENSION)
+        await indexes.drop("index")
+        for call in (
+            (await indexes.open("index", DIMENSION)).size,
+            lambda: QdrantServerIndex(client, DIMENSION).upsert([make_chunk("https://h/", "apple")]),
+        ):
+            with pytest.raises(IndexUnavailable, match="crawlscope is gone: run `crawlscope reindex`"):
+                await call()
+        assert not await client.collection_exists("crawlscope")
+
+
+async def test_a_collection_has_what_filters_and_memory_need() -> None:
+    """Asked of a fake server, since the in-memory mode passes over indexes and quantization."""
+    asked: list[tuple[str, dict[str, object]]] = []
+    async with answering("200 OK", None, asked) as index:
+        await index.make()
+    [made] = [body for path, body in asked if path == "PUT /collections/crawlscope"]
+    assert made["vectors"] == {"dense": {"size": DIMENSION, "distance": "Cosine", "on_disk": True}}
+    assert made["sparse_vectors"] == {"bm25": {"modifier": "idf"}}
+    assert made["quantization_config"] == {"scalar": {"type": "int8", "quantile": 0.99, "always_ram": True}}
+    assert made["on_disk_payload"] is True
+    indexed = {body["field_name"]: body["field_schema"] for path, body in asked if "/index" in path}
+    assert indexed == {
+        **dict.fromkeys(KEYWORD_FIELDS, "keyword"),
+        "url": {"type": "keyword", "prefix": True},
+        "chunk_index": "integer",
+    }

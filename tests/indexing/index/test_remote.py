@@ -27,7 +27,7 @@ from tests.indexing.index.chunks import DIMENSION
 
 async def main():
     folder = Path(sys.argv[1])
-    await IndexServer(EdgeIndex.open(folder / "index", DIMENSION), folder / "index.sock").start()
+    await IndexServer({"index": EdgeIndex.open(folder / "index", DIMENSION)}, folder / "index.sock").start()
     print("serving", flush=True)
     await asyncio.sleep(60)
 
@@ -49,7 +49,7 @@ async def owned(tmp_path: Path) -> AsyncIterator[EdgeIndex]:
 
 @pytest.fixture
 async def server(owned: EdgeIndex, path: Path) -> AsyncIterator[IndexServer]:
-    server = IndexServer(owned, path)
+    server = IndexServer({"index": owned}, path)
     await server.start()
     yield server
     await server.stop()
@@ -114,7 +114,7 @@ async def test_a_second_server_is_refused_and_does_no_harm(
     server: IndexServer, owned: EdgeIndex, path: Path, remote: RemoteIndex
 ) -> None:
     with pytest.raises(IndexUnavailable, match="another process serves the index"):
-        await IndexServer(owned, path).start()
+        await IndexServer({"index": owned}, path).start()
     assert (await remote.size()).chunks == 0
 
 
@@ -133,7 +133,7 @@ async def test_a_stopped_server_leaves_no_file_and_can_start_again(
 async def test_a_file_that_is_no_socket_is_left_alone(owned: EdgeIndex, path: Path) -> None:
     await asyncio.to_thread(path.write_text, "precious")
     with pytest.raises(IndexUnavailable, match="cannot listen"):
-        await IndexServer(owned, path).start()
+        await IndexServer({"index": owned}, path).start()
     assert await asyncio.to_thread(path.read_text) == "precious"
 
 

@@ -1,14 +1,17 @@
 """Whether the service lives, can work, and which of its parts cannot."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from crawlscope import __version__
-from crawlscope.errors import CrawlscopeError
+from crawlscope.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.faces.http.parts import ServiceParts
+from crawlscope.indexing import generations
+from crawlscope.indexing.embedders.reopen import named
 from crawlscope.parts import Parts
 
 CHECK_SECONDS = 5.0
@@ -45,29 +48,48 @@ async def ready(parts: ServiceParts, response: Response) -> PartHealth:
 @router.get("/health")
 async def health(parts: ServiceParts) -> Health:
     """Each part with its state: `failing` without the database, `degraded` without another part."""
-    database, index = await asyncio.gather(_check_database(parts), _check_index(parts))
+    database, index, embedder = await asyncio.gather(
+        _check_database(parts), _check_index(parts), _check_embedder(parts)
+    )
     if database.state != "ok":
         status: Literal["ok", "degraded", "failing"] = "failing"
     else:
-        status = "ok" if index.state == "ok" else "degraded"
-    return Health(status=status, version=__version__, parts={"database": database, "index": index})
+        status = "ok" if index.state == embedder.state == "ok" else "degraded"
+    found = {"database": database, "index": index, "embedder": embedder}
+    return Health(status=status, version=__version__, parts=found)
 
 
 async def _check_database(parts: Parts) -> PartHealth:
-    try:
-        await asyncio.wait_for(parts.database.ping(), CHECK_SECONDS)
-    except TimeoutError:
-        return PartHealth(state="failing", detail=f"no answer in {CHECK_SECONDS:g} seconds")
-    except CrawlscopeError as error:
-        return PartHealth(state="failing", detail=str(error))
-    return PartHealth(state="ok")
+    return await _checked(parts.database.ping())
 
 
 async def _check_index(parts: Parts) -> PartHealth:
+    return await _checked(_examine_index(parts))
+
+
+async def _check_embedder(parts: Parts) -> PartHealth:
+    return await _checked(_examine_embedder(parts))
+
+
+async def _examine_index(parts: Parts) -> str:
+    index = parts.require_index()
+    async with parts.database.transaction() as connection:
+        serving = (await generations.live(connection)).serving
+    if serving and serving.problem:
+        raise IndexUnavailable(serving.problem)
+    return f"{(await index.index.size()).chunks} chunks"
+
+
+async def _examine_embedder(parts: Parts) -> str:
+    embedder = parts.require_index().embedder
+    await embedder.ready()
+    return embedder.notice or named(parts.require_index().generation.recipe.identity)
+
+
+async def _checked(check: Awaitable[str | None]) -> PartHealth:
     try:
-        size = await asyncio.wait_for(parts.require_index().index.size(), CHECK_SECONDS)
+        return PartHealth(state="ok", detail=await asyncio.wait_for(check, CHECK_SECONDS))
     except TimeoutError:
         return PartHealth(state="failing", detail=f"no answer in {CHECK_SECONDS:g} seconds")
     except CrawlscopeError as error:
         return PartHealth(state="failing", detail=str(error))
-    return PartHealth(state="ok", detail=f"{size.chunks} chunks")

@@ -3,14 +3,12 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-import structlog
 from fastapi import APIRouter, Query
 from pydantic import BeforeValidator
 
 from crawlscope.errors import CrawlscopeError
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts
-from crawlscope.indexing.index.port import IndexSize
 from crawlscope.observe.insights import DEFAULT_LIMIT
 from crawlscope.observe.queries import PageSort
 from crawlscope.observe.responses import (
@@ -25,14 +23,12 @@ from crawlscope.observe.responses import (
     StatsResponse,
     SummaryResponse,
 )
-from crawlscope.parts import Parts
 from crawlscope.sessions.fold import parse_moment
 from crawlscope.vocabulary import CrawlStatus, PageState
 
 LARGEST_OFFSET = 2**63 - 1
 HOURS_OF_A_YEAR = 8_760
 
-log = structlog.get_logger(__name__)
 router = APIRouter(tags=["metrics"], dependencies=[Authenticated])
 
 
@@ -181,18 +177,15 @@ async def summarize(parts: ServiceParts, hours: Hours = 24) -> SummaryResponse:
 async def show_stats(parts: ServiceParts) -> StatsResponse:
     """How much there is: crawls, pages, documents, chunks, bytes."""
     stats = await parts.insights.stats()
-    if size := await _index_size(parts):
-        stats.index_chunks, stats.index_bytes = size.chunks, size.bytes
-    return stats
-
-
-async def _index_size(parts: Parts) -> IndexSize | None:
-    """None while the index cannot say: the rest of the numbers do not need it."""
     try:
-        return await parts.require_index().index.size()
-    except CrawlscopeError as error:
-        log.warning("index_size_unknown", reason=str(error))
-        return None
+        index = parts.require_index()
+        size = await index.index.size()
+    except CrawlscopeError as error:  # the rest of the numbers do not need it
+        stats.index_problem = str(error)
+    else:
+        stats.index_chunks, stats.index_bytes = size.chunks, size.bytes
+        stats.index_problem = stats.index_problem or index.embedder.notice
+    return stats
 
 
 def _later(since: datetime | None, hours: int | None) -> datetime | None:

@@ -14,6 +14,7 @@ import structlog
 
 from crawlscope.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index.conditions import KEYWORD_FIELDS, PREFIX_FIELD, Condition, conditions
+from crawlscope.indexing.index.halves import asked, gathered
 from crawlscope.indexing.index.port import (
     BM25,
     DENSE,
@@ -170,12 +171,9 @@ def _refusal(path: Path, dimension: int, error: Exception) -> CrawlscopeError:
         return IndexUnavailable(f"the index in {path} is in use by another process: stop that one first")
     if "config is incompatible" in reason:
         return IndexUnusable(
-            f"the index in {path} does not hold vectors of {dimension} dimensions: go back to the embedder "
-            "it was made with, or delete that folder and index the kept pages again"
+            f"the index in {path} does not hold vectors of {dimension} dimensions: run `crawlscope reindex`"
         )
-    return IndexUnusable(
-        f"the index in {path} cannot be read: delete that folder and index the kept pages again ({reason})"
-    )
+    return IndexUnusable(f"the index in {path} cannot be read: run `crawlscope reindex` ({reason})")
 
 
 def _translated(call: Callable[[engine.EdgeShard], Answer], shard: engine.EdgeShard) -> Answer:
@@ -232,18 +230,19 @@ def _query(
     limit: int,
     shard: engine.EdgeShard,
 ) -> Halves:
-    requests = {}
-    if dense is not None:
-        requests[DENSE] = _request(engine.Query.Nearest(as_floats(dense), using=DENSE), where, limit)
-    if sparse is not None and len(sparse.indices):
-        requests[BM25] = _request(engine.Query.Nearest(_sparse(sparse), using=BM25), where, limit)
-    answers = shard.query_batch(engine.QueryBatchRequest(list(requests.values()))) if requests else []
-    halves = dict(zip(requests, map(_hits, answers), strict=True))
-    return Halves(dense=halves.get(DENSE, []), bm25=halves.get(BM25, []))
+    vectors = asked(dense, sparse)
+    requests = [_request(name, vector, where, limit) for name, vector in vectors.items()]
+    answers = shard.query_batch(engine.QueryBatchRequest(requests)) if requests else []
+    return gathered(vectors, map(_hits, answers))
 
 
-def _request(query: engine.Query, where: engine.Filter | None, limit: int) -> engine.QueryRequest:
-    return engine.QueryRequest(limit=limit, query=query, filter=where, with_payload=True)
+def _request(
+    name: str, vector: Floats | SparseVector, where: engine.Filter | None, limit: int
+) -> engine.QueryRequest:
+    plain = _sparse(vector) if isinstance(vector, SparseVector) else as_floats(vector)
+    return engine.QueryRequest(
+        limit=limit, query=engine.Query.Nearest(plain, using=name), filter=where, with_payload=True
+    )
 
 
 def _hits(points: list[engine.ScoredPoint]) -> list[Hit]:

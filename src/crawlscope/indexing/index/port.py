@@ -11,6 +11,8 @@ import numpy.typing as npt
 Floats: TypeAlias = Sequence[float] | npt.NDArray[np.float32]
 Integers: TypeAlias = Sequence[int] | npt.NDArray[np.uint32]
 
+FIRST_NAME = "index"
+"""Of the index of an installation, until another takes its place."""
 DENSE = "dense"
 BM25 = "bm25"
 
@@ -104,3 +106,25 @@ class SearchIndex(Protocol):
     async def size(self) -> IndexSize: ...
 
     async def aclose(self) -> None: ...
+
+
+class Indexes(Protocol):
+    """The indexes of all generations, each under its name."""
+
+    async def open(self, name: str, dimension: int) -> SearchIndex:
+        """The same object each time. Does not mind whether the index is there: its first call says so."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class OwnedIndexes(Indexes, Protocol):
+    """As the process sees them that makes and drops them."""
+
+    async def make(self, name: str, dimension: int) -> None:
+        """Makes an empty index, in place of whatever is there under that name."""
+        ...
+
+    async def drop(self, name: str) -> None:
+        """Closes and deletes it, however much of it is there."""
+        ...

@@ -1,8 +1,8 @@
 """The index on a Qdrant server or cluster, for more than one machine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import cast
 from uuid import UUID
 
@@ -10,11 +10,13 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from crawlscope.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
+from crawlscope.errors import IndexUnavailable, IndexUnusable, SettingsError
 from crawlscope.indexing.index.conditions import KEYWORD_FIELDS, PREFIX_FIELD, Condition, conditions
+from crawlscope.indexing.index.halves import asked, gathered
 from crawlscope.indexing.index.port import (
     BM25,
     DENSE,
+    FIRST_NAME,
     ChunkPayload,
     Filters,
     Floats,
@@ -22,6 +24,7 @@ from crawlscope.indexing.index.port import (
     Hit,
     IndexedChunk,
     IndexSize,
+    OwnedIndexes,
     SearchIndex,
     SparseVector,
 )
@@ -30,19 +33,28 @@ from crawlscope.indexing.index.vectors import as_floats, as_integers, check_dime
 COLLECTION = "crawlscope"
 POINTS_PER_REQUEST = 128
 IDS_PER_REQUEST = 1_000
+NUMBER_FIELD = "chunk_index"
+IN_MEMORY = models.ScalarQuantization(
+    scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+)
+"""A quarter of the vectors' size is searched, in memory; the best hits are scored anew from disk."""
+
+
+class CollectionGone(Exception):
+    """It was there when it was last asked for, or has never been made."""
 
 
 class QdrantServerIndex(SearchIndex):
-    """Makes the collection and its payload indexes when they are first needed, so that a server
-    which is away at start is no reason not to start.
+    """Looks at the collection when it is first needed, so that a server which is away at start is no reason
+    not to start. One that is gone is not made anew: what it held would seem to be in it.
     """
 
     def __init__(self, client: AsyncQdrantClient, dimension: int, collection: str = COLLECTION) -> None:
         self._client = client
         self._dimension = dimension
         self._collection = collection
-        self._preparing = asyncio.Lock()
-        self._prepared = False
+        self._checking = asyncio.Lock()
+        self._checked = False
 
     async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
         for chunk in chunks:
@@ -75,13 +87,14 @@ class QdrantServerIndex(SearchIndex):
     ) -> Halves:
         if dense is not None:
             check_dimension(dense, self._dimension)
-        requests = _requests(dense, sparse, _filter(filters), limit)
-        if not requests:
+        vectors = asked(dense, sparse)
+        if not vectors:
             return Halves([], [])
+        where = _filter(filters)
+        requests = [_request(name, vector, where, limit) for name, vector in vectors.items()]
         async with self._server() as server:
-            answers = await server.query_batch_points(self._collection, list(requests.values()))
-        halves = dict(zip(requests, map(_hits, answers), strict=True))
-        return Halves(dense=halves.get(DENSE, []), bm25=halves.get(BM25, []))
+            answers = await server.query_batch_points(self._collection, requests)
+        return gathered(vectors, map(_hits, answers))
 
     async def size(self) -> IndexSize:
         """The server does not say how many bytes it takes."""
@@ -89,61 +102,110 @@ class QdrantServerIndex(SearchIndex):
             return IndexSize((await server.count(self._collection, exact=True)).count, None)
 
     async def aclose(self) -> None:
-        await self._client.close()
+        """The client belongs to who made it."""
+
+    async def make(self) -> None:
+        """Makes the collection, in place of one that is there."""
+        with _translated():
+            await self._client.delete_collection(self._collection)
+            await self._client.create_collection(
+                self._collection,
+                vectors_config={
+                    DENSE: models.VectorParams(
+                        size=self._dimension, distance=models.Distance.COSINE, on_disk=True
+                    )
+                },
+                sparse_vectors_config={BM25: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                quantization_config=IN_MEMORY,
+                on_disk_payload=True,
+            )
+            await self._index_fields()
 
     @asynccontextmanager
     async def _server(self) -> AsyncIterator[AsyncQdrantClient]:
         try:
-            await self._prepare()
-            yield self._client
-        except UnexpectedResponse as error:
-            self._prepared = self._prepared and error.status_code != 404
-            raise _refusal(error) from error
-        except (ResponseHandlingException, ResourceExhaustedResponse) as error:
-            raise IndexUnavailable(f"Qdrant does not answer: {_one_line(error)}") from error
+            with _translated():
+                await self._check()
+                yield self._client
+        except CollectionGone:
+            self._checked = False
+            raise IndexUnavailable(
+                f"the Qdrant collection {self._collection} is gone: run `crawlscope reindex`"
+            ) from None
 
-    async def _prepare(self) -> None:
-        async with self._preparing:
-            if self._prepared:
-                return
-            if not await self._client.collection_exists(self._collection):
-                await self._create_collection()
-            await self._check_collection()
-            await self._index_fields()
-            self._prepared = True
+    async def _check(self) -> None:
+        async with self._checking:
+            if not self._checked:
+                if not await self._client.collection_exists(self._collection):
+                    raise CollectionGone
+                await self._check_vectors()
+                self._checked = True
 
-    async def _create_collection(self) -> None:
-        try:
-            await self._client.create_collection(
-                self._collection,
-                vectors_config={
-                    DENSE: models.VectorParams(size=self._dimension, distance=models.Distance.COSINE)
-                },
-                sparse_vectors_config={BM25: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-                on_disk_payload=True,
-            )
-        except UnexpectedResponse as error:
-            if error.status_code != 409:  # another process was faster
-                raise
-
-    async def _check_collection(self) -> None:
+    async def _check_vectors(self) -> None:
         params = (await self._client.get_collection(self._collection)).config.params
         dense = params.vectors.get(DENSE) if isinstance(params.vectors, dict) else None
         if dense is None or BM25 not in (params.sparse_vectors or {}) or dense.size != self._dimension:
             raise IndexUnusable(
                 f"the Qdrant collection {self._collection} was not made for vectors of {self._dimension} "
-                "dimensions: go back to the embedder it was made with, or delete the collection and index "
-                "the kept pages again"
+                "dimensions: run `crawlscope reindex`"
             )
 
     async def _index_fields(self) -> None:
-        for field in KEYWORD_FIELDS:
-            await self._client.create_payload_index(self._collection, field, models.PayloadSchemaType.KEYWORD)
         by_beginning = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, prefix=True)
-        await self._client.create_payload_index(self._collection, PREFIX_FIELD, by_beginning)
+        schemas: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
+            **dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD),
+            PREFIX_FIELD: by_beginning,
+            NUMBER_FIELD: models.PayloadSchemaType.INTEGER,
+        }
+        for field, schema in schemas.items():
+            await self._client.create_payload_index(self._collection, field, schema)
 
 
-def _refusal(error: UnexpectedResponse) -> CrawlscopeError:
+class QdrantIndexes(OwnedIndexes):
+    """A collection for each, all through one client, which ends with them."""
+
+    def __init__(self, client: AsyncQdrantClient) -> None:
+        self._client = client
+        self._opened: dict[str, QdrantServerIndex] = {}
+
+    async def open(self, name: str, dimension: int) -> SearchIndex:
+        return self._index(name, dimension)
+
+    async def make(self, name: str, dimension: int) -> None:
+        await self._index(name, dimension).make()
+
+    async def drop(self, name: str) -> None:
+        self._opened.pop(name, None)
+        with _translated():
+            await self._client.delete_collection(collection_of(name))
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    def _index(self, name: str, dimension: int) -> QdrantServerIndex:
+        if name not in self._opened:
+            self._opened[name] = QdrantServerIndex(self._client, dimension, collection_of(name))
+        return self._opened[name]
+
+
+def collection_of(name: str) -> str:
+    """`crawlscope`, and `crawlscope-2` for the second index of an installation."""
+    return COLLECTION + name.removeprefix(FIRST_NAME)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except UnexpectedResponse as error:
+        raise _refusal(error) from error
+    except (ResponseHandlingException, ResourceExhaustedResponse) as error:
+        raise IndexUnavailable(f"Qdrant does not answer: {_one_line(error)}") from error
+
+
+def _refusal(error: UnexpectedResponse) -> Exception:
+    if error.status_code == 404:
+        return CollectionGone()
     if error.status_code in (401, 403):
         return SettingsError("Qdrant refuses the key: set CRAWLSCOPE_QDRANT_API_KEY to one that may write")
     return IndexUnavailable(f"Qdrant refused a request: {_one_line(error)}")
@@ -165,18 +227,11 @@ def _sparse(vector: SparseVector) -> models.SparseVector:
     return models.SparseVector(indices=as_integers(vector.indices), values=as_floats(vector.values))
 
 
-def _requests(
-    dense: Floats | None, sparse: SparseVector | None, where: models.Filter | None, limit: int
-) -> dict[str, models.QueryRequest]:
-    vectors: dict[str, list[float] | models.SparseVector] = {}
-    if dense is not None:
-        vectors[DENSE] = as_floats(dense)
-    if sparse is not None and len(sparse.indices):
-        vectors[BM25] = _sparse(sparse)
-    return {
-        name: models.QueryRequest(query=vector, using=name, filter=where, limit=limit, with_payload=True)
-        for name, vector in vectors.items()
-    }
+def _request(
+    name: str, vector: Floats | SparseVector, where: models.Filter | None, limit: int
+) -> models.QueryRequest:
+    plain = _sparse(vector) if isinstance(vector, SparseVector) else as_floats(vector)
+    return models.QueryRequest(query=plain, using=name, filter=where, limit=limit, with_payload=True)
 
 
 def _hits(answer: models.QueryResponse) -> list[Hit]:

@@ -10,10 +10,12 @@ from uuid import UUID
 from crawlscope.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.port import (
+    FIRST_NAME,
     Filters,
     Floats,
     Halves,
     IndexedChunk,
+    Indexes,
     IndexSize,
     SearchIndex,
     SparseVector,
@@ -35,10 +37,12 @@ class RemoteIndex(SearchIndex):
     def __init__(
         self,
         socket_path: Path,
+        name: str = FIRST_NAME,
         connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
         call_timeout_seconds: float = CALL_TIMEOUT_SECONDS,
     ) -> None:
         self._path = socket_path
+        self._name = name
         self._connect_timeout_seconds = connect_timeout_seconds
         self._call_timeout_seconds = call_timeout_seconds
         self._connection: _Connection | None = None
@@ -82,7 +86,7 @@ class RemoteIndex(SearchIndex):
         connection = await self._connected()
         try:
             async with asyncio.timeout(self._call_timeout_seconds):
-                return await connection.call({"verb": verb, **arguments})
+                return await connection.call({"index": self._name, "verb": verb, **arguments})
         except TimeoutError:
             raise IndexUnavailable(
                 f"the index did not answer within {self._call_timeout_seconds:g} s"
@@ -104,6 +108,21 @@ class RemoteIndex(SearchIndex):
                 f"the process that owns the index does not answer at {self._path}: {reason}"
             ) from error
         return _Connection(reader, writer)
+
+
+class RemoteIndexes(Indexes):
+    """All indexes of the process that listens at the socket."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self._path = socket_path
+        self._opened: dict[str, RemoteIndex] = {}
+
+    async def open(self, name: str, dimension: int) -> SearchIndex:  # noqa: ARG002 - its owner knows
+        return self._opened.setdefault(name, RemoteIndex(self._path, name))
+
+    async def aclose(self) -> None:
+        for index in self._opened.values():
+            await index.aclose()
 
 
 class _Connection:

@@ -1,9 +1,9 @@
-"""Serves the index that this process owns to the other processes of the machine, over a local socket."""
+"""Serves the indexes that this process owns to the other processes of the machine, over a local socket."""
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +20,23 @@ log = structlog.get_logger(__name__)
 
 
 class IndexServer:
-    """Whoever may open the socket file, which is this user alone, may do all that the index can."""
+    """Whoever may open the socket file, which is this user alone, may do all that an index can.
 
-    def __init__(self, index: SearchIndex, socket_path: Path) -> None:
-        self._index = index
+    `indexes` by name; it may change meanwhile.
+    """
+
+    def __init__(self, indexes: Mapping[str, SearchIndex], socket_path: Path) -> None:
+        self._indexes = indexes
         self._path = socket_path
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
-        self._verbs: dict[str, Callable[[wire.Message], Awaitable[Any]]] = {
-            "upsert": self._upsert,
-            "cut": self._cut,
-            "set_crawl_ids": self._set_crawl_ids,
-            "query": self._query,
-            "size": self._size,
-        }
 
     async def start(self) -> None:
         """Takes the place of a killed server; raises `IndexUnavailable` where a living one listens."""
         self._server = await asyncio.start_unix_server(self._accept, sock=_bind(self._path))
 
     async def stop(self) -> None:
-        """Calls in flight are cut off: their callers get `IndexUnavailable`. The index stays open."""
+        """Calls in flight are cut off: their callers get `IndexUnavailable`. The indexes stay open."""
         if self._server is None:
             return
         self._server.close()
@@ -77,35 +73,54 @@ class IndexServer:
 
     async def _outcome(self, call: wire.Message) -> wire.Message:
         try:
-            return {"result": await self._verbs[call["verb"]](call)}
+            return {"result": await _VERBS[call["verb"]](self._index(call["index"]), call)}
         except CrawlscopeError as error:
             return {"error": wire.pack_error(error)}
         except Exception as error:
             log.exception("index_call_failed", verb=call.get("verb"))
             return {"error": wire.pack_error(CrawlscopeError(f"the index call failed: {error!r}"))}
 
-    async def _upsert(self, call: wire.Message) -> None:
-        await self._index.upsert([wire.unpack_chunk(chunk) for chunk in call["chunks"]])
+    def _index(self, name: str) -> SearchIndex:
+        if name not in self._indexes:
+            raise IndexUnavailable(f"the index {name} is not open")
+        return self._indexes[name]
 
-    async def _cut(self, call: wire.Message) -> None:
-        await self._index.cut(call["url"], call["keep"])
 
-    async def _set_crawl_ids(self, call: wire.Message) -> None:
-        await self._index.set_crawl_ids(wire.unpack_ids(call["ids"]), call["crawl_ids"])
+async def _upsert(index: SearchIndex, call: wire.Message) -> None:
+    await index.upsert([wire.unpack_chunk(chunk) for chunk in call["chunks"]])
 
-    async def _query(self, call: wire.Message) -> dict[str, list[Any]]:
-        dense, sparse = call["dense"], call["sparse"]
-        halves = await self._index.query(
-            None if dense is None else wire.unpack_floats(dense),
-            None if sparse is None else wire.unpack_sparse(sparse),
-            Filters(**call["filters"]),
-            call["limit"],
-        )
-        return wire.pack_halves(halves)
 
-    async def _size(self, _: wire.Message) -> list[int | None]:
-        size = await self._index.size()
-        return [size.chunks, size.bytes]
+async def _cut(index: SearchIndex, call: wire.Message) -> None:
+    await index.cut(call["url"], call["keep"])
+
+
+async def _set_crawl_ids(index: SearchIndex, call: wire.Message) -> None:
+    await index.set_crawl_ids(wire.unpack_ids(call["ids"]), call["crawl_ids"])
+
+
+async def _query(index: SearchIndex, call: wire.Message) -> dict[str, list[Any]]:
+    dense, sparse = call["dense"], call["sparse"]
+    halves = await index.query(
+        None if dense is None else wire.unpack_floats(dense),
+        None if sparse is None else wire.unpack_sparse(sparse),
+        Filters(**call["filters"]),
+        call["limit"],
+    )
+    return wire.pack_halves(halves)
+
+
+async def _size(index: SearchIndex, _: wire.Message) -> list[int | None]:
+    size = await index.size()
+    return [size.chunks, size.bytes]
+
+
+_VERBS: dict[str, Callable[[SearchIndex, wire.Message], Awaitable[Any]]] = {
+    "upsert": _upsert,
+    "cut": _cut,
+    "set_crawl_ids": _set_crawl_ids,
+    "query": _query,
+    "size": _size,
+}
 
 
 async def _calls(reader: asyncio.StreamReader) -> AsyncIterator[wire.Message]:

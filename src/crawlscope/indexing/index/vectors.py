@@ -20,5 +20,5 @@ def check_dimension(vector: Floats, dimension: int) -> None:
     if len(vector) != dimension:
         raise IndexUnusable(
             f"the index holds vectors of {dimension} dimensions and was handed one of {len(vector)}: "
-            "the embedder was changed; go back to the former one or rebuild the index"
+            "the embedder was changed: run `crawlscope reindex`"
         )

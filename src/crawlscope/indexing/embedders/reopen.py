@@ -1,0 +1,167 @@
+"""Opens the embedder that an index was built with, whatever is configured now."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from crawlscope.errors import CrawlscopeError, EmbedderUnavailable
+from crawlscope.indexing.embedders import open_embedder
+from crawlscope.indexing.embedding import Embedder, EmbedderIdentity, Vectors
+from crawlscope.indexing.recipe import Recipe, public_address
+from crawlscope.settings import Settings
+
+AGAIN_AFTER_SECONDS = 2.0
+"""An embedder that could not be opened is not tried sooner."""
+REMEDY = "run `crawlscope reindex`"
+
+
+@dataclass(frozen=True)
+class Reopened:
+    embedder: Embedder
+    notice: str | None = None
+    """That the settings ask for something else than what the index was built with, and what to do."""
+
+
+Opening = Callable[[], Awaitable[Reopened]]
+
+
+class IndexEmbedder:
+    """The embedder of one index, opened when it is first needed: searches by keyword need none."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._lock = asyncio.Lock()
+        self._opened: Reopened | None = None
+        self._failure: CrawlscopeError | None = None
+        self._failed_at = 0.0
+        self._users = 0
+        self._closing = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened is not None
+
+    @property
+    def notice(self) -> str | None:
+        """What its user should know: why it cannot be opened, or that another one is configured."""
+        if self._opened:
+            return self._opened.notice
+        return str(self._failure) if self._failure else None
+
+    async def ready(self) -> None:
+        """Raises what keeps it from being opened, `EmbedderUnavailable` or `SettingsError`."""
+        async with self._lock:
+            if self._opened is None:
+                self._opened = await self._open()
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        async with self.in_use() as embedder:
+            return await embedder.embed(texts)
+
+    @asynccontextmanager
+    async def in_use(self) -> AsyncIterator[Embedder]:
+        """The embedder stays open for as long as anybody uses it."""
+        await self.ready()
+        assert self._opened is not None
+        embedder = self._opened.embedder
+        self._users += 1
+        try:
+            yield embedder
+        finally:
+            self._users -= 1
+            if self._closing and not self._users:
+                await embedder.aclose()
+
+    async def aclose(self) -> None:
+        """Now, or when the last who uses it is done."""
+        self._closing = True
+        if self._opened and not self._users:
+            await self._opened.embedder.aclose()
+
+    async def _open(self) -> Reopened:
+        if self._failure and time.monotonic() - self._failed_at < AGAIN_AFTER_SECONDS:
+            raise self._failure
+        try:
+            return await self._opening()
+        except CrawlscopeError as error:
+            self._failure, self._failed_at = error, time.monotonic()
+            raise
+
+
+async def reopen_embedder(settings: Settings, recipe: Recipe, threads: int = 1) -> Reopened:
+    """The configured embedder where it makes the same vectors, else one like that of the recipe.
+
+    Raises `EmbedderUnavailable` that says what the index needs, what is configured, and what to do.
+    """
+    problem = ""
+    for candidate in _candidates(settings, recipe):
+        try:
+            embedder = await open_embedder(candidate, threads)
+        except CrawlscopeError as error:
+            if _asks_for(settings, recipe):
+                raise
+            problem = str(error).rstrip(".")
+            continue
+        if embedder.identity == recipe.identity:
+            return Reopened(embedder, _notice(embedder, recipe, settings, candidate))
+        await embedder.aclose()
+        problem = f"in its place there is {named(embedder.identity)}"
+    raise EmbedderUnavailable(
+        f"the index was built with {named(recipe.identity)}, which cannot be opened ({problem}); now "
+        f"{configured(settings)} is configured: {REMEDY}, or go back to the former"
+    )
+
+
+def named(identity: EmbedderIdentity) -> str:
+    """For people: `local all-MiniLM-L6-v2 (384 dimensions)`."""
+    return f"{identity.embedder} {identity.model} ({identity.dimension} dimensions)"
+
+
+def configured(settings: Settings) -> str:
+    return " ".join(filter(None, [settings.embedder, settings.embedder_model]))
+
+
+def _candidates(settings: Settings, recipe: Recipe) -> Iterator[Settings]:
+    if settings.embedder == recipe.identity.embedder:
+        yield settings
+    if not _asks_for(settings, recipe):
+        yield _as_built(settings, recipe)
+
+
+def _asks_for(settings: Settings, recipe: Recipe) -> bool:
+    """As far as the settings tell; a server may have changed its model since."""
+    return (
+        settings.embedder == recipe.identity.embedder
+        and settings.embedder_model in (None, recipe.identity.model)
+        and _same_server(settings, recipe)
+    )
+
+
+def _as_built(settings: Settings, recipe: Recipe) -> Settings:
+    """The key goes to no other server than the one it is for."""
+    same = _same_server(settings, recipe)
+    return settings.model_copy(
+        update={
+            "embedder": recipe.identity.embedder,
+            "embedder_model": recipe.identity.model,
+            "embedder_url": settings.embedder_url if same else recipe.url,
+            "embedder_api_key": settings.embedder_api_key if same else None,
+        }
+    )
+
+
+def _same_server(settings: Settings, recipe: Recipe) -> bool:
+    return recipe.url is None or public_address(settings.embedder_url) == recipe.url
+
+
+def _notice(embedder: Embedder, recipe: Recipe, settings: Settings, opened: Settings) -> str | None:
+    if opened is not settings:
+        return (
+            f"the index was built with {named(recipe.identity)} and is used with it; now "
+            f"{configured(settings)} is configured: to change over, {REMEDY}"
+        )
+    if Recipe.of(embedder, settings).fingerprint != recipe.fingerprint:
+        return f"the index was built with other chunks than configured: to change over, {REMEDY}"
+    return None

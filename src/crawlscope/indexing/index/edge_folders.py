@@ -1,0 +1,47 @@
+"""The embedded indexes of one data folder, each in a folder of its own."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import structlog
+
+from crawlscope.errors import IndexUnusable
+from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
+from crawlscope.indexing.index.unusable import UnusableIndex
+
+log = structlog.get_logger(__name__)
+
+
+class EdgeIndexes(OwnedIndexes):
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self.opened: dict[str, SearchIndex] = {}
+
+    async def open(self, name: str, dimension: int) -> SearchIndex:
+        """Raises `IndexUnavailable` where another process has it open."""
+        if name not in self.opened:
+            self.opened[name] = await self._open(self._data_dir / name, dimension)
+        return self.opened[name]
+
+    async def make(self, name: str, dimension: int) -> None:
+        await self.drop(name)
+        await self.open(name, dimension)
+
+    async def drop(self, name: str) -> None:
+        if index := self.opened.pop(name, None):
+            await index.aclose()
+        await asyncio.to_thread(shutil.rmtree, self._data_dir / name, ignore_errors=True)
+
+    async def aclose(self) -> None:
+        for index in self.opened.values():
+            await index.aclose()
+        self.opened.clear()
+
+    async def _open(self, folder: Path, dimension: int) -> SearchIndex:
+        try:
+            return await asyncio.to_thread(EdgeIndex.open, folder, dimension)
+        except IndexUnusable as damage:
+            log.warning("index_unusable", reason=str(damage))
+            return UnusableIndex(str(damage))

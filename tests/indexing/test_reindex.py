@@ -1,0 +1,470 @@
+"""A change of the embedder, and an index that is lost: searches go on, and nothing is missing afterwards."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import AsyncQdrantClient
+from sqlalchemy import select
+
+from crawlscope.crawls.index_page import PageIndexer, PutBack
+from crawlscope.crawls.requests import delete_crawl
+from crawlscope.database.engine import Database
+from crawlscope.errors import CrawlscopeError, EmbedderUnavailable, IndexUnavailable
+from crawlscope.indexing import generations
+from crawlscope.indexing.filling import NOTHING_KEPT, Filling
+from crawlscope.indexing.generations import Generation, Live
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.index.port import OwnedIndexes
+from crawlscope.indexing.index.qdrant_server import QdrantIndexes
+from crawlscope.indexing.keeping import IndexKeeping
+from crawlscope.indexing.opened import OpenGenerations
+from crawlscope.indexing.service import DocumentChanged, IndexChanged, IndexDocumentRequest, IndexingService
+from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.models import Document, Page
+from crawlscope.search.answers import Mode, SearchFilters, SearchRequest, SearchResponse
+from crawlscope.search.service import SearchService
+from crawlscope.settings import Settings
+from crawlscope.timing import standalone
+from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.vocabulary import PageState
+from tests.fakes.embedding_server import FakeEmbeddingServer
+from tests.observe.producing import deliver
+
+pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+
+TOPICS = ("apples", "bridges", "comets", "dunes", "engines", "forests")
+
+
+def url_of(topic: str) -> str:
+    return f"https://a.example/{topic}"
+
+
+def text_of(topic: str, more: str = "") -> str:
+    return f"# All about {topic}\n\n" + " ".join(f"Sentence {n} speaks of {topic}." for n in range(80)) + more
+
+
+class Process:
+    """The service and a worker in one: what they share of the indexes is what both would open."""
+
+    def __init__(self, database: Database, indexes: OwnedIndexes, settings: Settings) -> None:
+        self.database = database
+        self.indexes = indexes
+        self.opened = OpenGenerations(settings, indexes, Bm25Encoder())
+        self.keeping = IndexKeeping(database, indexes)
+        self.indexing = IndexingService(database, self.opened)
+        self.filling = Filling(database, self.opened, self.indexing)
+
+    async def start(self) -> "Process":
+        await self.opened.ensure_serving(self.database)
+        await self.keeping.look()
+        return self
+
+    async def crawl(self, crawl_id: str, *topics: str, more: str = "") -> None:
+        for topic in topics:
+            metadata = {"sourceURL": url_of(topic), "url": url_of(topic), "statusCode": 200, "language": "en"}
+            page = {"markdown": text_of(topic, more), "metadata": metadata}
+            await deliver(self.database, crawl_id, "crawl.page", [page])
+        await self.index_what_waits(crawl_id)
+
+    async def index_what_waits(self, crawl_id: str) -> None:
+        indexer = PageIndexer(self.database, self.indexing, "worker-1", max_attempts=5, timeout_seconds=60)
+        for job in await self._waiting(crawl_id):
+            try:
+                await indexer.index(*job)
+            except PutBack as again:
+                if not isinstance(again.error, IndexChanged):
+                    raise again.error from None
+                await indexer.index(*job)  # as the queue would bring it again
+
+    async def _waiting(self, crawl_id: str) -> list[tuple[int, int, int]]:
+        """Page, revision and job, as the queue has them."""
+        waiting = select(Page.id, Page.revision, Page.job_id).where(
+            Page.crawl_id == crawl_id, Page.state == PageState.QUEUED
+        )
+        async with self.database.transaction() as connection:
+            return [(row.id, row.revision, row.job_id) for row in await connection.execute(waiting)]
+
+    async def search(self, query: str, mode: Mode = "hybrid", crawl_id: str | None = None) -> SearchResponse:
+        serving = await self.serving()
+        service = SearchService(
+            await self.opened.index(serving), self.opened.embedder(serving), Bm25Encoder()
+        )
+        filters = SearchFilters(crawl_id=crawl_id) if crawl_id else None
+        return await service.search(SearchRequest(query=query, mode=mode, limit=100, filters=filters))
+
+    async def found(self, query: str = "speaks", **options: Any) -> set[str]:
+        return {result.url for result in (await self.search(query, **options)).results}
+
+    async def begin(self) -> Generation:
+        recipe = await self.opened.open_configured()
+        await self.database.run(lambda connection: generations.begin_filling(connection, recipe))
+        filling = (await self.keeping.look()).filling
+        assert filling is not None
+        return filling
+
+    async def reindex(self) -> None:
+        await self.filling.fill((await self.begin()).id)
+        await self.keeping.look()
+
+    async def live(self) -> Live:
+        async with self.database.transaction() as connection:
+            return await generations.live(connection)
+
+    async def serving(self) -> Generation:
+        serving = (await self.live()).serving
+        assert serving is not None
+        return serving
+
+    async def holding(self) -> tuple[int, int, int]:
+        """Documents and chunks as the database says, chunks as the index does."""
+        serving = await self.serving()
+        async with self.database.transaction() as connection:
+            held = await generations.holding(connection, serving.id)
+        return held.documents, held.chunks, (await (await self.opened.index(serving)).size()).chunks
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture(params=["edge", "qdrant"])
+async def indexes(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OwnedIndexes]:
+    opened: OwnedIndexes = (
+        EdgeIndexes(tmp_path) if request.param == "edge" else QdrantIndexes(AsyncQdrantClient(":memory:"))
+    )
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture(autouse=True)
+async def measured(database: Database) -> AsyncIterator[None]:
+    """What filling takes is measured too."""
+    buffer = MeasurementBuffer(database)
+    buffer.start()
+    with standalone.use(buffer):
+        yield
+    await buffer.stop()
+
+
+@pytest.fixture
+def old() -> Iterator[FakeEmbeddingServer]:
+    with FakeEmbeddingServer(model="fake/old") as server:
+        yield server
+
+
+@pytest.fixture
+def new() -> Iterator[FakeEmbeddingServer]:
+    with FakeEmbeddingServer(model="fake/new", salt="new") as server:
+        yield server
+
+
+def settings_for(server: FakeEmbeddingServer, folder: Path, **more: Any) -> Settings:
+    return Settings(_env_file=None, data_dir=folder, embedder="tei", embedder_url=server.url, **more)
+
+
+@pytest.fixture
+async def before(
+    database: Database, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
+) -> Process:
+    """With the old embedder, and two crawls indexed."""
+    process = await Process(database, indexes, settings_for(old, tmp_path)).start()
+    await process.crawl("crawl-1", *TOPICS)
+    await process.crawl("crawl-2", *TOPICS[:2])
+    return process
+
+
+@pytest.fixture
+async def after(before: Process, indexes: OwnedIndexes, new: FakeEmbeddingServer, tmp_path: Path) -> Process:
+    """The same started again with the new embedder configured."""
+    return await Process(before.database, indexes, settings_for(new, tmp_path)).start()
+
+
+async def scores(process: Process, query: str) -> dict[str, float]:
+    """By meaning alone, which is the embedder's."""
+    results = (await process.search(query, mode="semantic")).results
+    return {result.url: round(result.score, 4) for result in results}
+
+
+async def test_until_it_is_reindexed_the_index_is_used_with_the_embedder_that_built_it(
+    before: Process, after: Process, old: FakeEmbeddingServer, new: FakeEmbeddingServer
+) -> None:
+    new.requests.clear()
+    expected = await scores(before, "apples")
+    assert await scores(after, "apples") == expected
+    await after.crawl("crawl-3", "glaciers")
+    assert url_of("glaciers") in await after.found("glaciers", mode="semantic")
+    assert {text for request in new.requests for text in request.texts} <= {"dimension"}
+    notice = after.opened.embedder(await after.serving()).notice
+    assert notice is not None
+    assert "built with tei fake/old (64 dimensions)" in notice
+    assert "tei is configured" in notice
+    assert "`crawlscope reindex`" in notice
+
+
+async def test_the_new_index_takes_over_with_all_that_the_old_one_held(
+    before: Process, after: Process, old: FakeEmbeddingServer, new: FakeEmbeddingServer
+) -> None:
+    held = await before.holding()
+    assert held[0] == len(TOPICS)
+    assert held[1] == held[2] > 2 * len(TOPICS)
+    filtered = {crawl: await before.found(crawl_id=crawl) for crawl in ("crawl-1", "crawl-2")}
+    old_scores = await scores(before, "apples")
+
+    await after.reindex()
+
+    assert await after.holding() == held
+    assert {crawl: await after.found(crawl_id=crawl) for crawl in filtered} == filtered
+    old.requests.clear()
+    new.requests.clear()
+    results = (await after.search("apples", mode="semantic")).results
+    assert ([request.texts for request in new.requests], old.requests) == ([["apples"]], [])
+    assert {hit.url: round(hit.score, 4) for hit in results} != old_scores
+    cosine = np.dot(new.vector("apples"), new.vector(results[0].text))
+    assert results[0].score == pytest.approx(float(cosine), abs=1e-3)
+    assert after.opened.embedder(await after.serving()).notice is None
+    live = await after.live()
+    assert live.filling is None
+    assert live.serving is not None
+    assert live.serving.name == "index-2"
+
+
+async def search_until(done: asyncio.Event, process: Process) -> int:
+    """Returns how many searches there were; all found something."""
+    searches = 0
+    while not done.is_set():
+        assert await process.found("speaks")
+        searches += 1
+    return searches
+
+
+async def test_no_search_fails_and_nothing_is_missing_that_comes_or_goes_meanwhile(
+    after: Process, new: FakeEmbeddingServer
+) -> None:
+    new.delay_seconds = 0.3
+    done = asyncio.Event()
+    searching = asyncio.create_task(search_until(done, after))
+    filling = await after.begin()
+    async with asyncio.TaskGroup() as work:
+        work.create_task(after.filling.fill(filling.id))
+        work.create_task(after.crawl("crawl-3", "glaciers", "apples"))
+        work.create_task(after.crawl("crawl-4", "comets", more="\n\nSomething new of comets: perihelion."))
+        work.create_task(
+            after.database.run(lambda connection: delete_crawl(connection, "crawl-2", after.indexing))
+        )
+    done.set()
+    assert await searching > 5
+
+    assert (await after.serving()).name == "index-2"
+    assert await after.found() == {url_of(topic) for topic in (*TOPICS, "glaciers")}
+    assert await after.found(crawl_id="crawl-2") == set()
+    assert await after.found(crawl_id="crawl-3") == {url_of("glaciers"), url_of("apples")}
+    assert await after.found("perihelion", mode="keyword") == {url_of("comets")}
+    documents, chunks, indexed = await after.holding()
+    assert (documents, chunks) == (len(TOPICS) + 1, indexed)
+
+
+async def test_a_document_that_is_gone_meanwhile_is_not_in_the_new_index(
+    after: Process, new: FakeEmbeddingServer
+) -> None:
+    filling = await after.begin()
+    await after.filling._fill_what_is_left(filling)  # all is made, the change over is still to come
+    metadata = {"sourceURL": url_of("dunes"), "url": url_of("dunes"), "statusCode": 200}
+    await deliver(after.database, "crawl-5", "crawl.page", [{"markdown": "", "metadata": metadata}])
+    await after.index_what_waits("crawl-5")
+    await after.filling.fill(filling.id)
+    assert url_of("dunes") not in await after.found()
+    assert (await after.holding())[0] == len(TOPICS) - 1
+
+
+async def test_killed_in_the_middle_it_goes_on_where_it_was(
+    after: Process,
+    indexes: OwnedIndexes,
+    new: FakeEmbeddingServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("crawlscope.indexing.filling.DOCUMENTS_AT_ONCE", 1)
+    filling = await after.begin()
+    new.fail_after = 3
+    with pytest.raises(EmbedderUnavailable):
+        await after.filling.fill(filling.id)
+    halfway = (await after.live()).filling
+    assert halfway is not None
+    assert "told to fail" in str(halfway.problem)
+    made = embedded_texts(new)
+    new.fail_after = None
+    new.requests.clear()
+
+    another = await Process(after.database, indexes, settings_for(new, tmp_path)).start()
+    await another.filling.fill(filling.id)
+    again = embedded_texts(new)
+    assert len(made - again) >= 3, "three documents were made before, and are not made again"
+    documents, chunks, indexed = await another.holding()
+    assert (documents, chunks) == (len(TOPICS), indexed)
+    await another.filling.fill(filling.id)  # a job that is delivered twice
+    assert (await another.serving()).id == filling.id
+
+
+def embedded_texts(server: FakeEmbeddingServer) -> set[str]:
+    return {text for request in server.requests for text in request.texts if text.startswith("#")}
+
+
+async def test_asked_for_twice_it_fills_once(after: Process) -> None:
+    first, second = await after.begin(), await after.begin()
+    assert first.id == second.id
+
+
+async def test_another_embedder_while_one_is_filled_gives_that_one_up(
+    after: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
+) -> None:
+    first = await after.begin()
+    settings = settings_for(old, tmp_path, chunk_tokens=64)
+    other = await Process(after.database, indexes, settings).start()
+    second = await other.begin()
+    assert second.id != first.id
+    await after.filling.fill(first.id)
+    assert (await after.live()).filling == second
+    await other.filling.fill(second.id)
+    assert (await other.serving()).recipe.chunk_tokens == 64
+    assert (await other.holding())[1] > 2 * (await after.holding())[0]
+
+
+async def test_a_page_prepared_for_the_old_index_is_not_stored_in_the_new_one(
+    before: Process, after: Process
+) -> None:
+    request = IndexDocumentRequest(url=url_of("late"), markdown=text_of("late"))
+    prepared = await before.indexing.prepare(request)
+    await after.reindex()
+    with pytest.raises(IndexChanged):
+        async with before.database.transaction() as connection:
+            await before.indexing.store(connection, prepared, "crawl-1")
+    assert IndexChanged.retryable
+    assert DocumentChanged.retryable
+    await before.indexing.index_document(request)
+    assert url_of("late") in await after.found("late")
+
+
+async def test_without_the_old_embedder_words_are_still_found_and_the_rest_says_what_to_do(
+    after: Process, old: FakeEmbeddingServer
+) -> None:
+    old.stop()
+    assert await after.found("apples", mode="keyword") == {url_of("apples")}
+    for search in (after.search("apples"), after.crawl("crawl-3", "glaciers")):
+        with pytest.raises(
+            EmbedderUnavailable, match=r"fake/old .* cannot be opened .* `crawlscope reindex`"
+        ):
+            await search
+    await after.reindex()
+    await after.index_what_waits("crawl-3")
+    assert url_of("glaciers") in await after.found("glaciers", mode="semantic")
+
+
+async def test_what_the_new_embedder_cannot_take_is_left_out_and_told(
+    after: Process, new: FakeEmbeddingServer, database: Database
+) -> None:
+    new.refuses = "dunes"
+    await after.indexing.index_document(
+        IndexDocumentRequest(url=url_of("own"), markdown=text_of("own")), crawl_id="own"
+    )
+    await after.reindex()
+    assert await after.found() == {url_of(topic) for topic in TOPICS if topic != "dunes"}
+    async with database.transaction() as connection:
+        rows = await connection.execute(
+            select(Document.url, Document.error).where(Document.error.is_not(None)).order_by(Document.url)
+        )
+        errors = {row.url: row.error for row in rows}
+        held = await generations.holding(connection, (await after.serving()).id)
+    assert errors.keys() == {url_of("dunes"), url_of("own")}
+    assert "maximum context length" in errors[url_of("dunes")]
+    assert errors[url_of("own")] == NOTHING_KEPT
+    assert (held.documents, held.failed) == (len(TOPICS) - 1, 2)
+
+
+async def test_an_empty_index_is_the_configured_embedders_at_once(
+    database: Database,
+    indexes: OwnedIndexes,
+    old: FakeEmbeddingServer,
+    new: FakeEmbeddingServer,
+    tmp_path: Path,
+) -> None:
+    await Process(database, indexes, settings_for(old, tmp_path)).start()
+    later = await Process(database, indexes, settings_for(new, tmp_path)).start()
+    assert (await later.serving()).recipe.identity.model == "fake/new"
+    await later.crawl("crawl-1", *TOPICS)
+    assert await later.found() == {url_of(topic) for topic in TOPICS}
+
+
+async def test_the_old_index_is_dropped_when_nobody_asks_it_any_more(
+    after: Process, indexes: OwnedIndexes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = await after.opened.index(await after.serving())
+    await after.reindex()
+    assert (await former.size()).chunks > 0
+    monkeypatch.setattr("crawlscope.indexing.keeping.DROP_AFTER_SECONDS", 0.0)
+    await after.keeping.look()
+    with pytest.raises((IndexUnavailable, ValueError)):  # the latter is the in-memory server's 404
+        await former.size()
+    assert not (tmp_path / "index").exists()
+    assert await after.found() == {url_of(topic) for topic in TOPICS}
+
+
+@asynccontextmanager
+async def lost(indexes: OwnedIndexes, folder: Path, pattern: str) -> AsyncIterator[None]:
+    """Takes away files of the index while nothing has it open."""
+    await indexes.aclose()
+    for path in (folder / "index").glob(pattern):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    yield
+
+
+@pytest.mark.parametrize("indexes", ["edge"], indirect=True)
+@pytest.mark.parametrize("pattern", ["*", "segments/*"])
+async def test_an_embedded_index_that_lost_chunks_is_noticed_and_rebuilt(
+    before: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path, pattern: str
+) -> None:
+    held = await before.holding()
+    async with lost(indexes, tmp_path, pattern):
+        process = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
+    serving = await process.serving()
+    assert serving.problem == f"the index holds 0 of {held[1]} chunks: run `crawlscope reindex`"
+    await process.crawl("crawl-7", "apples")
+    assert await process.found("apples") == {url_of("apples")}, "it is no unchanged page"
+    await process.reindex()
+    assert await process.holding() == held
+    assert (await process.serving()).problem is None
+
+
+@pytest.mark.parametrize("indexes", ["edge"], indirect=True)
+async def test_an_embedded_index_that_cannot_be_read_says_so_and_is_rebuilt(
+    before: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
+) -> None:
+    held = await before.holding()
+    await indexes.aclose()
+    (tmp_path / "index/edge_config.json").write_bytes(b"\0")
+    process = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
+    with pytest.raises(IndexUnavailable, match="cannot be read: run `crawlscope reindex`"):
+        await process.search("apples")
+    await process.reindex()
+    assert await process.holding() == held
+
+
+@pytest.mark.parametrize("indexes", ["qdrant"], indirect=True)
+async def test_a_collection_that_is_gone_says_so_and_is_rebuilt(
+    before: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
+) -> None:
+    held = await before.holding()
+    await indexes.drop("index")
+    process = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
+    for work in (process.search("apples"), process.crawl("crawl-7", "glaciers")):
+        with pytest.raises(CrawlscopeError, match="crawlscope is gone: run `crawlscope reindex`") as failure:
+            await work
+        assert failure.value.retryable
+    await process.reindex()
+    assert await process.holding() == held
+    await process.index_what_waits("crawl-7")
+    assert url_of("glaciers") in await process.found("glaciers")
