@@ -1,4 +1,6 @@
-from crawlscope.faces.terminal.follow import progress_words, render_progress
+import pytest
+
+from crawlscope.faces.terminal.follow import QUIET_SECONDS, _Quiet, progress_words, render_progress
 from crawlscope.faces.terminal.pace import Pace, Progress
 from crawlscope.vocabulary import CrawlStatus
 from tests.faces.terminal.examples import crawl_metrics, rendered
@@ -52,3 +54,26 @@ def test_the_live_lines_fit():
 
 def test_before_the_first_page_there_is_only_the_crawler_to_wait_for():
     assert progress_words(Progress(0, 0, 0, 0, 0), Pace()).plain == "waiting for the crawler to start …"
+
+
+@pytest.mark.parametrize(
+    ("engine", "pending", "reason"),
+    [
+        ("builtin", 0, "does a worker run"),
+        ("firecrawl", 5, "does a worker run"),
+        ("firecrawl", 0, "does Firecrawl reach this service"),
+    ],
+)
+def test_a_crawl_that_does_not_move_is_said_so_once_with_the_usual_reason(engine, pending, reason):
+    said: list[str] = []
+    quiet = _Quiet(said.append)
+    crawl = crawl_metrics(
+        status=CrawlStatus.IN_PROGRESS, engine=engine, found=None, fetched=None, pages_pending=pending
+    )
+    for at in (0, QUIET_SECONDS):
+        quiet.note(at, Progress.of(crawl), crawl)
+    assert said == []
+    quiet.note(QUIET_SECONDS + 1, Progress.of(crawl), crawl)
+    quiet.note(QUIET_SECONDS * 9, Progress.of(crawl), crawl)
+    [words] = said
+    assert reason in words
