@@ -88,7 +88,7 @@ async def test_the_life_of_a_crawl_in_verdicts(database: Database) -> None:
     async def verdict() -> str | None:
         crawl = await insights.crawl("crawl-1")
         assert crawl.sealed == (crawl.verdict is None)
-        return crawl.verdict and crawl.verdict.verdict
+        return crawl.verdict.verdict if crawl.verdict else None
 
     await deliver(database, "crawl-1", "crawl.started")
     assert await verdict() == VerdictName.WAITING_FOR_FIRECRAWL
