@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     DateTime,
     ForeignKey,
     Identity,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     false,
     func,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -210,6 +212,50 @@ class Outage(Base):
     since: Mapped[datetime] = _now()
     reported_at: Mapped[datetime] = _now()
     reason: Mapped[str]
+
+
+class Notifying(Base):
+    """Since when facts are told to `NOTIFY_URL`: one row while that is set."""
+
+    __tablename__ = "notifying"
+
+    only: Mapped[bool] = mapped_column(Boolean(), primary_key=True, server_default=true())
+    """Always true: there is one row at most."""
+    since: Mapped[datetime] = _now()
+
+
+class Notification(Base):
+    """A fact about a crawl that is told to `NOTIFY_URL`, and how far that has come."""
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        UniqueConstraint("crawl_id", "event_type", "settled_at", postgresql_nulls_not_distinct=True),
+        Index(
+            "ix_notifications_next_attempt_at",
+            "next_attempt_at",
+            postgresql_where=text("delivered_at IS NULL AND NOT dead"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(
+        primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
+    )
+    """Sent as `webhook-id`, the same with each attempt."""
+    crawl_id: Mapped[str] = _crawl_reference()
+    event_type: Mapped[str] = mapped_column(String(50))
+    settled_at: Mapped[datetime | None]
+    """When the crawl's last page had settled: the same fact is told again only after another one has."""
+    payload: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    attempts: Mapped[int] = _count()
+    next_attempt_at: Mapped[datetime] = _now()
+    attempted_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+    last_status: Mapped[int | None]
+    """The HTTP status of the last attempt; null where none came."""
+    last_error: Mapped[str | None]
+    dead: Mapped[bool] = mapped_column(server_default=false())
+    """Given up, unless somebody asks for it to be sent again."""
 
 
 class UnknownEvent(Base):
@@ -420,6 +466,13 @@ class ChangeEvent(Base):
     """A change that a watcher saw on a page, and how it became searchable."""
 
     __tablename__ = "change_events"
+    __table_args__ = (
+        Index(
+            "ix_change_events_rescrape_status",
+            "rescrape_status",
+            postgresql_where=text("rescrape_status IN ('waiting', 'running')"),
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(
         primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
@@ -430,7 +483,14 @@ class ChangeEvent(Base):
     diff_summary: Mapped[str | None]
     snapshot_url: Mapped[str | None]
     rescrape_job_id: Mapped[str | None]
+    """The crawl that fetches the page again."""
     rescrape_status: Mapped[str | None] = mapped_column(String(50))
+    """See `vocabulary.RescrapeStatus`; at the end the state of the page."""
+    rescrape_error: Mapped[str | None]
+    next_try_at: Mapped[datetime] = _now()
+    """When Firecrawl is asked again, where it was away."""
     indexed_at: Mapped[datetime | None]
+    identity: Mapped[UUID | None] = mapped_column(index=True)
+    """Equal for notifications that can be the same one."""
     extra_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     created_at: Mapped[datetime] = _now()

@@ -2,13 +2,16 @@
 
 import os
 import secrets
+from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 
 from crawlscope.errors import SettingsError
-from crawlscope.settings import Settings
+from crawlscope.settings import SIGNING_PREFIX, Settings, is_signing_secret
 
 SECRET_FILE = "api-secret"  # noqa: S105 - a file's name
 TOKEN_FILE = "local-token"  # noqa: S105 - a file's name
+NOTIFY_SECRET_FILE = "notify-secret"  # noqa: S105 - a file's name
 
 
 def api_secret(settings: Settings) -> str:
@@ -22,10 +25,29 @@ def local_token(settings: Settings) -> str:
     return _kept_or_made(settings.data_dir / TOKEN_FILE)
 
 
-def _kept_or_made(path: Path) -> str:
+def notify_secret(settings: Settings) -> str:
+    """What notifications are signed with. Raises `SettingsError` when the kept one cannot be used."""
+    if settings.notify_secret is not None:
+        return settings.notify_secret.get_secret_value()
+    path = settings.data_dir / NOTIFY_SECRET_FILE
+    secret = _kept_or_made(path, _signing_secret)
+    if not is_signing_secret(secret):
+        raise SettingsError(f"{path} holds no signing secret: remove it, the next start makes another")
+    return secret
+
+
+def _signing_secret() -> str:
+    return SIGNING_PREFIX + b64encode(secrets.token_bytes(32)).decode()
+
+
+def _token() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def _kept_or_made(path: Path, make: Callable[[], str] = _token) -> str:
     """Raises `SettingsError` when the data folder cannot be written."""
     try:
-        return _kept(path) or _made(path)
+        return _kept(path) or _made(path, make())
     except OSError as error:
         raise SettingsError(
             f"cannot keep a secret in {path}: {error.strerror}; "
@@ -40,12 +62,12 @@ def _kept(path: Path) -> str | None:
         return None
 
 
-def _made(path: Path) -> str:
+def _made(path: Path, secret: str) -> str:
     """Of several processes that start at once all end with the same secret."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.touch(mode=0o600)
-    draft.write_text(secrets.token_urlsafe(32))
+    draft.write_text(secret)
     try:
         os.link(draft, path)
     except FileExistsError:

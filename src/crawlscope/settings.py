@@ -2,9 +2,11 @@
 
 import os
 import sys
+from base64 import b64decode
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -13,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from crawlscope.errors import SettingsError
 
 ENV_PREFIX = "CRAWLSCOPE_"
+SIGNING_PREFIX = "whsec_"
 
 
 def default_data_dir() -> Path:
@@ -81,6 +84,11 @@ class Settings(BaseSettings):
     reconcile_after_seconds: int = Field(default=300, ge=1)
     """How long a crawl may be quiet before it is checked with Firecrawl."""
 
+    notify_url: SecretStr | None = None
+    """Where crawls that are searchable, failed, stalled or slow are told of."""
+    notify_secret: SecretStr | None = None
+    """What notifications are signed with (`whsec_…`); without it, one is made and kept in the data folder."""
+
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     """How many indexing worker processes `up` starts."""
     max_attempts: int = Field(default=5, ge=1, le=100)
@@ -103,6 +111,20 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
+    @field_validator("notify_url")
+    @classmethod
+    def _web_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_web_address(value.get_secret_value()):
+            raise ValueError("must be a full address such as https://example.com/hooks/crawls")
+        return value
+
+    @field_validator("notify_secret")
+    @classmethod
+    def _signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_signing_secret(value.get_secret_value()):
+            raise ValueError("must be whsec_ followed by 24 to 64 bytes in base64")
+        return value
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -115,6 +137,23 @@ class Settings(BaseSettings):
     @cached_property
     def embedded_index(self) -> bool:
         return self.qdrant_url is None
+
+
+def is_web_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def is_signing_secret(value: str) -> bool:
+    """In the form of Standard Webhooks."""
+    try:
+        key = b64decode(value.removeprefix(SIGNING_PREFIX), validate=True)
+    except ValueError:
+        return False
+    return value.startswith(SIGNING_PREFIX) and 24 <= len(key) <= 64
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -1,0 +1,99 @@
+"""Notices what is to be told, by looking at the crawls: also what happened while no process ran."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.database.engine import Database
+from crawlscope.notify import messages, outbox
+from crawlscope.notify.baseline import Run, exceeded_baseline
+from crawlscope.observe.searchable import Session, time_to_searchable_ms
+from crawlscope.observe.verdict import VerdictName
+from crawlscope.observe.verdicts import verdicts_of
+from crawlscope.vocabulary import CrawlStatus
+
+GRACE_SECONDS = 2.0
+"""Crawlers tell the end before the last page, too: what is sealed for so long has a chance to stay so."""
+STALL_PATIENCE_SECONDS = 30.0
+"""After a restart nothing is done for a moment: a crawl stalls when it is found stalled for so long."""
+
+Stall = tuple[str, datetime | None]
+"""A crawl, and when its last page had settled."""
+
+
+class Noticer:
+    def __init__(
+        self,
+        database: Database,
+        quiet_seconds: float,
+        grace_seconds: float = GRACE_SECONDS,
+        stall_patience_seconds: float = STALL_PATIENCE_SECONDS,
+    ) -> None:
+        """`quiet_seconds` is how long a crawl may be silent before that says something."""
+        self._database = database
+        self._quiet_seconds = quiet_seconds
+        self._grace = timedelta(seconds=grace_seconds)
+        self._stall_patience_seconds = stall_patience_seconds
+        self._stalls: dict[Stall, float] = {}
+        """When they were first found, by the monotonic clock."""
+
+    async def notice(self) -> int:
+        """Puts what is new into the outbox; returns how much that was."""
+        return await self._database.run(self._notice)
+
+    async def _notice(self, connection: AsyncConnection) -> int:
+        since = await outbox.begin_telling(connection)
+        return (
+            await self._searchable(connection, since)
+            + await self._failed(connection, since)
+            + await self._stalled(connection)
+        )
+
+    async def _searchable(self, connection: AsyncConnection, since: datetime) -> int:
+        quiet_since = datetime.now(UTC) - self._grace
+        told = 0
+        for session in await outbox.news_searchable(connection, since, quiet_since):
+            payload, settled_at = messages.searchable(session), session["last_settled_at"]
+            if await outbox.put(connection, session, payload, settled_at):
+                told += 1 + await self._slow(connection, session)
+        return told
+
+    async def _slow(self, connection: AsyncConnection, session: Session) -> int:
+        took_ms = time_to_searchable_ms(session)
+        if session["status"] != CrawlStatus.COMPLETED or took_ms is None:
+            return 0
+        run = Run(session["total_pages"], took_ms)
+        baseline = exceeded_baseline(run, await outbox.earlier_runs(connection, session))
+        if baseline is None:
+            return 0
+        payload = messages.slow(session, baseline)
+        return await outbox.put(connection, session, payload, session["last_settled_at"])
+
+    async def _failed(self, connection: AsyncConnection, since: datetime) -> int:
+        sessions = await outbox.news_failed(connection, since)
+        return sum([await outbox.put(connection, each, messages.failed(each), None) for each in sessions])
+
+    async def _stalled(self, connection: AsyncConnection) -> int:
+        sessions = await outbox.waiting_for_workers(connection)
+        verdicts = await verdicts_of(connection, sessions, self._quiet_seconds)
+        stalled = {key: each for key, each in verdicts.items() if each.verdict is VerdictName.STALLED}
+        lasting = self._lasting([each for each in sessions if each["crawl_id"] in stalled])
+        told = 0
+        for session in lasting:
+            payload = messages.stalled(session, stalled[session["crawl_id"]])
+            told += await outbox.put(connection, session, payload, session["last_settled_at"])
+        return told
+
+    def _lasting(self, stalled: Sequence[RowMapping]) -> list[RowMapping]:
+        """Those that were found stalled each time for long enough; others are forgotten."""
+        now = time.monotonic()
+        found = {(each["crawl_id"], each["last_settled_at"]): each for each in stalled}
+        self._stalls = {stall: self._stalls.get(stall, now) for stall in found}
+        return [
+            session
+            for stall, session in found.items()
+            if now - self._stalls[stall] >= self._stall_patience_seconds
+        ]

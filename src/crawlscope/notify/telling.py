@@ -1,0 +1,54 @@
+"""What goes on beside the crawler: noticing what is to be told, and telling it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from crawlscope.database.engine import Database
+from crawlscope.errors import CrawlscopeError
+from crawlscope.notify.noticing import Noticer
+from crawlscope.notify.outbox import stop_telling
+from crawlscope.notify.sending import Receiver, send_due
+from crawlscope.secrets import notify_secret
+from crawlscope.settings import Settings
+
+LOOK_SECONDS = 1.0
+AFTER_TROUBLE_SECONDS = 10.0
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+async def tell_of_crawls(settings: Settings, database: Database) -> None:
+    """Goes on until it is cancelled, in any number of processes; returns where there is nobody to tell."""
+    if settings.notify_url is None:
+        await _until_done(lambda: database.run(stop_telling))
+        return
+    url = settings.notify_url.get_secret_value()
+    noticer = Noticer(database, settings.reconcile_after_seconds)
+    secret = await _until_done(lambda: asyncio.to_thread(notify_secret, settings))
+    async with await asyncio.to_thread(Receiver, url, secret) as receiver:  # reads the certificates
+        await asyncio.gather(
+            _again_and_again(noticer.notice), _again_and_again(lambda: send_due(database, receiver))
+        )
+
+
+async def _again_and_again(step: Callable[[], Awaitable[int]]) -> None:
+    """At once, as long as there is something to do."""
+    while True:
+        if not await _until_done(step):
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _until_done(step: Callable[[], Awaitable[T]]) -> T:
+    while True:
+        try:
+            return await step()
+        except CrawlscopeError as error:
+            log.warning("telling_waits", reason=str(error))
+        except Exception:
+            log.exception("telling_waits")
+        await asyncio.sleep(AFTER_TROUBLE_SECONDS)
