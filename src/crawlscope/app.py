@@ -7,7 +7,17 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from crawlscope import __version__
-from crawlscope.faces.http import crawls, errors, health, metrics, reindex, search, webhook
+from crawlscope.faces.http import (
+    changes,
+    crawls,
+    errors,
+    health,
+    metrics,
+    notifications,
+    reindex,
+    search,
+    webhook,
+)
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.requests import RequestRecorder
 from crawlscope.faces.mcp.http import McpDoor, mcp_door
@@ -37,6 +47,8 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         search.router,
         reindex.router,
         metrics.router,
+        changes.router,
+        notifications.router,
         health.router,
         mcp_router,
     ):

@@ -15,6 +15,7 @@ from crawlscope.circuit import Circuit
 from crawlscope.crawls.index_page import PageIndexer, PutBack
 from crawlscope.crawls.outages import Outages
 from crawlscope.crawls.pages import worker_name
+from crawlscope.crawls.rescrapes import rescrape_changes
 from crawlscope.crawls.sweep import reconcile_quiet_crawls
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
@@ -22,6 +23,7 @@ from crawlscope.database.engine import Database
 from crawlscope.database.queue import CRAWL_SITE, INDEX_PAGE
 from crawlscope.errors import CrawlscopeError, DependencyError
 from crawlscope.limits import Deadlines, deadlines, watch_memory
+from crawlscope.notify.telling import tell_of_crawls
 from crawlscope.parts import worker_parts
 from crawlscope.receive.retention import drop_old_bodies
 from crawlscope.settings import Settings
@@ -73,6 +75,8 @@ def _upkeep(settings: Settings, database: Database) -> list[Coroutine[None, None
     return [
         reconcile_quiet_crawls(settings, database),
         drop_old_bodies(database, settings.keep_deliveries_days),
+        rescrape_changes(settings, database),
+        tell_of_crawls(settings, database),
     ]
 
 

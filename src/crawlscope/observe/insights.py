@@ -13,7 +13,9 @@ from crawlscope.errors import NotFoundError
 from crawlscope.indexing import generations
 from crawlscope.indexing.embedders.reopen import named
 from crawlscope.observe import queries
+from crawlscope.observe.changes import ChangeListResponse, ChangeRow, changes
 from crawlscope.observe.compare import compare
+from crawlscope.observe.notifications import NotificationListResponse, NotificationRow, notifications
 from crawlscope.observe.queries import PageSort, Rows
 from crawlscope.observe.responses import (
     AggregateTiming,
@@ -43,7 +45,7 @@ from crawlscope.observe.responses import (
 from crawlscope.observe.rows import by_crawl, row_of, rows_of
 from crawlscope.observe.searchable import searchable_at, time_to_searchable_ms
 from crawlscope.observe.verdicts import verdicts_of
-from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
+from crawlscope.vocabulary import CrawlStatus, NotificationState, PageState, ReconcileState
 
 DEFAULT_LIMIT = 50
 
@@ -166,6 +168,24 @@ class Insights:
         async with self._snapshots.transaction() as connection:
             total, rows = await _slice(connection, matching, limit, offset)
             return RequestListResponse(requests=[RequestRow(**row) for row in rows], total=total)
+
+    async def notifications(
+        self, state: NotificationState | None = None, limit: int = DEFAULT_LIMIT, offset: int = 0
+    ) -> NotificationListResponse:
+        """Newest first."""
+        async with self._snapshots.transaction() as connection:
+            total, rows = await _slice(connection, notifications(state), limit, offset)
+            return NotificationListResponse(
+                notifications=[NotificationRow(**row) for row in rows], total=total
+            )
+
+    async def changes(
+        self, url: str | None = None, limit: int = DEFAULT_LIMIT, offset: int = 0
+    ) -> ChangeListResponse:
+        """Newest first. `url` is any part of the page's URL."""
+        async with self._snapshots.transaction() as connection:
+            total, rows = await _slice(connection, changes(url), limit, offset)
+            return ChangeListResponse(changes=[ChangeRow(**row) for row in rows], total=total)
 
     async def summary(self, hours: int = 24) -> SummaryResponse:
         """Totals of the last `hours`: crawls that started, operations and requests that began."""

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from crawlscope.timing import scope as timing_scope
 from crawlscope.timing.store import RequestRecord
 
-TOKEN_PATH = "/api/webhook/firecrawl/"  # noqa: S105 - the path before the token
+TOKEN_PATHS = ("/api/webhook/firecrawl/", "/api/webhook/changedetection/")
+"""Before a token."""
 LONGEST_TEXT = 1_000
 
 
@@ -60,6 +61,7 @@ def _record(
 
 
 def _shown(path: str) -> str:
-    if path.startswith(TOKEN_PATH):
-        path = TOKEN_PATH + "{token}"
+    for before_token in TOKEN_PATHS:
+        if path.startswith(before_token):
+            path = before_token + "{token}"
     return path[:LONGEST_TEXT].replace("\x00", "�")

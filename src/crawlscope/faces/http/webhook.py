@@ -1,22 +1,21 @@
 """The webhook door."""
 
-import shutil
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Header, HTTPException, Request
 from fastapi.responses import JSONResponse
-from starlette.requests import ClientDisconnect
 
 from crawlscope.errors import DatabaseUnavailable, DependencyError
 from crawlscope.faces.http.access import carries_secret
+from crawlscope.faces.http.bodies import read_body, require_disk, require_json, require_token
 from crawlscope.faces.http.errors import unavailable
 from crawlscope.faces.http.parts import ServiceParts
 from crawlscope.parts import Parts
 from crawlscope.receive.acceptance import accept_delivery
 from crawlscope.receive.payload import MalformedDelivery, UnreadableDelivery
-from crawlscope.receive.signature import same_secret, signs
+from crawlscope.receive.signature import signs
 
 SIGNATURE_HEADER = "X-Firecrawl-Signature"
 
@@ -37,7 +36,7 @@ async def deliver(
     hmac_secret = parts.settings.firecrawl_webhook_secret
     if not known and not (hmac_secret and x_firecrawl_signature):
         raise HTTPException(401, _who_may_deliver(parts))
-    body = await _body(request, parts.settings.max_body_bytes)
+    body = await read_body(request, parts.settings.max_body_bytes)
     if not known and not signs(x_firecrawl_signature, _reveal(hmac_secret), body):
         raise HTTPException(401, f"the {SIGNATURE_HEADER} does not match the body")
     return await _take(request, parts, body)
@@ -46,16 +45,14 @@ async def deliver(
 @router.post("/api/webhook/firecrawl/{token}", status_code=202)
 async def deliver_by_url(token: str, request: Request, parts: ServiceParts) -> JSONResponse:
     """The same for senders that can neither sign nor send headers: the token in the URL lets them in."""
-    expected = parts.settings.receive_token
-    if expected is None or not same_secret(token, expected.get_secret_value()):
-        raise HTTPException(401, "this delivery URL is not valid")
-    return await _take(request, parts, await _body(request, parts.settings.max_body_bytes))
+    require_token(token, parts)
+    return await _take(request, parts, await read_body(request, parts.settings.max_body_bytes))
 
 
 async def _take(request: Request, parts: Parts, body: bytes) -> JSONResponse:
-    _require_json(request)
+    require_json(request)
     try:
-        _require_disk(parts)
+        require_disk(parts)
         acceptance = await accept_delivery(parts.database, body, datetime.now(UTC))
     except UnreadableDelivery as error:
         raise HTTPException(400, str(error)) from None
@@ -71,45 +68,6 @@ async def _take(request: Request, parts: Parts, body: bytes) -> JSONResponse:
         parts.refusals.add(body)
         return unavailable(DatabaseUnavailable("the delivery could not be kept; the log says why"))
     return JSONResponse(acceptance.answer, status_code=202)
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Stops reading as soon as the body is known to be too large."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise _too_large(limit)
-    body = bytearray()
-    try:
-        async for part in request.stream():
-            body += part
-            if len(body) > limit:
-                raise _too_large(limit)
-    except ClientDisconnect:
-        raise HTTPException(400, "the body ended before it was complete") from None
-    return bytes(body)
-
-
-def _too_large(limit: int) -> HTTPException:
-    return HTTPException(
-        413, f"the body is larger than {limit} bytes; raise CRAWLSCOPE_MAX_BODY_BYTES to accept it"
-    )
-
-
-def _require_json(request: Request) -> None:
-    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        raise HTTPException(415, f"send application/json, not {kind[:100]}")
-
-
-def _require_disk(parts: Parts) -> None:
-    """A nearly full disk must not be filled: the database would stop, not only the door."""
-    settings = parts.settings
-    if settings.embedded_database:
-        free = shutil.disk_usage(settings.data_dir).free
-        if free < settings.min_free_disk_bytes:
-            raise DatabaseUnavailable(
-                f"only {free} bytes are free in {settings.data_dir}: make room, then send again"
-            )
 
 
 def _who_may_deliver(parts: Parts) -> str:

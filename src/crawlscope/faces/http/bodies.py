@@ -1,0 +1,55 @@
+"""What both webhook doors ask of a request before they read what it says."""
+
+import shutil
+
+from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
+
+from crawlscope.errors import DatabaseUnavailable
+from crawlscope.parts import Parts
+from crawlscope.receive.signature import same_secret
+
+
+def require_token(token: str, parts: Parts) -> None:
+    expected = parts.settings.receive_token
+    if expected is None or not same_secret(token, expected.get_secret_value()):
+        raise HTTPException(401, "this delivery URL is not valid")
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Stops reading as soon as the body is known to be too large."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > limit:
+                raise _too_large(limit)
+    except ClientDisconnect:
+        raise HTTPException(400, "the body ended before it was complete") from None
+    return bytes(body)
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(
+        413, f"the body is larger than {limit} bytes; raise CRAWLSCOPE_MAX_BODY_BYTES to accept it"
+    )
+
+
+def require_json(request: Request) -> None:
+    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise HTTPException(415, f"send application/json, not {kind[:100]}")
+
+
+def require_disk(parts: Parts) -> None:
+    """A nearly full disk must not be filled: the database would stop, not only the door."""
+    settings = parts.settings
+    if settings.embedded_database:
+        free = shutil.disk_usage(settings.data_dir).free
+        if free < settings.min_free_disk_bytes:
+            raise DatabaseUnavailable(
+                f"only {free} bytes are free in {settings.data_dir}: make room, then send again"
+            )

@@ -1,0 +1,141 @@
+"""What a notification of changedetection.io says, whatever body it was given: pure reading.
+
+A body of one's own (`post://`) is an object with the fields below. `json://` wraps title and text in an
+envelope; that text may itself be such an object.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from crawlscope.database.values import hash_key, storable
+from crawlscope.receive.payload import MalformedDelivery, UnreadableDelivery
+from crawlscope.sessions.fold import parse_moment
+
+IDS = ("watch_id", "watch_uuid", "uuid")
+URLS = ("watch_url", "url")
+TIMES = ("detected_at", "timestamp", "change_datetime", "timestamp_to")
+DIFFS = ("diff_summary", "diff", "message")
+SNAPSHOTS = ("snapshot_url", "preview_url", "diff_url")
+NOT_KEPT = {"version", "attachments", *IDS, *URLS, *TIMES, *DIFFS, *SNAPSHOTS}
+SOURCE_PREFIX = "source:"
+"""With it a watch looks at the page's HTML."""
+LONGEST_DIFF = 20_000
+LONGEST_TEXT = 2_048
+MOST_FURTHER = 20
+MILLISECONDS_SINCE = 1e11
+"""Numbers from here on are no seconds: those would be of the year 5138."""
+
+_URL_IN_TEXT = re.compile(r"https?://[^\s<>\"'`]+")
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    watch_id: str | None
+    watch_url: str
+    detected_at: datetime
+    dated: bool
+    """Whether the watcher said when."""
+    diff_summary: str | None
+    snapshot_url: str | None
+    further: dict[str, Any]
+
+    @property
+    def identity(self) -> UUID:
+        """Equal for notifications of one change; those that are not dated can also be of two."""
+        watch = self.watch_id or self.watch_url
+        if self.dated:
+            return hash_key("at", watch, self.detected_at.isoformat())
+        return hash_key("what", watch, self.snapshot_url or "", self.diff_summary or "")
+
+
+def read_change(body: bytes, received_at: datetime) -> Change:
+    """Raises `UnreadableDelivery` for what is no JSON, `MalformedDelivery` for what names no page."""
+    fields = _fields(_json(body))
+    detected_at = _moment(fields)
+    return Change(
+        watch_id=_text(fields, IDS),
+        watch_url=_watch_url(fields),
+        detected_at=min(detected_at or received_at, received_at),
+        dated=detected_at is not None,
+        diff_summary=_text(fields, DIFFS, LONGEST_DIFF),
+        snapshot_url=_text(fields, SNAPSHOTS),
+        further=_further(fields, None if detected_at else _text(fields, TIMES)),
+    )
+
+
+def _json(body: bytes) -> Any:
+    """Line breaks within texts are let pass: templates put them there."""
+    try:
+        return json.loads(body, strict=False)
+    except (ValueError, RecursionError):
+        raise UnreadableDelivery(
+            "the body is not JSON: use the notification body of docs/how-to.md, in the format plain text"
+        ) from None
+
+
+def _fields(sent: Any) -> Fields:
+    if not isinstance(sent, dict):
+        raise MalformedDelivery("the body must be a JSON object with `watch_url`")
+    message = sent.get("message")
+    if isinstance(message, str) and message.lstrip().startswith("{"):
+        try:
+            inner = json.loads(message, strict=False)
+        except (ValueError, RecursionError):
+            return sent
+        if isinstance(inner, dict):
+            return {**{name: value for name, value in sent.items() if name != "message"}, **inner}
+    return sent
+
+
+def _watch_url(fields: Fields) -> str:
+    named = _text(fields, URLS)
+    if named:
+        return named.removeprefix(SOURCE_PREFIX)
+    for name in ("title", "message"):
+        found = _URL_IN_TEXT.search(_text(fields, (name,), LONGEST_DIFF) or "")
+        if found:
+            return found[0].rstrip(".,;:!?)]}")[:LONGEST_TEXT]
+    raise MalformedDelivery(
+        "the notification names no page: put `watch_url` into its body, as docs/how-to.md shows"
+    )
+
+
+def _moment(fields: Fields) -> datetime | None:
+    """The first that can be read."""
+    return next(filter(None, (_read_moment(fields.get(name)) for name in TIMES)), None)
+
+
+def _read_moment(value: Any) -> datetime | None:
+    """ISO 8601, seconds or milliseconds since 1970, or changedetection.io's own `2026-01-31 12:00:00 UTC`."""
+    text = str(value).strip()
+    if re.fullmatch(r"\d{9,14}(\.\d+)?", text):
+        number = float(text)
+        return datetime.fromtimestamp(number / (1_000 if number >= MILLISECONDS_SINCE else 1), UTC)
+    return parse_moment(text.removesuffix(" UTC").removesuffix(" GMT")) if len(text) >= 16 else None
+
+
+def _text(fields: Fields, names: tuple[str, ...], longest: int = LONGEST_TEXT) -> str | None:
+    """Of the first of these fields that says something."""
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
+            return storable(str(value).strip()[:longest])
+    return None
+
+
+def _further(fields: Fields, unreadable_time: str | None) -> dict[str, Any]:
+    """Short texts, numbers and flags; screenshots are none."""
+    kept = {
+        storable(name): value[:LONGEST_TEXT] if isinstance(value, str) else value
+        for name, value in fields.items()
+        if name not in NOT_KEPT and isinstance(value, str | int | float | bool) and value != ""
+    }
+    told = {"unreadable_time": unreadable_time} if unreadable_time else {}
+    return told | dict(list(kept.items())[:MOST_FURTHER])
