@@ -143,6 +143,7 @@ Break = Callable[[FakeEmbeddingServer], object]
         (lambda server: setattr(server, "answer_html", True), r"something else than JSON \(text/html\)"),
         (lambda server: setattr(server, "wrong_dimension", True), "63 dimensions instead of 64"),
         (lambda server: setattr(server, "drop_last", True), "1 vectors for 2 texts"),
+        (lambda server: setattr(server, "rows", lambda texts: [[1.0] * 64] * 3), "3 vectors for 2 texts"),
         (lambda server: setattr(server, "rows", lambda texts: [[0.0] * 64 for _ in texts]), "zeros"),
         (lambda server: setattr(server, "rows", lambda texts: [[1e39] * 64 for _ in texts]), "not finite"),
         (lambda server: setattr(server, "rows", lambda texts: [[None] * 64 for _ in texts]), "not finite"),

@@ -385,6 +385,22 @@ async def test_what_the_new_embedder_cannot_take_is_left_out_and_told(
     assert (held.documents, held.failed) == (len(TOPICS) - 1, 2)
 
 
+@pytest.mark.parametrize("misbehaviour", ["answer_nan", "answer_html", "wrong_dimension", "drop_last"])
+async def test_nothing_of_a_bad_answer_reaches_an_index(
+    after: Process, old: FakeEmbeddingServer, new: FakeEmbeddingServer, misbehaviour: str
+) -> None:
+    held = await after.holding()
+    filling = await after.begin()
+    for server in (old, new):
+        setattr(server, misbehaviour, True)
+    with pytest.raises(EmbedderUnavailable):
+        await after.crawl("crawl-3", "glaciers")
+    with pytest.raises(EmbedderUnavailable):
+        await after.filling.fill(filling.id)
+    assert await after.holding() == held
+    assert (await (await after.opened.index(filling)).size()).chunks == 0
+
+
 async def test_an_empty_index_is_the_configured_embedders_at_once(
     database: Database,
     indexes: OwnedIndexes,

@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from crawlscope.errors import EmbedderUnavailable, SettingsError
+from crawlscope.indexing.embedders.normalised import normalised
 from crawlscope.indexing.embedders.texts import SPECIAL_TOKENS, encodable
 from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
 
@@ -48,7 +49,7 @@ class FastembedEmbedder:
 
     def _embed(self, texts: Sequence[str]) -> Vectors:
         rows = np.stack(list(self._embedding.embed([encodable(text) for text in texts], batch_size=1)))
-        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+        return normalised(rows, "fastembed")
 
 
 def _load(model: str, threads: int) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from crawlscope.errors import EmbedderUnavailable, PageError, SettingsError
+from crawlscope.indexing.embedders.normalised import normalised
 from crawlscope.indexing.embedders.texts import encodable, load_minilm_tokenizer
 from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
 
@@ -188,7 +189,7 @@ async def ask(server: EmbeddingServer, dialect: Dialect, texts: Sequence[str]) -
         raise EmbedderUnavailable(f"{server.name} answered JSON that holds no vectors.")
     if len(vectors) != len(texts):
         raise EmbedderUnavailable(f"{server.name} answered {len(vectors)} vectors for {len(texts)} texts.")
-    return _normalised(vectors, server.name)
+    return normalised(vectors, server.name)
 
 
 async def learn_dimension(server: EmbeddingServer, dialect: Dialect) -> int:
@@ -198,15 +199,6 @@ async def learn_dimension(server: EmbeddingServer, dialect: Dialect) -> int:
     except BatchTooLarge as refusal:
         raise SettingsError(str(refusal)) from None
     return len(vectors[0])
-
-
-def _normalised(vectors: Vectors, server: str) -> Vectors:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all():
-        raise EmbedderUnavailable(f"{server} answered vectors with numbers that are not finite.")
-    if not lengths.all():
-        raise EmbedderUnavailable(f"{server} answered a vector of zeros.")
-    return np.asarray(vectors / lengths, np.float32)
 
 
 def _batches(texts: Sequence[str], limits: Limits) -> Iterator[list[str]]:
