@@ -523,13 +523,12 @@ class TestBadDays:
 
         assert len(firecrawl.requests) == 4
 
-    @pytest.mark.parametrize(
-        "retry_after", ["1", format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True)]
-    )
-    async def test_a_rate_limit_is_waited_for(self, retry_after: str) -> None:
+    @pytest.mark.parametrize("as_date", [False, True])
+    async def test_a_rate_limit_is_waited_for(self, as_date: bool) -> None:
+        in_a_second = format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True)
         with FakeFirecrawl(SITE) as firecrawl:
             job_id = ended(firecrawl)
-            firecrawl.rate_limit(1, retry_after)
+            firecrawl.rate_limit(1, in_a_second if as_date else "1")
             async with asking(firecrawl) as client:
                 assert (await client.status(job_id)).completed == 1
 
