@@ -4,8 +4,8 @@ r"""The `openai` embedder against a real server, where one is named.
     CRAWLSCOPE_TEST_OPENAI_URL=http://127.0.0.1:7998 pytest tests/indexing/test_openai_server.py -n 0
 
 `CRAWLSCOPE_TEST_OPENAI_MODEL` and `CRAWLSCOPE_TEST_OPENAI_KEY` go with it where the server asks for them.
-Or, with the model that ships here, in a folder as Hugging Face has them (`onnx/model.onnx`, `tokenizer.json`, and
-`config.json` and `tokenizer_config.json` of a BERT of 6 layers and 384 dimensions):
+Or, with the model that ships here, in a folder as Hugging Face has them (`onnx/model.onnx`,
+`tokenizer.json`, `config.json` and `tokenizer_config.json` of a BERT of 6 layers and 384 dimensions):
 
     pip install "infinity-emb[server,optimum]" "transformers<4.50" "optimum[onnxruntime]<1.25" "typer<0.16"
     infinity_emb v2 --model-id FOLDER --served-model-name minilm --engine optimum --device cpu \

@@ -18,12 +18,14 @@ class EdgeIndexes(OwnedIndexes):
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self.opened: dict[str, SearchIndex] = {}
+        self._opening = asyncio.Lock()
 
     async def open(self, name: str, dimension: int) -> SearchIndex:
         """Raises `IndexUnavailable` where another process has it open."""
-        if name not in self.opened:
-            self.opened[name] = await self._open(self._data_dir / name, dimension)
-        return self.opened[name]
+        async with self._opening:
+            if name not in self.opened:
+                self.opened[name] = await self._open(self._data_dir / name, dimension)
+            return self.opened[name]
 
     async def make(self, name: str, dimension: int) -> None:
         await self.drop(name)
