@@ -26,12 +26,13 @@ from crawlscope.crawls.pages import (
     requeue_failed,
 )
 from crawlscope.database.engine import Database
-from crawlscope.indexing.embedders import open_tei
-from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import ensure_session, move_counts
+from crawlscope.settings import Settings
 from crawlscope.timing.store import OPERATIONS
 from tests.fakes.embedding_server import FakeEmbeddingServer
 
@@ -46,14 +47,19 @@ def server() -> Iterator[FakeEmbeddingServer]:
 
 
 @pytest.fixture
+def bm25() -> Bm25Encoder:
+    return Bm25Encoder()
+
+
+@pytest.fixture
 async def indexing(
-    database: Database, server: FakeEmbeddingServer, tmp_path: Path
+    database: Database, server: FakeEmbeddingServer, tmp_path: Path, bm25: Bm25Encoder
 ) -> AsyncIterator[IndexingService]:
-    embedder = await open_tei(server.url)
-    index = await asyncio.to_thread(EdgeIndex.open, tmp_path / "index", server.dimension)
-    yield IndexingService(database, embedder, index, Bm25Encoder())
-    await index.aclose()
-    await embedder.aclose()
+    settings = Settings(data_dir=tmp_path, embedder="tei", embedder_url=server.url)
+    opened = OpenGenerations(settings, EdgeIndexes(tmp_path), bm25)
+    await opened.ensure_serving(database)
+    yield IndexingService(database, opened)
+    await opened.aclose()
 
 
 @pytest.fixture
@@ -127,7 +133,7 @@ async def test_what_another_document_did_before_says_nothing(
 async def test_failures_of_parts_take_nothing_from_the_tries_that_an_unexpected_error_has(
     database: Database,
     server: FakeEmbeddingServer,
-    indexing: IndexingService,
+    bm25: Bm25Encoder,
     indexer: PageIndexer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -136,7 +142,7 @@ async def test_failures_of_parts_take_nothing_from_the_tries_that_an_unexpected_
     for _ in range(4):
         await index(database, indexer, page_id)
     server.fail_with(None)
-    monkeypatch.setattr(indexing._bm25, "encode_document", lambda _: 1 / 0)
+    monkeypatch.setattr(bm25, "encode_document", lambda _: 1 / 0)
     assert [await index(database, indexer, page_id) for _ in range(3)] == [1, 2, None]
     page = await page_of(database, page_id)
     assert (page.state, page.error_code, page.error) == ("failed", "internal_error", "division by zero")
@@ -146,12 +152,12 @@ async def test_failures_of_parts_take_nothing_from_the_tries_that_an_unexpected_
 
 
 async def test_what_a_part_says_may_be_odd(
-    database: Database, indexing: IndexingService, indexer: PageIndexer, monkeypatch: pytest.MonkeyPatch
+    database: Database, bm25: Bm25Encoder, indexer: PageIndexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def complain(_: str) -> None:
         raise ValueError("what\x00ever \ud800")
 
-    monkeypatch.setattr(indexing._bm25, "encode_document", complain)
+    monkeypatch.setattr(bm25, "encode_document", complain)
     page_id = await deliver(database, "odd")
     assert [await index(database, indexer, page_id) for _ in range(3)] == [1, 2, None]
     assert await outcomes(database, page_id) == ["retried", "retried", "failed"]

@@ -1,7 +1,10 @@
 from datetime import UTC, datetime, timedelta
 
 from crawlscope.database.engine import Database
+from crawlscope.indexing import generations
 from crawlscope.indexing.documents import KnownDocument, keep_document
+from crawlscope.indexing.embedding import EmbedderIdentity
+from crawlscope.indexing.recipe import Recipe
 from crawlscope.observe.insights import Insights
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.buffer import MeasurementBuffer
@@ -16,6 +19,8 @@ from tests.observe.producing import (
     fail_pages,
     index_pages,
 )
+
+RECIPE = Recipe(EmbedderIdentity("local", "a model", "its checksum", 384), chunk_tokens=200)
 
 
 class TestOperations:
@@ -97,8 +102,10 @@ class TestRequestsAndTotals:
     async def test_stats(self, database: Database, insights: Insights):
         await deliver_pages(database, "crawl-1", A, B)
         async with database.transaction() as connection:
+            serving = await generations.ensure_serving(connection, RECIPE)
             for url, chunks in ((A, 2), (B, 5)):
-                await keep_document(connection, url, KnownDocument("hash", "fingerprint", chunks, None))
+                known = KnownDocument("hash", "fingerprint", chunks, None, 1)
+                await keep_document(connection, serving.id, url, known)
 
         stats = await insights.stats()
 
