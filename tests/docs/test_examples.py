@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, text
@@ -16,7 +18,13 @@ from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.server_socket import IndexServer
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.models import OperationMetric
+from crawlscope.notify.sending import Receiver
+from crawlscope.secrets import notify_secret
+from crawlscope.settings import Settings
+from tests.commands import free_port
 from tests.docs.reading import PAGES, blocks, page, sections
+from tests.journeys.stack import eventually
+from tests.notify.receiver import SECRET
 
 HOW_TO = {section.title: section for section in sections(page("docs/how-to.md"), level=2)}
 DIMENSION = 384
@@ -34,6 +42,14 @@ async def owned_index(data_dir: Path) -> AsyncIterator[EdgeIndex]:
     finally:
         await server.stop()
         await index.aclose()
+
+
+def wait_until_it_listens(port: int) -> None:
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    eventually(listens, bool, 20)
 
 
 async def run(program: str, database_url: str, data_dir: Path) -> str:
@@ -64,6 +80,37 @@ async def test_own_code_is_measured(database: Database, database_url: str, tmp_p
         [operation] = (await connection.execute(select(OperationMetric.__table__))).all()
     assert (operation.operation_type, operation.crawl_id) == ("export", "wiki-import")
     assert operation.extra_metadata == {"format": "csv", "rows": 2}
+
+
+@contextmanager
+def running(program: str, **environment: str) -> "Iterator[subprocess.Popen[str]]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_notifications_are_verified(tmp_path: Path) -> None:
+    [program] = HOW_TO["Be told when a crawl is searchable"].blocks("python")
+    secret, port = notify_secret(Settings(data_dir=tmp_path)), free_port()
+    url = f"http://127.0.0.1:{port}/"
+    payload = {"type": "crawl.searchable", "data": {"crawl_url": "https://a.example"}}
+    with running(program, PORT=str(port), CRAWLSCOPE_NOTIFY_SECRET=secret) as hook:
+        await asyncio.to_thread(wait_until_it_listens, port)
+        async with Receiver(url, secret) as right, Receiver(url, SECRET) as wrong:
+            assert (await wrong.send(uuid4(), payload)).status == 401
+            assert (await right.send(uuid4(), payload)).status == 204
+        assert hook.stdout is not None
+        line = await asyncio.to_thread(hook.stdout.readline)
+        assert line == 'crawl.searchable "https://a.example"\n'
 
 
 @pytest.mark.parametrize(("name", "statement"), SQL)

@@ -16,6 +16,8 @@ class FakeReceiver:
 
     def __init__(self, *replies: Reply, secret: str = SECRET) -> None:
         self.replies = list(replies) or [OK]
+        self.replies_to: dict[str, list[Reply]] = {}
+        """To what is told of one crawl, as long as there are any."""
         self.requests: list[Request] = []
         self.messages: list[dict[str, Any]] = []
         """Those that were verified."""
@@ -48,4 +50,6 @@ class FakeReceiver:
         except WebhookVerificationError as error:
             return Reply(401, {"detail": str(error)})
         self.messages.append(message)
+        if own := self.replies_to.get(message["data"]["crawl_id"]):
+            return own.pop(0)
         return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]

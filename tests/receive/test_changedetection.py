@@ -1,0 +1,149 @@
+"""Bodies as changedetection.io and Apprise send them, and as people write them."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from crawlscope.receive.changedetection import Change, read_change
+from crawlscope.receive.payload import MalformedDelivery, UnreadableDelivery
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+URL = "https://docs.example.com/queues"
+
+
+def read(body: Any) -> Change:
+    return read_change(body if isinstance(body, bytes) else json.dumps(body).encode(), NOON)
+
+
+def test_the_documented_body():
+    change = read(
+        {
+            "watch_url": URL,
+            "watch_id": "c5d0ef40",
+            "watch_title": "Queues",
+            "diff": "(changed) A queue holds what waits.",
+            "snapshot_url": "https://watch.example.com/preview/c5d0ef40",
+            "detected_at": "2026-01-31 11:58:20 UTC",
+        }
+    )
+    assert (change.watch_url, change.watch_id) == (URL, "c5d0ef40")
+    assert change.detected_at == datetime(2026, 1, 31, 11, 58, 20, tzinfo=UTC)
+    assert change.diff_summary == "(changed) A queue holds what waits."
+    assert change.snapshot_url == "https://watch.example.com/preview/c5d0ef40"
+    assert change.further == {"watch_title": "Queues"}
+
+
+def envelope(message: str, title: str = "ChangeDetection.io Notification") -> dict[str, Any]:
+    return {"version": "1.0", "title": title, "message": message, "attachments": [], "type": "info"}
+
+
+def test_apprise_with_the_default_text():
+    change = read(envelope(f"{URL} had a change.\n---\n(added) new words\n---\n"))
+    assert (change.watch_url, change.watch_id, change.dated) == (URL, None, False)
+    assert change.detected_at == NOON
+    assert change.diff_summary
+    assert "(added) new words" in change.diff_summary
+    assert change.further == {"title": "ChangeDetection.io Notification", "type": "info"}
+
+
+def test_apprise_with_the_page_in_the_title():
+    assert read(envelope("It changed.", f"Notification - {URL}")).watch_url == URL
+
+
+def test_apprise_with_an_object_as_text():
+    change = read(envelope(json.dumps({"url": URL, "uuid": "w", "diff": "d"})))
+    assert (change.watch_url, change.watch_id, change.diff_summary) == (URL, "w", "d")
+
+
+def test_screenshots_are_not_kept():
+    sent = envelope(URL) | {"attachments": [{"base64": "AAAA"}]}
+    assert "attachments" not in read(sent).further
+
+
+@pytest.mark.parametrize(
+    ("names", "field"),
+    [
+        (("watch_id", "watch_uuid", "uuid"), "watch_id"),
+        (("diff_summary", "diff", "message"), "diff_summary"),
+        (("snapshot_url", "preview_url", "diff_url"), "snapshot_url"),
+    ],
+)
+def test_each_of_the_names(names: tuple[str, ...], field: str) -> None:
+    for name in names:
+        assert getattr(read({"url": URL, name: "value"}), field) == "value"
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "2026-01-31T11:00:00Z",
+        "2026-01-31T12:00:00+01:00",
+        "2026-01-31 11:00:00 UTC",
+        1769857200,
+        "1769857200",
+        1769857200.0,
+        1769857200000,
+    ],
+)
+def test_times_as_they_are_written(moment: Any) -> None:
+    change = read({"url": URL, "timestamp": moment})
+    assert (change.detected_at, change.dated) == (datetime(2026, 1, 31, 11, tzinfo=UTC), True)
+
+
+@pytest.mark.parametrize(
+    "moment", ["yesterday", "2026-01-31 12:00:00 CET", "", None, {}, True, -1, "9" * 400]
+)
+def test_a_time_that_cannot_be_read_is_now(moment: Any) -> None:
+    change = read({"url": URL, "timestamp": moment})
+    assert (change.detected_at, change.dated) == (NOON, False)
+
+
+def test_an_unreadable_time_is_kept_as_it_came():
+    assert read({"url": URL, "timestamp": "yesterday"}).further == {"unreadable_time": "yesterday"}
+
+
+def test_nothing_is_detected_in_the_future():
+    assert read({"url": URL, "timestamp": "2031-01-01T00:00:00Z"}).detected_at == NOON
+
+
+def test_a_watch_of_the_source_is_a_watch_of_the_page():
+    assert read({"url": f"source:{URL}"}).watch_url == URL
+
+
+def test_what_a_template_leaves_in_a_text_is_let_pass():
+    change = read(f'{{"url": "{URL}", "diff": "one\ntwo\tthree\\u0000"}}'.encode())
+    assert change.diff_summary == "one\ntwo\tthree\N{REPLACEMENT CHARACTER}"
+
+
+def test_long_diffs_are_cut():
+    summary = read({"url": URL, "diff": "x" * 1_000_000}).diff_summary
+    assert summary
+    assert len(summary) == 20_000
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"https://a.example had a change", b"[" * 100_000])
+def test_what_is_no_json_is_said_so(body: bytes) -> None:
+    with pytest.raises(UnreadableDelivery, match="is not JSON"):
+        read(body)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, [], "text", 7, None, {"url": None}, {"url": " "}, {"url": ["a"]}, envelope("It changed.")]
+)
+def test_what_names_no_page_is_said_so(body: Any) -> None:
+    with pytest.raises(MalformedDelivery, match="watch_url"):
+        read(body)
+
+
+def test_notifications_of_one_change_are_told_by_watch_and_time():
+    dated = {"uuid": "w", "url": URL, "timestamp": "2026-01-31T11:00:00Z"}
+    assert read(dated).identity == read(dated | {"diff": "rendered in another way"}).identity
+    assert read(dated).identity != read(dated | {"timestamp": "2026-01-31T11:00:01Z"}).identity
+    assert read(dated).identity != read(dated | {"uuid": "v"}).identity
+
+
+def test_without_a_time_by_what_they_say():
+    assert read({"url": URL, "diff": "a"}).identity == read({"url": URL, "diff": "a", "tag": "b"}).identity
+    assert read({"url": URL, "diff": "a"}).identity != read({"url": URL, "diff": "b"}).identity
