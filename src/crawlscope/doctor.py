@@ -33,7 +33,8 @@ from crawlscope.indexing.embedding import EmbedderIdentity
 from crawlscope.indexing.generations import Generation
 from crawlscope.indexing.index.port import FIRST_NAME
 from crawlscope.indexing.index.socket_path import socket_path_for
-from crawlscope.secrets import SECRET_FILE, TOKEN_FILE
+from crawlscope.notify import outbox
+from crawlscope.secrets import NOTIFY_SECRET_FILE, SECRET_FILE, TOKEN_FILE
 from crawlscope.settings import Settings
 
 OLDEST_PYTHON = (3, 11)
@@ -77,6 +78,8 @@ def _checks(settings: Settings) -> Iterator[tuple[str, Check]]:
     yield "port", _check_port
     if settings.firecrawl_url:
         yield "firecrawl", _check_firecrawl
+    if settings.notify_url:
+        yield "notifying", _check_notifying
 
 
 async def _find(part: str, check: Check, settings: Settings) -> Finding:
@@ -119,7 +122,8 @@ async def _check_secrets(settings: Settings) -> str:
     if settings.api_secret is not None:
         files = files[1:]
     kept = [file for file in files if file.exists()]
-    for file in kept:
+    made_for_signing = settings.data_dir / NOTIFY_SECRET_FILE
+    for file in [*kept, *([made_for_signing] if made_for_signing.exists() else [])]:
         _check_secret_file(file)
     source = "the API secret comes from the environment" if settings.api_secret else "kept in the data folder"
     return source if len(kept) == len(files) else f"{source}, made on first start"
@@ -289,6 +293,19 @@ async def _check_firecrawl(settings: Settings) -> str:
     if answer.is_server_error:
         raise Failed(f"{place} answers {answer.status_code}", "look at its logs")
     return f"{place} answers"
+
+
+async def _check_notifying(settings: Settings) -> str:
+    async with connected_database(settings) as database:
+        if await schema.current_revision(database) != schema.head_revision():
+            return "none yet: the tables come with the next start"
+        failing = await database.run(outbox.failing)
+    if failing:
+        raise Failed(
+            f"the last {failing.count} failed, {failing.at:%Y-%m-%d %H:%M} UTC: {failing.error}",
+            "check CRAWLSCOPE_NOTIFY_URL and its receiver",
+        )
+    return "none failed since the last one that was delivered"
 
 
 def _why(error: Exception) -> str:

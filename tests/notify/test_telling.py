@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -9,12 +10,14 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from crawlscope.database.engine import Database
+from crawlscope.doctor import Finding, _check_notifying, _find
 from crawlscope.errors import NotFoundError
 from crawlscope.models import CrawlSession, Notification, Page
 from crawlscope.notify import outbox
 from crawlscope.notify.noticing import Noticer
 from crawlscope.notify.retrying import Reply as AttemptReply
 from crawlscope.notify.sending import Receiver, send_due
+from crawlscope.settings import load_settings
 from tests.fakes.firecrawl_http import Reply
 from tests.fakes.website import unused_port
 from tests.notify.receiver import OK, SECRET, FakeReceiver
@@ -307,6 +310,29 @@ async def test_two_processes_do_not_send_the_same(database: Database) -> None:
     await told_of_one(database)
     assert len(await database.run(outbox.claim_due)) == 1
     assert await database.run(outbox.claim_due) == []
+
+
+async def test_the_doctor_says_when_the_last_ones_failed(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    async def finding() -> Finding:
+        found = await _find("notifying", _check_notifying, settings)
+        assert "secret-in-the-path" not in found.words
+        return found
+
+    await told_of_one(database)
+    address = f"http://127.0.0.1:{unused_port()}/secret-in-the-path"
+    settings = load_settings(data_dir=tmp_path, database_url=database_url, notify_url=address)
+    assert (await finding()).ok
+    async with Receiver(address, SECRET) as target:
+        await send_due(database, target, NO_PAUSES)
+    said = await finding()
+    assert not said.ok
+    assert said.words.startswith("the last 1 failed, ")
+    assert "the receiver cannot be reached" in said.words
+    with FakeReceiver() as back:
+        await send(database, back)
+    assert (await finding()).ok
 
 
 async def test_a_deleted_crawl_is_not_told(database: Database, receiver: FakeReceiver) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, RowMapping, Select, delete, exists, func, or_, select, update
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -39,6 +40,14 @@ class Due:
     attempts: int
     """This one included."""
     payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failing:
+    count: int
+    at: datetime
+    """When one was tried last."""
+    error: str
 
 
 async def begin_telling(connection: AsyncConnection) -> datetime:
@@ -177,6 +186,24 @@ async def send_again(connection: AsyncConnection, notification_id: UUID) -> None
     )
     if found.one_or_none() is None:
         raise NotFoundError(f"Notification not found: {notification_id}")
+
+
+async def failing(connection: AsyncConnection) -> Failing | None:
+    """Notifications that were tried since the last one was delivered; None where all is well."""
+    delivered = select(func.max(NOTIFICATIONS.c.delivered_at)).scalar_subquery()
+    failed = (
+        select(
+            func.count(),
+            func.max(NOTIFICATIONS.c.attempted_at),
+            func.array_agg(
+                aggregate_order_by(NOTIFICATIONS.c.last_error, NOTIFICATIONS.c.attempted_at.desc())
+            ),
+        )
+        .where(NOTIFICATIONS.c.delivered_at.is_(None), NOTIFICATIONS.c.last_error.is_not(None))
+        .where(or_(delivered.is_(None), NOTIFICATIONS.c.attempted_at > delivered))
+    )
+    count, at, errors = (await connection.execute(failed)).one()
+    return Failing(count, at, errors[0]) if count else None
 
 
 def _news(
