@@ -83,6 +83,18 @@ async def test_a_searchable_crawl_is_told_once(database: Database, receiver: Fak
     assert row.delivered_at is not None
 
 
+async def test_what_comes_between_two_looks_is_told(database: Database) -> None:
+    noticing = await noticer(database)
+    assert await noticing.notice() == 0
+    early = await crawl(database, A)
+    await deliver(database, "f-1", "crawl.failed", error="no such host")
+    assert await noticing.notice() == 2
+    assert await noticing.notice() == 0
+    await crawl(database, B)
+    assert await noticing.notice() == 1
+    assert early in {row.crawl_id for row in await notifications(database)}
+
+
 async def test_an_open_crawl_is_no_news(database: Database) -> None:
     noticing = await noticer(database)
     crawl_id = str(uuid4())

@@ -1,5 +1,6 @@
 """Notices what is to be told, by looking at the crawls: also what happened while no process ran."""
 
+import math
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,11 @@ GRACE_SECONDS = 2.0
 STALL_PATIENCE_SECONDS = 30.0
 """After a restart nothing is done for a moment: a crawl stalls when it is found stalled for so long."""
 
+ALL_SECONDS = 600.0
+OVERLAP = timedelta(minutes=3)
+"""Longer than a transaction takes that wrote down what was heard before it ended."""
+EVER = datetime.min.replace(tzinfo=UTC)
+
 Stall = tuple[str, datetime | None]
 """A crawl, and when its last page had settled."""
 
@@ -39,23 +45,35 @@ class Noticer:
         self._stall_patience_seconds = stall_patience_seconds
         self._stalls: dict[Stall, float] = {}
         """When they were first found, by the monotonic clock."""
+        self._heard_since = EVER
+        """Whatever was heard before is told, as far as it is news."""
+        self._all_looked_at = -math.inf
 
     async def notice(self) -> int:
         """Puts what is new into the outbox; returns how much that was."""
         return await self._database.run(self._notice)
 
     async def _notice(self, connection: AsyncConnection) -> int:
+        began = datetime.now(UTC)
         since = await outbox.begin_telling(connection)
-        return (
-            await self._searchable(connection, since)
-            + await self._failed(connection, since)
-            + await self._stalled(connection)
-        )
+        heard_since = self._look_back()
+        told = await self._searchable(connection, since, heard_since)
+        told += await self._failed(connection, since, heard_since)
+        if not told:
+            self._heard_since = began - OVERLAP
+        return told + await self._stalled(connection)
 
-    async def _searchable(self, connection: AsyncConnection, since: datetime) -> int:
+    def _look_back(self) -> datetime:
+        """Once in a while at all crawls."""
+        now = time.monotonic()
+        if now - self._all_looked_at > ALL_SECONDS:
+            self._all_looked_at, self._heard_since = now, EVER
+        return self._heard_since
+
+    async def _searchable(self, connection: AsyncConnection, since: datetime, heard_since: datetime) -> int:
         quiet_since = datetime.now(UTC) - self._grace
         told = 0
-        for session in await outbox.news_searchable(connection, since, quiet_since):
+        for session in await outbox.news_searchable(connection, since, quiet_since, heard_since):
             payload, settled_at = messages.searchable(session), session["last_settled_at"]
             if await outbox.put(connection, session, payload, settled_at):
                 told += 1 + await self._slow(connection, session)
@@ -72,8 +90,8 @@ class Noticer:
         payload = messages.slow(session, baseline)
         return await outbox.put(connection, session, payload, session["last_settled_at"])
 
-    async def _failed(self, connection: AsyncConnection, since: datetime) -> int:
-        sessions = await outbox.news_failed(connection, since)
+    async def _failed(self, connection: AsyncConnection, since: datetime, heard_since: datetime) -> int:
+        sessions = await outbox.news_failed(connection, since, heard_since)
         return sum([await outbox.put(connection, each, messages.failed(each), None) for each in sessions])
 
     async def _stalled(self, connection: AsyncConnection) -> int:

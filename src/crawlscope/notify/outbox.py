@@ -62,7 +62,7 @@ async def stop_telling(connection: AsyncConnection) -> None:
 
 
 async def news_searchable(
-    connection: AsyncConnection, since: datetime, quiet_since: datetime
+    connection: AsyncConnection, since: datetime, quiet_since: datetime, heard_since: datetime
 ) -> Sequence[RowMapping]:
     """Sealed crawls; of those that something was heard of after `quiet_since` more can come at once."""
     sealed_at = func.greatest(SESSIONS.c.completed_at, SESSIONS.c.last_settled_at)
@@ -74,16 +74,20 @@ async def news_searchable(
         sealed_at >= since,
         sealed_at < quiet_since,
         SESSIONS.c.last_fact_at < quiet_since,
+        _heard_since(heard_since),
         settled_at=SESSIONS.c.last_settled_at,
     )
     return await rows_of(connection, news)
 
 
-async def news_failed(connection: AsyncConnection, since: datetime) -> Sequence[RowMapping]:
+async def news_failed(
+    connection: AsyncConnection, since: datetime, heard_since: datetime
+) -> Sequence[RowMapping]:
     news = _news(
         NotificationType.FAILED,
         SESSIONS.c.status == CrawlStatus.FAILED,
         SESSIONS.c.completed_at >= since,
+        _heard_since(heard_since),
         settled_at=None,
     )
     return await rows_of(connection, news)
@@ -94,7 +98,7 @@ async def waiting_for_workers(connection: AsyncConnection) -> Sequence[RowMappin
     news = _news(
         NotificationType.STALLED, SESSIONS.c.pages_pending > 0, settled_at=SESSIONS.c.last_settled_at
     )
-    return await rows_of(connection, news)
+    return await rows_of(connection, news.limit(None))
 
 
 async def earlier_runs(connection: AsyncConnection, session: Session) -> list[Run]:
@@ -191,19 +195,19 @@ async def send_again(connection: AsyncConnection, notification_id: UUID) -> None
 async def failing(connection: AsyncConnection) -> Failing | None:
     """Notifications that were tried since the last one was delivered; None where all is well."""
     delivered = select(func.max(NOTIFICATIONS.c.delivered_at)).scalar_subquery()
+    latest_first = aggregate_order_by(NOTIFICATIONS.c.last_error, NOTIFICATIONS.c.attempted_at.desc())
     failed = (
-        select(
-            func.count(),
-            func.max(NOTIFICATIONS.c.attempted_at),
-            func.array_agg(
-                aggregate_order_by(NOTIFICATIONS.c.last_error, NOTIFICATIONS.c.attempted_at.desc())
-            ),
-        )
+        select(func.count(), func.max(NOTIFICATIONS.c.attempted_at), func.array_agg(latest_first))
         .where(NOTIFICATIONS.c.delivered_at.is_(None), NOTIFICATIONS.c.last_error.is_not(None))
         .where(or_(delivered.is_(None), NOTIFICATIONS.c.attempted_at > delivered))
     )
     count, at, errors = (await connection.execute(failed)).one()
     return Failing(count, at, errors[0]) if count else None
+
+
+def _heard_since(moment: datetime) -> ColumnElement[bool]:
+    """Anything: a fact, or an outcome of a page."""
+    return func.greatest(SESSIONS.c.last_fact_at, SESSIONS.c.last_settled_at) >= moment
 
 
 def _news(

@@ -1,6 +1,7 @@
 """What goes on beside the crawler: noticing what is to be told, and telling it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from crawlscope.secrets import notify_secret
 from crawlscope.settings import Settings
 
 LOOK_SECONDS = 1.0
+IDLE_TIMES_BUSY = 10.0
+LONGEST_PAUSE_SECONDS = 10.0
 AFTER_TROUBLE_SECONDS = 10.0
 
 T = TypeVar("T")
@@ -37,10 +40,12 @@ async def tell_of_crawls(settings: Settings, database: Database) -> None:
 
 
 async def _again_and_again(step: Callable[[], Awaitable[int]]) -> None:
-    """At once, as long as there is something to do."""
+    """At once, as long as there is something to do; else less often where looking takes long."""
     while True:
+        began = time.monotonic()
         if not await _until_done(step):
-            await asyncio.sleep(LOOK_SECONDS)
+            pause_seconds = (time.monotonic() - began) * IDLE_TIMES_BUSY
+            await asyncio.sleep(min(max(LOOK_SECONDS, pause_seconds), LONGEST_PAUSE_SECONDS))
 
 
 async def _until_done(step: Callable[[], Awaitable[T]]) -> T:
