@@ -85,7 +85,7 @@ def worker(
 ) -> None:
     """Run a worker process."""
     from crawlscope.supervise.lifeline import follow_parent
-    from crawlscope.worker import Kind, run_worker
+    from crawlscope.worker.process import Kind, run_worker
 
     settings = _settings(f"{only or ''}worker")
     follow_parent()
@@ -298,10 +298,10 @@ def db_downgrade(revision: Annotated[str, typer.Argument()] = "-1") -> None:
 @db.command("current")
 def db_current() -> None:
     """Print the revision of the tables."""
-    from crawlscope.database import schema
+    from crawlscope.database import revision
 
     async def show(database: "Database") -> None:
-        typer.echo(await schema.current_revision(database) or "none")
+        typer.echo(await revision.current_revision(database) or "none")
 
     _with_database(show)
 
@@ -360,11 +360,14 @@ def _announce(url: str) -> None:
 
 
 async def _upgrade(settings: Settings) -> None:
-    from crawlscope.database import schema
+    from crawlscope.database import revision
     from crawlscope.database.connect import connected_database
 
     async with connected_database(settings) as database:
-        await schema.upgrade(database)
+        if await revision.current_revision(database) != revision.NEWEST:
+            from crawlscope.database import schema
+
+            await schema.upgrade(database)
 
 
 def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:

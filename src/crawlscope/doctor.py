@@ -22,7 +22,7 @@ from sqlalchemy import make_url, text
 from crawlscope import service_file
 from crawlscope.client import ServiceClient
 from crawlscope.data_dir import explained
-from crawlscope.database import schema
+from crawlscope.database import revision, schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
 from crawlscope.errors import CrawlscopeError, DatabaseUnavailable
@@ -173,7 +173,7 @@ async def _server_version(database: Database) -> int:
 
 async def _check_tables(database: Database, settings: Settings) -> str:
     """Tables that are missing or old are no fault where the next start brings them up."""
-    found, needed = await schema.current_revision(database), schema.head_revision()
+    found, needed = await revision.current_revision(database), revision.NEWEST
     if found == needed:
         return f"tables at revision {found}"
     if found is not None and not schema.is_known(found):
@@ -255,7 +255,7 @@ async def _check_index_is_of(identity: EmbedderIdentity, settings: Settings) -> 
 async def _serving_index(settings: Settings) -> Generation | None:
     """None where there is none, or nothing in it."""
     async with connected_database(settings) as database:
-        if await schema.current_revision(database) != schema.head_revision():
+        if await revision.current_revision(database) != revision.NEWEST:
             return None
         async with database.transaction() as connection:
             serving = (await generations.live(connection)).serving
@@ -297,7 +297,7 @@ async def _check_firecrawl(settings: Settings) -> str:
 
 async def _check_notifying(settings: Settings) -> str:
     async with connected_database(settings) as database:
-        if await schema.current_revision(database) != schema.head_revision():
+        if await revision.current_revision(database) != revision.NEWEST:
             return "none yet: the tables come with the next start"
         failing = await database.run(outbox.failing)
     if failing:

@@ -1,11 +1,10 @@
-"""Brings the database's tables to a revision and says which one they are at."""
+"""Brings the tables of the database to a revision; `revision` says which one they are at."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
@@ -16,7 +15,6 @@ from crawlscope.errors import SettingsError, UsageError
 AlembicAction = Callable[[Config], None]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-VERSION_TABLE = "crawlscope_alembic_version"
 MIGRATION_LOCK = 7_108_201_426
 """Key of the advisory lock that lets one process migrate while the others wait."""
 OLDEST_SERVER = 15
@@ -36,31 +34,10 @@ async def check(database: Database) -> None:
     await _alembic(database, command.check)
 
 
-async def current_revision(database: Database) -> str | None:
-    async with database.transaction() as connection:
-        return await connection.run_sync(_current)
-
-
-def head_revision() -> str:
-    head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
-    assert head is not None
-    return head
-
-
 def is_known(revision: str) -> bool:
     """False for a revision that a newer version made."""
     scripts = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
     return any(script.revision == revision for script in scripts)
-
-
-async def require_current(database: Database) -> None:
-    """Raises `SettingsError` with the command to run when the tables are not at this version's revision."""
-    found, needed = await current_revision(database), head_revision()
-    if found != needed:
-        raise SettingsError(
-            f"the database is at revision {found or 'none'}, this version needs {needed}: "
-            "run `crawlscope db upgrade`"
-        )
 
 
 async def _alembic(database: Database, action: AlembicAction) -> None:
@@ -86,9 +63,3 @@ def _require_server_version(connection: Connection) -> None:
         raise SettingsError(
             f"the PostgreSQL server is version {version // 10_000}; Crawlscope needs {OLDEST_SERVER} or newer"
         )
-
-
-def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(
-        connection, opts={"version_table": VERSION_TABLE, "version_table_schema": "public"}
-    ).get_current_revision()

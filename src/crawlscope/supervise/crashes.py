@@ -7,8 +7,8 @@ import structlog
 
 from crawlscope.crawls.pages import WorkerDeath, pages_of_dead, record_crash, worker_name
 from crawlscope.database.engine import Database
-from crawlscope.limits import TOOK_TOO_MUCH_MEMORY
 from crawlscope.supervise.supervisor import Exit
+from crawlscope.worker.limits import TOOK_TOO_MUCH_MEMORY
 
 log = structlog.get_logger(__name__)
 

@@ -4,12 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from crawlscope.limits import TOOK_TOO_MUCH_MEMORY
+from crawlscope.worker.limits import TOOK_TOO_MUCH_MEMORY
 
 HOLDS_THE_INTERPRETER = """
 import re, sys
 from pathlib import Path
-from crawlscope.limits import deadlines
+from crawlscope.worker.limits import deadlines
 with deadlines(0.5, Path(sys.argv[1])) as limits:
     with limits.page():
         pass
@@ -19,7 +19,7 @@ with deadlines(0.5, Path(sys.argv[1])) as limits:
 IN_TIME = """
 import sys, time
 from pathlib import Path
-from crawlscope.limits import deadlines
+from crawlscope.worker.limits import deadlines
 with deadlines(0.5, Path(sys.argv[1])) as limits:
     for _ in range(4):
         with limits.page():
@@ -29,7 +29,7 @@ with deadlines(0.5, Path(sys.argv[1])) as limits:
 TAKES_MEMORY = """
 import sys, time
 from crawlscope import logs
-from crawlscope.limits import watch_memory
+from crawlscope.worker.limits import watch_memory
 logs.configure("INFO", "indexworker")
 watch_memory(int(sys.argv[1]))
 taken = bytearray(b"x") * (300 << 20)

@@ -1,0 +1,35 @@
+"""How work on a job begins, goes on beside other work, and is broken off."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from pgqueuer.errors import RetryRequested
+
+
+@asynccontextmanager
+async def beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs them while the block runs."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def unless_stopping(stopping: asyncio.Event, work: Awaitable[None]) -> None:
+    """Runs `work`; when the process is to stop, breaks it off and asks for it to be done again."""
+    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            raise RetryRequested(timedelta(0), "the worker was stopped")
+        task.result()
+    finally:
+        stop.cancel()
+        task.cancel()

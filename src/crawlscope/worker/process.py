@@ -1,0 +1,73 @@
+"""The life of a worker process: for each kind of job it works until it is stopped, waiting for what is away.
+
+Each kind loads only what it needs: all of it takes seconds.
+"""
+
+import asyncio
+import os
+from typing import Literal
+
+import structlog
+
+from crawlscope.crawls.outages import Outages
+from crawlscope.crawls.pages import worker_name
+from crawlscope.database import revision
+from crawlscope.database.connect import connected_database
+from crawlscope.database.engine import Database
+from crawlscope.errors import DependencyError
+from crawlscope.settings import Settings
+from crawlscope.timing import standalone
+from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.worker.queue import AWAY
+
+Kind = Literal["index", "crawl"]
+
+REOPEN_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Event) -> None:
+    """Works until `stopping` is set; a page in progress then goes back to the queue."""
+    async with connected_database(settings, pool_size=8) as database:
+        await revision.require_current(database)
+        buffer = MeasurementBuffer(database)
+        buffer.start()
+        with standalone.use(buffer):
+            await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
+        await buffer.stop()
+
+
+async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping: asyncio.Event) -> None:
+    """Starts again when a part that the jobs need went away, until it is back."""
+    outages = Outages(database, worker_name(os.getpid()))
+    while not stopping.is_set():
+        try:
+            await _work(kind, settings, database, outages, stopping)
+        except AWAY as error:
+            reason = str(error) or type(error).__name__
+            log.warning("worker_waits", kind=kind, reason=reason)
+            if kind == "index" and isinstance(error, DependencyError):
+                await outages.note(error.part, reason)
+            await _wait(stopping, REOPEN_SECONDS)
+    await outages.end_all()
+
+
+async def _work(
+    kind: Kind, settings: Settings, database: Database, outages: Outages, stopping: asyncio.Event
+) -> None:
+    if kind == "index":
+        from crawlscope.worker.index_pages import index_pages  # noqa: PLC0415
+
+        await index_pages(settings, database, outages, stopping)
+    else:
+        from crawlscope.worker.crawl_sites import crawl_sites  # noqa: PLC0415
+
+        await crawl_sites(settings, database, stopping)
+
+
+async def _wait(stopping: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return
