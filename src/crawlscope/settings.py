@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """The address of the embedding server (`tei`, `openai`)."""
     embedder_model: str | None = None
     """The model to ask the embedding server for."""
+    embedder_dimensions: int | None = Field(default=None, ge=1, le=65_535)
+    """How long the vectors shall be (`openai`, models that can shorten them); without it, the model's own."""
     embedder_api_key: SecretStr | None = None
     """The key of the embedding server."""
     chunk_tokens: int = Field(default=200, ge=16, le=8192)

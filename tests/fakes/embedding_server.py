@@ -51,6 +51,8 @@ class FakeEmbeddingServer:
     """A request with this in a text gets 500."""
     stuck_on: str | None = None
     """A request with this in a text gets no answer for as long as this holds."""
+    shortens: bool = True
+    """OpenAI only: vectors are as long as the request says."""
     api_key: str | None = None
     """Requests without it get 401, and the refusal repeats the key they brought."""
     requests: list[Request] = field(default_factory=list)
@@ -143,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         rows = fake.rows(texts)
         if self.path == "/embed":
             return self._answer(rows)
+        if fake.shortens and "dimensions" in body:
+            rows = [row[: body["dimensions"]] for row in rows]
         items = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
         return self._answer({"object": "list", "data": items[::-1] if fake.shuffle else items})
 

@@ -222,6 +222,23 @@ async def test_settings_choose_the_server(dialect: str, server: FakeEmbeddingSer
     await embedder.aclose()
 
 
+async def test_vectors_are_as_long_as_asked_for(server: FakeEmbeddingServer) -> None:
+    asked = Settings(
+        _env_file=None,
+        embedder="openai",
+        embedder_url=server.url,
+        embedder_model=server.model,
+        embedder_dimensions=16,
+    )
+    embedder = await open_embedder(asked)
+    assert (await embedder.embed(["one", "two"])).shape == (2, 16)
+    assert embedder.identity.dimension == 16
+    await embedder.aclose()
+    server.shortens = False
+    with pytest.raises(SettingsError, match="CRAWLSCOPE_EMBEDDER_DIMENSIONS"):
+        await open_embedder(asked)
+
+
 async def test_a_password_in_the_address_is_never_told(server: FakeEmbeddingServer) -> None:
     server.fail_with(503)
     with pytest.raises(CrawlscopeError) as failure:

@@ -30,7 +30,8 @@ async def open_embedder(settings: Settings, threads: int = 1) -> Embedder:
             return await open_tei(_required("url", settings.embedder_url), model, _key(settings))
         case "openai":
             url = _required("url", settings.embedder_url)
-            return await open_openai(url, _required("model", model), _key(settings))
+            dimensions = settings.embedder_dimensions
+            return await open_openai(url, _required("model", model), _key(settings), dimensions)
 
 
 def _required(name: str, value: str | None) -> str:

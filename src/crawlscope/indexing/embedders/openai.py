@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crawlscope.errors import SettingsError
 from crawlscope.indexing.embedders.http import (
     TIMEOUT_SECONDS,
     EmbeddingServer,
@@ -21,9 +22,12 @@ _LIMITS = Limits(batch_texts=64, batch_tokens=16_384, text_tokens=8_191)
 class OpenAIDialect:
     model: str
     path: str
+    dimensions: int | None = None
+    """None: not asked for, because many servers refuse to be."""
 
     def body(self, texts: Sequence[str]) -> dict[str, object]:
-        return {"model": self.model, "input": list(texts), "encoding_format": "float"}
+        asked = {} if self.dimensions is None else {"dimensions": self.dimensions}
+        return {"model": self.model, "input": list(texts), "encoding_format": "float", **asked}
 
     def rows(self, answer: Any) -> object:
         """Ordered by `index`, because the order of the answer is not promised."""
@@ -34,14 +38,28 @@ class OpenAIDialect:
 
 
 async def open_openai(
-    url: str, model: str, api_key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+    url: str,
+    model: str,
+    api_key: str | None = None,
+    dimensions: int | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> HttpEmbedder:
     """`url` with or without the closing `/v1`. Embeds one word to learn the dimension."""
     server = EmbeddingServer(url, api_key, timeout_seconds)
-    dialect = OpenAIDialect(model, "/embeddings" if server.path.endswith("/v1") else "/v1/embeddings")
+    path = "/embeddings" if server.path.endswith("/v1") else "/v1/embeddings"
+    dialect = OpenAIDialect(model, path, dimensions)
     try:
         dimension = await learn_dimension(server, dialect)
+        _require_dimensions(server, dimension, dimensions)
     except BaseException:
         await server.aclose()
         raise
     return HttpEmbedder(server, dialect, EmbedderIdentity("openai", model, "", dimension), _LIMITS)
+
+
+def _require_dimensions(server: EmbeddingServer, found: int, asked: int | None) -> None:
+    if asked not in (None, found):
+        raise SettingsError(
+            f"{server.name} answers vectors of {found} dimensions whatever is asked for: "
+            "unset CRAWLSCOPE_EMBEDDER_DIMENSIONS."
+        )

@@ -135,6 +135,7 @@ def _asks_for(settings: Settings, recipe: Recipe) -> bool:
     return (
         settings.embedder == recipe.identity.embedder
         and settings.embedder_model in (None, recipe.identity.model)
+        and settings.embedder_dimensions in (None, recipe.identity.dimension)
         and _same_server(settings, recipe)
     )
 
@@ -148,6 +149,7 @@ def _as_built(settings: Settings, recipe: Recipe) -> Settings:
             "embedder_model": recipe.identity.model,
             "embedder_url": settings.embedder_url if same else recipe.url,
             "embedder_api_key": settings.embedder_api_key if same else None,
+            "embedder_dimensions": settings.embedder_dimensions and recipe.identity.dimension,
         }
     )
 
