@@ -3,11 +3,13 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
+from xdist.scheduler import LoadScopeScheduling
 
 from crawlscope.database import schema
 from crawlscope.database.embedded import EmbeddedPostgres
@@ -17,12 +19,23 @@ TEMPLATE = "crawlscope_template"
 SHARED_STACKS = ("quick_stack", "mcp_service")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """Of the two processes that run the tests, one runs a whole file, and all that share a running stack."""
-    for item in items:
-        shared = [name for name in SHARED_STACKS if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return _shared_stack(Path(self.config.rootpath, file)) or file
+
+
+@cache
+def _shared_stack(file: Path) -> str | None:
+    text = file.read_text()
+    return next((name for name in SHARED_STACKS if name in text), None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> FileByFile:
+    return FileByFile(config)
 
 
 @pytest.fixture(scope="session")
