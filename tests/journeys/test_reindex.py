@@ -36,8 +36,7 @@ def deliver(stack: Stack, crawl_id: str, numbers: range) -> dict[str, Any]:
 
 
 def totals(stack: Stack) -> tuple[int, int, int]:
-    stats = stack.http.get("/api/stats").json()
-    assert stats["index_problem"] is None
+    stats = eventually(lambda: stack.http.get("/api/stats").json(), lambda it: it["index_problem"] is None)
     return stats["documents"], stats["chunks"], stats["index_chunks"]
 
 

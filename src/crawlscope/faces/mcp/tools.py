@@ -25,7 +25,7 @@ from crawlscope.faces.mcp.answers import (
     Requeued,
 )
 from crawlscope.faces.mcp.searchability import searchability
-from crawlscope.faces.terminal.follow import pause_seconds
+from crawlscope.faces.terminal.follow import is_settled, pause_seconds
 from crawlscope.faces.terminal.pace import Progress
 from crawlscope.faces.terminal.report import gather_report
 from crawlscope.observe.responses import CrawlComparison, CrawlMetricsResponse, PageListResponse
@@ -200,7 +200,7 @@ class Tools:
                 if patience_seconds and progress.settled > reported:  # MCP wants progress to grow
                     reported = progress.settled
                     await context.report_progress(reported, progress.expected, _words(progress))
-                if late or crawl.sealed:
+                if late or is_settled(crawl):
                     return crawl
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_seconds(time.monotonic() - asked))

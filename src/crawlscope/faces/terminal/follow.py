@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from rich.console import Console, RenderableType
@@ -17,7 +18,7 @@ from crawlscope.errors import ServiceUnavailable
 from crawlscope.faces.terminal.pace import Pace, Progress
 from crawlscope.faces.terminal.words import NONE, duration
 from crawlscope.observe.responses import CrawlMetricsResponse
-from crawlscope.vocabulary import CrawlStatus, Engine
+from crawlscope.vocabulary import Engine
 
 POLL_SECONDS = 0.3
 SLOWEST_POLL_SECONDS = 3.0
@@ -25,6 +26,7 @@ SHARE_OF_TIME = 10
 """Asking may take one part in so many of the service's time: answers of large crawls cost something."""
 LINE_SECONDS = 5.0
 QUIET_SECONDS = 30.0
+STRAGGLERS = timedelta(seconds=2)
 BAR_WIDTH = 72
 
 Show = Callable[[Progress, Pace], None]
@@ -67,7 +69,9 @@ def pause_seconds(answer_seconds: float) -> float:
 
 
 def is_settled(crawl: CrawlMetricsResponse) -> bool:
-    return crawl.status is not CrawlStatus.IN_PROGRESS and crawl.pages_pending == 0
+    """Sealed, and at Firecrawl so for a moment: it does not wait for its pages before it says completed."""
+    silence = datetime.now(UTC) - crawl.last_fact_at
+    return crawl.sealed and (crawl.engine == Engine.BUILTIN or silence > STRAGGLERS)
 
 
 @contextmanager
