@@ -1,6 +1,7 @@
 """Which page is tried again, after what pause, and which one is given up."""
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from crawlscope.crawls.pages import (
     receive_page,
     record_crash,
     requeue_failed,
+    worker_name,
 )
 from crawlscope.database.engine import Database
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
@@ -33,6 +35,7 @@ from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import ensure_session, move_counts
 from crawlscope.settings import Settings
+from crawlscope.supervise.orphans import take_over_orphans
 from crawlscope.timing.store import OPERATIONS
 from tests.fakes.embedding_server import FakeEmbeddingServer
 
@@ -302,3 +305,24 @@ async def test_no_try_lasts_longer_than_it_may(
     page = await page_of(database, page_id)
     assert (page.state, page.error_code) == ("failed", index_page.PageTimeout.code)
     server.stuck_on = None
+
+
+async def test_pages_of_workers_that_died_with_the_service_are_queued_at_once(
+    database: Database, indexer: PageIndexer
+) -> None:
+    gone, living, elsewhere = [await deliver(database, name) for name in ("gone", "living", "elsewhere")]
+    await claim(database, gone, worker_name(2**22 + 1))
+    await claim(database, living, worker_name(os.getpid()))
+    await claim(database, elsewhere, "another-host:1")
+    job = (await page_of(database, gone)).job_id
+
+    assert await take_over_orphans(database) == 1
+
+    page = await page_of(database, gone)
+    assert (page.state, page.job_id == job) == ("queued", False)
+    assert await outcomes(database, gone) == ["lost"]
+    assert [await outcomes(database, each) for each in (living, elsewhere)] == [[None], [None]]
+    assert await index(database, indexer, gone) is None
+    assert await outcomes(database, gone) == ["lost", "indexed"]
+    assert await database.run(lambda connection: recount(connection, CRAWL)) == {}
+    assert await take_over_orphans(database) == 0

@@ -269,6 +269,36 @@ async def record_crash(connection: AsyncConnection, page_id: int, death: WorkerD
     return PageState.QUEUED
 
 
+async def pages_in_hand(connection: AsyncConnection) -> Sequence[tuple[int, str, datetime]]:
+    """Page, worker and begin of each attempt that is under way."""
+    found = await connection.execute(
+        select(ATTEMPTS.c.page_id, ATTEMPTS.c.worker, ATTEMPTS.c.started_at).where(
+            ATTEMPTS.c.finished_at.is_(None)
+        )
+    )
+    return [(row.page_id, row.worker, row.started_at) for row in found]
+
+
+async def requeue_lost(connection: AsyncConnection, page_id: int, worker: str) -> bool:
+    """Queues a page anew whose worker is gone and nobody saw how; it loses no try by that."""
+    page = await _lock(connection, page_id)
+    if page is None:
+        return False
+    held = select(ATTEMPTS.c.id).where(
+        ATTEMPTS.c.page_id == page_id,
+        ATTEMPTS.c.revision == page.revision,
+        ATTEMPTS.c.worker == worker,
+        ATTEMPTS.c.outcome.is_(None),
+    )
+    if page.state != PageState.INDEXING or (await connection.execute(held)).first() is None:
+        return False
+    await _close_lost_attempts(connection, page)
+    crashes, _ = await _count_crashes(connection, page)
+    await drop_job(connection, page.job_id)
+    await _queue(connection, page_id, page.revision, alone=crashes > 0)
+    return True
+
+
 async def requeue_failed(
     connection: AsyncConnection, crawl_id: str, urls: Sequence[str] | None = None
 ) -> int:

@@ -1,0 +1,35 @@
+"""Pages in the hands of workers that died with the whole service: the queue would wait 20 seconds for them."""
+
+from contextlib import suppress
+from datetime import datetime
+
+import psutil
+import structlog
+
+from crawlscope.crawls.pages import pages_in_hand, requeue_lost, worker_name
+from crawlscope.database.engine import Database
+
+log = structlog.get_logger(__name__)
+
+
+async def take_over_orphans(database: Database) -> int:
+    """Queues them anew; returns how many. Workers of other hosts are left alone."""
+    taken = 0
+    for page_id, worker, began_at in await database.run(pages_in_hand):
+        if _is_gone(worker, began_at):
+            taken += await database.run(
+                lambda connection, page=page_id, held_by=worker: requeue_lost(connection, page, held_by)  # type: ignore[misc]
+            )
+    if taken:
+        log.info("orphans_taken_over", pages=taken)
+    return taken
+
+
+def _is_gone(worker: str, began_at: datetime) -> bool:
+    """Process ids come again: a process that is younger than the attempt is another."""
+    pid = worker.rpartition(":")[2]
+    if not pid.isdigit() or worker != worker_name(int(pid)):
+        return False
+    with suppress(psutil.Error):
+        return psutil.Process(int(pid)).create_time() > began_at.timestamp()
+    return True
