@@ -1,4 +1,4 @@
-"""Pages in the hands of workers that died with the whole service: the queue would wait 20 seconds for them."""
+"""Pages in the hands of workers that died with the whole service: the queue would take 20 s to miss them."""
 
 from contextlib import suppress
 from datetime import datetime
