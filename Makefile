@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check format benchmark clean
+.PHONY: setup demo test test-slow check format benchmark clean
 
 setup: $(VENV)/.ready
 
@@ -19,6 +19,9 @@ demo: setup
 
 test: setup
 	@$(BIN)/pytest
+
+test-slow: setup
+	@$(BIN)/pytest -m slow
 
 check: setup
 	@$(BIN)/ruff check .

@@ -138,6 +138,7 @@ def command_of(process: psutil.Process) -> list[str]:
         return []
 
 
+@pytest.mark.slow
 def test_what_is_killed_comes_back_and_no_page_is_lost(tmp_path: Path, embedder) -> None:
     crawl_id = new_crawl_id()
     settings = {"WORKERS": "1", "EMBEDDER": "tei", "EMBEDDER_URL": embedder.url}
@@ -152,6 +153,7 @@ def test_what_is_killed_comes_back_and_no_page_is_lost(tmp_path: Path, embedder)
         assert crawl["operations"]["embedding"]["count"] == PAGES
 
 
+@pytest.mark.slow
 def test_killed_itself_it_leaves_nothing_behind_and_goes_on_when_started_again(
     tmp_path: Path, embedder
 ) -> None:
@@ -185,6 +187,7 @@ def _traces(process: psutil.Process) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_without_its_database_the_door_refuses_and_afterwards_takes_everything(
     tmp_path: Path, embedder
 ) -> None:
@@ -338,6 +341,7 @@ def test_a_page_that_takes_too_long_is_set_aside(
     assert page["error"] == f"it was not done after {PAGE_TIMEOUT_SECONDS} s"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # it starts five times
 def test_the_death_of_the_whole_service_costs_no_page_an_attempt(
     tmp_path: Path, embedder: FakeEmbeddingServer
@@ -374,6 +378,7 @@ def kill_with_a_page_in_hand(stack: Stack, database: str, crawl_id: str) -> None
     service_file.remove(stack.data_dir)  # where nobody answers any more
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -171,6 +171,7 @@ def test_what_cannot_be_is_said_so(stack: Stack, body: bytes, status: int, says:
     assert stack.http.post(DOOR, content=b"<p>", headers={"Content-Type": "text/html"}).status_code == 415
 
 
+@pytest.mark.slow
 def test_through_firecrawl_also_when_it_was_away(
     embedder: FakeEmbeddingServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -205,6 +206,7 @@ def _refuses_private_pages(stack: Stack) -> None:
     assert stack.http.get("/api/metrics/crawls").json()["total"] == listed
 
 
+@pytest.mark.slow
 def test_what_was_not_told_before_a_restart_is_told_after(
     embedder: FakeEmbeddingServer, site: Website, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -422,6 +422,7 @@ def test_the_command_says_in_one_line_why_firecrawl_refused(stack: Stack, firecr
     assert "Insufficient credits" in line
 
 
+@pytest.mark.slow
 def test_a_firecrawl_that_signs_gets_in_without_the_api_secret(embedder: FakeEmbeddingServer, tmp_path: Path):
     """The service's public address is another host's, as far as can be told from its name."""
     with FakeFirecrawl(Site.of(3), secret=RECORDED_HMAC_SECRET) as firecrawl:

@@ -4,12 +4,15 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from crawlscope import service_file
 from tests.commands import PAGES, website
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.journeys.stack import eventually, running_stack
 
 
+@pytest.mark.slow
 def test_a_crawl_delivers_to_where_the_service_came_back(tmp_path: Path):
     with (
         FakeEmbeddingServer() as embedder,

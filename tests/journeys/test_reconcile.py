@@ -16,7 +16,7 @@ NAMES = [
     "v1-crawl-docs",
     "b-v2-crawl-flaky",
     "b-v2-crawl-cancel",
-    "v2-batch-200",
+    pytest.param("v2-batch-200", marks=pytest.mark.slow),
     "v2-batch-slowlink",
     "b-v2-batch-append",
     "b-v1-crawl-start404",

@@ -47,7 +47,10 @@ def expected_pages(deliveries: list[Recorded]) -> dict[str, dict[str, Any]]:
     return dict(found)
 
 
-@pytest.mark.parametrize("backwards", [False, True], ids=["as-recorded", "in-reverse"])
+@pytest.mark.parametrize(
+    "backwards",
+    [pytest.param(False, id="as-recorded"), pytest.param(True, id="in-reverse", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_crawl_is_accounted_for(quick_stack: Stack, name: str, backwards: bool) -> None:
     crawl_id = new_crawl_id()

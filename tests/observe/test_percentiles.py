@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -11,6 +11,7 @@ POINTS = (0.0, 0.1, MEDIAN, P95, P99, 1.0)
 milliseconds = st.floats(min_value=0, max_value=1e9, allow_subnormal=False)
 
 
+@settings(deadline=None)  # numpy may be slow the first time
 @given(
     st.lists(milliseconds, min_size=1, max_size=200),
     st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=5),

@@ -98,6 +98,7 @@ async def test_a_bearer_token_is_enough_for_a_client(mcp_service: Service):
         await answered(client, "list_crawls")
 
 
+@pytest.mark.slow
 async def test_a_service_that_stops_answers_those_who_wait(tmp_path: Path):
     crawl_id, reported = new_crawl_id(), asyncio.Event()
 

@@ -49,6 +49,7 @@ def tell(server: "subprocess.Popen[str]", message: Any) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.slow
 async def test_it_starts_a_stack_when_one_is_needed_and_stops_it(tmp_path: Path):
     async with over_stdio(tmp_path) as client:
         assert (await client.list_tools()).tools
