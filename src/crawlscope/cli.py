@@ -62,7 +62,7 @@ def up() -> None:
 
     settings = _settings("up")
     follow_parent(UP_GRACE_SECONDS)
-    code = asyncio.run(keep_up(settings, _announce, lambda: _upgrade(settings)))
+    code = asyncio.run(keep_up(settings, _announce, lambda: _prepare(settings)))
     raise typer.Exit(code)
 
 
@@ -359,15 +359,19 @@ def _announce(url: str) -> None:
     typer.echo(f"Crawlscope runs at {url}. Stop it with Ctrl-C.")
 
 
-async def _upgrade(settings: Settings) -> None:
+async def _prepare(settings: Settings) -> None:
+    """Brings the tables up to date, and takes over what the last run left in its workers' hands."""
     from crawlscope.database import revision
     from crawlscope.database.connect import connected_database
+    from crawlscope.supervise.orphans import take_over_orphans
 
     async with connected_database(settings) as database:
         if await revision.current_revision(database) != revision.NEWEST:
             from crawlscope.database import schema
 
             await schema.upgrade(database)
+        if settings.embedded_database:
+            await take_over_orphans(database)
 
 
 def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:

@@ -19,7 +19,6 @@ from crawlscope.errors import GaveUp, UsageError
 from crawlscope.file_lock import FileLock
 from crawlscope.settings import ENV_PREFIX, Settings
 from crawlscope.supervise.crashes import Crashes
-from crawlscope.supervise.orphans import take_over_orphans
 from crawlscope.supervise.supervisor import Process, Supervisor
 
 API = "api"
@@ -78,8 +77,6 @@ async def _run(
         await prepare()
         database = Database.open(database_url, pool_size=1)
         stack.push_async_callback(database.close)
-        if settings.embedded_database:
-            await take_over_orphans(database)
         crashes = Crashes(database)
         watch.append(crashes.write)
         client = await stack.enter_async_context(httpx2.AsyncClient(timeout=ASK_SECONDS, trust_env=False))
