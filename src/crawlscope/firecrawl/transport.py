@@ -13,7 +13,8 @@ import httpx2
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
-from crawlscope.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable, SettingsError
+from crawlscope.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
+from crawlscope.http_settings import header_safe_key, server_url
 from crawlscope.retry_after import retry_after_seconds
 
 _CONNECT_SECONDS = 5.0
@@ -69,8 +70,9 @@ class FirecrawlServer:
     def __init__(
         self, url: str, api_key: str | None, patience_seconds: float, hidden: Collection[str] = ()
     ) -> None:
-        self._url = _base_url(url)
-        self._hidden = [secret for secret in (_valid_key(api_key), *hidden) if secret]
+        self._url = server_url("FIRECRAWL_URL", url)
+        key = header_safe_key("FIRECRAWL_API_KEY", api_key)
+        self._hidden = [secret for secret in (key, *hidden) if secret]
         self._patience_seconds = patience_seconds
         self._client = httpx2.AsyncClient(
             auth=None if api_key else _login(self._url),
@@ -205,22 +207,6 @@ def _complaints(fields: dict[str, Any]) -> Iterator[str]:
             yield words
 
 
-def _base_url(url: str) -> httpx2.URL:
-    try:
-        parsed = httpx2.URL(url)
-    except (httpx2.InvalidURL, ValueError):
-        parsed = httpx2.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise SettingsError("CRAWLSCOPE_FIRECRAWL_URL: must be an http:// or https:// address.")
-    return parsed
-
-
 def _login(url: httpx2.URL) -> tuple[str, str] | None:
     """Of a proxy in front of a Firecrawl that asks for no key."""
     return (url.username, url.password) if url.username else None
-
-
-def _valid_key(api_key: str | None) -> str | None:
-    if api_key and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
-        raise SettingsError("CRAWLSCOPE_FIRECRAWL_API_KEY: holds characters that no HTTP header can carry.")
-    return api_key

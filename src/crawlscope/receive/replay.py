@@ -3,6 +3,7 @@
 import zlib
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -49,7 +50,7 @@ async def replay(database: Database, which: WhichDeliveries, now: datetime) -> R
     for delivery_id in await database.run(lambda connection: _matching(connection, which)):
         await _replay_one(database, delivery_id, replayed)
     for crawl_id in sorted(replayed.crawls):
-        await database.run(lambda connection, of=crawl_id: _note(connection, of, now))  # type: ignore[misc]
+        await database.run(partial(_note, crawl_id=crawl_id, now=now))
     if which.crawl_id is None and not which.noted:
         replayed.newly_known = await _take_newly_known(database, which)
     return replayed
@@ -71,13 +72,9 @@ async def _matching(connection: AsyncConnection, which: WhichDeliveries) -> list
 
 
 async def _replay_one(database: Database, delivery_id: int, replayed: Replayed) -> None:
-    async def take(connection: AsyncConnection) -> tuple[str, int] | None:
-        """The crawl and its newly queued pages; None where nothing changed."""
-        return await _take_again(connection, delivery_id)
-
     replayed.deliveries += 1
     try:
-        changed = await database.run(take)
+        changed = await database.run(partial(_take_again, delivery_id=delivery_id))
     except (UsageError, zlib.error):
         replayed.unreadable += 1
         return
@@ -89,6 +86,7 @@ async def _replay_one(database: Database, delivery_id: int, replayed: Replayed) 
 
 
 async def _take_again(connection: AsyncConnection, delivery_id: int) -> tuple[str, int] | None:
+    """The crawl and its newly queued pages; None where nothing changed."""
     found = select(*DELIVERIES.c).where(DELIVERIES.c.id == delivery_id).with_for_update(key_share=True)
     row = (await connection.execute(found)).one_or_none()
     if row is None:  # its crawl was deleted meanwhile

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 import psutil
 import structlog
@@ -17,9 +18,7 @@ async def take_over_orphans(database: Database) -> int:
     taken = 0
     for page_id, worker, began_at in await database.run(pages_in_hand):
         if _is_gone(worker, began_at):
-            taken += await database.run(
-                lambda connection, page=page_id, held_by=worker: requeue_lost(connection, page, held_by)  # type: ignore[misc]
-            )
+            taken += await database.run(partial(requeue_lost, page_id=page_id, worker=worker))
     if taken:
         log.info("orphans_taken_over", pages=taken)
     return taken

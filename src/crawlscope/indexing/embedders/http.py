@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from crawlscope.errors import EmbedderUnavailable, PageError, SettingsError
+from crawlscope.http_settings import header_safe_key, server_url
 from crawlscope.indexing.embedders.normalised import normalised
 from crawlscope.indexing.embedders.texts import encodable, load_minilm_tokenizer
 from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
@@ -58,8 +59,8 @@ class EmbeddingServer:
     def __init__(
         self, url: str, api_key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> None:
-        self._url = _base_url(url)
-        self._api_key = _valid_key(api_key)
+        self._url = server_url("EMBEDDER_URL", url)
+        self._api_key = header_safe_key("EMBEDDER_API_KEY", api_key)
         self._timeout_seconds = timeout_seconds
         self._client = httpx2.AsyncClient(
             timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS)),
@@ -218,22 +219,6 @@ def _batches(texts: Sequence[str], limits: Limits) -> Iterator[list[str]]:
 def _estimate_tokens(text: str) -> int:
     """From the bytes, at no cost: three for a token are few for English and about right for Chinese."""
     return len(text.encode()) // 3 + 2
-
-
-def _base_url(url: str) -> httpx2.URL:
-    try:
-        parsed = httpx2.URL(url)
-    except (httpx2.InvalidURL, ValueError):
-        parsed = httpx2.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise SettingsError("CRAWLSCOPE_EMBEDDER_URL: must be an http:// or https:// address.")
-    return parsed
-
-
-def _valid_key(api_key: str | None) -> str | None:
-    if api_key and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
-        raise SettingsError("CRAWLSCOPE_EMBEDDER_API_KEY: holds characters that no HTTP header can carry.")
-    return api_key
 
 
 def _setting_behind(status: int) -> str:
