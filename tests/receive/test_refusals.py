@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from crawlscope.crawls.reconciliations import claim_due, note_check
 from crawlscope.database.engine import Database
@@ -78,14 +78,29 @@ async def test_a_settled_crawl_is_unsettled_by_a_refusal(database: Database, tmp
 
 
 async def test_one_process_checks_a_crawl_at_a_time(database: Database) -> None:
-    for crawl_id in ("crawl-1", "crawl-2"):
+    crawls = [f"crawl-{number}" for number in range(12)]
+    for crawl_id in crawls:
         await deliver(database, crawl_id, "crawl.started", at=datetime.now(UTC) - timedelta(minutes=10))
 
     async def claim() -> str | None:
         return await database.run(lambda connection: claim_due(connection, timedelta(minutes=5)))
 
-    claimed = await asyncio.gather(*[claim() for _ in range(4)])
-    assert sorted(each for each in claimed if each) == ["crawl-1", "crawl-2"]
+    claimed = await asyncio.gather(*[claim() for _ in range(len(crawls) + 4)])
+    assert sorted(each for each in claimed if each) == sorted(crawls)
+
+
+async def test_a_crawl_found_due_while_another_process_takes_it_is_left_to_that(database: Database) -> None:
+    quiet = timedelta(minutes=5)
+    await deliver(database, "crawl-1", "crawl.started", at=datetime.now(UTC) - timedelta(minutes=10))
+    async with database.engine.begin() as first:
+        assert await claim_due(first, quiet) == "crawl-1"
+        second = asyncio.create_task(database.run(lambda connection: claim_due(connection, quiet)))
+        for _ in range(1000):
+            if await first.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+                break
+            await asyncio.sleep(0.01)
+        assert not second.done(), "it waits for what the first one does"
+    assert await second is None
 
 
 async def test_a_crawl_that_was_heard_of_just_now_is_left_alone(database: Database) -> None:

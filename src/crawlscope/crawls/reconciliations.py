@@ -23,13 +23,20 @@ FIRST_PAUSE_SECONDS = 30.0
 
 async def claim_due(connection: AsyncConnection, quiet: timedelta) -> str | None:
     """A crawl that was quiet for so long and is not settled, for this process to check; None for none."""
-    now = datetime.now(UTC)
+    while True:
+        now = datetime.now(UTC)
+        crawl_id = await _find_due(connection, quiet, now)
+        if crawl_id is None or await _lease(connection, crawl_id, now):
+            return crawl_id
+
+
+async def _find_due(connection: AsyncConnection, quiet: timedelta, now: datetime) -> str | None:
     unsettled = or_(
         CHECKS.c.crawl_id.is_(None),
         ~CHECKS.c.settled,
         CHECKS.c.covers_until < SESSIONS.c.last_fact_at,
     )
-    crawl_id = await connection.scalar(
+    found: str | None = await connection.scalar(
         select(SESSIONS.c.crawl_id)
         .outerjoin(CHECKS, CHECKS.c.crawl_id == SESSIONS.c.crawl_id)
         .outerjoin(REQUESTS, REQUESTS.c.crawl_id == SESSIONS.c.crawl_id)
@@ -41,11 +48,24 @@ async def claim_due(connection: AsyncConnection, quiet: timedelta) -> str | None
         )
         .order_by(SESSIONS.c.last_fact_at.desc())
         .limit(1)
-        .with_for_update(of=SESSIONS, skip_locked=True, key_share=True)
     )
-    if crawl_id is not None:
-        await _put(connection, crawl_id, {"next_check_at": now + LEASE})
-    return crawl_id
+    return found
+
+
+async def _lease(connection: AsyncConnection, crawl_id: str, now: datetime) -> bool:
+    """Whether this process got the check; another one may have found the crawl due in the same moment."""
+    leased = {"next_check_at": now + LEASE}
+    claim = (
+        upsert(CHECKS)
+        .values(crawl_id=crawl_id, state=ReconcileState.DUE, **leased)
+        .on_conflict_do_update(
+            index_elements=["crawl_id"],
+            set_=leased,
+            where=or_(CHECKS.c.next_check_at.is_(None), CHECKS.c.next_check_at <= now),
+        )
+        .returning(CHECKS.c.crawl_id)
+    )
+    return await connection.scalar(claim) is not None
 
 
 async def note_check(
