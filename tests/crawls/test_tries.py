@@ -12,21 +12,13 @@ import pytest
 from sqlalchemy import select, text
 
 from crawlscope.crawls import index_page
+from crawlscope.crawls.attempts import claim_page, worker_name
+from crawlscope.crawls.dead_workers import WorkerDeath, pages_of_dead, record_crash
 from crawlscope.crawls.index_page import PageIndexer, PutBack
 from crawlscope.crawls.outages import OUTAGES, Outages
+from crawlscope.crawls.page_rows import ATTEMPTS, PAGES
 from crawlscope.crawls.page_state import Arrival
-from crawlscope.crawls.pages import (
-    ATTEMPTS,
-    PAGES,
-    DeliveredPage,
-    WorkerDeath,
-    claim_page,
-    pages_of_dead,
-    receive_page,
-    record_crash,
-    requeue_failed,
-    worker_name,
-)
+from crawlscope.crawls.pages import DeliveredPage, receive_page, requeue_failed
 from crawlscope.database.engine import Database
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.opened import OpenGenerations

@@ -8,14 +8,7 @@ from uuid import uuid4
 
 from sqlalchemy import select
 
-from crawlscope.crawls.pages import (
-    ClaimedPage,
-    Outcome,
-    claim_page,
-    put_back,
-    settle_page,
-    still_claimed,
-)
+from crawlscope.crawls.attempts import ClaimedPage, Outcome, claim_page, put_back, settle_page, still_claimed
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
 from crawlscope.receive.acceptance import accept_delivery

@@ -6,7 +6,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.crawls.pages import (
+from crawlscope.crawls.attempts import (
     ClaimedPage,
     Outcome,
     PastTries,

@@ -5,7 +5,8 @@ from functools import partial
 
 import structlog
 
-from crawlscope.crawls.pages import WorkerDeath, pages_of_dead, record_crash, worker_name
+from crawlscope.crawls.attempts import worker_name
+from crawlscope.crawls.dead_workers import WorkerDeath, pages_of_dead, record_crash
 from crawlscope.database.engine import Database
 from crawlscope.supervise.supervisor import Exit
 from crawlscope.worker.limits import TOOK_TOO_MUCH_MEMORY

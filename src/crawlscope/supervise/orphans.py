@@ -7,7 +7,8 @@ from functools import partial
 import psutil
 import structlog
 
-from crawlscope.crawls.pages import pages_in_hand, requeue_lost, worker_name
+from crawlscope.crawls.attempts import worker_name
+from crawlscope.crawls.dead_workers import pages_in_hand, requeue_lost
 from crawlscope.database.engine import Database
 
 log = structlog.get_logger(__name__)

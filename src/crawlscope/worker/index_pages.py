@@ -8,9 +8,9 @@ import structlog
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job
 
+from crawlscope.crawls.attempts import worker_name
 from crawlscope.crawls.index_page import PageIndexer, PutBack
 from crawlscope.crawls.outages import Outages
-from crawlscope.crawls.pages import worker_name
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import INDEX_PAGE
 from crawlscope.errors import CrawlscopeError, DependencyError

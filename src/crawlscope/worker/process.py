@@ -9,8 +9,8 @@ from typing import Literal
 
 import structlog
 
+from crawlscope.crawls.attempts import worker_name
 from crawlscope.crawls.outages import Outages
-from crawlscope.crawls.pages import worker_name
 from crawlscope.database import revision
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
