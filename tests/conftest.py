@@ -17,6 +17,29 @@ from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database, sqlalchemy_url
 
 TEMPLATE = "crawlscope_template"
+SHARED = "crawlscope_shared"
+EMPTY = """
+DO $$
+DECLARE
+    relation regclass;
+    kind "char";
+BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid();
+    SET LOCAL session_replication_role = replica;
+    FOR relation, kind IN
+        SELECT oid, relkind FROM pg_class
+        WHERE relkind IN ('r', 'S') AND relnamespace IN ('webhook'::regnamespace, 'queue'::regnamespace)
+    LOOP
+        IF kind = 'r' THEN
+            EXECUTE format('DELETE FROM %s', relation);
+        ELSE
+            PERFORM setval(relation, 1, false);
+        END IF;
+    END LOOP;
+END $$
+"""
+"""Deletes every row and starts every sequence anew, whoever was left connected."""
 SHARED_STACKS = ("quick_stack", "mcp_service")
 
 
@@ -59,9 +82,29 @@ def template_url(postgres_url: str) -> str:
     return postgres_url
 
 
+@pytest.fixture(scope="session")
+def shared_database_url(template_url: str) -> str:
+    asyncio.run(_administer(template_url, f"CREATE DATABASE {SHARED} TEMPLATE {TEMPLATE}"))
+    return _named(template_url, SHARED)
+
+
 @pytest.fixture
-async def database_url(template_url: str) -> AsyncIterator[str]:
-    """A database of the test's own, with all tables and nothing in them."""
+async def database_url(shared_database_url: str) -> str:
+    """A database with all tables and nothing in them; emptying one takes a tenth of the time of a new one."""
+    await _administer(shared_database_url, EMPTY)
+    return shared_database_url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database.open(database_url, pool_size=5)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def own_database_url(template_url: str) -> AsyncIterator[str]:
+    """A new database, for a test that changes the tables themselves or looks at their statistics."""
     name = f"test_{uuid4().hex}"
     await _administer(template_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield _named(template_url, name)
@@ -69,8 +112,8 @@ async def database_url(template_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    opened = Database.open(database_url, pool_size=5)
+async def own_database(own_database_url: str) -> AsyncIterator[Database]:
+    opened = Database.open(own_database_url, pool_size=5)
     yield opened
     await opened.close()
 

@@ -65,28 +65,28 @@ def break_when_started(firecrawl: FakeFirecrawl, database_url: str, statement: s
 
 
 async def test_a_crawl_that_cannot_be_kept_is_cancelled_at_firecrawl(
-    database: Database, database_url: str, firecrawl: FakeFirecrawl, client: FirecrawlClient
+    own_database: Database, own_database_url: str, firecrawl: FakeFirecrawl, client: FirecrawlClient
 ) -> None:
     break_when_started(
-        firecrawl, database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_away"
+        firecrawl, own_database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_away"
     )
     with pytest.raises(DatabaseUnavailable, match="it was cancelled at Firecrawl, ask again"):
-        await at_firecrawl.start(database, client, ORDER, DOOR, TRACE)
+        await at_firecrawl.start(own_database, client, ORDER, DOOR, TRACE)
     [job] = firecrawl.jobs.values()
     assert job.cancelled
-    assert await rows(database, CrawlSession) == 0
-    assert await rows(database, CrawlFact) == 0
+    assert await rows(own_database, CrawlSession) == 0
+    assert await rows(own_database, CrawlFact) == 0
 
 
 async def test_where_it_cannot_be_cancelled_either_that_is_said(
-    database: Database, database_url: str, firecrawl: FakeFirecrawl, client: FirecrawlClient
+    own_database: Database, own_database_url: str, firecrawl: FakeFirecrawl, client: FirecrawlClient
 ) -> None:
     break_when_started(
-        firecrawl, database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_away"
+        firecrawl, own_database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_away"
     )
     firecrawl.answer_with(Reply(500, {"error": "no"}), befalls=lambda request: request.method == "DELETE")
     with pytest.raises(DatabaseUnavailable, match="goes on at Firecrawl"):
-        await at_firecrawl.start(database, client, ORDER, DOOR, TRACE)
+        await at_firecrawl.start(own_database, client, ORDER, DOOR, TRACE)
 
 
 async def test_without_a_database_firecrawl_is_not_asked(

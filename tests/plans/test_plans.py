@@ -92,8 +92,8 @@ TOTALS = {
 
 
 @pytest.fixture
-async def filled(database: Database) -> AsyncIterator[AsyncConnection]:
-    async with database.transaction() as connection:
+async def filled(own_database: Database) -> AsyncIterator[AsyncConnection]:
+    async with own_database.transaction() as connection:
         for statement in FILL.split(";"):
             if statement.strip():
                 await connection.execute(text(statement))
