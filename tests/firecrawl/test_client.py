@@ -437,7 +437,7 @@ class TestBadDays:
         with FakeFirecrawl(SITE) as firecrawl:
             job_id = ended(firecrawl)
             firecrawl.outage = outage
-            async with asking(firecrawl, patience_seconds=1.0) as client:
+            async with asking(firecrawl, patience_seconds=0.4) as client:
                 started = time.monotonic()
                 with pytest.raises(FirecrawlUnavailable) as caught:
                     await call(client, job_id)

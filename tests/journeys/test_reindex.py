@@ -45,7 +45,7 @@ def urls(found: dict[str, Any]) -> set[str]:
 
 
 class Searching:
-    """Searches without pause; afterwards `answers` are all the statuses there were."""
+    """Searches again and again; afterwards `answers` are all the statuses there were."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -62,7 +62,7 @@ class Searching:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.is_set():
+        while not self._done.wait(0.02):
             answer = self._stack.http.post("/api/search", json={"query": QUERY})
             self.answers.append(answer.status_code if answer.json().get("results") else 0)
 
