@@ -102,7 +102,9 @@ async def test_events_of_a_type_that_is_known_by_now_are_taken_in(
     await accept_delivery(database, body, NOW)
     assert (await replay(database, WhichDeliveries(), NOW)).newly_known == 0
     monkeypatch.setattr(payload, "FAMILIES", {*payload.FAMILIES, "map"})
-    assert (await replay(database, WhichDeliveries(), NOW)).newly_known == 1
+    for others in ({"since": NOW + timedelta(seconds=1)}, {"until": NOW}, {"event_type": "crawl.page"}):
+        assert (await replay(database, WhichDeliveries(**others), NOW)).newly_known == 0
+    assert (await replay(database, WhichDeliveries(since=NOW), NOW)).newly_known == 1
     async with database.transaction() as connection:
         assert await connection.scalar(select(func.count()).select_from(UnknownEvent)) == 0
         assert await connection.scalar(select(Delivery.received_at)) == NOW

@@ -1,8 +1,10 @@
 """Fetches changed pages again, and writes down when they were searchable."""
 
 import asyncio
+from functools import partial
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.crawls import at_firecrawl, change_events
 from crawlscope.crawls.at_firecrawl import Door
@@ -80,11 +82,15 @@ class Rescraper:
 
     async def _start(self, change: WaitingChange) -> None:
         if self._settings.firecrawl_url is None:
-            order = CrawlOrder(change.url, 1, self._settings.allow_private_targets)
-            crawl_id = await self._database.run(lambda c: start_crawl(c, order))
+            await self._database.run(partial(self._start_here, change=change))
         else:
             crawl_id = await self._start_at_firecrawl(change.url)
-        await self._database.run(lambda c: change_events.note_started(c, change.id, crawl_id))
+            await self._database.run(lambda c: change_events.note_started(c, change.id, crawl_id))
+
+    async def _start_here(self, connection: AsyncConnection, change: WaitingChange) -> None:
+        order = CrawlOrder(change.url, 1, self._settings.allow_private_targets)
+        crawl_id = await start_crawl(connection, order)
+        await change_events.note_started(connection, change.id, crawl_id)
 
     async def _start_at_firecrawl(self, url: str) -> str:
         door = Door.of(self._settings, api_secret(self._settings))

@@ -1,11 +1,12 @@
 """Takes deliveries in again from the ledger: for the day when what was made of them turns out to be wrong."""
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, Table, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.crawls.page_batch import take_pages
@@ -57,18 +58,21 @@ async def replay(database: Database, which: WhichDeliveries, now: datetime) -> R
 
 
 async def _matching(connection: AsyncConnection, which: WhichDeliveries) -> list[int]:
-    found = select(DELIVERIES.c.id).order_by(DELIVERIES.c.id)
+    found = select(DELIVERIES.c.id).where(*_of_kind_and_time(DELIVERIES, which)).order_by(DELIVERIES.c.id)
     if which.crawl_id is not None:
         found = found.where(DELIVERIES.c.crawl_id == storable(which.crawl_id))
-    if which.event_type is not None:
-        found = found.where(DELIVERIES.c.event_type == storable(which.event_type))
-    if which.since is not None:
-        found = found.where(DELIVERIES.c.received_at >= which.since)
-    if which.until is not None:
-        found = found.where(DELIVERIES.c.received_at < which.until)
     if which.noted:
         found = found.where(DELIVERIES.c.note.is_not(None))
     return list(await connection.scalars(found))
+
+
+def _of_kind_and_time(kept: Table, which: WhichDeliveries) -> Iterator[ColumnElement[bool]]:
+    if which.event_type is not None:
+        yield kept.c.event_type == storable(which.event_type)
+    if which.since is not None:
+        yield kept.c.received_at >= which.since
+    if which.until is not None:
+        yield kept.c.received_at < which.until
 
 
 async def _replay_one(database: Database, delivery_id: int, replayed: Replayed) -> None:
@@ -115,14 +119,22 @@ async def _note(connection: AsyncConnection, crawl_id: str, now: datetime) -> No
 
 async def _take_newly_known(database: Database, which: WhichDeliveries) -> int:
     """Events that were kept because nobody knew their type, and that this version knows."""
-    taken = 0
+    found = select(UNKNOWN.c.id).where(*_of_kind_and_time(UNKNOWN, which)).order_by(UNKNOWN.c.id)
     async with database.transaction() as connection:
-        rows = (await connection.execute(select(*UNKNOWN.c).order_by(UNKNOWN.c.id))).all()
-    for row in rows:
-        body = zlib.decompress(row.body)
-        if which.event_type in (None, row.event_type) and payload.read(body).known:
-            await accept_delivery(database, body, row.received_at)
-            async with database.transaction() as connection:
-                await connection.execute(UNKNOWN.delete().where(UNKNOWN.c.id == row.id))
-            taken += 1
-    return taken
+        event_ids = (await connection.scalars(found)).all()
+    return sum([await _take_if_known(database, event_id) for event_id in event_ids])
+
+
+async def _take_if_known(database: Database, event_id: int) -> bool:
+    this_event = UNKNOWN.c.id == event_id
+    async with database.transaction() as connection:
+        event = (await connection.execute(select(*UNKNOWN.c).where(this_event))).one_or_none()
+    if event is None:  # another replay took it
+        return False
+    body = zlib.decompress(event.body)
+    if not payload.read(body).known:
+        return False
+    await accept_delivery(database, body, event.received_at)
+    async with database.transaction() as connection:
+        await connection.execute(UNKNOWN.delete().where(this_event))
+    return True
