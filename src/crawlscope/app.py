@@ -16,6 +16,7 @@ from crawlscope.faces.http import (
     notifications,
     reindex,
     search,
+    watches,
     webhook,
 )
 from crawlscope.faces.http.access import Authenticated
@@ -48,6 +49,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         reindex.router,
         metrics.router,
         changes.router,
+        watches.router,
         notifications.router,
         health.router,
         mcp_router,

@@ -29,6 +29,7 @@ UP_GRACE_SECONDS = 60.0
 MOST_PAGES = 1_000_000
 MOST_CRAWLS = 1_000
 MOST_RESULTS = 100
+MOST_WATCHES = 10_000
 LONGEST_QUERY = 4_096
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
@@ -208,6 +209,20 @@ def reconcile(crawl_id: CrawlId, as_json: Json = False) -> None:
     from crawlscope import verbs
 
     verbs.reconcile(_quiet_settings(), crawl_id, as_json=as_json)
+
+
+@app.command()
+def watch(
+    crawl_id: CrawlId,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST_WATCHES, help="The most watches to create.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Have changedetection.io watch the pages of a crawl, and tell Crawlscope when they change."""
+    from crawlscope import verbs
+
+    verbs.watch(_quiet_settings(), crawl_id, limit, as_json=as_json)
 
 
 @app.command()

@@ -29,6 +29,7 @@ from crawlscope.search.answers import SearchRequest, SearchResponse
 from crawlscope.secrets import api_secret, local_token
 from crawlscope.settings import Settings
 from crawlscope.vocabulary import Engine
+from crawlscope.watches.answers import CrawlWatched
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -37,6 +38,8 @@ FIRECRAWL_SECONDS = 120.0
 """The service itself waits for Firecrawl, and knows better why it does not answer."""
 RECONCILE_SECONDS = 600.0
 """Everything that is missing is fetched before it answers."""
+WATCH_SECONDS = 600.0
+"""All watches are asked for before it answers, and those of somebody else before."""
 SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
 
 
@@ -136,6 +139,13 @@ class ServiceClient:
         path = f"/api/crawls/{_segment(crawl_id)}/reconcile"
         answer = await self._ask("POST", path, timeout=RECONCILE_SECONDS)
         return CrawlReconciled.model_validate_json(answer.content)
+
+    async def watch(self, crawl_id: str, limit: int | None = None) -> CrawlWatched:
+        """Has changedetection.io watch the crawl's pages."""
+        path = f"/api/crawls/{_segment(crawl_id)}/watches"
+        which = {} if limit is None else {"limit": limit}
+        answer = await self._ask("POST", path, json=which, timeout=WATCH_SECONDS)
+        return CrawlWatched.model_validate_json(answer.content)
 
     async def recount(self, crawl_id: str) -> CrawlRecounted:
         answer = await self._ask("POST", f"/api/crawls/{_segment(crawl_id)}/recount")

@@ -7,10 +7,14 @@
     ├── DependencyError          a part that Crawlscope needs is away; trying again can help
     │   ├── DatabaseUnavailable
     │   ├── EmbedderUnavailable
-    │   ├── FirecrawlUnavailable
     │   ├── IndexUnavailable
+    │   ├── RemoteUnavailable    another service, which Crawlscope gives orders
+    │   │   ├── ChangedetectionUnavailable
+    │   │   └── FirecrawlUnavailable
     │   └── ServiceUnavailable   no running service answers
-    ├── FirecrawlRefused         Firecrawl said no, and will say it again
+    ├── RemoteRefused            another service said no, and will say it again
+    │   ├── ChangedetectionRefused
+    │   └── FirecrawlRefused
     ├── FirecrawlJobUnknown      Firecrawl knows no such crawl, or no longer
     ├── GaveUp                   a process of `up` cannot be kept alive; the text says which and why
     ├── IndexUnusable            the stored index is damaged or made for other vectors: rebuild it
@@ -58,17 +62,24 @@ class EmbedderUnavailable(DependencyError):
     part = "embedder"
 
 
-class FirecrawlUnavailable(DependencyError):
-    code = "firecrawl_unavailable"
-    part = "firecrawl"
-
+class RemoteUnavailable(DependencyError):
     def __init__(self, message: str, *, retry_after: float | None = None, maybe_done: bool = False) -> None:
-        """`retry_after`: seconds that Firecrawl asks to wait. `maybe_done`: what was asked for may have been
-        done all the same, so that asking again could do it twice.
+        """`retry_after`: seconds that it asks to wait. `maybe_done`: what was asked for may have been done
+        all the same, so that asking again could do it twice.
         """
         super().__init__(message)
         self.retry_after = retry_after
         self.maybe_done = maybe_done
+
+
+class ChangedetectionUnavailable(RemoteUnavailable):
+    code = "changedetection_unavailable"
+    part = "changedetection"
+
+
+class FirecrawlUnavailable(RemoteUnavailable):
+    code = "firecrawl_unavailable"
+    part = "firecrawl"
 
 
 class IndexUnavailable(DependencyError):
@@ -81,12 +92,18 @@ class ServiceUnavailable(DependencyError):
     part = "service"
 
 
-class FirecrawlRefused(CrawlscopeError):
-    code = "firecrawl_refused"
-
+class RemoteRefused(CrawlscopeError):
     def __init__(self, message: str, status_code: int) -> None:
         super().__init__(message)
         self.status_code = status_code
+
+
+class ChangedetectionRefused(RemoteRefused):
+    code = "changedetection_refused"
+
+
+class FirecrawlRefused(RemoteRefused):
+    code = "firecrawl_refused"
 
 
 class FirecrawlJobUnknown(CrawlscopeError):

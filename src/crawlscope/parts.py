@@ -22,6 +22,7 @@ from crawlscope.secrets import api_secret, local_token
 from crawlscope.settings import Settings
 from crawlscope.timing import standalone
 from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.watches.watching import Watching
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Parts:
     insights: Insights
     refusals: Refusals
     firecrawl: SharedFirecrawl
+    watching: Watching
     host: IndexHost
 
     def require_index(self) -> IndexParts:
@@ -59,10 +61,12 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
         buffer.start()
         refusals = Refusals(settings.data_dir, database)
         insights = Insights(database, settings.reconcile_after_seconds)
-        firecrawl = SharedFirecrawl(settings)
+        firecrawl, watching = SharedFirecrawl(settings), Watching(settings, database, secret)
         with standalone.use(buffer):
             async with aclosing(firecrawl), refusals.written_down(), IndexHost(settings, database) as host:
-                yield Parts(settings, secret, token, database, buffer, insights, refusals, firecrawl, host)
+                yield Parts(
+                    settings, secret, token, database, buffer, insights, refusals, firecrawl, watching, host
+                )
         await buffer.stop()
 
 

@@ -12,6 +12,8 @@ import psutil
 NAME = "service.json"
 WEBHOOK_PATH = "/api/webhook/firecrawl"
 """Where, below its address, it takes deliveries."""
+CHANGES_PATH = "/api/webhook/changedetection"
+"""Where, below its address, it is told of changed pages."""
 SAME_START_SECONDS = 1.0
 
 

@@ -80,11 +80,16 @@ class Settings(BaseSettings):
     firecrawl_webhook_secret: SecretStr | None = None
     """The HMAC secret of Firecrawl's webhook signatures."""
     public_url: str | None = None
-    """The address at which Firecrawl reaches this service; without it, `http://HOST:PORT`."""
+    """The address at which others reach this service; without it, `http://HOST:PORT`."""
     allow_private_targets: bool = False
     """Whether crawls asked for over HTTP or MCP may reach private addresses."""
     reconcile_after_seconds: int = Field(default=300, ge=1)
     """How long a crawl may be quiet before it is checked with Firecrawl."""
+
+    changedetection_url: str | None = None
+    """The changedetection.io that shall watch pages of crawls."""
+    changedetection_api_key: SecretStr | None = None
+    """The key of its API."""
 
     notify_url: SecretStr | None = None
     """Where crawls that are searchable, failed, stalled or slow are told of."""

@@ -20,12 +20,15 @@ from crawlscope.faces.terminal.reconciled import render_reconciled
 from crawlscope.faces.terminal.reindex import follow_reindex, reindexed_words
 from crawlscope.faces.terminal.report import gather_report
 from crawlscope.faces.terminal.results import render_results
-from crawlscope.faces.terminal.words import count
+from crawlscope.faces.terminal.watched import render_watched
+from crawlscope.faces.terminal.words import count, plain
 from crawlscope.observe.responses import CrawlMetricsResponse, IndexReport
+from crawlscope.public_address import public_address
 from crawlscope.search.answers import SearchRequest
 from crawlscope.settings import Settings
 from crawlscope.stack import Stack
 from crawlscope.vocabulary import CrawlStatus, Engine
+from crawlscope.watches.answers import CrawlWatched
 
 T = TypeVar("T")
 
@@ -143,6 +146,29 @@ def reconcile(settings: Settings, crawl_id: str, *, as_json: bool) -> None:
             await _follow(stack, crawl_id, as_json)
 
     _with_service(settings, work)
+
+
+def watch(settings: Settings, crawl_id: str, limit: int | None, *, as_json: bool) -> None:
+    """Raises `CrawlscopeError` when a page is not watched that could be asked for."""
+
+    async def work(stack: Stack) -> CrawlWatched:
+        watched = await stack.client.watch(crawl_id, limit)
+        if stack.is_own:
+            complain(
+                f"no service keeps running: changedetection.io sends changes to {public_address(settings)}, "
+                "where they are taken while one does, see `crawlscope up`"
+            )
+        return watched
+
+    watched = _with_service(settings, work)
+    if as_json:
+        _print_json(watched)
+    else:
+        stdout().print(render_watched(watched))
+    if watched.refused:
+        first = watched.refused[0]
+        pages = count(len(watched.refused), "page is", "pages are")
+        raise CrawlscopeError(f"{pages} not watched, the first: {plain(first.url)}: {plain(first.reason)}")
 
 
 def reindex(settings: Settings, *, as_json: bool) -> None:

@@ -113,9 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
         html = isinstance(reply.body, str)
         content = str(reply.body).encode() if html else as_json(reply.body)
         self.send_response(reply.status)
-        self.send_header("Content-Type", f"{'text/html' if html else 'application/json'}; charset=utf-8")
+        kind = f"{'text/html' if html else 'application/json'}; charset=utf-8"
         self.send_header("Content-Length", str(len(content)))
-        for name, value in reply.headers.items():
+        for name, value in {"Content-Type": kind, **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)

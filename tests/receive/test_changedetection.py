@@ -67,12 +67,35 @@ def test_screenshots_are_not_kept():
     [
         (("watch_id", "watch_uuid", "uuid"), "watch_id"),
         (("diff_summary", "diff", "message"), "diff_summary"),
-        (("snapshot_url", "preview_url", "diff_url"), "snapshot_url"),
     ],
 )
 def test_each_of_the_names(names: tuple[str, ...], field: str) -> None:
     for name in names:
         assert getattr(read({"url": URL, name: "value"}), field) == "value"
+
+
+@pytest.mark.parametrize("name", ["snapshot_url", "preview_url", "diff_url"])
+def test_the_snapshot_is_an_address(name: str) -> None:
+    assert read({"url": URL, name: "https://watch.example/preview/w"}).snapshot_url == (
+        "https://watch.example/preview/w"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '("Base URL" not set - see settings - notifications)/preview/c5d0ef40',
+        "javascript:alert(1)",
+        "ftp://watch.example/preview/w",
+        "https://",
+        "http://[",
+    ],
+)
+def test_what_stands_in_place_of_the_snapshots_address_is_not_kept(text: str) -> None:
+    change = read({"url": URL, "snapshot_url": text})
+    assert (change.snapshot_url, change.further) == (None, {})
+    both = read({"url": URL, "snapshot_url": text, "diff_url": "https://watch.example/diff/w"})
+    assert both.snapshot_url == "https://watch.example/diff/w"
 
 
 @pytest.mark.parametrize(

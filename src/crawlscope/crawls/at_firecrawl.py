@@ -22,12 +22,12 @@ from crawlscope.errors import (
     FirecrawlJobUnknown,
     FirecrawlRefused,
     FirecrawlUnavailable,
-    SettingsError,
     UsageError,
 )
 from crawlscope.firecrawl.answers import JobKind
 from crawlscope.firecrawl.client import FirecrawlClient, Webhook
 from crawlscope.models import CrawlRequest
+from crawlscope.public_address import public_address
 from crawlscope.sessions.fold import Heard
 from crawlscope.sessions.store import ensure_session, keep_fact
 from crawlscope.settings import Settings
@@ -56,12 +56,12 @@ class Door:
     @classmethod
     def of(cls, settings: Settings, secret: str) -> "Door":
         """Raises `SettingsError` for a public address that is none."""
-        address = _public_address(settings)
+        address = public_address(settings)
         sends_secret = settings.firecrawl_webhook_secret is None or (
             _is_this_machine(address) and _is_this_machine(settings.firecrawl_url or "")
         )
         return cls(
-            address.rstrip("/") + service_file.WEBHOOK_PATH,
+            address + service_file.WEBHOOK_PATH,
             {"X-API-Secret": secret} if sends_secret else {},
         )
 
@@ -190,15 +190,6 @@ async def _stop(firecrawl: FirecrawlClient, crawl_id: str, kind: JobKind | None)
             return False
         raise
     return True
-
-
-def _public_address(settings: Settings) -> str:
-    if settings.public_url:
-        if urlsplit(settings.public_url).scheme not in ("http", "https"):
-            raise SettingsError("CRAWLSCOPE_PUBLIC_URL: must be an http:// or https:// address")
-        return settings.public_url
-    running = service_file.read(settings.data_dir)
-    return running.url if running else f"http://{settings.host}:{settings.port}"
 
 
 def _is_this_machine(url: str) -> bool:

@@ -15,6 +15,7 @@ from uuid import UUID
 from crawlscope.database.values import hash_key, storable
 from crawlscope.receive.payload import MalformedDelivery, UnreadableDelivery
 from crawlscope.sessions.fold import parse_moment
+from crawlscope.settings import is_web_address
 
 IDS = ("watch_id", "watch_uuid", "uuid")
 URLS = ("watch_url", "url")
@@ -65,7 +66,7 @@ def read_change(body: bytes, received_at: datetime) -> Change:
         detected_at=min(detected_at or received_at, received_at),
         dated=detected_at is not None,
         diff_summary=_text(fields, DIFFS, LONGEST_DIFF),
-        snapshot_url=_text(fields, SNAPSHOTS),
+        snapshot_url=_snapshot_url(fields),
         further=_further(fields, None if detected_at else _text(fields, TIMES)),
     )
 
@@ -128,6 +129,11 @@ def _text(fields: Fields, names: tuple[str, ...], longest: int = LONGEST_TEXT) -
         if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
             return storable(str(value).strip()[:longest])
     return None
+
+
+def _snapshot_url(fields: Fields) -> str | None:
+    """Without a base URL of its own, changedetection.io says so in place of one."""
+    return next((url for name in SNAPSHOTS if (url := _text(fields, (name,))) and is_web_address(url)), None)
 
 
 def _further(fields: Fields, unreadable_time: str | None) -> dict[str, Any]:

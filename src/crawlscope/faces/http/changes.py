@@ -15,6 +15,7 @@ from crawlscope.observe.insights import DEFAULT_LIMIT
 from crawlscope.parts import Parts
 from crawlscope.receive.changes import Rescraping, accept_change
 from crawlscope.receive.payload import UnreadableDelivery
+from crawlscope.service_file import CHANGES_PATH
 from crawlscope.vocabulary import Engine
 
 router = APIRouter(tags=["changes"])
@@ -26,13 +27,13 @@ class ChangeTaken(BaseModel):
     crawl_id: str | None
 
 
-@router.post("/api/webhook/changedetection", status_code=202, dependencies=[Authenticated])
+@router.post(CHANGES_PATH, status_code=202, dependencies=[Authenticated])
 async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
     """Records the change and fetches its page again. 202 means: committed to disk."""
     return await _take(request, parts)
 
 
-@router.post("/api/webhook/changedetection/{token}", status_code=202)
+@router.post(f"{CHANGES_PATH}/{{token}}", status_code=202)
 async def take_change_by_url(token: str, request: Request, parts: ServiceParts) -> ChangeTaken:
     """The same with the token in the URL in place of the secret."""
     require_token(token, parts)

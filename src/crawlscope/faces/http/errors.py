@@ -8,7 +8,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from crawlscope.errors import CrawlscopeError, DependencyError, FirecrawlRefused, NotFoundError, UsageError
+from crawlscope.errors import CrawlscopeError, DependencyError, NotFoundError, RemoteRefused, UsageError
 
 RETRY_AFTER_SECONDS = 5
 
@@ -22,7 +22,7 @@ def unavailable(error: Exception) -> JSONResponse:
 
 def install(app: FastAPI) -> None:
     app.add_exception_handler(DependencyError, _unavailable)
-    app.add_exception_handler(FirecrawlRefused, _refused_there)
+    app.add_exception_handler(RemoteRefused, _refused_there)
     app.add_exception_handler(NotFoundError, _not_found)
     app.add_exception_handler(UsageError, _usage)
     app.add_exception_handler(RequestValidationError, _invalid)
