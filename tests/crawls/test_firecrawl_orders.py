@@ -1,9 +1,11 @@
 import json
 import re
 import socket
+import threading
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
-import httpcore2
 import pytest
 
 from crawlscope.crawler import targets
@@ -105,6 +107,20 @@ def test_a_batch_of_nothing_or_too_much(urls: list[str]) -> None:
             "http://a:b@127.0.0.1/",
             "http://a.example\\@b.example/",
         ),
+        *("http://169.254.169.254\U000e0100/", "http://printer.local\ufe0f/", "http://127.0.0.1\u034f/"),
+        *(
+            "http://0x.0x.0x.0x/",
+            "http://127.1.0x/",
+            "http://127.1/",
+            "http://017700000001/",
+            "http://08.1.1.1/",
+        ),
+        *(
+            "http://[::7f00:1]/",
+            "http://[64:ff9b:1::7f00:1]/",
+            "http://8.8.8.8 .example.com/",
+            "http://⒎a.example/",
+        ),
     ],
 )
 async def test_private_targets(url: str) -> None:
@@ -113,40 +129,97 @@ async def test_private_targets(url: str) -> None:
     assert "CRAWLSCOPE_ALLOW_PRIVATE_TARGETS" in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://8.8.8.8/", "http://[2606:4700::1111]/", "http://u:p%40@1.1.1.1:81/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://8.8.8.8/", "http://[2606:4700::1111]/", "http://u:p%40@1.1.1.1:81/", "http://134744072/"),
+        *(
+            "http://bücher.example/",
+            "http://i❤️.example/",
+            "http://a_b.example/",
+            "http://xn--bcher-kva.example.",
+        ),
+    ],
+)
 async def test_public_targets(url: str) -> None:
     await require_public_targets(crawl_order(url))
 
 
+class FakeNames:
+    """What names lead to, each lookup in a thread as the system's are; those not in `known` lead nowhere."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, list[str]] = {}
+        self.asked: list[str] = []
+        self.seconds_each = 0.0
+        self.server_is_back = threading.Event()
+        """What `slow` names wait for."""
+
+    def look_up(self, host: str, port: int, *_: object, **__: object) -> list[Any]:
+        self.asked.append(host)
+        if host.startswith("slow"):
+            self.server_is_back.wait(20)
+        time.sleep(self.seconds_each)
+        if host not in self.known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.known[host]]
+
+
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What names lead to; none leads anywhere else."""
-    known: dict[str, list[str]] = {}
-
-    async def resolve(host: str, port: int, timeout: float | None) -> list[str]:
-        if host not in known:
-            raise httpcore2.ConnectError("Name or service not known")
-        return known[host]
-
-    monkeypatch.setattr(targets, "_resolve", resolve)
-    return known
+async def names(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeNames]:
+    """Async, so that it is over before the loop waits for its threads."""
+    fake = FakeNames()
+    monkeypatch.setattr(socket, "getaddrinfo", fake.look_up)
+    monkeypatch.setattr(targets, "_LOOKUP_SECONDS", 0.2)
+    yield fake
+    fake.server_is_back.set()
 
 
-async def test_a_name_with_any_private_address_is_private(names: dict[str, list[str]]) -> None:
-    names["mixed.example"] = ["8.8.8.8", "10.0.0.1"]
+SLOW = [f"https://slow{number}.example/" for number in range(64)]
+
+
+async def test_a_name_with_any_private_address_is_private(names: FakeNames) -> None:
+    names.known["mixed.example"] = ["8.8.8.8", "10.0.0.1"]
     with pytest.raises(UsageError, match=r"10\.0\.0\.1 is a private address"):
         await require_public_targets(batch_order(["https://other.example/", "https://mixed.example/a"]))
 
 
-async def test_a_name_that_is_not_known_here_may_be_known_there(names: dict[str, list[str]]) -> None:
-    names["public.example"] = ["8.8.8.8"]
+async def test_a_name_that_is_not_known_here_may_be_known_there(names: FakeNames) -> None:
+    names.known["public.example"] = ["8.8.8.8"]
     await require_public_targets(batch_order(["https://public.example/", "https://unknown.example/"]))
 
 
-async def test_this_machines_own_name_is_looked_up(names: dict[str, list[str]]) -> None:
-    names[socket.gethostname()] = ["127.0.0.1"]
-    with pytest.raises(UsageError):
-        await require_public_targets(crawl_order(f"http://{socket.gethostname()}/"))
+async def test_a_name_without_a_dot_is_none_of_the_internet(names: FakeNames) -> None:
+    names.known["database"] = ["8.8.8.8"]
+    with pytest.raises(UsageError, match="database is no name of the public internet"):
+        await require_public_targets(crawl_order("http://database/"))
+
+
+async def test_each_name_is_looked_up_once(names: FakeNames) -> None:
+    names.known["a.example"] = ["8.8.8.8"]
+    await require_public_targets(batch_order([f"https://a.example:{port}/" for port in range(1, 9)]))
+    assert names.asked == ["a.example"]
+
+
+@pytest.mark.parametrize("private", ["http://169.254.169.254/latest/meta-data", "http://localhost/"])
+async def test_what_needs_no_lookup_waits_for_none(names: FakeNames, private: str) -> None:
+    with pytest.raises(UsageError, match=r"169\.254\.169\.254|localhost"):
+        await require_public_targets(batch_order([*SLOW, private]))
+    assert names.asked == []
+
+
+async def test_a_name_that_takes_too_long_is_refused(names: FakeNames) -> None:
+    with pytest.raises(UsageError, match=r"where slow\d+\.example leads was not found out within 0\.2 s"):
+        await require_public_targets(batch_order(["https://a.example/", SLOW[0]]))
+
+
+async def test_a_name_behind_many_others_gets_its_time_too(names: FakeNames) -> None:
+    names.seconds_each = 0.02
+    names.known["last.example"] = ["10.0.0.1"]
+    others = [f"https://{number}.example/" for number in range(100)]
+    with pytest.raises(UsageError, match=r"10\.0\.0\.1 is a private address"):
+        await require_public_targets(batch_order([*others, "https://last.example/"]))
+    assert len(names.asked) == 101
 
 
 @pytest.mark.parametrize(

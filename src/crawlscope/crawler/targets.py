@@ -3,16 +3,20 @@
 import asyncio
 import ipaddress
 import socket
-import unicodedata
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urlsplit
 
 import httpcore2
+import idna
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that IANA has given out; everything else is local, reserved, or an old way to write IPv4 addresses."""
 _PRIVATE_DOMAINS = (".localhost", ".local", ".internal", ".home.arpa")
 _LOOKUP_SECONDS = 5.0
+_LOOKUPS_AT_ONCE = 4
+"""Fewer than the threads that the process has for what blocks."""
 _SocketOptions = Iterable[httpcore2.SOCKET_OPTION] | None
 
 
@@ -22,13 +26,18 @@ class PrivateTarget(httpcore2.ConnectError):
 
 def is_public(address: str) -> bool:
     """IPv4 addresses inside IPv6 ones (mapped, 6to4, NAT64) are judged by themselves."""
-    found: IPv4Address | IPv6Address | None = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address):
-        if found in _NAT64:
-            found = IPv4Address(int(found) & 0xFFFF_FFFF)
-        else:
-            found = found.ipv4_mapped or found.sixtofour or found
-    return found is not None and found.is_global and not found.is_multicast
+    found = _without_wrapping(ipaddress.ip_address(address.partition("%")[0]))
+    if isinstance(found, IPv6Address) and found not in _GLOBAL_UNICAST:
+        return False
+    return found.is_global and not found.is_multicast
+
+
+def _without_wrapping(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 class PublicNetwork(httpcore2.AnyIOBackend):
@@ -54,36 +63,88 @@ class PublicNetwork(httpcore2.AnyIOBackend):
         return await super().connect_tcp(public[-1], port, timeout, local_address, socket_options)
 
 
-async def require_public(url: str) -> None:
-    """For a URL that another crawler fetches: raises `PrivateTarget` where it leads to a private address.
+async def require_public(urls: Iterable[str]) -> None:
+    """For URLs that another crawler fetches: raises `PrivateTarget` where one leads to a private address.
 
-    Only as far as can be told here and now. A name that cannot be looked up here passes, unless it is of a
-    kind that is never public: it may be known where it is fetched.
+    Only as far as can be told here and now. A name that nobody knows here passes, unless it is of a kind that
+    is never public: it may be known where it is fetched. One that takes too long to look up does not.
     """
-    host = _host_as_fetched(url)
-    if host is None or _is_never_public(host):
-        raise PrivateTarget(f"{host or url} is no name of the public internet; it may not be crawled")
+    names = _names_to_look_up(urls)
+    at_once = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
     try:
-        addresses = await _resolve(host, 0, _LOOKUP_SECONDS)
-    except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+        async with asyncio.TaskGroup() as lookups:
+            for name in names:
+                lookups.create_task(_require_public_name(name, at_once))
+    except ExceptionGroup as refusals:
+        raise refusals.exceptions[0] from None
+
+
+def _names_to_look_up(urls: Iterable[str]) -> list[str]:
+    """Raises `PrivateTarget` for what a URL itself tells."""
+    names = []
+    for host in dict.fromkeys(_host_as_fetched(url) for url in urls):
+        address = _spelled_out(host)
+        if address:
+            _require_public_address(address, host)
+        elif _is_never_public(host):
+            raise _no_public_name(host)
+        else:
+            names.append(host)
+    return names
+
+
+async def _require_public_name(name: str, at_once: asyncio.Semaphore) -> None:
+    try:
+        async with at_once:
+            addresses = await _resolve(name, 0, _LOOKUP_SECONDS)
+    except httpcore2.ConnectTimeout:
+        raise PrivateTarget(
+            f"where {name} leads was not found out within {_LOOKUP_SECONDS:g} s; it may not be crawled"
+        ) from None
+    except httpcore2.ConnectError:
         return
     for address in addresses:
-        if not is_public(address):
-            raise PrivateTarget(f"{address} is a private address; {host} may not be crawled")
+        _require_public_address(address, name)
 
 
-def _host_as_fetched(url: str) -> str | None:
-    """As browsers read it; None for what they read in another way than Python does."""
+def _require_public_address(address: str, host: str) -> None:
+    if not is_public(address):
+        raise PrivateTarget(f"{address} is a private address; {host} may not be crawled")
+
+
+def _no_public_name(host: str) -> PrivateTarget:
+    return PrivateTarget(f"{host} is no name of the public internet; it may not be crawled")
+
+
+def _host_as_fetched(url: str) -> str:
+    """As browsers read it; raises `PrivateTarget` for what they do not, or not as Python does."""
     parts = urlsplit(url)
-    host = unicodedata.normalize("NFKC", parts.hostname or "").replace("\u3002", ".").rstrip(".")
-    return None if "\\" in parts.netloc or "%" in host else host
+    try:
+        host = idna.uts46_remap(parts.hostname or "", std3_rules=False).rstrip(".")
+    except idna.IDNAError:
+        host = ""
+    if not host or "\\" in parts.netloc or {"%", " "} & set(host):
+        raise _no_public_name(parts.hostname or url)
+    return host
 
 
 def _is_never_public(host: str) -> bool:
-    return ":" not in host and ("." not in host or host.endswith(_PRIVATE_DOMAINS))
+    """No top-level domain begins with a digit; to browsers such a name is an address, or none."""
+    last_label = host.rpartition(".")[2]
+    return "." not in host or ":" in host or last_label[0].isdigit() or host.endswith(_PRIVATE_DOMAINS)
+
+
+def _spelled_out(host: str) -> str | None:
+    """The address that a host is, in any of the spellings that the C library and browsers know."""
+    try:
+        return str(ipaddress.ip_address(host if ":" in host else socket.inet_aton(host)))
+    except (OSError, ValueError):
+        return None
 
 
 async def _resolve(host: str, port: int, timeout: float | None) -> list[str]:
+    if address := _spelled_out(host):
+        return [address]
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout):

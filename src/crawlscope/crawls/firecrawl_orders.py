@@ -1,8 +1,7 @@
 """What Firecrawl may be asked to do, checked before it is asked."""
 
-import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,15 +77,11 @@ def batch_order(urls: Sequence[str], scrape_options: Options | None = None) -> F
 async def require_public_targets(order: FirecrawlOrder) -> None:
     """Raises `UsageError` for the first URL that leads to a private address, as far as can be told here."""
     try:
-        await asyncio.gather(*(require_public(url) for url in _one_per_host(order.urls)))
+        await require_public(order.urls)
     except PrivateTarget as error:
         raise UsageError(
             f"{error}; CRAWLSCOPE_ALLOW_PRIVATE_TARGETS permits it, `crawlscope crawl` needs no permission"
         ) from None
-
-
-def _one_per_host(urls: Iterable[str]) -> list[str]:
-    return list({url.split("/", 3)[2]: url for url in urls}.values())
 
 
 def _checked_scrape_options(options: Options | None) -> Options | None:

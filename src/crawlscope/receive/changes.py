@@ -63,7 +63,7 @@ async def accept_change(
 
 async def _refusal(url: str) -> str | None:
     try:
-        await require_public(url)
+        await require_public([url])
     except PrivateTarget as error:
         return str(error)
     return None
