@@ -269,7 +269,7 @@ async def test_an_attempt_of_an_earlier_process_with_the_same_id_is_none_of_its_
 ) -> None:
     page_id = await deliver(database, "page")
     await claim(database, page_id)
-    assert await record(database, death(datetime.now(UTC) + timedelta(seconds=1))) == {}
+    assert await record(database, death(datetime.now(UTC) + timedelta(minutes=2))) == {}
     assert await record(database, death(datetime.now(UTC) - timedelta(hours=1), "host:18")) == {}
     assert await outcomes(database, page_id) == [None]
 

@@ -68,7 +68,9 @@ async def test_a_settled_crawl_is_unsettled_by_a_refusal(database: Database, tmp
     now = timedelta(0)
     assert await database.run(lambda connection: claim_due(connection, now)) == "crawl-1"
     await database.run(
-        lambda connection: note_check(connection, "crawl-1", ReconcileState.SETTLED, 0, None, 300)
+        lambda connection: note_check(
+            connection, "crawl-1", ReconcileState.SETTLED, 0, None, 300, datetime.now(UTC)
+        )
     )
     assert await database.run(lambda connection: claim_due(connection, now)) is None
     refusals = Refusals(tmp_path, database)

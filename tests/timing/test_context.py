@@ -93,6 +93,21 @@ with TimingContext("chunking", "chunk_text", crawl_id="alone"):
 """
 
 
+@pytest.mark.parametrize("there", ["nothing", "no tables"])
+async def test_a_program_that_cannot_store_what_it_measured_says_only_that(tmp_path, postgres_url, there):
+    nowhere = "postgresql://nobody:secret@localhost:1/nothing"  # a name: to resolve it takes a thread
+    url = nowhere if there == "nothing" else postgres_url
+    environment = {"CRAWLSCOPE_DATABASE_URL": url, "CRAWLSCOPE_DATA_DIR": str(tmp_path)}
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", PROGRAM], env=environment, timeout=30, capture_output=True
+    )
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode == 0
+    assert "measurements_lost" in said
+    assert "Traceback" not in said
+    assert "secret" not in said
+
+
 async def test_a_program_of_its_own_stores_what_it_measured_before_it_ends(database, database_url, tmp_path):
     environment = {"CRAWLSCOPE_DATABASE_URL": database_url, "CRAWLSCOPE_DATA_DIR": str(tmp_path)}
     done = await asyncio.to_thread(

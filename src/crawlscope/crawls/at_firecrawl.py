@@ -128,7 +128,8 @@ async def _ask(firecrawl: FirecrawlClient, order: FirecrawlOrder, webhook: Webho
         if error.maybe_done:
             raise _unclear(error) from None
         raise
-    return Started(batch.id, list(dict.fromkeys([*order.invalid_urls, *batch.invalid_urls])))
+    invalid = map(storable, (*order.invalid_urls, *batch.invalid_urls))
+    return Started(batch.id, list(dict.fromkeys(invalid)))
 
 
 def _unclear(error: FirecrawlUnavailable) -> FirecrawlUnavailable:

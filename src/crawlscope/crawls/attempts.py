@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.crawls.page_rows import ATTEMPTS, CONTENTS, NOW, PAGES, WAIT_MS, lock_page, write_outcome
@@ -18,6 +18,10 @@ from crawlscope.vocabulary import OperationType, PageState
 
 WORKER_LOST = "worker_lost"
 WORKER_LOST_WORDS = "the worker died during this attempt"
+SUPERSEDED = "superseded"
+_GOES_ON = or_(
+    ATTEMPTS.c.outcome.is_(None), and_(ATTEMPTS.c.outcome == SUPERSEDED, ATTEMPTS.c.total_ms.is_(None))
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ async def claim_page(
         return None
     past: Mapping[str, PastTries] = {}
     if page.attempts:
+        await _supersede_attempts(connection, page)
         await close_lost_attempts(connection, page)
         past = await _past_tries(connection, page)
     attempt = page.attempts + 1
@@ -106,9 +111,12 @@ async def claim_page(
 
 
 async def still_claimed(connection: AsyncConnection, claim: ClaimedPage) -> bool:
-    """Locks the page; false where it was settled, replaced or deleted since it was claimed."""
+    """Locks the page; false where it was settled, replaced, deleted or claimed anew since it was claimed."""
     page = await lock_page(connection, claim.id)
-    return page is not None and page.revision == claim.revision and not PageState(page.state).settled
+    if page is None or PageState(page.state).settled:
+        return False
+    held: bool = (page.revision, page.attempts) == (claim.revision, claim.attempt)
+    return held
 
 
 async def settle_page(
@@ -156,15 +164,19 @@ async def put_back(
     )
     spent = _spent(measurements)
     await _close_attempt(connection, claim, "retried", error_code, error, **spent)
-    await record_operations(connection, measurements)
+    await record_operations(connection, measurements, announced=True)
 
 
 async def abandon(
     connection: AsyncConnection, claim: ClaimedPage, measurements: Sequence[Measurement]
 ) -> None:
-    """Ends an attempt whose page was settled, replaced or deleted meanwhile: only its time is kept."""
-    await _close_attempt(connection, claim, "superseded", None, None, **_spent(measurements))
-    await record_operations(connection, measurements)
+    """Ends an attempt whose page was settled, replaced or deleted meanwhile: only its time is kept.
+
+    That it was the attempt itself which settled the page, an answer that got lost does not tell: one that
+    was ended is left as it is.
+    """
+    if await _close_attempt(connection, claim, SUPERSEDED, None, None, **_spent(measurements)):
+        await record_operations(connection, measurements, announced=True)
 
 
 async def close_lost_attempts(connection: AsyncConnection, page: Row[Any]) -> None:
@@ -176,7 +188,7 @@ async def close_lost_attempts(connection: AsyncConnection, page: Row[Any]) -> No
         .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
     )
     await record_operations(
-        connection, [lost_work(page, attempt, WORKER_LOST_WORDS) for attempt in lost.all()]
+        connection, [lost_work(page, attempt, WORKER_LOST_WORDS) for attempt in lost.all()], announced=True
     )
 
 
@@ -202,11 +214,25 @@ async def _close_attempt(
     error_code: str | None,
     error: str | None,
     **spent: Any,
-) -> None:
+) -> bool:
+    """False where it was ended before, or is gone with its page."""
+    closed = await connection.execute(
+        update(ATTEMPTS)
+        .where(ATTEMPTS.c.page_id == claim.id, ATTEMPTS.c.number == claim.attempt, _GOES_ON)
+        .values(finished_at=NOW, outcome=outcome, error_code=error_code, error=error, **spent)
+        .returning(ATTEMPTS.c.id)
+    )
+    return closed.one_or_none() is not None
+
+
+async def _supersede_attempts(connection: AsyncConnection, page: Row[Any]) -> None:
+    """Attempts at content that was replaced: who makes one may live, and adds its time when it ends."""
     await connection.execute(
         update(ATTEMPTS)
-        .where(ATTEMPTS.c.page_id == claim.id, ATTEMPTS.c.number == claim.attempt)
-        .values(finished_at=NOW, outcome=outcome, error_code=error_code, error=error, **spent)
+        .where(
+            ATTEMPTS.c.page_id == page.id, ATTEMPTS.c.revision < page.revision, ATTEMPTS.c.outcome.is_(None)
+        )
+        .values(finished_at=NOW, outcome=SUPERSEDED)
     )
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, exists, func, insert, or_, select, update
+from sqlalchemy import and_, case, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
@@ -99,10 +99,16 @@ async def settle_changes(connection: AsyncConnection) -> int:
 
 
 def _with_their_page() -> Any:
+    """A page that failed may still succeed when it is tried again."""
     searchable = PAGES.c.state.in_([PageState.INDEXED, PageState.UNCHANGED])
+    failed = EVENTS.c.rescrape_status == PageState.FAILED
     return (
         update(EVENTS)
-        .where(_RUNNING, PAGES.c.crawl_id == EVENTS.c.rescrape_job_id, PAGES.c.settled_at.is_not(None))
+        .where(
+            or_(_RUNNING, and_(failed, searchable)),
+            PAGES.c.crawl_id == EVENTS.c.rescrape_job_id,
+            PAGES.c.settled_at.is_not(None),
+        )
         .values(
             rescrape_status=PAGES.c.state,
             rescrape_error=PAGES.c.error,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, func, or_, select, update
@@ -18,6 +18,8 @@ from crawlscope.vocabulary import PageState
 
 WORKER_CRASHED = "worker_crashed"
 CRASHES_ALLOWED = 3
+CLOCKS_DIFFER = timedelta(seconds=60)
+"""Attempts begin by the database's clock, workers by that of their host."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,9 @@ async def requeue_lost(connection: AsyncConnection, page_id: int, worker: str) -
 
 
 def _died_with(death: WorkerDeath) -> tuple[ColumnElement[bool], ...]:
-    """Process ids come again: an attempt that began before this process is of another one."""
+    """Process ids come again, but not soon: an attempt from long before this process is of another one."""
     unknown = or_(ATTEMPTS.c.finished_at.is_(None), ATTEMPTS.c.outcome == "lost")
-    return ATTEMPTS.c.worker == death.worker, ATTEMPTS.c.started_at >= death.began_at, unknown
+    return ATTEMPTS.c.worker == death.worker, ATTEMPTS.c.started_at >= death.began_at - CLOCKS_DIFFER, unknown
 
 
 async def _crash_attempts(connection: AsyncConnection, page: Row[Any], death: WorkerDeath) -> bool:
@@ -114,7 +116,9 @@ async def _crash_attempts(connection: AsyncConnection, page: Row[Any], death: Wo
             .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
         )
         if attempt.outcome is None:
-            await record_operations(connection, [lost_work(page, ended.one(), _crashed_words(death))])
+            await record_operations(
+                connection, [lost_work(page, ended.one(), _crashed_words(death))], announced=True
+            )
     return any(attempt.revision == page.revision for attempt in died)
 
 

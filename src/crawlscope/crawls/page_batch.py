@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.crawls.pages import DeliveredPage, receive_page
 from crawlscope.sessions.counts import Counts
+from crawlscope.sessions.store import find_last_settled
 from crawlscope.vocabulary import PageState
 
 
@@ -25,15 +26,18 @@ class Taken:
 
 
 async def take_pages(connection: AsyncConnection, crawl_id: str, pages: Sequence[DeliveredPage]) -> Taken:
-    """The session's counts are the caller's to move. Pages must be in the order of their URLs: two that take
-    the same ones then cannot wait for each other."""
-    taken = Taken()
+    """The counts are the caller's to move. Pages must be in the order of their URLs, and the crawl's session
+    is locked after all of them: two that take the same ones then cannot wait for each other."""
+    taken, unsettled = Taken(), False
     for page in pages:
         received = await receive_page(connection, crawl_id, page)
         taken.change += received.change
+        unsettled = unsettled or received.unsettled
         if received.job_id is not None:
             taken.job_ids.append(received.job_id)
         if received.settled_at is not None and page.failure:
             taken.settled.append(page.failure)
             taken.settled_at = received.settled_at
+    if unsettled:
+        await find_last_settled(connection, crawl_id)
     return taken

@@ -14,6 +14,8 @@ ATTEMPTS = models.table_of(models.PageAttempt)
 CONTENTS = models.table_of(models.PageContent)
 PAGES = models.table_of(models.Page)
 
+LOCK_ORDER = PAGES.c.source_url.collate("C")
+"""Who locks several pages of a crawl takes them in the order in which Python sorts their URLs."""
 NOW = func.clock_timestamp()
 WAIT_MS = func.greatest(0, func.extract("epoch", PAGES.c.started_at - PAGES.c.queued_at) * 1000)
 _OF_AN_OUTCOME = ("started_at", "settled_at", "queue_wait_ms", "total_ms", "chunks", "error_code", "error")

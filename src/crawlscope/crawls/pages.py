@@ -10,9 +10,9 @@ from sqlalchemy import Row, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.crawls.page_rows import CONTENTS, PAGES, queue_page, write_outcome
+from crawlscope.crawls.page_rows import CONTENTS, LOCK_ORDER, PAGES, queue_page, write_outcome
 from crawlscope.crawls.page_state import Arrival
-from crawlscope.database.values import hash_key
+from crawlscope.database.values import hash_key, storable
 from crawlscope.sessions.counts import Counts, counts_of
 from crawlscope.sessions.store import find_last_settled, keep_action, move_counts
 from crawlscope.vocabulary import PageState
@@ -42,6 +42,8 @@ class Received:
     change: Counts
     job_id: int | None = None
     settled_at: datetime | None = None
+    unsettled: bool = False
+    """Whether it had settled before and waits again."""
 
 
 async def receive_page(connection: AsyncConnection, crawl_id: str, page: DeliveredPage) -> Received:
@@ -58,9 +60,8 @@ async def receive_page(connection: AsyncConnection, crawl_id: str, page: Deliver
     revision = known.revision + 1 if before else known.revision
     await _keep_content(connection, known.id, page.markdown)
     job_id = await queue_page(connection, known.id, revision, **_delivered_values(page))
-    if before and before.settled:
-        await find_last_settled(connection, crawl_id)
-    return Received(counts_of(PageState.QUEUED) - counts_of(before), job_id=job_id)
+    unsettled = before is not None and before.settled
+    return Received(counts_of(PageState.QUEUED) - counts_of(before), job_id=job_id, unsettled=unsettled)
 
 
 async def requeue_failed(
@@ -71,8 +72,8 @@ async def requeue_failed(
         PAGES.c.crawl_id == crawl_id, PAGES.c.state == PageState.FAILED, PAGES.c.delivered
     )
     if urls is not None:
-        failed = failed.where(PAGES.c.source_key.in_([hash_key(url) for url in urls]))
-    rows = (await connection.execute(failed.order_by(PAGES.c.id).with_for_update())).all()
+        failed = failed.where(PAGES.c.source_key.in_([hash_key(storable(url)) for url in urls]))
+    rows = (await connection.execute(failed.order_by(LOCK_ORDER).with_for_update())).all()
     for row in rows:
         await queue_page(connection, row.id, row.revision + 1)
     if rows:

@@ -95,15 +95,15 @@ class Reconciler:
 
         Raises `NotFoundError`, `FirecrawlUnavailable` and `FirecrawlRefused`.
         """
-        crawl_id = storable(crawl_id)
+        crawl_id, asked_at = storable(crawl_id), datetime.now(UTC)
         known = await self._database.run(lambda connection: _known(connection, crawl_id))
         if known.builtin:
-            return await self._noted(crawl_id, ReconcileState.SETTLED, _Findings(), None)
+            return await self._noted(crawl_id, asked_at, ReconcileState.SETTLED)
         try:
-            return await self._compare(crawl_id, known)
+            return await self._compare(crawl_id, known, asked_at)
         except FirecrawlJobUnknown as error:
             state = ReconcileState.EXPIRED if error.expired else ReconcileState.UNKNOWN
-            return await self._noted(crawl_id, state, _Findings(), str(error))
+            return await self._noted(crawl_id, asked_at, state, note=str(error))
         except (FirecrawlUnavailable, FirecrawlRefused) as error:
             await self._note_failure(crawl_id, error)
             raise
@@ -122,7 +122,7 @@ class Reconciler:
 
         await self._database.run(note)
 
-    async def _compare(self, crawl_id: str, known: _Known) -> Reconciled:
+    async def _compare(self, crawl_id: str, known: _Known, asked_at: datetime) -> Reconciled:
         findings = _Findings()
         listing = self._firecrawl.documents(crawl_id, known.kind)
         async for documents in listing:
@@ -138,7 +138,7 @@ class Reconciler:
         if listing.incomplete:
             note = TOO_MUCH.format(found=listing.count, promised=listing.status.completed)
         state = _state(listing.status, listing.incomplete)
-        return await self._noted(crawl_id, state, findings, note)
+        return await self._noted(crawl_id, asked_at, state, findings, note)
 
     async def _take(self, crawl_id: str, pages: Sequence[DeliveredPage]) -> _Findings:
         if not pages:
@@ -175,12 +175,19 @@ class Reconciler:
         await self._database.run(keep)
 
     async def _noted(
-        self, crawl_id: str, state: ReconcileState, findings: _Findings, note: str | None
+        self,
+        crawl_id: str,
+        asked_at: datetime,
+        state: ReconcileState,
+        findings: _Findings | None = None,
+        note: str | None = None,
     ) -> Reconciled:
+        findings = findings or _Findings()
+
         async def keep(connection: AsyncConnection) -> CrawlStatus:
             await _require_session(connection, crawl_id)
             await reconciliations.note_check(
-                connection, crawl_id, state, findings.added, note, self._quiet_seconds
+                connection, crawl_id, state, findings.added, note, self._quiet_seconds, asked_at
             )
             status = select(SESSIONS.c.status).where(SESSIONS.c.crawl_id == crawl_id)
             return CrawlStatus((await connection.execute(status)).scalar_one())

@@ -11,6 +11,7 @@ from crawlscope import models
 from crawlscope.sessions.store import SESSIONS
 from crawlscope.vocabulary import Engine, ReconcileState
 
+DELIVERIES = models.table_of(models.Delivery)
 CHECKS = models.table_of(models.Reconciliation)
 REQUESTS = models.table_of(models.CrawlRequest)
 
@@ -75,20 +76,25 @@ async def note_check(
     added: int,
     note: str | None,
     quiet_seconds: float,
+    asked_at: datetime,
 ) -> None:
-    """Writes down an answered check."""
+    """Writes down an answered check. What was delivered since `asked_at` may be of pages it did not see."""
     now = datetime.now(UTC)
     last_fact_at = await connection.scalar(
         select(SESSIONS.c.last_fact_at).where(SESSIONS.c.crawl_id == crawl_id)
     )
     assert last_fact_at is not None
+    delivered = select(DELIVERIES.c.id).where(
+        DELIVERIES.c.crawl_id == crawl_id, DELIVERIES.c.received_at >= asked_at
+    )
+    delivered_meanwhile = await connection.scalar(select(delivered.exists()))
     values: dict[str, Any] = {
         "state": state,
         "settled": state.settled,
         "checked_at": now,
         "failures": 0,
         "next_check_at": now if state.settled else now + _pause(now - last_fact_at, quiet_seconds),
-        "covers_until": last_fact_at,
+        "covers_until": min(asked_at, last_fact_at) if delivered_meanwhile else last_fact_at,
         "error": note,
     }
     await _put(connection, crawl_id, values)

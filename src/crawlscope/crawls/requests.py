@@ -10,6 +10,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.crawls.page_rows import LOCK_ORDER
 from crawlscope.crawls.pages import requeue_failed
 from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, enqueue
 from crawlscope.database.values import storable
@@ -41,7 +42,6 @@ class RunningRequest:
     url: str
     options: dict[str, Any]
     metadata: dict[str, str]
-    cancel_requested: bool
 
 
 def check_target(url: str) -> str:
@@ -82,7 +82,6 @@ async def running_request(connection: AsyncConnection, crawl_id: str) -> Running
             select(
                 CrawlRequest.url,
                 CrawlRequest.options,
-                CrawlRequest.cancel_requested,
                 CrawlSession.extra_metadata,
             )
             .join(CrawlSession, CrawlSession.crawl_id == CrawlRequest.crawl_id)
@@ -91,7 +90,7 @@ async def running_request(connection: AsyncConnection, crawl_id: str) -> Running
     ).one_or_none()
     if row is None:
         return None
-    return RunningRequest(crawl_id, row.url, row.options, row.extra_metadata or {}, row.cancel_requested)
+    return RunningRequest(crawl_id, row.url, row.options, row.extra_metadata or {})
 
 
 async def note_progress(connection: AsyncConnection, crawl_id: str, found: int, fetched: int) -> bool:
@@ -121,7 +120,10 @@ async def known_crawl(connection: AsyncConnection, crawl_id: str) -> KnownCrawl:
 
 
 async def note_cancel(connection: AsyncConnection, crawl_id: str) -> None:
-    """Keeps that somebody cancelled it, which the built-in crawler then obeys."""
+    """Keeps that somebody cancelled it, which the built-in crawler then obeys. Raises `NotFoundError`."""
+    known = select(CrawlSession.crawl_id).where(CrawlSession.crawl_id == crawl_id)
+    if await connection.scalar(known.with_for_update(read=True, key_share=True)) is None:
+        raise NotFoundError(f"Crawl not found: {crawl_id}")
     await connection.execute(
         update(CrawlRequest).where(CrawlRequest.crawl_id == crawl_id).values(cancel_requested=True)
     )
@@ -150,11 +152,15 @@ async def delete_crawl(connection: AsyncConnection, crawl_id: str, indexing: Ind
     crawl_id = storable(crawl_id)
     await _status(connection, crawl_id)
     await connection.execute(upsert(DeletedCrawl).values(crawl_id=crawl_id).on_conflict_do_nothing())
-    jobs = await connection.scalars(
-        select(Page.job_id).where(Page.crawl_id == crawl_id).order_by(Page.id).with_for_update()
-    )
-    await drop_waiting_jobs(connection, [*jobs, *await _crawler_job(connection, crawl_id)])
-    await indexing.forget_crawl(connection, crawl_id)
+    jobs = await _lock_pages(connection, crawl_id)
+    await drop_waiting_jobs(connection, await _crawler_job(connection, crawl_id))
+    while True:
+        await drop_waiting_jobs(connection, jobs)
+        await indexing.forget_crawl(connection, crawl_id)
+        await _let_nothing_in(connection, crawl_id)
+        known, jobs = len(jobs), await _lock_pages(connection, crawl_id)
+        if len(jobs) == known:
+            break  # no page came while documents were forgotten
     await connection.execute(delete(CrawlSession).where(CrawlSession.crawl_id == crawl_id))
 
 
@@ -163,6 +169,18 @@ async def _status(connection: AsyncConnection, crawl_id: str) -> str:
     if status is None:
         raise NotFoundError(f"Crawl not found: {crawl_id}")
     return status
+
+
+async def _lock_pages(connection: AsyncConnection, crawl_id: str) -> list[int | None]:
+    """Whoever has one in hand then finds it gone; returns their jobs."""
+    pages = select(Page.job_id).where(Page.crawl_id == crawl_id).order_by(LOCK_ORDER)
+    return list(await connection.scalars(pages.with_for_update()))
+
+
+async def _let_nothing_in(connection: AsyncConnection, crawl_id: str) -> None:
+    """Deliveries refer to the session: they wait for this transaction, and then find it gone."""
+    session = select(CrawlSession.crawl_id).where(CrawlSession.crawl_id == crawl_id)
+    await connection.execute(session.with_for_update())
 
 
 async def _crawler_job(connection: AsyncConnection, crawl_id: str) -> list[int | None]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from inspect import signature
 from typing import TypeVar
 
 import asyncpg
@@ -17,10 +18,14 @@ from crawlscope.errors import CrawlscopeError, DatabaseUnavailable, SettingsErro
 
 T = TypeVar("T")
 
+LAST_PORT = 65_535
+DRIVER_OPTIONS = {*signature(asyncpg.connect).parameters, "prepared_statement_cache_size"}
+"""What may follow the `?` of a URL: the driver's own, and one of SQLAlchemy's."""
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 120
-RETRIED_SQLSTATES = {"40001", "40P01"}
-"""Serialization failure and deadlock: the same transaction can pass when it is run again."""
+RETRIED_SQLSTATES = {"40001", "40P01", "23503"}
+"""Serialization failure, deadlock, a row referred to that was deleted meanwhile: the same transaction can
+pass, or see what happened, when it is run again."""
 AWAY_SQLSTATE_CLASSES = {"08", "53", "57", "58", "XX", "25"}
 """Connection lost, out of resources, shut down by an operator, system error, corruption, read-only."""
 
@@ -29,15 +34,26 @@ def sqlalchemy_url(database_url: str) -> URL:
     """`postgresql://…` as people write it, for the asyncpg driver; raises `SettingsError`."""
     try:
         url = make_url(database_url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise SettingsError(
-            "CRAWLSCOPE_DATABASE_URL is not a URL; write it as postgresql://user:password@host/name"
+            "CRAWLSCOPE_DATABASE_URL: write it as postgresql://user:password@host:port/name, "
+            "and @ in the password as %40"
         ) from None
     if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise SettingsError("CRAWLSCOPE_DATABASE_URL: must begin with postgresql://")
+    if url.port is not None and not 0 < url.port <= LAST_PORT:
+        raise SettingsError(f"CRAWLSCOPE_DATABASE_URL: the port must be 1 to {LAST_PORT}")
+    return url.set(drivername="postgresql+asyncpg", query=_driver_options(url))
+
+
+def _driver_options(url: URL) -> dict[str, str | tuple[str, ...]]:
+    """Libpq's `sslmode`, which hosts of databases write, is the driver's `ssl`."""
+    options = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+    if not options.keys() <= DRIVER_OPTIONS:
         raise SettingsError(
-            f"CRAWLSCOPE_DATABASE_URL names '{url.get_backend_name()}'; Crawlscope needs postgresql://"
+            "CRAWLSCOPE_DATABASE_URL: holds an option that the driver does not know; sslmode is one it does"
         )
-    return url.set(drivername="postgresql+asyncpg")
+    return options
 
 
 class Database:

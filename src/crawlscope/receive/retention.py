@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
 from crawlscope.errors import CrawlscopeError
@@ -23,6 +24,8 @@ async def drop_old_bodies(database: Database, keep_days: int) -> None:
             dropped = await drop_bodies(database, datetime.now(UTC) - timedelta(days=keep_days))
         except CrawlscopeError as error:
             log.warning("bodies_not_dropped", reason=str(error))
+        except Exception:
+            log.exception("bodies_not_dropped")
         else:
             if dropped:
                 log.info("bodies_dropped", deliveries=dropped)
@@ -31,17 +34,19 @@ async def drop_old_bodies(database: Database, keep_days: int) -> None:
 
 async def drop_bodies(database: Database, received_before: datetime) -> int:
     """In small transactions, so that deliveries need not wait; returns how many."""
+    dropped = 0
+    while emptied := await database.run(lambda connection: _drop_some(connection, received_before)):
+        dropped += emptied
+    return dropped
+
+
+async def _drop_some(connection: AsyncConnection, received_before: datetime) -> int:
+    """Passes over those that somebody replays, or drops, at this moment."""
     old = (
         select(DELIVERIES.c.id)
         .where(DELIVERIES.c.received_at < received_before, DELIVERIES.c.body.is_not(None))
         .limit(AT_ONCE)
+        .with_for_update(skip_locked=True)
     )
-    dropped = 0
-    while True:
-        async with database.transaction() as connection:
-            emptied = await connection.execute(
-                update(DELIVERIES).where(DELIVERIES.c.id.in_(old)).values(body=None)
-            )
-        dropped += emptied.rowcount
-        if emptied.rowcount < AT_ONCE:
-            return dropped
+    emptied = await connection.execute(update(DELIVERIES).where(DELIVERIES.c.id.in_(old)).values(body=None))
+    return emptied.rowcount

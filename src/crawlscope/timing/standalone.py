@@ -5,13 +5,14 @@ that connects to the database of the settings and writes what is measured, at th
 """
 
 import asyncio
-import atexit
+import concurrent.futures.thread  # noqa: F401 - registers its own end, which must come after ours
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
 
+from crawlscope.database import revision
 from crawlscope.database.connect import connected_database
 from crawlscope.errors import CrawlscopeError
 from crawlscope.settings import load_settings
@@ -33,7 +34,8 @@ class _Writer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crawlscope-timing", daemon=True)
         self._thread.start()
-        atexit.register(self.stop)
+        # At `atexit` it would be too late: no thread may be started any more, to resolve a name for example.
+        threading._register_atexit(self.stop)  # type: ignore[attr-defined]  # noqa: SLF001
 
     def collect(self, measurement: Measurement) -> None:
         with self._lock:
@@ -54,6 +56,7 @@ class _Writer:
 
     async def _write(self) -> None:
         async with connected_database(load_settings()) as database:
+            await revision.require_current(database)
             buffer = MeasurementBuffer(database)
             buffer.start()
             with self._lock:

@@ -1,0 +1,248 @@
+"""Two that work on the same crawl in the same moment, and answers of the database that get lost."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.crawls.attempts import Outcome, abandon, claim_page, put_back, settle_page, still_claimed
+from crawlscope.crawls.index_page import PageIndexer
+from crawlscope.crawls.reconciliations import claim_due, note_check
+from crawlscope.crawls.requests import delete_crawl, note_cancel, retry_crawl
+from crawlscope.database.engine import Database
+from crawlscope.errors import NotFoundError
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.opened import OpenGenerations
+from crawlscope.indexing.service import IndexingService
+from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.models import CrawlSession, Delivery, Document, OperationMetric, Page, PageAttempt
+from crawlscope.receive import acceptance
+from crawlscope.receive.acceptance import accept_delivery
+from crawlscope.receive.retention import drop_bodies
+from crawlscope.sessions.recount import recount
+from crawlscope.settings import Settings
+from crawlscope.vocabulary import OperationType, PageState, ReconcileState
+from tests.fakes.embedding_server import FakeEmbeddingServer
+from tests.observe.producing import (
+    A,
+    B,
+    attempt,
+    deliver,
+    deliver_pages,
+    document,
+    fail_pages,
+    index_pages,
+    put_pages_back,
+    queued,
+)
+
+QUIET = timedelta(minutes=5)
+
+
+@asynccontextmanager
+async def some_index(database: Database, folder: Path) -> AsyncIterator[OpenGenerations]:
+    with FakeEmbeddingServer() as server:
+        settings = Settings(data_dir=folder, embedder="tei", embedder_url=server.url)
+        opened = OpenGenerations(settings, EdgeIndexes(folder), Bm25Encoder())
+        await opened.ensure_serving(database)
+        yield opened
+        await opened.aclose()
+
+
+async def outcomes(database: Database) -> list[str | None]:
+    async with database.transaction() as connection:
+        return list(await connection.scalars(select(PageAttempt.outcome).order_by(PageAttempt.number)))
+
+
+async def operations(database: Database) -> int:
+    """Of workers and their stages."""
+    counted = select(func.count()).where(OperationMetric.operation_type != OperationType.WEBHOOK)
+    async with database.transaction() as connection:
+        return int(await connection.scalar(counted) or 0)
+
+
+async def completed_v0(database: Database, *documents: dict[str, Any]) -> None:
+    body = {"type": "crawl.completed", "jobId": "crawl-1", "success": True, "data": documents}
+    await accept_delivery(database, json.dumps(body).encode(), datetime.now(UTC))
+
+
+async def test_an_attempt_whose_commit_was_not_answered_counts_once(database: Database) -> None:
+    await deliver_pages(database, "crawl-1", A)
+    [job] = await queued(database, "crawl-1")
+    claim, measured = await attempt(database, *job)
+    async with database.transaction() as connection:
+        assert await still_claimed(connection, claim)
+        await settle_page(connection, claim, Outcome(PageState.INDEXED, 3), measured)
+    async with database.transaction() as connection:
+        await put_back(connection, claim, "database_unavailable", "the connection was lost", measured)
+    assert await outcomes(database) == ["indexed"]
+    assert await operations(database) == len(measured)
+    assert await database.run(lambda connection: recount(connection, "crawl-1")) == {}
+
+
+async def test_an_attempt_at_replaced_content_is_no_death_of_its_worker(database: Database) -> None:
+    await deliver_pages(database, "crawl-1", A)
+    [job] = await queued(database, "crawl-1")
+    claim, measured = await attempt(database, *job)
+    await deliver(database, "crawl-1", "crawl.page", [{**document(A), "markdown": "New words."}])
+    await index_pages(database, "crawl-1")
+    assert await outcomes(database) == ["superseded", "indexed"]
+    for _ in range(2):
+        async with database.transaction() as connection:
+            assert not await still_claimed(connection, claim)
+            await abandon(connection, claim, measured)
+    assert await outcomes(database) == ["superseded", "indexed"]
+    assert await operations(database) == 2 * len(measured)
+    async with database.transaction() as connection:
+        failed = await connection.scalar(select(func.count()).where(~OperationMetric.success))
+        totals = list(await connection.scalars(select(PageAttempt.total_ms)))
+    assert failed == 0
+    assert all(totals)
+
+
+async def test_a_worker_that_was_given_up_and_lives_leaves_the_page_to_the_next(database: Database) -> None:
+    await deliver_pages(database, "crawl-1", A)
+    [job] = await queued(database, "crawl-1")
+    slow, measured = await attempt(database, *job)
+    async with database.transaction() as connection:
+        assert await claim_page(connection, *job, "worker-2") is not None
+    async with database.transaction() as connection:
+        await put_back(connection, slow, "index_unavailable", "no answer", measured)
+    assert await outcomes(database) == ["lost", None]
+    async with database.transaction() as connection:
+        assert await connection.scalar(select(Page.state)) == PageState.INDEXING
+
+
+async def test_a_failed_try_is_no_sign_of_the_crawler(database: Database) -> None:
+    await deliver_pages(database, "crawl-1", A, at=datetime.now(UTC) - timedelta(hours=3))
+    await put_pages_back(database, "crawl-1", "embedder_unavailable", "no answer")
+    assert await database.run(lambda connection: claim_due(connection, QUIET)) == "crawl-1"
+
+
+async def test_a_page_that_comes_while_its_crawl_is_deleted_goes_with_it(
+    database: Database, tmp_path: Path
+) -> None:
+    async with some_index(database, tmp_path) as opened:
+        indexing = IndexingService(database, opened)
+        await deliver_pages(database, "crawl-1", A)
+        await index_with(indexing, database)
+
+        class LateForgetting(IndexingService):
+            rounds = 0
+
+            async def forget_crawl(self, connection: AsyncConnection, crawl_id: str) -> None:
+                await super().forget_crawl(connection, crawl_id)
+                self.rounds += 1
+                if self.rounds == 1:
+                    await deliver_pages(database, crawl_id, B)
+                    await index_with(indexing, database)
+
+        forgetting = LateForgetting(database, opened)
+        await database.run(lambda connection: delete_crawl(connection, "crawl-1", forgetting))
+        assert forgetting.rounds == 2
+    async with database.transaction() as connection:
+        for table in (CrawlSession, Page, Document):
+            assert await connection.scalar(select(func.count()).select_from(table)) == 0
+
+
+async def index_with(indexing: IndexingService, database: Database) -> None:
+    indexer = PageIndexer(database, indexing, "worker-1", max_attempts=3, timeout_seconds=60)
+    waiting = select(Page.id, Page.revision, Page.job_id).where(Page.state == PageState.QUEUED)
+    async with database.transaction() as connection:
+        jobs = (await connection.execute(waiting)).all()
+    for page_id, revision, job_id in jobs:
+        await indexer.index(page_id, revision, job_id)
+
+
+async def test_a_delivery_that_a_deletion_overtakes_is_ignored(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await deliver(database, "crawl-1", "crawl.started")
+    ensure_session = acceptance.ensure_session
+    async with some_index(database, tmp_path) as opened:
+        indexing = IndexingService(database, opened)
+
+        async def overtaken(connection: AsyncConnection, crawl_id: str, at: datetime) -> bool:
+            monkeypatch.undo()
+            known = await ensure_session(connection, crawl_id, at)
+            await database.run(lambda connection: delete_crawl(connection, crawl_id, indexing))
+            return known
+
+        monkeypatch.setattr(acceptance, "ensure_session", overtaken)
+        answer = await deliver(database, "crawl-1", "crawl.page", [document(A)])
+    assert answer["status"] == "ignored"
+    with pytest.raises(NotFoundError):
+        await database.run(lambda connection: note_cancel(connection, "crawl-1"))
+
+
+async def test_all_pages_delivered_again_do_not_wait_for_one_that_waits_for_them(database: Database) -> None:
+    await deliver_pages(database, "crawl-1", A, B)
+    first, second = [await attempt(database, *job) for job in await queued(database, "crawl-1")]
+    async with database.transaction() as connection:
+        assert await still_claimed(connection, first[0])
+        await settle_page(connection, first[0], Outcome(PageState.INDEXED, 1), first[1])
+    tries = 0
+
+    async def settle(connection: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        assert await still_claimed(connection, second[0])
+        await asyncio.sleep(0.4)  # the index takes its time
+        await settle_page(connection, second[0], Outcome(PageState.INDEXED, 1), second[1])
+
+    async def again() -> None:
+        await asyncio.sleep(0.1)
+        await completed_v0(database, document(A), document(B))
+
+    await asyncio.gather(database.run(settle), again())
+    assert tries == 1
+    await index_pages(database, "crawl-1")
+    assert await database.run(lambda connection: recount(connection, "crawl-1")) == {}
+
+
+async def test_a_retry_locks_pages_in_the_order_of_deliveries(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver_pages(database, "crawl-1", B, A)
+    await fail_pages(database, "crawl-1", "internal_error", "it went wrong")
+    tries = 0
+
+    async def retry(connection: AsyncConnection) -> int:
+        nonlocal tries
+        tries += 1
+        return await retry_crawl(connection, "crawl-1")
+
+    async with database.transaction() as connection:
+        await connection.execute(select(Page.id).where(Page.source_url == A).with_for_update())
+        retrying = asyncio.create_task(database.run(retry))
+        await asyncio.sleep(0.2)
+        await connection.execute(select(Page.id).where(Page.source_url == B).with_for_update())
+    assert await retrying == 2
+    assert tries == 1
+
+
+async def test_bodies_that_somebody_reads_are_dropped_another_time(database: Database) -> None:
+    await deliver_pages(database, "crawl-1", A, B)
+    later = datetime.now(UTC) + timedelta(days=1)
+    async with database.transaction() as connection:
+        await connection.execute(select(Delivery.id).order_by(Delivery.id).limit(1).with_for_update())
+        assert await drop_bodies(database, later) == 1
+    assert await drop_bodies(database, later) == 1
+
+
+async def test_what_came_while_firecrawl_was_asked_is_asked_after_again(database: Database) -> None:
+    await deliver(database, "crawl-1", "crawl.completed", at=datetime.now(UTC) - timedelta(minutes=10))
+    asked_at = datetime.now(UTC)
+    await deliver(database, "crawl-1", "crawl.completed", success=True)
+    settled = ReconcileState.SETTLED
+    await database.run(lambda c: note_check(c, "crawl-1", settled, 0, None, 300, asked_at))
+    assert await database.run(lambda c: claim_due(c, timedelta(0))) == "crawl-1"
+    await database.run(lambda c: note_check(c, "crawl-1", settled, 0, None, 300, datetime.now(UTC)))
+    assert await database.run(lambda c: claim_due(c, timedelta(0))) is None
