@@ -3,7 +3,7 @@
 import httpx2
 
 from crawlscope.errors import SettingsError
-from crawlscope.settings import ENV_PREFIX
+from crawlscope.settings import ENV_PREFIX, is_header_safe
 
 
 def server_url(setting: str, url: str) -> httpx2.URL:
@@ -19,6 +19,6 @@ def server_url(setting: str, url: str) -> httpx2.URL:
 
 def header_safe_key(setting: str, api_key: str | None) -> str | None:
     """Raises `SettingsError` that names the `setting`, and never the key."""
-    if api_key and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+    if api_key and not is_header_safe(api_key):
         raise SettingsError(f"{ENV_PREFIX}{setting}: holds characters that no HTTP header can carry.")
     return api_key

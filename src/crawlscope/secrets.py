@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crawlscope.errors import SettingsError
-from crawlscope.settings import SIGNING_PREFIX, Settings, is_signing_secret
+from crawlscope.settings import SIGNING_PREFIX, Settings, is_header_safe, is_signing_secret
 
 SECRET_FILE = "api-secret"  # noqa: S105 - a file's name
 TOKEN_FILE = "local-token"  # noqa: S105 - a file's name
@@ -26,14 +26,10 @@ def local_token(settings: Settings) -> str:
 
 
 def notify_secret(settings: Settings) -> str:
-    """What notifications are signed with. Raises `SettingsError` when the kept one cannot be used."""
+    """What notifications are signed with."""
     if settings.notify_secret is not None:
         return settings.notify_secret.get_secret_value()
-    path = settings.data_dir / NOTIFY_SECRET_FILE
-    secret = _kept_or_made(path, _signing_secret)
-    if not is_signing_secret(secret):
-        raise SettingsError(f"{path} holds no signing secret: remove it, the next start makes another")
-    return secret
+    return _kept_or_made(settings.data_dir / NOTIFY_SECRET_FILE, _signing_secret, is_signing_secret)
 
 
 def _signing_secret() -> str:
@@ -44,15 +40,22 @@ def _token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _kept_or_made(path: Path, make: Callable[[], str] = _token) -> str:
-    """Raises `SettingsError` when the data folder cannot be written."""
+def _kept_or_made(
+    path: Path, make: Callable[[], str] = _token, is_usable: Callable[[str], bool] = is_header_safe
+) -> str:
+    """Raises `SettingsError` when the kept one cannot be used, or the data folder not be written."""
     try:
-        return _kept(path) or _made(path, make())
+        secret = _kept(path) or _made(path, make())
+    except UnicodeDecodeError:
+        secret = ""
     except OSError as error:
         raise SettingsError(
             f"cannot keep a secret in {path}: {error.strerror}; "
             "set CRAWLSCOPE_DATA_DIR to a folder that this user can write"
         ) from error
+    if not is_usable(secret):
+        raise SettingsError(f"{path} holds no usable secret: remove it, the next start makes another")
+    return secret
 
 
 def _kept(path: Path) -> str | None:

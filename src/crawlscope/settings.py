@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from crawlscope.errors import SettingsError
 
 ENV_PREFIX = "CRAWLSCOPE_"
+SETTINGS_FILE = ".env"
 SIGNING_PREFIX = "whsec_"
 
 
@@ -28,7 +29,7 @@ def default_data_dir() -> Path:
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
-        env_file=".env",
+        env_file=SETTINGS_FILE,
         env_ignore_empty=True,
         extra="ignore",
         use_attribute_docstrings=True,
@@ -113,16 +114,33 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], NoDecode] = "INFO"
     """The least severe log line that is written."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        if isinstance(value, str) and not is_text(value):
+            raise ValueError("must be text in UTF-8")
+        return value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("notify_url")
+    @field_validator(
+        "qdrant_url", "embedder_url", "firecrawl_url", "public_url", "changedetection_url", "notify_url"
+    )
     @classmethod
-    def _web_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not is_web_address(value.get_secret_value()):
-            raise ValueError("must be a full address such as https://example.com/hooks/crawls")
+    def _web_address(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        address = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if address is not None and not is_web_address(address):
+            raise ValueError("must be a full address such as https://example.com")
+        return value
+
+    @field_validator("api_secret")
+    @classmethod
+    def _header_safe(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_header_safe(value.get_secret_value()):
+            raise ValueError("must be ASCII without blanks and line breaks: it is sent in a header")
         return value
 
     @field_validator("notify_secret")
@@ -144,6 +162,20 @@ class Settings(BaseSettings):
     @cached_property
     def embedded_index(self) -> bool:
         return self.qdrant_url is None
+
+
+def is_text(value: str) -> bool:
+    """Without lone surrogates, which stand for bytes that were no UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_header_safe(value: str) -> bool:
+    """Whether an HTTP header can carry it as one word."""
+    return value.isascii() and value.isprintable() and value != "" and " " not in value
 
 
 def is_web_address(value: str) -> bool:
@@ -169,6 +201,10 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"the file {SETTINGS_FILE} must be text in UTF-8") from None
+    except OSError as error:
+        raise SettingsError(f"the file {SETTINGS_FILE} cannot be read ({error.strerror})") from None
 
 
 def _explain(error: ValidationError) -> str:

@@ -15,7 +15,7 @@ from crawlscope.crawls.at_firecrawl import Door
 from crawlscope.crawls.firecrawl_orders import crawl_order
 from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.database.engine import Database
-from crawlscope.errors import DatabaseUnavailable, FirecrawlUnavailable, SettingsError
+from crawlscope.errors import DatabaseUnavailable, FirecrawlUnavailable
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.models import CrawlFact, CrawlRequest, CrawlSession
 from crawlscope.settings import Settings
@@ -160,12 +160,6 @@ def test_without_a_public_url_the_door_is_that_of_the_running_service(tmp_path: 
     assert door(tmp_path, public_url="https://here.example/x/").url == (
         "https://here.example/x/api/webhook/firecrawl"
     )
-
-
-@pytest.mark.parametrize("url", ["here.example:8108", "ftp://here.example", "/here"])
-def test_a_public_url_that_is_none(tmp_path: Path, url: str) -> None:
-    with pytest.raises(SettingsError, match="CRAWLSCOPE_PUBLIC_URL"):
-        door(tmp_path, public_url=url)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,6 @@ class Door:
 
     @classmethod
     def of(cls, settings: Settings, secret: str) -> "Door":
-        """Raises `SettingsError` for a public address that is none."""
         address = public_address(settings)
         sends_secret = settings.firecrawl_webhook_secret is None or (
             _is_this_machine(address) and _is_this_machine(settings.firecrawl_url or "")
