@@ -78,6 +78,22 @@ def test_signatures_of_sphinx_are_one_piece_of_code() -> None:
     assert markdown(html) == "`dump(obj, *)`\n\nWrites."
 
 
+@pytest.mark.parametrize("reference", ["&#8;", "&#1;", "&#x1f;", "&#0;", "&#xD800;", "&#xFFFE;"])
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<p>Words</p><nav>menu</nav>{} go on",
+        "<p>Words {} go <a href='#x'>{}on</a>",
+        "<dl><dt class=sig>Words {} go on</dl>",
+        '<span class="code">Words {} go on</span>',
+        "<table><tr><td colspan=2>Words {} go on<tr><td>a<td>b</table>",
+    ],
+)
+def test_references_to_control_characters_are_left_out(html: str, reference: str) -> None:
+    words = markdown(html.replace("{}", reference)).replace("\ufffd", "").split()
+    assert "Words go on".split() == [word.strip("#`") for word in words if word.strip("#`")][:3]
+
+
 def test_layout_tables_become_blocks_and_data_tables_stay() -> None:
     inner = "<table><tr><td><h2>News</h2></td></tr><tr><td>Text</td></tr></table>"
     layout = f"<table><tr><td>{inner}</td></tr></table>"

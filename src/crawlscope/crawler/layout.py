@@ -75,7 +75,7 @@ def _unfold(table: HtmlElement, depth: int) -> None:
 
 
 def _make_heading(cell: HtmlElement, level: int) -> None:
-    words = clean(_text(cell))
+    words = _text(cell)
     cell.clear(keep_tail=True)
     cell.tag = f"h{min(level, 6)}"
     cell.text = words
@@ -87,7 +87,7 @@ def _text(element: HtmlElement) -> str:
 
 def _docstrings(body: HtmlElement) -> None:
     for span in body.xpath('.//span[@class="code"]'):
-        text = clean(str(span.text_content())).replace(_HARD_SPACE, " ")
+        text = str(span.text_content()).replace(_HARD_SPACE, " ")
         parts = [part for part in _BLANK_LINES.split(dedent(text.strip("\n"))) if part.strip()]
         span.clear(keep_tail=True)
         span.tag = "div"

@@ -79,7 +79,17 @@ def _parse(text: str) -> HtmlElement | None:
         document: HtmlElement = document_fromstring(text.encode("utf-8", "replace"), parser=parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError):
         return None
+    _clean_texts(document)
     return document
+
+
+def _clean_texts(document: HtmlElement) -> None:
+    """References such as `&#8;` become characters only as the page is parsed."""
+    for node in document.iter():
+        if node.text:
+            node.text = clean(node.text)
+        if node.tail:
+            node.tail = clean(node.tail)
 
 
 def _without_crowd(tag: re.Match[str]) -> str:
@@ -187,7 +197,7 @@ def _plain_signatures(region: HtmlElement) -> None:
     for term in region.xpath('.//dt[contains(concat(" ", @class, " "), " sig ")]'):
         for anchor in list(term.iter("a")):
             anchor.drop_tree()
-        words = clean(" ".join(term.text_content().split()))
+        words = " ".join(term.text_content().split())
         term.clear(keep_tail=True)
         etree.SubElement(term, "code").text = words
 
@@ -212,7 +222,7 @@ def _break_endless_lines(region: HtmlElement) -> None:
     """The converter looks back to the start of the line at every inline element."""
     on_this_line = 0
     for element in list(region.iter(etree.Element)):
-        tail = clean(element.tail or "")
+        tail = element.tail or ""
         on_this_line = on_this_line + 1 if element.tag in _INLINE and "\n" not in tail else 0
         if on_this_line <= _MOST_INLINE or next(element.iterancestors("pre"), None) is not None:
             continue
