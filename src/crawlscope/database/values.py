@@ -1,10 +1,13 @@
 """Values that PostgreSQL can hold: text without NUL and lone surrogates, keys short enough for an index."""
 
 import json
+import re
 from hashlib import sha256
 from uuid import UUID
 
 REPLACEMENT = "�"
+_BACKSLASH_OR_NUL = re.compile(r"\\(?:(?P<backslash>\\)|u0000)")
+"""As JSON escapes them: after a backslash that is escaped itself, `u0000` is a word."""
 
 
 def storable(text: str) -> str:
@@ -23,7 +26,9 @@ def storable_json(value: object) -> str:
     except ValueError:
         finite = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
         text = json.dumps(finite, ensure_ascii=False)
-    return storable(text).replace("\\u0000", REPLACEMENT)
+    return _BACKSLASH_OR_NUL.sub(
+        lambda found: found[0] if found["backslash"] else REPLACEMENT, storable(text)
+    )
 
 
 def hash_key(*parts: str) -> UUID:
