@@ -12,7 +12,6 @@ PAUSES_SECONDS: Sequence[float] = (5, 300, 1_800, 7_200, 18_000, 36_000, 36_000)
 """After the first attempt, the second, and so on: eight attempts within about 28 hours."""
 JITTER = 0.2
 """Pauses are longer by up to this part, so that many notifications do not come back at once."""
-LONGEST_PAUSE_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -36,5 +35,4 @@ def pause_before_next(
     if reply.status == HTTPStatus.GONE or attempts > len(pauses_seconds):
         return None
     own = pauses_seconds[attempts - 1] * random.uniform(1, 1 + JITTER)  # noqa: S311 - spreads load
-    asked = min(reply.retry_after_seconds or 0.0, LONGEST_PAUSE_SECONDS)
-    return max(own, asked)
+    return max(own, reply.retry_after_seconds or 0.0)
