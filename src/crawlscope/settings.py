@@ -133,7 +133,7 @@ class Settings(BaseSettings):
     def _web_address(cls, value: str | SecretStr | None) -> str | SecretStr | None:
         address = value.get_secret_value() if isinstance(value, SecretStr) else value
         if address is not None and not is_web_address(address):
-            raise ValueError("must be a full address such as https://example.com")
+            raise ValueError("must be a full address such as https://example.com, of printable characters")
         return value
 
     @field_validator("api_secret")
@@ -181,9 +181,10 @@ def is_header_safe(value: str) -> bool:
 def is_web_address(value: str) -> bool:
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+    return named and value.isprintable()
 
 
 def is_signing_secret(value: str) -> bool:

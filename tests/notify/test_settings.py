@@ -20,6 +20,8 @@ from tests.notify.receiver import SECRET
         ("notify_url", "ftp://example.com/hooks"),
         ("notify_url", "http://"),
         ("notify_url", "http://[::1/hooks"),
+        ("notify_url", "https://exa\u200bmple.com/hooks"),
+        ("notify_url", "https://example.com/ho\x01oks"),
         ("notify_secret", "a-secret-of-no-form"),
         ("notify_secret", "whsec_c2hvcnQ="),
         ("notify_secret", "whsec_***"),

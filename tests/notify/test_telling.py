@@ -95,6 +95,14 @@ async def test_what_comes_between_two_looks_is_told(database: Database) -> None:
     assert early in {row.crawl_id for row in await notifications(database)}
 
 
+async def test_a_time_that_means_none_keeps_no_crawl_from_being_told(database: Database) -> None:
+    noticing = await noticer(database)
+    none = {"initiated_at": "0001-01-01T00:00:00Z"}
+    await deliver(database, str(uuid4()), "crawl.completed", metadata=none)
+    await crawl(database, A)
+    assert await noticing.notice() == 2
+
+
 async def test_an_open_crawl_is_no_news(database: Database) -> None:
     noticing = await noticer(database)
     crawl_id = str(uuid4())
@@ -289,6 +297,17 @@ async def test_a_redirect_is_not_followed(database: Database, receiver: FakeRece
     [row] = await notifications(database)
     assert (row.last_status, row.delivered_at) == (307, None)
     assert "set CRAWLSCOPE_NOTIFY_URL to where it leads" in row.last_error
+
+
+@pytest.mark.parametrize("host", ["exa\u200bmple.com", "i❤.example", "\ud800.example"])
+async def test_an_address_that_nobody_can_have_is_a_failed_attempt(host: str) -> None:
+    async with Receiver(f"http://{host}/secret-in-the-path", SECRET) as target:
+        reply = await target.send(uuid4(), {"type": "crawl.searchable"})
+    assert reply.status is None
+    assert reply.error is not None
+    assert reply.error.startswith("the receiver cannot be reached: ")
+    assert reply.error.isprintable()
+    assert "secret" not in reply.error
 
 
 async def test_a_receiver_that_is_away_is_waited_for(database: Database) -> None:

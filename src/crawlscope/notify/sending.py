@@ -46,16 +46,15 @@ class Receiver:
     async def send(self, notification_id: UUID, payload: dict[str, Any]) -> Reply:
         """Never raises for what a receiver, or the way to it, can do."""
         body = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
-        request = self._http.build_request(
-            "POST", self._url, content=body.encode(), headers=self._headers(str(notification_id), body)
-        )
+        headers = self._headers(str(notification_id), body)
         try:
             async with asyncio.timeout(self._answer_seconds):
+                request = self._http.build_request("POST", self._url, content=body.encode(), headers=headers)
                 answer = await self._http.send(request, stream=True)
                 await answer.aclose()  # what it says besides may be endless
         except TimeoutError:
             return Reply(None, f"the receiver did not answer within {self._answer_seconds:g} s")
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
             return Reply(None, f"the receiver cannot be reached: {self._why(error)}")
         return _reply(answer)
 
