@@ -24,6 +24,7 @@ from tests.commands import (
     start_crawlscope,
     website,
 )
+from tests.fakes.changedetection_server import KEY, FakeChangedetection
 from tests.journeys.stack import eventually
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -35,11 +36,16 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(data_dir: Path) -> Iterator[Path]:
+def watcher() -> Iterator[FakeChangedetection]:
+    with FakeChangedetection() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(data_dir: Path, watcher: FakeChangedetection) -> Iterator[Path]:
     """The data folder of a service that stays."""
-    up = subprocess.Popen(
-        [*PROGRAM, "up"], env=environment(data_dir, PORT=str(free_port())), stderr=subprocess.DEVNULL
-    )
+    own = {"CHANGEDETECTION_URL": watcher.url, "CHANGEDETECTION_API_KEY": KEY, "PORT": str(free_port())}
+    up = subprocess.Popen([*PROGRAM, "up"], env=environment(data_dir, **own), stderr=subprocess.DEVNULL)
     try:
         eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 60)
         yield data_dir
@@ -125,7 +131,24 @@ def test_retry_without_failed_pages(service, crawl_id):
     assert (ended.returncode, ended.stdout) == (0, "0 pages queued again\n")
 
 
-@pytest.mark.parametrize("verb", ["profile", "retry"])
+def test_watch(service, crawl_id, watcher):
+    watcher.watch_limit = 2
+    ended = crawlscope(service, "watch", crawl_id)
+    assert (ended.returncode, len(watcher.watches)) == (1, 2)
+    assert ended.stdout.startswith("2 watches created, 0 known before.")
+    assert "not watched, the first: http://127.0.0.1" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    watcher.watch_limit = None
+    ended = crawlscope(service, "watch", crawl_id, "--json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    watched = {"created": PAGES - 2, "known": 2, "refused": [], "left": 0}
+    assert json.loads(ended.stdout) == {"crawl_id": crawl_id, **watched}
+    assert sorted(watch["title"] for watch in watcher.watches.values()) == [
+        f"Page {number}" for number in range(1, PAGES + 1)
+    ]
+
+
+@pytest.mark.parametrize("verb", ["profile", "retry", "watch"])
 def test_a_crawl_that_nobody_knows(service, verb):
     ended = crawlscope(service, verb, NOBODY)
     assert ended.returncode == 1
@@ -138,6 +161,13 @@ def test_an_unreachable_website(service):
     [line] = ended.stderr.splitlines()
     assert "could not be crawled" in line
     assert json.loads(ended.stdout)["status"] == "failed"
+
+
+def test_replay_of_what_was_received_in_a_time(service):
+    for since in ("2026-01-01", "2026-01-01T00:00:00Z", "2026-01-01T02:00:00+02:00"):
+        ended = crawlscope(service, "replay", "--since", since, "--until", "2026-01-01T00:00:01", "--json")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert json.loads(ended.stdout)["deliveries"] == 0
 
 
 def test_without_waiting_the_crawl_is_only_named(service):

@@ -17,15 +17,16 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic import SecretStr
 from qdrant_client import AsyncQdrantClient
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
 from crawlscope import service_file
 from crawlscope.client import ServiceClient
 from crawlscope.data_dir import explained
 from crawlscope.database import revision, schema
 from crawlscope.database.connect import connected_database
-from crawlscope.database.engine import Database
-from crawlscope.errors import CrawlscopeError, DatabaseUnavailable
+from crawlscope.database.engine import Database, sqlalchemy_url
+from crawlscope.errors import CrawlscopeError, DatabaseUnavailable, FirecrawlUnavailable, SettingsError
+from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.indexing import generations
 from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedders.reopen import named
@@ -35,7 +36,8 @@ from crawlscope.indexing.index.port import FIRST_NAME
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.notify import outbox
 from crawlscope.secrets import NOTIFY_SECRET_FILE, SECRET_FILE, TOKEN_FILE
-from crawlscope.settings import Settings
+from crawlscope.settings import Settings, is_header_safe
+from crawlscope.watches.watching import changedetection_client
 
 OLDEST_PYTHON = (3, 11)
 CHECK_SECONDS = 75.0
@@ -78,6 +80,8 @@ def _checks(settings: Settings) -> Iterator[tuple[str, Check]]:
     yield "port", _check_port
     if settings.firecrawl_url:
         yield "firecrawl", _check_firecrawl
+    if settings.changedetection_url:
+        yield "watches", _check_watches
     if settings.notify_url:
         yield "notifying", _check_notifying
 
@@ -131,11 +135,11 @@ async def _check_secrets(settings: Settings) -> str:
 
 def _check_secret_file(file: Path) -> None:
     try:
-        content, mode = file.read_text().strip(), stat.S_IMODE(file.stat().st_mode)
+        content, mode = file.read_text(errors="replace").strip(), stat.S_IMODE(file.stat().st_mode)
     except OSError as error:
         raise Failed(f"{file} cannot be read ({error.strerror})", "run as the user that owns it") from error
-    if not content:
-        raise Failed(f"{file} is empty", "remove it; the next start makes another")
+    if not is_header_safe(content):
+        raise Failed(f"{file} holds no usable secret", "remove it, the next start makes another")
     if mode & 0o077:
         raise Failed(f"others can read {file}", f"chmod 600 {file}")
 
@@ -212,7 +216,10 @@ async def _ask_service_for_index(settings: Settings) -> str:
 
 async def _check_qdrant_server(url: str, key: SecretStr | None) -> str:
     client = AsyncQdrantClient(
-        url=url, api_key=key.get_secret_value() if key else None, timeout=int(ANSWER_SECONDS)
+        url=url,
+        api_key=key.get_secret_value() if key else None,
+        timeout=int(ANSWER_SECONDS),
+        check_compatibility=False,  # it would complain on stderr, besides the finding
     )
     try:
         collections = await client.get_collections()
@@ -282,17 +289,22 @@ async def _check_port(settings: Settings) -> str:
 
 async def _check_firecrawl(settings: Settings) -> str:
     assert settings.firecrawl_url is not None
-    place = _place(settings.firecrawl_url)
-    async with httpx2.AsyncClient(timeout=ANSWER_SECONDS, follow_redirects=True) as http:
+    key = settings.firecrawl_api_key.get_secret_value() if settings.firecrawl_api_key else None
+    async with FirecrawlClient(settings.firecrawl_url, key, patience_seconds=ANSWER_SECONDS) as client:
         try:
-            answer = await http.get(settings.firecrawl_url)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            running = await client.active()
+        except FirecrawlUnavailable as error:
             raise Failed(
-                f"{place} does not answer ({_why(error)})", "check CRAWLSCOPE_FIRECRAWL_URL"
+                str(error).rstrip("."), "check CRAWLSCOPE_FIRECRAWL_URL, or look at its logs"
             ) from error
-    if answer.is_server_error:
-        raise Failed(f"{place} answers {answer.status_code}", "look at its logs")
-    return f"{place} answers"
+        words = f"{client.name} {'takes the key' if key else 'answers'}"
+    return words if running is None else f"{words}, {running} crawls run there"
+
+
+async def _check_watches(settings: Settings) -> str:
+    async with changedetection_client(settings) as client:
+        urls = await client.watched_urls()
+        return f"{client.name} takes the key and watches {len(urls)} pages"
 
 
 async def _check_notifying(settings: Settings) -> str:
@@ -326,7 +338,8 @@ def _redacted(words: str, settings: Settings) -> str:
     """The last safeguard: errors of other programs may quote what they were given."""
     given = [value.get_secret_value() for value in vars(settings).values() if isinstance(value, SecretStr)]
     if settings.database_url is not None:
-        given.append(make_url(settings.database_url.get_secret_value()).password or "")
+        with suppress(SettingsError):
+            given.append(sqlalchemy_url(settings.database_url.get_secret_value()).password or "")
     for secret in filter(None, given):
         words = words.replace(secret, "***")
     return words

@@ -61,7 +61,7 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
         buffer.start()
         refusals = Refusals(settings.data_dir, database)
         insights = Insights(database, settings.reconcile_after_seconds)
-        firecrawl, watching = SharedFirecrawl(settings), Watching(settings, database, secret)
+        firecrawl, watching = SharedFirecrawl(settings), Watching(settings, database)
         with standalone.use(buffer):
             async with aclosing(firecrawl), refusals.written_down(), IndexHost(settings, database) as host:
                 yield Parts(

@@ -29,7 +29,7 @@ KEY = os.environ.get("CRAWLSCOPE_TEST_CHANGEDETECTION_KEY", "")
 
 pytestmark = pytest.mark.skipif(URL is None, reason="CRAWLSCOPE_TEST_CHANGEDETECTION_URL names no server")
 
-ODD_SECRET = "an odd+secret/with%41 & {{ 7*7 }} = ?#"
+ODD_SECRET = "an-odd+secret/with%41&{{7*7}}=?#"
 
 
 class Watcher:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 
 from crawlscope.app import create_app
 from crawlscope.client import ServiceClient
@@ -43,18 +44,28 @@ Open = Callable[..., Watching]
 
 
 @pytest.fixture
-def watching_with(database: Database, watcher: FakeChangedetection, tmp_path: Path) -> Open:
+def settings(watcher: FakeChangedetection, tmp_path: Path) -> Settings:
+    return Settings(
+        data_dir=tmp_path,
+        api_secret=SecretStr(SECRET),
+        public_url=HERE,
+        changedetection_url=watcher.url,
+        changedetection_api_key=SecretStr(KEY),
+        _env_file=None,
+    )
+
+
+@pytest.fixture
+def watching_with(database: Database, settings: Settings) -> Open:
     def opened(**given: Any) -> Watching:
-        own = {"changedetection_url": watcher.url, "changedetection_api_key": KEY, "public_url": HERE}
-        settings = Settings(data_dir=tmp_path, _env_file=None, **{**own, **given})
-        return Watching(settings, database, SECRET)
+        return Watching(settings.model_copy(update=given), database)
 
     return opened
 
 
 @pytest.fixture
-def watching(watching_with: Open) -> Watching:
-    return watching_with()
+def watching(database: Database, settings: Settings) -> Watching:
+    return Watching(settings, database)
 
 
 async def searchable(database: Database, crawl_id: str, *urls: str) -> None:
@@ -92,7 +103,7 @@ async def test_with_a_token_the_secret_stays_here(
     database: Database, watching_with: Open, watcher: FakeChangedetection
 ) -> None:
     await searchable(database, "crawl-1", A)
-    await watching_with(receive_token=TOKEN).watch("crawl-1")
+    await watching_with(receive_token=SecretStr(TOKEN)).watch("crawl-1")
     assert watcher.orders[0]["notification_urls"] == [f"{DOOR}/{TOKEN}"]
     assert SECRET.encode() not in b"".join(request.content for request in watcher.requests)
 
@@ -267,16 +278,16 @@ async def test_nothing_is_asked_for_a_crawl_that_nobody_knows(
     assert watcher.requests == []
 
 
-async def test_a_setting_that_is_missing_is_named(database: Database, watching_with: Open) -> None:
+async def test_without_an_address_it_is_said_what_to_set(database: Database, watching_with: Open) -> None:
     await searchable(database, "crawl-1", A)
-    with pytest.raises(SettingsError, match="CRAWLSCOPE_CHANGEDETECTION_URL"):
+    with pytest.raises(SettingsError, match="set CRAWLSCOPE_CHANGEDETECTION_URL"):
         await watching_with(changedetection_url=None).watch("crawl-1")
 
 
 @pytest.fixture
-async def service(database: Database, watching: Watching) -> AsyncIterator[ServiceClient]:
+async def service(settings: Settings, watching: Watching) -> AsyncIterator[ServiceClient]:
     """The API as the command line reaches it."""
-    parts = SimpleNamespace(secret=SECRET, watching=watching)
+    parts = SimpleNamespace(settings=settings, secret=SECRET, watching=watching)
     client = ServiceClient.within(create_app(cast(Parts, parts)), SECRET)
     yield client
     await client.aclose()

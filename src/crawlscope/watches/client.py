@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import httpx2
 import stamina
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from stamina.instrumentation import set_on_retry_hooks
 
 from crawlscope.errors import ChangedetectionRefused, ChangedetectionUnavailable
 from crawlscope.http_settings import header_safe_key, server_url
@@ -32,6 +33,8 @@ _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _NEVER_ACCEPTED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 Shape = TypeVar("Shape")
+
+set_on_retry_hooks(())  # a retry that succeeds is no news, and stamina would log it as a warning
 
 
 class _Watch(BaseModel):

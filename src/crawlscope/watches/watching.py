@@ -13,6 +13,7 @@ from crawlscope.database.engine import Database
 from crawlscope.database.values import storable
 from crawlscope.errors import ChangedetectionRefused, ChangedetectionUnavailable, SettingsError
 from crawlscope.public_address import public_address
+from crawlscope.secrets import api_secret
 from crawlscope.settings import Settings
 from crawlscope.watches.answers import CrawlWatched, PageNotWatched
 from crawlscope.watches.client import ChangedetectionClient
@@ -37,13 +38,27 @@ _SHARED = "https://changedetection.io/share/"
 log = structlog.get_logger(__name__)
 
 
+def changedetection_client(settings: Settings) -> ChangedetectionClient:
+    """Raises `SettingsError` where none is set. Reads the certificates: 0.1 to 0.5 s."""
+    if settings.changedetection_url is None:
+        raise SettingsError(
+            "no changedetection.io is known: set CRAWLSCOPE_CHANGEDETECTION_URL to its address"
+        )
+    key, token = settings.changedetection_api_key, settings.receive_token
+    secrets = [api_secret(settings), *([token.get_secret_value()] if token else [])]
+    return ChangedetectionClient(
+        settings.changedetection_url,
+        key.get_secret_value() if key else None,
+        hidden=[spelled for secret in secrets for spelled in spellings(secret)],
+    )
+
+
 class Watching:
     """One for all who ask in a process: two at once would create each watch twice."""
 
-    def __init__(self, settings: Settings, database: Database, secret: str) -> None:
+    def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
-        self._secret = secret
         self._turn = asyncio.Lock()
 
     async def watch(
@@ -58,7 +73,7 @@ class Watching:
         named = None if urls is None else [storable(url) for url in urls]
         await self._database.run(lambda connection: known_crawl(connection, crawl_id))
         notification_url = self._notification_url()
-        async with self._turn, await asyncio.to_thread(self._client) as client:
+        async with self._turn, await asyncio.to_thread(changedetection_client, self._settings) as client:
             watched = await client.watched_urls()
             pages = await self._database.run(
                 lambda connection: pages_to_watch(connection, crawl_id, watched, limit, named)
@@ -75,23 +90,12 @@ class Watching:
             left=pages.beyond + creating.left,
         )
 
-    def _client(self) -> ChangedetectionClient:
-        settings = self._settings
-        if settings.changedetection_url is None:
-            raise SettingsError(
-                "no changedetection.io is known: set CRAWLSCOPE_CHANGEDETECTION_URL to its address"
-            )
-        key, token = settings.changedetection_api_key, settings.receive_token
-        return ChangedetectionClient(
-            settings.changedetection_url,
-            key.get_secret_value() if key else None,
-            hidden=[*spellings(self._secret), *(spellings(token.get_secret_value()) if token else ())],
-        )
-
     def _notification_url(self) -> str:
         """Where a token lets notifications in, the API secret stays here."""
         address, token = public_address(self._settings), self._settings.receive_token
-        return by_token(address, token.get_secret_value()) if token else by_secret(address, self._secret)
+        if token:
+            return by_token(address, token.get_secret_value())
+        return by_secret(address, api_secret(self._settings))
 
 
 class _Creating:
