@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ import typer
 
 from crawlscope import __version__, logs
 from crawlscope.errors import CrawlscopeError, SettingsError, UsageError
-from crawlscope.settings import Settings, load_settings
+from crawlscope.settings import Settings, is_text, load_settings
 
 if TYPE_CHECKING:
     from crawlscope.database.engine import Database
@@ -237,20 +237,22 @@ def recount(crawl_id: CrawlId, as_json: Json = False) -> None:
 def replay(
     crawl_id: Annotated[str | None, typer.Option(help="Only deliveries of this crawl.")] = None,
     event_type: Annotated[str | None, typer.Option(help="Only events of this type: crawl.page, …")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Received then or later (UTC).")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Received before (UTC).")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Received then or later; UTC without a zone.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Received before; UTC without a zone.")] = None,
     noted: Annotated[bool, typer.Option("--noted", help="Only those that something was odd about.")] = False,
     as_json: Json = False,
 ) -> None:
     """Take deliveries in again from the ledger, with the rules of this version."""
     from crawlscope import verbs
 
-    times = {"since": since, "until": until}
     which = {
         "crawl_id": crawl_id,
         "event_type": event_type,
         "noted": noted,
-        **{name: time and f"{time.isoformat()}Z" for name, time in times.items()},
+        "since": since and _with_zone(since),
+        "until": until and _with_zone(until),
     }
     given = {name: value for name, value in which.items() if value is not None}
     verbs.replay(_quiet_settings(), given, as_json=as_json)
@@ -325,6 +327,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal of another encoding shows what it can
+    if not all(map(is_text, sys.argv)):
+        _complain("every argument must be text in UTF-8")
+        sys.exit(2)
     try:
         app()
     except CrawlscopeError as error:
@@ -358,6 +363,11 @@ def _quiet_settings() -> Settings:
     return settings
 
 
+def _with_zone(time: datetime) -> str:
+    """UTC where the user named none."""
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
+
+
 def _json_object(text: str | None, option: str) -> "dict[str, Any] | None":
     if text is None:
         return None
@@ -367,6 +377,12 @@ def _json_object(text: str | None, option: str) -> "dict[str, Any] | None":
         value = None
     if not isinstance(value, dict):
         raise typer.BadParameter("must be a JSON object such as '{\"waitFor\": 500}'", param_hint=option)
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise typer.BadParameter(
+            "holds what JSON in UTF-8 cannot say, such as NaN, or is too deep", param_hint=option
+        ) from None
     return value
 
 

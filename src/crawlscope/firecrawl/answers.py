@@ -1,6 +1,6 @@
 """What Firecrawl's API answers, in Crawlscope's words."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -75,6 +75,10 @@ class JobErrors(_Answer):
     errors: list[PageFailure]
     robots_blocked: list[str] = []
     """URLs that robots.txt forbids."""
+class ActiveCrawls(_Answer):
+    crawls: list[Any]
+
+
 
 
 class CrawlStarted(_Answer):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from crawlscope.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
 from crawlscope.firecrawl.answers import (
+    ActiveCrawls,
     BatchStarted,
     CrawlStarted,
     JobErrors,
@@ -74,6 +75,11 @@ class FirecrawlClient:
     async def aclose(self) -> None:
         await self._server.aclose()
 
+    @property
+    def name(self) -> str:
+        """With its address, without what may be secret in it."""
+        return self._server.name
+
     async def start_crawl(
         self,
         url: str,
@@ -129,6 +135,14 @@ class FirecrawlClient:
     async def errors(self, job_id: str, kind: JobKind | None = None) -> JobErrors:
         """Empty where the server is too old to say."""
         return await self._find(kind, partial(self._errors, job_id))
+
+    async def active(self) -> int | None:
+        """How many crawls run there now; None where the server is too old to say."""
+        try:
+            answer = await self._ask("GET", f"{JobKind.CRAWL.path}/active")
+        except FirecrawlJobUnknown:  # it took the word for a crawl's id
+            return None
+        return len(self._read(ActiveCrawls, answer).crawls)
 
     async def _start(self, shape: type[Shape], kind: JobKind, order: dict[str, Any]) -> Shape:
         given = {name: value for name, value in order.items() if value is not None}

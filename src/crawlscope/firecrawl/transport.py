@@ -13,7 +13,9 @@ import httpx2
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
+from crawlscope.database.values import storable
 from crawlscope.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
+from crawlscope.firecrawl.answers import tells_of_job
 from crawlscope.http_settings import header_safe_key, server_url
 from crawlscope.retry_after import retry_after_seconds
 
@@ -62,6 +64,14 @@ class _Response:
         except (ValueError, RecursionError):
             return None
         return answer if isinstance(answer, dict) else None
+
+    def refuses(self, fields: dict[str, Any] | None) -> bool:
+        """Some servers say of a job that failed, too, that there is no success: that is an answer."""
+        if not 200 <= self.status < 300:
+            return True
+        if fields is None or fields.get("success") is not False:
+            return False
+        return self.method != "GET" or not tells_of_job(fields)
 
 
 class FirecrawlServer:
@@ -160,7 +170,7 @@ class FirecrawlServer:
         if response.names_missing_endpoint:
             raise EndpointMissing
         fields = response.fields()
-        if not 200 <= response.status < 300 or (fields or {}).get("success") is False:
+        if response.refuses(fields):
             raise self._refusal(response, fields)
         if fields is None:
             kind = response.headers.get("content-type", "no type")
@@ -182,17 +192,20 @@ class FirecrawlServer:
 
     def _refusal(self, response: _Response, fields: dict[str, Any] | None) -> Exception:
         reason = self._reason(fields or {})
-        if response.status == HTTPStatus.NOT_FOUND and response.method != "POST" and fields is not None:
+        unknown = response.status == HTTPStatus.NOT_FOUND and response.method != "POST"
+        if unknown and "error" in (fields or {}):  # of other servers 404 says that they are no Firecrawl
             return FirecrawlJobUnknown(f"Firecrawl knows no such crawl{reason}", expired="expired" in reason)
         if response.status == HTTPStatus.UNAUTHORIZED:
             reason = f"{reason.rstrip('.')}. Check CRAWLSCOPE_FIRECRAWL_API_KEY."
-        elif fields is None:
+        elif unknown or fields is None:
             reason = f": {self._address} is no Firecrawl. Check CRAWLSCOPE_FIRECRAWL_URL."
         return FirecrawlRefused(f"Firecrawl refused ({response.status_line}){reason}", response.status)
 
     def _reason(self, fields: dict[str, Any]) -> str:
-        """What Firecrawl says is wrong, on one line after a colon; some servers repeat secrets in it."""
-        line = " ".join(": ".join(_complaints(fields)).split())
+        """What Firecrawl says is wrong, on one line after a colon; some servers repeat secrets in it, or send
+        what no response and no database can carry.
+        """
+        line = storable(" ".join(": ".join(_complaints(fields)).split()))
         for secret in self._hidden:
             line = line.replace(secret, "…")
         return f": {line[:_LONGEST_REASON]}" if line else ""
