@@ -3,14 +3,18 @@
 import math
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.encoders import jsonable_encoder
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from crawlscope.errors import CrawlscopeError, DependencyError, NotFoundError, RemoteRefused, UsageError
+from crawlscope.faces.http.requests import shown_path
 
 RETRY_AFTER_SECONDS = 5
+UNREADABLE = "the body cannot be read: send JSON in UTF-8, nested less deeply"
 
 log = structlog.get_logger(__name__)
 
@@ -26,11 +30,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(NotFoundError, _not_found)
     app.add_exception_handler(UsageError, _usage)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(400, _unreadable)
     app.add_exception_handler(Exception, _unexpected)
 
 
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:
-    log.warning("dependency_unavailable", path=request.url.path, reason=str(error))
+    log.warning("dependency_unavailable", path=shown_path(request.scope), reason=str(error))
     return unavailable(error)
 
 
@@ -51,6 +56,13 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     issues = [{"loc": issue["loc"], "msg": issue["msg"], "type": issue["type"]} for issue in error.errors()]
     return JSONResponse({"detail": jsonable_encoder(issues)}, status_code=422)
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    """FastAPI does not say what it could not read; who refuses on purpose does."""
+    assert isinstance(error, HTTPException)
+    stumbled = error.__cause__ is not None
+    return await http_exception_handler(request, HTTPException(400, UNREADABLE) if stumbled else error)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -1,17 +1,22 @@
 """Measures every HTTP request and gives it an id that logs and metrics share."""
 
+import re
 from datetime import UTC, datetime
 from time import perf_counter
+from urllib.parse import unquote
 from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crawlscope.database.values import storable
 from crawlscope.timing import scope as timing_scope
 from crawlscope.timing.store import RequestRecord
 
-TOKEN_PATHS = ("/api/webhook/firecrawl/", "/api/webhook/changedetection/")
-"""Before a token."""
 LONGEST_TEXT = 1_000
+HIDDEN = "{token}"
+
+_BELOW_A_DOOR = re.compile(r"(/webhook/+(?:firecrawl|changedetection)/+).+", re.IGNORECASE | re.DOTALL)
+"""What stands there is meant as a token, also where no route is."""
 
 
 class RequestRecorder:
@@ -51,7 +56,7 @@ def _record(
     return RequestRecord(
         timestamp=began_at,
         method=scope["method"][:10],
-        path=_shown(scope["path"]),
+        path=shown_path(scope),
         status_code=status,
         duration_ms=elapsed_ms,
         request_id=request_id,
@@ -60,8 +65,9 @@ def _record(
     )
 
 
-def _shown(path: str) -> str:
-    for before_token in TOKEN_PATHS:
-        if path.startswith(before_token):
-            path = before_token + "{token}"
-    return path[:LONGEST_TEXT].replace("\x00", "�")
+def shown_path(scope: Scope) -> str:
+    """The path for logs and metrics: without the token, wherever in it a sender has put that."""
+    path = _BELOW_A_DOOR.sub(rf"\1{HIDDEN}", unquote(scope["raw_path"].decode("latin-1")))
+    if token := scope["app"].state.parts.settings.receive_token:
+        path = path.replace(token.get_secret_value(), HIDDEN)
+    return storable(path[:LONGEST_TEXT])
