@@ -19,8 +19,9 @@ from crawlscope.faces.http import (
     watches,
     webhook,
 )
-from crawlscope.faces.http.access import Authenticated
+from crawlscope.faces.http.access import Authenticated, Guard
 from crawlscope.faces.http.requests import RequestRecorder
+from crawlscope.faces.http.segments import WholeSegments
 from crawlscope.faces.mcp.http import McpDoor, mcp_door
 from crawlscope.faces.mcp.http import router as mcp_router
 from crawlscope.parts import Parts
@@ -39,7 +40,8 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
     )
     app.state.parts = parts
     app.state.mcp = McpDoor(app, stopping or asyncio.Event())
-    app.add_middleware(RequestRecorder)
+    for middleware in (Guard, WholeSegments, RequestRecorder):  # the last one is the first to be asked
+        app.add_middleware(middleware)
     errors.install(app)
     for router in (
         webhook.router,

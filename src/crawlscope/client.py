@@ -239,6 +239,6 @@ def _issue(issue: Mapping[str, Any]) -> str:
 
 def _segment(crawl_id: str) -> str:
     """One path segment. Raises `NotFoundError` for what cannot be one: no path leads to such a crawl."""
-    if crawl_id in ("", ".", "..") or "/" in crawl_id:
+    if crawl_id in ("", ".", ".."):
         raise NotFoundError(f"Crawl not found: {crawl_id}")
     return quote(crawl_id, safe="")

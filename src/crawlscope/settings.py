@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     receive_token: SecretStr | None = None
     """Lets deliveries in by URL, for senders that can neither sign nor send headers."""
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
-    """The largest delivery accepted, in bytes; a larger one gets 413."""
+    """The largest body of a request, such as a delivery, in bytes; a larger one gets 413."""
     keep_deliveries_days: int = Field(default=30, ge=1, le=36_500)
     """How long the bodies of deliveries are kept, so that they can be replayed."""
     min_free_disk_bytes: int = Field(default=256 * 1024 * 1024, ge=0)

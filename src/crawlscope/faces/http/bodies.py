@@ -16,26 +16,11 @@ def require_token(token: str, parts: Parts) -> None:
         raise HTTPException(401, "this delivery URL is not valid")
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Stops reading as soon as the body is known to be too large."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise _too_large(limit)
-    body = bytearray()
+async def read_body(request: Request) -> bytes:
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > limit:
-                raise _too_large(limit)
+        return await request.body()
     except ClientDisconnect:
         raise HTTPException(400, "the body ended before it was complete") from None
-    return bytes(body)
-
-
-def _too_large(limit: int) -> HTTPException:
-    return HTTPException(
-        413, f"the body is larger than {limit} bytes; raise CRAWLSCOPE_MAX_BODY_BYTES to accept it"
-    )
 
 
 def require_json(request: Request) -> None:

@@ -10,6 +10,7 @@ from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.bodies import read_body, require_disk, require_json, require_token
 from crawlscope.faces.http.metrics import Limit, Offset, UrlPart
 from crawlscope.faces.http.parts import ServiceParts
+from crawlscope.faces.http.segments import Segment
 from crawlscope.observe.changes import ChangeListResponse
 from crawlscope.observe.insights import DEFAULT_LIMIT
 from crawlscope.parts import Parts
@@ -34,7 +35,7 @@ async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
 
 
 @router.post(f"{CHANGES_PATH}/{{token}}", status_code=202)
-async def take_change_by_url(token: str, request: Request, parts: ServiceParts) -> ChangeTaken:
+async def take_change_by_url(token: Segment, request: Request, parts: ServiceParts) -> ChangeTaken:
     """The same with the token in the URL in place of the secret."""
     require_token(token, parts)
     return await _take(request, parts)
@@ -49,7 +50,7 @@ async def list_changes(
 
 
 async def _take(request: Request, parts: Parts) -> ChangeTaken:
-    body = await read_body(request, parts.settings.max_body_bytes)
+    body = await read_body(request)
     require_json(request)
     require_disk(parts)
     engine = Engine.FIRECRAWL if parts.settings.firecrawl_url else Engine.BUILTIN

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from crawlscope.crawls import at_firecrawl, requests
 from crawlscope.crawls.answers import (
@@ -26,7 +26,9 @@ from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.crawls.trace_context import trace_context
 from crawlscope.errors import UsageError
 from crawlscope.faces.http.access import Authenticated
+from crawlscope.faces.http.metrics import Moment
 from crawlscope.faces.http.parts import ServiceParts
+from crawlscope.faces.http.segments import Segment
 from crawlscope.parts import Parts
 from crawlscope.receive.replay import WhichDeliveries, replay
 from crawlscope.receive.signature import same_secret
@@ -75,22 +77,24 @@ async def start_crawl(
 
 
 @router.post("/{crawl_id}/cancel", status_code=202)
-async def cancel_crawl(crawl_id: str, parts: ServiceParts) -> CrawlCancelled:
+async def cancel_crawl(crawl_id: Segment, parts: ServiceParts) -> CrawlCancelled:
     """Tells the crawler to stop; what it has delivered is still indexed."""
     known = await parts.database.run(lambda connection: requests.known_crawl(connection, crawl_id))
     if known.engine == Engine.BUILTIN:
         cancelled = await parts.database.run(lambda connection: requests.cancel_crawl(connection, crawl_id))
+    elif known.ended:
+        cancelled = False
     elif parts.settings.firecrawl_url is None:
         raise UsageError(
             f"crawl {crawl_id} runs elsewhere: set CRAWLSCOPE_FIRECRAWL_URL to where, or cancel it there"
         )
     else:
-        cancelled = not known.ended and await _cancel_at_firecrawl(parts, crawl_id)
+        cancelled = await _cancel_at_firecrawl(parts, crawl_id)
     return CrawlCancelled(crawl_id=crawl_id, cancelled=cancelled)
 
 
 @router.post("/{crawl_id}/retry", status_code=202)
-async def retry_crawl(crawl_id: str, parts: ServiceParts, which: RetryPages | None = None) -> PagesQueued:
+async def retry_crawl(crawl_id: Segment, parts: ServiceParts, which: RetryPages | None = None) -> PagesQueued:
     """Queues failed pages again whose content was delivered."""
     urls = which.urls if which else None
     queued = await parts.database.run(lambda connection: requests.retry_crawl(connection, crawl_id, urls))
@@ -98,13 +102,13 @@ async def retry_crawl(crawl_id: str, parts: ServiceParts, which: RetryPages | No
 
 
 @router.post("/{crawl_id}/reconcile", status_code=202)
-async def reconcile_crawl(crawl_id: str, parts: ServiceParts) -> CrawlReconciled:
+async def reconcile_crawl(crawl_id: Segment, parts: ServiceParts) -> CrawlReconciled:
     """Compares the crawl with what Firecrawl's API says of it, and fetches what is missing."""
     return CrawlReconciled(**vars(await (await _reconciler(parts)).reconcile(crawl_id)))
 
 
 @router.post("/{crawl_id}/recount", status_code=200)
-async def recount_crawl(crawl_id: str, parts: ServiceParts) -> CrawlRecounted:
+async def recount_crawl(crawl_id: Segment, parts: ServiceParts) -> CrawlRecounted:
     """Computes the crawl's numbers again from the facts; as a rule nothing changes."""
     differing = await parts.database.run(lambda connection: recount(connection, crawl_id))
     changed = {name: CountDifference(**vars(difference)) for name, difference in differing.items()}
@@ -118,8 +122,8 @@ class ReplayDeliveries(BaseModel):
 
     crawl_id: str | None = None
     event_type: str | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     noted: bool = False
 
 
@@ -131,7 +135,7 @@ async def replay_deliveries(which: ReplayDeliveries, parts: ServiceParts) -> Del
 
 
 @router.delete("/{crawl_id}", status_code=204)
-async def delete_crawl(crawl_id: str, parts: ServiceParts) -> None:
+async def delete_crawl(crawl_id: Segment, parts: ServiceParts) -> None:
     """Removes the crawl, its pages and deliveries, and the chunks that no other crawl holds."""
     indexing = parts.require_index().indexing
     await parts.database.run(lambda connection: requests.delete_crawl(connection, crawl_id, indexing))

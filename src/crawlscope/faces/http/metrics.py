@@ -9,6 +9,7 @@ from pydantic import BeforeValidator
 from crawlscope.errors import CrawlscopeError
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts
+from crawlscope.faces.http.segments import Segment
 from crawlscope.observe.insights import DEFAULT_LIMIT
 from crawlscope.observe.queries import PageSort
 from crawlscope.observe.responses import (
@@ -43,14 +44,13 @@ def _moment(value: object) -> datetime:
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 Offset = Annotated[int, Query(ge=0, le=LARGEST_OFFSET)]
 Hours = Annotated[int, Query(ge=1, le=HOURS_OF_A_YEAR, description="only the last so many hours")]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 Since = Annotated[
-    datetime | None,
-    BeforeValidator(_moment),
+    Moment | None,
     Query(description="ISO 8601, UTC where it names no zone; this moment is included"),
 ]
 Until = Annotated[
-    datetime | None,
-    BeforeValidator(_moment),
+    Moment | None,
     Query(description="ISO 8601, UTC where it names no zone; this moment is not included"),
 ]
 UrlPart = Annotated[str | None, Query(description="any part of the URL")]
@@ -72,7 +72,7 @@ async def list_crawls(
 
 @router.get("/api/metrics/crawls/{crawl_id}")
 async def show_crawl(
-    crawl_id: str, parts: ServiceParts, include_per_page: bool = False
+    crawl_id: Segment, parts: ServiceParts, include_per_page: bool = False
 ) -> CrawlMetricsResponse:
     """All numbers of a crawl; with `include_per_page` also each operation on each of its pages."""
     return await parts.insights.crawl(crawl_id, include_per_page)
@@ -80,7 +80,7 @@ async def show_crawl(
 
 @router.get("/api/metrics/crawls/{crawl_id}/pages")
 async def list_pages(
-    crawl_id: str,
+    crawl_id: Segment,
     parts: ServiceParts,
     state: PageState | None = None,
     sort: PageSort = PageSort.RECENT,
@@ -93,7 +93,7 @@ async def list_pages(
 
 @router.get("/api/metrics/crawls/{crawl_id}/compare")
 async def compare_crawls(
-    crawl_id: str,
+    crawl_id: Segment,
     parts: ServiceParts,
     against: Annotated[str, Query(description="the crawl to compare it with")],
 ) -> CrawlComparison:
@@ -103,7 +103,7 @@ async def compare_crawls(
 
 @router.get("/api/metrics/crawls/{crawl_id}/attempts")
 async def list_attempts(
-    crawl_id: str,
+    crawl_id: Segment,
     parts: ServiceParts,
     url: Annotated[str, Query(description="the page's source URL, all of it")],
 ) -> AttemptListResponse:
@@ -113,7 +113,7 @@ async def list_attempts(
 
 @router.get("/api/metrics/crawls/{crawl_id}/deliveries")
 async def list_deliveries(
-    crawl_id: str, parts: ServiceParts, limit: Limit = DEFAULT_LIMIT, offset: Offset = 0
+    crawl_id: Segment, parts: ServiceParts, limit: Limit = DEFAULT_LIMIT, offset: Offset = 0
 ) -> DeliveryListResponse:
     """The webhook deliveries of the crawl, newest first, without their bodies."""
     return await parts.insights.deliveries(crawl_id, limit, offset)

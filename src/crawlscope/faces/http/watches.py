@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crawlscope.faces.http.access import Authenticated
 from crawlscope.faces.http.parts import ServiceParts
+from crawlscope.faces.http.segments import Segment
 from crawlscope.watches.answers import CrawlWatched
 from crawlscope.watches.watching import DEFAULT_LIMIT, MOST_WATCHES
 
@@ -22,7 +23,9 @@ class WatchPages(BaseModel):
 
 
 @router.post("/{crawl_id}/watches")
-async def watch_crawl(crawl_id: str, parts: ServiceParts, which: WatchPages | None = None) -> CrawlWatched:
+async def watch_crawl(
+    crawl_id: Segment, parts: ServiceParts, which: WatchPages | None = None
+) -> CrawlWatched:
     """Has changedetection.io watch the crawl's searchable pages, and tell this service of changes."""
     which = which or WatchPages()
     return await parts.watching.watch(crawl_id, which.limit, which.urls)

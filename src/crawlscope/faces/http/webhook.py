@@ -12,10 +12,12 @@ from crawlscope.faces.http.access import carries_secret
 from crawlscope.faces.http.bodies import read_body, require_disk, require_json, require_token
 from crawlscope.faces.http.errors import unavailable
 from crawlscope.faces.http.parts import ServiceParts
+from crawlscope.faces.http.segments import Segment
 from crawlscope.parts import Parts
 from crawlscope.receive.acceptance import accept_delivery
 from crawlscope.receive.payload import MalformedDelivery, UnreadableDelivery
 from crawlscope.receive.signature import signs
+from crawlscope.service_file import WEBHOOK_PATH
 
 SIGNATURE_HEADER = "X-Firecrawl-Signature"
 
@@ -23,7 +25,7 @@ log = structlog.get_logger(__name__)
 router = APIRouter(tags=["webhook"])
 
 
-@router.post("/api/webhook/firecrawl", status_code=202)
+@router.post(WEBHOOK_PATH, status_code=202)
 async def deliver(
     request: Request,
     parts: ServiceParts,
@@ -36,17 +38,17 @@ async def deliver(
     hmac_secret = parts.settings.firecrawl_webhook_secret
     if not known and not (hmac_secret and x_firecrawl_signature):
         raise HTTPException(401, _who_may_deliver(parts))
-    body = await read_body(request, parts.settings.max_body_bytes)
+    body = await read_body(request)
     if not known and not signs(x_firecrawl_signature, _reveal(hmac_secret), body):
         raise HTTPException(401, f"the {SIGNATURE_HEADER} does not match the body")
     return await _take(request, parts, body)
 
 
-@router.post("/api/webhook/firecrawl/{token}", status_code=202)
-async def deliver_by_url(token: str, request: Request, parts: ServiceParts) -> JSONResponse:
+@router.post(f"{WEBHOOK_PATH}/{{token}}", status_code=202)
+async def deliver_by_url(token: Segment, request: Request, parts: ServiceParts) -> JSONResponse:
     """The same for senders that can neither sign nor send headers: the token in the URL lets them in."""
     require_token(token, parts)
-    return await _take(request, parts, await read_body(request, parts.settings.max_body_bytes))
+    return await _take(request, parts, await read_body(request))
 
 
 async def _take(request: Request, parts: Parts, body: bytes) -> JSONResponse:
