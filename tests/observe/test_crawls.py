@@ -1,7 +1,10 @@
 from datetime import timedelta
 
+import pytest
+
 from crawlscope.database.engine import Database
 from crawlscope.observe.insights import Insights
+from crawlscope.sessions.recount import recount
 from crawlscope.vocabulary import CrawlStatus
 from tests.observe.producing import (
     NOON,
@@ -81,3 +84,19 @@ class TestCrawls:
         nothing = await insights.crawls()
 
         assert (nothing.crawls, nothing.total) == ([], 0)
+
+    @pytest.mark.parametrize(
+        "nothing", ["0001-01-01T00:00:00Z", "0001-01-01T05:00:00+05:00", "9999-12-31T23:59:59.999999Z"]
+    )
+    async def test_a_time_that_means_none_is_left_out(
+        self, database: Database, insights: Insights, nothing: str
+    ):
+        await deliver(database, "crawl-1", "crawl.completed", metadata={"initiated_at": nothing})
+
+        [listed] = (await insights.crawls()).crawls
+
+        assert listed == await insights.crawl("crawl-1")
+        assert (listed.initiated_at, listed.e2e_duration_ms) == (None, None)
+        assert listed.time_to_searchable_ms == 0
+        assert "initiated_at" in listed.lacks
+        assert await database.run(lambda connection: recount(connection, "crawl-1")) == {}

@@ -18,6 +18,7 @@ from crawlscope.sessions.fold import (
     fact_from_json,
     fact_to_json,
     fold,
+    parse_moment,
     summarize,
 )
 from crawlscope.vocabulary import CrawlStatus
@@ -25,7 +26,9 @@ from crawlscope.vocabulary import CrawlStatus
 START = datetime(2026, 1, 1, tzinfo=UTC)
 moments = st.integers(0, 1_000).map(lambda seconds: START + timedelta(seconds=seconds))
 urls = st.sampled_from([f"https://example.com/{name}" for name in "abc"])
-initiations = st.sampled_from(["2026-01-01T00:00:00Z", "2025-12-31T23:00:00+00:00", "yesterday", ""])
+initiations = st.sampled_from(
+    ["2026-01-01T00:00:00Z", "2025-12-31T23:00:00+00:00", "0001-01-01T00:00:00Z", "yesterday", ""]
+)
 metadata = st.fixed_dictionaries(
     {}, optional={"url": urls, "initiated_at": initiations, "run": st.text(max_size=3)}
 )
@@ -141,3 +144,10 @@ def test_a_cancel_that_only_the_status_api_knows_ends_the_crawl_when_it_was_anno
     )
     assert (summary.status, summary.success) == (CrawlStatus.CANCELLED, False)
     assert summary.completed_at == START + timedelta(seconds=90)
+
+
+def test_what_the_database_takes_for_infinite_is_no_time():
+    for text in ("0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"):
+        for zone in ("", "Z", "+14:00", "-14:00"):
+            assert parse_moment(text + zone) is None
+    assert parse_moment("2026-01-01T01:00:00+01:00") == parse_moment("2026-01-01T00:00:00") == START

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from crawlscope.sessions.fold import credible
+
 
 class JobKind(StrEnum):
     """As in the event types of deliveries, before the dot."""
@@ -19,11 +21,7 @@ class JobKind(StrEnum):
         return self.value.replace("_", "/")
 
 
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-Moment = Annotated[datetime, AfterValidator(_aware)]
+Moment = Annotated[datetime, AfterValidator(credible)] | None
 
 
 class _Answer(BaseModel):
@@ -38,9 +36,9 @@ class JobStatus(_Answer):
     """Shrinks as pages fail."""
     completed: int
     """Pages that brought a document."""
-    created_at: Moment | None = None
-    completed_at: Moment | None = None
-    expires_at: Moment | None = None
+    created_at: Moment = None
+    completed_at: Moment = None
+    expires_at: Moment = None
     """When Firecrawl forgets the results: 24 hours after the start, by default."""
     error: str | None = None
     warning: str | None = None
@@ -66,7 +64,7 @@ class PageFailure(_Answer):
     code: str | None = None
     """Such as `SCRAPE_TIMEOUT`; some failures have none."""
     error: str = ""
-    at: Moment | None = Field(None, validation_alias=AliasChoices("timestamp", "at"))
+    at: Moment = Field(None, validation_alias=AliasChoices("timestamp", "at"))
 
 
 class JobErrors(_Answer):
@@ -75,10 +73,10 @@ class JobErrors(_Answer):
     errors: list[PageFailure]
     robots_blocked: list[str] = []
     """URLs that robots.txt forbids."""
+
+
 class ActiveCrawls(_Answer):
     crawls: list[Any]
-
-
 
 
 class CrawlStarted(_Answer):

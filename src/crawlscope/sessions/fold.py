@@ -18,6 +18,8 @@ PRECEDENCE = (CrawlStatus.CANCELLED, CrawlStatus.FAILED, CrawlStatus.COMPLETED)
 UNKNOWN_URL = "unknown"
 BEGINNINGS = frozenset({"request", "started"})
 """What tells that a crawl was begun, and when."""
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+"""No clock tells a time outside of these."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,9 @@ class Lifecycle:
                 CrawlStatus(status): (datetime.fromisoformat(at), error)
                 for status, (at, error) in stored.get("ends", {}).items()
             },
-            created_at=_moment(stored.get("created_at")),
+            created_at=parse_moment(stored.get("created_at")),
             told={
-                CrawlStatus(status): ToldEnd(datetime.fromisoformat(asked), _moment(completed), error)
+                CrawlStatus(status): ToldEnd(datetime.fromisoformat(asked), parse_moment(completed), error)
                 for status, (asked, completed, error) in stored.get("told", {}).items()
             },
         )
@@ -229,22 +231,28 @@ def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
         return Told(
             at,
             None if told is CrawlStatus.IN_PROGRESS else told,
-            _moment(stored.get("created_at")),
-            _moment(stored.get("completed_at")),
+            parse_moment(stored.get("created_at")),
+            parse_moment(stored.get("completed_at")),
             stored.get("error"),
         )
     return None
 
 
 def parse_moment(value: object) -> datetime | None:
-    """ISO 8601 as an initiator writes it, UTC where it names no zone; None for anything else."""
+    """ISO 8601 as an initiator writes it; None for anything else, and for what is not credible."""
     if not isinstance(value, str):
         return None
     try:
-        moment = datetime.fromisoformat(value.strip())
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
+        return credible(datetime.fromisoformat(value.strip()))
+    except ValueError:
         return None
+
+
+def credible(moment: datetime) -> datetime | None:
+    """In UTC, which is meant where no zone is named; None for what says "no time" in other programs, and is
+    infinite to PostgreSQL."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return aware.astimezone(UTC) if EARLIEST <= aware < LATEST else None
 
 
 def milliseconds_between(begin: datetime | None, end: datetime | None) -> float | None:
@@ -324,10 +332,6 @@ def _crawl_url(metadata: Mapping[str, Any], first_page: tuple[datetime, str] | N
     if isinstance(url, str) and url:
         return url
     return first_page[1] if first_page else UNKNOWN_URL
-
-
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
 
 
 def _text(moment: datetime | None) -> str | None:
