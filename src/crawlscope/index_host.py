@@ -25,6 +25,7 @@ from crawlscope.settings import Settings
 
 LOOK_SECONDS = 1.0
 REOPEN_SECONDS = 2.0
+BEING_OPENED = "the index is being opened"
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +55,7 @@ class IndexHost:
         self._keeping = IndexKeeping(database, indexes)
         self._looking = asyncio.Lock()
         self._serving: IndexParts | None = None
-        self._problem = "the index is being opened"
+        self._problem = BEING_OPENED
 
     async def __aenter__(self) -> Self:
         self._following = asyncio.create_task(self._follow())
@@ -87,7 +88,11 @@ class IndexHost:
             except CrawlscopeError as error:
                 self._note(str(error))
                 await asyncio.sleep(REOPEN_SECONDS)
+            except Exception as error:  # noqa: BLE001 - else nobody would follow any more
+                self._note(f"unexpected {type(error).__name__}; see the log of the service", error)
+                await asyncio.sleep(REOPEN_SECONDS)
             else:
+                self._problem = BEING_OPENED
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:
@@ -114,9 +119,10 @@ class IndexHost:
         with suppress(CrawlscopeError):  # whoever needs it is told why
             await embedder.ready()
 
-    def _note(self, problem: str) -> None:
+    def _note(self, problem: str, unexpected: Exception | None = None) -> None:
+        """Logs what is new."""
         if self._problem != problem:
-            log.warning("index_not_open", reason=problem)
+            log.warning("index_not_open", reason=problem, exc_info=unexpected)
         self._problem = problem
 
 

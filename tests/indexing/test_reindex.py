@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
-from sqlalchemy import select
+from sqlalchemy import func, select, text
 
 from crawlscope.crawls.index_page import PageIndexer, PutBack
 from crawlscope.crawls.requests import delete_crawl
 from crawlscope.database.engine import Database
+from crawlscope.database.values import hash_key
 from crawlscope.errors import CrawlscopeError, EmbedderUnavailable, IndexUnavailable
-from crawlscope.indexing import generations
+from crawlscope.indexing import documents, generations
 from crawlscope.indexing.filling import NOTHING_KEPT, Filling
 from crawlscope.indexing.generations import Generation, Live
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
@@ -427,6 +428,62 @@ async def test_the_old_index_is_dropped_when_nobody_asks_it_any_more(
         await former.size()
     assert not (tmp_path / "index").exists()
     assert await after.found() == {url_of(topic) for topic in TOPICS}
+
+
+async def until_waiting_for_a_lock(database: Database) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    for _ in range(500):
+        async with database.transaction() as connection:
+            if await connection.scalar(waiting):
+                return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
+@pytest.mark.parametrize("indexes", ["edge"], indirect=True)
+async def test_an_index_is_dropped_while_a_crawl_is_deleted(after: Process) -> None:
+    topics = sorted(TOPICS, key=lambda topic: hash_key(url_of(topic)))
+    await after.crawl("crawl-3", *reversed(topics), more=" And more.")  # so they lie in the table
+    former = await after.serving()
+    await after.reindex()
+    urls = list(map(url_of, topics))  # as `forget_crawl` takes them
+    async with after.database.transaction() as deleting:
+        await documents.drop_document(deleting, urls[0])
+        dropping = asyncio.create_task(drop_as_from_a_large_table(after.database, former))
+        await until_waiting_for_a_lock(after.database)
+        for url in urls[1:]:
+            await documents.drop_document(deleting, url)
+    await dropping
+    async with after.database.transaction() as connection:
+        assert await generations.retired(connection, 0.0) == []
+        assert await connection.scalar(select(func.count()).select_from(Document)) == 0
+
+
+async def drop_as_from_a_large_table(database: Database, generation: Generation) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text("SET LOCAL enable_indexscan = off"))
+        await connection.execute(text("SET LOCAL enable_bitmapscan = off"))
+        await generations.note_dropped(connection, generation.id)
+
+
+@pytest.mark.parametrize("indexes", ["edge"], indirect=True)
+async def test_a_document_that_shrinks_while_its_index_is_checked_is_no_loss(
+    before: Process, indexes: OwnedIndexes
+) -> None:
+    started_now = IndexKeeping(before.database, indexes)
+    prepared = await before.indexing.prepare(
+        IndexDocumentRequest(url=url_of("apples"), markdown="Short now.")
+    )
+    async with before.database.transaction() as connection:
+        await before.indexing.store(connection, prepared, "crawl-1")
+        looking = asyncio.create_task(started_now.look())
+        await until_waiting_for_a_lock(before.database)
+    await looking
+    assert (await before.serving()).problem is None
+    await before.crawl("crawl-3", *TOPICS[1:])
+    async with before.database.transaction() as connection:
+        states = await connection.scalars(select(Page.state).where(Page.crawl_id == "crawl-3"))
+        assert set(states) == {PageState.UNCHANGED}
 
 
 @asynccontextmanager

@@ -191,7 +191,10 @@ async def retired(connection: AsyncConnection, for_seconds: float) -> list[Gener
 
 
 async def note_dropped(connection: AsyncConnection, generation_id: int) -> None:
-    await connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.generation_id == generation_id))
+    """Locks its documents in the order in which those of a crawl are, lest both wait for each other."""
+    its_own = DOCUMENTS.c.generation_id == generation_id
+    in_order = select(DOCUMENTS.c.key).where(its_own).order_by(DOCUMENTS.c.key).with_for_update()
+    await connection.execute(delete(DOCUMENTS).where(its_own, DOCUMENTS.c.key.in_(in_order)))
     await connection.execute(
         update(GENERATIONS).where(GENERATIONS.c.id == generation_id).values(state=State.DROPPED)
     )

@@ -3,9 +3,10 @@
 import time
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
-from crawlscope.errors import IndexUnavailable
+from crawlscope.errors import DependencyError
 from crawlscope.indexing import documents, generations
 from crawlscope.indexing.generations import Generation, Live
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
@@ -53,15 +54,17 @@ class IndexKeeping:
         index = await self._indexes.open(generation.name, generation.recipe.identity.dimension)
         try:
             problem = await self._compare(generation, index)
-        except IndexUnavailable as error:
+        except DependencyError as error:
             log.warning("index_not_checked", reason=str(error))
             problem = str(error)
         self._next_check[generation.id] = time.monotonic() + CHECK_SECONDS if problem else float("inf")
 
     async def _compare(self, generation: Generation, index: SearchIndex) -> str | None:
-        found = (await index.size()).chunks
         async with self._database.transaction() as connection:
-            wanted = (await generations.holding(connection, generation.id)).chunks
+            found, wanted = await _count(connection, generation, index)
+            if found < wanted:  # so it seems while a store is half done
+                await generations.hold_for_change_over(connection)
+                found, wanted = await _count(connection, generation, index)
             problem = None
             if found < wanted:
                 problem = f"the index holds {found} of {wanted} chunks: run `crawlscope reindex`"
@@ -73,6 +76,11 @@ class IndexKeeping:
 
     async def _drop(self, generation: Generation) -> None:
         await self._indexes.drop(generation.name)
-        async with self._database.transaction() as connection:
-            await generations.note_dropped(connection, generation.id)
+        await self._database.run(lambda connection: generations.note_dropped(connection, generation.id))
         log.info("index_dropped", index=generation.name)
+
+
+async def _count(connection: AsyncConnection, generation: Generation, index: SearchIndex) -> tuple[int, int]:
+    """Chunks: what the index holds, and what the database says that it should."""
+    wanted = (await generations.holding(connection, generation.id)).chunks
+    return (await index.size()).chunks, wanted

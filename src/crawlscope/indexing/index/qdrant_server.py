@@ -40,7 +40,7 @@ IN_MEMORY = models.ScalarQuantization(
 """A quarter of the vectors' size is searched, in memory; the best hits are scored anew from disk."""
 
 
-class CollectionGone(Exception):
+class CollectionGone(IndexUnavailable):
     """It was there when it was last asked for, or has never been made."""
 
 
@@ -137,7 +137,7 @@ class QdrantServerIndex(SearchIndex):
         async with self._checking:
             if not self._checked:
                 if not await self._client.collection_exists(self._collection):
-                    raise CollectionGone
+                    raise CollectionGone("there is no such collection")
                 await self._check_vectors()
                 self._checked = True
 
@@ -204,11 +204,12 @@ def _translated() -> Iterator[None]:
 
 
 def _refusal(error: UnexpectedResponse) -> Exception:
+    refused = f"Qdrant refused a request: {_one_line(error)}"
     if error.status_code == 404:
-        return CollectionGone()
+        return CollectionGone(refused)
     if error.status_code in (401, 403):
         return SettingsError("Qdrant refuses the key: set CRAWLSCOPE_QDRANT_API_KEY to one that may write")
-    return IndexUnavailable(f"Qdrant refused a request: {_one_line(error)}")
+    return IndexUnavailable(refused)
 
 
 def _one_line(error: Exception) -> str:
