@@ -252,6 +252,88 @@ class TestStatus:
 
         assert (status.status, status.error) == ("failed", "out of memory")
 
+    @pytest.mark.parametrize("state", ["scraping", "completed", "failed", "cancelled"])
+    async def test_a_job_without_success_is_told_all_the_same(self, state: str) -> None:
+        answer = {"success": False, "status": state, "total": 3, "completed": 0, "data": [], "error": "why"}
+        with FakeFirecrawl(SITE) as firecrawl:
+            firecrawl.answer_with(Reply(200, answer))
+            async with asking(firecrawl) as client:
+                status = await client.status("any")
+                assert await all_documents(client, "any") == []
+
+        assert (status.status, status.error) == (state, "why")
+
+    async def test_a_job_need_not_be_counted(self) -> None:
+        with FakeFirecrawl(SITE) as firecrawl:
+            firecrawl.answer_with(Reply(200, {"success": False, "status": "failed", "error": "no kickoff"}))
+            async with asking(firecrawl) as client:
+                status = await client.status("any")
+
+        assert (status.status, status.total, status.completed) == ("failed", 0, 0)
+
+    @pytest.mark.parametrize("said", [{}, {"status": "dreaming"}, {"status": 500}, {"status": ["failed"]}])
+    async def test_no_success_and_no_state_of_a_job_is_a_refusal(self, said: dict[str, Any]) -> None:
+        with FakeFirecrawl(SITE) as firecrawl:
+            firecrawl.answer_with(Reply(200, {"success": False, "error": "no", **said}))
+            async with asking(firecrawl) as client:
+                with pytest.raises(FirecrawlRefused, match="no"):
+                    await client.status("any")
+
+    async def test_a_start_without_success_is_a_refusal_whatever_its_state(self) -> None:
+        with FakeFirecrawl(SITE) as firecrawl:
+            firecrawl.answer_with(Reply(200, {"success": False, "status": "failed", "error": "no"}))
+            async with asking(firecrawl) as client:
+                with pytest.raises(FirecrawlRefused, match="no"):
+                    await client.start_crawl(START)
+
+
+class TestNull:
+    """Servers whose serialisers write what is not there as null."""
+
+    async def test_for_what_was_found(self) -> None:
+        answer = {
+            "status": "completed",
+            "total": 0,
+            "completed": 0,
+            "data": None,
+            "next": None,
+            "error": None,
+        }
+        with FakeFirecrawl(SITE) as firecrawl:
+            firecrawl.answer_with(Reply(200, answer))
+            async with asking(firecrawl) as client:
+                assert (await client.status("any")).ended
+                assert await all_documents(client, "any") == []
+
+    async def test_for_what_failed(self) -> None:
+        failure = {"id": "1", "timestamp": None, "url": "https://a.example/", "code": None, "error": None}
+        with FakeFirecrawl(SITE) as firecrawl:
+            firecrawl.answer_with(Reply(200, {"errors": [failure], "robotsBlocked": None}))
+            async with asking(firecrawl) as client:
+                told = await client.errors("any")
+                firecrawl.answer_normally()
+                firecrawl.answer_with(Reply(200, {"errors": None, "robotsBlocked": ["https://a.example/b"]}))
+                told_of_none = await client.errors("any")
+
+        assert [(each.url, each.error, each.at) for each in told.errors] == [("https://a.example/", "", None)]
+        assert told.robots_blocked == []
+        assert (told_of_none.errors, told_of_none.robots_blocked) == ([], ["https://a.example/b"])
+
+    async def test_for_urls_that_are_none(self) -> None:
+        with FakeFirecrawl(SITE) as firecrawl:
+            firecrawl.answer_with(Reply(200, {"success": True, "id": "x", "invalidURLs": None}))
+            async with asking(firecrawl) as client:
+                assert (await client.start_batch([START])).invalid_urls == []
+
+    async def test_is_no_id_and_no_state(self) -> None:
+        nothing = {"success": None, "id": None, "status": None, "total": None, "completed": None}
+        with FakeFirecrawl(SITE) as firecrawl:
+            firecrawl.answer_with(Reply(200, nothing))
+            async with asking(firecrawl) as client:
+                for ask in (client.start_crawl(START), client.status("any"), client.errors("any")):
+                    with pytest.raises(FirecrawlUnavailable, match="answered JSON of another shape"):
+                        await ask
+
 
 class TestCancel:
     async def test_cancels(self) -> None:
@@ -461,6 +543,18 @@ class TestBadDays:
                     assert isinstance(caught.value, ONE_OF_FIRECRAWLS), reply
                     assert "\n" not in str(caught.value)
                     assert len(str(caught.value)) < 400
+
+    @pytest.mark.parametrize(
+        ("name", "status"), [("start_crawl", 400), ("start_crawl", 500), ("status", 402), ("status", 404)]
+    )
+    async def test_its_words_can_be_sent_on_and_kept(self, name: str, status: int) -> None:
+        with FakeFirecrawl(SITE) as firecrawl:
+            firecrawl.answer_with(Reply(status, {"success": False, "error": "half an emoji \ud83d, \x00"}))
+            async with asking(firecrawl) as client:
+                with pytest.raises(ONE_OF_FIRECRAWLS) as caught:
+                    await EVERY_CALL[name](client, "any")
+
+        assert str(caught.value).endswith("half an emoji \ufffd, \ufffd")
 
     @pytest.mark.parametrize("name", sorted(EVERY_CALL.keys() - {"cancel"}))
     async def test_json_of_another_shape_is_no_answer(self, name: str) -> None:

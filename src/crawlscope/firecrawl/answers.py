@@ -1,10 +1,11 @@
 """What Firecrawl's API answers, in Crawlscope's words."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from crawlscope.sessions.fold import credible
@@ -23,6 +24,18 @@ class JobKind(StrEnum):
 
 Moment = Annotated[datetime, AfterValidator(credible)] | None
 
+Item = TypeVar("Item")
+Listed = Annotated[list[Item], BeforeValidator(lambda given: [] if given is None else given)]
+"""Null for none, too, as some servers write it."""
+Text = Annotated[str, BeforeValidator(lambda given: "" if given is None else given)]
+Count = Annotated[int, BeforeValidator(lambda given: 0 if given is None else given)]
+
+JobState = Literal["scraping", "completed", "failed", "cancelled"]
+
+
+def tells_of_job(answer: Mapping[str, Any]) -> bool:
+    return answer.get("status") in get_args(JobState)
+
 
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True)
@@ -31,10 +44,10 @@ class _Answer(BaseModel):
 class JobStatus(_Answer):
     """How far a crawl or batch is. Older servers and v1 give no `created_at` and `completed_at`."""
 
-    status: Literal["scraping", "completed", "failed", "cancelled"]
-    total: int
+    status: JobState
+    total: Count = 0
     """Shrinks as pages fail."""
-    completed: int
+    completed: Count = 0
     """Pages that brought a document."""
     created_at: Moment = None
     completed_at: Moment = None
@@ -51,7 +64,7 @@ class JobStatus(_Answer):
 class StatusPage(JobStatus):
     """One page of results: the status, some documents, and where the next ones are."""
 
-    data: list[Any] = []
+    data: Listed[Any] = []
     next: str | None = None
 
     @property
@@ -63,15 +76,15 @@ class PageFailure(_Answer):
     url: str | None = None
     code: str | None = None
     """Such as `SCRAPE_TIMEOUT`; some failures have none."""
-    error: str = ""
+    error: Text = ""
     at: Moment = Field(None, validation_alias=AliasChoices("timestamp", "at"))
 
 
 class JobErrors(_Answer):
     """Pages that brought no document. After a cancel also the dropped ones, which are no failures."""
 
-    errors: list[PageFailure]
-    robots_blocked: list[str] = []
+    errors: Listed[PageFailure]
+    robots_blocked: Listed[str] = []
     """URLs that robots.txt forbids."""
 
 
@@ -84,5 +97,5 @@ class CrawlStarted(_Answer):
 
 
 class BatchStarted(CrawlStarted):
-    invalid_urls: list[str] = Field([], validation_alias=AliasChoices("invalidURLs", "invalid_urls"))
+    invalid_urls: Listed[str] = Field([], validation_alias=AliasChoices("invalidURLs", "invalid_urls"))
     """What Firecrawl does not take for a URL, and leaves out."""
