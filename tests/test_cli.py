@@ -99,6 +99,7 @@ def test_the_doctor_says_part_by_part_what_is_wrong(tmp_path):
             PORT=str(taken.getsockname()[1]),
             DATABASE_URL="postgresql://nobody:pass-word@127.0.0.1:9/nothing",
             FIRECRAWL_URL="http://user:pass-word@127.0.0.1:9/",
+            CHANGEDETECTION_URL="http://user:pass-word@127.0.0.1:9/",
         )
     assert ended.returncode == 1
     parts = {line[7:19].strip(): line[:6].strip() for line in ended.stdout.splitlines() if line[:6].strip()}
@@ -112,8 +113,9 @@ def test_the_doctor_says_part_by_part_what_is_wrong(tmp_path):
         "embedder": "ok",
         "port": "failed",
         "firecrawl": "failed",
+        "watches": "failed",
     }
     assert "chmod 600" in ended.stdout
     assert "very-secret" not in ended.stdout
     assert "pass-word" not in ended.stdout + ended.stderr
-    assert ended.stderr == "crawlscope: 4 of the checks failed\n"
+    assert ended.stderr == "crawlscope: 5 of the checks failed\n"
