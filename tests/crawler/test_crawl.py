@@ -5,9 +5,13 @@ import signal
 import time
 from pathlib import Path
 
+import html_to_markdown
 import pytest
+from html_to_markdown import ConversionOptions, ConversionResult
 
+from crawlscope.crawler import markdown
 from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, run_crawl
+from crawlscope.crawler.sender import DeliveryTooLarge
 from crawlscope.errors import UsageError
 from tests.crawler.harness import Crawled, Event, crawl
 from tests.fakes.website import Page, Website, html, redirect, unused_port
@@ -243,6 +247,40 @@ async def test_a_start_that_has_moved_takes_the_crawl_to_its_new_site() -> None:
     assert len(crawled.pages) == 2
 
 
+async def test_the_new_site_of_a_start_sets_the_pace() -> None:
+    pages = {"/": html(links=["/a", "/b"]), "/a": html(), "/b": html()}
+    with (
+        Website(pages, robots="User-agent: *\nCrawl-delay: 0.4") as new,
+        Website({"/": redirect(new.url + "/")}) as old,
+    ):
+        began = time.monotonic()
+        crawled = await crawl(old.url)
+        assert time.monotonic() - began >= 0.8
+        assert new.most_at_once == 1
+        assert sorted(new.requests) == ["/", "/a", "/b"]
+    assert len(crawled.pages) == 3
+
+
+async def test_the_new_site_of_a_start_may_forbid_it() -> None:
+    with (
+        Website({"/": html(links=["/a"])}, robots="User-agent: *\nDisallow: /") as new,
+        Website({"/": redirect(new.url + "/")}) as old,
+    ):
+        crawled = await crawl(old.url)
+    assert crawled.failures == {"/": f"blocked by {new.url}/robots.txt"}
+    assert crawled.types[-1] == "crawl.failed"
+
+
+async def test_a_redirect_leads_nowhere_that_robots_txt_forbids() -> None:
+    pages = {"/": html(links=["/open"]), "/open": redirect("/private"), "/private": html(links=["/more"])}
+    with Website(pages, robots="User-agent: *\nDisallow: /private") as site:
+        crawled = await crawl(site.url)
+        assert "/more" not in site.requests
+    assert crawled.failures == {"/open": f"blocked by {site.url}/robots.txt"}
+    assert crawled.summary is not None
+    assert crawled.summary.robots_blocked == 1
+
+
 async def test_robots_txt_is_obeyed_and_what_it_forbids_is_counted() -> None:
     robots = "User-agent: Crawlscope\nDisallow: /private\n\nUser-agent: *\nDisallow: /"
     pages = {"/": html(links=["/a", "/private/1", "/private/2"]), "/a": html(links=["/private/1"])}
@@ -268,6 +306,47 @@ async def test_a_robots_txt_that_the_server_cannot_give_forbids_everything() -> 
     assert "robots.txt answered 503" in crawled.failures["/"]
 
 
+@pytest.mark.parametrize(
+    ("robots", "reason"),
+    [
+        (Page(delay_seconds=3), "no complete answer within 0.5 seconds"),
+        (redirect("/robots.txt"), "more than 10 redirects"),
+        (Page(b"no gzip", headers={"Content-Encoding": "gzip"}), "decompressed"),
+        (Page("User-agent: *", truncated=True), "closed early"),
+    ],
+)
+async def test_a_robots_txt_that_cannot_be_read_forbids_everything(robots: Page, reason: str) -> None:
+    with Website({"/": html()}, robots=robots) as site:
+        crawled = await crawl(site.url, timeout_seconds=0.5)
+        assert site.requests == []
+    assert f"{site.url}/robots.txt cannot be read" in crawled.failures["/"]
+    assert reason in crawled.failures["/"]
+
+
+async def test_a_robots_txt_that_is_had_at_the_second_try_counts() -> None:
+    class Hiccup(Website):
+        def page_for(self, path: str) -> Page:
+            page = super().page_for(path)
+            if path == "/robots.txt" and page.reset:
+                self.pages[path] = Page("User-agent: *\nDisallow: /a")
+            return page
+
+    with Hiccup({"/": html(links=["/a"]), "/a": html()}, robots=Page(reset=True)) as site:
+        crawled = await crawl(site.url)
+    assert set(crawled.pages) == {"/"}
+
+
+async def test_of_an_endless_robots_txt_the_first_half_megabyte_counts() -> None:
+    rules = "User-agent: *\nDisallow: /private\n"
+    cut = "Disallow: /"
+    comment = "#" * (512 * 1024 - len(rules) - len(cut) - 1) + "\n"
+    robots = f"{rules}{comment}{cut}other\n" + "# and so on\n" * 2_000_000
+    pages = {"/": html(links=["/private", "/other"]), "/private": html(), "/other": html()}
+    with Website(pages, robots=robots) as site:
+        crawled = await crawl(site.url)
+    assert set(crawled.pages) == {"/", "/other"}
+
+
 async def test_the_crawl_delay_of_robots_txt_is_kept() -> None:
     pages = {"/": html(links=["/a", "/b"]), "/a": html(), "/b": html()}
     with Website(pages, robots="User-agent: *\nCrawl-delay: 0.4") as site:
@@ -287,6 +366,8 @@ async def test_content_types() -> None:
         "/pdf": Page(b"%PDF-1.7", content_type="application/pdf"),
         "/untold": Page("<h1>Untold</h1>", content_type=None),
         "/bytes": Page(b"\x00\x01\x02", content_type=None),
+        "/dump": Page(bytes(range(32)), content_type="text/plain"),
+        "/wide": Page("wide".encode("utf-16"), content_type="text/plain"),
         "/latin": Page(
             "<p>d\u00e9j\u00e0 vu".encode("latin-1"), content_type="text/html; charset=iso-8859-1"
         ),
@@ -305,6 +386,8 @@ async def test_content_types() -> None:
         "/pdf": "",
         "/untold": "# Untold",
         "/bytes": "",
+        "/dump": "",
+        "/wide": "wide",
         "/latin": "déjà vu",
         "/meta": "привет",
         "/empty": "",
@@ -399,6 +482,46 @@ async def test_cancelling_the_task_ends_the_crawl_at_once() -> None:
             await running
         assert time.monotonic() - began < 2
     assert crawled.types == ["crawl.started", "crawl.page"]
+
+
+async def test_a_page_that_the_crawler_cannot_read_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def converts_all_but_one(markup: str, options: ConversionOptions) -> ConversionResult:
+        if "odd" in markup:
+            raise RuntimeError("the library\nhas a bug")
+        return html_to_markdown.convert(markup, options)
+
+    monkeypatch.setattr(markdown, "convert", converts_all_but_one)
+    with Website({"/": html(links=["/o", "/b"]), "/o": html("odd"), "/b": html()}) as site:
+        crawled = await crawl(site.url)
+        assert site.requests.count("/o") == 1
+    assert crawled.failures == {"/o": "the crawler could not read it: RuntimeError: the library has a bug"}
+    assert crawled.types[-1] == "crawl.completed"
+
+
+async def test_a_page_that_the_service_has_no_room_for_fails_alone() -> None:
+    crawled = Crawled()
+
+    async def deliver(event: Event) -> None:
+        if len(str(event)) > 10_000:
+            raise DeliveryTooLarge("larger than 10000")
+        await crawled.deliver(event)
+
+    pages = {"/": html(links=["/big", "/b"]), "/big": html("x" * 10_000, links=["/from-big"])}
+    with Website({**pages, "/b": html(), "/from-big": html()}) as site:
+        await run_crawl(CrawlRequest("c", site.url, allow_private=True), deliver)
+        assert site.requests.count("/big") == 1
+    assert crawled.failures == {"/big": "larger than 10000"}
+    assert set(crawled.pages) == {"/", "/big", "/b", "/from-big"}
+    assert crawled.types[-1] == "crawl.completed"
+
+
+async def test_a_service_that_has_room_for_nothing_ends_the_crawl() -> None:
+    async def deliver(event: Event) -> None:
+        if event["type"] == "crawl.page":
+            raise DeliveryTooLarge("larger than nothing")
+
+    with Website({"/": html()}) as site, pytest.raises(DeliveryTooLarge):
+        await asyncio.wait_for(run_crawl(CrawlRequest("c", site.url, allow_private=True), deliver), 10)
 
 
 async def test_a_delivery_that_must_not_go_on_ends_the_crawl() -> None:

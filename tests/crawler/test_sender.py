@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import pytest
 
-from crawlscope.crawler.sender import WebhookSender
+from crawlscope.crawler.sender import DeliveryTooLarge, WebhookSender
 from crawlscope.errors import ServiceUnavailable, UsageError
 from tests.fakes.website import unused_port
 
@@ -124,6 +124,13 @@ async def test_a_refusal_is_an_error_that_says_so(status: int) -> None:
             ):
                 await sender.send(EVENT)
     assert len(service.bodies) == 1
+
+
+async def test_a_delivery_without_room_is_told_apart() -> None:
+    with Service((413, {}, b"")) as service:
+        async with WebhookSender(lambda: service.url, "s") as sender:
+            with pytest.raises(DeliveryTooLarge):
+                await sender.send(EVENT)
 
 
 async def test_a_service_that_stays_away_is_given_up() -> None:

@@ -14,12 +14,14 @@ from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
 from crawlscope.crawler.links import names_a_page, normalise, site_of
 from crawlscope.crawler.page import read_page
 from crawlscope.crawler.robots import RobotsRules
+from crawlscope.crawler.sender import DeliveryTooLarge
 from crawlscope.errors import UsageError
 
 log = structlog.get_logger(__name__)
 
 Deliver = Callable[[dict[str, Any]], Awaitable[None]]
-"""Hands one event to the webhook door; raises only when the crawl must stop."""
+"""Hands one event to the webhook door. Raises `DeliveryTooLarge` for one that it has no room for, anything
+else only when the crawl must stop."""
 ShouldStop = Callable[[], Awaitable[bool]]
 
 _ASK_TO_STOP_SECONDS = 0.25
@@ -106,6 +108,7 @@ class _Crawl:
         self._progress = CrawlProgress(found=1)
         self._found = {start}
         self._blocked: set[str] = set()
+        self._after_move: list[str] = []
         self._start_error: str | None = None
         self._reading = asyncio.Semaphore(_READERS)
         self._cancelled = False
@@ -127,16 +130,20 @@ class _Crawl:
             self._blocked.add(self._start)
             await self._settle_failed(self._start, self._robots.refusal)
             return
+        await self._visit_from([self._start], should_stop)
+        if self._after_move and not self._cancelled:
+            await asyncio.sleep(self._robots.delay_seconds)
+            await self._visit_from(self._after_move, should_stop)
+
+    async def _visit_from(self, urls: list[str], should_stop: ShouldStop | None) -> None:
+        """At the pace that the site asks for, which an engine keeps for as long as it runs."""
         self._engine = await Engine.create(
             concurrency=self._request.concurrency,
             delay_seconds=self._robots.delay_seconds,
             visit=self._visit,
             give_up=self._give_up,
         )
-        await self._engine.enqueue([self._start])
-        await self._run_engine(should_stop)
-
-    async def _run_engine(self, should_stop: ShouldStop | None) -> None:
+        await self._engine.enqueue(urls)
         crawl = asyncio.create_task(self._engine.crawl())
         watch = asyncio.create_task(self._watch(should_stop))
         try:
@@ -163,49 +170,59 @@ class _Crawl:
 
     async def _visit(self, request: Request) -> None:
         try:
-            page = await self._client.fetch(request.url, text_only=True)
-        except FetchFailed as failure:
-            request.no_retry = not failure.retryable
-            raise
-        try:
-            await self._settle(request.url, page)
+            await self._settle(request.url, await self._client.fetch(request.url, text_only=True))
         except Exception as error:
-            self._break(error)
+            request.no_retry = not (isinstance(error, FetchFailed) and error.retryable)
             raise
 
     async def _give_up(self, request: Request, error: Exception) -> None:
         if self._broken.done():
             return
-        try:
-            await self._settle_failed(request.url, str(error) or type(error).__name__)
-        except Exception as delivery_error:
-            self._break(delivery_error)
-            raise
-
-    def _break(self, error: Exception) -> None:
-        if not self._broken.done():
-            self._broken.set_exception(error)
+        if isinstance(error, FetchFailed | DeliveryTooLarge):
+            reason = str(error)
+        else:
+            log.error("page_not_read", crawl_id=self._request.crawl_id, url=request.url, exc_info=error)
+            reason = f"the crawler could not read it: {type(error).__name__}: {' '.join(str(error).split())}"
+        await self._settle_failed(request.url, reason)
 
     async def _settle(self, url: str, page: FetchedPage) -> None:
-        async with self._reading:
-            text = await asyncio.to_thread(read_page, page)
         landed = normalise(page.url) or url
-        if url == self._start and site_of(landed) != self._site:
+        moved = url == self._start and site_of(landed) != self._site
+        if moved:
             # Sites move: whoever asks for the old name wants the site behind it.
             self._site = site_of(landed)
             self._robots = await RobotsRules.load(self._client, landed)
-        if site_of(landed) == self._site:
+        within = site_of(landed) == self._site
+        if within and not self._robots.allows(landed):
+            self._blocked.add(landed)
+            raise FetchFailed(self._robots.refusal)
+        async with self._reading:
+            text = await asyncio.to_thread(read_page, page)
+        if moved:
+            self._after_move = self._accept(text.links)
+        elif within:
             await self._engine.enqueue(self._accept(text.links))
-        await self._deliver(self._events.page(url, page, text))
+        await self._send(self._events.page(url, page, text), DeliveryTooLarge)
         self._progress.fetched += 1
         self._report()
 
     async def _settle_failed(self, url: str, error: str) -> None:
         if url == self._start:
             self._start_error = error
-        await self._deliver(self._events.failed_page(url, error))
+        await self._send(self._events.failed_page(url, error))
         self._progress.failed += 1
         self._report()
+
+    async def _send(self, event: dict[str, Any], *of_no_concern: type[Exception]) -> None:
+        """Any other error ends the crawl."""
+        try:
+            await self._deliver(event)
+        except of_no_concern:
+            raise
+        except Exception as error:
+            if not self._broken.done():
+                self._broken.set_exception(error)
+            raise
 
     def _accept(self, links: list[str]) -> list[str]:
         accepted = []

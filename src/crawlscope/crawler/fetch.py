@@ -36,9 +36,11 @@ _NO_TEXT_TYPES = frozenset({"text/css", "text/javascript", "text/ecmascript", "t
 class FetchFailed(Exception):
     """No HTTP answer; the text is one line that says why."""
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, retryable: bool = False, unreachable: bool = False) -> None:
+        """`unreachable`: the same is true of any page of that host."""
         super().__init__(message)
         self.retryable = retryable
+        self.unreachable = unreachable
 
 
 @dataclass(frozen=True)
@@ -96,29 +98,37 @@ class PageClient:
     ) -> None:
         await self._client.aclose()
 
-    async def fetch(self, url: str, *, text_only: bool = False) -> FetchedPage:
-        """With `text_only` the body of images, archives and the like is left unread. Raises `FetchFailed`."""
+    async def fetch(
+        self, url: str, *, text_only: bool = False, first_bytes: int | None = None
+    ) -> FetchedPage:
+        """With `text_only` the body of images, archives and the like is left unread, with `first_bytes` what
+        comes after them. Raises `FetchFailed`.
+        """
         try:
             async with asyncio.timeout(self._timeout_seconds), self._client.stream("GET", url) as response:
-                return await self._read(response, text_only=text_only)
+                page = FetchedPage(
+                    str(response.url), response.status_code, response.headers.get("content-type", "")
+                )
+                if text_only and not may_hold_text(page.media_type):
+                    return page
+                return replace(page, body=await self._body(response, first_bytes))
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise FetchFailed(f"no complete answer within {self._timeout_seconds:g} seconds") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             raise _explained(error) from error
 
-    async def _read(self, response: httpx2.Response, *, text_only: bool) -> FetchedPage:
-        page = FetchedPage(str(response.url), response.status_code, response.headers.get("content-type", ""))
-        if text_only and not may_hold_text(page.media_type):
-            return page
+    async def _body(self, response: httpx2.Response, first_bytes: int | None) -> bytes:
         announced = response.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._max_bytes:
+        if first_bytes is None and announced.isdecimal() and int(announced) > self._max_bytes:
             raise self._too_large()
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk
+            if first_bytes is not None and len(body) >= first_bytes:
+                break
             if len(body) > self._max_bytes:
                 raise self._too_large()
-        return replace(page, body=bytes(body))
+        return bytes(body[:first_bytes])
 
     def _too_large(self) -> FetchFailed:
         return FetchFailed(f"too large: the page has more than {self._max_bytes:,} bytes")
@@ -141,13 +151,13 @@ def _explained(error: Exception) -> FetchFailed:
     for cause in _causes(error):
         match cause:
             case PrivateTarget():
-                return FetchFailed(str(cause))
+                return FetchFailed(str(cause), unreachable=True)
             case socket.gaierror():
-                return FetchFailed(f"the name could not be resolved: {cause.strerror}")
+                return FetchFailed(f"the name could not be resolved: {cause.strerror}", unreachable=True)
             case ssl.SSLError():
-                return FetchFailed(f"no secure connection: {cause.reason or cause}")
+                return FetchFailed(f"no secure connection: {cause.reason or cause}", unreachable=True)
             case ConnectionRefusedError():
-                return FetchFailed("connection refused", retryable=True)
+                return FetchFailed("connection refused", retryable=True, unreachable=True)
             case ConnectionResetError() | BrokenPipeError():
                 return FetchFailed("connection reset", retryable=True)
             case _:

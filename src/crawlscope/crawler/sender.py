@@ -23,6 +23,10 @@ _LONGEST_RETRY_AFTER_SECONDS = 60.0
 _ANSWER_SECONDS = 30.0
 
 
+class DeliveryTooLarge(UsageError):
+    """This event, and no other, is refused for its size."""
+
+
 class WebhookSender:
     """Posts events to the webhook door of a service; use it as an async context manager.
 
@@ -55,7 +59,8 @@ class WebhookSender:
     async def send(self, event: dict[str, Any]) -> None:
         """Returns once the service has the event on disk.
 
-        Raises `UsageError` when the service refuses it, `ServiceUnavailable` when it stays away.
+        Raises `DeliveryTooLarge` or another `UsageError` when the service refuses it, `ServiceUnavailable`
+        when it stays away.
         """
         body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         deadline = time.monotonic() + self._give_up_after_seconds
@@ -83,7 +88,9 @@ class WebhookSender:
         if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or answer.is_server_error:
             wait_seconds = retry_after_seconds(answer.headers.get("retry-after")) or 0.0
             return _Postponed(reason, min(wait_seconds, _LONGEST_RETRY_AFTER_SECONDS))
-        raise UsageError(f"the service at {door} refused a delivery: {reason}{_detail(answer)}")
+        too_large = answer.status_code == httpx2.codes.CONTENT_TOO_LARGE
+        refusal = DeliveryTooLarge if too_large else UsageError
+        raise refusal(f"the service at {door} refused a delivery: {reason}{_detail(answer)}")
 
 
 class _Postponed:
