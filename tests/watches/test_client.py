@@ -106,6 +106,17 @@ async def test_what_it_complains_of_is_told_without_the_secret(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("status", [400, 503])
+async def test_its_words_can_be_sent_on(
+    watcher: FakeChangedetection, client: ChangedetectionClient, status: int
+) -> None:
+    watcher.answer_with(Reply(status, {"message": "half an emoji \ud83d"}, {"Retry-After": "60"}))
+    with pytest.raises((ChangedetectionRefused, ChangedetectionUnavailable)) as caught:
+        await client.create(ORDER)
+    assert "half an emoji \ufffd" in str(caught.value)
+    assert str(caught.value).encode()
+
+
 async def test_a_slow_one_is_not_waited_for(watcher: FakeChangedetection) -> None:
     watcher.delay_seconds = 1.0
     async with client_of(watcher.url, patience_seconds=0.2) as client:

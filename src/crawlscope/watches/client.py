@@ -16,6 +16,7 @@ import stamina
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from stamina.instrumentation import set_on_retry_hooks
 
+from crawlscope.database.values import storable
 from crawlscope.errors import ChangedetectionRefused, ChangedetectionUnavailable
 from crawlscope.http_settings import header_safe_key, server_url
 from crawlscope.retry_after import retry_after_seconds
@@ -68,7 +69,7 @@ class _Response:
         except (ValueError, RecursionError):
             return ""
         words = said.get("message") if isinstance(said, dict) else said
-        return " ".join(words.split()) if isinstance(words, str) else ""
+        return storable(" ".join(words.split())) if isinstance(words, str) else ""
 
     @property
     def passing(self) -> bool:
