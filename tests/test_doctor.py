@@ -12,10 +12,12 @@ from crawlscope.doctor import (
     _check_database,
     _check_firecrawl,
     _check_index,
+    _check_index_is_of,
     _check_python,
     _check_secrets,
     _find,
 )
+from crawlscope.indexing.embedding import EmbedderIdentity
 from crawlscope.secrets import SECRET_FILE
 from crawlscope.settings import Settings, load_settings
 from tests.commands import free_port
@@ -95,6 +97,7 @@ async def test_a_firecrawl_too_old_to_list_its_crawls(tmp_path: Path) -> None:
 async def test_a_database_url_that_cannot_work_hides_no_other_finding(tmp_path: Path) -> None:
     settings = given(tmp_path, database_url="postgresql://u:p@ss:w0rd-hidden@db.example/x")
     assert (await _find("python", _check_python, settings)).ok
+    await _check_index_is_of(EmbedderIdentity("local", "any", "1", 384), settings)  # nothing to compare with
     found = await _find("database", _check_database, settings)
     assert not found.ok
     assert "CRAWLSCOPE_DATABASE_URL" in found.words

@@ -24,6 +24,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
         load_settings()
     assert value not in str(raised.value)
     assert "\n" not in str(raised.value)
+    assert ": must " in str(raised.value)
 
 
 @pytest.mark.parametrize("value", ["geheimö", "hid den", "hid\nden", "hid\x7fden"])

@@ -249,7 +249,7 @@ async def _check_embedder(settings: Settings) -> str:
 
 async def _check_index_is_of(identity: EmbedderIdentity, settings: Settings) -> None:
     """Searches need the embedder that the index was built with, which may not be there any more."""
-    with suppress(DatabaseUnavailable):  # has a finding of its own
+    with suppress(DatabaseUnavailable, SettingsError):  # the database has a finding of its own
         serving = await _serving_index(settings)
         if serving and serving.recipe.identity != identity:
             raise Failed(

@@ -16,6 +16,8 @@ from crawlscope.errors import SettingsError
 
 ENV_PREFIX = "CRAWLSCOPE_"
 SETTINGS_FILE = ".env"
+OWN_WORDS = "Value error, "
+"""What pydantic puts before the words of a validator here."""
 SIGNING_PREFIX = "whsec_"
 
 
@@ -211,6 +213,7 @@ def load_settings(**overrides: object) -> Settings:
 def _explain(error: ValidationError) -> str:
     """One line without the offending values: one of them may be a secret."""
     return "; ".join(
-        f"{ENV_PREFIX}{'.'.join(str(part) for part in issue['loc']).upper()}: {issue['msg']}"
+        f"{ENV_PREFIX}{'.'.join(str(part) for part in issue['loc']).upper()}: "
+        f"{issue['msg'].removeprefix(OWN_WORDS)}"
         for issue in error.errors(include_input=False, include_url=False)
     )
