@@ -108,3 +108,16 @@ async def test_events_of_a_type_that_is_known_by_now_are_taken_in(
     async with database.transaction() as connection:
         assert await connection.scalar(select(func.count()).select_from(UnknownEvent)) == 0
         assert await connection.scalar(select(Delivery.received_at)) == NOW
+
+
+async def test_an_event_of_a_newly_known_type_that_makes_no_sense_stays_as_it_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for body in ({"type": "map.completed"}, {"type": "map.completed", "id": "crawl-1"}):
+        await accept_delivery(database, json.dumps(body).encode(), NOW)
+    monkeypatch.setattr(payload, "FAMILIES", {*payload.FAMILIES, "map"})
+    for newly_known in (1, 0):
+        replayed = await replay(database, WhichDeliveries(), NOW)
+        assert (replayed.newly_known, replayed.unreadable) == (newly_known, 1)
+    async with database.transaction() as connection:
+        assert await connection.scalar(select(func.count()).select_from(UnknownEvent)) == 1

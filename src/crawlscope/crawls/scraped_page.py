@@ -21,15 +21,15 @@ def scraped_page(
     error: object = None,
 ) -> DeliveredPage | None:
     """None for a document that names no URL. `error` is Firecrawl's, where the scrape `failed`."""
-    metadata = document_metadata(document)
-    source_url = _text(metadata.get("sourceURL")) or _text(metadata.get("url")) or _text(document.get("url"))
-    if not source_url:
+    asked_for = source_url(document)
+    if asked_for is None:
         return None
+    metadata = document_metadata(document)
     status_code = _status_code(metadata)
     code, words = _failure(status_code, failed, error or metadata.get("error"))
     return DeliveredPage(
-        source_url=source_url,
-        url=_text(metadata.get("url")) or source_url,
+        source_url=asked_for,
+        url=_text(metadata.get("url")) or asked_for,
         arrival=Arrival(code is None, pushed, received_at, webhook_id or ""),
         markdown=storable(_markdown(document)),
         title=_text(metadata.get("title")) or _text(metadata.get("ogTitle")),
@@ -54,6 +54,12 @@ def failed_page(url: str, received_at: datetime, code: str, words: str) -> Deliv
     )
 
 
+def source_url(document: dict[str, Any]) -> str | None:
+    """The URL asked for, as far as the document names any."""
+    metadata = document_metadata(document)
+    return _text(metadata.get("sourceURL")) or _text(metadata.get("url")) or _text(document.get("url"))
+
+
 def document_metadata(document: dict[str, Any]) -> dict[str, Any]:
     metadata = document.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
@@ -62,7 +68,7 @@ def document_metadata(document: dict[str, Any]) -> dict[str, Any]:
 def _failure(status_code: int | None, failed: bool, error: object) -> tuple[str | None, str | None]:
     """Code and words; no code for a page that can be indexed."""
     if failed:
-        return failure_code(error), failure_text(error) or NO_REASON
+        return storable(failure_code(error)), failure_text(error) or NO_REASON
     if status_code and status_code >= 400:
         return f"http_{status_code}", f"the page answered with HTTP status {status_code}"
     return None, None

@@ -75,7 +75,7 @@ async def accept_delivery(database: Database, body: bytes, received_at: datetime
 
 def ledger_columns(delivery: Delivery, brought: Brought) -> dict[str, Any]:
     """What the ledger says of a delivery's content."""
-    nameless = delivery.action == "page" and not brought.pages
+    nameless = delivery.brings_pages and not brought.pages
     return {
         "pages": len(delivery.documents),
         "without_url": brought.without_url,
@@ -118,7 +118,7 @@ async def _keep_unknown(
     await connection.execute(
         insert(UNKNOWN)
         .values(
-            identity=hash_key(delivery.event_type, delivery.crawl_id, compressed.hex()),
+            identity=hash_key(delivery.event_type, compressed.hex()),
             event_type=delivery.event_type,
             received_at=received_at,
             body=compressed,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NoReturn, cast
 from uuid import UUID
@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from crawlscope.crawls.page_state import failure_text
 from crawlscope.crawls.pages import DeliveredPage
-from crawlscope.crawls.scraped_page import document_metadata, scraped_page
+from crawlscope.crawls.scraped_page import document_metadata, scraped_page, source_url
 from crawlscope.database.values import hash_key, storable, storable_json
 from crawlscope.errors import UsageError
 from crawlscope.sessions.fold import Ended, Fact, Heard, PageSeen
@@ -43,15 +43,16 @@ class MalformedDelivery(UsageError):
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event. `documents` are the page objects of `data`, whatever envelope they came in."""
+    """One event; of a type that nobody knows, nothing but that."""
 
     event_type: str
-    crawl_id: str
-    success: bool
-    webhook_id: str | None
-    documents: list[dict[str, Any]]
-    error: Any
-    metadata: dict[str, Any]
+    crawl_id: str = ""
+    success: bool = True
+    webhook_id: str | None = None
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    """The page objects of `data`, whatever envelope they came in; only crawls and batches have any."""
+    error: Any = None
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -66,9 +67,14 @@ class Delivery:
         return self.family in FAMILIES and bool(self.action)
 
     @property
+    def of_crawl(self) -> bool:
+        """Of a crawl or batch, whose pages are indexed."""
+        return self.family in CRAWL_FAMILIES
+
+    @property
     def brings_pages(self) -> bool:
         """Page events, and v0's completed with the crawl's documents in it."""
-        return self.family in CRAWL_FAMILIES and (self.action == "page" or bool(self.documents))
+        return self.of_crawl and (self.action == "page" or bool(self.documents))
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,8 @@ def read(body: bytes) -> Delivery:
 def crawl_id_of(body: bytes) -> str | None:
     """The crawl that a delivery speaks of, whatever else may be wrong with it."""
     try:
-        return _crawl_id(_object(_json(body)))
-    except UsageError:
+        return _crawl_id(_object(json.loads(body)))
+    except (UsageError, ValueError, RecursionError):
         return None
 
 
@@ -99,22 +105,29 @@ def identity(delivery: Delivery, body: bytes) -> UUID | None:
     """Equal for deliveries that are one; None for one that cannot be told from others like it.
 
     Newer Firecrawls send a `webhookId`; otherwise the crawl, the event and the scrape (for a failed page
-    its URL and error) tell.
+    its URL and error) tell. A page that names neither can be one of many.
     """
     if delivery.webhook_id:
         return hash_key("webhook", delivery.webhook_id)
-    parts = [delivery.crawl_id, delivery.event_type]
+    event = [delivery.crawl_id, delivery.event_type]
     if delivery.action != "page":
-        return hash_key(*parts)
-    if not delivery.documents:
-        return None
-    metadata = document_metadata(delivery.documents[0])
-    if scrape_id := metadata.get("scrapeId"):
-        return hash_key(*parts, "scrape", str(scrape_id))
-    if not delivery.success:
-        error = json.dumps(delivery.error, sort_keys=True)
-        return hash_key(*parts, "failed", str(metadata.get("sourceURL")), error)
-    return hash_key(*parts, "body", body.decode("utf-8", "replace"))
+        return hash_key(*event)
+    page = _told_by(delivery, body)
+    return hash_key(*event, *page) if page else None
+
+
+def _told_by(delivery: Delivery, body: bytes) -> list[str]:
+    """What tells a page event from others of its crawl; nothing where it can be one of many."""
+    document = next(iter(delivery.documents), {})
+    if scrape_id := document_metadata(document).get("scrapeId"):
+        return ["scrape", str(scrape_id)]
+    if delivery.of_crawl:
+        url = source_url(document)
+        if url is None:
+            return []
+        if not delivery.success:
+            return ["failed", url, json.dumps(delivery.error, sort_keys=True)]
+    return ["body", body.decode("utf-8", "replace")]
 
 
 def brought(delivery: Delivery, received_at: datetime) -> Brought:
@@ -165,11 +178,15 @@ def _json(body: bytes) -> Any:
         reason = str(error)
     # Lone surrogates are valid JSON and real: JavaScript escapes a cut emoji like that.
     try:
-        return json.loads(body.decode("utf-8"))
+        value = json.loads(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UnreadableDelivery(f"the body is not UTF-8: byte {error.start} is invalid") from None
     except (ValueError, RecursionError):
         raise UnreadableDelivery(f"the body is not JSON: {reason}") from None
+    try:
+        return from_json(storable_json(value))
+    except (ValueError, RecursionError) as error:
+        raise MalformedDelivery(f"the body is nested too deeply: {error}") from None
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -182,20 +199,25 @@ def _delivery(body: dict[str, Any]) -> Delivery:
     event_type = body.get("type")
     if not isinstance(event_type, str) or not event_type:
         _malformed("type", "a non-empty string", event_type)
+    delivery = Delivery(storable(event_type)[:100])
+    if not delivery.known:
+        return delivery
     webhook_id = body.get("webhookId")
-    return Delivery(
-        event_type=storable(event_type)[:100],
+    return replace(
+        delivery,
         crawl_id=_crawl_id(body),
         success=body.get("success") is not False,
         webhook_id=storable(str(webhook_id)) if webhook_id else None,
-        documents=_documents(body.get("data")),
+        documents=_documents(body.get("data")) if delivery.of_crawl else [],
         error=body.get("error"),
         metadata=_optional_object(body, "metadata"),
     )
 
 
 def _crawl_id(body: dict[str, Any]) -> str:
-    crawl_id = body.get("id", body.get("jobId"))
+    crawl_id = body.get("id")
+    if crawl_id in (None, ""):
+        crawl_id = body.get("jobId", crawl_id)
     if isinstance(crawl_id, int) and not isinstance(crawl_id, bool):
         crawl_id = str(crawl_id)
     if not isinstance(crawl_id, str) or not 0 < len(crawl_id) <= LONGEST_ID:

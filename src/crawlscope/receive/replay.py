@@ -53,7 +53,7 @@ async def replay(database: Database, which: WhichDeliveries, now: datetime) -> R
     for crawl_id in sorted(replayed.crawls):
         await database.run(partial(_note, crawl_id=crawl_id, now=now))
     if which.crawl_id is None and not which.noted:
-        replayed.newly_known = await _take_newly_known(database, which)
+        await _take_newly_known(database, which, replayed)
     return replayed
 
 
@@ -117,12 +117,16 @@ async def _note(connection: AsyncConnection, crawl_id: str, now: datetime) -> No
         await keep_action(connection, crawl_id, now, "replay")
 
 
-async def _take_newly_known(database: Database, which: WhichDeliveries) -> int:
+async def _take_newly_known(database: Database, which: WhichDeliveries, replayed: Replayed) -> None:
     """Events that were kept because nobody knew their type, and that this version knows."""
     found = select(UNKNOWN.c.id).where(*_of_kind_and_time(UNKNOWN, which)).order_by(UNKNOWN.c.id)
     async with database.transaction() as connection:
         event_ids = (await connection.scalars(found)).all()
-    return sum([await _take_if_known(database, event_id) for event_id in event_ids])
+    for event_id in event_ids:
+        try:
+            replayed.newly_known += await _take_if_known(database, event_id)
+        except (UsageError, zlib.error):
+            replayed.unreadable += 1
 
 
 async def _take_if_known(database: Database, event_id: int) -> bool:
