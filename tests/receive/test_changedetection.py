@@ -140,6 +140,31 @@ def test_what_a_template_leaves_in_a_text_is_let_pass():
     assert change.diff_summary == "one\ntwo\tthree\N{REPLACEMENT CHARACTER}"
 
 
+LONG = "https://a.example/" + "x" * 3_000
+
+
+@pytest.mark.parametrize(
+    "body", [{"url": LONG}, envelope(f"{LONG}, it says"), envelope(f"{'it says: ' * 3_000} {LONG}")]
+)
+def test_no_part_of_a_long_url_is_taken_for_the_page(body: dict[str, Any]) -> None:
+    assert read(body).watch_url == LONG
+
+
+def test_a_long_address_of_a_snapshot_is_left_out():
+    assert read({"url": URL, "snapshot_url": LONG}).snapshot_url is None
+    assert read({"url": URL, "snapshot_url": LONG, "diff_url": URL}).snapshot_url == URL
+
+
+def test_of_a_long_id_the_beginning_is_kept():
+    assert read({"url": URL, "uuid": "水" * 2_000}).watch_id == "水" * 255
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+def test_a_time_that_means_none_is_now(moment: str) -> None:
+    change = read({"url": URL, "timestamp": moment})
+    assert (change.detected_at, change.dated) == (NOON, False)
+
+
 def test_long_diffs_are_cut():
     summary = read({"url": URL, "diff": "x" * 1_000_000}).diff_summary
     assert summary

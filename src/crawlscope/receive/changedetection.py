@@ -26,6 +26,7 @@ NOT_KEPT = {"version", "attachments", *IDS, *URLS, *TIMES, *DIFFS, *SNAPSHOTS}
 SOURCE_PREFIX = "source:"
 """With it a watch looks at the page's HTML."""
 LONGEST_DIFF = 20_000
+LONGEST_ID = 255
 LONGEST_TEXT = 2_048
 MOST_FURTHER = 20
 MILLISECONDS_SINCE = 1e11
@@ -61,7 +62,7 @@ def read_change(body: bytes, received_at: datetime) -> Change:
     fields = _fields(_json(body))
     detected_at = _moment(fields)
     return Change(
-        watch_id=_text(fields, IDS),
+        watch_id=_text(fields, IDS, LONGEST_ID),
         watch_url=_watch_url(fields),
         detected_at=min(detected_at or received_at, received_at),
         dated=detected_at is not None,
@@ -96,13 +97,14 @@ def _fields(sent: Any) -> Fields:
 
 
 def _watch_url(fields: Fields) -> str:
-    named = _text(fields, URLS)
+    """As long as it is: a part of it would be another page."""
+    named = _text(fields, URLS, None)
     if named:
         return named.removeprefix(SOURCE_PREFIX)
     for name in ("title", "message"):
-        found = _URL_IN_TEXT.search(_text(fields, (name,), LONGEST_DIFF) or "")
+        found = _URL_IN_TEXT.search(_text(fields, (name,), None) or "")
         if found:
-            return found[0].rstrip(".,;:!?)]}")[:LONGEST_TEXT]
+            return found[0].rstrip(".,;:!?)]}")
     raise MalformedDelivery(
         "the notification names no page: put `watch_url` into its body, as docs/how-to.md shows"
     )
@@ -115,25 +117,28 @@ def _moment(fields: Fields) -> datetime | None:
 
 def _read_moment(value: Any) -> datetime | None:
     """ISO 8601, seconds or milliseconds since 1970, or changedetection.io's own `2026-01-31 12:00:00 UTC`."""
-    text = str(value).strip()
+    text = _word(value)
     if re.fullmatch(r"\d{9,14}(\.\d+)?", text):
         number = float(text)
         return datetime.fromtimestamp(number / (1_000 if number >= MILLISECONDS_SINCE else 1), UTC)
     return parse_moment(text.removesuffix(" UTC").removesuffix(" GMT")) if len(text) >= 16 else None
 
 
-def _text(fields: Fields, names: tuple[str, ...], longest: int = LONGEST_TEXT) -> str | None:
-    """Of the first of these fields that says something."""
-    for name in names:
-        value = fields.get(name)
-        if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
-            return storable(str(value).strip()[:longest])
-    return None
+def _text(fields: Fields, names: tuple[str, ...], longest: int | None = LONGEST_TEXT) -> str | None:
+    """Of the first of these fields that says something; cut to `longest`, unless that is None."""
+    text = next(filter(None, (_word(fields.get(name)) for name in names)), None)
+    return storable(text[:longest]) if text else None
+
+
+def _word(value: Any) -> str:
+    """Empty for what is neither text nor number."""
+    return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 
 def _snapshot_url(fields: Fields) -> str | None:
     """Without a base URL of its own, changedetection.io says so in place of one."""
-    return next((url for name in SNAPSHOTS if (url := _text(fields, (name,))) and is_web_address(url)), None)
+    named = (_text(fields, (name,), None) for name in SNAPSHOTS)
+    return next((url for url in named if url and len(url) <= LONGEST_TEXT and is_web_address(url)), None)
 
 
 def _further(fields: Fields, unreadable_time: str | None) -> dict[str, Any]:
