@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from inspect import signature
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import make_url, text
@@ -79,6 +79,13 @@ class Database:
             },
         )
         return cls(engine)
+
+    def driver_arguments(self, application_name: str) -> dict[str, Any]:
+        """For connections to the same server by the driver alone; statements have no limit of time."""
+        _, given = self.engine.dialect.create_connect_args(self.engine.url)
+        given.pop("prepared_statement_cache_size", None)  # SQLAlchemy's own
+        settings = {"application_name": application_name}
+        return {"timeout": CONNECT_SECONDS, **given, "server_settings": settings}
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -100,21 +100,15 @@ class WorkerQueue(QueueManager):
 
 @asynccontextmanager
 async def worker_queue(database: Database, entrypoint: str, at_once: int) -> AsyncIterator[WorkerQueue]:
-    url = database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    async with asyncpg.create_pool(
-        url,
-        min_size=2,
-        max_size=5,
-        timeout=10,
-        reset=_leave_as_it_is,
-        server_settings={"application_name": "crawlscope-queue"},
-    ) as pool:
+    arguments = database.driver_arguments("crawlscope-queue")
+    async with asyncpg.create_pool(**arguments, min_size=2, max_size=5, reset=_leave_as_it_is) as pool:
         driver = AttentiveDriver(pool, lambda: queue.takes_jobs and len(queue.job_context) < at_once)
         queue = WorkerQueue(queue_queries(driver, entrypoint), Channel(CHANNELS[entrypoint]))
         queue.min_dequeue_poll_interval = LOOK_AGAIN
         # The manager checks at once that it hears itself; it would not, were it to begin to listen then.
-        await driver.add_listener(queue.channel, lambda _: None)
-        yield queue
+        async with driver:  # else the pool would wait for the listening connection of a queue that never ran
+            await driver.add_listener(queue.channel, lambda _: None)
+            yield queue
 
 
 async def work_on(queue: WorkerQueue, at_once: int, stopping: asyncio.Event) -> None:
