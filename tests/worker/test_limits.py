@@ -35,6 +35,23 @@ watch_memory(int(sys.argv[1]))
 taken = bytearray(b"x") * (300 << 20)
 time.sleep(int(sys.argv[2]))
 """
+WITHOUT_A_DATABASE = """
+import asyncio, sys, threading
+from pathlib import Path
+from crawlscope.database.engine import Database
+from crawlscope.settings import Settings
+from crawlscope.worker import process
+process.REOPEN_SECONDS = 0.01
+async def work():
+    url, stopping = "postgresql://u@127.0.0.1:1/x", asyncio.Event()
+    settings = Settings(data_dir=Path(sys.argv[1]), database_url=url)
+    working = asyncio.create_task(process._run_kind("index", settings, Database.open(url), stopping))
+    await asyncio.sleep(1)
+    stopping.set()
+    await working
+    print("watchers", [thread.name for thread in threading.enumerate()].count("memory"))
+asyncio.run(work())
+"""
 
 
 def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -65,3 +82,9 @@ def test_too_much_memory_ends_the_process_with_a_word() -> None:
 def test_less_memory_does_not_nor_without_a_limit() -> None:
     assert run(TAKES_MEMORY, str(2 << 30), "1").returncode == 0
     assert run(TAKES_MEMORY, "0", "0").returncode == 0
+
+
+def test_one_watches_the_memory_however_often_the_work_begins_again(tmp_path: Path) -> None:
+    ended = run(WITHOUT_A_DATABASE, str(tmp_path))
+    assert ended.stdout.count("worker_waits") > 3
+    assert ended.stdout.endswith("watchers 1\n")

@@ -24,7 +24,8 @@ set_on_retry_hooks(())  # outages are logged once, and stamina would log each pr
 class Circuit:
     """Opened by a page that a part failed; closes by itself when every part passes its probe.
 
-    It begins open, so that no page is tried before all are there.
+    It begins open, so that no page is tried before all are there. What it cannot find out, for whatever
+    reason, it tries to find out again.
     """
 
     def __init__(
@@ -76,11 +77,18 @@ class Circuit:
     async def _watch(self) -> None:
         while True:
             await self._opened.wait()
-            await asyncio.sleep(self._pause_seconds())
-            if await self._wait_for_parts():
-                self._failed_pages.clear()
-            self._opened.clear()
-            self._on_close()
+            try:
+                await self._close_when_parts_work()
+            except Exception:
+                log.exception("circuit_not_closed")
+                await asyncio.sleep(LONGEST_PAUSE_SECONDS)
+
+    async def _close_when_parts_work(self) -> None:
+        await asyncio.sleep(self._pause_seconds())
+        if await self._wait_for_parts():
+            self._failed_pages.clear()
+        self._opened.clear()
+        self._on_close()
 
     def _pause_seconds(self) -> float:
         """A part can pass its probe and yet work for no page, such as a server that limits its use."""

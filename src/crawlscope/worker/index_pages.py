@@ -18,7 +18,7 @@ from crawlscope.parts import worker_parts
 from crawlscope.settings import Settings
 from crawlscope.worker.circuit import Circuit
 from crawlscope.worker.jobs import beside, unless_stopping
-from crawlscope.worker.limits import Deadlines, deadlines, watch_memory
+from crawlscope.worker.limits import Deadlines, deadlines
 from crawlscope.worker.queue import LOOK_AGAIN, WorkerQueue, order_of, work_on, worker_queue
 
 PAGES_AT_ONCE = 2
@@ -33,7 +33,6 @@ log = structlog.get_logger(__name__)
 async def index_pages(
     settings: Settings, database: Database, outages: Outages, stopping: asyncio.Event
 ) -> None:
-    watch_memory(settings.worker_memory_bytes)
     # A thread per core in every worker: when few pages are left, one page has them all.
     threads = os.cpu_count() or 1
     async with (

@@ -5,13 +5,20 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import structlog
 from pgqueuer.errors import RetryRequested
+
+from crawlscope.errors import CrawlscopeError
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
 async def beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Runs them while the block runs."""
-    tasks = [asyncio.create_task(work) for work in works]
+    """Runs them while the block runs. One that fails is not begun again: that is its own affair."""
+    tasks = [asyncio.create_task(work, name=getattr(work, "__name__", None)) for work in works]
+    for task in tasks:
+        task.add_done_callback(_tell_of_failure)
     try:
         yield
     finally:
@@ -33,3 +40,11 @@ async def unless_stopping(stopping: asyncio.Event, work: Awaitable[None]) -> Non
     finally:
         stop.cancel()
         task.cancel()
+
+
+def _tell_of_failure(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, CrawlscopeError):
+        log.error("work_ended", work=task.get_name(), reason=str(error))
+    elif error:
+        log.error("work_ended", work=task.get_name(), exc_info=error)

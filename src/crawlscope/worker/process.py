@@ -18,6 +18,7 @@ from crawlscope.errors import DependencyError
 from crawlscope.settings import Settings
 from crawlscope.timing import standalone
 from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.worker.limits import watch_memory
 from crawlscope.worker.queue import AWAY
 
 Kind = Literal["index", "crawl"]
@@ -41,6 +42,8 @@ async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Eve
 async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping: asyncio.Event) -> None:
     """Starts again when a part that the jobs need went away, until it is back."""
     outages = Outages(database, worker_name(os.getpid()))
+    if kind == "index":
+        watch_memory(settings.worker_memory_bytes)
     while not stopping.is_set():
         try:
             await _work(kind, settings, database, outages, stopping)
