@@ -91,6 +91,16 @@ async def test_wrong_settings_end_everything_with_the_reason(diary: Diary) -> No
     assert diary.all_gone()
 
 
+async def test_settings_that_have_worked_end_nothing(diary: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they name answers otherwise than before: that can pass."""
+    monkeypatch.setattr(supervision, "STEADY_SECONDS", 0.0)
+    supervisor = Supervisor([_awaited(diary, "good"), Process("bad", command("fail", "2"), diary.env)])
+    await supervisor.start()
+    await eventually(lambda: diary.events().count("start fail") == 2)
+    await supervisor.stop()
+    assert diary.events().count("start good") == 1
+
+
 async def test_three_failures_before_it_was_ever_ready_end_everything(diary: Diary) -> None:
     async def never() -> bool:
         return False

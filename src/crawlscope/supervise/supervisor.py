@@ -24,7 +24,8 @@ STEADY_SECONDS = 30.0
 START_ATTEMPTS = 3
 MANY_FAILURES = 5
 WRONG_SETTINGS = 2
-"""The exit code that trying again does not change."""
+"""The exit code that trying again does not change, at the start. Later the settings have worked, and it is
+what they name that answers otherwise."""
 READY_POLL_SECONDS = 0.05
 WATCH_SECONDS = 1.0
 STDERR_LINES = 20
@@ -70,6 +71,7 @@ class _Life:
     child: asyncio.subprocess.Process | None = None
     was_ready: asyncio.Event = field(default_factory=asyncio.Event)
     failures: int = 0
+    was_steady: bool = False
     said: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=STDERR_LINES))
     keeping: asyncio.Task[None] | None = None
 
@@ -225,7 +227,8 @@ class Supervisor:
 
     async def _after_death(self, life: _Life, code: int, lived_seconds: float) -> None:
         name = life.process.name
-        if code == WRONG_SETTINGS:
+        life.was_steady = life.was_steady or lived_seconds > STEADY_SECONDS
+        if code == WRONG_SETTINGS and not life.was_steady:
             self._give_up(f"{name}: {life.last_words()}")
         life.failures = 1 if lived_seconds > STEADY_SECONDS else life.failures + 1
         if not life.was_ready.is_set() and life.failures >= START_ATTEMPTS:
