@@ -27,7 +27,7 @@ class FileLock:
     @property
     def in_place(self) -> bool:
         """False when the locked file was removed or replaced: whoever comes now locks another one."""
-        return self._descriptor is not None and _is_open_at(self._descriptor, self.path)
+        return self._descriptor is not None and is_open_at(self._descriptor, self.path)
 
     def try_acquire(self, *, shared: bool = False) -> bool:
         return self._lock((fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -73,7 +73,7 @@ class FileLock:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, operation)
-            if _is_open_at(descriptor, self.path):
+            if is_open_at(descriptor, self.path):
                 self._descriptor, descriptor = descriptor, -1
                 return True
         except BlockingIOError:
@@ -94,7 +94,8 @@ def is_locked(path: Path) -> bool:
     return locked
 
 
-def _is_open_at(descriptor: int, path: Path) -> bool:
+def is_open_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one of that name; not when it was removed, renamed or replaced."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select, text
 
 from crawlscope.crawls.reconciliations import claim_due, note_check
 from crawlscope.database.engine import Database
-from crawlscope.models import CrawlSession
+from crawlscope.models import CrawlFact, CrawlSession
 from crawlscope.receive.refusals import FILE, Refusals
 from crawlscope.sessions.recount import recount
 from crawlscope.vocabulary import ReconcileState
@@ -53,6 +55,65 @@ async def test_a_refusal_outlives_the_process_and_makes_the_crawl_known(
     await written_down(Refusals(tmp_path, database), tmp_path)
     assert await crawls(database) == ["crawl-1", "crawl-2"]
     assert await database.run(lambda connection: recount(connection, "crawl-1")) == {}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'{"crawl_id": "crawl-0',
+        b"\n{}\n5\n[]\nnull\n",
+        b'{"crawl_id": "crawl-0", "at": "noon"}',
+        bytes(64),
+        b"\xff",
+    ],
+    ids=["half a line", "other JSON", "no time", "zeros", "no text"],
+)
+@pytest.mark.parametrize("name", [FILE, "refused-deliveries.left.taken"])
+async def test_what_a_full_disk_or_a_crash_left_keeps_nothing_else_out(
+    database: Database, tmp_path: Path, name: str, damage: bytes
+) -> None:
+    (tmp_path / name).write_bytes(damage)
+    refusals = Refusals(tmp_path, database)
+    refusals.add(body_of("crawl-1"))
+    await written_down(refusals, tmp_path)
+    refusals.add(body_of("crawl-2"))
+    await written_down(refusals, tmp_path)
+    assert await crawls(database) == ["crawl-1", "crawl-2"]
+
+
+async def test_of_many_refusals_of_a_crawl_the_first_and_the_last_are_kept(
+    database: Database, tmp_path: Path
+) -> None:
+    refusals = Refusals(tmp_path, database)
+    began = datetime.now(UTC)
+    for _ in range(50):
+        refusals.add(body_of("crawl-1"))
+    await written_down(refusals, tmp_path)
+    async with database.transaction() as connection:
+        first, last = (await connection.scalars(select(CrawlFact.at).order_by(CrawlFact.at))).all()
+        assert began < first < last < datetime.now(UTC)
+        assert await connection.scalar(select(CrawlSession.started_at)) == first
+        assert await connection.scalar(select(CrawlSession.last_fact_at)) == last
+
+
+async def test_two_services_on_one_folder_lose_nothing(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawlscope.receive.refusals.LOOK_SECONDS", 0.0)
+    refused = [f"crawl-{number:03}" for number in range(200)]
+    one, other = Refusals(tmp_path, database), Refusals(tmp_path, database)
+
+    def refuse(some: Refusals, crawl_ids: list[str]) -> None:
+        for crawl_id in crawl_ids:
+            some.add(body_of(crawl_id))
+            time.sleep(0.002)
+
+    async with one.written_down(), other.written_down():
+        await asyncio.gather(
+            asyncio.to_thread(refuse, one, refused[::2]), asyncio.to_thread(refuse, other, refused[1::2])
+        )
+        await written_down(one, tmp_path)
+    assert await crawls(database) == refused
 
 
 async def test_what_names_no_crawl_is_passed_over(database: Database, tmp_path: Path) -> None:
