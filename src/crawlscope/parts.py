@@ -88,6 +88,9 @@ async def worker_parts(
     try:
         await opened.ensure_serving(database)
         indexing = IndexingService(database, opened)
-        yield WorkerParts(indexing, Filling(database, opened, indexing))
+        yield WorkerParts(
+            indexing,
+            Filling(database, opened, indexing, settings.max_attempts, settings.page_timeout_seconds),
+        )
     finally:
         await opened.aclose()

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from crawlscope.crawls import index_page
 from crawlscope.crawls.attempts import claim_page, worker_name
 from crawlscope.crawls.dead_workers import WorkerDeath, pages_of_dead, record_crash
 from crawlscope.crawls.index_page import PageIndexer, PutBack
@@ -24,6 +23,7 @@ from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.indexing.tries import PageTimeout
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import ensure_session, move_counts
 from crawlscope.settings import Settings
@@ -295,7 +295,7 @@ async def test_no_try_lasts_longer_than_it_may(
     page_id = await deliver(database, "endless")
     assert [await index(database, hasty, page_id) for _ in range(3)] == [1, 2, None]
     page = await page_of(database, page_id)
-    assert (page.state, page.error_code) == ("failed", index_page.PageTimeout.code)
+    assert (page.state, page.error_code) == ("failed", PageTimeout.code)
     server.stuck_on = None
 
 

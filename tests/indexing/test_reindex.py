@@ -21,7 +21,7 @@ from crawlscope.indexing import documents, generations
 from crawlscope.indexing.filling import NOTHING_KEPT, Filling
 from crawlscope.indexing.generations import Generation, Live
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
-from crawlscope.indexing.index.port import OwnedIndexes
+from crawlscope.indexing.index.port import OwnedIndexes, SparseVector
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes
 from crawlscope.indexing.keeping import IndexKeeping
 from crawlscope.indexing.opened import OpenGenerations
@@ -59,7 +59,7 @@ class Process:
         self.opened = OpenGenerations(settings, indexes, Bm25Encoder())
         self.keeping = IndexKeeping(database, indexes)
         self.indexing = IndexingService(database, self.opened)
-        self.filling = Filling(database, self.opened, self.indexing)
+        self.filling = Filling(database, self.opened, self.indexing, 3, timeout_seconds=60)
 
     async def start(self) -> "Process":
         await self.opened.ensure_serving(self.database)
@@ -384,6 +384,68 @@ async def test_what_the_new_embedder_cannot_take_is_left_out_and_told(
     assert "maximum context length" in errors[url_of("dunes")]
     assert errors[url_of("own")] == NOTHING_KEPT
     assert (held.documents, held.failed) == (len(TOPICS) - 1, 2)
+
+
+async def fill_in_vain(process: Process, filling: Generation, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises((CrawlscopeError, MemoryError)):
+            await process.filling.fill(filling.id)
+
+
+async def test_a_text_that_the_new_embedder_always_fails_is_left_out_at_last(
+    after: Process, new: FakeEmbeddingServer
+) -> None:
+    new.broken_by = "comets"
+    filling = await after.begin()
+    await fill_in_vain(after, filling, 1)
+    assert (await (await after.opened.index(filling)).size()).chunks > 0, "the others are made meanwhile"
+    await fill_in_vain(after, filling, 18)
+    await after.filling.fill(filling.id)
+    assert await after.found() == {url_of(topic) for topic in TOPICS if topic != "comets"}
+    assert (await after.holding())[0] == len(TOPICS) - 1
+
+
+async def test_an_embedder_that_works_for_nobody_leaves_nothing_out(
+    after: Process, new: FakeEmbeddingServer
+) -> None:
+    filling = await after.begin()
+    new.fail_after = 3
+    await fill_in_vain(after, filling, 25)
+    new.fail_after = None
+    await after.filling.fill(filling.id)
+    assert await after.found() == {url_of(topic) for topic in TOPICS}
+
+
+@pytest.mark.parametrize("indexes", ["edge"], indirect=True)
+@pytest.mark.parametrize("passes", [True, False])
+async def test_what_fails_in_an_unexpected_way_is_tried_again_before_it_is_left_out(
+    after: Process, monkeypatch: pytest.MonkeyPatch, *, passes: bool
+) -> None:
+    filling, encode, short_of_memory = await after.begin(), Bm25Encoder.encode_document, True
+
+    def encode_if_there_is_memory(self: Bm25Encoder, chunk: str) -> SparseVector:
+        if short_of_memory and "comets" in chunk:
+            raise MemoryError
+        return encode(self, chunk)
+
+    monkeypatch.setattr(Bm25Encoder, "encode_document", encode_if_there_is_memory)
+    await fill_in_vain(after, filling, 2)
+    short_of_memory = not passes
+    await after.filling.fill(filling.id)
+    assert await after.found() == {url_of(topic) for topic in TOPICS if passes or topic != "comets"}
+
+
+@pytest.mark.parametrize("indexes", ["edge"], indirect=True)
+async def test_a_text_that_takes_too_long_is_left_out_at_last(
+    after: Process, new: FakeEmbeddingServer
+) -> None:
+    after.filling = Filling(after.database, after.opened, after.indexing, 3, timeout_seconds=1.0)
+    filling = await after.begin()
+    new.stuck_on = "comets"
+    await fill_in_vain(after, filling, 2)
+    await after.filling.fill(filling.id)
+    new.stuck_on = None
+    assert await after.found() == {url_of(topic) for topic in TOPICS if topic != "comets"}
 
 
 @pytest.mark.parametrize("misbehaviour", ["answer_nan", "answer_html", "wrong_dimension", "drop_last"])

@@ -26,21 +26,14 @@ from crawlscope.indexing.service import (
     IndexingService,
     PreparedDocument,
 )
+from crawlscope.indexing.tries import PageTimeout, in_time, pause_seconds, tries_allowed
 from crawlscope.timing import TimingContext, scope
 from crawlscope.vocabulary import OperationType, PageState
 
 INTERNAL_ERROR = "internal_error"
 WORKER_STOPPED = "worker_stopped"
-TIMEOUTS_ALLOWED = 3
-FAILURES_BY_PARTS = 20
-"""A page that a part failed so often, while that part worked for others, is itself the reason."""
-LONGEST_PAUSE_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
-
-
-class PageTimeout(CrawlscopeError):
-    code = "page_timeout"
 
 
 class PutBack(Exception):
@@ -85,7 +78,8 @@ class PageIndexer:
             collect=measured.append,
         ):
             try:
-                await self._index_in_time(claim, measured)
+                async with in_time(self._timeout_seconds):
+                    await self._index(claim, measured)
             except PageError as error:
                 await self._set_aside(claim, error.code, _words(error), measured)
             except asyncio.CancelledError as error:
@@ -107,25 +101,16 @@ class PageIndexer:
             await self._set_aside(claim, code, words, measured)
             return
         await self._put_back(claim, code, words, measured)
-        raise PutBack(error, min(2.0 ** min(tries - 1, 10), LONGEST_PAUSE_SECONDS)) from error
+        raise PutBack(error, pause_seconds(tries)) from error
 
     async def _is_hopeless(self, error: Exception, tries: int, first_at: datetime | None) -> bool:
-        if isinstance(error, PageTimeout):
-            return tries >= TIMEOUTS_ALLOWED
-        if not isinstance(error, CrawlscopeError):
-            return tries >= self._max_attempts
-        if tries < FAILURES_BY_PARTS or first_at is None:
+        if tries < tries_allowed(error, self._max_attempts):
             return False
-        return await self._database.run(lambda connection: stored_since(connection, first_at))
-
-    async def _index_in_time(self, claim: ClaimedPage, measured: list[TimingContext]) -> None:
-        try:
-            async with asyncio.timeout(self._timeout_seconds) as limit:
-                await self._index(claim, measured)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise PageTimeout(f"it was not done after {self._timeout_seconds:g} s") from None
+        if isinstance(error, PageTimeout) or not isinstance(error, CrawlscopeError):
+            return True
+        return first_at is not None and await self._database.run(
+            lambda connection: stored_since(connection, first_at)
+        )
 
     async def _index(self, claim: ClaimedPage, measured: list[TimingContext]) -> None:
         with TimingContext(OperationType.WORKER, "index_document") as whole:

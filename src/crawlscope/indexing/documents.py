@@ -144,6 +144,18 @@ async def refill(connection: AsyncConnection, generation_id: int) -> None:
     )
 
 
+async def last_made(connection: AsyncConnection, generation_id: int) -> DocumentToFill | None:
+    """The document that was put into this index last."""
+    made = (
+        select(DOCUMENTS.c.key, DOCUMENTS.c.url, DOCUMENTS.c.revision, DOCUMENTS.c.crawl_id)
+        .where(DOCUMENTS.c.generation_id == generation_id, DOCUMENTS.c.chunks > 0)
+        .order_by(DOCUMENTS.c.indexed_at.desc())
+        .limit(1)
+    )
+    row = (await connection.execute(made)).one_or_none()
+    return DocumentToFill(*row) if row else None
+
+
 async def to_fill(
     connection: AsyncConnection, source: int, target: int, after: UUID, limit: int
 ) -> list[DocumentToFill]:

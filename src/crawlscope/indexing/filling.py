@@ -1,8 +1,9 @@
 """Fills a new index from the kept pages while another one serves, and changes over when nothing is left."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import structlog
@@ -11,13 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.database.engine import Database
-from crawlscope.errors import CrawlscopeError, DependencyError, PageError, SettingsError
+from crawlscope.errors import CrawlscopeError, DatabaseUnavailable, PageError
 from crawlscope.indexing import documents, generations
 from crawlscope.indexing.documents import DocumentToFill, KnownDocument
 from crawlscope.indexing.generations import Generation
 from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument, Workshop
 from crawlscope.indexing.service import IndexingService
+from crawlscope.indexing.tries import in_time, pause_seconds, tries_allowed
 from crawlscope.vocabulary import PageState
 
 CONTENTS = models.table_of(models.PageContent)
@@ -33,24 +35,56 @@ NOTHING_KEPT = "no page with its text is kept: crawl it again"
 log = structlog.get_logger(__name__)
 
 
-class Filling:
-    """One process fills. A second one that did so too would repeat some of the work and spoil nothing."""
+@dataclass
+class _Batch:
+    made: int = 0
+    failures: list[Exception] = field(default_factory=list)
 
-    def __init__(self, database: Database, opened: OpenGenerations, indexing: IndexingService) -> None:
+    @property
+    def in_vain(self) -> bool:
+        """A few documents may fail by themselves; more of them are a sign of a part that works for nobody."""
+        return len(self.failures) >= DOCUMENTS_AT_ONCE and not self.made
+
+
+class Filling:
+    """One process fills. A second one that did so too would repeat some of the work and spoil nothing.
+
+    A document that fails by an unexpected error is tried `max_attempts` times, and no try lasts longer than
+    `timeout_seconds`, unless a thread does not let itself be stopped.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        opened: OpenGenerations,
+        indexing: IndexingService,
+        max_attempts: int,
+        timeout_seconds: float,
+    ) -> None:
         self._database = database
         self._opened = opened
         self._indexing = indexing
+        self._max_attempts = max_attempts
+        self._timeout_seconds = timeout_seconds
+        self._in_vain: Counter[tuple[int, DocumentToFill, str]] = Counter()
+        """Tries of a document for an index, by the error's code. Another process begins to count anew."""
 
     async def fill_when_asked(self) -> None:
-        """For ever, beside whatever else a worker does. When the worker that fills dies, another goes on."""
+        """For ever, beside whatever else a worker does. When the worker that fills dies, another goes on,
+        at the document that may have been the reason: nobody counts those deaths against it.
+        """
+        rounds_in_vain = 0
         while True:
             try:
                 await self._fill_if_asked()
+                rounds_in_vain = 0
             except CrawlscopeError as error:
+                rounds_in_vain += 1
                 log.warning("filling_waits", reason=str(error))
             except Exception:
+                rounds_in_vain += 1
                 log.exception("filling_failed")
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(max(LOOK_SECONDS, pause_seconds(rounds_in_vain)))
 
     async def _fill_if_asked(self) -> None:
         async with self._database.transaction() as connection:
@@ -63,15 +97,17 @@ class Filling:
     async def fill(self, generation_id: int) -> None:
         """Returns when that index serves, or is not to be filled any more.
 
-        Raises a `CrawlscopeError` where it cannot go on now; done again, it goes on where it was.
+        Raises why it cannot go on now, or why some documents have to be tried again; done again, it goes on
+        where it was.
         """
         try:
             while generation := await self._still_filling(generation_id):
                 await self._fill_what_is_left(generation)
                 if await self._change_over(generation):
                     log.info("index_changed_over", index=generation.name, fingerprint=generation.fingerprint)
-        except CrawlscopeError as error:
-            await self._note(generation_id, str(error))
+                    self._in_vain.clear()
+        except Exception as error:
+            await self._note(generation_id, _words(error))
             raise
 
     async def _still_filling(self, generation_id: int) -> Generation | None:
@@ -82,17 +118,24 @@ class Filling:
     async def _fill_what_is_left(self, generation: Generation) -> None:
         await self._opened.embedder(generation).ready()
         await self._note(generation.id, None)
+        failures: list[Exception] = []
         async for batch in self._batches(generation):
-            await self._fill_batch(generation, batch)
+            done = await self._fill_batch(generation, batch)
+            failures += done.failures
+            if done.in_vain:
+                break
+        if failures:
+            raise failures[0]
 
-    async def _fill_batch(self, generation: Generation, batch: list[DocumentToFill]) -> None:
-        hands = asyncio.Semaphore(DOCUMENTS_AT_ONCE)
+    async def _fill_batch(self, generation: Generation, batch: list[DocumentToFill]) -> "_Batch":
+        hands, done = asyncio.Semaphore(DOCUMENTS_AT_ONCE), _Batch()
         try:
             async with asyncio.TaskGroup() as tasks:
                 for document in batch:
-                    tasks.create_task(self._fill_one(generation, document, hands))
+                    tasks.create_task(self._fill_one(generation, document, hands, done))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        return done
 
     async def _batches(self, generation: Generation) -> AsyncIterator[list[DocumentToFill]]:
         after = BEFORE_ALL
@@ -110,28 +153,62 @@ class Filling:
             after = batch[-1].key
 
     async def _fill_one(
-        self, generation: Generation, document: DocumentToFill, hands: asyncio.Semaphore
+        self, generation: Generation, document: DocumentToFill, hands: asyncio.Semaphore, done: "_Batch"
     ) -> None:
         async with hands:
+            if done.in_vain:
+                return
             try:
-                prepared = await self._prepare(generation, document)
-            except (DependencyError, SettingsError):
+                done.made += await self._make(generation, document)
+            except DatabaseUnavailable:
                 raise
             except PageError as error:
                 await self._keep(generation, document, None, str(error))
             except Exception as error:
-                log.exception("document_not_filled", url=document.url)
-                await self._keep(
-                    generation, document, None, f"unexpected {type(error).__name__}; see the log"
-                )
-            else:
-                await self._keep(generation, document, prepared, None if prepared else NOTHING_KEPT)
+                if not isinstance(error, CrawlscopeError):
+                    log.exception("document_not_filled", url=document.url)
+                if not await self._given_up(generation, document, error):
+                    done.failures.append(error)
 
-    async def _prepare(self, generation: Generation, document: DocumentToFill) -> PreparedDocument | None:
+    async def _make(self, generation: Generation, document: DocumentToFill, *, anew: bool = False) -> bool:
+        """Whether there was anything to put into the index; `anew` also what the index has already."""
+        async with in_time(self._timeout_seconds):
+            prepared = await self._prepare(generation, document, anew)
+        await self._keep(generation, document, prepared, None if prepared else NOTHING_KEPT)
+        return prepared is not None
+
+    async def _given_up(self, generation: Generation, document: DocumentToFill, error: Exception) -> bool:
+        """Leaves a document out that was tried in vain too often, if it is itself the reason."""
+        code = error.code if isinstance(error, CrawlscopeError) else ""
+        tried = generation.id, document, code
+        self._in_vain[tried] += 1
+        if self._in_vain[tried] < tries_allowed(error, self._max_attempts):
+            return False
+        if isinstance(error, CrawlscopeError) and not await self._makes_others(generation):
+            return False
+        await self._keep(generation, document, None, _words(error))
+        log.warning("document_left_out", url=document.url, index=generation.name, reason=_words(error))
+        return True
+
+    async def _makes_others(self, generation: Generation) -> bool:
+        """Whether all parts work for a document that the index has already."""
+        async with self._database.transaction() as connection:
+            made = await documents.last_made(connection, generation.id)
+        try:
+            return made is not None and await self._make(generation, made, anew=True)
+        except Exception as error:  # noqa: BLE001 - that it fails is the answer
+            log.info("filling_works_for_nobody", reason=_words(error))
+            return False
+
+    async def _prepare(
+        self, generation: Generation, document: DocumentToFill, anew: bool
+    ) -> PreparedDocument | None:
         """None where nothing with text in it is kept."""
         async with self._database.transaction() as connection:
             known = await documents.find_document(connection, generation.id, document.url)
             contents = await _newest_contents(connection, document)
+        if anew:
+            known = None
         workshop: Workshop = self._opened.workshop(generation)
         for content in contents:
             prepared = await workshop.prepare(content, known)
@@ -215,6 +292,14 @@ class Filling:
     async def _note(self, generation_id: int, problem: str | None) -> None:
         async with self._database.transaction() as connection:
             await generations.note_problem(connection, generation_id, problem)
+
+
+def _words(error: Exception) -> str:
+    return (
+        str(error)
+        if isinstance(error, CrawlscopeError)
+        else f"unexpected {type(error).__name__}; see the log"
+    )
 
 
 async def _newest_contents(

@@ -1,6 +1,5 @@
 """What a document takes before the index can have it: clean → chunk → embed, each step measured."""
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from crawlscope.indexing.clean import clean
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.embedders.reopen import IndexEmbedder
 from crawlscope.indexing.embedding import Embedder, Vectors
+from crawlscope.indexing.in_thread import in_thread
 from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, SparseVector, chunk_id
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
 from crawlscope.indexing.recipe import Recipe
@@ -118,7 +118,7 @@ class Workshop:
         )
 
     async def _split(self, text: str, embedder: Embedder) -> list[Chunk]:
-        return await asyncio.to_thread(split, text, embedder.tokenizer, self.recipe.chunk_tokens)
+        return await in_thread(split, text, embedder.tokenizer, self.recipe.chunk_tokens)
 
     async def _encode(
         self, chunks: Sequence[Chunk], embedder: Embedder
@@ -127,7 +127,7 @@ class Workshop:
         with TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}):
             vectors = await embedder.embed(texts)
         with TimingContext(OperationType.BM25, "index_document", metadata={"chunks": len(texts)}):
-            sparse = await asyncio.to_thread(self._encode_sparse, texts)
+            sparse = await in_thread(self._encode_sparse, texts)
         return vectors, sparse
 
     def _encode_sparse(self, texts: Sequence[str]) -> list[SparseVector]:
@@ -137,7 +137,7 @@ class Workshop:
 async def _cleaned(markdown: str) -> tuple[str, PageError | None]:
     """What is no text at all, such as an image, is a page without text, and says why."""
     try:
-        return await asyncio.to_thread(clean, markdown), None
+        return await in_thread(clean, markdown), None
     except PageError as error:
         return "", error
 
