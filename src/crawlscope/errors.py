@@ -20,7 +20,7 @@
     ├── IndexUnusable            the stored index is damaged or made for other vectors: rebuild it
     └── PageError                this page cannot be indexed, however often it is tried
 
-`retryable` tells the queue whether another attempt can end differently. `code` is stable: it is
+`retryable` tells who called whether another attempt can end differently. `code` is stable: it is
 stored with failed pages and programs may compare it.
 """
 
