@@ -77,7 +77,7 @@ def test_a_database_url_of_another_kind(url: str) -> None:
 def test_a_database_url_as_hosts_of_databases_give_it() -> None:
     url = sqlalchemy_url("postgres://u:p%40ss@db.example:6432/crawls?sslmode=require&host=/run/postgresql")
     assert (url.drivername, url.password, url.port) == ("postgresql+asyncpg", "p@ss", 6432)
-    assert url.query == {"ssl": "require", "host": "/run/postgresql"}
+    assert url.query == {"sslmode": "require", "host": "/run/postgresql"}
 
 
 @pytest.mark.parametrize("content", [b"two words", "geheimö".encode(), b"\xff", b"two\nlines"])

@@ -10,7 +10,7 @@ from crawlscope.worker.queue import work_on, worker_queue
 
 
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize("option", ["sslmode=prefer", "ssl=prefer", "prepared_statement_cache_size=50"])
+@pytest.mark.parametrize("option", ["sslmode=prefer", "ssl=prefer", "target_session_attrs=any"])
 async def test_options_of_the_database_url_hold_for_the_queue_too(database_url: str, option: str) -> None:
     database = Database.open(f"{database_url}&{option}")
     await database.ping()

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from inspect import signature
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
@@ -19,8 +20,11 @@ from crawlscope.errors import CrawlscopeError, DatabaseUnavailable, SettingsErro
 T = TypeVar("T")
 
 LAST_PORT = 65_535
-DRIVER_OPTIONS = {*signature(asyncpg.connect).parameters, "prepared_statement_cache_size"}
-"""What may follow the `?` of a URL: the driver's own, and one of SQLAlchemy's."""
+DRIVER_OPTIONS = frozenset(["host", "port", "user", "password", "passfile", "database", "dbname", "service"])
+DRIVER_OPTIONS |= {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "sslnegotiation"}
+DRIVER_OPTIONS |= {"ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs"}
+"""What may follow the `?` of a URL: libpq's words, as far as the driver reads them."""
+FILE_OPTIONS = frozenset(["sslrootcert", "sslcert", "sslkey", "sslcrl"])
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 120
 RETRIED_SQLSTATES = {"40001", "40P01", "23503"}
@@ -47,13 +51,33 @@ def sqlalchemy_url(database_url: str) -> URL:
 
 
 def _driver_options(url: URL) -> dict[str, str | tuple[str, ...]]:
-    """Libpq's `sslmode`, which hosts of databases write, is the driver's `ssl`."""
-    options = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+    """SQLAlchemy's `ssl` is libpq's `sslmode`."""
+    options = {"sslmode" if name == "ssl" else name: value for name, value in url.query.items()}
     if not options.keys() <= DRIVER_OPTIONS:
         raise SettingsError(
-            "CRAWLSCOPE_DATABASE_URL: holds an option that the driver does not know; sslmode is one it does"
+            "CRAWLSCOPE_DATABASE_URL: holds an option that the driver does not know, take it out; "
+            "sslmode and sslrootcert are some it does"
         )
+    for name in FILE_OPTIONS & options.keys():
+        if not Path(str(options[name])).expanduser().is_file():
+            raise SettingsError(f"CRAWLSCOPE_DATABASE_URL: {name} must name a file that is there")
     return options
+
+
+def _driver_arguments(url: URL, application_name: str) -> dict[str, Any]:
+    """The driver reads the URL by itself: only so it knows all of libpq's options."""
+    return {
+        "dsn": url.set(drivername="postgresql").render_as_string(hide_password=False),
+        "timeout": CONNECT_SECONDS,
+        "server_settings": {"application_name": application_name},
+    }
+
+
+async def _connect(**arguments: Any) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(**arguments)
+    except asyncpg.exceptions.ClientConfigurationError as error:
+        raise SettingsError(f"CRAWLSCOPE_DATABASE_URL: {_one_line(error)}") from None
 
 
 class Database:
@@ -65,27 +89,22 @@ class Database:
     @classmethod
     def open(cls, database_url: str, pool_size: int = 10) -> "Database":
         """Connects when it is first used."""
+        url = sqlalchemy_url(database_url)
+        arguments = _driver_arguments(url, "crawlscope")
         engine = create_async_engine(
-            sqlalchemy_url(database_url),
+            url,
+            async_creator=partial(_connect, **arguments, command_timeout=STATEMENT_SECONDS),
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_pre_ping=True,
             pool_timeout=30,
             json_serializer=storable_json,
-            connect_args={
-                "timeout": CONNECT_SECONDS,
-                "command_timeout": STATEMENT_SECONDS,
-                "server_settings": {"application_name": "crawlscope"},
-            },
         )
         return cls(engine)
 
     def driver_arguments(self, application_name: str) -> dict[str, Any]:
         """For connections to the same server by the driver alone; statements have no limit of time."""
-        _, given = self.engine.dialect.create_connect_args(self.engine.url)
-        given.pop("prepared_statement_cache_size", None)  # SQLAlchemy's own
-        settings = {"application_name": application_name}
-        return {"timeout": CONNECT_SECONDS, **given, "server_settings": settings}
+        return _driver_arguments(self.engine.url, application_name)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
