@@ -18,8 +18,8 @@ from crawlscope.sessions.fold import (
     fact_from_json,
     fact_to_json,
     fold,
-    parse_moment,
     summarize,
+    told_moment,
 )
 from crawlscope.vocabulary import CrawlStatus
 
@@ -146,8 +146,8 @@ def test_a_cancel_that_only_the_status_api_knows_ends_the_crawl_when_it_was_anno
     assert summary.completed_at == START + timedelta(seconds=90)
 
 
-def test_what_the_database_takes_for_infinite_is_no_time():
+def test_what_the_database_takes_for_infinite_is_no_time_of_a_fact():
     for text in ("0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"):
         for zone in ("", "Z", "+14:00", "-14:00"):
-            assert parse_moment(text + zone) is None
-    assert parse_moment("2026-01-01T01:00:00+01:00") == parse_moment("2026-01-01T00:00:00") == START
+            assert told_moment(text + zone) is None
+    assert told_moment("2026-01-01T01:00:00+01:00") == told_moment("2026-01-01T00:00:00") == START

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from crawlscope.database.values import hash_key, storable
 from crawlscope.receive.payload import MalformedDelivery, UnreadableDelivery
-from crawlscope.sessions.fold import parse_moment
+from crawlscope.sessions.fold import told_moment
 from crawlscope.settings import is_web_address
 
 IDS = ("watch_id", "watch_uuid", "uuid")
@@ -121,7 +121,7 @@ def _read_moment(value: Any) -> datetime | None:
     if re.fullmatch(r"\d{9,14}(\.\d+)?", text):
         number = float(text)
         return datetime.fromtimestamp(number / (1_000 if number >= MILLISECONDS_SINCE else 1), UTC)
-    return parse_moment(text.removesuffix(" UTC").removesuffix(" GMT")) if len(text) >= 16 else None
+    return told_moment(text.removesuffix(" UTC").removesuffix(" GMT")) if len(text) >= 16 else None
 
 
 def _text(fields: Fields, names: tuple[str, ...], longest: int | None = LONGEST_TEXT) -> str | None:

@@ -107,9 +107,9 @@ class Lifecycle:
                 CrawlStatus(status): (datetime.fromisoformat(at), error)
                 for status, (at, error) in stored.get("ends", {}).items()
             },
-            created_at=parse_moment(stored.get("created_at")),
+            created_at=told_moment(stored.get("created_at")),
             told={
-                CrawlStatus(status): ToldEnd(datetime.fromisoformat(asked), parse_moment(completed), error)
+                CrawlStatus(status): ToldEnd(datetime.fromisoformat(asked), told_moment(completed), error)
                 for status, (asked, completed, error) in stored.get("told", {}).items()
             },
         )
@@ -180,7 +180,7 @@ def merge(lifecycle: Lifecycle | None, fact: Fact) -> Lifecycle:
 def summarize(lifecycle: Lifecycle) -> Summary:
     status = _status(lifecycle)
     metadata = {key: value for key, (_, value) in lifecycle.metadata.items()}
-    initiated_at = parse_moment(metadata.get("initiated_at"))
+    initiated_at = told_moment(metadata.get("initiated_at"))
     started_at = lifecycle.created_at or lifecycle.first_fact_at
     completed_at = _completed_at(lifecycle, status)
     return Summary(
@@ -231,26 +231,32 @@ def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
         return Told(
             at,
             None if told is CrawlStatus.IN_PROGRESS else told,
-            parse_moment(stored.get("created_at")),
-            parse_moment(stored.get("completed_at")),
+            told_moment(stored.get("created_at")),
+            told_moment(stored.get("completed_at")),
             stored.get("error"),
         )
     return None
 
 
 def parse_moment(value: object) -> datetime | None:
-    """ISO 8601 as an initiator writes it; None for anything else, and for what is not credible."""
+    """ISO 8601, in UTC, which is meant where no zone is named; None for anything else."""
     if not isinstance(value, str):
         return None
     try:
-        return credible(datetime.fromisoformat(value.strip()))
-    except ValueError:
+        moment = datetime.fromisoformat(value.strip())
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
 
 
+def told_moment(value: object) -> datetime | None:
+    """A time at which something happened, as others write it; None for what is none, or not credible."""
+    moment = parse_moment(value)
+    return credible(moment) if moment else None
+
+
 def credible(moment: datetime) -> datetime | None:
-    """In UTC, which is meant where no zone is named; None for what says "no time" in other programs, and is
-    infinite to PostgreSQL."""
+    """In UTC; None for what says "no time" in other programs, and is infinite to PostgreSQL."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return aware.astimezone(UTC) if EARLIEST <= aware < LATEST else None
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.database.values import hash_key
 from crawlscope.sessions.counts import Counts
-from crawlscope.sessions.fold import Fact, Heard, Lifecycle, fact_to_json, fold, parse_moment, summarize
+from crawlscope.sessions.fold import Fact, Heard, Lifecycle, fact_to_json, fold, summarize, told_moment
 
 SESSIONS = models.table_of(models.CrawlSession)
 DELETED = models.table_of(models.DeletedCrawl)
@@ -158,5 +158,5 @@ def _report_unusable_times(crawl_id: str, facts: Iterable[Fact]) -> None:
     for fact in facts:
         if isinstance(fact, Heard) and "initiated_at" in fact.metadata:
             value = fact.metadata["initiated_at"]
-            if parse_moment(value) is None:
+            if told_moment(value) is None:
                 log.warning("initiated_at_unreadable", crawl_id=crawl_id, value=str(value)[:100])
