@@ -40,8 +40,10 @@ class TestCrawls:
         listed = (await insights.crawls()).crawls
 
         assert {crawl.crawl_id for crawl in listed} == {"crawl-1", "crawl-2", "crawl-3"}
+        words = {"verdict": {"reason"}}  # they say how many seconds ago
         for crawl in listed:
-            assert crawl == await insights.crawl(crawl.crawl_id)
+            alone = await insights.crawl(crawl.crawl_id)
+            assert crawl.model_dump(exclude=words) == alone.model_dump(exclude=words)
 
     async def test_narrowed_by_status(self, database: Database, insights: Insights):
         await deliver(database, "done", "crawl.completed")
