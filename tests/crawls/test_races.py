@@ -27,6 +27,7 @@ from crawlscope.receive import acceptance
 from crawlscope.receive.acceptance import accept_delivery
 from crawlscope.receive.retention import drop_bodies
 from crawlscope.sessions.recount import recount
+from crawlscope.sessions.store import ensure_session
 from crawlscope.settings import Settings
 from crawlscope.vocabulary import OperationType, PageState, ReconcileState
 from tests.fakes.embedding_server import FakeEmbeddingServer
@@ -158,6 +159,7 @@ async def index_with(indexing: IndexingService, database: Database) -> None:
     async with database.transaction() as connection:
         jobs = (await connection.execute(waiting)).all()
     for page_id, revision, job_id in jobs:
+        assert job_id is not None
         await indexer.index(page_id, revision, job_id)
 
 
@@ -165,7 +167,6 @@ async def test_a_delivery_that_a_deletion_overtakes_is_ignored(
     database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     await deliver(database, "crawl-1", "crawl.started")
-    ensure_session = acceptance.ensure_session
     async with some_index(database, tmp_path) as opened:
         indexing = IndexingService(database, opened)
 
