@@ -12,10 +12,12 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.crawls import reconciliations
 from crawlscope.crawls.attempts import Outcome, abandon, claim_page, put_back, settle_page, still_claimed
 from crawlscope.crawls.index_page import PageIndexer
 from crawlscope.crawls.reconciliations import claim_due, note_check
 from crawlscope.crawls.requests import delete_crawl, note_cancel, retry_crawl
+from crawlscope.crawls.sweep import reconcile_quiet_crawls
 from crawlscope.database.engine import Database
 from crawlscope.errors import NotFoundError
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
@@ -31,6 +33,7 @@ from crawlscope.sessions.store import ensure_session
 from crawlscope.settings import Settings
 from crawlscope.vocabulary import OperationType, PageState, ReconcileState
 from tests.fakes.embedding_server import FakeEmbeddingServer
+from tests.fakes.firecrawl_server import FakeFirecrawl, Site
 from tests.observe.producing import (
     A,
     B,
@@ -247,3 +250,20 @@ async def test_what_came_while_firecrawl_was_asked_is_asked_after_again(database
     assert await database.run(lambda c: claim_due(c, timedelta(0))) == "crawl-1"
     await database.run(lambda c: note_check(c, "crawl-1", settled, 0, None, 300, datetime.now(UTC)))
     assert await database.run(lambda c: claim_due(c, timedelta(0))) is None
+
+
+async def test_a_crawl_is_checked_by_one_as_long_as_that_one_lives(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciliations, "LEASE", timedelta(seconds=0.6))
+    await deliver(database, "crawl-1", "crawl.started", at=datetime.now(UTC) - timedelta(minutes=10))
+    with FakeFirecrawl(Site([])) as firecrawl:
+        firecrawl.outage = "hanging"
+        settings = Settings(data_dir=tmp_path, firecrawl_url=firecrawl.url, reconcile_after_seconds=1)
+        checking = asyncio.create_task(reconcile_quiet_crawls(settings, database))
+        await asyncio.sleep(2)
+        assert firecrawl.requests, "it is being checked"
+        assert await database.run(lambda c: claim_due(c, QUIET)) is None
+        checking.cancel()
+        await asyncio.sleep(1)
+        assert await database.run(lambda c: claim_due(c, QUIET)) == "crawl-1"

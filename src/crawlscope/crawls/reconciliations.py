@@ -15,8 +15,8 @@ DELIVERIES = models.table_of(models.Delivery)
 CHECKS = models.table_of(models.Reconciliation)
 REQUESTS = models.table_of(models.CrawlRequest)
 
-LEASE = timedelta(minutes=10)
-"""How long a check may take before another process may begin one."""
+LEASE = timedelta(seconds=30)
+"""How long after the last sign of whoever checks another process may begin to."""
 LONGEST_PAUSE = timedelta(hours=1)
 FIRST_PAUSE_SECONDS = 30.0
 """After a check that got no answer; doubles with each one."""
@@ -67,6 +67,12 @@ async def _lease(connection: AsyncConnection, crawl_id: str, now: datetime) -> b
         .returning(CHECKS.c.crawl_id)
     )
     return await connection.scalar(claim) is not None
+
+
+async def renew_lease(connection: AsyncConnection, crawl_id: str) -> None:
+    """The check goes on."""
+    leased = update(CHECKS).where(CHECKS.c.crawl_id == crawl_id)
+    await connection.execute(leased.values(next_check_at=datetime.now(UTC) + LEASE))
 
 
 async def note_check(
