@@ -138,6 +138,9 @@ def qdrant_indexes(settings: Settings) -> OwnedIndexes | None:
     key = settings.qdrant_api_key
     return QdrantIndexes(
         AsyncQdrantClient(
-            url=settings.qdrant_url, api_key=key.get_secret_value() if key else None, timeout=30
+            url=settings.qdrant_url,
+            api_key=key.get_secret_value() if key else None,
+            timeout=30,
+            check_compatibility=False,  # it would complain on stderr, where a log is expected
         )
     )
