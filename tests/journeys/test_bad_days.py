@@ -259,6 +259,7 @@ def _all_indexed(attempts: list[dict[str, Any]], pages: int) -> bool:
     return sum(attempt["outcome"] == "indexed" for attempt in attempts) == pages
 
 
+@pytest.mark.slow
 def test_a_killed_database_comes_back_and_work_goes_on(
     stack: Stack, database: str, embedder: FakeEmbeddingServer
 ) -> None:

@@ -21,7 +21,7 @@ from tests.journeys.stack import (
     stack_environment,
 )
 
-PAGES = 12
+PAGES = 8
 QUERY = "what is said of the number seven"
 
 

@@ -104,7 +104,7 @@ def in_database(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
 
 
 lenient = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -195,7 +195,7 @@ def test_what_was_lost_is_there_after_reconciling(database_url: str) -> None:
         bodies = [delivery.event.body for delivery in firecrawl.wait_until_delivered(job.id)]
         assert len(bodies) == 8
 
-        @settings(lenient, max_examples=40)
+        @settings(lenient, max_examples=25)
         @given(st.sets(st.integers(0, len(bodies) - 1), min_size=1), orders, st.booleans())
         def holds(arriving: set[int], random: Any, late: bool) -> None:
             async def compare(database: Database) -> None:
