@@ -22,12 +22,11 @@ from crawlscope.errors import (
     FirecrawlJobUnknown,
     FirecrawlRefused,
     FirecrawlUnavailable,
-    NotFoundError,
 )
 from crawlscope.firecrawl.answers import JobErrors, JobKind, JobStatus, PageFailure
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.sessions.fold import PageSeen, Told
-from crawlscope.sessions.store import SESSIONS, keep_fact, move_counts
+from crawlscope.sessions.store import SESSIONS, keep_fact, move_counts, require_session
 from crawlscope.vocabulary import CrawlStatus, Engine, PageState, ReconcileState
 
 PAGES = models.table_of(models.Page)
@@ -117,7 +116,7 @@ class Reconciler:
         wait = error.retry_after if isinstance(error, FirecrawlUnavailable) else None
 
         async def note(connection: AsyncConnection) -> None:
-            await _require_session(connection, crawl_id)
+            await require_session(connection, crawl_id)
             await reconciliations.note_failure(connection, crawl_id, str(error), wait, self._quiet_seconds)
 
         await self._database.run(note)
@@ -145,7 +144,7 @@ class Reconciler:
             return _Findings()
 
         async def take(connection: AsyncConnection) -> _Findings:
-            await _require_session(connection, crawl_id)
+            await require_session(connection, crawl_id)
             taken = await take_pages(connection, crawl_id, pages)
             seen = min(page.source_url for page in pages)
             await keep_fact(connection, crawl_id, PageSeen(pages[0].arrival.received_at, seen), "fetched")
@@ -169,7 +168,7 @@ class Reconciler:
         identity = [str(each) for each in (told.ended, told.created_at, told.completed_at, told.error)]
 
         async def keep(connection: AsyncConnection) -> None:
-            await _require_session(connection, crawl_id)
+            await require_session(connection, crawl_id)
             await keep_fact(connection, crawl_id, told, "told", *identity)
 
         await self._database.run(keep)
@@ -185,7 +184,7 @@ class Reconciler:
         findings = findings or _Findings()
 
         async def keep(connection: AsyncConnection) -> CrawlStatus:
-            await _require_session(connection, crawl_id)
+            await require_session(connection, crawl_id)
             await reconciliations.note_check(
                 connection, crawl_id, state, findings.added, note, self._quiet_seconds, asked_at
             )
@@ -204,7 +203,7 @@ class Reconciler:
 
 
 async def _known(connection: AsyncConnection, crawl_id: str) -> _Known:
-    await _require_session(connection, crawl_id)
+    await require_session(connection, crawl_id)
     pages = await connection.execute(
         select(PAGES.c.source_key, PAGES.c.delivered).where(PAGES.c.crawl_id == crawl_id)
     )
@@ -228,13 +227,6 @@ async def job_kind(connection: AsyncConnection, crawl_id: str) -> JobKind | None
     )
     family = asked or (event_type or "").partition(".")[0]
     return JobKind(family) if family in set(JobKind) else None
-
-
-async def _require_session(connection: AsyncConnection, crawl_id: str) -> None:
-    """Raises `NotFoundError`; keeps the session from being deleted before the commit."""
-    found = select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == crawl_id)
-    if await connection.scalar(found.with_for_update(read=True, key_share=True)) is None:
-        raise NotFoundError(f"Crawl not found: {crawl_id}")
 
 
 def _missing(pages: Iterable[DeliveredPage], known: _Known) -> list[DeliveredPage]:

@@ -18,7 +18,7 @@ from crawlscope.errors import NotFoundError, UsageError
 from crawlscope.indexing.service import IndexingService
 from crawlscope.models import CrawlRequest, CrawlSession, DeletedCrawl, Page
 from crawlscope.sessions.fold import Heard
-from crawlscope.sessions.store import ensure_session, keep_action, keep_fact
+from crawlscope.sessions.store import ensure_session, keep_action, keep_fact, require_session
 from crawlscope.vocabulary import CrawlStatus, Engine
 
 LONGEST_TARGET = 2_048
@@ -121,9 +121,7 @@ async def known_crawl(connection: AsyncConnection, crawl_id: str) -> KnownCrawl:
 
 async def note_cancel(connection: AsyncConnection, crawl_id: str) -> None:
     """Keeps that somebody cancelled it, which the built-in crawler then obeys. Raises `NotFoundError`."""
-    known = select(CrawlSession.crawl_id).where(CrawlSession.crawl_id == crawl_id)
-    if await connection.scalar(known.with_for_update(read=True, key_share=True)) is None:
-        raise NotFoundError(f"Crawl not found: {crawl_id}")
+    await require_session(connection, crawl_id)
     await connection.execute(
         update(CrawlRequest).where(CrawlRequest.crawl_id == crawl_id).values(cancel_requested=True)
     )

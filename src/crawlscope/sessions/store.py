@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.database.values import hash_key
+from crawlscope.errors import NotFoundError
 from crawlscope.sessions.counts import Counts
 from crawlscope.sessions.fold import Fact, Heard, Lifecycle, fact_to_json, fold, summarize, told_moment
 
@@ -37,6 +38,13 @@ async def ensure_session(connection: AsyncConnection, crawl_id: str, at: datetim
     if deleted:
         await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))
     return not deleted
+
+
+async def require_session(connection: AsyncConnection, crawl_id: str) -> None:
+    """Keeps the session from being deleted before the commit. Raises `NotFoundError`."""
+    found = select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == crawl_id)
+    if await connection.scalar(found.with_for_update(read=True, key_share=True)) is None:
+        raise NotFoundError(f"Crawl not found: {crawl_id}")
 
 
 async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterable[Fact]) -> None:
