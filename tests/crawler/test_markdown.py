@@ -2,6 +2,7 @@ import pydoc
 import random
 import re
 import time
+from html import escape
 
 import pytest
 from hypothesis import given, settings
@@ -30,6 +31,58 @@ def test_the_site_around_the_text_is_left_out() -> None:
         language="en-GB",
         links=["https://example.org/nav"],
     )
+
+
+@pytest.mark.parametrize(
+    ("head", "nofollow", "noindex"),
+    [
+        ('<META NAME="ROBOTS" CONTENT="NOINDEX, NOFOLLOW">', True, True),
+        ("<meta name=robots content=None>", True, True),
+        ("<meta content='follow;NoIndex' name=' Robots '>", False, True),
+        ("<meta name=robots content=noarchive><meta name=robots content=nofollow>", True, False),
+        ('<meta name="author" content="nofollow">', False, False),
+    ],
+)
+def test_what_a_page_asks_of_robots(head: str, nofollow: bool, noindex: bool) -> None:
+    page = to_markdown(f"<html><head>{head}</head><body><p>Text<a href=/x>x</a></body>", URL)
+    assert (page.nofollow, page.noindex) == (nofollow, noindex)
+    assert page.links == ([] if nofollow else ["https://example.org/x"])
+
+
+@pytest.mark.parametrize(
+    ("content", "target"),
+    [
+        ("0; url=en/latest/", "https://example.org/docs/en/latest/"),
+        ("5;URL='/home page'", "https://example.org/home page"),
+        ('0, URL = "next.html?a=1;b=2"', "https://example.org/docs/next.html?a=1;b=2"),
+        ("0;next.html", "https://example.org/docs/next.html"),
+        ("1.5; url = https://other.example/", "https://other.example/"),
+        ("30", None),
+        ("30;", None),
+        ("0; url=javascript:go()", None),
+    ],
+)
+def test_where_a_page_sends_its_readers(content: str, target: str | None) -> None:
+    html = f"<html><head><Meta HTTP-EQUIV=Refresh content='{escape(content)}'>"
+    assert to_markdown(html, URL).refresh == target
+
+
+def test_the_address_a_page_gives_itself() -> None:
+    html = '<base href="/base/"><LINK REL="alternate Canonical" HREF=" the-page "><p>Text'
+    assert to_markdown(html, URL).canonical == "https://example.org/base/the-page"
+    assert to_markdown("<link rel=canonical href='data:,x'><p>Text", URL).canonical is None
+    assert to_markdown("<p>Text", URL).canonical is None
+
+
+def test_frames_and_image_maps_are_links() -> None:
+    html = """<html><head><title>API</title></head><frameset cols="20%,80%"><frame src="list.html">
+    <frame name=main src="summary.html"></frameset></html>"""
+    assert to_markdown(html, URL).links == [
+        "https://example.org/docs/list.html",
+        "https://example.org/docs/summary.html",
+    ]
+    html = "<p><a href=a>a</a><iframe src=/b></iframe><map><area href=c#d></map><a href=a#x>a</a>"
+    assert [link.rpartition("/")[2] for link in to_markdown(html, URL).links] == ["a", "b", "c"]
 
 
 def test_without_a_main_part_all_of_the_body_counts() -> None:

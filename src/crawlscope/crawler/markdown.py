@@ -1,7 +1,8 @@
 """From an HTML page to the Markdown of what it says: its main content without the site's furniture."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from urllib.parse import urljoin
 
@@ -45,6 +46,10 @@ _CONVERSION = ConversionOptions(
     compact_tables=True,
     autolinks=False,
 )
+_REFRESH = re.compile(
+    r"""\s*+[\d.]++[\s;,]\s*+[;,]?\s*+(?:url\s*+=\s*+)?+(?:"([^"]++)|'([^']++)|([^\s"'].*))""",
+    re.IGNORECASE | re.DOTALL,
+)
 _CROWDED_TAG = re.compile(r"<[^<>]{10000,}>")
 _MOST_ATTRIBUTES = 500
 
@@ -56,7 +61,14 @@ class PageText:
     description: str | None = None
     language: str | None = None
     links: list[str] = field(default_factory=list)
-    """Absolute, in the order of the page, its navigation included; empty where it asks not to be followed."""
+    """Absolute, each once, in the order of the page, its navigation, frames and image maps included; empty
+    where it asks not to be followed."""
+    canonical: str | None = None
+    """The absolute URL that the page names as its own."""
+    refresh: str | None = None
+    """Absolute: where the page sends its readers without a click of theirs."""
+    nofollow: bool = False
+    noindex: bool = False
 
 
 def to_markdown(html: bytes | str, url: str, charset: str | None = None) -> PageText:
@@ -66,9 +78,18 @@ def to_markdown(html: bytes | str, url: str, charset: str | None = None) -> Page
     if document is None:
         return PageText(markdown="")
     base = _base(document, url)
-    links = _links(document, base)
-    facts = _facts(document)
-    return PageText(markdown=_main_markdown(document, url, base), links=links, **facts)
+    directives = _directives(document)
+    nofollow = not directives.isdisjoint({"nofollow", "none"})
+    page = PageText(
+        markdown="",
+        links=[] if nofollow else _links(document, base),
+        canonical=_canonical(document, base),
+        refresh=_refresh(document, base),
+        nofollow=nofollow,
+        noindex=not directives.isdisjoint({"noindex", "none"}),
+        **_facts(document),
+    )
+    return replace(page, markdown=_main_markdown(document, url, base))
 
 
 def _parse(text: str) -> HtmlElement | None:
@@ -118,10 +139,40 @@ def _first(document: HtmlElement, *paths: str) -> str | None:
     return None
 
 
+def _metas(document: HtmlElement, attribute: str, name: str) -> Iterator[str]:
+    """What the page says in each `<meta>` of that name, in whatever case it is written."""
+    for meta in document.iter("meta"):
+        if (meta.get(attribute) or "").strip().lower() == name:
+            yield meta.get("content") or ""
+
+
+def _directives(document: HtmlElement) -> set[str]:
+    """What the page asks of robots, in lower case."""
+    return {
+        word
+        for content in _metas(document, "name", "robots")
+        for word in re.split(r"[\s,;]+", content.lower())
+    }
+
+
+def _canonical(document: HtmlElement, base: str) -> str | None:
+    for link in document.iter("link"):
+        if "canonical" in (link.get("rel") or "").lower().split() and (link.get("href") or "").strip():
+            return _join(base, link.get("href", ""))
+    return None
+
+
+def _refresh(document: HtmlElement, base: str) -> str | None:
+    for content in _metas(document, "http-equiv", "refresh"):
+        found = _REFRESH.match(content)
+        if found:
+            return _join(base, next(filter(None, found.groups())))
+    return None
+
+
 def _links(document: HtmlElement, base: str) -> list[str]:
-    if "nofollow" in (_first(document, '//meta[@name="robots"]/@content') or "").lower():
-        return []
-    hrefs = dict.fromkeys(str(href).partition("#")[0] for href in document.xpath("//a/@href | //area/@href"))
+    paths = "//a/@href | //area/@href | //frame/@src | //iframe/@src"
+    hrefs = dict.fromkeys(str(href).partition("#")[0] for href in document.xpath(paths))
     found = (_join(base, href) for href in hrefs if href.strip())
     return list(dict.fromkeys(link for link in found if link))
 
