@@ -48,8 +48,9 @@ _ADDRESS = re.compile(r"(?: |&nbsp;)at(?: |&nbsp;)0x[0-9a-fA-F]+")
 def build(folder: Path, modules: Sequence[str] = MODULES) -> int:
     """Writes one page per module and an index that links to all; returns how many pages that makes.
 
-    The pages link only to each other and to docs.python.org, and are the same each time they are built.
-    Raises `CrawlscopeError` when pydoc fails.
+    The pages link only to each other and to docs.python.org, and are the same each time they are built. A
+    module that cannot be imported or documented is left out.
+    Raises `CrawlscopeError` where the folder cannot be written or it takes longer than two minutes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_documentation(folder, modules)
@@ -113,9 +114,11 @@ def _write_documentation(folder: Path, modules: Sequence[str]) -> None:
 
 def _document(modules: Iterable[str], folder: Path) -> None:
     for name in modules:
-        with contextlib.suppress(ImportError):
+        page = ""
+        with contextlib.suppress(Exception, SystemExit):  # importing a module runs it
             module = importlib.import_module(name)
             page = pydoc.html.page(pydoc.describe(module), pydoc.html.document(module, name))
+        if page:
             (folder / _file_of(name)).write_text(page, encoding="utf-8")
 
 

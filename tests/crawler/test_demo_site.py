@@ -44,9 +44,10 @@ def test_it_is_the_same_each_time(tmp_path: Path) -> None:
         assert page.read_bytes() == (tmp_path / "b" / page.name).read_bytes()
 
 
-def test_a_module_that_this_python_lacks_is_left_out(tmp_path: Path) -> None:
-    assert demo_site.build(tmp_path, ["json", "no_such_module"]) == 2
-    assert "no_such_module" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+@pytest.mark.parametrize("module", ["no_such_module", "unittest.__main__"])
+def test_a_module_that_is_missing_or_ends_the_program_is_left_out(tmp_path: Path, module: str) -> None:
+    assert demo_site.build(tmp_path, [module, "json"]) == 2
+    assert module not in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def test_its_pages_have_headings_and_text(site: Path) -> None:

@@ -1,13 +1,14 @@
-import pydoc
 import random
 import re
 import time
 from html import escape
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crawlscope import demo_site
 from crawlscope.crawler.charset import decode
 from crawlscope.crawler.markdown import PageText, to_markdown
 
@@ -156,11 +157,15 @@ def test_layout_tables_become_blocks_and_data_tables_stay() -> None:
     assert "| b | 2 |" in markdown(data)
 
 
-def test_pydoc_pages_read_like_documentation() -> None:
-    import json.decoder
+@pytest.fixture(scope="module")
+def pydoc_pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pydoc")
+    demo_site.build(folder, ["csv", "json.decoder"])
+    return folder
 
-    html = pydoc.html.page("module json.decoder", pydoc.html.document(json.decoder, "json.decoder"))
-    text = to_markdown(html, URL).markdown
+
+def test_pydoc_pages_read_like_documentation(pydoc_pages: Path) -> None:
+    text = to_markdown((pydoc_pages / "json.decoder.html").read_bytes(), URL).markdown
     lines = text.splitlines()
     assert lines[0] == "# json.decoder"
     assert "## Classes" in lines
@@ -173,10 +178,8 @@ def test_pydoc_pages_read_like_documentation() -> None:
     assert "| --" not in text
 
 
-def test_indented_parts_of_docstrings_stay_code() -> None:
-    import csv
-
-    text = to_markdown(pydoc.html.page("csv", pydoc.html.document(csv, "csv")), URL).markdown
+def test_indented_parts_of_docstrings_stay_code(pydoc_pages: Path) -> None:
+    text = to_markdown((pydoc_pages / "csv.html").read_bytes(), URL).markdown
     assert "```\nclass excel:\n    delimiter = ','\n" in text
 
 
