@@ -23,6 +23,7 @@ from crawlscope.indexing.embedders.local import LocalEmbedder
 from crawlscope.indexing.embedding import Embedder
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import ChunkPayload, Filters, Hit, IndexedChunk, SearchIndex, chunk_id
+from crawlscope.indexing.passages import passages
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.answers import Mode, SearchRequest
 from crawlscope.search.service import SearchService
@@ -38,7 +39,8 @@ Find = Callable[[str], Awaitable[list[str]]]
 @dataclass(frozen=True)
 class Collection:
     name: str
-    documents: Mapping[str, str]
+    documents: Mapping[str, tuple[str, str]]
+    """Title and text."""
     queries: Mapping[str, str]
     relevant: Mapping[str, Mapping[str, float]]
 
@@ -52,8 +54,7 @@ def read_collection(folder: Path) -> Collection:
     return Collection(
         name=folder.name,
         documents={
-            row["_id"]: f"{row.get('title', '')}\n\n{row['text']}".strip()
-            for row in _rows(folder / "corpus.jsonl")
+            row["_id"]: (row.get("title") or "", row["text"]) for row in _rows(folder / "corpus.jsonl")
         },
         queries={one: text for one, text in queries.items() if one in relevant},
         relevant=relevant,
@@ -68,8 +69,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
 async def index_documents(
     collection: Collection, index: SearchIndex, embedder: Embedder, bm25: Bm25Encoder
 ) -> None:
-    for document, text in collection.documents.items():
-        texts = [chunk.text for chunk in split(text, embedder.tokenizer, CHUNK_TOKENS)]
+    for document, (title, text) in collection.documents.items():
+        texts = passages(title, split(text, embedder.tokenizer, CHUNK_TOKENS), embedder.tokenizer)
         vectors = await embedder.embed(texts)
         await index.upsert(
             [

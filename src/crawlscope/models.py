@@ -394,7 +394,7 @@ class Document(Base):
     """A hash of `url`."""
     url: Mapped[str]
     content_hash: Mapped[str]
-    """Of the cleaned text."""
+    """Of title, language and cleaned text."""
     fingerprint: Mapped[str]
     """Of the embedder and the chunking that made its chunks."""
     chunks: Mapped[int]

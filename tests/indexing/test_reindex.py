@@ -225,13 +225,51 @@ async def test_the_new_index_takes_over_with_all_that_the_old_one_held(
     results = (await after.search("apples", mode="semantic")).results
     assert ([request.texts for request in new.requests], old.requests) == ([["apples"]], [])
     assert {hit.url: round(hit.score, 4) for hit in results} != old_scores
-    cosine = np.dot(new.vector("apples"), new.vector(results[0].text))
+    cosine = np.dot(new.vector("apples"), new.vector(f"{results[0].title}\n\n{results[0].text}"))
     assert results[0].score == pytest.approx(float(cosine), abs=1e-3)
     assert after.opened.embedder(await after.serving()).notice is None
     live = await after.live()
     assert live.filling is None
     assert live.serving is not None
     assert live.serving.name == "index-2"
+
+
+async def test_an_index_of_an_older_version_is_made_anew_beside(
+    before: Process,
+    indexes: OwnedIndexes,
+    old: FakeEmbeddingServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = await before.holding()
+    monkeypatch.setattr("crawlscope.indexing.recipe.CHUNKING_VERSION", 999)
+    upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
+    filling = (await upgraded.live()).filling
+    assert filling is not None
+    assert ":999:" in filling.fingerprint
+    assert await upgraded.found("apples") == await before.found("apples")
+    await upgraded.filling.fill(filling.id)
+    live = await upgraded.keeping.look()
+    assert live.filling is None
+    assert live.serving is not None
+    assert live.serving.fingerprint == filling.fingerprint
+    assert await upgraded.holding() == held
+
+
+async def test_an_index_with_documents_that_are_not_kept_is_not_made_anew_unasked(
+    before: Process,
+    indexes: OwnedIndexes,
+    old: FakeEmbeddingServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await before.indexing.index_document(
+        IndexDocumentRequest(url=url_of("glaciers"), markdown=text_of("glaciers"))
+    )
+    monkeypatch.setattr("crawlscope.indexing.recipe.CHUNKING_VERSION", 999)
+    upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
+    assert (await upgraded.live()).filling is None
+    assert url_of("glaciers") in await upgraded.found("glaciers")
 
 
 async def search_until(done: asyncio.Event, process: Process) -> int:
@@ -312,7 +350,7 @@ async def test_killed_in_the_middle_it_goes_on_where_it_was(
 
 
 def embedded_texts(server: FakeEmbeddingServer) -> set[str]:
-    return {text for request in server.requests for text in request.texts if text.startswith("#")}
+    return {text for request in server.requests for text in request.texts if text.startswith("All about")}
 
 
 async def test_asked_for_twice_it_fills_once(after: Process) -> None:

@@ -23,6 +23,34 @@ def shared_terms(query: str, document: str) -> set[int]:
         ("텍스트", "한국어 텍스트 검색"),
         ("ภาษา", "ฉันเรียนภาษาไทย"),
         ("水", "水"),
+        ("犬", "庭に犬がいる"),
+        ("税", "消费税率"),
+        ("サ", "サービス"),
+        ("서울", "서울에서 만나요"),
+        ("박물관", "국립박물관은 크다"),
+        ("집", "집에서"),
+        ("ភាសា", "រៀនភាសាខ្មែរ"),
+        ("ລາວ", "ພາສາລາວ"),
+        ("မြန်မာ", "ဤသည်မြန်မာဘာသာဖြစ်သည်"),
+        ("telephone", "Le téléphone sonne"),
+        ("téléphone", "LE TELEPHONE SONNE"),
+        ("e\u0301te\u0301", "été"),
+        ("Muller", "Frau Müller"),
+        ("Mueller", "Frau Müller"),
+        ("Müller", "Frau Mueller"),
+        ("strasse", "Lange Straße"),
+        ("lodz", "Łódź"),
+        ("Ελλαδα", "στην Ελλάδα"),
+        ("елка", "Ёлка"),
+        ("замок", "за́мок на холме"),
+        ("كتاب", "كِتَابٌ"),
+        ("احمد", "أحمد"),
+        ("שלום", "שָׁלוֹם"),
+        ("123", "１２３"),
+        ("１２３", "123"),
+        ("123", "١٢٣"),
+        ("API", "ＡＰＩ"),
+        ("カメラ", "ｶﾒﾗ"),
     ],
 )
 def test_a_query_shares_terms_with_a_text_that_has_its_words(query: str, document: str) -> None:
@@ -32,6 +60,25 @@ def test_a_query_shares_terms_with_a_text_that_has_its_words(query: str, documen
 def test_unrelated_texts_share_no_terms() -> None:
     assert not shared_terms("天气", "日本語のテキスト")
     assert not shared_terms("apple", "The quince is ripe")
+
+
+def test_letters_of_their_own_stay_apart() -> None:
+    assert not shared_terms("мои", "мой")
+    assert not shared_terms("かき", "がぎ")
+
+
+def test_single_characters_make_a_text_no_longer() -> None:
+    """Nor heavier: a query of several characters is scored by pairs alone."""
+    vector = encoder.encode_document("消費税率")
+    weights = dict(zip(vector.indices, vector.values, strict=True))
+    pairs = encoder.encode_query("消費税率").indices
+    three_words = encoder.encode_document("apple pear plum")
+    assert len(weights) == 3 + 4
+    assert {weights[pair] for pair in pairs} == set(three_words.values)
+
+
+def test_a_word_that_is_spelled_in_two_ways_counts_as_one() -> None:
+    assert sum(encoder.encode_query("Frau Müller").values) == pytest.approx(2.0)
 
 
 def test_text_without_words_has_no_terms() -> None:

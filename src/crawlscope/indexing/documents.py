@@ -15,6 +15,7 @@ from crawlscope.database.values import hash_key
 FINDERS = models.table_of(models.DocumentCrawl)
 DOCUMENTS = models.table_of(models.Document)
 GENERATIONS = models.table_of(models.IndexGeneration)
+PAGES = models.table_of(models.Page)
 NOT_MADE = 0
 """A revision that no document has: what was made of it is to be made again."""
 
@@ -124,6 +125,13 @@ async def distrust(connection: AsyncConnection, generation_id: int) -> None:
     await connection.execute(
         update(DOCUMENTS).where(DOCUMENTS.c.generation_id == generation_id).values(fingerprint="")
     )
+
+
+async def all_kept(connection: AsyncConnection, generation_id: int) -> bool:
+    """Whether there is a page to make each document of this index from again."""
+    page = exists().where(PAGES.c.document_key == DOCUMENTS.c.key, PAGES.c.delivered)
+    lost = exists().where(DOCUMENTS.c.generation_id == generation_id, DOCUMENTS.c.chunks > 0, ~page)
+    return not await connection.scalar(select(lost))
 
 
 async def stored_since(connection: AsyncConnection, moment: datetime) -> bool:

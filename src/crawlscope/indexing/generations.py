@@ -87,6 +87,12 @@ async def live(connection: AsyncConnection) -> Live:
     return Live(by_state.get(State.SERVING), by_state.get(State.FILLING))
 
 
+def outdated(live: Live) -> Recipe | None:
+    """The recipe of the newest index, where an older version of the program made something else of it."""
+    newest = live.filling or live.serving
+    return newest.recipe if newest and newest.fingerprint != newest.recipe.fingerprint else None
+
+
 async def holding(connection: AsyncConnection, generation_id: int) -> Holding:
     held = DOCUMENTS.c.error.is_(None)
     row = (

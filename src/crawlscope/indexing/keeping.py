@@ -10,6 +10,7 @@ from crawlscope.errors import DependencyError
 from crawlscope.indexing import documents, generations
 from crawlscope.indexing.generations import Generation, Live
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
+from crawlscope.indexing.recipe import Recipe
 
 DROP_AFTER_SECONDS = 30.0
 """A search that began with the former index is done by then."""
@@ -24,12 +25,18 @@ class IndexKeeping:
         self._indexes = indexes
         self._kept: set[int] = set()
         self._next_check: dict[int, float] = {}
+        self._renewed = False
+        """Whether an index of an older version was seen: once is enough for a process."""
 
     async def look(self) -> Live:
         """Does what has come up since the last look; to be called every second or so."""
         async with self._database.transaction() as connection:
             live = await generations.live(connection)
             retired = await generations.retired(connection, DROP_AFTER_SECONDS)
+        if (recipe := generations.outdated(live)) and not self._renewed:
+            await self._renew(recipe)
+            async with self._database.transaction() as connection:
+                live = await generations.live(connection)
         for generation in live.all:
             if generation.id not in self._kept:
                 await self._take_over(generation)
@@ -38,6 +45,22 @@ class IndexKeeping:
         for generation in retired:
             await self._drop(generation)
         return live
+
+    async def _renew(self, recipe: Recipe) -> None:
+        """Begins to fill an index beside one that an older version made, if all of it can be made again."""
+
+        async def begin(connection: AsyncConnection) -> bool:
+            serving = (await generations.live(connection)).serving
+            if serving and not await documents.all_kept(connection, serving.id):
+                return False
+            await generations.begin_filling(connection, recipe)
+            return True
+
+        self._renewed = True
+        if await self._database.run(begin):
+            log.info("index_renewed", reason="this version indexes pages in another way")
+        else:
+            log.warning("index_outdated", reason="not all of it can be made again: run `crawlscope reindex`")
 
     async def _take_over(self, generation: Generation) -> None:
         dimension = generation.recipe.identity.dimension

@@ -16,6 +16,8 @@ from crawlscope.indexing.embedding import Embedder, Vectors
 from crawlscope.indexing.in_thread import in_thread
 from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, SparseVector, chunk_id
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
+from crawlscope.indexing.language import primary_language
+from crawlscope.indexing.passages import passages
 from crawlscope.indexing.recipe import Recipe
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.timing import TimingContext
@@ -92,22 +94,24 @@ class Workshop:
     bm25: Bm25Encoder
 
     async def prepare(self, document: IndexDocumentRequest, known: KnownDocument | None) -> PreparedDocument:
+        metadata = document.metadata or DocumentMetadata(url=document.url)
         async with self.embedder.in_use() as embedder:
             with TimingContext(OperationType.CHUNKING, "chunk_text") as chunking:
                 text, unreadable = await _cleaned(document.markdown)
-                content_hash = sha256(text.encode()).hexdigest()
+                title = metadata.title or _first_heading(text)
+                language = primary_language(metadata.language)
+                content_hash = _hash(title or "", language, text)
                 fingerprint = self.recipe.fingerprint
                 unchanged = known is not None and known.holds(content_hash, fingerprint)
                 chunks = [] if unchanged or not text else await self._split(text, embedder)
                 chunking.metadata["chunks"] = len(chunks)
-            vectors, sparse = await self._encode(chunks, embedder) if chunks else (None, [])
-        metadata = document.metadata or DocumentMetadata(url=document.url)
+            vectors, sparse = await self._encode(title or "", chunks, embedder) if chunks else (None, [])
         return PreparedDocument(
             generation_id=self.generation_id,
             fingerprint=fingerprint,
             url=document.url,
-            title=metadata.title or _first_heading(text) or document.url,
-            language=_primary_tag(metadata.language),
+            title=title or document.url,
+            language=language,
             text=text,
             content_hash=content_hash,
             unchanged=unchanged,
@@ -121,9 +125,9 @@ class Workshop:
         return await in_thread(split, text, embedder.tokenizer, self.recipe.chunk_tokens)
 
     async def _encode(
-        self, chunks: Sequence[Chunk], embedder: Embedder
+        self, title: str, chunks: Sequence[Chunk], embedder: Embedder
     ) -> tuple[Vectors, list[SparseVector]]:
-        texts = [chunk.text for chunk in chunks]
+        texts = passages(title, chunks, embedder.tokenizer)
         with TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}):
             vectors = await embedder.embed(texts)
         with TimingContext(OperationType.BM25, "index_document", metadata={"chunks": len(texts)}):
@@ -147,6 +151,5 @@ def _first_heading(text: str) -> str | None:
     return (found[1] or found[2]).strip() if found else None
 
 
-def _primary_tag(language: str | None) -> str:
-    """`en` of `en-US`: what the language filter compares."""
-    return (language or "").replace("_", "-").split("-")[0].strip().lower()
+def _hash(*parts: str) -> str:
+    return sha256("\0".join(parts).encode()).hexdigest()

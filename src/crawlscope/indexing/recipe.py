@@ -8,8 +8,10 @@ from crawlscope.indexing.embedding import Embedder, EmbedderIdentity
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.settings import Settings
 
-CHUNKING_VERSION = 1
-"""Goes up when cleaning or chunking changes."""
+CHUNKING_VERSION = 2
+"""Goes up when cleaning or chunking changes, or what is embedded of a chunk."""
+TITLE_TOKENS = 54
+"""The most of a page's title that goes before each of its chunks; the model sees both."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Recipe:
         served = embedder.identity.embedder in ("tei", "openai")
         return cls(
             embedder.identity,
-            min(settings.chunk_tokens, embedder.max_tokens),
+            min(settings.chunk_tokens, max(embedder.max_tokens - TITLE_TOKENS, embedder.max_tokens // 2)),
             public_address(settings.embedder_url) if served else None,
         )
 

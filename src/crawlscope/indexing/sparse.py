@@ -1,6 +1,9 @@
 """Text to BM25 term weights: the sparse half of every chunk and query."""
 
 import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
 from itertools import pairwise
 
 from qdrant_edge import Bm25, Bm25Config, TokenizerType
@@ -15,24 +18,50 @@ B = 0.75
 _UNSPACED = re.compile(
     "["
     "\u0e00-\u0eff"  # Thai, Lao
-    "\u1000-\u109f"  # Myanmar
+    "\u1000-\u109f\ua9e0-\ua9fe\uaa60-\uaa7f"  # Myanmar
     "\u1780-\u17ff"  # Khmer
-    "\u3005-\u3007\u3040-\u30ff"  # Japanese syllables and iteration marks
+    "\u3005-\u3007\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff"  # Japanese and Chinese syllables, iteration marks
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"  # Chinese characters
+    "\uac00-\ud7a3"  # Korean: words have spaces between them, but particles stick to nouns
     "]+"
 )
-"""Runs of the scripts that put no spaces between words."""
+"""Runs of the scripts in which spaces do not tell the words."""
+
+_MARKS = re.compile(
+    "[\u0300\u0301]"  # accents, also those that show the stress of a Russian word
+    "|(?<![\u0400-\u052f])[\u0302-\u036f]"  # й and ї are letters of their own
+    "|[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]"  # Hebrew points
+    "|[\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed]"  # Arabic vowel signs
+)
+_ONE_LETTER = str.maketrans("ёЁىیکة", "еЕييكه")
+"""Letters that writers use for each other."""
+_DIGIT = re.compile(r"\d")
+_UMLAUTS = str.maketrans(
+    {
+        "ä": "ae",
+        "ö": "oe",
+        "ü": "ue",
+        "Ä": "Ae",
+        "Ö": "Oe",
+        "Ü": "Ue",
+        "å": "aa",
+        "Å": "Aa",
+        "ø": "oe",
+        "Ø": "Oe",
+    }
+)
 
 
 class Bm25Encoder:
     """Weights without IDF, which the index knows and applies when it is asked.
 
     Identifiers count whole and in parts: `getUserName` is found by itself and by `user name`. English
-    words are stemmed, English stop words left out. In scripts without spaces every two neighbouring
-    characters count as a word.
+    words are stemmed, English stop words left out. Accents, vowel signs, width and the script of digits do
+    not tell words apart; `ü` is also `ue`. In scripts without spaces, and in Korean, every two neighbouring
+    characters count as a word, and in documents every single one besides.
     """
 
-    fingerprint = f"bm25:english:code:bigrams:k{K}:b{B}:len{AVERAGE_CHUNK_WORDS:g}"
+    fingerprint = f"bm25:english:code:folded:unigrams+bigrams:k{K}:b{B}:len{AVERAGE_CHUNK_WORDS:g}"
     """Weights of two encoders belong in one index only if their fingerprints are equal."""
 
     def __init__(self) -> None:
@@ -43,24 +72,63 @@ class Bm25Encoder:
                 avg_len=AVERAGE_CHUNK_WORDS,
                 language="english",
                 tokenizer=TokenizerType.Code,
+                ascii_folding=True,
             )
         )
 
     def encode_document(self, text: str) -> SparseVector:
-        return _plain(self._bm25.embed_document(_spaced(text)))
+        """Of all readings of the text the highest weight of each term: none makes the text longer."""
+        readings = [spaced for each in _spellings(text) for spaced in (_bigrams(each), _characters(each))]
+        return _highest([self._bm25.embed_document(each) for each in dict.fromkeys(readings)])
 
     def encode_query(self, text: str) -> SparseVector:
-        """Empty for a query of nothing but stop words and punctuation."""
-        return _plain(self._bm25.embed_query(_spaced(text)))
+        """Empty for a query of nothing but stop words and punctuation.
+
+        A word that can be spelled in two ways counts as one: each spelling has half of its weight.
+        """
+        return _mean([self._bm25.embed_query(_bigrams(each)) for each in _spellings(text)])
 
 
-def _plain(vector: EngineVector) -> SparseVector:
-    return SparseVector(indices=vector.indices, values=vector.values)
+def _highest(vectors: Sequence[EngineVector]) -> SparseVector:
+    if len(vectors) == 1:
+        return SparseVector(indices=vectors[0].indices, values=vectors[0].values)
+    weights: dict[int, float] = {}
+    for vector in vectors:
+        for term, weight in zip(vector.indices, vector.values, strict=True):
+            weights[term] = max(weight, weights.get(term, 0.0))
+    return _vector(weights)
 
 
-def _spaced(text: str) -> str:
-    return _UNSPACED.sub(lambda run: f" {_bigrams(run.group())} ", text)
+def _mean(vectors: Sequence[EngineVector]) -> SparseVector:
+    weights: defaultdict[int, float] = defaultdict(float)
+    for vector in vectors:
+        for term, weight in zip(vector.indices, vector.values, strict=True):
+            weights[term] += weight / len(vectors)
+    return _vector(weights)
 
 
-def _bigrams(run: str) -> str:
-    return " ".join(map("".join, pairwise(run))) or run
+def _vector(weights: dict[int, float]) -> SparseVector:
+    terms = sorted(weights)
+    return SparseVector(terms, [weights[term] for term in terms])
+
+
+def _spellings(text: str) -> list[str]:
+    """The text without what does not tell words apart; and once more as written without umlauts."""
+    if text.isascii():
+        return [text]
+    text = unicodedata.normalize("NFKC", text)
+    return list(dict.fromkeys([_folded(text), _folded(text.translate(_UMLAUTS))]))
+
+
+def _folded(text: str) -> str:
+    """Latin letters lose their marks in the engine."""
+    bare = _MARKS.sub("", unicodedata.normalize("NFD", text.translate(_ONE_LETTER)))
+    return _DIGIT.sub(lambda digit: str(unicodedata.digit(digit[0])), unicodedata.normalize("NFC", bare))
+
+
+def _bigrams(text: str) -> str:
+    return _UNSPACED.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
+
+
+def _characters(text: str) -> str:
+    return _UNSPACED.sub(lambda run: f" {' '.join(run[0])} ", text)

@@ -13,11 +13,11 @@ class SearchFilters(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     domain: str | None = Field(default=None, min_length=1, max_length=255)
-    """The host, without port: `docs.python.org`."""
+    """The host, with or without `www.`: `docs.python.org`. Case and port do not matter."""
     crawl_id: str | None = Field(default=None, min_length=1, max_length=255)
     """A crawl that found the page, also where an earlier one brought its content."""
     language: str | None = Field(default=None, min_length=1, max_length=64)
-    """As the page says it: `en`."""
+    """Its primary tag counts: `en`, `EN` and `en-US` find the same."""
     url_prefix: str | None = Field(default=None, min_length=1, max_length=8192)
     """How the page's URL begins: `https://docs.python.org/3/library/`."""
 

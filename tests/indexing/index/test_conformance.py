@@ -216,7 +216,16 @@ async def test_a_prefix_deeper_than_any_kept_one_is_answered(index: SearchIndex)
     [
         (Filters(domain="docs.example.org"), ["https://docs.example.org/library/asyncio.html"]),
         (Filters(domain="Docs.Example.ORG"), ["https://docs.example.org/library/asyncio.html"]),
+        (
+            Filters(domain="https://docs.example.org:8443/library/"),
+            ["https://docs.example.org/library/asyncio.html"],
+        ),
+        (Filters(domain="www.docs.example.org"), ["https://docs.example.org/library/asyncio.html"]),
+        (Filters(domain="example.org"), []),
         (Filters(language="de", crawl_id="c2"), ["https://docs.example/libraries"]),
+        (Filters(language="de-AT", crawl_id="c2"), ["https://docs.example/libraries"]),
+        (Filters(language="DE", crawl_id="c2"), ["https://docs.example/libraries"]),
+        (Filters(language="de_DE.UTF-8", crawl_id="c2"), ["https://docs.example/libraries"]),
         (
             Filters(domain="docs.example", language="en", url_prefix="https://docs.example/library/asyncio."),
             ["https://docs.example/library/asyncio.html"],

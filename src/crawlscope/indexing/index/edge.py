@@ -256,9 +256,9 @@ def _filter(filters: Filters) -> engine.Filter | None:
 
 def _condition(condition: Condition) -> engine.FieldCondition:
     match = (
-        engine.MatchPrefix(condition.text)
+        engine.MatchPrefix(*condition.texts)
         if condition.match == "prefix"
-        else engine.MatchValue(condition.text)
+        else engine.MatchAny(list(condition.texts))
     )
     return engine.FieldCondition(condition.key, match=match)
 

@@ -248,8 +248,8 @@ def _filter(filters: Filters) -> models.Filter | None:
 
 def _condition(condition: Condition) -> models.FieldCondition:
     match = (
-        models.MatchPrefix(prefix=condition.text)
+        models.MatchPrefix(prefix=condition.texts[0])
         if condition.match == "prefix"
-        else models.MatchValue(value=condition.text)
+        else models.MatchAny(any=list(condition.texts))
     )
     return models.FieldCondition(key=condition.key, match=match)

@@ -2,16 +2,30 @@
 
 from urllib.parse import urlsplit
 
+import idna
+
 DEEPEST_PREFIX = 16
 LONGEST_PREFIX = 512
 
 
 def domain_of(url: str) -> str:
-    """The host in lower case, without port; empty where the URL names none."""
+    """The host in lower case, without port, as DNS knows it: `xn--mnchen-3ya.example`. Empty where the URL
+    names none."""
     try:
-        return urlsplit(url).hostname or ""
+        host = (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:
         return ""
+    if host.isascii():
+        return host
+    try:
+        return idna.encode(host, uts46=True).decode("ascii")
+    except (idna.IDNAError, UnicodeError):
+        return host
+
+
+def host_of(text: str) -> str:
+    """`domain_of` the host that somebody wrote: in any case, with a port, or as a whole URL."""
+    return domain_of(text if "://" in text else f"//{text}") or text
 
 
 def url_prefixes(url: str) -> list[str]:
