@@ -56,10 +56,12 @@ class PageState(StrEnum):
 
 
 class OperationType(StrEnum):
-    """What can be measured; the first five belong to a page, `webhook` to a delivery."""
+    """What can be measured; all but `webhook`, which belongs to a delivery, belong to a page."""
 
     WORKER = "worker"
     CHUNKING = "chunking"
+    EMBEDDING_WAIT = "embedding_wait"
+    """While the embedder worked for other pages and for this one not at all."""
     EMBEDDING = "embedding"
     QDRANT = "qdrant"
     BM25 = "bm25"

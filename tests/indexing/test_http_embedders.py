@@ -1,5 +1,6 @@
 """Embedding servers over real HTTP: what is asked, what is checked, and what each failure becomes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -50,6 +51,19 @@ async def test_row_i_belongs_to_text_i(embedder: HttpEmbedder, server: FakeEmbed
     vectors = await embedder.embed(TEXTS)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, expected(server, TEXTS), atol=1e-6)
+
+
+async def test_a_server_is_asked_for_one_batch_of_a_page_at_a_time_and_for_other_pages_beside(
+    embedder: HttpEmbedder, server: FakeEmbeddingServer
+) -> None:
+    server.requests.clear()
+    server.stuck_on = "giant"
+    giant = asyncio.ensure_future(embedder.embed([f"giant {number}" for number in range(200)]))
+    await asyncio.sleep(0)
+    assert (await embedder.embed(["small"])).shape == (1, 64)
+    assert len([request for request in server.requests if request.texts != ["small"]]) <= 1
+    server.stuck_on = None
+    assert (await giant).shape == (200, 64)
 
 
 async def test_no_texts_need_no_request(embedder: HttpEmbedder, server: FakeEmbeddingServer) -> None:

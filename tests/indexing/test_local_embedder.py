@@ -69,6 +69,15 @@ async def test_odd_texts_are_embedded(embedder: LocalEmbedder) -> None:
     assert np.isfinite(vectors).all()
 
 
+async def test_a_small_page_is_done_before_a_giant_one_that_came_first(embedder: LocalEmbedder) -> None:
+    giant = asyncio.ensure_future(embedder.embed([f"{number}: {TEXTS[0]}" for number in range(400)]))
+    await asyncio.sleep(0)
+    small = await embedder.embed(TEXTS)
+    assert not giant.done()
+    assert np.array_equal(small, await embedder.embed(TEXTS))
+    assert (await giant).shape == (400, 384)
+
+
 async def test_the_event_loop_goes_on_meanwhile(embedder: LocalEmbedder) -> None:
     embedding = asyncio.ensure_future(embedder.embed(["a long text of many words " * 40] * 8))
     turns = 0

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from crawlscope.models import CrawlSession, OperationMetric
-from crawlscope.timing import TimingContext, scope
+from crawlscope.timing import TimingContext, context, scope
 from crawlscope.timing.buffer import MeasurementBuffer
 from crawlscope.timing.standalone import use
 
@@ -63,6 +63,27 @@ def test_stopped_early_it_counts_once(collected):
         time.sleep(0.02)
     assert len(collected) == 1
     assert collected[0].duration_ms < 20
+
+
+def test_a_wait_is_taken_out_exactly(collected, monkeypatch):
+    clock = iter([100.0, 100.0301, 100.1])
+    monkeypatch.setattr(context, "perf_counter", lambda: next(clock))
+    with TimingContext("embedding", "embed_batch", crawl_id="c1") as whole:
+        whole.set_apart(0.02, "embedding_wait", "wait_for_embedder")
+    apart, rest = collected
+    assert (apart.operation_type, apart.crawl_id, apart.success) == ("embedding_wait", "c1", True)
+    assert apart.duration_ms == context.whole_ticks(20)
+    assert apart.duration_ms + rest.duration_ms == context.whole_ticks(100)
+    assert apart.timestamp == rest.timestamp
+
+
+def test_no_more_is_taken_out_than_there_was(collected):
+    with TimingContext("embedding", "embed_batch") as whole:
+        whole.set_apart(0.0, "embedding_wait", "none")
+        whole.set_apart(1_000, "embedding_wait", "too_much")
+        whole.set_apart(1_000, "embedding_wait", "too_much")
+    assert all(0 <= each.duration_ms < 1_000 for each in collected)
+    assert collected[-1].operation_type == "embedding"
 
 
 async def test_the_buffer_makes_the_session_of_an_unknown_crawl_and_adds_to_its_totals(database):

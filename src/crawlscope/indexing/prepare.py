@@ -20,7 +20,7 @@ from crawlscope.indexing.language import primary_language
 from crawlscope.indexing.passages import passages
 from crawlscope.indexing.recipe import Recipe
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.timing import TimingContext
+from crawlscope.timing import TimingContext, waits_apart
 from crawlscope.vocabulary import OperationType
 
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$|^(.+)\n[=-]{3,}\s*$", re.MULTILINE)
@@ -128,7 +128,10 @@ class Workshop:
         self, title: str, chunks: Sequence[Chunk], embedder: Embedder
     ) -> tuple[Vectors, list[SparseVector]]:
         texts = passages(title, chunks, embedder.tokenizer)
-        with TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}):
+        with (
+            TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}) as whole,
+            waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
+        ):
             vectors = await embedder.embed(texts)
         with TimingContext(OperationType.BM25, "index_document", metadata={"chunks": len(texts)}):
             sparse = await in_thread(self._encode_sparse, texts)

@@ -1,5 +1,6 @@
 """What everything took: `TimingContext` measures, `store` writes, `buffer` waits in between."""
 
 from crawlscope.timing.context import TimingContext, scope
+from crawlscope.timing.waits import note_wait, waits_apart
 
-__all__ = ["TimingContext", "scope"]
+__all__ = ["TimingContext", "note_wait", "scope", "waits_apart"]

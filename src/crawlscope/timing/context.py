@@ -69,6 +69,7 @@ class TimingContext:
     """
 
     __slots__ = (
+        "_apart_ms",
         "_began",
         "_duration_ms",
         "crawl_id",
@@ -104,6 +105,7 @@ class TimingContext:
         self.error_message: str | None = None
         self.timestamp = 0.0
         self._began = 0.0
+        self._apart_ms = 0.0
         self._duration_ms: float | None = None
 
     @classmethod
@@ -128,7 +130,7 @@ class TimingContext:
     def duration_ms(self) -> float:
         if self._duration_ms is not None:
             return self._duration_ms
-        return (perf_counter() - self._began) * 1000 if self._began else 0.0
+        return self._elapsed_ms() - self._apart_ms if self._began else 0.0
 
     def fail(self, message: str) -> None:
         """Marks the operation as failed without an exception leaving the block."""
@@ -138,6 +140,7 @@ class TimingContext:
     def __enter__(self) -> Self:
         self.timestamp = time()
         self._duration_ms = None
+        self._apart_ms = 0.0
         self._began = perf_counter()
         return self
 
@@ -152,9 +155,27 @@ class TimingContext:
                 self.fail(str(error) or type(error).__name__)
             self.stop()
 
+    def set_apart(self, seconds: float, operation_type: str, operation_name: str) -> None:
+        """Makes so much of the time since the block began another operation's, and none of this one's."""
+        apart_ms = whole_ticks(min(seconds * 1000, self.duration_ms))
+        if apart_ms <= 0:
+            return
+        self._apart_ms += apart_ms
+        other = TimingContext(
+            operation_type, operation_name, self.request_id, self.job_id, self.crawl_id, self.document_url
+        )
+        other.timestamp, other._duration_ms = self.timestamp, apart_ms
+        other._hand_over()
+
     def stop(self) -> None:
         """Ends the measurement before its block does; what the block still does is not part of it."""
-        self._duration_ms = whole_ticks((perf_counter() - self._began) * 1000)
+        self._duration_ms = max(0.0, whole_ticks(self._elapsed_ms()) - self._apart_ms)
+        self._hand_over()
+
+    def _elapsed_ms(self) -> float:
+        return (perf_counter() - self._began) * 1000
+
+    def _hand_over(self) -> None:
         current = _scope.get()
         self.crawl_id = self.crawl_id or current.crawl_id
         self.job_id = self.job_id or current.job_id

@@ -5,6 +5,7 @@ Each kind loads only what it needs: all of it takes seconds.
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import structlog
@@ -24,12 +25,16 @@ from crawlscope.worker.queue import AWAY
 Kind = Literal["index", "crawl"]
 
 REOPEN_SECONDS = 2.0
+THREADS = 64
+"""More than a process ever has work for at once, so that nothing waits for a page that takes long: the loop's
+own few threads would also have to look up names."""
 
 log = structlog.get_logger(__name__)
 
 
 async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Event) -> None:
     """Works until `stopping` is set; a page in progress then goes back to the queue."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
     async with connected_database(settings, pool_size=8) as database:
         await revision.require_current(database)
         buffer = MeasurementBuffer(database)

@@ -4,7 +4,15 @@ from crawlscope.faces.terminal.profile import group_failures, render_profile, st
 from crawlscope.faces.terminal.report import CrawlReport
 from crawlscope.observe.responses import PageListResponse, QueueWait, ReconciliationInfo, Verdict
 from crawlscope.vocabulary import CrawlStatus
-from tests.faces.terminal.examples import BEGAN, crawl_metrics, failed_row, page_list, page_row, rendered
+from tests.faces.terminal.examples import (
+    BEGAN,
+    crawl_metrics,
+    failed_row,
+    operation,
+    page_list,
+    page_row,
+    rendered,
+)
 
 COMPLETED = """\
 Crawl 0b7f4b1e-6f0a-4b6e-9d55-1c0f4a7b2e11  completed
@@ -93,6 +101,15 @@ def test_a_running_crawl_says_what_is_pending():
 
 def test_the_stages_and_the_unaccounted_rest_make_the_worker_time():
     [_, *stages, whole] = stage_lines(report())
+    assert sum(stage.total_ms or 0 for stage in stages) == whole.total_ms
+
+
+def test_waits_for_the_embedder_are_a_stage_where_there_were_any():
+    operations = crawl_metrics().operations | {"embedding_wait": operation(2, 100)}
+    lines = stage_lines(report(operations=operations))
+    names = [line.name for line in lines]
+    assert names[1:4] == ["chunking", "embedding wait", "embedding"]
+    [_, *stages, whole] = lines
     assert sum(stage.total_ms or 0 for stage in stages) == whole.total_ms
 
 

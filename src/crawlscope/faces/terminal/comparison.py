@@ -6,12 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from crawlscope.faces.terminal.profile import STATUS_STYLES
+from crawlscope.faces.terminal.profile import STATUS_STYLES, stage_name, stages_shown
 from crawlscope.faces.terminal.words import NONE, duration, plain, shorten_middle
 from crawlscope.observe.responses import Compared, ComparedCrawl, CrawlComparison, CrawlNumbers
 from crawlscope.vocabulary import OperationType
 
-STAGES = (OperationType.CHUNKING, OperationType.EMBEDDING, OperationType.BM25, OperationType.QDRANT)
 URL_WIDTH = 74
 FIRST_WIDTH = 16
 RATIO = "A ÷ B"
@@ -63,11 +62,10 @@ def _stages(found: CrawlComparison) -> Table:
     """`worker time` is the whole of a page's stages; the wait comes before it."""
     table = _table("mean per page", "A", "B", RATIO, "p95", "A", "B", RATIO)
     table.add_row("queue wait", *_cells(UNKNOWN, duration), "", *_cells(found.queue_wait.p95_ms, duration))
-    for stage in (*STAGES, OperationType.WORKER):
+    for stage in (*stages_shown(found.stages), OperationType.WORKER):
         compared = found.stages.get(stage)
         mean, p95 = (compared.mean_ms, compared.p95_ms) if compared else (UNKNOWN, UNKNOWN)
-        name = "worker time" if stage is OperationType.WORKER else stage.value
-        table.add_row(name, *_cells(mean, duration), "", *_cells(p95, duration))
+        table.add_row(stage_name(stage), *_cells(mean, duration), "", *_cells(p95, duration))
     return table
 
 

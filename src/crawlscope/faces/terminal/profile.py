@@ -1,7 +1,7 @@
 """The profile of a crawl: what became of its pages and where the time went."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
@@ -20,7 +20,15 @@ from crawlscope.observe.responses import (
 )
 from crawlscope.vocabulary import CrawlStatus, OperationType
 
-STAGES = (OperationType.CHUNKING, OperationType.EMBEDDING, OperationType.BM25, OperationType.QDRANT)
+STAGES = (
+    OperationType.CHUNKING,
+    OperationType.EMBEDDING_WAIT,
+    OperationType.EMBEDDING,
+    OperationType.BM25,
+    OperationType.QDRANT,
+)
+SHOWN_WHERE_MEASURED = {OperationType.EMBEDDING_WAIT}
+"""Stages that few pages meet."""
 SLOWEST_SHOWN = 5
 EXAMPLES_SHOWN = 3
 URL_WIDTH = 56
@@ -70,13 +78,23 @@ def stage_lines(report: CrawlReport) -> list[StageLine]:
     whole = operations.get(OperationType.WORKER)
     if whole is None or whole.mean_ms is None:
         return []
-    stages = [_stage(each, operations.get(each)) for each in STAGES]
+    stages = [_stage(each, operations.get(each)) for each in stages_shown(operations)]
     return [
         _queue_wait(report),
         *stages,
         _unaccounted(report, whole, stages),
-        StageLine("worker time", whole.total_ms, whole.mean_ms, whole.p50_ms, whole.p95_ms),
+        StageLine(
+            stage_name(OperationType.WORKER), whole.total_ms, whole.mean_ms, whole.p50_ms, whole.p95_ms
+        ),
     ]
+
+
+def stages_shown(measured: Collection[str]) -> list[OperationType]:
+    return [stage for stage in STAGES if stage in measured or stage not in SHOWN_WHERE_MEASURED]
+
+
+def stage_name(stage: OperationType) -> str:
+    return "worker time" if stage is OperationType.WORKER else stage.replace("_", " ")
 
 
 def group_failures(pages: Iterable[PageRow]) -> list[FailureGroup]:
@@ -96,8 +114,8 @@ def _failure_group(code: str, pages: list[PageRow]) -> FailureGroup:
 
 def _stage(kind: OperationType, stats: OperationStats | None) -> StageLine:
     if stats is None:
-        return StageLine(kind, 0.0, None, None, None)
-    return StageLine(kind, stats.total_ms, stats.mean_ms, stats.p50_ms, stats.p95_ms)
+        return StageLine(stage_name(kind), 0.0, None, None, None)
+    return StageLine(stage_name(kind), stats.total_ms, stats.mean_ms, stats.p50_ms, stats.p95_ms)
 
 
 def _queue_wait(report: CrawlReport) -> StageLine:

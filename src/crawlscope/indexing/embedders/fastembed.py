@@ -1,9 +1,7 @@
 """Embeds on this computer with a model of the optional package `fastembed`, which downloads it once."""
 
-import asyncio
 import importlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from tokenizers import Tokenizer
 from crawlscope.errors import EmbedderUnavailable, SettingsError
 from crawlscope.indexing.embedders.normalised import normalised
 from crawlscope.indexing.embedders.texts import SPECIAL_TOKENS, encodable
+from crawlscope.indexing.embedders.turns import Turns
 from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
@@ -24,8 +23,8 @@ class FastembedEmbedder:
         """Blocks while it loads the model, and the first time downloads it."""
         self._embedding = _load(model, threads)
         self._tokenizer, self._max_tokens = _whole_text_tokenizer(self._embedding.model.tokenizer)
-        self._identity = EmbedderIdentity("fastembed", model, "", len(self._embed([model])[0]))
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self._identity = EmbedderIdentity("fastembed", model, "", len(self._embed_one(model)))
+        self._turns = Turns(1)
 
     @property
     def identity(self) -> EmbedderIdentity:
@@ -40,16 +39,17 @@ class FastembedEmbedder:
         return self._max_tokens
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        if not texts:
+        rows = await self._turns.map(self._embed_one, texts)
+        if not rows:
             return np.empty((0, self._identity.dimension), np.float32)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._embed, texts)
+        return normalised(np.stack(rows), "fastembed")
 
     async def aclose(self) -> None:
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+        await self._turns.aclose()
 
-    def _embed(self, texts: Sequence[str]) -> Vectors:
-        rows = np.stack(list(self._embedding.embed([encodable(text) for text in texts], batch_size=1)))
-        return normalised(rows, "fastembed")
+    def _embed_one(self, text: str) -> Any:
+        (row,) = self._embedding.embed([encodable(text)], batch_size=1)
+        return row
 
 
 def _load(model: str, threads: int) -> Any:

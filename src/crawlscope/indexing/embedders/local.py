@@ -1,9 +1,7 @@
 """Embeds on this computer, with the model that ships as a package: no service, no download."""
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +11,15 @@ from tokenizers import Tokenizer
 
 from crawlscope.errors import SettingsError
 from crawlscope.indexing.embedders.texts import SPECIAL_TOKENS, encodable, load_minilm_tokenizer
+from crawlscope.indexing.embedders.turns import Turns
 from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
 
-TEXTS_PER_TURN = 4
-"""How many texts a thread takes at once: handing over single ones wakes the event loop for each."""
 SLOW_FUSION = "SkipLayerNormFusion"
 """An optimisation of the runtime that costs a fifth of the speed on a CPU."""
 
 
 class LocalEmbedder:
-    """`threads` texts are embedded at once, each alone on one thread.
+    """`threads` texts are embedded at once, each alone on one thread; callers get their turns one text each.
 
     Alone, because the int8 model takes the range of its activations from all texts of a run: in a batch a
     text would get another vector in other company. All threads share one session: two would be no faster.
@@ -38,7 +35,7 @@ class LocalEmbedder:
             disabled_optimizers=[SLOW_FUSION],
         )
         self._tokenizer = load_minilm_tokenizer()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embed")
+        self._turns = Turns(threads)
 
     @property
     def identity(self) -> EmbedderIdentity:
@@ -53,19 +50,11 @@ class LocalEmbedder:
         return MAX_TOKENS - SPECIAL_TOKENS
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        loop = asyncio.get_running_loop()
-        groups = [texts[start : start + TEXTS_PER_TURN] for start in range(0, len(texts), TEXTS_PER_TURN)]
-        done = await asyncio.gather(
-            *(loop.run_in_executor(self._pool, self._embed_each, group) for group in groups)
-        )
-        rows = [row for group in done for row in group]
+        rows = await self._turns.map(self._embed_one, texts)
         return np.stack(rows) if rows else np.empty((0, DIMENSION), np.float32)
 
     async def aclose(self) -> None:
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
-
-    def _embed_each(self, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
-        return [self._embed_one(text) for text in texts]
+        await self._turns.aclose()
 
     def _embed_one(self, text: str) -> npt.NDArray[np.float32]:
         ids = self._tokenizer.encode(encodable(text)).ids
