@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from crawlscope.database import revision
+from crawlscope.database import connections, revision
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.shared import SharedFirecrawl
@@ -55,7 +55,7 @@ class Parts:
 async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
     """The service's parts; indexes are opened beside, so that deliveries are taken while they are away."""
     secret, token = api_secret(settings), local_token(settings)
-    async with connected_database(settings, pool_size=20) as database:
+    async with connected_database(settings, connections.SERVICE) as database:
         await revision.require_current(database)
         buffer = MeasurementBuffer(database)
         buffer.start()

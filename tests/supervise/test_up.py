@@ -10,9 +10,12 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from sqlalchemy import text
 
 from crawlscope import service_file
+from crawlscope.database import connections
 from crawlscope.database.embedded import EmbeddedPostgres
+from crawlscope.database.engine import Database
 from tests.supervise.support import Diary, command, eventually
 
 UP = """
@@ -182,3 +185,26 @@ async def test_a_signal_while_it_starts(stack: Stack) -> None:
     process.terminate()
     assert process.wait(timeout=20) == 0
     assert stack.diary.events() == ["start mute api", "stop mute api"]
+
+
+async def test_workers_that_the_server_has_no_connections_for_are_not_started(
+    tmp_path: Path, own_database_url: str
+) -> None:
+    owner = Database.open(own_database_url)
+    room_for_two = connections.needed(2)
+    async with owner.transaction() as connection:
+        name = await connection.scalar(text("SELECT quote_ident(current_database())"))
+        await connection.execute(text(f"ALTER DATABASE {name} CONNECTION LIMIT {room_for_two}"))
+    await owner.close()
+    stack = Stack(tmp_path, DATABASE_URL=own_database_url, WORKERS="5")
+    try:
+        process = stack.up()
+        await _started(process, stack)
+        await eventually(lambda: stack.diary.events().count("start worker") == 2)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=20)
+    finally:
+        stack.close()
+    assert stack.diary.events().count("start worker") == 2
+    assert "workers_limited" in said
+    assert f"allows this user {room_for_two} connections and {connections.needed(5)} are needed" in said

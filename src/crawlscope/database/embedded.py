@@ -21,6 +21,8 @@ from crawlscope.database.postgres_programs import account_for, find_programs
 from crawlscope.errors import DatabaseUnavailable
 from crawlscope.file_lock import POLL_SECONDS, FileLock, is_locked
 
+LEAST_CONNECTIONS = 120
+"""More cost the server about 30 kB each."""
 STOP_SECONDS = 15.0
 """How long the last user waits for the server to be down."""
 
@@ -37,7 +39,9 @@ class PostgresStatus:
 class EmbeddedPostgres:
     """Safe to call from several threads; a forked child does not count as a user."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, connections: int = LEAST_CONNECTIONS) -> None:
+        """`connections`: how many a server allows that has to be started for this user."""
+        self._connections = max(connections, LEAST_CONNECTIONS)
         self._cluster = Cluster(data_dir)
         self._users = FileLock(self._cluster.users_lock)
         self._users.drop_in_forked_children()
@@ -169,9 +173,10 @@ class EmbeddedPostgres:
         """In a session of its own, so that no signal meant for its user's terminal or group reaches it."""
         with self._cluster.explained():
             descriptor = os.open(self._cluster.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        arguments = [str(self._connections), str(self._cluster.data_dir)]
         try:
             return subprocess.Popen(  # noqa: S603  # our own program
-                [sys.executable, "-m", "crawlscope.database.keeper", str(self._cluster.data_dir)],
+                [sys.executable, "-m", "crawlscope.database.keeper", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
+import stamina
 from sqlalchemy import make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
@@ -26,6 +27,9 @@ DRIVER_OPTIONS |= {"ssl_min_protocol_version", "ssl_max_protocol_version", "targ
 """What may follow the `?` of a URL: libpq's words, as far as the driver reads them."""
 FILE_OPTIONS = frozenset(["sslrootcert", "sslcert", "sslkey", "sslcrl"])
 CONNECT_SECONDS = 10
+"""For one attempt."""
+CONNECTION_WAIT_SECONDS = 120
+"""How long a transaction waits for a connection, while the pool or the server has none to spare."""
 STATEMENT_SECONDS = 120
 RETRIED_SQLSTATES = {"40001", "40P01", "23503"}
 """Serialization failure, deadlock, a row referred to that was deleted meanwhile: the same transaction can
@@ -73,9 +77,18 @@ def _driver_arguments(url: URL, application_name: str) -> dict[str, Any]:
     }
 
 
-async def _connect(**arguments: Any) -> asyncpg.Connection:
+async def connect(dsn: str | None = None, **arguments: Any) -> asyncpg.Connection:
+    """Tries again while the server has no connection to spare."""
     try:
-        return await asyncpg.connect(**arguments)
+        async for attempt in stamina.retry_context(
+            on=asyncpg.exceptions.TooManyConnectionsError,
+            attempts=None,
+            timeout=CONNECTION_WAIT_SECONDS,
+            wait_max=2.0,
+        ):
+            with attempt:
+                return await asyncpg.connect(dsn, **arguments)
+        raise AssertionError("unreachable")
     except asyncpg.exceptions.ClientConfigurationError as error:
         raise SettingsError(f"CRAWLSCOPE_DATABASE_URL: {_one_line(error)}") from None
 
@@ -87,17 +100,17 @@ class Database:
         self.engine = engine
 
     @classmethod
-    def open(cls, database_url: str, pool_size: int = 10) -> "Database":
-        """Connects when it is first used."""
+    def open(cls, database_url: str, pool_size: int = 5) -> "Database":
+        """Connects when it is first used, and never holds more than `pool_size` connections."""
         url = sqlalchemy_url(database_url)
         arguments = _driver_arguments(url, "crawlscope")
         engine = create_async_engine(
             url,
-            async_creator=partial(_connect, **arguments, command_timeout=STATEMENT_SECONDS),
+            async_creator=partial(connect, **arguments, command_timeout=STATEMENT_SECONDS),
             pool_size=pool_size,
-            max_overflow=pool_size,
+            max_overflow=0,
             pool_pre_ping=True,
-            pool_timeout=30,
+            pool_timeout=CONNECTION_WAIT_SECONDS,
             json_serializer=storable_json,
         )
         return cls(engine)

@@ -1,9 +1,9 @@
 """The keeper: a process of its own that runs the embedded PostgreSQL for as long as somebody uses it.
 
-Started by the first user as `python -m crawlscope.database.keeper DATA_DIR`. It starts the server, or adopts
-the one that a killed keeper left behind, starts it again when it dies, and stops it once it gets the users'
-lock for itself: that is when the last user has let go or was killed. It keeps that lock until it is gone, so
-that whoever comes meanwhile waits, and then starts anew.
+Started by the first user as `python -m crawlscope.database.keeper CONNECTIONS DATA_DIR`. It starts the
+server, or adopts the one that a killed keeper left behind, starts it again when it dies, and stops it once it
+gets the users' lock for itself: that is when the last user has let go or was killed. It keeps that lock until
+it is gone, so that whoever comes meanwhile waits, and then starts anew.
 """
 
 import contextlib
@@ -37,8 +37,9 @@ class GivenUp(Exception):
 
 
 class Keeper:
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, connections: int) -> None:
         self._cluster = cluster
+        self._connections = connections
         self._stop = threading.Event()
         self._users = FileLock(cluster.users_lock)
         self._server: psutil.Process | None = None
@@ -97,7 +98,9 @@ class Keeper:
         if self._stop.is_set():
             return
         self._cluster.clear_remains()
-        self._child = self._cluster.spawn_server(find_programs(account_for(self._cluster.folder)))
+        self._child = self._cluster.spawn_server(
+            find_programs(account_for(self._cluster.folder)), self._connections
+        )
         self._started_at = time.monotonic()
         with contextlib.suppress(psutil.NoSuchProcess):
             self._server = psutil.Process(self._child.pid)
@@ -125,14 +128,14 @@ def say(text: str) -> None:
     sys.stderr.write(f"{now} UTC [{os.getpid()}] keeper: {text}\n")
 
 
-def main(data_dir: str) -> int:
+def main(connections: str, data_dir: str) -> int:
     cluster = Cluster(Path(data_dir))
     alone = FileLock(cluster.keeper_lock)
     if not alone.acquire(timeout_seconds=5):
         return 0  # another keeper was quicker
     alone.write(f"{os.getpid()}\n")
     os.chdir("/")
-    keeper = Keeper(cluster)
+    keeper = Keeper(cluster, int(connections))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, keeper.stop)
     try:
@@ -146,4 +149,4 @@ def main(data_dir: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -60,11 +60,13 @@ INITDB_OPTIONS = (
     "--auth-host=reject",
 )
 
+SUPERUSER_CONNECTIONS = 3
+
 SERVER_SETTINGS = {
+    "superuser_reserved_connections": str(SUPERUSER_CONNECTIONS),
     "listen_addresses": "",
     "port": str(PORT),
     "unix_socket_permissions": "0700",
-    "max_connections": "120",
     "shared_buffers": "128MB",
     "max_wal_size": "1GB",
     "wal_compression": "pglz",
@@ -208,12 +210,13 @@ class Cluster:
         finally:
             os.close(descriptor)
 
-    def spawn_server(self, programs: Programs) -> subprocess.Popen[bytes]:
+    def spawn_server(self, programs: Programs, connections: int) -> subprocess.Popen[bytes]:
         """Its output goes where the caller's goes."""
         with self.explained(), self.seen_by(programs.account) as view:
             place = self._make_socket_folder(programs)
             seen = view.path("socket") if place.parent == self.folder else str(place)
             settings = SERVER_SETTINGS | {
+                "max_connections": str(connections + SUPERUSER_CONNECTIONS),
                 "unix_socket_directories": _quoted(seen),
                 "cluster_name": self.identity(),
             }

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import structlog
 
 from crawlscope import service_file
 from crawlscope.data_dir import explained
+from crawlscope.database import connections
 from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database
-from crawlscope.errors import GaveUp, UsageError
+from crawlscope.errors import DatabaseUnavailable, GaveUp, UsageError
 from crawlscope.file_lock import FileLock
 from crawlscope.settings import ENV_PREFIX, Settings
 from crawlscope.supervise.crashes import Crashes
@@ -27,6 +29,8 @@ API_READY_SECONDS = 180.0
 ASK_SECONDS = 10.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CRAWLSCOPE = (sys.executable, "-m", "crawlscope")
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,12 @@ async def _run(
         watch: list[Callable[[], Awaitable[None]]] = []
         database_url = settings.database_url.get_secret_value() if settings.database_url else ""
         if settings.embedded_database:
-            postgres = EmbeddedPostgres(settings.data_dir)
+            postgres = EmbeddedPostgres(settings.data_dir, connections.needed(settings.workers))
             stack.push_async_callback(asyncio.to_thread, postgres.release)
             database_url = await asyncio.to_thread(postgres.acquire)
             watch.append(lambda: asyncio.to_thread(postgres.ensure_running))
         await prepare()
-        database = Database.open(database_url, pool_size=1)
+        database = Database.open(database_url, pool_size=connections.SUPERVISOR)
         stack.push_async_callback(database.close)
         crashes = Crashes(database)
         watch.append(crashes.write)
@@ -87,8 +91,9 @@ async def _run(
             address = await _ready_address(client, settings.data_dir, supervisor.pid(API))
             return address != ""
 
+        workers = await _workers(database, settings.workers)
         supervisor = Supervisor(
-            _processes(settings, commands, api_is_ready), watch=watch, on_exit=crashes.note
+            _processes(settings, commands, api_is_ready, workers), watch=watch, on_exit=crashes.note
         )
         stack.push_async_callback(supervisor.stop)
         await supervisor.start()
@@ -97,18 +102,33 @@ async def _run(
 
 
 def _processes(
-    settings: Settings, commands: Commands, api_is_ready: Callable[[], Awaitable[bool]]
+    settings: Settings, commands: Commands, api_is_ready: Callable[[], Awaitable[bool]], workers: int
 ) -> list[Process]:
     explicit = {"DATA_DIR": str(settings.data_dir), "HOST": settings.host, "PORT": str(settings.port)}
     env = {**os.environ, **{f"{ENV_PREFIX}{name}": value for name, value in explicit.items()}}
-    workers = [
-        Process(f"worker-{number}", commands.index_worker, env) for number in range(1, settings.workers + 1)
-    ]
     return [
         Process(API, commands.api, env, api_is_ready, API_READY_SECONDS),
-        *workers,
+        *[Process(f"worker-{number}", commands.index_worker, env) for number in range(1, workers + 1)],
         Process("crawler", commands.crawler, env),
     ]
+
+
+async def _workers(database: Database, wanted: int) -> int:
+    """As many as the server's connections suffice for; all while it cannot be asked."""
+    try:
+        limit = await connections.limit_of(database)
+    except DatabaseUnavailable:
+        return wanted
+    workers = min(wanted, connections.workers_within(limit))
+    if workers < wanted:
+        log.warning(
+            "workers_limited",
+            started=workers,
+            configured=wanted,
+            reason=f"PostgreSQL allows this user {limit} connections and {connections.needed(wanted)} are "
+            "needed: raise its max_connections, or lower CRAWLSCOPE_WORKERS",
+        )
+    return workers
 
 
 async def _ready_address(client: httpx2.AsyncClient, data_dir: Path, pid: int | None) -> str:

@@ -12,7 +12,7 @@ import structlog
 
 from crawlscope.crawls.attempts import worker_name
 from crawlscope.crawls.outages import Outages
-from crawlscope.database import revision
+from crawlscope.database import connections, revision
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
 from crawlscope.errors import DependencyError
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Event) -> None:
     """Works until `stopping` is set; a page in progress then goes back to the queue."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
-    async with connected_database(settings, pool_size=8) as database:
+    async with connected_database(settings, connections.WORKER) as database:
         await revision.require_current(database)
         buffer = MeasurementBuffer(database)
         buffer.start()

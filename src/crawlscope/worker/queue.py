@@ -16,7 +16,8 @@ from pgqueuer.models import Context, Job
 from pgqueuer.qm import QueueManager
 from pgqueuer.types import Channel, JobId
 
-from crawlscope.database.engine import Database
+from crawlscope.database.connections import WORKER_QUEUE
+from crawlscope.database.engine import Database, connect
 from crawlscope.database.queue import CHANNELS, AttentiveDriver, queue_queries
 from crawlscope.errors import DatabaseUnavailable, DependencyError
 
@@ -101,7 +102,9 @@ class WorkerQueue(QueueManager):
 @asynccontextmanager
 async def worker_queue(database: Database, entrypoint: str, at_once: int) -> AsyncIterator[WorkerQueue]:
     arguments = database.driver_arguments("crawlscope-queue")
-    async with asyncpg.create_pool(**arguments, min_size=2, max_size=5, reset=_leave_as_it_is) as pool:
+    async with asyncpg.create_pool(
+        **arguments, min_size=WORKER_QUEUE, max_size=WORKER_QUEUE, connect=connect, reset=_leave_as_it_is
+    ) as pool:
         driver = AttentiveDriver(pool, lambda: queue.takes_jobs and len(queue.job_context) < at_once)
         queue = WorkerQueue(queue_queries(driver, entrypoint), Channel(CHANNELS[entrypoint]))
         queue.min_dequeue_poll_interval = LOOK_AGAIN
