@@ -1,0 +1,288 @@
+"""How readable the tree is, counted: functions, hops, layers, and where SQL on each table stands.
+
+    python -m benchmarks.structure [--json] [--way]
+
+Static: read from the sources. `--way` also sends one page through a service of its own, endpoint and worker
+in this process, counts the functions that it enters and lists their files.
+"""
+
+import argparse
+import ast
+import asyncio
+import json
+import re
+import statistics
+import sys
+import tempfile
+import threading
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from unittest.mock import patch
+
+import httpx2
+
+from crawlscope.app import create_app
+from crawlscope.database import schema
+from crawlscope.database.connect import connected_database
+from crawlscope.parts import service_parts
+from crawlscope.settings import Settings
+from crawlscope.worker import index_pages as worker_job
+from crawlscope.worker.process import run_worker
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "crawlscope"
+NO_ENTRIES = {"__pycache__", "__init__.py", "__main__.py", "py.typed"}
+SECRET = "a-secret-of-this-measurement"
+
+
+@dataclass(frozen=True)
+class Function:
+    name: str
+    lines: int
+    called_once: bool
+    """Private, and named once besides its definition."""
+
+    @property
+    def private(self) -> bool:
+        return self.name.startswith("_") and not self.name.startswith("__")
+
+
+@dataclass
+class Way:
+    """What a page enters: in the API process until its 202, in a worker until its outcome is committed."""
+
+    functions: int = 0
+    returns: int = 0
+    """Calls that enter a file again after another one."""
+    route: list[str] = field(default_factory=list)
+    """Files in the order in which they are entered first."""
+
+
+ON_THE_WAY: ContextVar[Way | None] = ContextVar("on_the_way", default=None)
+
+
+def sources() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if "versions" not in path.parts)
+
+
+def functions() -> list[Function]:
+    found = []
+    for path in sources():
+        text = path.read_text()
+        words = re.findall(r"\b_[a-z]\w*", text)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                once = not node.name.startswith("__") and words.count(node.name) == 2
+                found.append(Function(node.name, lines, node.name.startswith("_") and once))
+    return found
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def modules_in_no_layer() -> list[str]:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [
+        name.strip()
+        for contract in contracts
+        if contract["type"] == "layers"
+        for layer in contract["layers"]
+        for name in re.split(r"[|:]", layer)
+    ]
+    names = [module_name(path) for path in sources()]
+    known = ("crawlscope", "crawlscope.__main__")
+    return [
+        name
+        for name in names
+        if name not in known and not any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+    ]
+
+
+def sql_by_table() -> dict[str, list[str]]:
+    """Table → modules that name it, through the name that the sources give it."""
+    named = re.compile(r"(\w+) = (?:models\.)?table_of\((?:models\.)?(\w+)\)")
+    aliases: dict[str, set[str]] = defaultdict(set)
+    texts = {module_name(path): path.read_text() for path in sources()}
+    for text in texts.values():
+        for alias, model in named.findall(text):
+            aliases[model].add(alias)
+    places: dict[str, list[str]] = {}
+    for model, names in sorted(aliases.items()):
+        columns = re.compile(rf"\b(?:{'|'.join(names)})\b|\bmodels\.{model}\b")
+        own = re.compile(rf"(?:import|from) .*\b(?:{'|'.join(names)})\b|= (?:models\.)?table_of")
+        places[model] = [
+            name
+            for name, text in texts.items()
+            if not name.startswith("crawlscope.models")
+            and _names_table(text, model, columns)
+            and (own.search(text) or f"models.{model}" in text)
+        ]
+    return places
+
+
+def _names_table(text: str, model: str, columns: re.Pattern[str]) -> bool:
+    """An alias may stand for another table elsewhere: the module's own definition counts."""
+    defined = dict(re.findall(r"(\w+) = (?:models\.)?table_of\((?:models\.)?(\w+)\)", text))
+    return any(defined.get(found.group(), model) == model for found in columns.finditer(text))
+
+
+def static_figures() -> dict[str, Any]:
+    found = functions()
+    lines = [each.lines for each in found]
+    tables = sql_by_table()
+    return {
+        "entries_at_the_top": sum(path.name not in NO_ENTRIES for path in PACKAGE.iterdir()),
+        "modules": len(sources()),
+        "modules_in_no_layer": modules_in_no_layer(),
+        "functions": len(found),
+        "median_lines": statistics.median(lines),
+        "p90_lines": statistics.quantiles(lines, n=10)[8],
+        "longest_lines": max(lines),
+        "private_share": round(sum(each.private for each in found) / len(found), 3),
+        "private_called_once_share": round(sum(each.called_once for each in found) / len(found), 3),
+        "sql_by_table": tables,
+        "rooms_by_table": {
+            table: sorted({name.split(".")[1] for name in modules}) for table, modules in tables.items()
+        },
+    }
+
+
+def trace(way: Way) -> Callable[[FrameType, str, Any], None]:
+    """A profile function that notes every function of the package that is entered on the way."""
+    entered, frames, last = set[tuple[str, str]](), set[FrameType](), ""
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal last
+        path = frame.f_code.co_filename
+        if event != "call" or ON_THE_WAY.get() is not way or not path.startswith(str(PACKAGE)):
+            return
+        if frame in frames:  # a coroutine that goes on
+            return
+        frames.add(frame)
+        place = path[len(str(PACKAGE)) + 1 :]
+        if not frame.f_code.co_name.startswith("<"):
+            entered.add((place, frame.f_code.co_qualname))
+        way.returns += place in way.route and place != last
+        if place not in way.route:
+            way.route.append(place)
+        last = place
+        way.functions = len(entered)
+
+    return note
+
+
+@contextmanager
+def on(way: Way) -> Iterator[None]:
+    """What the block calls, with its tasks and threads, belongs to the way."""
+    token = ON_THE_WAY.set(way)
+    try:
+        yield
+    finally:
+        ON_THE_WAY.reset(token)
+
+
+async def way_of_a_page() -> dict[str, Way]:
+    ways = {"endpoint": Way(), "worker": Way()}
+    index_page = worker_job._index_page  # noqa: SLF001 - where a worker begins with a page
+
+    async def traced_index_page(*arguments: Any) -> None:
+        with on(ways["worker"]):
+            await index_page(*arguments)
+
+    with tempfile.TemporaryDirectory(prefix="crawlscope-structure-") as folder:
+        settings = Settings(_env_file=None, data_dir=Path(folder), api_secret=SECRET, workers=1)
+        async with connected_database(settings) as database:
+            await schema.upgrade(database)
+        async with service_parts(settings) as parts:
+            transport = httpx2.ASGITransport(app=create_app(parts))
+            headers = {"X-API-Secret": SECRET}
+            async with httpx2.AsyncClient(transport=transport, base_url="http://a", headers=headers) as http:
+                stopping = asyncio.Event()
+                worker = asyncio.create_task(run_worker(settings, {"index"}, stopping))
+                await _send(http, "first")  # what happens once per process is not on a page's way
+                await _settled(http, "first")
+                with patch.object(worker_job, "_index_page", traced_index_page):
+                    with profiled(trace(ways["endpoint"])), on(ways["endpoint"]):
+                        await _send(http, "second")
+                    with profiled(trace(ways["worker"])):
+                        await _settled(http, "second")
+                stopping.set()
+                await worker
+    return ways
+
+
+@contextmanager
+def profiled(note: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
+async def _send(http: httpx2.AsyncClient, crawl_id: str) -> None:
+    document = {
+        "markdown": f"# {crawl_id}\n\nA page.",
+        "metadata": {"sourceURL": f"https://{crawl_id}.example/"},
+    }
+    event = {"success": True, "type": "crawl.page", "id": crawl_id, "data": [document], "metadata": {}}
+    answer = await http.post("/api/webhook/firecrawl", json=event)
+    answer.raise_for_status()
+
+
+async def _settled(http: httpx2.AsyncClient, crawl_id: str) -> None:
+    for _ in range(600):
+        if (await http.get(f"/api/metrics/crawls/{crawl_id}")).json()["pages_indexed"]:
+            return
+        await asyncio.sleep(0.1)
+    raise SystemExit("the page was not indexed within a minute")
+
+
+def report(figures: dict[str, Any], ways: dict[str, Way]) -> str:
+    lines = [
+        f"{name.replace('_', ' '):28} {value}"
+        for name, value in figures.items()
+        if not isinstance(value, dict | list)
+    ]
+    in_no_layer = figures["modules_in_no_layer"]
+    lines.append(f"{'modules in no layer':28} {len(in_no_layer)}  {' '.join(in_no_layer)}")
+    lines.append("\nSQL on a table: modules in rooms")
+    for table, modules in figures["sql_by_table"].items():
+        rooms = figures["rooms_by_table"][table]
+        lines.append(f"  {table:20} {len(modules):2} in {len(rooms)}: {', '.join(rooms)}")
+    for name, way in ways.items():
+        lines.append(
+            f"\nA page's way, {name}: {way.functions} functions in {len(way.route)} files, "
+            f"{way.returns} returns"
+        )
+        lines += [f"  {place}" for place in way.route]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--way", action="store_true", help="also send a page through a service")
+    arguments = parser.parse_args()
+    figures = static_figures()
+    ways = asyncio.run(way_of_a_page()) if arguments.way else {}
+    if arguments.json:
+        print(json.dumps(figures | {name: asdict(way) for name, way in ways.items()}, indent=2))
+    else:
+        print(report(figures, ways))
+
+
+if __name__ == "__main__":
+    main()
