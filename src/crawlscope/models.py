@@ -281,7 +281,7 @@ class Page(Base):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     crawl_id: Mapped[str] = _crawl_reference()
-    source_key: Mapped[UUID]
+    source_key: Mapped[UUID] = mapped_column(index=True)
     """A hash of `source_url`: URLs can be too long for an index."""
     source_url: Mapped[str]
     url: Mapped[str]

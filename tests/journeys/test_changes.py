@@ -136,9 +136,17 @@ def test_by_the_token_in_the_url_which_stays_secret(stack: Stack, site: Website)
     assert RECEIVE_TOKEN not in shown
 
 
-def test_a_page_that_is_gone_is_said_so(stack: Stack, site: Website) -> None:
-    taken = stack.http.post(DOOR, json=notification(f"{site.url}/gone")).json()
+def test_a_page_that_is_gone_is_said_so_and_found_no_more(stack: Stack, site: Website) -> None:
+    url = f"{site.url}/gone"
+    site.pages["/gone"] = html("<p>The word is parsnip.</p>", title="A page that goes")
+    first = stack.start_crawl({"url": url, "limit": 1}).json()["crawl_id"]
+    eventually(lambda: stack.crawl(first), lambda crawl: crawl["sealed"], 60)
+    assert stack.search("parsnip", mode="keyword")["total"] == 1
+
+    del site.pages["/gone"]
+    taken = stack.http.post(DOOR, json=notification(url)).json()
     change = settled(stack, taken["change_id"])
+    eventually(lambda: stack.search("parsnip", mode="keyword")["total"], lambda total: total == 0, 20)
     assert (change["rescrape_status"], change["indexed_at"]) == ("failed", None)
     assert "404" in change["rescrape_error"]
     assert change["change_to_searchable_ms"] is None

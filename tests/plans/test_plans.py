@@ -59,7 +59,7 @@ SERVED_BY = {
     "newest pages": (queries.pages("crawl-7"), "pages_crawl_id"),
     "slowest pages": (queries.pages("crawl-7", sort=PageSort.SLOWEST), "pages_crawl_id"),
     "failed pages": (queries.pages("crawl-7", PageState.FAILED), "ix_pages_crawl_id_state"),
-    "a page": (queries.page_id("crawl-7", "https://a.example/7"), "uq_pages_crawl_id_source_key"),
+    "a page": (queries.page_id("crawl-7", "https://a.example/7"), "source_key"),
     "its attempts": (queries.attempts(7), "uq_page_attempts_page_id_number"),
     "deliveries": (queries.deliveries("crawl-7"), "uq_deliveries_crawl_id_identity"),
     "newest operations": (queries.operations(), "ix_operation_metrics_timestamp"),

@@ -92,6 +92,10 @@ class PageIndexer:
                 _mark_failed(measured, error)
                 await self._try_again(claim, error, measured)
 
+    async def remove_gone(self, page_id: int) -> None:
+        """Follows the site where a page is gone. Raises a `DependencyError` while it cannot."""
+        await self._database.run(lambda connection: self._indexing.remove_gone(connection, page_id))
+
     async def _try_again(self, claim: ClaimedPage, error: Exception, measured: list[TimingContext]) -> None:
         """Raises `PutBack`, unless this page was tried in vain too often."""
         code, words = _code_of(error), _words(error)
@@ -136,9 +140,9 @@ class PageIndexer:
             whole.stop()
             await abandon(connection, claim, measured)
             return
-        stored = await self._indexing.store(connection, prepared, claim.crawl_id)
+        stored = await self._indexing.store(connection, prepared, claim.crawl_id, claim.source_url)
         whole.stop()
-        reason = prepared.unreadable
+        reason = prepared.unreadable or stored.reason
         outcome = Outcome(
             stored.state,
             stored.chunks,

@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.crawls.page_rows import CONTENTS, LOCK_ORDER, PAGES, queue_page, write_outcome
 from crawlscope.crawls.page_state import Arrival
+from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.database.values import hash_key, storable
+from crawlscope.indexing.gone import GONE_CODES, GONE_STATUSES
 from crawlscope.sessions.counts import Counts, counts_of
 from crawlscope.sessions.store import find_last_settled, keep_action, move_counts
 from crawlscope.vocabulary import PageState
@@ -152,6 +154,8 @@ async def _settle_failed(
     settled_at = await write_outcome(
         connection, known.id, page.failure, page.error_code, page.error, **_delivered_values(page)
     )
+    if page.status_code in GONE_STATUSES or page.error_code in GONE_CODES:
+        await enqueue(connection, INDEX_PAGE, {"page_id": known.id, "gone": True})
     return Received(counts_of(page.failure) - counts_of(before), settled_at=settled_at)
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -171,7 +172,9 @@ class Filling:
                     done.failures.append(error)
 
     async def _make(self, generation: Generation, document: DocumentToFill, *, anew: bool = False) -> bool:
-        """Whether there was anything to put into the index; `anew` also what the index has already."""
+        """Whether anything was to be done; `anew` also for what the index has already."""
+        if await self._database.run(partial(self._indexing.drop_if_gone, url=document.url)):
+            return True
         async with in_time(self._timeout_seconds):
             prepared = await self._prepare(generation, document, anew)
         await self._keep(generation, document, prepared, None if prepared else NOTHING_KEPT)

@@ -6,16 +6,19 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
+from crawlscope.database.values import hash_key
 from crawlscope.errors import (
     CrawlscopeError,
     DatabaseUnavailable,
     EmbedderUnavailable,
     IndexUnavailable,
+    PageError,
 )
-from crawlscope.indexing import documents, generations
+from crawlscope.indexing import documents, generations, gone
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.generations import Generation, Live
 from crawlscope.indexing.index.port import chunk_id
@@ -27,6 +30,8 @@ from crawlscope.timing.store import record_operations
 from crawlscope.vocabulary import OperationType, PageState
 
 __all__ = ["DocumentMetadata", "IndexDocumentRequest", "IndexingService", "PreparedDocument"]
+
+log = structlog.get_logger(__name__)
 
 
 class DocumentChanged(CrawlscopeError):
@@ -43,10 +48,15 @@ class IndexChanged(CrawlscopeError):
     code = "index_changed"
 
 
+GONE_SINCE = PageError("gone_since", "a later crawl found that the page is gone: HTTP 404 or 410")
+
+
 @dataclass(frozen=True)
 class StoredDocument:
     state: PageState
     chunks: int
+    reason: PageError | None = None
+    """Why it is not in the index, though it has text."""
 
 
 class IndexingService:
@@ -101,10 +111,15 @@ class IndexingService:
         return await self._opened.workshop(serving).prepare(document, known)
 
     async def store(
-        self, connection: AsyncConnection, prepared: PreparedDocument, crawl_id: str | None
+        self,
+        connection: AsyncConnection,
+        prepared: PreparedDocument,
+        crawl_id: str | None,
+        source_url: str | None = None,
     ) -> StoredDocument:
         """Puts the document into the index and notes it in the transaction, which the caller commits.
 
+        One that was found at `source_url` and is gone since stays out.
         Raises `IndexChanged` or `DocumentChanged` where it has to be prepared anew.
         """
         live = await generations.hold(connection)
@@ -116,6 +131,8 @@ class IndexingService:
         with TimingContext(OperationType.QDRANT, "index_chunks"):
             if not prepared.text:
                 return await self._remove(connection, live, prepared.url, known)
+            if source_url and await _gone_since(connection, prepared.url, source_url):
+                return StoredDocument(PageState.UNCHANGED, 0, GONE_SINCE)
             if known and known.holds(prepared.content_hash, prepared.fingerprint):
                 return await self._confirm(connection, live, prepared.url, known, crawl_id)
             if prepared.unchanged:
@@ -156,6 +173,21 @@ class IndexingService:
                 await self._tell_finders(connection, live, url)
             else:
                 await self._drop(connection, live, url)
+
+    async def remove_gone(self, connection: AsyncConnection, page_id: int) -> None:
+        """Takes out of the indexes what is gone from its site, since this page is. Safe again at any time."""
+        for url in sorted(await gone.documents_of_gone(connection, page_id), key=hash_key):
+            await self.drop_if_gone(connection, url)
+
+    async def drop_if_gone(self, connection: AsyncConnection, url: str) -> bool:
+        live = await generations.hold(connection)
+        await documents.lock_document(connection, url)
+        known = live.serving and await documents.find_document(connection, live.serving.id, url)
+        if not known or not await gone.is_gone(connection, url):
+            return False
+        await self._drop(connection, live, url)
+        log.info("document_gone", url=url)
+        return True
 
     async def _probe_embedder(self) -> None:
         await self._opened.embedder(await self._serving_now()).embed(["probe"])
@@ -202,6 +234,10 @@ class IndexingService:
         for generation in live.all:
             await (await self._opened.index(generation)).cut(url, keep=0)
         await documents.drop_document(connection, url)
+
+
+async def _gone_since(connection: AsyncConnection, url: str, source_url: str) -> bool:
+    return await gone.may_be_gone(connection, url, source_url) and await gone.is_gone(connection, url)
 
 
 def _serving(live: Live) -> Generation:

@@ -70,7 +70,10 @@ async def _index_page(
         if job.attempts:  # what failed it may still be away: that costs no other try
             await circuit.probe()
         with limits.page():
-            await indexer.index(order["page_id"], order["revision"], job.id)
+            if order.get("gone"):
+                await indexer.remove_gone(order["page_id"])
+            else:
+                await indexer.index(order["page_id"], order["revision"], job.id)
     except PutBack as again:
         if isinstance(again.error, CrawlscopeError):
             circuit.page_failed(order["page_id"])

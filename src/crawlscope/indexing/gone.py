@@ -1,0 +1,99 @@
+"""Which documents are gone from their sites. Of all that crawls found at a URL the newest counts.
+
+A page of a crawl either brought content, or answered 404 or 410; any other failure says nothing of the
+document. What it says is as old as its delivery, and never newer than the end of its crawl: a delivery that
+comes late neither brings a document back nor takes one away.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope import models
+from crawlscope.database.values import hash_key
+from crawlscope.sessions.store import SESSIONS
+
+PAGES = models.table_of(models.Page)
+GONE_STATUSES = (404, 410)
+GONE_CODES = tuple(f"http_{status}" for status in GONE_STATUSES)
+_ANSWERED_GONE = and_(
+    ~PAGES.c.delivered,
+    or_(
+        PAGES.c.status_code.in_(GONE_STATUSES),
+        PAGES.c.error_code.in_(GONE_CODES),
+    ),
+)
+_FOUND_AT = func.max(func.least(PAGES.c.received_at, SESSIONS.c.completed_at))
+_FACTS = PAGES.join(SESSIONS, SESSIONS.c.crawl_id == PAGES.c.crawl_id)
+
+
+@dataclass(frozen=True)
+class GoneAnswer:
+    """That a source URL led to a page which is no more, and when that was found last."""
+
+    source: UUID
+    document: UUID
+    at: datetime
+
+
+def is_outdated(document: UUID, brought: Mapping[UUID, datetime], gone: Iterable[GoneAnswer]) -> bool:
+    """Whether the document left its site. `brought` says of each source when it last led to it with content.
+
+    It stays for as long as one source leads to it and nothing newer says that this source, or the document
+    itself, is gone.
+    """
+    gone = list(gone)
+
+    def still_leads(source: UUID, at: datetime) -> bool:
+        about = (document, source)
+        return not any(each.at > at and (each.document == document or each.source in about) for each in gone)
+
+    return bool(gone) and not any(still_leads(source, at) for source, at in brought.items())
+
+
+async def is_gone(connection: AsyncConnection, url: str) -> bool:
+    document = hash_key(url)
+    rows = await connection.execute(
+        select(PAGES.c.source_key, _FOUND_AT.label("at"))
+        .select_from(_FACTS)
+        .where(PAGES.c.document_key == document, PAGES.c.delivered)
+        .group_by(PAGES.c.source_key)
+    )
+    brought = {row.source_key: row.at for row in rows}
+    gone = await connection.execute(
+        select(PAGES.c.source_key, PAGES.c.document_key, _FOUND_AT.label("at"))
+        .select_from(_FACTS)
+        .where(_about(document, *brought))
+        .group_by(PAGES.c.source_key, PAGES.c.document_key)
+    )
+    return is_outdated(document, brought, [GoneAnswer(*row) for row in gone])
+
+
+async def may_be_gone(connection: AsyncConnection, url: str, source_url: str) -> bool:
+    """Whether any crawl was told so: a question that costs little."""
+    told = select(PAGES.c.id).where(_about(hash_key(url), hash_key(source_url))).limit(1)
+    return await connection.scalar(told) is not None
+
+
+async def documents_of_gone(connection: AsyncConnection, page_id: int) -> list[str]:
+    """URLs of documents that may be gone, since this page is: its own, and where its source led before."""
+    page = (
+        await connection.execute(
+            select(PAGES.c.source_key, PAGES.c.source_url, PAGES.c.url).where(
+                PAGES.c.id == page_id, _ANSWERED_GONE
+            )
+        )
+    ).one_or_none()
+    if page is None:
+        return []
+    before = select(PAGES.c.url).where(PAGES.c.source_key == page.source_key, PAGES.c.delivered).distinct()
+    return [*{page.source_url, page.url, *await connection.scalars(before)}]
+
+
+def _about(document: UUID, *sources: UUID) -> ColumnElement[bool]:
+    about = or_(PAGES.c.document_key == document, PAGES.c.source_key.in_({document, *sources}))
+    return and_(_ANSWERED_GONE, about)
