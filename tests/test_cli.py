@@ -20,6 +20,7 @@ from tests.commands import crawlscope
         (["crawl", "https://a.example/", "--scrape-options", '{"x": "\\ud800"}'], "JSON in UTF-8"),
         (["profile", "\udcff"], "must be text in UTF-8"),
         (["cancel"], "Missing argument"),
+        (["delete", "some-crawl"], "--yes"),
         (["search", "  "], "a query has"),
         (["search", "x", "--mode", "guess"], "--mode"),
         (["crawls", "--unknown"], "--unknown"),
@@ -82,6 +83,7 @@ def test_help_names_every_command(tmp_path):
         "compare",
         "search",
         "retry",
+        "delete",
         "doctor",
         "demo",
     ):

@@ -2,11 +2,13 @@
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.commands import (
     website,
 )
 from tests.fakes.changedetection_server import KEY, FakeChangedetection
+from tests.fakes.website import Page, Website, html
 from tests.journeys.stack import eventually
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -128,7 +131,91 @@ def test_search(service, crawl_id):
 
 def test_retry_without_failed_pages(service, crawl_id):
     ended = crawlscope(service, "retry", crawl_id)
-    assert (ended.returncode, ended.stdout) == (0, "0 pages queued again\n")
+    assert (ended.returncode, ended.stdout) == (0, "0 pages queued again: none failed\n")
+
+
+def test_pages_that_the_crawler_could_not_fetch_are_fetched_again_on_request(service):
+    broken = {f"/{name}": Page(reset=True) for name in ("a", "b")}
+    with Website({"/": html("<p>Herons stand.</p>", links=broken), **broken}) as site:
+        begun = crawlscope(service, "crawl", f"{site.url}/", "--json")
+        assert begun.returncode == 0, begun.stderr
+        failing = json.loads(begun.stdout)["crawl_id"]
+
+        ended = crawlscope(service, "retry", failing)
+        assert ended.returncode == 1
+        assert "2 pages: failed before any content was received (2 scrape_failed)" in ended.stdout
+        assert f"{site.url}/a: " in ended.stdout
+        [line] = ended.stderr.splitlines()
+        assert line.endswith(f"fetched again: crawlscope retry {failing} --rescrape")
+
+        site.pages["/a"] = html("<p>Herons wade.</p>", links=["/never"])
+        ended = crawlscope(service, "retry", failing, "--rescrape", "--json")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        retried = json.loads(ended.stdout)
+        assert (retried["queued"], retried["rescraped"], retried["left"]) == (0, 2, {})
+        again = eventually(
+            lambda: _crawls(service)[retried["rescrape_crawl_id"]], lambda it: it["sealed"], 60
+        )
+        assert (again["pages_indexed"], again["pages_failed"]) == (1, 1)
+        assert again["extra_metadata"]["retry_of"] == failing
+        assert "/never" not in site.requests
+
+
+def test_a_page_that_the_crawl_does_not_have_is_not_tried_again(service, crawl_id):
+    ended = crawlscope(service, "retry", crawl_id, "--url", "https://other.example/")
+    assert ended.returncode == 1
+    assert ended.stdout == "1 page: no page of this crawl has this URL\n  https://other.example/\n"
+    assert "1 page could not be tried again (1 no page of this crawl has this URL)" in ended.stderr
+
+
+def test_a_running_crawl_is_deleted_and_stops(service):
+    links = {f"/{number}" for number in range(5_000)}
+
+    def slowly(path: str) -> Page | None:
+        return replace(html(), delay_seconds=0.2) if path in links else None
+
+    with Website({"/": html(links=links)}, answer=slowly) as site:
+        begun = crawlscope(service, "crawl", f"{site.url}/", "--no-wait")
+        running = begun.stdout.strip()
+        eventually(lambda: len(site.requests), lambda asked: asked > 5, 60)
+        refused = crawlscope(service, "delete", running)
+        assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+        ended = crawlscope(service, "delete", running, "--yes", "--json")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert json.loads(ended.stdout) == {"crawl_id": running, "goes_on": None}
+        asked: list[int] = []
+
+        def quiet() -> bool:
+            asked.append(len(site.requests))
+            return asked[-3:] == [asked[-1]] * 3
+
+        eventually(quiet, bool, 30, every_seconds=1)
+        assert len(site.requests) < len(links)
+    assert running not in _crawls(service)
+    ended = crawlscope(service, "delete", running, "--yes")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"crawlscope: Crawl not found: {running}\n"
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("", 1)])
+def test_on_a_terminal_a_deletion_is_asked_about(service, answer, code):
+    with website() as url:
+        crawled = json.loads(crawlscope(service, "crawl", url, "--limit", "1", "--json").stdout)["crawl_id"]
+    terminal, own_end = pty.openpty()
+    with closing_fd(terminal), closing_fd(own_end):
+        asking = subprocess.Popen(
+            [*PROGRAM, "delete", crawled],
+            env=environment(service),
+            stdin=own_end,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        os.write(terminal, answer.encode() or b"\x04")
+        stdout, stderr = asking.communicate(timeout=60)
+    assert asking.returncode == code, stderr
+    assert b"and its 1 page?" in stderr
+    assert (stdout.decode().strip() == f"Crawl {crawled} is deleted.") == (code == 0)
+    assert (crawled in _crawls(service)) == (code != 0)
 
 
 def test_watch(service, crawl_id, watcher):
@@ -148,7 +235,7 @@ def test_watch(service, crawl_id, watcher):
     ]
 
 
-@pytest.mark.parametrize("verb", ["profile", "retry", "watch"])
+@pytest.mark.parametrize("verb", ["profile", "retry", "watch", "cancel"])
 def test_a_crawl_that_nobody_knows(service, verb):
     ended = crawlscope(service, verb, NOBODY)
     assert ended.returncode == 1
@@ -223,6 +310,14 @@ def test_the_doctor_knows_the_running_service(service):
     assert ended.returncode == 0, ended.stdout
     assert f"runs at {running.url}" in ended.stdout
     assert "open in the running service" in ended.stdout
+
+
+@contextmanager
+def closing_fd(number: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(number)
 
 
 def _crawls(service: Path) -> dict[str, dict[str, Any]]:

@@ -196,11 +196,30 @@ def retry(
     url: Annotated[
         list[str] | None, typer.Option(help="Only this page, by its source URL. May be repeated.")
     ] = None,
+    rescrape: Annotated[
+        bool,
+        typer.Option("--rescrape", help="Have the crawler fetch those again whose content is not known."),
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Queue the failed pages of a crawl again."""
+    """Queue the failed pages of a crawl again, and say which cannot be."""
     from crawlscope import verbs
 
-    verbs.retry(_quiet_settings(), crawl_id, url or [])
+    verbs.retry(_quiet_settings(), crawl_id, url or [], rescrape=rescrape, as_json=as_json)
+
+
+@app.command()
+def delete(
+    crawl_id: CrawlId,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete a crawl, its pages, and what search finds by it alone; one that runs is stopped."""
+    from crawlscope import verbs
+
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("nobody can be asked here, so say that you are sure", param_hint="--yes")
+    verbs.delete(_quiet_settings(), crawl_id, sure=yes, as_json=as_json)
 
 
 @app.command()

@@ -10,7 +10,9 @@ from starlette.types import ASGIApp
 
 from crawlscope import service_file
 from crawlscope.crawls.answers import (
+    GOES_ON_HEADER,
     CrawlCancelled,
+    CrawlDeleted,
     CrawlReconciled,
     CrawlRecounted,
     CrawlStarted,
@@ -129,11 +131,20 @@ class ServiceClient:
         answer = await self._ask("POST", path, timeout=FIRECRAWL_SECONDS)
         return CrawlCancelled.model_validate_json(answer.content)
 
-    async def retry(self, crawl_id: str, urls: Sequence[str] | None = None) -> int:
-        """Returns how many pages were queued again; without `urls` all that failed."""
-        which = {"urls": list(urls)} if urls else {}
-        answer = await self._ask("POST", f"/api/crawls/{_segment(crawl_id)}/retry", json=which)
-        return PagesQueued.model_validate_json(answer.content).queued
+    async def retry(
+        self, crawl_id: str, urls: Sequence[str] | None = None, *, rescrape: bool = False
+    ) -> PagesQueued:
+        """Of `urls`, or of all pages that failed; with `rescrape` the crawler fetches what it can."""
+        which: dict[str, Any] = {"urls": list(urls)} if urls else {}
+        if rescrape:
+            which["rescrape"] = True
+        path = f"/api/crawls/{_segment(crawl_id)}/retry"
+        answer = await self._ask("POST", path, json=which, timeout=FIRECRAWL_SECONDS)
+        return PagesQueued.model_validate_json(answer.content)
+
+    async def delete(self, crawl_id: str) -> CrawlDeleted:
+        answer = await self._ask("DELETE", f"/api/crawls/{_segment(crawl_id)}", timeout=FIRECRAWL_SECONDS)
+        return CrawlDeleted(crawl_id=crawl_id, goes_on=answer.headers.get(GOES_ON_HEADER))
 
     async def reconcile(self, crawl_id: str) -> CrawlReconciled:
         path = f"/api/crawls/{_segment(crawl_id)}/reconcile"

@@ -11,6 +11,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
+from crawlscope.crawls.answers import CrawlDeleted, PagesQueued
 from crawlscope.errors import CrawlscopeError
 from crawlscope.faces.terminal.comparison import render_comparison
 from crawlscope.faces.terminal.crawls import render_crawls
@@ -20,6 +21,7 @@ from crawlscope.faces.terminal.reconciled import render_reconciled
 from crawlscope.faces.terminal.reindex import follow_reindex, reindexed_words
 from crawlscope.faces.terminal.report import gather_report
 from crawlscope.faces.terminal.results import render_results
+from crawlscope.faces.terminal.retried import complaint, render_retried
 from crawlscope.faces.terminal.watched import render_watched
 from crawlscope.faces.terminal.words import count, plain
 from crawlscope.observe.responses import CrawlMetricsResponse, IndexReport
@@ -120,17 +122,53 @@ def cancel(settings: Settings, crawl_id: str, *, as_json: bool) -> None:
         stdout().print("Cancelled. What was received is indexed." if answer.cancelled else had_ended)
 
 
-def retry(settings: Settings, crawl_id: str, urls: list[str]) -> None:
-    """Waits for the pages where the service ends with the command."""
+def retry(settings: Settings, crawl_id: str, urls: list[str], *, rescrape: bool, as_json: bool) -> None:
+    """Waits for the pages where the service ends with the command.
 
-    async def work(stack: Stack) -> None:
-        queued = await stack.client.retry(crawl_id, urls)
-        stdout().print(f"{count(queued, 'page')} queued again")
-        if queued and stack.is_own:
-            await _follow(stack, crawl_id, as_json=False)
-            await _print_profile(stack, crawl_id, as_json=False)
+    Raises `CrawlscopeError` when not all that was asked for can be done.
+    """
 
-    _with_service(settings, work)
+    async def work(stack: Stack) -> PagesQueued:
+        retried = await stack.client.retry(crawl_id, urls, rescrape=rescrape)
+        if as_json:
+            _print_json(retried)
+        else:
+            stdout().print(render_retried(retried), soft_wrap=True)
+        if stack.is_own:
+            for begun in [crawl_id] * bool(retried.queued) + [retried.rescrape_crawl_id or ""]:
+                if begun:
+                    await _follow(stack, begun, as_json)
+                    if not as_json:
+                        await _print_profile(stack, begun, as_json)
+        return retried
+
+    if problem := complaint(_with_service(settings, work)):
+        raise CrawlscopeError(problem)
+
+
+def delete(settings: Settings, crawl_id: str, *, sure: bool, as_json: bool) -> None:
+    """Unless `sure`, asks whoever sits at the terminal first."""
+
+    async def work(stack: Stack) -> CrawlDeleted:
+        if not sure:
+            await _confirm_deletion(await stack.client.crawl(crawl_id))
+        return await stack.patiently(lambda: stack.client.delete(crawl_id))
+
+    deleted = _with_service(settings, work)
+    if deleted.goes_on:
+        complain(f"the crawl may go on at Firecrawl, which could not be told to stop it: {deleted.goes_on}")
+    if as_json:
+        _print_json(deleted)
+    else:
+        stdout().print(f"Crawl {plain(crawl_id)} is deleted.", soft_wrap=True, markup=False)
+
+
+async def _confirm_deletion(crawl: CrawlMetricsResponse) -> None:
+    running = ", which still runs" if crawl.status is CrawlStatus.IN_PROGRESS else ""
+    pages = count(crawl.total_pages + crawl.pages_pending, "page")
+    question = f"Delete the crawl of {plain(crawl.crawl_url)}{running}, and its {pages}?"
+    if not await asyncio.to_thread(typer.confirm, question, err=True):
+        raise CrawlscopeError("nothing was deleted")
 
 
 def reconcile(settings: Settings, crawl_id: str, *, as_json: bool) -> None:

@@ -567,3 +567,40 @@ async def test_a_crawl_leaves_nothing_behind(
     assert [
         record.name for record in caplog.records if record.name.split(".")[0] in ("crawlee", "httpx2")
     ] == []
+
+
+async def test_listed_urls_are_fetched_and_no_link_is_followed() -> None:
+    with (
+        Website({"/": html(links=["/a", "/b"]), "/a": html("a", links=["/"])}, robots="") as site,
+        Website({"/x": html("x", links=["/y"])}, robots="User-agent: *\nDisallow: /no") as other,
+    ):
+        urls = [
+            f"{site.url}/a",
+            f"{other.url}/x",
+            f"{site.url}/gone",
+            f"{other.url}/no",
+            f"{site.url}/a#part",
+        ]
+        crawled = await crawl(urls[0], urls=urls)
+        assert sorted(site.requests) == ["/a", "/gone"]
+        assert other.requests == ["/x"]
+
+    assert crawled.summary is not None
+    assert (crawled.summary.status, crawled.summary.found, crawled.summary.fetched) == ("completed", 4, 3)
+    assert set(crawled.failures) == {"/no"}
+    assert crawled.metadata("/gone")["statusCode"] == 404
+
+
+async def test_a_crawl_of_listed_urls_none_of_which_answers_has_failed() -> None:
+    gone = f"http://127.0.0.1:{unused_port()}/a"
+    crawled = await crawl(gone, urls=[gone])
+    assert crawled.types == ["crawl.started", "crawl.page", "crawl.failed"]
+    assert f"none of 1 pages could be fetched, the first: {gone}: " in crawled.events[-1]["error"]
+
+
+async def test_a_listed_url_that_redirects_elsewhere_does_not_move_the_others() -> None:
+    with Website({"/": html("moved here")}) as other, Website({"/b": html("b")}) as site:
+        site.pages["/a"] = redirect(f"{other.url}/")
+        crawled = await crawl(f"{site.url}/a", urls=[f"{site.url}/a", f"{site.url}/b"])
+    assert crawled.metadata("/a")["url"] == f"{other.url}/"
+    assert set(crawled.pages) == {"/a", "/b"}

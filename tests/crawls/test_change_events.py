@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 
 from crawlscope.crawls.change_events import settle_changes
-from crawlscope.crawls.requests import retry_crawl
+from crawlscope.crawls.retries import retry_pages
 from crawlscope.database.engine import Database
 from crawlscope.models import ChangeEvent
 from crawlscope.receive.changes import Rescraping, accept_change
@@ -30,7 +30,8 @@ async def test_a_page_that_failed_and_then_succeeded_is_indexed(database: Databa
     await fail_pages(database, taken.crawl_id, "internal_error", "it went wrong")
     assert await settled(database) == ("failed", "it went wrong", None)
     crawl_id = taken.crawl_id
-    assert await database.run(lambda connection: retry_crawl(connection, crawl_id)) == 1
+    retry = await database.run(lambda connection: retry_pages(connection, crawl_id))
+    assert retry.queued == 1
     assert (await settled(database)).rescrape_status == "failed"
     await index_pages(database, crawl_id)
     status, error, indexed_at = await settled(database)

@@ -16,7 +16,8 @@ from crawlscope.crawls import reconciliations
 from crawlscope.crawls.attempts import Outcome, abandon, claim_page, put_back, settle_page, still_claimed
 from crawlscope.crawls.index_page import PageIndexer
 from crawlscope.crawls.reconciliations import claim_due, note_check
-from crawlscope.crawls.requests import delete_crawl, note_cancel, retry_crawl
+from crawlscope.crawls.requests import delete_crawl, note_cancel
+from crawlscope.crawls.retries import retry_pages
 from crawlscope.crawls.sweep import reconcile_quiet_crawls
 from crawlscope.database.engine import Database
 from crawlscope.errors import NotFoundError
@@ -221,7 +222,7 @@ async def test_a_retry_locks_pages_in_the_order_of_deliveries(
     async def retry(connection: AsyncConnection) -> int:
         nonlocal tries
         tries += 1
-        return await retry_crawl(connection, "crawl-1")
+        return (await retry_pages(connection, "crawl-1")).queued
 
     async with database.transaction() as connection:
         await connection.execute(select(Page.id).where(Page.source_url == A).with_for_update())

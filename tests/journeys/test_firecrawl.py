@@ -228,6 +228,73 @@ def test_what_ended_unheard_is_not_cancelled_but_learned_of(stack: Stack, firecr
     assert stack.crawl(crawl_id)["status"] == "completed"
 
 
+def test_a_deleted_crawl_is_cancelled_at_firecrawl(stack: Stack, firecrawl: FakeFirecrawl):
+    firecrawl.hold_after = 2
+    crawl_id = started(stack, {"url": start_url(firecrawl)})
+    firecrawl.wait_until_scraped(crawl_id, 2)
+    answer = stack.http.delete(f"/api/crawls/{crawl_id}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert "x-crawl-goes-on" not in answer.headers
+    assert firecrawl.jobs[crawl_id].cancelled
+    firecrawl.wait_until_delivered(crawl_id)
+    assert stack.http.get(f"/api/metrics/crawls/{crawl_id}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda firecrawl: setattr(firecrawl, "outage", "refused"), "cannot be reached"),
+        (lambda firecrawl: firecrawl.answer_with(Reply(403, {"error": "not yours ü"})), "not yours ?"),
+    ],
+    ids=["away", "refuses"],
+)
+def test_a_crawl_that_goes_on_at_firecrawl_is_deleted_all_the_same_and_that_is_said(
+    stack: Stack, firecrawl: FakeFirecrawl, spoil: Any, words: str
+):
+    firecrawl.hold_after = 1
+    crawl_id = started(stack, {"url": start_url(firecrawl)})
+    firecrawl.wait_until_scraped(crawl_id, 1)
+    spoil(firecrawl)
+    ended = command(stack, firecrawl, "delete", crawl_id, "--yes", "--json")
+    assert ended.returncode == 0
+    assert words in json.loads(ended.stdout)["goes_on"]
+    [line] = ended.stderr.splitlines()
+    assert "may go on at Firecrawl" in line
+    assert stack.http.get(f"/api/metrics/crawls/{crawl_id}").status_code == 404
+    assert not firecrawl.jobs[crawl_id].cancelled
+    assert f"deleted_crawl_goes_on crawl_id={crawl_id}" in log_of(stack)
+
+
+def test_what_has_ended_or_is_forgotten_is_deleted_without_a_word(stack: Stack, firecrawl: FakeFirecrawl):
+    over = started(stack, {"url": start_url(firecrawl)})
+    ended(stack, over)
+    firecrawl.hold_after = 1
+    forgotten = started(stack, {"url": start_url(firecrawl)})
+    firecrawl.expire(forgotten)
+    for crawl_id in (over, forgotten):
+        answer = stack.http.delete(f"/api/crawls/{crawl_id}")
+        assert (answer.status_code, answer.headers.get("x-crawl-goes-on")) == (204, None)
+    assert stack.http.delete(f"/api/crawls/{over}").status_code == 404
+
+
+def test_failed_pages_are_scraped_again_by_firecrawl_as_a_crawl_of_their_own(
+    stack: Stack, firecrawl: FakeFirecrawl
+):
+    lost = f"{start_url(firecrawl)}/lost"
+    firecrawl.site = Site(
+        [*firecrawl.site.outcomes, Failure(lost, "SCRAPE_TIMEOUT", "The scrape timed out.")]
+    )
+    crawl_id = started(stack, {"url": start_url(firecrawl)})
+    ended(stack, crawl_id)
+    firecrawl.site = Site.of(PAGES, start_url(firecrawl))
+    done = command(stack, firecrawl, "retry", crawl_id, "--rescrape")
+    assert (done.returncode, done.stderr) == (0, "")
+    again = done.stdout.split()[-1]
+    assert ended(stack, again)["pages_indexed"] == 1
+    assert [page["url"] for page in stack.pages(again)] == [lost]
+    assert stack.crawl(crawl_id)["pages_failed"] == 1
+
+
 def test_nothing_can_be_cancelled_that_nobody_runs(stack: Stack, firecrawl: FakeFirecrawl):
     assert stack.http.post("/api/crawls/nobody/cancel").status_code == 404
     firecrawl.hold_after = 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
 from crawlscope.crawls.reconcile import Reconciler
-from crawlscope.crawls.requests import retry_crawl
+from crawlscope.crawls.retries import retry_pages
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.models import CrawlSession, Page, PageAttempt
@@ -166,7 +166,7 @@ async def take_step(database: Database, crawl_id: str, step: str, ahead: list[An
         case "put back":
             await put_pages_back(database, crawl_id, "embedder_unavailable", "no answer")
         case "retry":
-            await database.run(lambda connection: retry_crawl(connection, crawl_id))
+            await database.run(lambda connection: retry_pages(connection, crawl_id))
 
 
 async def assert_every_millisecond_has_a_name(database: Database, crawl_id: str) -> None:

@@ -1,7 +1,7 @@
 """One crawl of one website: from its start URL along its links, page by page, as events."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ _READERS = 2
 class CrawlRequest:
     crawl_id: str
     url: str
+    urls: Sequence[str] = ()
+    """In place of what `url` leads to: these are fetched, and no link is followed."""
     limit: int = 10_000
     """The most pages, the start page included."""
     concurrency: int = 10
@@ -85,8 +87,8 @@ async def run_crawl(
     async with PageClient(
         timeout_seconds=request.timeout_seconds, allow_private=request.allow_private
     ) as client:
-        crawl = _Crawl(request, start, client, deliver, on_progress)
-        return await crawl.run(should_stop)
+        kind = _CrawlOfListed if request.urls else _Crawl
+        return await kind(request, start, client, deliver, on_progress).run(should_stop)
 
 
 class _Crawl:
@@ -252,10 +254,13 @@ class _Crawl:
             status = "cancelled"
         elif not progress.fetched:
             status = "failed"
-            error = f"{self._start} could not be crawled: {self._start_error}"
+            error = self._failure()
         return CrawlSummary(
             status, progress.found, progress.fetched, progress.failed, len(self._blocked), error
         )
+
+    def _failure(self) -> str:
+        return f"{self._start} could not be crawled: {self._start_error}"
 
     def _last_event(self, summary: CrawlSummary) -> dict[str, Any]:
         match summary.status:
@@ -265,3 +270,35 @@ class _Crawl:
                 return self._events.failed(summary.error or "")
             case _:
                 return self._events.completed()
+
+
+class _CrawlOfListed(_Crawl):
+    """Fetches the URLs that the request lists, site by site, each by the rules of its own site."""
+
+    async def _follow(self, should_stop: ShouldStop | None) -> None:
+        self._start = ""  # none of them speaks for the site, wherever it redirects
+        listed = dict.fromkeys(url for url in map(normalise, self._request.urls) if url)
+        self._progress.found = len(listed)
+        for site in dict.fromkeys(map(site_of, listed)):
+            if not self._cancelled:
+                await self._visit_site([url for url in listed if site_of(url) == site], should_stop)
+
+    async def _visit_site(self, urls: list[str], should_stop: ShouldStop | None) -> None:
+        self._site = site_of(urls[0])
+        self._robots = await RobotsRules.load(self._client, urls[0])
+        allowed = [url for url in urls if self._robots.allows(url)]
+        for url in set(urls) - set(allowed):
+            self._blocked.add(url)
+            await self._settle_failed(url, self._robots.refusal)
+        if allowed:
+            await self._visit_from(allowed, should_stop)
+
+    async def _settle_failed(self, url: str, error: str) -> None:
+        self._start_error = self._start_error or f"{url}: {error}"
+        await super()._settle_failed(url, error)
+
+    def _accept(self, links: list[str]) -> list[str]:  # noqa: ARG002
+        return []
+
+    def _failure(self) -> str:
+        return f"none of {self._progress.found} pages could be fetched, the first: {self._start_error}"

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 from crawlscope.vocabulary import CrawlStatus, ReconcileState
 
+GOES_ON_HEADER = "X-Crawl-Goes-On"
+"""Says with the answer of a deletion, which has no body, what `CrawlDeleted.goes_on` says."""
+
 
 class _Answer(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -24,8 +27,29 @@ class CrawlCancelled(_Answer):
     cancelled: bool
 
 
+class CrawlDeleted(_Answer):
+    goes_on: str | None
+    """Why the crawl may go on at Firecrawl, which could not be told to stop it; null where it does not."""
+
+
+class PageNotRetried(BaseModel):
+    url: str
+    reason: str
+    """See `crawls.retries.NotRetried`."""
+    error_code: str | None
+    error: str | None
+
+
 class PagesQueued(_Answer):
     queued: int
+    """Failed pages that are indexed anew."""
+    rescraped: int
+    """Pages that their crawler fetches again, in the crawl `rescrape_crawl_id`."""
+    rescrape_crawl_id: str | None
+    left: dict[str, int]
+    """By reason, how many of the pages asked for are neither."""
+    pages: list[PageNotRetried]
+    """The first of those, by URL."""
 
 
 class CrawlReconciled(_Answer):

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import service_file
 from crawlscope.crawls.firecrawl_orders import FirecrawlOrder
 from crawlscope.crawls.reconcile import Reconciler, job_kind
-from crawlscope.crawls.requests import note_cancel
+from crawlscope.crawls.requests import note_cancel, retry_mark
 from crawlscope.database.engine import Database
 from crawlscope.database.values import storable
 from crawlscope.errors import (
@@ -66,16 +66,27 @@ class Door:
 
 
 async def start(
-    database: Database, firecrawl: FirecrawlClient, order: FirecrawlOrder, door: Door, trace: str
+    database: Database,
+    firecrawl: FirecrawlClient,
+    order: FirecrawlOrder,
+    door: Door,
+    trace: str,
+    retry_of: str | None = None,
 ) -> Started:
     """Returns once the crawl runs at Firecrawl and its session is kept; else, if possible, neither stays.
 
-    `trace` is a W3C trace context. Raises `FirecrawlUnavailable`, `FirecrawlRefused`, `DatabaseUnavailable`,
-    and `UsageError` with Firecrawl's complaint about the order.
+    `trace` is a W3C trace context; `retry_of` the crawl whose failed pages are asked for.
+    Raises `FirecrawlUnavailable`, `FirecrawlRefused`, `DatabaseUnavailable`, and `UsageError` with
+    Firecrawl's complaint about the order.
     """
     await database.ping()
     asked_at = datetime.now(UTC)
-    metadata = {"initiated_at": asked_at.isoformat(), "url": order.url, "traceparent": trace}
+    metadata = {
+        "initiated_at": asked_at.isoformat(),
+        "url": order.url,
+        "traceparent": trace,
+        **retry_mark(retry_of),
+    }
     started = await _ask(firecrawl, order, Webhook(door.url, door.headers, metadata))
     try:
         await database.run(lambda connection: _keep(connection, started, order, asked_at, metadata))
@@ -105,6 +116,19 @@ async def cancel(
     except CrawlscopeError as error:  # reconciling will find it out
         log.warning("status_not_taken_over", crawl_id=crawl_id, reason=str(error))
     return cancelled
+
+
+async def stop_before_deletion(database: Database, firecrawl: FirecrawlClient, crawl_id: str) -> str | None:
+    """Why the crawl, which is about to be deleted here, may go on at Firecrawl; None where it does not."""
+    crawl_id = storable(crawl_id)
+    kind = await database.run(lambda connection: job_kind(connection, crawl_id))
+    try:
+        await _stop(firecrawl, crawl_id, kind)
+    except FirecrawlJobUnknown:
+        return None
+    except (FirecrawlUnavailable, FirecrawlRefused) as error:
+        return str(error)
+    return None
 
 
 async def _ask(firecrawl: FirecrawlClient, order: FirecrawlOrder, webhook: Webhook) -> Started:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import ARRAY, Row, Uuid, any_, cast, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -74,7 +74,8 @@ async def requeue_failed(
         PAGES.c.crawl_id == crawl_id, PAGES.c.state == PageState.FAILED, PAGES.c.delivered
     )
     if urls is not None:
-        failed = failed.where(PAGES.c.source_key.in_([hash_key(storable(url)) for url in urls]))
+        keys = [hash_key(storable(url)) for url in urls]
+        failed = failed.where(PAGES.c.source_key == any_(cast(keys, ARRAY(Uuid))))
     rows = (await connection.execute(failed.order_by(LOCK_ORDER).with_for_update())).all()
     for row in rows:
         await queue_page(connection, row.id, row.revision + 1)

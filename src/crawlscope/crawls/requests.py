@@ -1,6 +1,7 @@
-"""Crawls that are asked for here: started, followed, cancelled, retried, deleted."""
+"""Crawls that are asked for here: started, followed, cancelled, deleted."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +12,6 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.crawls.page_rows import LOCK_ORDER
-from crawlscope.crawls.pages import requeue_failed
 from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, enqueue
 from crawlscope.database.values import storable
 from crawlscope.errors import NotFoundError, UsageError
@@ -31,7 +31,10 @@ class CrawlOrder:
     url: str
     limit: int
     allow_private: bool
-    options: dict[str, Any] = field(default_factory=dict)
+    urls: Sequence[str] = ()
+    """Fetched in place of what `url` leads to: these and no others."""
+    retry_of: str | None = None
+    """The crawl whose failed pages these are."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,24 @@ def check_target(url: str) -> str:
 async def start_crawl(connection: AsyncConnection, order: CrawlOrder) -> str:
     """Makes the session, so that the crawl's time is known from now on, and queues the crawler's job."""
     url, now, crawl_id = check_target(order.url), datetime.now(UTC), str(uuid4())
-    metadata = {"initiated_at": now.isoformat(), "url": url}
+    metadata = {"initiated_at": now.isoformat(), "url": url, **retry_mark(order.retry_of)}
     await ensure_session(connection, crawl_id, now)
     await keep_fact(connection, crawl_id, Heard(now, metadata, "request"), "request")
     job_id = await enqueue(connection, CRAWL_SITE, {"crawl_id": crawl_id})
-    options = {**order.options, "limit": order.limit, "allow_private": order.allow_private}
+    options: dict[str, Any] = {"limit": order.limit, "allow_private": order.allow_private}
+    if order.urls:
+        options["urls"] = list(order.urls)
     await connection.execute(
         insert(CrawlRequest).values(
             crawl_id=crawl_id, engine=Engine.BUILTIN, url=url, options=options, job_id=job_id
         )
     )
     return crawl_id
+
+
+def retry_mark(retry_of: str | None) -> dict[str, str]:
+    """What a crawl that fetches another one's failed pages again says of it in its metadata."""
+    return {} if retry_of is None else {"retry_of": retry_of}
 
 
 async def running_request(connection: AsyncConnection, crawl_id: str) -> RunningRequest | None:
@@ -136,13 +146,6 @@ async def cancel_crawl(connection: AsyncConnection, crawl_id: str) -> bool:
     known = await known_crawl(connection, crawl_id)
     await note_cancel(connection, storable(crawl_id))
     return not known.ended
-
-
-async def retry_crawl(connection: AsyncConnection, crawl_id: str, urls: list[str] | None = None) -> int:
-    """Queues the crawl's failed pages again, as far as their content is known; returns how many."""
-    crawl_id = storable(crawl_id)
-    await _status(connection, crawl_id)
-    return await requeue_failed(connection, crawl_id, urls)
 
 
 async def delete_crawl(connection: AsyncConnection, crawl_id: str, indexing: IndexingService) -> None:

@@ -67,6 +67,7 @@ class SiteCrawl:
         return CrawlRequest(
             crawl_id=order.crawl_id,
             url=order.url,
+            urls=order.options.get("urls", ()),
             limit=order.options["limit"],
             concurrency=self._settings.crawl_concurrency,
             timeout_seconds=self._settings.crawl_timeout_seconds,

@@ -94,7 +94,7 @@ async def keep_fact(connection: AsyncConnection, crawl_id: str, fact: Fact, *ide
 
 
 async def keep_action(
-    connection: AsyncConnection, crawl_id: str, at: datetime, action: str, **details: Any
+    connection: AsyncConnection, crawl_id: str, at: datetime, action: str, /, **details: Any
 ) -> None:
     """Keeps what an operator did; the fold passes over it."""
     await connection.execute(_fact_row(crawl_id, at, {"action": action, **details}, uuid4()))

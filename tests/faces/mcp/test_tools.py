@@ -1,5 +1,6 @@
 """The tools on both transports, over a service that really runs."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tests.journeys.stack import new_crawl_id, page_event
 
 NOBODY = "nobody-knows-it"
 READING = {"crawl_status", "list_crawls", "profile_crawl", "compare_crawls", "search"}
-ACTING = {"crawl", "retry_failed_pages"}
+ACTING = {"crawl", "batch_scrape", "cancel_crawl", "retry_failed_pages"}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("search", {}, "search: 'query' is missing"),
     ("search", {"query": " "}, "search: 'query': string should have at least 1 character"),
@@ -26,6 +27,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("crawl", {"url": "https://x.example", "timeout_seconds": -1}, "'timeout_seconds'"),
     ("crawl_status", {"crawl_id": ""}, "crawl_status: 'crawl_id': string should have at least 1"),
     ("profile_crawl", {"crawl_id": "x", "error_offset": -1}, "profile_crawl: 'error_offset'"),
+    ("batch_scrape", {"urls": []}, "batch_scrape: 'urls': list should have at least 1 item"),
+    ("batch_scrape", {"urls": "https://x.example"}, "batch_scrape: 'urls': input should be a valid list"),
     ("list_crawls", {"limit": 0}, "list_crawls: 'limit'"),
     ("no_such_tool", {}, "no_such_tool"),
 ]
@@ -103,8 +106,9 @@ async def test_the_same_tools_everywhere_described_for_programs(mcp_service: Ser
         assert tool.annotations
         assert tool.annotations.read_only_hint is (name in READING)
         assert tool.annotations.destructive_hint is False
-        assert tool.annotations.idempotent_hint is (name != "crawl")
-        assert tool.annotations.open_world_hint is (name == "crawl")
+        begins = name in ("crawl", "batch_scrape", "retry_failed_pages")
+        assert tool.annotations.idempotent_hint is not begins
+        assert tool.annotations.open_world_hint is begins
         assert tool.input_schema["additionalProperties"] is False
         assert all(each.get("description") for each in tool.input_schema["properties"].values()), name
         assert tool.output_schema
@@ -205,9 +209,40 @@ async def test_failed_pages_are_retried_as_far_as_they_were_received(mcp_service
         text, requeued = await answered(client, "retry_failed_pages", crawl_id=crawl_id)
         _, state = await answered(client, "crawl_status", crawl_id=crawl_id, wait=True)
 
-    assert requeued == {"crawl_id": crawl_id, "queued": 1, "still_failed": 1}
-    assert text.startswith(f"1 page of crawl {crawl_id} queued again. Of 1 failed page no content")
+    assert (requeued["crawl_id"], requeued["queued"], requeued["still_failed"]) == (crawl_id, 1, 1)
+    assert requeued["left"] == {"not_received": 1}
+    [lost] = requeued["pages"]
+    assert (lost["url"], lost["error_code"]) == ("https://example.com/lost", "http_502")
+    assert text.startswith(
+        "1 page queued again\n1 page: failed before any content was received (1 http_502)\n"
+    )
+    assert "rescrape=true" in text
     assert (state["pages_indexed"], state["pages_failed"]) == (1, 1)
+
+
+async def test_a_crawl_is_cancelled(mcp_service: Service):
+    links = [f"/{number}" for number in range(100)]
+
+    def slowly(path: str) -> Page | None:
+        return replace(html("<p>slow</p>"), delay_seconds=0.3) if path in links else None
+
+    with Website({"/": html("<h1>Start</h1>", links=links)}, answer=slowly) as site:
+        async with over_http(mcp_service.stack.url) as client:
+            _, begun = await answered(client, "crawl", url=f"{site.url}/")
+            text, cancelled = await answered(client, "cancel_crawl", crawl_id=begun["crawl_id"])
+            _, ended = await answered(client, "crawl_status", crawl_id=begun["crawl_id"], wait=True)
+            again, late = await answered(client, "cancel_crawl", crawl_id=begun["crawl_id"])
+    assert text.startswith("Cancelled; what was received is indexed.\nCrawl ")
+    assert (cancelled["cancelled"], cancelled["crawl"]["crawl_id"]) == (True, begun["crawl_id"])
+    assert ended["status"] == "cancelled"
+    assert late["cancelled"] is False
+    assert again.startswith("It had ended already.")
+
+
+async def test_a_batch_needs_a_firecrawl_and_says_so(mcp_service: Service):
+    async with over_http(mcp_service.stack.url) as client:
+        words = await refused(client, "batch_scrape", urls=["https://a.example/"])
+    assert "set CRAWLSCOPE_FIRECRAWL_URL" in words
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])
@@ -225,6 +260,7 @@ async def test_a_crawl_that_nobody_knows(mcp_service: Service, crawl_id: str):
             ("crawl_status", {"crawl_id": crawl_id, "wait": True}),
             ("profile_crawl", {"crawl_id": crawl_id}),
             ("retry_failed_pages", {"crawl_id": crawl_id}),
+            ("cancel_crawl", {"crawl_id": crawl_id}),
             ("compare_crawls", {"a": crawl_id, "b": crawl_id}),
         ]
         for tool, arguments in calls:

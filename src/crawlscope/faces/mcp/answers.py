@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from crawlscope.crawls.answers import PagesQueued
 from crawlscope.observe.responses import Answer, CrawlMetricsResponse, PageRow
 from crawlscope.observe.verdict import VerdictName
 from crawlscope.search.answers import Mode
@@ -66,12 +67,21 @@ class Profile(Answer):
     """With the milliseconds of each stage; null unless details were asked for."""
 
 
-class Requeued(Answer):
-    crawl_id: str
-    queued: int
-    """Failed pages that are indexed again."""
+class Requeued(PagesQueued, Answer):
     still_failed: int
-    """Failed pages whose content was never received: only another crawl can bring them."""
+    """Failed pages that nothing was done for, because their content was never received."""
+
+
+class CancelledCrawl(Answer):
+    cancelled: bool
+    """False where it had ended already."""
+    crawl: CrawlState
+
+
+class ScrapedBatch(Answer):
+    crawl: CrawlState
+    invalid_urls: list[str]
+    """What was left out, because it cannot be scraped."""
 
 
 class FoundPage(Answer):

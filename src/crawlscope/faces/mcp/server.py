@@ -55,12 +55,16 @@ def create_session_manager(client: ServiceClient, stopping: asyncio.Event) -> St
 def _tools(tools: Tools) -> list[Any]:
     return [
         CheckedTool.of(tools.crawl, "Start a crawl", _acts(idempotent=False, open_world=True)),
+        CheckedTool.of(
+            tools.batch_scrape, "Scrape a batch of pages", _acts(idempotent=False, open_world=True)
+        ),
+        CheckedTool.of(tools.cancel_crawl, "Cancel a crawl", _acts(idempotent=True, open_world=False)),
         CheckedTool.of(tools.crawl_status, "How a crawl stands", _reads()),
         CheckedTool.of(tools.list_crawls, "List crawls", _reads()),
         CheckedTool.of(tools.profile_crawl, "Profile a crawl", _reads()),
         CheckedTool.of(tools.compare_crawls, "Compare two crawls", _reads()),
         CheckedTool.of(
-            tools.retry_failed_pages, "Retry failed pages", _acts(idempotent=True, open_world=False)
+            tools.retry_failed_pages, "Retry failed pages", _acts(idempotent=False, open_world=True)
         ),
         CheckedTool.of(tools.search, "Search crawled pages", _reads()),
     ]

@@ -5,18 +5,22 @@ from collections.abc import Iterator
 
 from rich.console import Console, RenderableType
 
+from crawlscope.crawls.answers import PagesQueued
+from crawlscope.crawls.retries import NotRetried
 from crawlscope.faces.mcp.answers import (
+    CancelledCrawl,
     CrawlState,
     CrawlStates,
     FoundPage,
     FoundPages,
     PageError,
     Profile,
-    Requeued,
+    ScrapedBatch,
 )
 from crawlscope.faces.terminal.comparison import render_comparison
 from crawlscope.faces.terminal.profile import render_profile
 from crawlscope.faces.terminal.report import CrawlReport
+from crawlscope.faces.terminal.retried import render_retried
 from crawlscope.faces.terminal.words import NONE, count, duration, plain
 from crawlscope.observe.responses import CrawlComparison, PageRow
 
@@ -48,12 +52,25 @@ def comparison_text(comparison: CrawlComparison) -> str:
     return _rendered(render_comparison(comparison))
 
 
-def requeued_text(requeued: Requeued) -> str:
-    words = [f"{count(requeued.queued, 'page')} of crawl {plain(requeued.crawl_id)} queued again."]
-    if requeued.still_failed:
-        left = count(requeued.still_failed, "failed page")
-        words.append(f"Of {left} no content was received: only another crawl can help.")
-    return " ".join(words)
+def requeued_text(retried: PagesQueued) -> str:
+    lines = [render_retried(retried).plain]
+    if any(NotRetried(reason).can_be_scraped for reason in retried.left):
+        lines.append("With rescrape=true the crawler fetches again what was not received.")
+    if retried.rescrape_crawl_id:
+        lines.append("Ask crawl_status for that crawl.")
+    return "\n".join(lines)
+
+
+def cancelled_text(cancelled: CancelledCrawl) -> str:
+    done = "Cancelled; what was received is indexed." if cancelled.cancelled else "It had ended already."
+    return f"{done}\n{state_text(cancelled.crawl)}"
+
+
+def scraped_text(scraped: ScrapedBatch) -> str:
+    if not scraped.invalid_urls:
+        return state_text(scraped.crawl)
+    left_out = ", ".join(map(plain, scraped.invalid_urls))
+    return f"Left out, because it cannot be scraped: {left_out}\n{state_text(scraped.crawl)}"
 
 
 def found_text(query: str, found: FoundPages) -> str:

@@ -13,9 +13,12 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, Field, StringConstraints
 
 from crawlscope.client import ServiceClient
+from crawlscope.crawls.firecrawl_orders import MOST_URLS
+from crawlscope.crawls.retries import NotRetried
 from crawlscope.errors import ServiceUnavailable
 from crawlscope.faces.mcp import texts
 from crawlscope.faces.mcp.answers import (
+    CancelledCrawl,
     CrawlState,
     CrawlStates,
     FoundPage,
@@ -23,6 +26,7 @@ from crawlscope.faces.mcp.answers import (
     PageError,
     Profile,
     Requeued,
+    ScrapedBatch,
 )
 from crawlscope.faces.mcp.searchability import searchability
 from crawlscope.faces.terminal.follow import is_settled, pause_seconds
@@ -93,10 +97,27 @@ class Tools:
         """
         client = await self._connect()
         crawl_id = await client.start_crawl(url, limit, engine)
-        try:
-            return _told(await self._looked_at(crawl_id, context, timeout_seconds if wait else 0))
-        except ServiceUnavailable as error:
-            raise ServiceUnavailable(f"crawl {crawl_id} was started, but then {error}") from error
+        return _told(await self._begun(crawl_id, context, timeout_seconds if wait else 0))
+
+    async def batch_scrape(
+        self,
+        urls: Annotated[
+            list[str],
+            Field(min_length=1, max_length=MOST_URLS, description="Full http or https URLs, and no others."),
+        ],
+        context: Context,
+        wait: Wait = False,
+        timeout_seconds: Timeout = DEFAULT_TIMEOUT_SECONDS,
+    ) -> Annotated[CallToolResult, ScrapedBatch]:
+        """Have Firecrawl scrape just these pages, without following links; they become searchable.
+
+        It is a crawl like any other: ask crawl_status whether it is safe to search, or use wait=true. Needs
+        a Firecrawl.
+        """
+        started = await (await self._connect()).start_batch(urls)
+        crawl = await self._begun(started.crawl_id, context, timeout_seconds if wait else 0)
+        scraped = ScrapedBatch(crawl=_state(crawl), invalid_urls=started.invalid_urls or [])
+        return _answer(texts.scraped_text(scraped), scraped)
 
     async def crawl_status(
         self,
@@ -145,16 +166,33 @@ class Tools:
         compared = await (await self._connect()).compare(a, b)
         return _answer(texts.comparison_text(compared), compared)
 
-    async def retry_failed_pages(self, crawl_id: CrawlId) -> Annotated[CallToolResult, Requeued]:
+    async def retry_failed_pages(
+        self,
+        crawl_id: CrawlId,
+        rescrape: Annotated[
+            bool,
+            Field(description="Also have the crawler fetch pages again whose content was never received."),
+        ] = False,
+    ) -> Annotated[CallToolResult, Requeued]:
         """Index the failed pages of a crawl again whose content was received.
 
-        Pages that failed while they were crawled have no content: only another crawl can bring them.
+        Pages that failed while they were crawled have no content to index. With rescrape=true whoever
+        crawled them fetches just these again, in a crawl of its own, whose id is answered.
         """
         client = await self._connect()
-        queued = await client.retry(crawl_id)
-        left = await client.pages(crawl_id, state=PageState.FAILED.value, limit=1)
-        requeued = Requeued(crawl_id=crawl_id, queued=queued, still_failed=left.total)
-        return _answer(texts.requeued_text(requeued), requeued)
+        retried = await client.retry(crawl_id, rescrape=rescrape)
+        requeued = Requeued(
+            **retried.model_dump(), still_failed=retried.left.get(NotRetried.NOT_RECEIVED.value, 0)
+        )
+        return _answer(texts.requeued_text(retried), requeued)
+
+    async def cancel_crawl(self, crawl_id: CrawlId) -> Annotated[CallToolResult, CancelledCrawl]:
+        """Stop a crawl, wherever it runs. Pages that were received are still indexed."""
+        client = await self._connect()
+        answer = await client.cancel(crawl_id)
+        state = _state(await client.crawl(crawl_id))
+        cancelled = CancelledCrawl(cancelled=answer.cancelled, crawl=state)
+        return _answer(texts.cancelled_text(cancelled), cancelled)
 
     async def search(
         self,
@@ -181,6 +219,12 @@ class Tools:
         request = SearchRequest(query=query, mode=mode, limit=limit, filters=filters)
         found = _found(await self._searched(request))
         return _answer(texts.found_text(query, found), found)
+
+    async def _begun(self, crawl_id: str, context: Context, patience_seconds: float) -> CrawlMetricsResponse:
+        try:
+            return await self._looked_at(crawl_id, context, patience_seconds)
+        except ServiceUnavailable as error:
+            raise ServiceUnavailable(f"crawl {crawl_id} was started, but then {error}") from error
 
     async def _looked_at(
         self, crawl_id: str, context: Context, patience_seconds: float
