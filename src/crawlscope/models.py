@@ -314,7 +314,7 @@ class Page(Base):
 
 
 class PageContent(Base):
-    """The Markdown of a page as it was delivered: the index can be rebuilt from here."""
+    """What was delivered of a page: the index can be rebuilt from here."""
 
     __tablename__ = "page_contents"
 
@@ -322,6 +322,9 @@ class PageContent(Base):
         ForeignKey(f"{SCHEMA}.pages.id", ondelete="CASCADE"), primary_key=True
     )
     markdown: Mapped[str]
+    """As delivered; where only HTML was, as it was read from that when the page was indexed."""
+    html: Mapped[str] = mapped_column(server_default=text("''"))
+    """As delivered, where no Markdown was."""
 
 
 class PageAttempt(Base):

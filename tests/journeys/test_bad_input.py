@@ -127,9 +127,9 @@ def test_a_page_without_a_url_is_a_fact_of_its_crawl(stack: Stack):
 @pytest.mark.parametrize(
     ("markdown", "state", "code"),
     [
-        ("", "empty", None),
-        (" \n\t\n ", "empty", None),
-        (None, "empty", None),
+        ("", "empty", "no_text"),
+        (" \n\t\n ", "empty", "no_text"),
+        (None, "empty", "no_text"),
         ("Nul \x00 in the middle of a sentence.", "indexed", None),
         ("A cut emoji \ud83d at the end.", "indexed", None),
         ("Grüße aus Köln. 東京は日本の首都です。 Привет, мир.", "indexed", None),

@@ -45,6 +45,8 @@ class ClaimedPage:
     title: str | None
     language: str | None
     markdown: str
+    html: str
+    """In place of Markdown, where none was delivered."""
     queued_at: datetime | None
     past: Mapping[str, PastTries] = field(default_factory=dict)
     """Tries of this revision that were put back, by error code."""
@@ -94,7 +96,11 @@ async def claim_page(
             started_at=started.scalar_one(),
         )
     )
-    markdown = await connection.scalar(select(CONTENTS.c.markdown).where(CONTENTS.c.page_id == page_id))
+    content = (
+        await connection.execute(
+            select(CONTENTS.c.markdown, CONTENTS.c.html).where(CONTENTS.c.page_id == page_id)
+        )
+    ).one_or_none()
     return ClaimedPage(
         id=page_id,
         crawl_id=page.crawl_id,
@@ -104,7 +110,8 @@ async def claim_page(
         url=page.url,
         title=page.title,
         language=page.language,
-        markdown=markdown or "",
+        markdown=content.markdown if content else "",
+        html=content.html if content else "",
         queued_at=page.queued_at,
         past=past,
     )

@@ -1,6 +1,7 @@
 """One job of a worker: a page is claimed, indexed and settled, and counts once whatever happens."""
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
@@ -16,10 +17,13 @@ from crawlscope.crawls.attempts import (
     settle_page,
     still_claimed,
 )
+from crawlscope.crawls.page_rows import keep_markdown
+from crawlscope.crawls.page_text import read_html
 from crawlscope.database.engine import Database
 from crawlscope.database.values import storable
 from crawlscope.errors import CrawlscopeError, PageError
 from crawlscope.indexing.documents import stored_since
+from crawlscope.indexing.in_thread import in_thread
 from crawlscope.indexing.service import (
     DocumentMetadata,
     IndexDocumentRequest,
@@ -32,6 +36,7 @@ from crawlscope.vocabulary import OperationType, PageState
 
 INTERNAL_ERROR = "internal_error"
 WORKER_STOPPED = "worker_stopped"
+NO_TEXT = "no_text"
 
 log = structlog.get_logger(__name__)
 
@@ -119,6 +124,9 @@ class PageIndexer:
     async def _index(self, claim: ClaimedPage, measured: list[TimingContext]) -> None:
         with TimingContext(OperationType.WORKER, "index_document") as whole:
             whole.metadata["attempt"] = claim.attempt
+            if claim.html:
+                with TimingContext(OperationType.CHUNKING, "read_html"):
+                    claim = replace(claim, markdown=await in_thread(read_html, claim.html, claim.url))
             prepared = await self._indexing.prepare(_document(claim))
             before_store = len(measured)
 
@@ -143,6 +151,10 @@ class PageIndexer:
         stored = await self._indexing.store(connection, prepared, claim.crawl_id, claim.source_url)
         whole.stop()
         reason = prepared.unreadable or stored.reason
+        if claim.html:
+            await keep_markdown(connection, claim.id, claim.markdown)
+        if stored.state is PageState.EMPTY and not reason:
+            reason = PageError(NO_TEXT, _why_empty(claim))
         outcome = Outcome(
             stored.state,
             stored.chunks,
@@ -173,6 +185,14 @@ class PageIndexer:
             await self._database.run(lambda connection: put_back(connection, claim, code, words, measured))
         except Exception as error:  # noqa: BLE001 - the error that put it back is the one to raise
             log.warning("page_not_put_back", url=claim.source_url, reason=str(error))
+
+
+def _why_empty(claim: ClaimedPage) -> str:
+    if claim.html:
+        return "no Markdown came with the page, and its HTML has no text"
+    if claim.markdown.strip():
+        return "no word is left of the page's Markdown"
+    return "no text came with the page: neither Markdown nor HTML"
 
 
 def _document(claim: ClaimedPage) -> IndexDocumentRequest:

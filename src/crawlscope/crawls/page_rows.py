@@ -51,6 +51,11 @@ async def queue_page(
     return job_id
 
 
+async def keep_markdown(connection: AsyncConnection, page_id: int, markdown: str) -> None:
+    """What was made of a page that was delivered as HTML."""
+    await connection.execute(update(CONTENTS).where(CONTENTS.c.page_id == page_id).values(markdown=markdown))
+
+
 async def write_outcome(
     connection: AsyncConnection,
     page_id: int,

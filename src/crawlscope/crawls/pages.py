@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, Row, Uuid, any_, cast, select
+from sqlalchemy import ARRAY, Row, Uuid, and_, any_, cast, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,6 +28,8 @@ class DeliveredPage:
     url: str
     arrival: Arrival
     markdown: str = ""
+    html: str = ""
+    """In place of Markdown, where none came."""
     title: str | None = None
     language: str | None = None
     status_code: int | None = None
@@ -60,7 +62,7 @@ async def receive_page(connection: AsyncConnection, crawl_id: str, page: Deliver
     if page.failure:
         return await _settle_failed(connection, known, page, before)
     revision = known.revision + 1 if before else known.revision
-    await _keep_content(connection, known.id, page.markdown)
+    await _keep_content(connection, known.id, page)
     job_id = await queue_page(connection, known.id, revision, **_delivered_values(page))
     unsettled = before is not None and before.settled
     return Received(counts_of(PageState.QUEUED) - counts_of(before), job_id=job_id, unsettled=unsettled)
@@ -130,8 +132,10 @@ async def _is_same(connection: AsyncConnection, known: Row[Any], page: Delivered
     described = (True, page.url, page.title, page.language)
     if (known.delivered, known.url, known.title, known.language) != described:
         return False
-    content = select(CONTENTS.c.markdown == page.markdown).where(CONTENTS.c.page_id == known.id)
-    return bool(await connection.scalar(content))
+    is_this = CONTENTS.c.html == page.html
+    if not page.html:  # else its Markdown was made of it here
+        is_this = and_(is_this, CONTENTS.c.markdown == page.markdown)
+    return bool(await connection.scalar(select(is_this).where(CONTENTS.c.page_id == known.id)))
 
 
 def _delivered_values(page: DeliveredPage) -> dict[str, Any]:
@@ -160,9 +164,10 @@ async def _settle_failed(
     return Received(counts_of(page.failure) - counts_of(before), settled_at=settled_at)
 
 
-async def _keep_content(connection: AsyncConnection, page_id: int, markdown: str) -> None:
+async def _keep_content(connection: AsyncConnection, page_id: int, page: DeliveredPage) -> None:
+    content = {"markdown": page.markdown, "html": page.html}
     await connection.execute(
         upsert(CONTENTS)
-        .values(page_id=page_id, markdown=markdown)
-        .on_conflict_do_update(index_elements=["page_id"], set_={"markdown": markdown})
+        .values(page_id=page_id, **content)
+        .on_conflict_do_update(index_elements=["page_id"], set_=content)
     )

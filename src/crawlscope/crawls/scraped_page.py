@@ -27,11 +27,13 @@ def scraped_page(
     metadata = document_metadata(document)
     status_code = _status_code(metadata)
     code, words = _failure(status_code, failed, error or metadata.get("error"))
+    markdown = _text_in(document, "markdown", "content")
     return DeliveredPage(
         source_url=asked_for,
         url=_text(metadata.get("url")) or asked_for,
         arrival=Arrival(code is None, pushed, received_at, webhook_id or ""),
-        markdown=storable(_markdown(document)),
+        markdown=storable(markdown),
+        html="" if markdown else storable(_text_in(document, "html", "rawHtml")),
         title=_text(metadata.get("title")) or _text(metadata.get("ogTitle")),
         language=_text(metadata.get("language")),
         status_code=status_code,
@@ -80,11 +82,10 @@ def _failure_state(code: str | None) -> PageState | None:
     return PageState.CANCELLED if code == DROPPED_BY_CANCEL else PageState.FAILED
 
 
-def _markdown(document: dict[str, Any]) -> str:
-    for name in ("markdown", "content"):
-        if isinstance(text := document.get(name), str):
-            return text
-    return ""
+def _text_in(document: dict[str, Any], *names: str) -> str:
+    """The first of these fields with more than blanks in it."""
+    texts = (document.get(name) for name in names)
+    return next((text for text in texts if isinstance(text, str) and not text.isspace() and text), "")
 
 
 def _status_code(metadata: dict[str, Any]) -> int | None:
