@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import psutil
+
+from tests.fakes.loopback import LoopbackServer
 
 PROGRAM = [sys.executable, "-m", "crawlscope"]
 PAGES = 5
@@ -64,7 +66,7 @@ def website(answer_seconds: float = 0) -> Iterator[str]:
     """Five pages that link to each other, each answered after so long; gives the URL of the first."""
     closing = Event()
     handler = partial(_Page, lambda: closing.wait(answer_seconds))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with LoopbackServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/1"

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 from xdist.scheduler import LoadScopeScheduling
 
@@ -41,6 +42,10 @@ END $$
 """
 """Deletes every row and starts every sequence anew, whoever was left connected."""
 SHARED_STACKS = ("quick_stack", "mcp_service")
+
+settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any_machine")
+"""How long an example takes says more of what else runs than of the code."""
 
 
 class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from crawlscope.errors import IndexUnavailable
 from crawlscope.index_host import IndexHost, qdrant_indexes
 from crawlscope.settings import Settings
 from tests.fakes.embedding_server import FakeEmbeddingServer
+from tests.fakes.loopback import LoopbackServer
 from tests.supervise.support import eventually
 
 
@@ -71,7 +72,7 @@ class NotFound(BaseHTTPRequestHandler):
 
 @contextmanager
 def proxy_without_a_server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), NotFound) as server:
+    with LoopbackServer(("127.0.0.1", 0), NotFound) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -193,17 +193,18 @@ async def test_all_pages_delivered_again_do_not_wait_for_one_that_waits_for_them
     async with database.transaction() as connection:
         assert await still_claimed(connection, first[0])
         await settle_page(connection, first[0], Outcome(PageState.INDEXED, 1), first[1])
-    tries = 0
+    tries, locked = 0, asyncio.Event()
 
     async def settle(connection: AsyncConnection) -> None:
         nonlocal tries
         tries += 1
         assert await still_claimed(connection, second[0])
+        locked.set()
         await asyncio.sleep(0.4)  # the index takes its time
         await settle_page(connection, second[0], Outcome(PageState.INDEXED, 1), second[1])
 
     async def again() -> None:
-        await asyncio.sleep(0.1)
+        await locked.wait()
         await completed_v0(database, document(A), document(B))
 
     await asyncio.gather(database.run(settle), again())
@@ -256,15 +257,17 @@ async def test_what_came_while_firecrawl_was_asked_is_asked_after_again(database
 async def test_a_crawl_is_checked_by_one_as_long_as_that_one_lives(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciliations, "LEASE", timedelta(seconds=0.6))
+    lease = timedelta(seconds=2)
+    monkeypatch.setattr(reconciliations, "LEASE", lease)
     await deliver(database, "crawl-1", "crawl.started", at=datetime.now(UTC) - timedelta(minutes=10))
     with FakeFirecrawl(Site([])) as firecrawl:
         firecrawl.outage = "hanging"
         settings = Settings(data_dir=tmp_path, firecrawl_url=firecrawl.url, reconcile_after_seconds=1)
         checking = asyncio.create_task(reconcile_quiet_crawls(settings, database))
-        await asyncio.sleep(2)
-        assert firecrawl.requests, "it is being checked"
+        await asyncio.to_thread(firecrawl.wait_until_asked)
+        await asyncio.sleep(lease.total_seconds() + 0.2)
         assert await database.run(lambda c: claim_due(c, QUIET)) is None
         checking.cancel()
-        await asyncio.sleep(1)
-        assert await database.run(lambda c: claim_due(c, QUIET)) == "crawl-1"
+        async with asyncio.timeout(30):
+            while await database.run(lambda c: claim_due(c, QUIET)) != "crawl-1":  # noqa: ASYNC110 - the database wakes nobody
+                await asyncio.sleep(0.1)

@@ -119,7 +119,7 @@ def _kill_all(data_dir: Path) -> None:
         process.kill()
 
 
-def _eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+def _eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -132,7 +132,7 @@ def _nothing_runs(data_dir: Path) -> bool:
 
 def _ask(url: str, query: str) -> object:
     async def ask() -> object:
-        connection = await asyncpg.connect(url, timeout=5)
+        connection = await asyncpg.connect(url, timeout=30)
         try:
             return await connection.fetchval(query)
         finally:
@@ -248,7 +248,7 @@ def test_ensure_running_returns_when_sessions_can_be_opened_again(data_dir: Path
         killed = _server_processes(data_dir)
         for process in killed:
             process.kill()
-        psutil.wait_procs(killed, timeout=10)  # a dying server still takes connections, and resets them
+        psutil.wait_procs(killed, timeout=30)  # a dying server still takes connections, and resets them
         server.ensure_running()
         assert _ask(server.url, "SELECT 1") == 1
 
@@ -305,7 +305,7 @@ def test_everything_killed_while_a_query_runs(
     os.kill(pid, signal.SIGKILL)
     with EmbeddedPostgres(data_dir) as server:
         assert _ask(server.url, "SELECT 1") == 1
-    client.communicate(timeout=10)
+    client.communicate(timeout=60)
     assert _nothing_runs(data_dir)
 
 
@@ -421,7 +421,7 @@ def test_a_removed_folder_takes_its_server_along(data_dir: Path) -> None:
     shutil.rmtree(data_dir, ignore_errors=True)
     with pytest.raises(DatabaseUnavailable, match="was removed"):
         server.ensure_running()
-    _, alive = psutil.wait_procs(running, timeout=10)
+    _, alive = psutil.wait_procs(running, timeout=30)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     server.release()
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.fakes.loopback import LoopbackServer
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,7 @@ Answer = Callable[[Request, str], Reply | None]
 """Given the request and its Host; None breaks the connection in place of an answer."""
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 256
+class Server(LoopbackServer):
     allow_reuse_address = True
 
     def __init__(self, port: int, answer: Answer) -> None:

@@ -186,7 +186,7 @@ class FakeFirecrawl:
         with self._change():
             self.jobs[job_id].fail(reason)
 
-    def wait_until_ended(self, job_id: str, seconds: float = 10.0) -> Job:
+    def wait_until_ended(self, job_id: str, seconds: float = 60.0) -> Job:
         """Until the job has nothing more to do or to say; its deliveries may be under way."""
         deadline = time.monotonic() + seconds
         with self._changed:
@@ -194,14 +194,14 @@ class FakeFirecrawl:
                 assert self._changed.wait(deadline - time.monotonic()), f"{job_id} does not end"
         return self.jobs[job_id]
 
-    def wait_until_delivered(self, job_id: str, seconds: float = 10.0) -> list[Delivery]:
+    def wait_until_delivered(self, job_id: str, seconds: float = 60.0) -> list[Delivery]:
         """Until the job has ended and nothing of it is under way; returns its deliveries."""
         deadline = time.monotonic() + seconds
         self.wait_until_ended(job_id, seconds)
         self._courier.wait_until_idle(job_id, deadline)
         return [delivery for delivery in self.deliveries if delivery.event.job_id == job_id]
 
-    def wait_until_scraped(self, job_id: str, pages: int, seconds: float = 10.0) -> None:
+    def wait_until_scraped(self, job_id: str, pages: int, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         with self._changed:
             while self.jobs[job_id].settled < pages:
@@ -216,7 +216,7 @@ class FakeFirecrawl:
         self.jobs[job.id] = job
         return job.id
 
-    def wait_until_asked(self, times: int = 1, seconds: float = 10.0) -> None:
+    def wait_until_asked(self, times: int = 1, seconds: float = 60.0) -> None:
         """Until the API has been called so often."""
         deadline = time.monotonic() + seconds
         with self._changed:

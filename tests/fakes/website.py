@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
+
+from tests.fakes.loopback import LoopbackServer
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Website:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self))
+        self._server = LoopbackServer(("127.0.0.1", 0), partial(_Handler, self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         return self
@@ -86,7 +88,7 @@ class Website:
         made_up = self.answer(path) if self.answer and path != "/robots.txt" else None
         return self.pages.get(path) or made_up or Page("<h1>Not found</h1>", status=404)
 
-    def wait_until_asked_for(self, path: str, seconds: float = 5.0) -> None:
+    def wait_until_asked_for(self, path: str, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while path not in self.requests:
             assert time.monotonic() < deadline, f"nobody asked for {path}"
@@ -103,15 +105,6 @@ class Website:
     def end(self) -> None:
         with self._lock:
             self._at_once -= 1
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 256
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Crawlers hang up when they have seen enough."""
 
 
 class _Handler(BaseHTTPRequestHandler):

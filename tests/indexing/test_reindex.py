@@ -532,7 +532,7 @@ async def test_the_old_index_is_dropped_when_nobody_asks_it_any_more(
 
 async def until_waiting_for_a_lock(database: Database) -> None:
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    for _ in range(500):
+    for _ in range(3000):
         async with database.transaction() as connection:
             if await connection.scalar(waiting):
                 return

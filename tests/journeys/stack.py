@@ -132,7 +132,7 @@ class Stack:
 def eventually(
     ask: Callable[[], T],
     enough: Callable[[T], bool],
-    seconds: float = 30,
+    seconds: float = 60,
     every_seconds: float = 0.05,
 ) -> T:
     """Asks until the answer is good enough; the last answer when it never is."""
@@ -151,7 +151,7 @@ def running_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
     with started_stack(data_dir, **settings) as stack:
         yield stack
         stack.process.send_signal(signal.SIGTERM)
-        assert stack.process.wait(timeout=40) == 0
+        assert stack.process.wait(timeout=60) == 0
 
 
 @contextmanager

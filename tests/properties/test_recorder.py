@@ -104,7 +104,8 @@ def in_database(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
 
 
 lenient = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

@@ -28,7 +28,7 @@ def kept(folder: Path) -> list[Path]:
 
 async def written_down(refusals: Refusals, folder: Path) -> None:
     async with refusals.written_down():
-        for _ in range(100):
+        for _ in range(1000):
             if not kept(folder):
                 return
             await asyncio.sleep(0.05)

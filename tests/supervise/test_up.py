@@ -112,7 +112,7 @@ async def test_everything_runs_until_a_signal_and_nothing_after(
     assert EmbeddedPostgres(embedded.data_dir).status().state == "running"
     await eventually(lambda: embedded.diary.events().count("start worker") == 2)
     process.send_signal(number)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
     assert embedded.diary.all_gone()
     assert embedded.diary.events()[-1] == "stop api"
     assert EmbeddedPostgres(embedded.data_dir).status().state == "stopped"
@@ -130,7 +130,7 @@ async def test_a_killed_database_is_brought_back(embedded: Stack) -> None:
     await eventually(lambda: database.status().state == "running")
     assert database.status().server_pid != before.server_pid
     process.terminate()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
     await eventually(lambda: database.status().state == "stopped", seconds=1)
 
 
@@ -145,7 +145,7 @@ async def test_a_killed_up_takes_everything_along_and_can_be_started_again(embed
     assert _line(again) == "prepared"
     assert _line(again).startswith("http://")
     again.terminate()
-    assert again.wait(timeout=20) == 0
+    assert again.wait(timeout=60) == 0
 
 
 async def test_a_killed_worker_comes_back(stack: Stack) -> None:
@@ -155,7 +155,7 @@ async def test_a_killed_worker_comes_back(stack: Stack) -> None:
     os.kill(stack.diary.pids("start worker")[0], signal.SIGKILL)
     await eventually(lambda: stack.diary.events().count("start worker") == 3)
     process.terminate()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
     assert stack.diary.all_gone()
 
 
@@ -163,16 +163,16 @@ async def test_a_second_up_is_refused_and_told_the_address(stack: Stack) -> None
     process = stack.up()
     url = await _started(process, stack)
     second = stack.up()
-    _, said = second.communicate(timeout=20)
+    _, said = second.communicate(timeout=60)
     assert second.returncode == 1
     assert said == f"crawlscope: already running at {url}\n"
     process.terminate()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
 
 
 async def test_wrong_settings_of_a_child_are_reported(stack: Stack) -> None:
     process = stack.up(api=command("fail", "2"))
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said.splitlines()[-1] == "crawlscope: api: something is wrong here"
     assert stack.diary.all_gone()
@@ -183,7 +183,7 @@ async def test_a_signal_while_it_starts(stack: Stack) -> None:
     assert _line(process) == "prepared"
     await eventually(lambda: stack.diary.events() == ["start mute api"])
     process.terminate()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
     assert stack.diary.events() == ["start mute api", "stop mute api"]
 
 
@@ -202,7 +202,7 @@ async def test_workers_that_the_server_has_no_connections_for_are_not_started(
         await _started(process, stack)
         await eventually(lambda: stack.diary.events().count("start worker") == 2)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     finally:
         stack.close()
     assert stack.diary.events().count("start worker") == 2

@@ -1,6 +1,6 @@
 """The client against a changedetection.io that is slow, down, full, somebody else, or lies."""
 
-import time
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -67,12 +67,11 @@ async def test_it_waits_as_long_as_it_is_asked_to(
 ) -> None:
     watcher.answer_with(Reply(429, {}, {"Retry-After": "0"}))
     await client.create(ORDER)
-    watcher.answer_with(Reply(503, {}, {"Retry-After": "7"}))
-    began = time.monotonic()
-    with pytest.raises(ChangedetectionUnavailable, match="503 Service Unavailable") as caught:
-        await client.create(ORDER)
-    assert (caught.value.retry_after, caught.value.maybe_done) == (7, False)
-    assert time.monotonic() - began < 1
+    watcher.answer_with(Reply(503, {}, {"Retry-After": "60"}))
+    async with asyncio.timeout(30):
+        with pytest.raises(ChangedetectionUnavailable, match="503 Service Unavailable") as caught:
+            await client.create(ORDER)
+    assert (caught.value.retry_after, caught.value.maybe_done) == (60, False)
 
 
 @pytest.mark.parametrize("reply", [Reply(500, "<h1>"), None, Reply(201, {"id": 7}), Reply(201, "<p>")])
@@ -118,9 +117,9 @@ async def test_its_words_can_be_sent_on(
 
 
 async def test_a_slow_one_is_not_waited_for(watcher: FakeChangedetection) -> None:
-    watcher.delay_seconds = 1.0
-    async with client_of(watcher.url, patience_seconds=0.2) as client:
-        with pytest.raises(ChangedetectionUnavailable, match=r"did not answer within 0\.2 s") as caught:
+    watcher.delay_seconds = 3.0
+    async with client_of(watcher.url, patience_seconds=0.5) as client:
+        with pytest.raises(ChangedetectionUnavailable, match=r"did not answer within 0\.5 s") as caught:
             await client.watched_urls()
     assert caught.value.maybe_done
 

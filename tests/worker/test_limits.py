@@ -20,11 +20,11 @@ IN_TIME = """
 import sys, time
 from pathlib import Path
 from crawlscope.worker.limits import deadlines
-with deadlines(0.5, Path(sys.argv[1])) as limits:
+with deadlines(1.0, Path(sys.argv[1])) as limits:
     for _ in range(4):
         with limits.page():
-            time.sleep(0.25)
-    time.sleep(0.7)
+            time.sleep(0.3)
+    time.sleep(1.2)
 """
 TAKES_MEMORY = """
 import sys, time
@@ -41,14 +41,17 @@ from pathlib import Path
 from crawlscope.database.engine import Database
 from crawlscope.settings import Settings
 from crawlscope.worker import process
-process.REOPEN_SECONDS = 0.01
+rounds = 0
+async def again_at_once(stopping, seconds):
+    global rounds
+    rounds += 1
+    if rounds == 4:
+        stopping.set()
+process._wait = again_at_once
 async def work():
     url, stopping = "postgresql://u@127.0.0.1:1/x", asyncio.Event()
     settings = Settings(data_dir=Path(sys.argv[1]), database_url=url)
-    working = asyncio.create_task(process._run_kind("index", settings, Database.open(url), stopping))
-    await asyncio.sleep(1)
-    stopping.set()
-    await working
+    await process._run_kind("index", settings, Database.open(url), stopping)
     print("watchers", [thread.name for thread in threading.enumerate()].count("memory"))
 asyncio.run(work())
 """
@@ -86,5 +89,5 @@ def test_less_memory_does_not_nor_without_a_limit() -> None:
 
 def test_one_watches_the_memory_however_often_the_work_begins_again(tmp_path: Path) -> None:
     ended = run(WITHOUT_A_DATABASE, str(tmp_path))
-    assert ended.stdout.count("worker_waits") > 3
+    assert ended.stdout.count("worker_waits") == 4
     assert ended.stdout.endswith("watchers 1\n")

@@ -9,7 +9,6 @@ from crawlscope.database.queue import INDEX_PAGE
 from crawlscope.worker.queue import work_on, worker_queue
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("option", ["sslmode=prefer", "ssl=prefer", "target_session_attrs=any"])
 async def test_options_of_the_database_url_hold_for_the_queue_too(database_url: str, option: str) -> None:
     database = Database.open(f"{database_url}&{option}")
@@ -21,7 +20,6 @@ async def test_options_of_the_database_url_hold_for_the_queue_too(database_url: 
     await database.close()
 
 
-@pytest.mark.timeout(30)
 async def test_a_queue_that_is_never_worked_on_ends_too(database: Database) -> None:
     with pytest.raises(ZeroDivisionError):
         async with worker_queue(database, INDEX_PAGE, 2):

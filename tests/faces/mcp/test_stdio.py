@@ -100,7 +100,7 @@ def test_it_ends_when_asked_to_also_with_a_call_under_way(
         server.stdin.close()
     else:
         server.send_signal(number)
-    assert server.wait(timeout=20) == code
+    assert server.wait(timeout=60) == code
     assert server.stderr
     assert server.stderr.read() == ""
 
@@ -116,7 +116,7 @@ def test_only_the_protocol_is_on_stdout(mcp_service: Service):
     rest = server.stdout.read().splitlines()
     assert all(json.loads(line)["jsonrpc"] == "2.0" for line in rest)
     assert {answer["jsonrpc"] for answer in answers} == {"2.0"}
-    assert server.wait(timeout=20) == 0
+    assert server.wait(timeout=60) == 0
 
 
 def test_wrong_settings_end_it_at_once(tmp_path: Path):

@@ -126,5 +126,5 @@ async def test_writes_are_flushed_after_a_while(folder: Path, monkeypatch: pytes
     index = EdgeIndex.open(folder, DIMENSION)
     before = flushed_bytes(folder)
     await index.upsert([make_chunk("https://h/", "apple")])
-    await asyncio.wait_for(grown(folder, before), 10)
+    await asyncio.wait_for(grown(folder, before), 60)
     await index.aclose()

@@ -3,7 +3,6 @@ import socket
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -57,7 +56,7 @@ async def server(owned: EdgeIndex, path: Path) -> AsyncIterator[IndexServer]:
 
 @pytest.fixture
 async def remote(path: Path) -> AsyncIterator[RemoteIndex]:
-    index = RemoteIndex(path, connect_timeout_seconds=1.0, call_timeout_seconds=10.0)
+    index = RemoteIndex(path, connect_timeout_seconds=30.0, call_timeout_seconds=60.0)
     yield index
     await index.aclose()
 
@@ -87,12 +86,11 @@ async def test_a_killed_owner_is_missed_at_once_and_found_again(tmp_path: Path, 
         await remote.upsert([make_chunk("https://h/", "apple")])
     finally:
         await kill(owner)
-    started = time.monotonic()
-    with pytest.raises(IndexUnavailable):
-        await remote.size()
-    with pytest.raises(IndexUnavailable, match=r"does not answer at .*index\.sock"):
-        await remote.size()
-    assert time.monotonic() - started < 5
+    async with asyncio.timeout(20):  # less than any timeout of its own
+        with pytest.raises(IndexUnavailable):
+            await remote.size()
+        with pytest.raises(IndexUnavailable, match=r"does not answer at .*index\.sock"):
+            await remote.size()
 
     owner = await start_owner(tmp_path)
     try:
@@ -173,7 +171,7 @@ async def test_an_answer_too_large_for_a_frame_is_an_error_and_no_hang(
 async def test_a_frame_over_the_limit_ends_the_connection(server: IndexServer, path: Path) -> None:
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(b"\xff\xff\xff\xff")
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 30) == b""
     writer.close()
 
 
@@ -183,7 +181,7 @@ async def test_garbage_ends_the_connection_of_its_sender_alone(
     assert (await remote.size()).chunks == 0
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(b"\x00\x00\x00\x02\xc1\xc1")
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 30) == b""
     writer.close()
     assert (await remote.size()).chunks == 0
 
@@ -209,7 +207,7 @@ async def test_an_owner_that_never_answers_is_given_up(path: Path) -> None:
     with pytest.raises(IndexUnavailable, match=r"did not answer within 0\.2 s"):
         await remote.size()
     await remote.aclose()
-    await asyncio.wait_for(hung_up.wait(), 5)
+    await asyncio.wait_for(hung_up.wait(), 30)
     silent.close()
 
 
