@@ -1,7 +1,6 @@
 """Runs the command line as a user does, and sees which processes a data folder still has."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -73,12 +72,6 @@ def website(answer_seconds: float = 0) -> Iterator[str]:
         closing.set()
         server.shutdown()
         thread.join()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class _Page(BaseHTTPRequestHandler):

@@ -16,17 +16,9 @@ import httpx2
 import pytest
 
 from crawlscope import service_file
-from tests.commands import (
-    PAGES,
-    PROGRAM,
-    crawlscope,
-    environment,
-    free_port,
-    processes_of,
-    start_crawlscope,
-    website,
-)
+from tests.commands import PAGES, PROGRAM, crawlscope, environment, processes_of, start_crawlscope, website
 from tests.fakes.changedetection_server import KEY, FakeChangedetection
+from tests.fakes.loopback import free_port
 from tests.fakes.website import Page, Website, html
 from tests.journeys.stack import eventually
 
@@ -85,7 +77,7 @@ def test_a_killed_command_takes_its_stack_along(data_dir):
         eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 60)
         command.kill()
         command.communicate()
-    eventually(lambda: processes_of(data_dir), lambda left: not left, 40)
+    eventually(lambda: processes_of(data_dir), lambda left: not left)
 
 
 def test_a_crawl_prints_its_profile(service):
@@ -284,7 +276,7 @@ def test_an_interrupted_command_ends_quietly(service, number, code):
         command = start_crawlscope(service, "crawl", url, "--json")
         eventually(lambda: _crawl_of(service, url), bool, 60)
         command.send_signal(number)
-        stdout, stderr = command.communicate(timeout=30)
+        stdout, stderr = command.communicate(timeout=90)
     assert (command.returncode, stdout, stderr) == (code, "", "")
 
 

@@ -20,9 +20,9 @@ from crawlscope.doctor import (
 from crawlscope.indexing.embedding import EmbedderIdentity
 from crawlscope.secrets import SECRET_FILE
 from crawlscope.settings import Settings, load_settings
-from tests.commands import free_port
 from tests.fakes.firecrawl_http import Reply, Server
 from tests.fakes.firecrawl_server import FakeFirecrawl, Site
+from tests.fakes.loopback import free_port
 
 
 def given(tmp_path: Path, **settings: Any) -> Settings:

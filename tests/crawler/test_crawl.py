@@ -15,7 +15,8 @@ from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, run_crawl
 from crawlscope.crawler.sender import DeliveryTooLarge
 from crawlscope.errors import UsageError
 from tests.crawler.harness import Crawled, Event, crawl
-from tests.fakes.website import Page, Website, html, redirect, unused_port
+from tests.fakes.loopback import free_port
+from tests.fakes.website import Page, Website, html, redirect
 from tests.supervise.support import eventually
 
 
@@ -116,7 +117,7 @@ async def test_a_body_that_grows_too_large_is_cut_off() -> None:
 
 
 async def test_an_unreachable_start_fails_the_crawl_and_says_why() -> None:
-    url = f"http://127.0.0.1:{unused_port()}/"
+    url = f"http://127.0.0.1:{free_port()}/"
     crawled = await crawl(url)
     assert crawled.types == ["crawl.started", "crawl.page", "crawl.failed"]
     assert crawled.events[1]["error"] == "connection refused"
@@ -604,7 +605,7 @@ async def test_listed_urls_are_fetched_and_no_link_is_followed() -> None:
 
 
 async def test_a_crawl_of_listed_urls_none_of_which_answers_has_failed() -> None:
-    gone = f"http://127.0.0.1:{unused_port()}/a"
+    gone = f"http://127.0.0.1:{free_port()}/a"
     crawled = await crawl(gone, urls=[gone])
     assert crawled.types == ["crawl.started", "crawl.page", "crawl.failed"]
     assert f"none of 1 pages could be fetched, the first: {gone}: " in crawled.events[-1]["error"]

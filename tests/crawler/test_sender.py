@@ -10,8 +10,7 @@ import pytest
 
 from crawlscope.crawler.sender import DeliveryTooLarge, WebhookSender
 from crawlscope.errors import ServiceUnavailable, UsageError
-from tests.fakes.loopback import LoopbackServer
-from tests.fakes.website import unused_port
+from tests.fakes.loopback import LoopbackServer, free_port
 
 EVENT = {"type": "crawl.page", "webhookId": "w-1", "data": [{"markdown": "grün \ud800 😀"}]}
 Reply = tuple[int, dict[str, str], bytes]
@@ -91,7 +90,7 @@ async def test_the_service_says_when_to_come_back() -> None:
 
 
 async def test_a_service_that_is_down_for_two_seconds_loses_nothing() -> None:
-    port = unused_port()
+    port = free_port()
     async with WebhookSender(lambda: f"http://127.0.0.1:{port}", "s") as sender:
         sending = [
             asyncio.create_task(sender.send({**EVENT, "webhookId": str(number)})) for number in range(5)
@@ -104,7 +103,7 @@ async def test_a_service_that_is_down_for_two_seconds_loses_nothing() -> None:
 
 
 async def test_a_service_that_comes_back_elsewhere_gets_the_delivery() -> None:
-    addresses = [f"http://127.0.0.1:{unused_port()}"]
+    addresses = [f"http://127.0.0.1:{free_port()}"]
     async with WebhookSender(lambda: addresses[-1], "s") as sender:
         sending = asyncio.create_task(sender.send(EVENT))
         _, waiting = await asyncio.wait({sending}, timeout=0.5)
@@ -134,7 +133,7 @@ async def test_a_delivery_without_room_is_told_apart() -> None:
 
 
 async def test_a_service_that_stays_away_is_given_up() -> None:
-    nowhere = f"http://127.0.0.1:{unused_port()}"
+    nowhere = f"http://127.0.0.1:{free_port()}"
     async with WebhookSender(lambda: nowhere, "s", give_up_after_seconds=0.5) as sender:
         with pytest.raises(ServiceUnavailable, match="did not take a delivery"):
             await sender.send(EVENT)

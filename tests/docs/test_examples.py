@@ -21,8 +21,8 @@ from crawlscope.models import OperationMetric
 from crawlscope.notify.sending import Receiver
 from crawlscope.secrets import notify_secret
 from crawlscope.settings import Settings
-from tests.commands import free_port
 from tests.docs.reading import PAGES, blocks, page, sections
+from tests.fakes.loopback import free_port
 from tests.journeys.stack import eventually
 from tests.notify.receiver import SECRET
 
@@ -49,14 +49,14 @@ def wait_until_it_listens(port: int) -> None:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    eventually(listens, bool, 20)
+    eventually(listens, bool)
 
 
 async def run(program: str, database_url: str, data_dir: Path) -> str:
     own = {"CRAWLSCOPE_DATABASE_URL": database_url, "CRAWLSCOPE_DATA_DIR": str(data_dir)}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CRAWLSCOPE_")}
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", program], env=inherited | own, timeout=60, capture_output=True
+        subprocess.run, [sys.executable, "-c", program], env=inherited | own, timeout=120, capture_output=True
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode().strip()

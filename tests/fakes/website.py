@@ -164,9 +164,3 @@ class _Nowhere:
     def flush(self) -> None: ...
 
     def close(self) -> None: ...
-
-
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

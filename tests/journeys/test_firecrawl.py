@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.commands import crawlscope, free_port
+from tests.commands import crawlscope
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.fakes.firecrawl_http import Reply
 from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site
+from tests.fakes.loopback import free_port
 from tests.journeys.stack import API_SECRET, RECORDED_HMAC_SECRET, Stack, eventually, running_stack
 
 KEY = "fc-key-of-these-journeys"

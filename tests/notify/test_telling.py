@@ -19,7 +19,7 @@ from crawlscope.notify.retrying import Reply as AttemptReply
 from crawlscope.notify.sending import Receiver, send_due
 from crawlscope.settings import load_settings
 from tests.fakes.firecrawl_http import Reply
-from tests.fakes.website import unused_port
+from tests.fakes.loopback import free_port
 from tests.notify.receiver import OK, SECRET, FakeReceiver
 from tests.observe.producing import A, B, deliver, deliver_pages, index_pages
 
@@ -312,7 +312,7 @@ async def test_an_address_that_nobody_can_have_is_a_failed_attempt(host: str) ->
 
 async def test_a_receiver_that_is_away_is_waited_for(database: Database) -> None:
     await told_of_one(database)
-    address = f"http://127.0.0.1:{unused_port()}/secret-in-the-path"
+    address = f"http://127.0.0.1:{free_port()}/secret-in-the-path"
     async with Receiver(address, SECRET) as target:
         assert await send_due(database, target) == 1
         assert await send_due(database, target) == 0
@@ -352,7 +352,7 @@ async def test_the_doctor_says_when_the_last_ones_failed(
         return found
 
     await told_of_one(database)
-    address = f"http://127.0.0.1:{unused_port()}/secret-in-the-path"
+    address = f"http://127.0.0.1:{free_port()}/secret-in-the-path"
     settings = load_settings(data_dir=tmp_path, database_url=database_url, notify_url=address)
     assert (await finding()).ok
     async with Receiver(address, SECRET) as target:

@@ -8,9 +8,9 @@ import pytest
 
 from crawlscope.errors import ChangedetectionRefused, ChangedetectionUnavailable, SettingsError
 from crawlscope.watches.client import ChangedetectionClient
-from tests.commands import free_port
 from tests.fakes.changedetection_server import KEY, FakeChangedetection, said
 from tests.fakes.firecrawl_http import Reply
+from tests.fakes.loopback import free_port
 
 URL = "https://docs.example/page"
 SECRET = "the-api-secret"

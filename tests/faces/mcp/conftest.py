@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import free_port
 from tests.fakes.embedding_server import FakeEmbeddingServer
+from tests.fakes.loopback import free_port
 from tests.journeys.stack import Stack, running_stack
 
 
