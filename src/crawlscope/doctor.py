@@ -11,13 +11,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import SecretStr
 from qdrant_client import AsyncQdrantClient
-from sqlalchemy import text
+from sqlalchemy import RowMapping, text
 
 from crawlscope import service_file
 from crawlscope.client import ServiceClient
@@ -35,6 +36,9 @@ from crawlscope.indexing.generations import Generation
 from crawlscope.indexing.index.port import FIRST_NAME
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.notify import outbox
+from crawlscope.observe import queries
+from crawlscope.observe.rows import rows_of
+from crawlscope.receive.refused import Cause
 from crawlscope.secrets import NOTIFY_SECRET_FILE, SECRET_FILE, TOKEN_FILE
 from crawlscope.settings import Settings, is_header_safe
 from crawlscope.watches.watching import changedetection_client
@@ -42,6 +46,43 @@ from crawlscope.watches.watching import changedetection_client
 OLDEST_PYTHON = (3, 11)
 CHECK_SECONDS = 75.0
 ANSWER_SECONDS = 10.0
+REFUSALS_HOURS = 24
+REFUSALS_PASS = timedelta(minutes=15)
+"""After this, refusals are the past if deliveries are taken in again."""
+_SIGNING = (
+    "set CRAWLSCOPE_FIRECRAWL_WEBHOOK_SECRET to what Firecrawl signs with (SELF_HOSTED_WEBHOOK_HMAC_SECRET)"
+)
+_TOKEN = "set CRAWLSCOPE_RECEIVE_TOKEN, and deliver to /api/webhook/firecrawl/ and that token"  # noqa: S105
+REFUSALS = {
+    Cause.NO_CREDENTIALS: (
+        "they carried neither the API secret nor a signature",
+        "have the sender send the header X-API-Secret, or give it a URL with CRAWLSCOPE_RECEIVE_TOKEN",
+    ),
+    Cause.WRONG_SECRET: (
+        "they carried another API secret",
+        "have it send CRAWLSCOPE_API_SECRET, or where that is not set what is in {data_dir}/api-secret",
+    ),
+    Cause.BAD_SIGNATURE: ("their signature did not fit", _SIGNING),
+    Cause.NO_SIGNING_SECRET: ("they were signed, and no secret is set to check that with", _SIGNING),
+    Cause.WRONG_TOKEN: ("the token in their URL is another one", _TOKEN),
+    Cause.NO_TOKEN: ("their URL has a token, and none is set", _TOKEN),
+    Cause.WRONG_PATH: (
+        "they came to a path that takes none",
+        "deliver to /api/webhook/firecrawl, changes to /api/webhook/changedetection",
+    ),
+    Cause.TOO_LARGE: ("they were larger than {largest:,} bytes", "raise CRAWLSCOPE_MAX_BODY_BYTES"),
+    Cause.WRONG_TYPE: ("they were not application/json", "look at what the sender sends"),
+    Cause.UNREADABLE: ("they could not be read as JSON, or were cut off", "look at what the sender sends"),
+    Cause.MALFORMED: (
+        "what they say is no event",
+        "the log of requests has them; look at what the sender sends",
+    ),
+    Cause.UNAVAILABLE: (
+        "they could not be written down",
+        "the log says why; with CRAWLSCOPE_FIRECRAWL_URL set, what was lost is fetched",
+    ),
+}
+"""Why, and what to do."""
 TEST_TEXT = "A flight recorder for crawls."
 
 
@@ -60,13 +101,15 @@ class Finding:
 
 
 Check = Callable[[Settings], Awaitable[str]]
-"""Returns what was found; raises `Failed` or `CrawlscopeError`."""
+"""Returns what was found, nothing where there is nothing to say; raises `Failed` or `CrawlscopeError`."""
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Finding by finding, as they are made; none of them shows a secret."""
     for part, check in _checks(settings):
-        yield await _find(part, check, settings)
+        finding = await _find(part, check, settings)
+        if finding.words:
+            yield finding
 
 
 def _checks(settings: Settings) -> Iterator[tuple[str, Check]]:
@@ -78,6 +121,7 @@ def _checks(settings: Settings) -> Iterator[tuple[str, Check]]:
     yield "index", _check_index
     yield "embedder", _check_embedder
     yield "port", _check_port
+    yield "deliveries", _check_deliveries
     if settings.firecrawl_url:
         yield "firecrawl", _check_firecrawl
     if settings.changedetection_url:
@@ -318,6 +362,41 @@ async def _check_notifying(settings: Settings) -> str:
             "check CRAWLSCOPE_NOTIFY_URL and its receiver",
         )
     return "none failed since the last one that was delivered"
+
+
+async def _check_deliveries(settings: Settings) -> str:
+    """Nothing where none was refused. What was refused for a while only, and is taken again, is no fault."""
+    until = datetime.now(UTC)
+    since = until - timedelta(hours=REFUSALS_HOURS)
+    try:
+        async with connected_database(settings) as database:
+            if await revision.current_revision(database) != revision.NEWEST:
+                return ""
+            async with database.transaction() as connection:
+                refused = await rows_of(connection, queries.refused_deliveries(since, until))
+                taken_at = await connection.scalar(queries.last_delivery_at())
+    except (DatabaseUnavailable, SettingsError):  # the database has a finding of its own
+        return ""
+    if not refused:
+        return ""
+    words = "; ".join(_refusal_words(row, settings) for row in refused)
+    last_at = refused[0]["last_at"]
+    if taken_at and taken_at > last_at and until - last_at > REFUSALS_PASS:
+        return f"the last one was taken at {taken_at:%H:%M} UTC. Before that {words}"
+    raise Failed(words)
+
+
+def _refusal_words(row: RowMapping, settings: Settings) -> str:
+    count, last_at, senders = row["count"], row["last_at"], row["senders"]
+    were = "delivery was" if count == 1 else "deliveries were"
+    because, remedy = REFUSALS.get(row["cause"], (row["cause"], "the log says more"))
+    known = {"data_dir": settings.data_dir, "largest": settings.max_body_bytes}
+    from_where = f" from {', '.join(senders)}" if senders else ""
+    return (
+        f"{count:,} {were} refused in the last {REFUSALS_HOURS} hours because {because.format(**known)} "
+        f"(last at {last_at:%Y-%m-%d %H:%M} UTC{from_where}): "
+        f"{remedy.format(**known)}"
+    )
 
 
 def _why(error: Exception) -> str:

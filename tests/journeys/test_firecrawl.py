@@ -296,6 +296,49 @@ def test_failed_pages_are_scraped_again_by_firecrawl_as_a_crawl_of_their_own(
     assert stack.crawl(crawl_id)["pages_failed"] == 1
 
 
+@pytest.mark.parametrize("kind", ["crawl", "batch_scrape"])
+def test_what_firecrawl_alone_knows_is_taken_into_the_records(
+    stack: Stack, firecrawl: FakeFirecrawl, kind: str
+):
+    urls = [outcome.url for outcome in firecrawl.site.outcomes]
+    job = firecrawl.start(kind, {"url": urls[0], "urls": urls})
+    firecrawl.wait_until_ended(job.id)
+    assert stack.http.get(f"/api/metrics/crawls/{job.id}").status_code == 404
+    done = command(stack, firecrawl, "reconcile", job.id)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("It was not known here, and is on record now. completed: 6 pages fetched.")
+    crawl = ended(stack, job.id)
+    assert (crawl["status"], crawl["pages_indexed"]) == ("completed", PAGES)
+    assert crawl["started_at"] < crawl["completed_at"]
+    again = stack.http.post(f"/api/crawls/{job.id}/reconcile").json()
+    assert (again["adopted"], again["added"]) == (False, 0)
+    assert stack.http.post(f"/api/crawls/{job.id}/recount").json()["changed"] == {}
+
+
+def test_what_nobody_knows_or_was_deleted_is_not(stack: Stack, firecrawl: FakeFirecrawl):
+    job = firecrawl.start("crawl", {"url": start_url(firecrawl)})
+    firecrawl.wait_until_ended(job.id)
+    assert stack.http.post(f"/api/crawls/{job.id}/reconcile").status_code == 202
+    assert stack.http.delete(f"/api/crawls/{job.id}").status_code == 204
+    for crawl_id, words in (
+        (job.id, "it was deleted here"),
+        (str(uuid4()), "Firecrawl knows no such crawl"),
+        ("no id!", "that is no id of Firecrawl's"),
+    ):
+        answer = stack.http.post(f"/api/crawls/{crawl_id}/reconcile")
+        assert answer.status_code == 404
+        assert answer.json()["detail"].startswith(f"Crawl not found: {crawl_id}")
+        assert words in answer.json()["detail"]
+        assert stack.http.get(f"/api/metrics/crawls/{crawl_id}").status_code == 404
+
+
+def test_nothing_is_adopted_while_firecrawl_does_not_answer(stack: Stack, firecrawl: FakeFirecrawl):
+    job = firecrawl.start("crawl", {"url": start_url(firecrawl)})
+    firecrawl.outage = "refused"
+    assert stack.http.post(f"/api/crawls/{job.id}/reconcile").status_code == 503
+    assert stack.http.get(f"/api/metrics/crawls/{job.id}").status_code == 404
+
+
 def test_nothing_can_be_cancelled_that_nobody_runs(stack: Stack, firecrawl: FakeFirecrawl):
     assert stack.http.post("/api/crawls/nobody/cancel").status_code == 404
     firecrawl.hold_after = 1

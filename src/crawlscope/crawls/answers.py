@@ -61,6 +61,8 @@ class CrawlReconciled(_Answer):
     state: ReconcileState
     note: str | None
     """Why it is not settled, or what stays missing."""
+    adopted: bool
+    """Whether nothing had been heard of the crawl before."""
 
 
 class DeliveriesReplayed(BaseModel):

@@ -35,6 +35,7 @@ from crawlscope.observe.responses import (
     PageRow,
     QueueWait,
     ReconciliationInfo,
+    RefusedDeliveries,
     RequestListResponse,
     RequestRow,
     RequestTotals,
@@ -195,6 +196,7 @@ class Insights:
             crawls = await row_of(connection, queries.crawl_totals(since, until))
             operations = await rows_of(connection, queries.operation_totals(since, until))
             requests = await row_of(connection, queries.request_totals(since, until))
+            refused = await rows_of(connection, queries.refused_deliveries(since, until))
         return SummaryResponse(
             hours=hours,
             since=since,
@@ -202,6 +204,7 @@ class Insights:
             crawls=CrawlTotals(**crawls),
             operations={row["operation_type"]: OperationStats(**row) for row in operations},
             requests=RequestTotals(**requests),
+            refused_deliveries=[RefusedDeliveries(**row) for row in refused],
         )
 
     async def stats(self) -> StatsResponse:

@@ -272,6 +272,30 @@ def request_totals(since: datetime, until: datetime) -> Rows:
     return _between(totals, RequestMetric.timestamp, since, until)
 
 
+def refused_deliveries(since: datetime, until: datetime) -> Rows:
+    """Per door and cause, the last one first; `senders` are the first ten addresses."""
+    door, cause = (RequestMetric.extra_metadata[name].astext for name in ("door", "refused"))
+    senders = func.array_agg(RequestMetric.client_ip.distinct()).filter(RequestMetric.client_ip.is_not(None))
+    last_at = func.max(RequestMetric.timestamp)
+    refused = (
+        select(
+            door.label("door"),
+            cause.label("cause"),
+            func.count().label("count"),
+            last_at.label("last_at"),
+            func.trim_array(senders, func.greatest(0, func.cardinality(senders) - 10)).label("senders"),
+        )
+        .where(cause.is_not(None))
+        .group_by(door, cause)
+        .order_by(last_at.desc())
+    )
+    return _between(refused, RequestMetric.timestamp, since, until)
+
+
+def last_delivery_at() -> Rows:
+    return select(func.max(Delivery.received_at))
+
+
 def stats() -> Rows:
     serving = select(IndexGeneration.id).where(IndexGeneration.state == "serving")
     return select(

@@ -336,6 +336,18 @@ class RequestTotals(Answer):
     max_ms: float | None
 
 
+class RefusedDeliveries(Answer):
+    """Deliveries that were refused at one door for one cause."""
+
+    door: str | None
+    """`firecrawl` or `changedetection`; null where the path was not quite that of a door."""
+    cause: str
+    count: int
+    last_at: datetime
+    senders: list[str] | None
+    """Addresses that they came from, ten at most; those of proxies where there are any."""
+
+
 class SummaryResponse(Answer):
     hours: int
     since: datetime
@@ -343,6 +355,7 @@ class SummaryResponse(Answer):
     crawls: CrawlTotals
     operations: dict[str, OperationStats]
     requests: RequestTotals
+    refused_deliveries: list[RefusedDeliveries]
 
 
 class StatsResponse(Answer):

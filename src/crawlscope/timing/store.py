@@ -45,6 +45,7 @@ class RequestRecord(NamedTuple):
     request_id: str
     client_ip: str | None
     user_agent: str | None
+    extra_metadata: dict[str, Any] | None = None
 
 
 async def record_operations(

@@ -8,14 +8,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crawlscope.faces.http.parts import ServiceParts, of_request
+from crawlscope.faces.http.requests import DOORS
 from crawlscope.receive.signature import same_secret
-from crawlscope.service_file import CHANGES_PATH, WEBHOOK_PATH
 
 SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
 BEARER = "bearer "
 OPEN_PATHS = ("/health", "/healthz", "/readyz")
-DOORS = (WEBHOOK_PATH, CHANGES_PATH)
-"""Have rules of their own, and tokens below them."""
 
 
 def carries_secret(secret: str, header: str | None, authorization: str | None) -> bool:

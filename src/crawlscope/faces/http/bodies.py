@@ -6,13 +6,16 @@ from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from crawlscope.errors import DatabaseUnavailable
+from crawlscope.faces.http.requests import note_refusal
 from crawlscope.parts import Parts
+from crawlscope.receive.refused import Cause
 from crawlscope.receive.signature import same_secret
 
 
-def require_token(token: str, parts: Parts) -> None:
+def require_token(token: str, request: Request, parts: Parts) -> None:
     expected = parts.settings.receive_token
     if expected is None or not same_secret(token, expected.get_secret_value()):
+        note_refusal(request, Cause.WRONG_TOKEN if expected else Cause.NO_TOKEN)
         raise HTTPException(401, "this delivery URL is not valid")
 
 

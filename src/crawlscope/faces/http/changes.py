@@ -37,7 +37,7 @@ async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
 @router.post(f"{CHANGES_PATH}/{{token}}", status_code=202)
 async def take_change_by_url(token: Segment, request: Request, parts: ServiceParts) -> ChangeTaken:
     """The same with the token in the URL in place of the secret."""
-    require_token(token, parts)
+    require_token(token, request, parts)
     return await _take(request, parts)
 
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from crawlscope.crawls import at_firecrawl, requests
+from crawlscope.crawls.adoption import adopt_unknown
 from crawlscope.crawls.answers import (
     GOES_ON_HEADER,
     CountDifference,
@@ -126,8 +127,13 @@ async def retry_crawl(
 
 @router.post("/{crawl_id}/reconcile", status_code=202)
 async def reconcile_crawl(crawl_id: Segment, parts: ServiceParts) -> CrawlReconciled:
-    """Compares the crawl with what Firecrawl's API says of it, and fetches what is missing."""
-    return CrawlReconciled(**vars(await (await _reconciler(parts)).reconcile(crawl_id)))
+    """Compares the crawl with what Firecrawl's API says of it, and fetches what is missing.
+
+    One that nothing was ever heard of is taken into the records, if Firecrawl knows it.
+    """
+    firecrawl, reconciler = await parts.firecrawl.client(), await _reconciler(parts)
+    adopted = await adopt_unknown(parts.database, firecrawl, crawl_id)
+    return CrawlReconciled(**vars(await reconciler.reconcile(crawl_id)), adopted=adopted)
 
 
 @router.post("/{crawl_id}/recount", status_code=200)

@@ -12,10 +12,12 @@ from crawlscope.faces.http.access import carries_secret
 from crawlscope.faces.http.bodies import read_body, require_disk, require_json, require_token
 from crawlscope.faces.http.errors import unavailable
 from crawlscope.faces.http.parts import ServiceParts
+from crawlscope.faces.http.requests import note_refusal
 from crawlscope.faces.http.segments import Segment
 from crawlscope.parts import Parts
 from crawlscope.receive.acceptance import accept_delivery
 from crawlscope.receive.payload import MalformedDelivery, UnreadableDelivery
+from crawlscope.receive.refused import Cause
 from crawlscope.receive.signature import signs
 from crawlscope.service_file import WEBHOOK_PATH
 
@@ -37,9 +39,12 @@ async def deliver(
     known = carries_secret(parts.secret, x_api_secret, authorization)
     hmac_secret = parts.settings.firecrawl_webhook_secret
     if not known and not (hmac_secret and x_firecrawl_signature):
+        if x_firecrawl_signature:
+            note_refusal(request, Cause.NO_SIGNING_SECRET)
         raise HTTPException(401, _who_may_deliver(parts))
     body = await read_body(request)
     if not known and not signs(x_firecrawl_signature, _reveal(hmac_secret), body):
+        note_refusal(request, Cause.BAD_SIGNATURE)
         raise HTTPException(401, f"the {SIGNATURE_HEADER} does not match the body")
     return await _take(request, parts, body)
 
@@ -47,7 +52,7 @@ async def deliver(
 @router.post(f"{WEBHOOK_PATH}/{{token}}", status_code=202)
 async def deliver_by_url(token: Segment, request: Request, parts: ServiceParts) -> JSONResponse:
     """The same for senders that can neither sign nor send headers: the token in the URL lets them in."""
-    require_token(token, parts)
+    require_token(token, request, parts)
     return await _take(request, parts, await read_body(request))
 
 
@@ -62,11 +67,11 @@ async def _take(request: Request, parts: Parts, body: bytes) -> JSONResponse:
         parts.refusals.add(body)
         raise HTTPException(422, str(error)) from None
     except DependencyError as error:
-        log.warning("delivery_refused", reason=str(error))
+        note_refusal(request, Cause.UNAVAILABLE, str(error))
         parts.refusals.add(body)
         return unavailable(error)
     except Exception:
-        log.exception("delivery_refused")
+        log.exception("delivery_not_kept")
         parts.refusals.add(body)
         return unavailable(DatabaseUnavailable("the delivery could not be kept; the log says why"))
     return JSONResponse(acceptance.answer, status_code=202)

@@ -16,7 +16,8 @@ def render_reconciled(found: CrawlReconciled) -> Text:
         )
         if number
     ]
-    text = Text(f"{found.status}: " + (", ".join(changes) or "nothing was missing") + ".")
+    text = Text("It was not known here, and is on record now. " if found.adopted else "")
+    text.append(f"{found.status}: " + (", ".join(changes) or "nothing was missing") + ".")
     if found.note:
         text.append(f" {found.note}.")
     elif not found.state.settled:
