@@ -182,7 +182,11 @@ class Reconciliation(Base):
 
     __tablename__ = "reconciliations"
     __table_args__ = (
-        Index("ix_reconciliations_next_check_at", "next_check_at", postgresql_where=text("NOT settled")),
+        Index(
+            "ix_reconciliations_next_check_at",
+            "next_check_at",
+            postgresql_where=text("next_check_at IS NOT NULL"),
+        ),
     )
 
     crawl_id: Mapped[str] = _crawl_reference(primary_key=True)
@@ -194,11 +198,26 @@ class Reconciliation(Base):
     checks: Mapped[int] = _count()
     failures: Mapped[int] = _count()
     """Checks in a row that got no answer."""
-    next_check_at: Mapped[datetime] = _now()
-    covers_until: Mapped[datetime | None]
-    """The crawl's `last_fact_at` when it was settled: what is heard later unsettles it."""
+    next_check_at: Mapped[datetime | None]
+    """Null where no further check is planned."""
+    leased_until: Mapped[datetime | None]
+    """Until then a process is checking it, and no other one does."""
+    in_full: Mapped[bool] = mapped_column(server_default=false())
+    """The next check compares pages too, also while the crawl goes on: deliveries may have been lost."""
+    running_at: Mapped[datetime | None]
+    """When Firecrawl said last that the crawl goes on."""
+    total: Mapped[int | None]
+    """As Firecrawl counts; shrinks as pages fail."""
+    completed: Mapped[int | None]
+    """Pages that brought a document, as Firecrawl counts."""
+    moved_at: Mapped[datetime | None]
+    """When Firecrawl's counts changed last."""
     added: Mapped[int] = _count()
     """Pages that only this brought."""
+    missing: Mapped[int] = _count()
+    """Pages that Firecrawl has, or was asked for, and that nothing is known of."""
+    missing_urls: Mapped[list[str]] = mapped_column(JSONB(), server_default=text("'[]'"))
+    """The first of them, as far as they can be named."""
     error: Mapped[str | None]
 
 

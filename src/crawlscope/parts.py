@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
+from crawlscope.crawls.reconciliations import compare_after_outage
 from crawlscope.database import connections, revision
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
@@ -57,10 +58,14 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
     secret, token = api_secret(settings), local_token(settings)
     async with connected_database(settings, connections.SERVICE) as database:
         await revision.require_current(database)
+        if settings.firecrawl_url is not None:
+            await database.run(compare_after_outage)  # nobody took deliveries until now
         buffer = MeasurementBuffer(database)
         buffer.start()
         refusals = Refusals(settings.data_dir, database)
-        insights = Insights(database, settings.reconcile_after_seconds)
+        insights = Insights(
+            database, settings.reconcile_after_seconds, asks_firecrawl=settings.firecrawl_url is not None
+        )
         firecrawl, watching = SharedFirecrawl(settings), Watching(settings, database)
         with standalone.use(buffer):
             async with aclosing(firecrawl), refusals.written_down(), IndexHost(settings, database) as host:

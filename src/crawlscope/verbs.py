@@ -277,6 +277,8 @@ def require_success(crawled: CrawlMetricsResponse) -> None:
     if crawled.status in (CrawlStatus.FAILED, CrawlStatus.CANCELLED):
         reason = crawled.error_message or "no reason was given"
         raise CrawlscopeError(f"crawl {crawled.crawl_id} {crawled.status}: {reason}")
+    if not crawled.sealed and crawled.awaits is None:
+        raise CrawlscopeError(f"crawl {crawled.crawl_id} {plain(crawled.reservation or 'is not complete')}")
 
 
 def complain(words: str) -> None:

@@ -33,8 +33,28 @@ class ReconcileState(StrEnum):
     """Firecrawl gave no answer."""
 
     @property
-    def settled(self) -> bool:
+    def final(self) -> bool:
+        """Firecrawl answered, and of a crawl that has ended."""
         return self not in (ReconcileState.DUE, ReconcileState.RUNNING, ReconcileState.FAILING)
+
+
+class Completeness(StrEnum):
+    """How far it is certain that a crawl has all of its pages."""
+
+    OPEN = "open"
+    """Its end is not known yet."""
+    UNCHECKED = "unchecked"
+    """It has ended, and was not compared with Firecrawl since."""
+    EXACT = "exact"
+    """The built-in crawler tells of the end after its last page was taken in."""
+    COMPARED = "compared"
+    """Compared with Firecrawl after its end: nothing is missing."""
+    INCOMPLETE = "incomplete"
+    """Compared with Firecrawl after its end: pages are missing that it does not hand out."""
+    FORGOTTEN = "forgotten"
+    """Firecrawl no longer knows it: complete as far as was delivered."""
+    AS_DELIVERED = "as_delivered"
+    """No Firecrawl is set that could be asked: complete as far as was delivered."""
 
 
 class PageState(StrEnum):

@@ -136,7 +136,7 @@ async def test_a_cancel_holds_though_the_status_cannot_be_asked_after_it(
         return request.method == "GET" and asked[0] > 1
 
     firecrawl.answer_with(Reply(403, {"success": False, "error": "no"}), befalls=second_status)
-    reconciler = Reconciler(database, client, 300)
+    reconciler = Reconciler(database, client)
     assert await at_firecrawl.cancel(database, client, reconciler, started.crawl_id)
     assert firecrawl.jobs[started.crawl_id].cancelled
     async with database.transaction() as connection:

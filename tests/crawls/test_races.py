@@ -15,24 +15,31 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.crawls import reconciliations
 from crawlscope.crawls.attempts import Outcome, abandon, claim_page, put_back, settle_page, still_claimed
 from crawlscope.crawls.index_page import PageIndexer
-from crawlscope.crawls.reconciliations import claim_due, note_check
 from crawlscope.crawls.requests import delete_crawl, note_cancel
 from crawlscope.crawls.retries import retry_pages
-from crawlscope.crawls.sweep import reconcile_quiet_crawls
+from crawlscope.crawls.sweep import reconcile_crawls
 from crawlscope.database.engine import Database
 from crawlscope.errors import NotFoundError
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.models import CrawlSession, Delivery, Document, OperationMetric, Page, PageAttempt
+from crawlscope.models import (
+    CrawlSession,
+    Delivery,
+    Document,
+    OperationMetric,
+    Page,
+    PageAttempt,
+    Reconciliation,
+)
 from crawlscope.receive import acceptance
 from crawlscope.receive.acceptance import accept_delivery
 from crawlscope.receive.retention import drop_bodies
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import ensure_session
 from crawlscope.settings import Settings
-from crawlscope.vocabulary import OperationType, PageState, ReconcileState
+from crawlscope.vocabulary import OperationType, PageState
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.fakes.firecrawl_server import FakeFirecrawl, Site
 from tests.observe.producing import (
@@ -42,8 +49,10 @@ from tests.observe.producing import (
     deliver,
     deliver_pages,
     document,
+    due,
     fail_pages,
     index_pages,
+    note_settled,
     put_pages_back,
     queued,
 )
@@ -128,7 +137,7 @@ async def test_a_worker_that_was_given_up_and_lives_leaves_the_page_to_the_next(
 async def test_a_failed_try_is_no_sign_of_the_crawler(database: Database) -> None:
     await deliver_pages(database, "crawl-1", A, at=datetime.now(UTC) - timedelta(hours=3))
     await put_pages_back(database, "crawl-1", "embedder_unavailable", "no answer")
-    assert await database.run(lambda connection: claim_due(connection, QUIET)) == "crawl-1"
+    assert await due(database, QUIET) == "crawl-1"
 
 
 async def test_a_page_that_comes_while_its_crawl_is_deleted_goes_with_it(
@@ -246,12 +255,13 @@ async def test_bodies_that_somebody_reads_are_dropped_another_time(database: Dat
 async def test_what_came_while_firecrawl_was_asked_is_asked_after_again(database: Database) -> None:
     await deliver(database, "crawl-1", "crawl.completed", at=datetime.now(UTC) - timedelta(minutes=10))
     asked_at = datetime.now(UTC)
-    await deliver(database, "crawl-1", "crawl.completed", success=True)
-    settled = ReconcileState.SETTLED
-    await database.run(lambda c: note_check(c, "crawl-1", settled, 0, None, 300, asked_at))
-    assert await database.run(lambda c: claim_due(c, timedelta(0))) == "crawl-1"
-    await database.run(lambda c: note_check(c, "crawl-1", settled, 0, None, 300, datetime.now(UTC)))
-    assert await database.run(lambda c: claim_due(c, timedelta(0))) is None
+    await deliver_pages(database, "crawl-1", A)
+    await note_settled(database, "crawl-1", asked_at)
+    async with database.transaction() as connection:
+        check = (await connection.execute(select(*Reconciliation.__table__.columns))).one()
+        assert (check.settled, check.next_check_at > asked_at) == (False, True)
+    await note_settled(database, "crawl-1")
+    assert await due(database) is None
 
 
 async def test_a_crawl_is_checked_by_one_as_long_as_that_one_lives(
@@ -263,11 +273,11 @@ async def test_a_crawl_is_checked_by_one_as_long_as_that_one_lives(
     with FakeFirecrawl(Site([])) as firecrawl:
         firecrawl.outage = "hanging"
         settings = Settings(data_dir=tmp_path, firecrawl_url=firecrawl.url, reconcile_after_seconds=1)
-        checking = asyncio.create_task(reconcile_quiet_crawls(settings, database))
+        checking = asyncio.create_task(reconcile_crawls(settings, database))
         await asyncio.to_thread(firecrawl.wait_until_asked)
         await asyncio.sleep(lease.total_seconds() + 0.2)
-        assert await database.run(lambda c: claim_due(c, QUIET)) is None
+        assert await due(database) is None
         checking.cancel()
         async with asyncio.timeout(30):
-            while await database.run(lambda c: claim_due(c, QUIET)) != "crawl-1":  # noqa: ASYNC110 - the database wakes nobody
+            while await due(database) != "crawl-1":  # noqa: ASYNC110 - the database wakes nobody
                 await asyncio.sleep(0.1)

@@ -3,13 +3,15 @@
 import gzip
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from crawlscope.crawls.at_firecrawl import Door, start
+from crawlscope.crawls.firecrawl_orders import batch_order
 from crawlscope.crawls.reconcile import Reconciled, Reconciler
 from crawlscope.database.engine import Database
 from crawlscope.errors import FirecrawlRefused, FirecrawlUnavailable, NotFoundError
@@ -35,7 +37,7 @@ def firecrawl() -> Iterator[FakeFirecrawl]:
 
 async def reconcile(database: Database, firecrawl: FakeFirecrawl, crawl_id: str) -> Reconciled:
     async with FirecrawlClient(firecrawl.url, patience_seconds=1) as client:
-        return await Reconciler(database, client, quiet_seconds=300).reconcile(crawl_id)
+        return await Reconciler(database, client).reconcile(crawl_id)
 
 
 def lines_of(name: str) -> list[str]:
@@ -174,7 +176,55 @@ async def test_a_listing_that_repeats_its_first_part_ends_and_says_what_is_missi
     assert (reconciled.added, reconciled.state) == (4, ReconcileState.INCOMPLETE)
     assert reconciled.note is not None
     assert "4 of the 10" in reconciled.note
-    assert (await check_of(database, job.id)).settled
+    check = await check_of(database, job.id)
+    assert (check.settled, check.missing) == (False, 6), "what came last can lag behind for a moment"
+    for _ in range(3):
+        await reconcile(database, firecrawl, job.id)
+    check = await check_of(database, job.id)
+    assert (check.settled, check.state, check.next_check_at) == (True, ReconcileState.INCOMPLETE, None)
+
+
+async def test_what_a_short_listing_leaves_out_may_have_been_delivered(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    firecrawl.results_per_page, firecrawl.repeat_first_part = 4, True
+    firecrawl.site = Site.of(10)
+    job = firecrawl.start("crawl", {"url": "https://docs.example/"})
+    firecrawl.wait_until_ended(job.id)
+    await deliver(database, job.id, "crawl.page", job.documents[5:], success=True)
+    await deliver(database, job.id, "crawl.page", job.documents[4:5], success=True)
+    reconciled = await reconcile(database, firecrawl, job.id)
+    assert (reconciled.added, reconciled.state, reconciled.note) == (4, ReconcileState.SETTLED, None)
+
+
+async def test_urls_of_a_batch_that_brought_nothing_are_named(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    urls = [f"https://docs.example/page-{number}.html" for number in range(5)]
+    order = batch_order([*urls, "HTTPS://Docs.Example", "https://docs.example/gone"])
+    firecrawl.site = Site([*Site.of(5).outcomes, Failure("https://docs.example/gone")])
+    async with FirecrawlClient(firecrawl.url) as client:
+        started = await start(database, client, order, Door("http://127.0.0.1:9/", {}), "00-1-2-00")
+    job = firecrawl.wait_until_ended(started.crawl_id)
+    document = next(each for each in job.documents if each["metadata"]["sourceURL"] == "HTTPS://Docs.Example")
+    document["metadata"]["sourceURL"] = "https://docs.example/"
+    del job.documents[2:4]
+    reconciled = await reconcile(database, firecrawl, job.id)
+    assert (reconciled.added, reconciled.failed, reconciled.state) == (4, 1, ReconcileState.INCOMPLETE)
+    assert reconciled.note == "2 of the 7 URLs of the batch brought neither a page nor an error"
+    assert (await check_of(database, job.id)).missing_urls == urls[2:4]
+
+
+async def test_documents_without_a_url_are_counted_as_missing(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    job = firecrawl.start("crawl", {"url": "https://docs.example/"})
+    firecrawl.wait_until_ended(job.id)
+    job.documents[0]["metadata"] = {}
+    await deliver(database, job.id, "crawl.completed")
+    reconciled = await reconcile(database, firecrawl, job.id)
+    assert (reconciled.added, reconciled.state) == (4, ReconcileState.INCOMPLETE)
+    assert reconciled.note == "1 of the documents that Firecrawl hands out name no URL"
 
 
 async def test_a_crawl_that_goes_on_is_checked_again(database: Database, firecrawl: FakeFirecrawl) -> None:
@@ -200,7 +250,7 @@ async def test_results_that_expired_settle_the_crawl_as_it_is(
     job = firecrawl.start("crawl", {"url": "https://docs.example/"})
     firecrawl.wait_until_ended(job.id)
     firecrawl.expire(job.id, says)
-    await deliver(database, job.id, "crawl.started")
+    await deliver(database, job.id, "crawl.started", at=datetime.now(UTC) - timedelta(hours=1))
     reconciled = await reconcile(database, firecrawl, job.id)
     assert reconciled.state in (ReconcileState.EXPIRED, ReconcileState.UNKNOWN)
     assert (reconciled.added, reconciled.status) == (0, CrawlStatus.IN_PROGRESS)

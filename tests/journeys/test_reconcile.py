@@ -1,15 +1,19 @@
-"""Recorded crawls of which every third delivery was lost: the service notices, and brings what is missing."""
+"""Crawls of which deliveries were lost: the service notices by itself, and brings what is missing."""
 
 import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
+import psutil
 import pytest
 
 from tests.fakes.embedding_server import FakeEmbeddingServer
+from tests.fakes.firecrawl_deliveries import Event
 from tests.fakes.firecrawl_recorded import read_recorded
-from tests.fakes.firecrawl_server import FakeFirecrawl
+from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Page, Site
+from tests.fakes.loopback import free_port
 from tests.journeys.stack import Stack, eventually, recording, running_stack
 
 NAMES = [
@@ -28,24 +32,33 @@ SUCCEEDED = {"indexed", "unchanged", "empty"}
 
 
 @pytest.fixture(scope="module")
-def firecrawl() -> Iterator[FakeFirecrawl]:
-    with FakeFirecrawl() as server:
-        server.results_per_page = 1_000  # older servers page by size, and none of these is that large
-        yield server
+def server() -> Iterator[FakeFirecrawl]:
+    with FakeFirecrawl() as firecrawl:
+        firecrawl.results_per_page = 1_000  # older servers page by size, and none of these is that large
+        yield firecrawl
+
+
+@pytest.fixture
+def firecrawl(server: FakeFirecrawl) -> Iterator[FakeFirecrawl]:
+    """As good as new for each journey."""
+    yield server
+    server.site, server.faults, server.older = Site.of(5), Faults(), False
+    server.hold_after, server.seconds_per_page = None, 0.0
+    server.answer_normally()
 
 
 @pytest.fixture(scope="module")
-def stack(firecrawl: FakeFirecrawl) -> Iterator[Stack]:
+def stack(server: FakeFirecrawl) -> Iterator[Stack]:
     with (
         tempfile.TemporaryDirectory(prefix="crawlscope-journeys-") as folder,
         FakeEmbeddingServer() as embedder,
         running_stack(
             Path(folder) / "data",
             WORKERS="1",
+            PORT=str(free_port()),
             EMBEDDER="tei",
             EMBEDDER_URL=embedder.url,
-            FIRECRAWL_URL=firecrawl.url,
-            RECONCILE_AFTER_SECONDS="1",
+            FIRECRAWL_URL=server.url,
         ) as running,
     ):
         yield running
@@ -81,6 +94,69 @@ def test_a_recorded_crawl_ends_as_its_api_says(stack: Stack, firecrawl: FakeFire
 
     recounted = stack.http.post(f"/api/crawls/{crawl_id}/recount")
     assert (recounted.status_code, recounted.json()["changed"]) == (200, {})
+
+
+WHOLE_WITHIN_SECONDS = 30
+"""After its end, with default settings."""
+
+
+def kept(event: Event) -> bool:
+    """One in three; the end comes late, or never."""
+    return event.number % 3 == 1 and not event.type.endswith(".completed")
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
+@pytest.mark.parametrize("family", ["crawl", "batch"])
+def test_a_crawl_that_loses_two_of_three_deliveries_is_whole_soon(
+    stack: Stack, firecrawl: FakeFirecrawl, older: bool, family: str
+) -> None:
+    base = f"https://{family}-{older}.example/"
+    site = Site([*Site.of(20, base).outcomes, Failure(f"{base}down"), Page(f"{base}gone", status_code=404)])
+    firecrawl.site, firecrawl.older, firecrawl.seconds_per_page = site, older, 0.05
+    firecrawl.faults = Faults(drop=lambda event: not kept(event))
+    urls = [outcome.url for outcome in site.outcomes]
+    answer = stack.start_crawl({"urls": urls} if family == "batch" else {"url": urls[0], "limit": len(urls)})
+    job = firecrawl.wait_until_ended(answer.json()["crawl_id"])
+    crawl = eventually(lambda: stack.crawl(job.id), lambda it: it["sealed"], WHOLE_WITHIN_SECONDS)
+
+    assert (crawl["status"], crawl["completeness"], crawl["reservation"]) == ("completed", "compared", None)
+    assert (crawl["total_pages"], crawl["pages_indexed"], crawl["pages_failed"]) == (22, 20, 2)
+    assert {page["url"] for page in stack.pages(job.id)} == set(urls)
+    assert crawl["reconciliation"]["added"] >= 10
+    recounted = stack.http.post(f"/api/crawls/{job.id}/recount")
+    assert (recounted.status_code, recounted.json()["changed"]) == (200, {})
+
+
+def test_pages_lost_while_nobody_listened_come_while_the_crawl_goes_on(
+    stack: Stack, firecrawl: FakeFirecrawl
+) -> None:
+    """The webhook door starts again: what it missed until then is fetched, long before the crawl's end."""
+    firecrawl.site = Site.of(6, "https://restarted.example/")
+    firecrawl.hold_after = 5
+    firecrawl.faults = Faults(drop=lambda event: event.number > 1)
+    job_id = stack.start_crawl({"url": "https://restarted.example/"}).json()["crawl_id"]
+    firecrawl.wait_until_scraped(job_id, 5)
+    asked = len(firecrawl.requests)
+    api = next(
+        child
+        for child in psutil.Process(stack.process.pid).children(recursive=True)
+        if "serve" in child.cmdline()
+    )
+    api.kill()
+    eventually(lambda: healthy(stack), bool, 60)
+    crawl = eventually(lambda: stack.crawl(job_id), lambda it: it["pages_indexed"] == 5, 30)
+    assert (crawl["status"], crawl["sealed"]) == ("in_progress", False)
+    assert len(firecrawl.requests) > asked
+    firecrawl.hold_after, firecrawl.faults = None, Faults()
+    crawl = eventually(lambda: stack.crawl(job_id), lambda it: it["sealed"], WHOLE_WITHIN_SECONDS)
+    assert crawl["pages_indexed"] == 6
+
+
+def healthy(stack: Stack) -> bool:
+    try:
+        return bool(stack.http.get("/health").json()["status"] == "ok")
+    except httpx2.HTTPError:
+        return False
 
 
 def test_it_can_be_asked_for(stack: Stack, firecrawl: FakeFirecrawl) -> None:

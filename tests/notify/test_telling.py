@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import delete, select, update
 
+from crawlscope.crawls import reconciliations
 from crawlscope.database.engine import Database
 from crawlscope.doctor import Finding, _check_notifying, _find
 from crawlscope.errors import NotFoundError
@@ -18,10 +19,11 @@ from crawlscope.notify.noticing import Noticer
 from crawlscope.notify.retrying import Reply as AttemptReply
 from crawlscope.notify.sending import Receiver, send_due
 from crawlscope.settings import load_settings
+from crawlscope.vocabulary import ReconcileState
 from tests.fakes.firecrawl_http import Reply
 from tests.fakes.loopback import free_port
 from tests.notify.receiver import OK, SECRET, FakeReceiver
-from tests.observe.producing import A, B, deliver, deliver_pages, index_pages
+from tests.observe.producing import A, B, deliver, deliver_pages, index_pages, note_settled
 
 SITE = "https://docs.example"
 NO_PAUSES = [0.0] * 7
@@ -33,9 +35,10 @@ def receiver() -> Iterator[FakeReceiver]:
         yield running
 
 
-async def noticer(database: Database, **options: float) -> Noticer:
+async def noticer(database: Database, *, asks_firecrawl: bool = False, **options: float) -> Noticer:
     """One whose switch was on before the test's crawls began."""
-    made = Noticer(database, 300, **{"grace_seconds": 0.0, "stall_patience_seconds": 0.0, **options})
+    seconds = {"grace_seconds": 0.0, "stall_patience_seconds": 0.0, **options}
+    made = Noticer(database, 300, **seconds, asks_firecrawl=asks_firecrawl)
     await made.notice()
     return made
 
@@ -112,6 +115,43 @@ async def test_an_open_crawl_is_no_news(database: Database) -> None:
     assert await noticing.notice() == 0
     await index_pages(database, crawl_id)
     assert await noticing.notice() == 1
+
+
+async def test_where_firecrawl_can_be_asked_it_is_told_after_that_and_once(
+    database: Database, receiver: FakeReceiver
+) -> None:
+    noticing = await noticer(database, asks_firecrawl=True)
+    crawl_id = await crawl(database, A)
+    assert await noticing.notice() == 0
+    await note_settled(database, crawl_id)
+    assert await noticing.notice() == 1
+    await note_settled(database, crawl_id)
+    assert await noticing.notice() == 0
+    await send(database, receiver)
+    [message] = receiver.of(crawl_id)
+    assert (message["data"]["completeness"], message["data"]["reservation"]) == ("compared", None)
+
+
+async def test_an_incomplete_crawl_is_not_told_as_searchable(database: Database) -> None:
+    noticing = await noticer(database, asks_firecrawl=True)
+    crawl_id = await crawl(database, A)
+    found = reconciliations.Found(ReconcileState.INCOMPLETE, note="some are missing", missing=1)
+    for _ in range(reconciliations.TRIES_OF_INCOMPLETE):
+        async with database.transaction() as connection:
+            await reconciliations.note_check(connection, crawl_id, found, datetime.now(UTC))
+    assert await noticing.notice() == 0
+
+
+async def test_what_was_never_compared_is_told_with_that_reservation(
+    database: Database, receiver: FakeReceiver
+) -> None:
+    noticing = await noticer(database)
+    crawl_id = await crawl(database, A)
+    await noticing.notice()
+    await send(database, receiver)
+    [message] = receiver.of(crawl_id)
+    assert message["data"]["completeness"] == "as_delivered"
+    assert message["data"]["reservation"].endswith("not compared with Firecrawl")
 
 
 async def test_what_is_sealed_again_is_told_again(database: Database, receiver: FakeReceiver) -> None:

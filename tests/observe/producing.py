@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import select
 
+from crawlscope.crawls import reconciliations
 from crawlscope.crawls.attempts import ClaimedPage, Outcome, claim_page, put_back, settle_page, still_claimed
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
 from crawlscope.receive.acceptance import accept_delivery
 from crawlscope.timing import TimingContext, scope
-from crawlscope.vocabulary import OperationType, PageState
+from crawlscope.vocabulary import OperationType, PageState, ReconcileState
 
 A, B, C = "https://a.example/", "https://b.example/", "https://c.example/"
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
@@ -76,6 +77,21 @@ async def put_pages_back(database: Database, crawl_id: str, code: str, words: st
         claim, measured = await attempt(database, page_id, revision, failing=words)
         async with database.transaction() as connection:
             await put_back(connection, claim, code, words, measured)
+
+
+async def due(database: Database, quiet: timedelta = timedelta(0)) -> str | None:
+    """A crawl that Firecrawl is to be asked after now, which this claims."""
+    await database.run(reconciliations.enrol_all)
+    claim = await database.run(lambda connection: reconciliations.claim_due(connection, quiet))
+    return claim.crawl_id if claim else None
+
+
+async def note_settled(database: Database, crawl_id: str, asked_at: datetime | None = None) -> None:
+    """As when Firecrawl hands out nothing that is not known."""
+    found = reconciliations.Found(ReconcileState.SETTLED)
+    at = asked_at or datetime.now(UTC)
+    await database.run(lambda connection: reconciliations.note_check(connection, crawl_id, found, at))
+    await database.run(lambda connection: reconciliations.end_lease(connection, crawl_id))
 
 
 async def queued(database: Database, crawl_id: str) -> list[tuple[int, int]]:

@@ -8,7 +8,8 @@ import pytest
 from crawlscope.crawls.outages import Outages
 from crawlscope.database.engine import Database
 from crawlscope.observe.insights import Insights
-from crawlscope.observe.verdict import Evidence, PartAway, VerdictName, judge
+from crawlscope.observe.verdict import Asked, Evidence, PartAway, VerdictName, judge
+from crawlscope.vocabulary import Completeness
 from tests.observe.producing import attempt, deliver, deliver_pages, index_pages, queued
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -21,7 +22,7 @@ def seconds_ago(seconds: float) -> datetime:
 def evidence(**known: Any) -> Evidence:
     nothing: dict[str, Any] = {
         "now": NOW,
-        "ended": False,
+        "completeness": Completeness.OPEN,
         "last_fact_at": seconds_ago(5),
         "last_settled_at": None,
         "queued": 0,
@@ -36,6 +37,7 @@ def evidence(**known: Any) -> Evidence:
 
 WAITING = {"queued": 3, "oldest_queued_at": seconds_ago(600)}
 AT_WORK = {"indexing": 1, "oldest_started_at": seconds_ago(600), "newest_started_at": seconds_ago(600)}
+GOES_ON = Asked(running_at=seconds_ago(20))
 EMBEDDER = PartAway("embedder", seconds_ago(300), "connection refused")
 
 
@@ -59,24 +61,28 @@ EMBEDDER = PartAway("embedder", seconds_ago(300), "connection refused")
         ({**WAITING, "parts_away": [PartAway("index", NOW, "gone")]}, "stalled", "qdrant"),
         ({}, "waiting for Firecrawl", None),
         ({"last_fact_at": seconds_ago(301)}, "drained", None),
-        ({**WAITING, "ended": True, "others_settled_at": seconds_ago(1)}, "starved", None),
+        (
+            {**WAITING, "completeness": Completeness.AS_DELIVERED, "others_settled_at": seconds_ago(1)},
+            "starved",
+            None,
+        ),
+        ({"builtin": True}, "waiting for the crawler", None),
+        ({"builtin": True, "last_fact_at": seconds_ago(301)}, "drained", None),
+        ({"last_fact_at": seconds_ago(301), "asked": GOES_ON}, "waiting for Firecrawl", None),
+        ({"completeness": Completeness.UNCHECKED}, "comparing with Firecrawl", None),
+        ({"completeness": Completeness.INCOMPLETE}, "incomplete", None),
+        ({"completeness": Completeness.FORGOTTEN}, "forgotten by Firecrawl", None),
     ],
 )
 def test_evidence_and_verdict(known: dict[str, Any], name: str, stage: str | None) -> None:
     judgement = judge(evidence(**known))
-    assert judgement is not None
     assert (judgement.name, judgement.stage) == (name, stage)
     assert judgement.since <= NOW
     assert judgement.reason
 
 
-def test_a_sealed_crawl_has_none() -> None:
-    assert judge(evidence(ended=True, last_settled_at=seconds_ago(1))) is None
-
-
 def test_the_culprit_is_named_with_what_it_said() -> None:
     judgement = judge(evidence(**WAITING, parts_away=[EMBEDDER]))
-    assert judgement is not None
     assert "embedder" in judgement.reason
     assert "connection refused" in judgement.reason
     assert judgement.since == seconds_ago(300)

@@ -206,7 +206,7 @@ def test_what_was_lost_is_there_after_reconciling(database_url: str) -> None:
                 for body in arrived:
                     await accept_delivery(database, json.dumps(body).encode(), datetime.now(UTC))
                 async with FirecrawlClient(firecrawl.url) as client:
-                    await Reconciler(database, client, 300).reconcile(job.id)
+                    await Reconciler(database, client).reconcile(job.id)
                 await index_pages(database, job.id)
                 if late:
                     for body in bodies:

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from crawlscope.crawls.reconciliations import claim_due, note_check
+from crawlscope.crawls.reconciliations import claim_due, enrol_open_crawls
 from crawlscope.database.engine import Database
-from crawlscope.models import CrawlFact, CrawlSession
+from crawlscope.models import CrawlFact, CrawlSession, Reconciliation
 from crawlscope.receive.refusals import FILE, Refusals
 from crawlscope.sessions.recount import recount
-from crawlscope.vocabulary import ReconcileState
-from tests.observe.producing import deliver
+from tests.observe.producing import deliver, due, note_settled
 
 
 def body_of(crawl_id: str) -> bytes:
@@ -126,37 +125,33 @@ async def test_what_names_no_crawl_is_passed_over(database: Database, tmp_path: 
 async def test_a_settled_crawl_is_unsettled_by_a_refusal(database: Database, tmp_path: Path) -> None:
     at = datetime.now(UTC) - timedelta(minutes=10)
     await deliver(database, "crawl-1", "crawl.completed", at=at)
-    now = timedelta(0)
-    assert await database.run(lambda connection: claim_due(connection, now)) == "crawl-1"
-    await database.run(
-        lambda connection: note_check(
-            connection, "crawl-1", ReconcileState.SETTLED, 0, None, 300, datetime.now(UTC)
-        )
-    )
-    assert await database.run(lambda connection: claim_due(connection, now)) is None
+    assert await due(database) == "crawl-1"
+    await note_settled(database, "crawl-1")
+    assert await due(database) is None
     refusals = Refusals(tmp_path, database)
     refusals.add(body_of("crawl-1"))
     await written_down(refusals, tmp_path)
-    assert await database.run(lambda connection: claim_due(connection, now)) == "crawl-1"
+    async with database.transaction() as connection:
+        check = (await connection.execute(select(*Reconciliation.__table__.columns))).one()
+    assert (check.settled, check.in_full) == (False, True)
+    assert check.next_check_at - datetime.now(UTC) < timedelta(seconds=5)
 
 
 async def test_one_process_checks_a_crawl_at_a_time(database: Database) -> None:
     crawls = [f"crawl-{number}" for number in range(12)]
     for crawl_id in crawls:
         await deliver(database, crawl_id, "crawl.started", at=datetime.now(UTC) - timedelta(minutes=10))
-
-    async def claim() -> str | None:
-        return await database.run(lambda connection: claim_due(connection, timedelta(minutes=5)))
-
-    claimed = await asyncio.gather(*[claim() for _ in range(len(crawls) + 4)])
+    claimed = await asyncio.gather(*[due(database) for _ in range(len(crawls) + 4)])
     assert sorted(each for each in claimed if each) == sorted(crawls)
 
 
 async def test_a_crawl_found_due_while_another_process_takes_it_is_left_to_that(database: Database) -> None:
     quiet = timedelta(minutes=5)
-    await deliver(database, "crawl-1", "crawl.started", at=datetime.now(UTC) - timedelta(minutes=10))
+    await deliver(database, "crawl-1", "crawl.completed")
     async with database.engine.begin() as first:
-        assert await claim_due(first, quiet) == "crawl-1"
+        claim = await claim_due(first, quiet)
+        assert claim is not None
+        assert claim.crawl_id == "crawl-1"
         second = asyncio.create_task(database.run(lambda connection: claim_due(connection, quiet)))
         for _ in range(1000):
             if await first.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
@@ -168,4 +163,5 @@ async def test_a_crawl_found_due_while_another_process_takes_it_is_left_to_that(
 
 async def test_a_crawl_that_was_heard_of_just_now_is_left_alone(database: Database) -> None:
     await deliver(database, "crawl-1", "crawl.started")
+    await database.run(enrol_open_crawls)
     assert await database.run(lambda connection: claim_due(connection, timedelta(minutes=5))) is None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from crawlscope.crawls.sweep import reconcile_quiet_crawls
+from crawlscope.crawls.sweep import reconcile_crawls
 from crawlscope.database.engine import Database
 from crawlscope.settings import Settings
 from crawlscope.worker.jobs import beside
@@ -19,9 +19,9 @@ async def broken() -> None:
 async def test_work_that_fails_is_told_by_name(database: Database, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, firecrawl_url="http://127.0.0.1:1", firecrawl_api_key="two words")
     with capture_logs() as lines:
-        async with beside(reconcile_quiet_crawls(settings, database), broken(), asyncio.sleep(60)):
+        async with beside(reconcile_crawls(settings, database), broken(), asyncio.sleep(60)):
             await eventually(lambda: len(lines) == 2)
     told = {line["work"]: line for line in lines}
-    assert "FIRECRAWL_API_KEY" in told["reconcile_quiet_crawls"]["reason"]
+    assert "FIRECRAWL_API_KEY" in told["reconcile_crawls"]["reason"]
     assert isinstance(told["broken"]["exc_info"], ZeroDivisionError)
     assert len(lines) == 2, "what is cancelled at the end is no failure"

@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -175,7 +176,11 @@ async def _keep(
     if not await ensure_session(connection, started.crawl_id, asked_at):
         return
     await keep_fact(connection, started.crawl_id, Heard(asked_at, metadata, "request"), "request")
-    size = {"limit": order.limit} if order.kind is JobKind.CRAWL else {"urls": len(order.urls)}
+    size: dict[str, Any] = {"limit": order.limit}
+    if order.kind is JobKind.BATCH_SCRAPE:
+        invalid = set(started.invalid_urls)
+        asked = [storable(url) for url in order.urls if url not in invalid]
+        size = {"urls": len(order.urls), "asked": asked}
     await connection.execute(
         upsert(CrawlRequest)
         .values(

@@ -1,9 +1,10 @@
 """Compares a crawl with what Firecrawl's own API says of it: fetches pages that no delivery brought, records
 those that failed, and takes over how and when the crawl ended."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import structlog
@@ -15,6 +16,7 @@ from crawlscope.crawls import reconciliations
 from crawlscope.crawls.page_batch import take_pages
 from crawlscope.crawls.page_state import DROPPED_BY_CANCEL, failure_code
 from crawlscope.crawls.pages import DeliveredPage
+from crawlscope.crawls.reconciliations import Found
 from crawlscope.crawls.scraped_page import failed_page, scraped_page
 from crawlscope.database.engine import Database
 from crawlscope.database.values import hash_key, storable
@@ -25,6 +27,7 @@ from crawlscope.errors import (
 )
 from crawlscope.firecrawl.answers import JobErrors, JobKind, JobStatus, PageFailure
 from crawlscope.firecrawl.client import FirecrawlClient
+from crawlscope.firecrawl.listing import Listing
 from crawlscope.sessions.fold import PageSeen, Told
 from crawlscope.sessions.store import SESSIONS, keep_fact, move_counts, require_session
 from crawlscope.vocabulary import CrawlStatus, Engine, PageState, ReconcileState
@@ -32,9 +35,10 @@ from crawlscope.vocabulary import CrawlStatus, Engine, PageState, ReconcileState
 PAGES = models.table_of(models.Page)
 DELIVERIES = models.table_of(models.Delivery)
 REQUESTS = models.table_of(models.CrawlRequest)
-
 ROBOTS_BLOCKED = "robots_blocked"
-TOO_MUCH = "Firecrawl hands out {found} of the {promised} documents that it counts"
+TOO_MUCH = "Firecrawl hands out {found:,} of the {promised:,} documents that it counts"
+NAMELESS = "{count:,} of the documents that Firecrawl hands out name no URL"
+NEITHER = "{count:,} of the {asked:,} URLs of the batch brought neither a page nor an error"
 
 log = structlog.get_logger(__name__)
 
@@ -60,10 +64,14 @@ class _Known:
 
     kind: JobKind | None
     builtin: bool
+    asked: Sequence[str]
+    """The URLs of a batch scrape that was asked for here."""
     delivered: set[UUID]
     """Source keys of the pages whose content is known."""
     failed: set[UUID]
     """Source keys of all others."""
+    documents: set[UUID]
+    """Source keys of the pages that brought a document, be it that of an error page."""
 
 
 @dataclass
@@ -82,12 +90,35 @@ class _Findings:
 
 
 class Reconciler:
-    """`quiet_seconds` is how long after the last check, at least, a crawl that goes on is checked again."""
-
-    def __init__(self, database: Database, firecrawl: FirecrawlClient, quiet_seconds: float) -> None:
+    def __init__(self, database: Database, firecrawl: FirecrawlClient) -> None:
         self._database = database
         self._firecrawl = firecrawl
-        self._quiet_seconds = quiet_seconds
+
+    async def check(self, crawl_id: str, *, in_full: bool) -> None:
+        """Asks how the crawl stands, and compares it where it has ended. Raises like `reconcile`."""
+        if in_full:
+            await self.reconcile(crawl_id)
+            return
+        asked_at = datetime.now(UTC)
+        kind = await self._database.run(lambda connection: job_kind(connection, crawl_id))
+        try:
+            status = await self._firecrawl.status(crawl_id, kind)
+        except FirecrawlJobUnknown as error:
+            await self._forgotten(crawl_id, asked_at, error)
+            return
+        except (FirecrawlUnavailable, FirecrawlRefused) as error:
+            await self._note_failure(crawl_id, error)
+            raise
+        if status.ended:
+            await self.reconcile(crawl_id)
+            return
+        await self._keep_told(crawl_id, status)
+        took = datetime.now(UTC) - asked_at
+        await self._database.run(
+            lambda connection: reconciliations.note_running(
+                connection, crawl_id, status.completed, status.total, took
+            )
+        )
 
     async def reconcile(self, crawl_id: str) -> Reconciled:
         """Safe at any time and any number of times; what was found stays, however it ends.
@@ -97,12 +128,11 @@ class Reconciler:
         crawl_id, asked_at = storable(crawl_id), datetime.now(UTC)
         known = await self._database.run(lambda connection: _known(connection, crawl_id))
         if known.builtin:
-            return await self._noted(crawl_id, asked_at, ReconcileState.SETTLED)
+            return await self._noted(crawl_id, asked_at, Found(ReconcileState.SETTLED))
         try:
             return await self._compare(crawl_id, known, asked_at)
         except FirecrawlJobUnknown as error:
-            state = ReconcileState.EXPIRED if error.expired else ReconcileState.UNKNOWN
-            return await self._noted(crawl_id, asked_at, state, note=str(error))
+            return await self._forgotten(crawl_id, asked_at, error)
         except (FirecrawlUnavailable, FirecrawlRefused) as error:
             await self._note_failure(crawl_id, error)
             raise
@@ -117,27 +147,29 @@ class Reconciler:
 
         async def note(connection: AsyncConnection) -> None:
             await require_session(connection, crawl_id)
-            await reconciliations.note_failure(connection, crawl_id, str(error), wait, self._quiet_seconds)
+            await reconciliations.note_failure(connection, crawl_id, str(error), wait)
 
         await self._database.run(note)
 
+    async def _forgotten(self, crawl_id: str, asked_at: datetime, error: FirecrawlJobUnknown) -> Reconciled:
+        state = ReconcileState.EXPIRED if error.expired else ReconcileState.UNKNOWN
+        return await self._noted(crawl_id, asked_at, Found(state, note=str(error)))
+
     async def _compare(self, crawl_id: str, known: _Known, asked_at: datetime) -> Reconciled:
-        findings = _Findings()
+        findings, nameless = _Findings(), 0
         listing = self._firecrawl.documents(crawl_id, known.kind)
         async for documents in listing:
             now = datetime.now(UTC)
             read = [scraped_page(document, now, pushed=False) for document in documents]
             pages = [page for page in read if page is not None]
+            nameless += len(read) - len(pages)
+            known.documents.update(hash_key(page.source_url) for page in pages)
             findings += await self._take(crawl_id, _missing(pages, known))
         assert listing.status is not None
         errors = await self._firecrawl.errors(crawl_id, known.kind)
         findings += await self._take(crawl_id, _missing(_failed_pages(errors), known))
         await self._keep_told(crawl_id, listing.status)
-        note = None
-        if listing.incomplete:
-            note = TOO_MUCH.format(found=listing.count, promised=listing.status.completed)
-        state = _state(listing.status, listing.incomplete)
-        return await self._noted(crawl_id, asked_at, state, findings, note)
+        return await self._noted(crawl_id, asked_at, _found(listing, known, nameless), findings)
 
     async def _take(self, crawl_id: str, pages: Sequence[DeliveredPage]) -> _Findings:
         if not pages:
@@ -174,46 +206,46 @@ class Reconciler:
         await self._database.run(keep)
 
     async def _noted(
-        self,
-        crawl_id: str,
-        asked_at: datetime,
-        state: ReconcileState,
-        findings: _Findings | None = None,
-        note: str | None = None,
+        self, crawl_id: str, asked_at: datetime, found: Found, findings: _Findings | None = None
     ) -> Reconciled:
         findings = findings or _Findings()
+        found = replace(found, added=findings.added)
 
         async def keep(connection: AsyncConnection) -> CrawlStatus:
             await require_session(connection, crawl_id)
-            await reconciliations.note_check(
-                connection, crawl_id, state, findings.added, note, self._quiet_seconds, asked_at
-            )
+            await reconciliations.note_check(connection, crawl_id, found, asked_at)
             status = select(SESSIONS.c.status).where(SESSIONS.c.crawl_id == crawl_id)
             return CrawlStatus((await connection.execute(status)).scalar_one())
 
         status = await self._database.run(keep)
-        log.info("crawl_reconciled", crawl_id=crawl_id, state=state.value, added=findings.added)
+        log.info("crawl_reconciled", crawl_id=crawl_id, state=found.state.value, added=findings.added)
         return Reconciled(
             crawl_id=crawl_id,
             status=status,
-            state=state,
+            state=found.state,
             **vars(findings),
-            note=note,
+            note=found.note,
         )
 
 
 async def _known(connection: AsyncConnection, crawl_id: str) -> _Known:
     await require_session(connection, crawl_id)
     pages = await connection.execute(
-        select(PAGES.c.source_key, PAGES.c.delivered).where(PAGES.c.crawl_id == crawl_id)
+        select(PAGES.c.source_key, PAGES.c.delivered, PAGES.c.status_code).where(PAGES.c.crawl_id == crawl_id)
     )
-    known = {row.source_key: row.delivered for row in pages}
-    engine = await connection.scalar(select(REQUESTS.c.engine).where(REQUESTS.c.crawl_id == crawl_id))
+    rows = pages.all()
+    request = (
+        await connection.execute(
+            select(REQUESTS.c.engine, REQUESTS.c.options).where(REQUESTS.c.crawl_id == crawl_id)
+        )
+    ).one_or_none()
     return _Known(
         kind=await job_kind(connection, crawl_id),
-        builtin=engine == Engine.BUILTIN,
-        delivered={key for key, delivered in known.items() if delivered},
-        failed={key for key, delivered in known.items() if not delivered},
+        builtin=request is not None and request.engine == Engine.BUILTIN,
+        asked=request.options.get("asked", ()) if request else (),
+        delivered={row.source_key for row in rows if row.delivered},
+        failed={row.source_key for row in rows if not row.delivered},
+        documents={row.source_key for row in rows if row.delivered or row.status_code},
     )
 
 
@@ -260,7 +292,43 @@ def _code(error: PageFailure) -> str:
     return by_text if by_text == DROPPED_BY_CANCEL or not error.code else error.code.lower()
 
 
-def _state(status: JobStatus, incomplete: bool) -> ReconcileState:
+def _found(listing: Listing, known: _Known, nameless: int) -> Found:
+    """What is missing though Firecrawl has it, or was asked for it; while it goes on more will come."""
+    status = listing.status
+    assert status is not None
+    found = Found(ReconcileState.RUNNING, completed=status.completed, total=status.total)
     if not status.ended:
-        return ReconcileState.RUNNING
-    return ReconcileState.INCOMPLETE if incomplete else ReconcileState.SETTLED
+        return found
+    urls = _unaccounted(known) if status.status == "completed" else []
+    kept_back = status.completed - max(len(known.documents) + nameless, listing.count)
+    notes = []
+    if listing.incomplete and kept_back > 0:
+        notes.append(TOO_MUCH.format(found=listing.count, promised=status.completed))
+    if nameless:
+        notes.append(NAMELESS.format(count=nameless))
+    if urls:
+        notes.append(NEITHER.format(count=len(urls), asked=len(known.asked)))
+    if not notes:
+        return replace(found, state=ReconcileState.SETTLED)
+    missing = max(len(urls), kept_back if listing.incomplete else 0, nameless)
+    return replace(
+        found, state=ReconcileState.INCOMPLETE, note="; ".join(notes), missing=missing, missing_urls=urls
+    )
+
+
+def _unaccounted(known: _Known) -> list[str]:
+    """URLs of the batch of which nothing is known. Servers may spell one otherwise than it was given."""
+    spelled = known.delivered | known.failed
+    return [url for url in known.asked if not any(hash_key(each) in spelled for each in _spellings(url))]
+
+
+def _spellings(url: str) -> Iterator[str]:
+    yield url
+    without_fragment = url.partition("#")[0]
+    yield without_fragment
+    parts = urlsplit(without_fragment)
+    yield urlunsplit(parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower()))
+    yield urlunsplit(
+        parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower(), path=parts.path or "/")
+    )
+    yield without_fragment.removesuffix("/")

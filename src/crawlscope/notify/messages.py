@@ -5,6 +5,7 @@ from typing import Any
 
 from crawlscope.notify.baseline import Baseline
 from crawlscope.observe.responses import Verdict
+from crawlscope.observe.sealing import Sealing
 from crawlscope.observe.searchable import Session, searchable_at, time_to_searchable_ms
 from crawlscope.vocabulary import NotificationType
 
@@ -24,8 +25,9 @@ COPIED = (
 )
 
 
-def searchable(session: Session) -> dict[str, Any]:
-    return _message(NotificationType.SEARCHABLE, searchable_at(session), session)
+def searchable(session: Session, sealing: Sealing) -> dict[str, Any]:
+    certain = {"completeness": sealing.completeness.value, "reservation": sealing.reservation}
+    return _message(NotificationType.SEARCHABLE, searchable_at(session), session, **certain)
 
 
 def failed(session: Session) -> dict[str, Any]:

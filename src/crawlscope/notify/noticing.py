@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.database.engine import Database
 from crawlscope.notify import messages, outbox
 from crawlscope.notify.baseline import Run, exceeded_baseline
+from crawlscope.observe.sealing import Sealing, sealing
 from crawlscope.observe.searchable import Session, time_to_searchable_ms
 from crawlscope.observe.verdict import VerdictName
 from crawlscope.observe.verdicts import verdicts_of
@@ -37,8 +38,12 @@ class Noticer:
         quiet_seconds: float,
         grace_seconds: float = GRACE_SECONDS,
         stall_patience_seconds: float = STALL_PATIENCE_SECONDS,
+        *,
+        asks_firecrawl: bool = False,
     ) -> None:
-        """`quiet_seconds` is how long a crawl may be silent before that says something."""
+        """`quiet_seconds` is how long a crawl may be silent before that says something; `asks_firecrawl`,
+        whether crawls are compared with a Firecrawl, which is told of after that."""
+        self._asks_firecrawl = asks_firecrawl
         self._database = database
         self._quiet_seconds = quiet_seconds
         self._grace = timedelta(seconds=grace_seconds)
@@ -73,8 +78,13 @@ class Noticer:
     async def _searchable(self, connection: AsyncConnection, since: datetime, heard_since: datetime) -> int:
         quiet_since = datetime.now(UTC) - self._grace
         told = 0
-        for session in await outbox.news_searchable(connection, since, quiet_since, heard_since):
-            payload, settled_at = messages.searchable(session), session["last_settled_at"]
+        for session in await outbox.news_searchable(
+            connection, since, quiet_since, heard_since, self._asks_firecrawl
+        ):
+            payload, settled_at = (
+                messages.searchable(session, self._sealing(session)),
+                session["last_settled_at"],
+            )
             if await outbox.put(connection, session, payload, settled_at):
                 told += 1 + await self._slow(connection, session)
         return told
@@ -96,7 +106,9 @@ class Noticer:
 
     async def _stalled(self, connection: AsyncConnection) -> int:
         sessions = await outbox.waiting_for_workers(connection)
-        verdicts = await verdicts_of(connection, sessions, self._quiet_seconds)
+        checks = {each["crawl_id"]: check for each in sessions if (check := outbox.check_in(each))}
+        sealings = {each["crawl_id"]: self._sealing(each) for each in sessions}
+        verdicts = await verdicts_of(connection, sessions, checks, sealings, self._quiet_seconds)
         stalled = {key: each for key, each in verdicts.items() if each.verdict is VerdictName.STALLED}
         lasting = self._lasting([each for each in sessions if each["crawl_id"] in stalled])
         told = 0
@@ -104,6 +116,9 @@ class Noticer:
             payload = messages.stalled(session, stalled[session["crawl_id"]])
             told += await outbox.put(connection, session, payload, session["last_settled_at"])
         return told
+
+    def _sealing(self, session: RowMapping) -> Sealing:
+        return sealing(session, outbox.check_in(session), self._asks_firecrawl)
 
     def _lasting(self, stalled: Sequence[RowMapping]) -> list[RowMapping]:
         """Those that were found stalled each time for long enough; others are forgotten."""

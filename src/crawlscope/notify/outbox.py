@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, delete, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,14 +16,22 @@ from crawlscope.errors import NotFoundError
 from crawlscope.notify.baseline import Run
 from crawlscope.notify.retrying import Reply
 from crawlscope.observe.rows import rows_of
+from crawlscope.observe.sealing import sealing
 from crawlscope.observe.searchable import Session, time_to_searchable_ms
 from crawlscope.sessions.store import SESSIONS
-from crawlscope.vocabulary import CrawlStatus, NotificationType
+from crawlscope.vocabulary import CrawlStatus, Engine, NotificationType, ReconcileState
 
 NOTIFYING = models.table_of(models.Notifying)
 NOTIFICATIONS = models.table_of(models.Notification)
 
+CHECKS = models.table_of(models.Reconciliation)
+REQUESTS = models.table_of(models.CrawlRequest)
+
 COLUMNS = [column for column in SESSIONS.c if column.name not in ("fold", "lacks")]
+OF_SEALING = [REQUESTS.c.engine, *(column for column in CHECKS.c if column.name != "crawl_id")]
+CRAWLS = SESSIONS.outerjoin(REQUESTS, REQUESTS.c.crawl_id == SESSIONS.c.crawl_id).outerjoin(
+    CHECKS, CHECKS.c.crawl_id == SESSIONS.c.crawl_id
+)
 AT_ONCE = 100
 UNDER_WAY_AT_ONCE = 8
 LEASE = timedelta(minutes=1)
@@ -62,10 +70,15 @@ async def stop_telling(connection: AsyncConnection) -> None:
 
 
 async def news_searchable(
-    connection: AsyncConnection, since: datetime, quiet_since: datetime, heard_since: datetime
+    connection: AsyncConnection,
+    since: datetime,
+    quiet_since: datetime,
+    heard_since: datetime,
+    asks_firecrawl: bool,
 ) -> Sequence[RowMapping]:
     """Sealed crawls; of those that something was heard of after `quiet_since` more can come at once."""
     sealed_at = func.greatest(SESSIONS.c.completed_at, SESSIONS.c.last_settled_at)
+    can_be_sealed = or_(CHECKS.c.settled, REQUESTS.c.engine == Engine.BUILTIN, literal(not asks_firecrawl))
     news = _news(
         NotificationType.SEARCHABLE,
         SESSIONS.c.completed_at.is_not(None),
@@ -74,10 +87,18 @@ async def news_searchable(
         sealed_at >= since,
         sealed_at < quiet_since,
         SESSIONS.c.last_fact_at < quiet_since,
+        func.coalesce(CHECKS.c.state, "") != ReconcileState.INCOMPLETE,
+        can_be_sealed,
         _heard_since(heard_since),
         settled_at=SESSIONS.c.last_settled_at,
     )
-    return await rows_of(connection, news)
+    found = await rows_of(connection, news)
+    return [each for each in found if sealing(each, check_in(each), asks_firecrawl).sealed]
+
+
+def check_in(session: RowMapping) -> RowMapping | None:
+    """The row of `reconciliations` that was read along with the session; None where there is none."""
+    return session if session["settled"] is not None else None
 
 
 async def news_failed(
@@ -206,8 +227,9 @@ async def failing(connection: AsyncConnection) -> Failing | None:
 
 
 def _heard_since(moment: datetime) -> ColumnElement[bool]:
-    """Anything: a fact, or an outcome of a page."""
-    return func.greatest(SESSIONS.c.last_fact_at, SESSIONS.c.last_settled_at) >= moment
+    """Anything: a fact, an outcome of a page, or what Firecrawl said."""
+    heard = func.greatest(SESSIONS.c.last_fact_at, SESSIONS.c.last_settled_at, CHECKS.c.checked_at)
+    return heard >= moment
 
 
 def _news(
@@ -221,4 +243,5 @@ def _news(
         NOTIFICATIONS.c.event_type == event_type,
         NOTIFICATIONS.c.settled_at.is_not_distinct_from(settled_at),
     )
-    return select(*COLUMNS).where(*conditions, ~told).limit(AT_ONCE)
+    columns = select(*COLUMNS, *OF_SEALING).select_from(CRAWLS)
+    return columns.where(*conditions, ~told).limit(AT_ONCE)

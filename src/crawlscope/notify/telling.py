@@ -31,7 +31,9 @@ async def tell_of_crawls(settings: Settings, database: Database) -> None:
         await _until_done(lambda: database.run(stop_telling))
         return
     url = settings.notify_url.get_secret_value()
-    noticer = Noticer(database, settings.reconcile_after_seconds)
+    noticer = Noticer(
+        database, settings.reconcile_after_seconds, asks_firecrawl=settings.firecrawl_url is not None
+    )
     secret = await _until_done(lambda: asyncio.to_thread(notify_secret, settings))
     async with await asyncio.to_thread(Receiver, url, secret) as receiver:  # reads the certificates
         await asyncio.gather(

@@ -44,6 +44,7 @@ from crawlscope.observe.responses import (
     Verdict,
 )
 from crawlscope.observe.rows import by_crawl, row_of, rows_of
+from crawlscope.observe.sealing import Sealing, sealing
 from crawlscope.observe.searchable import searchable_at, time_to_searchable_ms
 from crawlscope.observe.verdicts import verdicts_of
 from crawlscope.vocabulary import CrawlStatus, NotificationState, PageState, ReconcileState
@@ -57,9 +58,13 @@ class Insights:
     Whoever asks for a crawl that nobody knows gets `NotFoundError`.
     """
 
-    def __init__(self, database: Database, quiet_seconds: float = 300.0) -> None:
-        """`quiet_seconds` is how long a crawl may be silent before that says something."""
+    def __init__(
+        self, database: Database, quiet_seconds: float = 300.0, *, asks_firecrawl: bool = False
+    ) -> None:
+        """`quiet_seconds` is how long a crawl may be silent before that says something; `asks_firecrawl`,
+        whether crawls are compared with a Firecrawl."""
         self._quiet_seconds = quiet_seconds
+        self._asks_firecrawl = asks_firecrawl
         snapshots = database.engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
@@ -230,12 +235,17 @@ class Insights:
             for row in await rows_of(connection, queries.queue_waits(crawl_ids))
         }
         checks = await by_crawl(connection, queries.reconciliations(crawl_ids))
-        verdicts = await verdicts_of(connection, sessions, self._quiet_seconds)
+        sealings = {
+            each["crawl_id"]: sealing(each, checks.get(each["crawl_id"]), self._asks_firecrawl)
+            for each in sessions
+        }
+        verdicts = await verdicts_of(connection, sessions, checks, sealings, self._quiet_seconds)
         return [
             _crawl(
                 each,
                 operations[each["crawl_id"]],
                 waits.get(each["crawl_id"]),
+                sealings[each["crawl_id"]],
                 verdicts.get(each["crawl_id"]),
                 _reconciliation(checks.get(each["crawl_id"])),
             )
@@ -262,10 +272,10 @@ def _crawl(
     session: RowMapping,
     operations: dict[str, OperationStats],
     queue_wait: QueueWait | None,
+    sealing: Sealing,
     verdict: Verdict | None,
     reconciliation: ReconciliationInfo | None,
 ) -> CrawlMetricsResponse:
-    at = searchable_at(session)
     return CrawlMetricsResponse(
         **session,
         aggregate_timing=AggregateTiming(
@@ -275,11 +285,14 @@ def _crawl(
             bm25_ms=session["total_bm25_ms"],
         ),
         per_page_metrics=None,
-        searchable_at=at,
+        searchable_at=searchable_at(session),
         time_to_searchable_ms=time_to_searchable_ms(session),
         operations=operations,
         queue_wait=queue_wait or QueueWait(),
-        sealed=at is not None,
+        sealed=sealing.sealed,
+        completeness=sealing.completeness,
+        reservation=sealing.reservation,
+        awaits=verdict.awaits if verdict else None,
         verdict=verdict,
         reconciliation=reconciliation,
     )
@@ -288,8 +301,7 @@ def _crawl(
 def _reconciliation(row: RowMapping | None) -> ReconciliationInfo | None:
     if row is None or row["state"] == ReconcileState.DUE:
         return None
-    shown = {**row, "note": row["error"], "next_check_at": None if row["settled"] else row["next_check_at"]}
-    return ReconciliationInfo(**shown)
+    return ReconciliationInfo(**row, note=row["error"])
 
 
 def _page(row: RowMapping) -> PageRow:

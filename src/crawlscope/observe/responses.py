@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from crawlscope.observe.verdict import VerdictName
-from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
+from crawlscope.vocabulary import Completeness, CrawlStatus, PageState, ReconcileState
 
 
 class Answer(BaseModel):
@@ -61,13 +61,15 @@ class PageMetric(Answer):
 
 
 class Verdict(Answer):
-    """What an open crawl is doing, and on what evidence."""
+    """What a crawl that is not sealed is doing, and on what evidence."""
 
     verdict: VerdictName
     since: datetime
     stage: str | None
     """Where it is stalled: `queue`, `indexing`, or the stage whose part is away."""
     reason: str
+    awaits: str | None = None
+    """What is waited for, as a phrase; null where waiting brings nothing more."""
 
 
 class ReconciliationInfo(Answer):
@@ -77,9 +79,17 @@ class ReconciliationInfo(Answer):
     checked_at: datetime | None
     checks: int
     next_check_at: datetime | None
-    """Null once it is settled."""
+    """Null where no further check is planned."""
     added: int
     """Pages that only this brought."""
+    completed: int | None = None
+    """Pages that brought a document, as Firecrawl counted them when it was asked last."""
+    total: int | None = None
+    """Pages of the crawl, as Firecrawl counted them; shrinks as pages fail."""
+    missing: int = 0
+    """Pages that Firecrawl has, or was asked for, and that nothing is known of."""
+    missing_urls: list[str] = []
+    """The first 100 of them, as far as they can be named."""
     note: str | None
 
 
@@ -126,7 +136,15 @@ class CrawlMetricsResponse(Answer):
     lacks: list[str]
     """What was never heard of it: any of `started`, `initiated_at`, `url`, `pages`, `end`."""
     sealed: bool
-    """Its end is known and all its pages are settled: `searchable_at` stays, unless something new comes."""
+    """Its end is known, its pages are settled, and it was compared with Firecrawl where that can be asked:
+    `searchable_at` stays, unless something new comes."""
+    completeness: Completeness
+    """How far it is certain that all of its pages are there."""
+    reservation: str | None
+    """What is not certain, or missing, as a sentence; null where all is there, or not known yet."""
+    awaits: str | None
+    """What is waited for, as a phrase; null where waiting brings nothing more: for a sealed crawl, and for
+    one that nobody will tell more of."""
     verdict: Verdict | None
     """Null for a sealed crawl."""
     reconciliation: ReconciliationInfo | None

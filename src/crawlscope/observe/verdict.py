@@ -1,9 +1,11 @@
-"""What an open crawl is doing, and on what evidence: pure rules, no I/O."""
+"""What a crawl that is not sealed is doing, and on what evidence: pure rules, no I/O."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+from crawlscope.vocabulary import Completeness
 
 RECENT = timedelta(seconds=60)
 """Something that happened within this time says that things go on."""
@@ -21,8 +23,16 @@ class VerdictName(StrEnum):
     """Its pages wait, and nothing is being done."""
     WAITING_FOR_FIRECRAWL = "waiting for Firecrawl"
     """All that was delivered is searchable, and more can come."""
+    WAITING_FOR_CRAWLER = "waiting for the crawler"
+    """The same of the built-in crawler."""
     DRAINED = "drained"
     """All that was delivered is searchable, nothing has come for long, and the end is not known."""
+    COMPARING = "comparing with Firecrawl"
+    """It has ended and its pages are settled; whether deliveries were lost is being found out."""
+    INCOMPLETE = "incomplete"
+    """Pages are missing that Firecrawl does not hand out: waiting brings nothing more."""
+    FORGOTTEN = "forgotten by Firecrawl"
+    """Its end is not known, and nobody will tell: waiting brings nothing more."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +45,25 @@ class PartAway:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What asking Firecrawl has brought so far."""
+
+    failures: int = 0
+    """Tries in a row that got no answer, or not all of it."""
+    error: str | None = None
+    next_at: datetime | None = None
+    running_at: datetime | None = None
+    """When it said last that the crawl goes on."""
+    completed: int | None = None
+    total: int | None = None
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is known of a crawl at `now`."""
 
     now: datetime
-    ended: bool
+    completeness: Completeness
     last_fact_at: datetime
     last_settled_at: datetime | None
     queued: int
@@ -53,6 +77,10 @@ class Evidence:
     parts_away: Sequence[PartAway] = ()
     quiet_seconds: float = 300.0
     """How long a crawl may be silent before that says something."""
+    builtin: bool = False
+    """Whether the built-in crawler runs it."""
+    reservation: str | None = None
+    asked: Asked = Asked()
 
 
 @dataclass(frozen=True)
@@ -63,13 +91,24 @@ class Judgement:
     """A sentence with the evidence in it."""
     stage: str | None = None
     """Where it is stalled: `queue`, `indexing`, or the stage whose part is away."""
+    awaits: str | None = None
+    """What is waited for; None where waiting brings nothing more."""
 
 
-def judge(evidence: Evidence) -> Judgement | None:
-    """None for a crawl that is sealed: its end is known and all its pages are settled."""
+def judge(evidence: Evidence) -> Judgement:
+    """Of a crawl that is not sealed."""
     if evidence.queued or evidence.indexing:
-        return _advancing(evidence) or _away(evidence) or _starved(evidence) or _stalled(evidence)
-    return None if evidence.ended else _silent(evidence)
+        found = _advancing(evidence) or _away(evidence) or _starved(evidence) or _stalled(evidence)
+        pages = evidence.queued + evidence.indexing
+        return replace(found, awaits=f"{pages:,} {'page' if pages == 1 else 'pages'} to be indexed")
+    match evidence.completeness:
+        case Completeness.INCOMPLETE:
+            return _given_up(VerdictName.INCOMPLETE, evidence)
+        case Completeness.FORGOTTEN:
+            return _given_up(VerdictName.FORGOTTEN, evidence)
+        case Completeness.OPEN:
+            return _silent(evidence)
+    return _comparing(evidence)
 
 
 def _advancing(evidence: Evidence) -> Judgement | None:
@@ -128,9 +167,34 @@ def _stalled(evidence: Evidence) -> Judgement:
 def _silent(evidence: Evidence) -> Judgement:
     heard = evidence.last_fact_at
     said = f"nothing is pending, and the crawler was last heard of {_ago(evidence.now, heard)}"
-    if evidence.now - heard < timedelta(seconds=evidence.quiet_seconds):
-        return Judgement(VerdictName.WAITING_FOR_FIRECRAWL, heard, said)
-    return Judgement(VerdictName.DRAINED, heard, f"{said}; its end is not known")
+    running = evidence.asked.running_at
+    if running and evidence.now - running < RECENT:
+        said = f"nothing is pending, and Firecrawl said {_ago(evidence.now, running)} that it goes on"
+        if evidence.asked.total:
+            said += f": {evidence.asked.completed or 0:,} of {evidence.asked.total:,} pages scraped"
+    elif evidence.now - heard >= timedelta(seconds=evidence.quiet_seconds):
+        awaits = "news of its end"
+        return Judgement(VerdictName.DRAINED, heard, f"{said}; its end is not known", awaits=awaits)
+    if evidence.builtin:
+        return Judgement(VerdictName.WAITING_FOR_CRAWLER, heard, said, awaits="the crawler to finish")
+    return Judgement(VerdictName.WAITING_FOR_FIRECRAWL, heard, said, awaits="Firecrawl to finish")
+
+
+def _comparing(evidence: Evidence) -> Judgement:
+    asked = evidence.asked
+    said = "its end is known, and it is being compared with Firecrawl"
+    if asked.failures and asked.error:
+        pause = max(0, round((asked.next_at - evidence.now).total_seconds())) if asked.next_at else 0
+        said = f"its end is known, but it could not be compared with Firecrawl yet: {asked.error.rstrip('.')}"
+        said += f"; next try in {pause:,} s" if pause else "; being tried again"
+    elif asked.running_at and asked.running_at > evidence.last_fact_at:
+        said = "its end was told, but Firecrawl says that it goes on"
+    awaits = "the comparison with Firecrawl"
+    return Judgement(VerdictName.COMPARING, evidence.last_fact_at, said, awaits=awaits)
+
+
+def _given_up(name: VerdictName, evidence: Evidence) -> Judgement:
+    return Judgement(name, evidence.last_fact_at, evidence.reservation or name)
 
 
 def _left(evidence: Evidence) -> str:

@@ -1,6 +1,6 @@
-"""Gathers the evidence for the verdicts on open crawls."""
+"""Gathers the evidence for the verdicts on crawls that are not sealed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.observe import queries
 from crawlscope.observe.responses import Verdict
 from crawlscope.observe.rows import by_crawl, rows_of
-from crawlscope.observe.verdict import Evidence, PartAway, judge
+from crawlscope.observe.sealing import Row, Sealing
+from crawlscope.observe.verdict import Asked, Evidence, PartAway, judge
+from crawlscope.vocabulary import Engine
 
 REPORT_LASTS = timedelta(minutes=2)
 """A worker that waits for a part says so more often: one that is silent for longer is gone."""
@@ -24,10 +26,14 @@ _NOTHING = {
 
 
 async def verdicts_of(
-    connection: AsyncConnection, sessions: Sequence[RowMapping], quiet_seconds: float
+    connection: AsyncConnection,
+    sessions: Sequence[RowMapping],
+    checks: Mapping[str, Row],
+    sealings: Mapping[str, Sealing],
+    quiet_seconds: float,
 ) -> dict[str, Verdict]:
-    """By crawl id, for those that are open."""
-    crawls = {each["crawl_id"]: each for each in sessions if _is_open(each)}
+    """By crawl id, for those that are not sealed. `checks` are rows of `reconciliations`."""
+    crawls = {each["crawl_id"]: each for each in sessions if not sealings[each["crawl_id"]].sealed}
     if not crawls:
         return {}
     now = datetime.now(UTC)
@@ -39,10 +45,11 @@ async def verdicts_of(
     ]
     verdicts: dict[str, Verdict] = {}
     for crawl_id, session in crawls.items():
+        sealing = sealings[crawl_id]
         judgement = judge(
             Evidence(
                 now=now,
-                ended=session["completed_at"] is not None,
+                completeness=sealing.completeness,
                 last_fact_at=session["last_fact_at"],
                 last_settled_at=session["last_settled_at"],
                 **_work(in_hand.get(crawl_id)),
@@ -51,15 +58,18 @@ async def verdicts_of(
                 ),
                 parts_away=away,
                 quiet_seconds=quiet_seconds,
+                builtin=session["engine"] == Engine.BUILTIN,
+                reservation=sealing.reservation,
+                asked=_asked(checks.get(crawl_id)),
             )
         )
-        if judgement:
-            verdicts[crawl_id] = Verdict(
-                verdict=judgement.name,
-                since=judgement.since,
-                stage=judgement.stage,
-                reason=judgement.reason,
-            )
+        verdicts[crawl_id] = Verdict(
+            verdict=judgement.name,
+            since=judgement.since,
+            stage=judgement.stage,
+            reason=judgement.reason,
+            awaits=judgement.awaits,
+        )
     return verdicts
 
 
@@ -67,5 +77,14 @@ def _work(row: RowMapping | None) -> dict[str, Any]:
     return {name: row[name] if row else nothing for name, nothing in _NOTHING.items()}
 
 
-def _is_open(session: RowMapping) -> bool:
-    return session["completed_at"] is None or bool(session["pages_pending"])
+def _asked(check: Row | None) -> Asked:
+    if check is None:
+        return Asked()
+    return Asked(
+        failures=check["failures"],
+        error=check["error"],
+        next_at=check["next_check_at"],
+        running_at=check["running_at"],
+        completed=check["completed"],
+        total=check["total"],
+    )

@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.crawls.page_batch import Taken, take_pages
+from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import Database
 from crawlscope.database.values import hash_key
 from crawlscope.receive import payload
 from crawlscope.receive.payload import Brought, Delivery
-from crawlscope.sessions.fold import fact_to_json
+from crawlscope.sessions.fold import Lifecycle, fact_to_json
 from crawlscope.sessions.store import apply_facts, ensure_session, move_counts
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import record_operations
@@ -95,9 +96,22 @@ async def _take_in(
     if entered.one_or_none() is None:
         return {"status": "duplicate", "crawl_id": delivery.crawl_id}
     taken = await take_pages(connection, delivery.crawl_id, brought.pages)
-    await apply_facts(connection, delivery.crawl_id, brought.facts)
+    before = await apply_facts(connection, delivery.crawl_id, brought.facts)
     await move_counts(connection, delivery.crawl_id, taken.change, taken.settled_at, brought.without_url)
+    await _plan_check(connection, delivery, before, taken)
     return _answer(delivery, taken)
+
+
+async def _plan_check(
+    connection: AsyncConnection, delivery: Delivery, before: Lifecycle | None, taken: Taken
+) -> None:
+    """Of a crawl that had ended, a new page, start or end says that it went on; more may have been lost."""
+    end, ended = payload.end_of(delivery), before is not None and bool(before.ends or before.told)
+    again = before is not None and (end in before.ends or delivery.action == "started")
+    if ended and (taken.touched or again):
+        await note_news(connection, delivery.crawl_id)
+    elif end:
+        await note_end(connection, delivery.crawl_id)
 
 
 def _answer(delivery: Delivery, taken: Taken) -> dict[str, Any]:

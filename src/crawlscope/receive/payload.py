@@ -163,12 +163,16 @@ def _facts(delivery: Delivery, at: datetime, first_url: str | None) -> list[Fact
     facts: list[Fact] = [Heard(at, delivery.metadata, delivery.action)]
     if first_url:
         facts.append(PageSeen(at, first_url))
-    if status := ENDS.get(delivery.action):
-        if status is CrawlStatus.COMPLETED and not delivery.success:
-            status = CrawlStatus.FAILED
+    if status := end_of(delivery):
         error = failure_text(delivery.error)
         facts.append(Ended(at, status, storable(error) if error else None))
     return facts
+
+
+def end_of(delivery: Delivery) -> CrawlStatus | None:
+    """How the delivery says that its crawl has ended, if it does."""
+    status = ENDS.get(delivery.action)
+    return CrawlStatus.FAILED if status is CrawlStatus.COMPLETED and not delivery.success else status
 
 
 def _json(body: bytes) -> Any:

@@ -15,6 +15,7 @@ import structlog
 from pydantic import AwareDatetime, BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.crawls.reconciliations import note_news
 from crawlscope.database.engine import Database
 from crawlscope.errors import CrawlscopeError
 from crawlscope.file_lock import is_open_at
@@ -119,3 +120,4 @@ async def _keep(connection: AsyncConnection, crawl_id: str, times: list[datetime
     if await ensure_session(connection, crawl_id, times[0]):
         for at in times:
             await keep_fact(connection, crawl_id, Heard(at, what="refused"), "refused", at.isoformat())
+        await note_news(connection, crawl_id)

@@ -47,10 +47,11 @@ async def require_session(connection: AsyncConnection, crawl_id: str) -> None:
         raise NotFoundError(f"Crawl not found: {crawl_id}")
 
 
-async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterable[Fact]) -> None:
+async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterable[Fact]) -> Lifecycle | None:
     """Folds facts into the session, which must exist; its row stays locked until the commit.
 
-    They are the caller's to keep, with their delivery; others go through `keep_fact`.
+    They are the caller's to keep, with their delivery; others go through `keep_fact`. Returns what was known
+    before.
     """
     facts = list(facts)
     row = await lock_session(connection, crawl_id)
@@ -62,6 +63,7 @@ async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterabl
         await connection.execute(
             update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(lifecycle_columns(after))
         )
+    return before
 
 
 async def lock_session(connection: AsyncConnection, crawl_id: str) -> Row[Any, Any] | None:

@@ -9,7 +9,7 @@ from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job
 
 from crawlscope.crawls.rescrapes import rescrape_changes
-from crawlscope.crawls.sweep import reconcile_quiet_crawls
+from crawlscope.crawls.sweep import reconcile_crawls
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import CRAWL_SITE
 from crawlscope.errors import DependencyError
@@ -49,7 +49,7 @@ async def _run_crawl(settings: Settings, database: Database, crawl_id: str) -> N
 def _upkeep(settings: Settings, database: Database) -> list[Coroutine[None, None, None]]:
     """Each goes on until it is cancelled, and any number of processes may run it."""
     return [
-        reconcile_quiet_crawls(settings, database),
+        reconcile_crawls(settings, database),
         drop_old_bodies(database, settings.keep_deliveries_days),
         rescrape_changes(settings, database),
         tell_of_crawls(settings, database),

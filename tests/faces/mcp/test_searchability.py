@@ -7,7 +7,7 @@ from crawlscope.vocabulary import CrawlStatus
 from tests.faces.terminal.examples import BEGAN, crawl_metrics
 
 WHOLE = {"pages_failed": 0}
-OPEN = WHOLE | {"sealed": False}
+OPEN = WHOLE | {"sealed": False, "awaits": "something"}
 STALLED = (
     "Not safe to search yet: 3 pages not indexed yet; it has not ended and can bring more pages; "
     "workers wait for the embedder since 4 min ago: refused."

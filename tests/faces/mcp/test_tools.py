@@ -33,6 +33,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("no_such_tool", {}, "no_such_tool"),
 ]
 
+AS_DELIVERED = "Safe to search: complete as far as was delivered; not compared with Firecrawl."
+
 
 def otters() -> Website:
     """Three pages and a dead link."""
@@ -130,7 +132,7 @@ async def test_it_says_why_it_is_not_safe_to_search_yet(mcp_service: Service):
     assert "Not safe to search yet: it has not ended and can bring more pages; nothing is pending" in text
     assert "1 page can be found already" in text
     assert "wait=true" in waited
-    assert (ended["safe_to_search"], ended["searchability"]) == (True, "Safe to search.")
+    assert (ended["safe_to_search"], ended["searchability"]) == (True, AS_DELIVERED)
 
 
 async def test_pages_that_are_not_indexed_yet_are_waited_for(mcp_service: Service):
@@ -143,7 +145,7 @@ async def test_pages_that_are_not_indexed_yet_are_waited_for(mcp_service: Servic
         mcp_service.embedder.fail_with(None)
         _, ended = await answered(client, "crawl_status", crawl_id=crawl_id, wait=True)
     assert pending["searchability"].startswith("Not safe to search yet: 1 page not indexed yet; ")
-    assert ended["searchability"] == "Safe to search."
+    assert ended["searchability"] == AS_DELIVERED
 
 
 async def test_a_profile_has_the_failures_with_their_text_page_by_page(mcp_service: Service):

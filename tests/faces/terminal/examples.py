@@ -13,7 +13,7 @@ from crawlscope.observe.responses import (
     PageRow,
     QueueWait,
 )
-from crawlscope.vocabulary import CrawlStatus, PageState
+from crawlscope.vocabulary import Completeness, CrawlStatus, PageState
 
 BEGAN = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -78,6 +78,9 @@ def crawl_metrics(**changes: Any) -> CrawlMetricsResponse:
         "last_fact_at": BEGAN + timedelta(seconds=30),
         "lacks": [],
         "sealed": True,
+        "completeness": Completeness.EXACT,
+        "reservation": None,
+        "awaits": None,
         "verdict": None,
         "reconciliation": None,
         "engine": "builtin",

@@ -193,7 +193,7 @@ async def _stop_at_firecrawl(parts: Parts, crawl_id: str) -> str | None:
 
 async def _reconciler(parts: Parts) -> Reconciler:
     firecrawl = await parts.firecrawl.client()
-    return Reconciler(parts.database, firecrawl, parts.settings.reconcile_after_seconds)
+    return Reconciler(parts.database, firecrawl)
 
 
 def _may_reach_private(parts: Parts, local_token: str | None) -> bool:

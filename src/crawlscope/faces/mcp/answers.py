@@ -6,7 +6,7 @@ from crawlscope.crawls.answers import PagesQueued
 from crawlscope.observe.responses import Answer, CrawlMetricsResponse, PageRow
 from crawlscope.observe.verdict import VerdictName
 from crawlscope.search.answers import Mode
-from crawlscope.vocabulary import CrawlStatus
+from crawlscope.vocabulary import Completeness, CrawlStatus
 
 
 class CrawlState(Answer):
@@ -18,11 +18,15 @@ class CrawlState(Answer):
     safe_to_search: bool
     """A search sees all that this crawl brings."""
     sealed: bool
-    """It has ended and all its pages are settled: waiting changes nothing any more."""
+    """It has ended, all its pages are settled, and it was compared with Firecrawl where that can be asked."""
+    completeness: Completeness
+    """How far it is certain that all of its pages are there."""
+    awaits: str | None
+    """What is waited for; null where waiting brings nothing more."""
     searchability: str
     """Whether it is safe to search, and why not or what is missing."""
     verdict: VerdictName | None
-    """What an open crawl is doing; null for a sealed one."""
+    """What a crawl is doing that is not sealed; null for a sealed one."""
     total_pages: int
     """Pages whose outcome is known: indexed and failed ones."""
     pages_indexed: int

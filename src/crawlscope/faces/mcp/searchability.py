@@ -13,25 +13,32 @@ class Searchability:
     safe: bool
     """A search sees all that the crawl brings."""
     sealed: bool
-    """Waiting changes nothing any more."""
+    """It has ended, its pages are settled, and it was compared with Firecrawl where that can be asked."""
     reasons: tuple[str, ...]
     """Why it is not safe, or what is missing although it is."""
+
+    final: bool
+    """Waiting brings nothing more."""
 
     @property
     def sentence(self) -> str:
         because = f": {'; '.join(self.reasons)}" if self.reasons else ""
         if self.safe:
             return f"Safe to search{because}."
-        return f"{'Nothing to search' if self.sealed else 'Not safe to search yet'}{because}."
+        if self.sealed:
+            return f"Nothing to search{because}."
+        return f"{'Not safe to search' if self.final else 'Not safe to search yet'}{because}."
 
 
 def searchability(crawl: CrawlMetricsResponse) -> Searchability:
+    final = crawl.awaits is None
     if not crawl.sealed:
-        return Searchability(safe=False, sealed=False, reasons=tuple(_waited_for(crawl)))
+        return Searchability(safe=False, sealed=False, reasons=tuple(_waited_for(crawl)), final=final)
     missing = tuple(_missing(crawl))
     if not _with_text(crawl):
-        return Searchability(safe=False, sealed=True, reasons=("none of its pages has text", *missing))
-    return Searchability(safe=True, sealed=True, reasons=missing)
+        missing = ("none of its pages has text", *missing)
+        return Searchability(safe=False, sealed=True, reasons=missing, final=final)
+    return Searchability(safe=True, sealed=True, reasons=missing, final=final)
 
 
 def _waited_for(crawl: CrawlMetricsResponse) -> Iterator[str]:
@@ -46,6 +53,8 @@ def _waited_for(crawl: CrawlMetricsResponse) -> Iterator[str]:
 
 
 def _missing(crawl: CrawlMetricsResponse) -> Iterator[str]:
+    if crawl.reservation:
+        yield plain(crawl.reservation)
     if crawl.status in (CrawlStatus.FAILED, CrawlStatus.CANCELLED):
         reason = f" ({plain(crawl.error_message)})" if crawl.error_message else ""
         yield f"it {'failed' if crawl.status is CrawlStatus.FAILED else 'was cancelled'}{reason}"

@@ -29,7 +29,7 @@ WIDTH = 100
 
 def state_text(state: CrawlState) -> str:
     lines = [_headline(state), _pages(state), state.searchability]
-    if not state.sealed:
+    if state.awaits is not None:
         lines.append("Ask crawl_status again later, or with wait=true.")
     return "\n".join(lines)
 

@@ -18,7 +18,7 @@ from crawlscope.errors import ServiceUnavailable
 from crawlscope.faces.terminal.pace import Pace, Progress
 from crawlscope.faces.terminal.words import NONE, duration
 from crawlscope.observe.responses import CrawlMetricsResponse
-from crawlscope.vocabulary import Engine
+from crawlscope.vocabulary import Completeness, Engine
 
 POLL_SECONDS = 0.3
 SLOWEST_POLL_SECONDS = 3.0
@@ -40,7 +40,7 @@ class Notice(Protocol):
 async def follow(
     client: ServiceClient, crawl_id: str, show: Show, recover: Recover, notice: Notice
 ) -> CrawlMetricsResponse:
-    """Returns when the crawl has ended and no page is pending.
+    """Returns when waiting brings nothing more: the crawl is sealed, as a rule.
 
     `recover` is called while the service is away, and raises to give up. `notice` is told, once, that
     nothing happens.
@@ -69,9 +69,11 @@ def pause_seconds(answer_seconds: float) -> float:
 
 
 def is_settled(crawl: CrawlMetricsResponse) -> bool:
-    """Sealed, and at Firecrawl so for a moment: it does not wait for its pages before it says completed."""
+    """Nothing more is waited for; where that was not compared, for a moment: Firecrawl does not wait for its
+    pages before it says completed."""
     silence = datetime.now(UTC) - crawl.last_fact_at
-    return crawl.sealed and (crawl.engine == Engine.BUILTIN or silence > STRAGGLERS)
+    straggling = crawl.completeness is Completeness.AS_DELIVERED and silence < STRAGGLERS
+    return crawl.awaits is None and not straggling
 
 
 @contextmanager

@@ -167,6 +167,8 @@ def _facts_of(crawl: CrawlMetricsResponse) -> Iterator[tuple[str, str]]:
     yield "Searchable", _searchable(crawl)
     if crawl.verdict:
         yield "Now", f"{crawl.verdict.verdict}: {plain(crawl.verdict.reason)}"
+    if crawl.reservation and not crawl.verdict:
+        yield "Pages are", plain(crawl.reservation)
     if crawl.reconciliation:
         yield "Compared", _compared(crawl.reconciliation)
     if crawl.error_message:

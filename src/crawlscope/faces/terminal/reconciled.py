@@ -16,10 +16,11 @@ def render_reconciled(found: CrawlReconciled) -> Text:
         )
         if number
     ]
+    nothing = "nothing new" if found.note else "nothing was missing"
     text = Text("It was not known here, and is on record now. " if found.adopted else "")
-    text.append(f"{found.status}: " + (", ".join(changes) or "nothing was missing") + ".")
+    text.append(f"{found.status}: " + (", ".join(changes) or nothing) + ".")
     if found.note:
         text.append(f" {found.note}.")
-    elif not found.state.settled:
+    elif not found.state.final:
         text.append(" The crawl goes on.")
     return text
