@@ -1,11 +1,27 @@
 """What every crawl test needs: the events of one crawl, sorted by what a reader asks of them."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
 from crawlscope.crawler.crawl import CrawlRequest, CrawlSummary, OnProgress, ShouldStop, run_crawl
+from crawlscope.crawler.pace import Clock
 
 Event = dict[str, Any]
+
+
+class FastClock(Clock):
+    """Whoever waits has waited at once."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    async def wait(self, seconds: float, stopping: asyncio.Event) -> None:
+        self.time += seconds
+        await asyncio.sleep(0)
 
 
 @dataclass
@@ -33,7 +49,9 @@ class Crawled:
 
     @property
     def failures(self) -> dict[str, str]:
-        return {path: event["error"] for path, event in self.pages.items() if not event["success"]}
+        """The reason for each page that failed, by path."""
+        failed = {path: event["error"] for path, event in self.pages.items() if not event["success"]}
+        return {path: error if isinstance(error, str) else error["message"] for path, error in failed.items()}
 
     def document(self, path: str) -> Event:
         document: Event = self.pages[path]["data"][0]
@@ -51,9 +69,11 @@ async def crawl(
     should_stop: ShouldStop | None = None,
     crawl_id: str = "crawl-1",
     allow_private: bool = True,
+    clock: Clock | None = None,
     **options: Any,
 ) -> Crawled:
     crawled = Crawled()
     request = CrawlRequest(crawl_id, url, allow_private=allow_private, **options)
-    crawled.summary = await run_crawl(request, crawled.deliver, on_progress, should_stop)
+    clock = clock or FastClock()
+    crawled.summary = await run_crawl(request, crawled.deliver, on_progress, should_stop, clock)
     return crawled

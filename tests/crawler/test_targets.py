@@ -8,7 +8,7 @@ import pytest
 from crawlscope.crawler import targets
 from crawlscope.crawler.targets import PrivateTarget, PublicNetwork, is_public
 from tests.crawler.harness import crawl
-from tests.fakes.website import Website, html, redirect
+from tests.fakes.website import Page, Website, html, redirect
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
@@ -54,15 +54,21 @@ def second_loopback_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("second_loopback_is_private")
-async def test_a_redirect_to_a_private_address_is_not_followed() -> None:
+async def test_a_start_that_is_redirected_to_a_private_address_is_not_followed() -> None:
     with Website() as site:
-        site.pages = {
-            "/": html(links=["/metadata", "/ok"]),
-            "/metadata": redirect(f"http://127.0.0.2:{site.port}/latest/meta-data"),
-            "/ok": html(),
-        }
+        site.pages = {"/": redirect(f"http://127.0.0.2:{site.port}/latest/meta-data")}
         crawled = await crawl(site.url, allow_private=False)
-    assert crawled.failures == {"/metadata": "127.0.0.2 is a private address; 127.0.0.2 may not be crawled"}
+        assert site.requests == ["/"]
+    assert crawled.failures == {"/": "127.0.0.2 is a private address; 127.0.0.2 may not be crawled"}
+    assert crawled.types[-1] == "crawl.failed"
+
+
+@pytest.mark.usefixtures("second_loopback_is_private")
+async def test_a_sitemap_at_a_private_address_is_not_asked_for() -> None:
+    with Website({"/": html(), "/map.xml": Page("<urlset/>")}) as site:
+        site.pages["/robots.txt"] = Page(f"Sitemap: http://127.0.0.2:{site.port}/map.xml")
+        crawled = await crawl(site.url, allow_private=False)
+        assert site.requests == ["/"]
     assert crawled.types[-1] == "crawl.completed"
 
 

@@ -29,13 +29,25 @@ class Page:
     """The connection ends before the promised body does."""
 
 
+_OF_THE_SITE = ("/robots.txt", "/sitemap.xml")
 Answer = Callable[[str], Page | None]
 
 
-def html(body: str = "", *, title: str = "", links: Iterable[str] = (), lang: str = "en") -> Page:
+def html(
+    body: str = "",
+    *,
+    title: str = "",
+    links: Iterable[str] = (),
+    lang: str = "en",
+    head: str = "",
+    headers: dict[str, str] | None = None,
+) -> Page:
     anchors = "".join(f'<a href="{link}">{link}</a> ' for link in links)
-    head = f"<head><title>{title}</title></head>"
-    return Page(f'<!DOCTYPE html><html lang="{lang}">{head}<body>{body}<p>{anchors}</p></body></html>')
+    head = f"<head><title>{title}</title>{head}</head>"
+    return Page(
+        f'<!DOCTYPE html><html lang="{lang}">{head}<body>{body}<p>{anchors}</p></body></html>',
+        headers=headers or {},
+    )
 
 
 def redirect(target: str, status: int = 302) -> Page:
@@ -59,7 +71,8 @@ class Website:
             )
         self.answer = answer
         self.requests: list[str] = []
-        """Paths with their queries in the order they were asked for, robots.txt left out."""
+        """Paths with their queries in the order they were asked for, without robots.txt and a sitemap.xml
+        that is not there."""
         self.headers: list[dict[str, str]] = []
         self.most_at_once = 0
         self._at_once = 0
@@ -85,7 +98,7 @@ class Website:
         return f"http://127.0.0.1:{self.port}"
 
     def page_for(self, path: str) -> Page:
-        made_up = self.answer(path) if self.answer and path != "/robots.txt" else None
+        made_up = self.answer(path) if self.answer and path not in _OF_THE_SITE else None
         return self.pages.get(path) or made_up or Page("<h1>Not found</h1>", status=404)
 
     def wait_until_asked_for(self, path: str, seconds: float = 60.0) -> None:
@@ -98,7 +111,7 @@ class Website:
         with self._lock:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
-            if path != "/robots.txt":
+            if path not in _OF_THE_SITE or path in self.pages.keys() - {"/robots.txt"}:
                 self.requests.append(path)
                 self.headers.append(headers)
 

@@ -2,19 +2,26 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import structlog
-from crawlee import Request
 
 from crawlscope.crawler.engine import Engine
 from crawlscope.crawler.events import Events
 from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
-from crawlscope.crawler.links import names_a_page, normalise, site_of
+from crawlscope.crawler.links import like, names_a_page, normalise, repeats_itself, same_name, site_of
+from crawlscope.crawler.markdown import PageText
+from crawlscope.crawler.originals import Fingerprint, Originals, ReadPage
+from crawlscope.crawler.pace import Clock, Stopped
 from crawlscope.crawler.page import read_page
+from crawlscope.crawler.polite import Forbidden, PoliteClient
 from crawlscope.crawler.robots import RobotsRules
 from crawlscope.crawler.sender import DeliveryTooLarge
+from crawlscope.crawler.sitemaps import listed_pages
+from crawlscope.crawler.traps import Traps
 from crawlscope.errors import UsageError
 
 log = structlog.get_logger(__name__)
@@ -62,6 +69,8 @@ class CrawlSummary:
     failed: int
     robots_blocked: int
     """URLs within the site that robots.txt keeps crawlers from."""
+    kept_back: int
+    """URLs within the site that were found only where links lead to the same pages for ever."""
     error: str | None = None
 
 
@@ -73,8 +82,9 @@ async def run_crawl(
     deliver: Deliver,
     on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
+    clock: Clock | None = None,
 ) -> CrawlSummary:
-    """Follows the links within the site of `request.url` and delivers each page once.
+    """Follows the links within the site of `request.url`, then its sitemaps, and delivers each page once.
 
     When `should_stop` says so, pages in progress are still delivered. Cancelling the task drops them, and no
     final event is sent. Raises `UsageError` for a URL that no crawler can follow, and what `deliver` raises.
@@ -88,7 +98,8 @@ async def run_crawl(
         timeout_seconds=request.timeout_seconds, allow_private=request.allow_private
     ) as client:
         kind = _CrawlOfListed if request.urls else _Crawl
-        return await kind(request, start, client, deliver, on_progress).run(should_stop)
+        crawl = kind(request, start, client, deliver, on_progress, clock or Clock())
+        return await crawl.run(should_stop)
 
 
 class _Crawl:
@@ -99,66 +110,62 @@ class _Crawl:
         client: PageClient,
         deliver: Deliver,
         on_progress: OnProgress | None,
+        clock: Clock,
     ) -> None:
         self._request = request
         self._start = start
-        self._site = site_of(start)
-        self._client = client
+        self._home = start
+        """Where the start led to; its site is the one that is crawled."""
+        self._stopping = asyncio.Event()
+        self._client = PoliteClient(client, clock, self._stopping)
         self._deliver = deliver
         self._on_progress = on_progress
         self._events = Events(request.crawl_id, request.metadata)
         self._progress = CrawlProgress(found=1)
-        self._found = {start}
+        self._found_on: dict[str, str | None] = {start: None}
+        """The URLs of this crawl, with the page that each was found on."""
         self._blocked: set[str] = set()
-        self._after_move: list[str] = []
+        self._kept_back: set[str] = set()
+        self._originals = Originals()
+        self._traps = Traps()
         self._start_error: str | None = None
+        self._start_answered_well = False
+        self._engine: Engine | None = None
         self._reading = asyncio.Semaphore(_READERS)
-        self._cancelled = False
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, should_stop: ShouldStop | None) -> CrawlSummary:
         await self._deliver(self._events.started())
-        self._cancelled = should_stop is not None and await should_stop()
-        if not self._cancelled:
-            await self._follow(should_stop)
+        if should_stop is not None and await should_stop():
+            self._stopping.set()
+        else:
+            await self._follow_until_stopped(should_stop)
         summary = self._summary()
         await self._deliver(self._last_event(summary))
-        log.info("crawl_ended", crawl_id=self._request.crawl_id, status=summary.status, pages=summary.fetched)
+        log.info(
+            "crawl_ended",
+            crawl_id=self._request.crawl_id,
+            status=summary.status,
+            pages=summary.fetched,
+            kept_back=summary.kept_back,
+        )
         return summary
 
-    async def _follow(self, should_stop: ShouldStop | None) -> None:
-        self._robots = await RobotsRules.load(self._client, self._start)
-        if not self._robots.allows(self._start):
-            self._blocked.add(self._start)
-            await self._settle_failed(self._start, self._robots.refusal)
-            return
-        await self._visit_from([self._start], should_stop)
-        if self._after_move and not self._cancelled:
-            await asyncio.sleep(self._robots.delay_seconds)
-            await self._visit_from(self._after_move, should_stop)
-
-    async def _visit_from(self, urls: list[str], should_stop: ShouldStop | None) -> None:
-        """At the pace that the site asks for, which an engine keeps for as long as it runs."""
-        self._engine = await Engine.create(
-            concurrency=self._request.concurrency,
-            delay_seconds=self._robots.delay_seconds,
-            visit=self._visit,
-            give_up=self._give_up,
-        )
-        await self._engine.enqueue(urls)
-        crawl = asyncio.create_task(self._engine.crawl())
+    async def _follow_until_stopped(self, should_stop: ShouldStop | None) -> None:
+        """Cancelling it drops the pages in progress at once."""
+        follow = asyncio.create_task(self._follow())
         watch = asyncio.create_task(self._watch(should_stop))
         try:
-            await asyncio.wait({crawl, watch}, return_when=asyncio.FIRST_COMPLETED)
-            for ended in (watch, crawl):
+            await asyncio.wait({follow, watch}, return_when=asyncio.FIRST_COMPLETED)
+            for ended in (watch, follow):
                 if ended.done():
                     ended.result()
             if self._broken.done():
                 self._broken.result()
         finally:
-            for task in (crawl, watch):
+            for task in (follow, watch):
                 task.cancel()
-            await asyncio.wait({crawl, watch})
+            await asyncio.wait({follow, watch})
 
     async def _watch(self, should_stop: ShouldStop | None) -> None:
         """Ends only by raising: what broke the crawl."""
@@ -166,52 +173,101 @@ class _Crawl:
             await asyncio.wait({self._broken}, timeout=_ASK_TO_STOP_SECONDS)
             if self._broken.done():
                 self._broken.result()
-            if should_stop is not None and not self._cancelled and await should_stop():
-                self._cancelled = True
-                self._engine.stop()
+            if should_stop is not None and not self._stopping.is_set() and await should_stop():
+                self._stopping.set()
+                if self._engine is not None:
+                    self._engine.stop()
 
-    async def _visit(self, request: Request) -> None:
-        try:
-            await self._settle(request.url, await self._client.fetch(request.url, text_only=True))
-        except Exception as error:
-            request.no_retry = not (isinstance(error, FetchFailed) and error.retryable)
-            raise
+    async def _follow(self) -> None:
+        await self._visit_from([self._start])
+        if self._start_answered_well:
+            await self._visit_from(await self._listed())
+        for page in self._originals.rest():
+            await self._deliver_page(page)
 
-    async def _give_up(self, request: Request, error: Exception) -> None:
-        if self._broken.done():
+    async def _listed(self) -> list[str]:
+        """The pages of the site's sitemaps that no link led to, as many as the limit leaves room for."""
+        accepted: list[str] = []
+        rules = await self._client.rules(self._home)
+        with suppress(Stopped):
+            async with aclosing(listed_pages(self._client, self._home)) as listed:
+                while self._has_room and (pages := await anext(listed, None)) is not None:
+                    accepted += self._accept(pages, None, rules)
+        return accepted
+
+    async def _visit_from(self, urls: list[str]) -> None:
+        if not urls or self._stopping.is_set():
             return
-        if isinstance(error, FetchFailed | DeliveryTooLarge):
-            reason = str(error)
-        else:
-            log.error("page_not_read", crawl_id=self._request.crawl_id, url=request.url, exc_info=error)
-            reason = f"the crawler could not read it: {type(error).__name__}: {' '.join(str(error).split())}"
-        await self._settle_failed(request.url, reason)
+        self._engine = await Engine.create(
+            concurrency=self._request.concurrency, visit=self._visit, give_up=self._give_up
+        )
+        await self._enqueue(urls)
+        await self._engine.crawl()
 
-    async def _settle(self, url: str, page: FetchedPage) -> None:
-        landed = normalise(page.url) or url
-        moved = url == self._start and site_of(landed) != self._site
-        if moved:
-            # Sites move: whoever asks for the old name wants the site behind it.
-            self._site = site_of(landed)
-            self._robots = await RobotsRules.load(self._client, landed)
-        within = site_of(landed) == self._site
-        if within and not self._robots.allows(landed):
-            self._blocked.add(landed)
-            raise FetchFailed(self._robots.refusal)
+    async def _enqueue(self, urls: list[str], *, first: bool = False) -> None:
+        if self._engine is not None:
+            await self._engine.enqueue(urls, first=first)
+
+    async def _visit(self, url: str) -> None:
+        page = await self._client.fetch(url, partial(self._may_follow, url), text_only=True)
+        text, fingerprint = await self._read(page)
+        if url == self._start:
+            if elsewhere := _sent_elsewhere(page, text):
+                page = await self._client.fetch(elsewhere, partial(self._may_follow, url), text_only=True)
+                text, fingerprint = await self._read(page)
+            self._home = page.url
+            self._start_answered_well = page.status_code < 400
+        await self._settle(url, page, text, fingerprint)
+
+    def _may_follow(self, asked_for: str, target: str) -> bool:
+        """Sites move: whoever asks for the old name of one wants the site behind it."""
+        site, home = site_of(target), site_of(self._home)
+        return asked_for == self._start or site == home or same_name(site, home)
+
+    async def _read(self, page: FetchedPage) -> tuple[PageText, Fingerprint]:
         async with self._reading:
             text = await asyncio.to_thread(read_page, page)
-        if moved:
-            self._after_move = self._accept(text.links)
-        elif within:
-            await self._engine.enqueue(self._accept(text.links))
-        await self._send(self._events.page(url, page, text), DeliveryTooLarge)
+            return text, await asyncio.to_thread(Fingerprint.of, text)
+
+    async def _settle(self, url: str, page: FetchedPage, text: PageText, fingerprint: Fingerprint) -> None:
+        rules = await self._client.rules(self._home)
+        found_on, canonical = self._found_on[url], _canonical(page.url, text)
+        if site_of(page.url) == site_of(self._home):
+            if canonical:
+                await self._enqueue(self._accept([canonical], url, rules), first=True)
+            links = self._traps.links_of(url, fingerprint.digest, found_on, _links(text))
+            await self._enqueue(self._accept(links, url, rules))
+        read = ReadPage(url, replace(page, body=b""), text, fingerprint, found_on, canonical)
+        for settled in self._originals.read(read, canonical in self._found_on):
+            await self._deliver_page(settled)
+
+    async def _give_up(self, url: str, error: Exception) -> None:
+        if self._broken.done() or isinstance(error, Stopped):
+            return
+        if isinstance(error, Forbidden):
+            self._blocked.add(error.url)
+        if isinstance(error, FetchFailed):
+            await self._settle_failed(url, str(error), error.code)
+        else:
+            log.error("page_not_read", crawl_id=self._request.crawl_id, url=url, exc_info=error)
+            words = " ".join(str(error).split())
+            await self._settle_failed(url, f"the crawler could not read it: {type(error).__name__}: {words}")
+        for page in self._originals.missed(url):
+            await self._deliver_page(page)
+
+    async def _deliver_page(self, read: ReadPage) -> None:
+        try:
+            await self._send(self._events.page(read.source_url, read.page, read.text), DeliveryTooLarge)
+        except DeliveryTooLarge as error:
+            await self._settle_failed(read.source_url, str(error))
+            return
         self._progress.fetched += 1
         self._report()
 
-    async def _settle_failed(self, url: str, error: str) -> None:
+    async def _settle_failed(self, url: str, error: str, code: str | None = None) -> None:
         if url == self._start:
             self._start_error = error
-        await self._send(self._events.failed_page(url, error))
+        await self._send(self._events.failed_page(url, error, code))
         self._progress.failed += 1
         self._report()
 
@@ -226,20 +282,29 @@ class _Crawl:
                 self._broken.set_exception(error)
             raise
 
-    def _accept(self, links: list[str]) -> list[str]:
+    @property
+    def _has_room(self) -> bool:
+        return len(self._found_on) < self._request.limit
+
+    def _accept(self, links: list[str], found_on: str | None, rules: RobotsRules) -> list[str]:
         accepted = []
+        site, secure = site_of(self._home), self._home.startswith("https:")
         for link in links:
-            if len(self._found) >= self._request.limit:
+            if not self._has_room:
                 break
             url = normalise(link)
-            if url is None or url in self._found or site_of(url) != self._site or not names_a_page(url):
+            if url and secure:
+                url = like(url, self._home)
+            if url is None or url in self._found_on or site_of(url) != site or not names_a_page(url):
                 continue
-            if not self._robots.allows(url):
+            if repeats_itself(url):
+                self._kept_back.add(url)
+            elif not rules.allows(url):
                 self._blocked.add(url)
-                continue
-            self._found.add(url)
-            accepted.append(url)
-        self._progress.found = len(self._found)
+            else:
+                self._found_on[url] = found_on
+                accepted.append(url)
+        self._progress.found = len(self._found_on)
         return accepted
 
     def _report(self) -> None:
@@ -250,13 +315,20 @@ class _Crawl:
         progress = self._progress
         status: Literal["completed", "failed", "cancelled"] = "completed"
         error = None
-        if self._cancelled:
+        if self._stopping.is_set():
             status = "cancelled"
         elif not progress.fetched:
             status = "failed"
             error = self._failure()
+        kept_back = (self._kept_back | self._traps.kept_back).difference(self._found_on)
         return CrawlSummary(
-            status, progress.found, progress.fetched, progress.failed, len(self._blocked), error
+            status,
+            progress.found,
+            progress.fetched,
+            progress.failed,
+            robots_blocked=len(self._blocked),
+            kept_back=len(kept_back),
+            error=error,
         )
 
     def _failure(self) -> str:
@@ -273,32 +345,49 @@ class _Crawl:
 
 
 class _CrawlOfListed(_Crawl):
-    """Fetches the URLs that the request lists, site by site, each by the rules of its own site."""
+    """Fetches the URLs that the request lists, each by the rules of its own site, and follows no link."""
 
-    async def _follow(self, should_stop: ShouldStop | None) -> None:
-        self._start = ""  # none of them speaks for the site, wherever it redirects
+    async def _follow(self) -> None:
+        self._start = ""  # none of them speaks for the site
         listed = dict.fromkeys(url for url in map(normalise, self._request.urls) if url)
+        self._found_on = dict.fromkeys(listed)
         self._progress.found = len(listed)
-        for site in dict.fromkeys(map(site_of, listed)):
-            if not self._cancelled:
-                await self._visit_site([url for url in listed if site_of(url) == site], should_stop)
+        await self._visit_from(list(listed))
 
-    async def _visit_site(self, urls: list[str], should_stop: ShouldStop | None) -> None:
-        self._site = site_of(urls[0])
-        self._robots = await RobotsRules.load(self._client, urls[0])
-        allowed = [url for url in urls if self._robots.allows(url)]
-        for url in set(urls) - set(allowed):
-            self._blocked.add(url)
-            await self._settle_failed(url, self._robots.refusal)
-        if allowed:
-            await self._visit_from(allowed, should_stop)
+    def _may_follow(self, asked_for: str, target: str) -> bool:  # noqa: ARG002
+        """Whoever asks for a page by name wants it wherever it has gone."""
+        return True
 
-    async def _settle_failed(self, url: str, error: str) -> None:
+    async def _settle(self, url: str, page: FetchedPage, text: PageText, fingerprint: Fingerprint) -> None:
+        await self._deliver_page(ReadPage(url, page, text, fingerprint))
+
+    async def _settle_failed(self, url: str, error: str, code: str | None = None) -> None:
         self._start_error = self._start_error or f"{url}: {error}"
-        await super()._settle_failed(url, error)
-
-    def _accept(self, links: list[str]) -> list[str]:  # noqa: ARG002
-        return []
+        await super()._settle_failed(url, error, code)
 
     def _failure(self) -> str:
         return f"none of {self._progress.found} pages could be fetched, the first: {self._start_error}"
+
+
+def _links(text: PageText) -> list[str]:
+    """Where the page leads, by itself or by a click."""
+    return [text.refresh, *text.links] if text.refresh and not text.nofollow else text.links
+
+
+def _sent_elsewhere(page: FetchedPage, text: PageText) -> str | None:
+    """The other site that a page sends its readers to, where none of its links leads on within its own."""
+    target = normalise(text.refresh or "")
+    site = site_of(page.url)
+    if target is None or site_of(target) == site:
+        return None
+    links = (normalise(link) for link in text.links)
+    return None if any(link and site_of(link) == site for link in links) else target
+
+
+def _canonical(url: str, text: PageText) -> str | None:
+    """The other page of this site that the page names; one that differs in the scheme alone is none."""
+    named = normalise(text.canonical or "")
+    canonical = named and like(named, url)
+    if canonical is None or canonical == url or site_of(canonical) != site_of(url):
+        return None
+    return canonical if names_a_page(canonical) else None

@@ -1,13 +1,14 @@
 """Crawlee, set up to be a quiet guest in a long-running service.
 
-It gives what is hard about crawling: queue, concurrency, pace, retries. Left to itself it also keeps its
-queue on disk, shares it between crawls, starts slowly, logs tables, takes over SIGINT, swallows cancellation.
-Pages are fetched by `PageClient`, because where a connection leads to must be checked as it is made.
+It gives what is hard about crawling: queue and concurrency. Left to itself it also keeps its queue on disk,
+shares it between crawls, starts slowly, logs tables, takes over SIGINT, swallows cancellation. Pages are
+fetched by `PoliteClient`: where a connection leads to must be checked as it is made, and each host has a pace
+of its own.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -19,25 +20,24 @@ from crawlee.statistics import Statistics
 from crawlee.storage_clients import MemoryStorageClient
 from crawlee.storages import RequestQueue
 
-Visit = Callable[[Request], Awaitable[None]]
-GiveUp = Callable[[Request, Exception], Awaitable[None]]
+Visit = Callable[[str], Awaitable[None]]
+GiveUp = Callable[[str, Exception], Awaitable[None]]
 
-_RETRIES = 1
 # A handler also waits for the delivery of its page, which outlasts restarts of the service.
 _HANDLER_LIMIT = timedelta(days=1)
 _silent = logging.getLogger(__name__)
 
 
 class Engine(BasicCrawler[BasicCrawlingContext]):
-    """Calls `visit` for each URL; where it raises, once again unless the request says no, then `give_up`."""
+    """Calls `visit` for each URL, and `give_up` where it raises."""
 
-    def __init__(self, queue: RequestQueue, *, concurrency: int, delay_seconds: float, visit: Visit) -> None:
+    def __init__(self, queue: RequestQueue, *, concurrency: int, visit: Visit) -> None:
         for logger in (_silent, logging.getLogger("crawlee")):
             logger.setLevel(logging.CRITICAL + 1)
         configuration = Configuration(internal_timeout=_HANDLER_LIMIT)
 
         async def handle(context: BasicCrawlingContext) -> None:
-            await visit(context.request)
+            await visit(context.request.url)
 
         super().__init__(
             configuration=configuration,
@@ -45,10 +45,10 @@ class Engine(BasicCrawler[BasicCrawlingContext]):
             storage_client=MemoryStorageClient(),
             request_manager=queue,
             request_handler=handle,
-            max_request_retries=_RETRIES,
+            max_request_retries=0,
             use_session_pool=False,
             retry_on_blocked=False,
-            concurrency_settings=_pace(concurrency, delay_seconds),
+            concurrency_settings=_pace(concurrency),
             request_handler_timeout=_HANDLER_LIMIT,
             statistics=Statistics.with_default_state(periodic_message_logger=_silent),
             configure_logging=False,
@@ -56,23 +56,24 @@ class Engine(BasicCrawler[BasicCrawlingContext]):
         )
 
     @classmethod
-    async def create(
-        cls, *, concurrency: int, delay_seconds: float, visit: Visit, give_up: GiveUp
-    ) -> "Engine":
+    async def create(cls, *, concurrency: int, visit: Visit, give_up: GiveUp) -> "Engine":
         # By hand: `RequestQueue.open` shares queues between crawls and never lets go of them.
         store = await MemoryStorageClient().create_rq_client()
         queue = RequestQueue(store, (await store.get_metadata()).id, None)
-        engine = cls(queue, concurrency=concurrency, delay_seconds=delay_seconds, visit=visit)
+        engine = cls(queue, concurrency=concurrency, visit=visit)
 
         async def fail(context: BasicCrawlingContext, error: Exception) -> None:
-            await give_up(context.request, error)
+            await give_up(context.request.url, error)
 
         engine.failed_request_handler(fail)
         return engine
 
-    async def enqueue(self, urls: Sequence[str]) -> None:
+    async def enqueue(self, urls: Iterable[str], *, first: bool = False) -> None:
+        """At the end of the queue, or at its beginning."""
         # With a key of its own each URL stays one: Crawlee's would fold case, trailing slashes and the query.
-        await self.add_requests([Request.from_url(url, unique_key=url) for url in urls])
+        requests = [Request.from_url(url, unique_key=url) for url in urls]
+        if requests:
+            await self.add_requests(requests, forefront=first)
 
     async def crawl(self) -> None:
         """Until the queue is empty; cancelling it drops the pages in progress at once."""
@@ -87,12 +88,6 @@ class Engine(BasicCrawler[BasicCrawlingContext]):
                 await asyncio.wait({running})
 
 
-def _pace(concurrency: int, delay_seconds: float) -> ConcurrencySettings:
+def _pace(places: int) -> ConcurrencySettings:
     """All places open from the start, however busy the machine is: the caller has said how many it wants."""
-    places = 1 if delay_seconds else concurrency
-    return ConcurrencySettings(
-        min_concurrency=places,
-        max_concurrency=places,
-        desired_concurrency=places,
-        max_tasks_per_minute=60 / delay_seconds if delay_seconds else float("inf"),
-    )
+    return ConcurrencySettings(min_concurrency=places, max_concurrency=places, desired_concurrency=places)

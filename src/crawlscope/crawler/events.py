@@ -46,13 +46,13 @@ class Events:
         known = {name: value for name, value in facts.items() if value is not None}
         return self._event("crawl.page", source_url, document={"markdown": text.markdown, "metadata": known})
 
-    def failed_page(self, source_url: str, error: str) -> Event:
-        return self._event(
-            "crawl.page", source_url, document={"metadata": {"sourceURL": source_url}}, error=error
-        )
+    def failed_page(self, source_url: str, error: str, code: str | None = None) -> Event:
+        document = {"metadata": {"sourceURL": source_url}}
+        named = {"code": code, "message": error} if code else error
+        return self._event("crawl.page", source_url, document=document, error=named)
 
     def _event(
-        self, event_type: str, url: str = "", *, document: Event | None = None, error: str | None = None
+        self, event_type: str, url: str = "", *, document: Event | None = None, error: object = None
     ) -> Event:
         event: Event = {
             "success": error is None,

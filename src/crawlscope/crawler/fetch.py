@@ -1,12 +1,13 @@
-"""Asks a website for one page, honestly and within bounds."""
+"""Sends one request for one page, honestly and within bounds; follows nothing and asks no second time."""
 
 import asyncio
 import logging
 import re
 import socket
 import ssl
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -19,14 +20,17 @@ from crawlscope.crawler.targets import PrivateTarget, PublicNetwork
 ROBOT = "Crawlscope"
 USER_AGENT = f"{ROBOT}/{__version__} (self-hosted crawler; obeys robots.txt)"
 MAX_BODY_BYTES = 20 * 1024 * 1024
-_MAX_REDIRECTS = 10
 _HEADERS = {
     "User-Agent": USER_AGENT,
     "Accept": "text/html,application/xhtml+xml,text/markdown,text/plain;q=0.9,*/*;q=0.5",
     # Brotli and zstd can turn a few bytes into gigabytes within one chunk.
     "Accept-Encoding": "gzip, deflate",
 }
-_CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"']+)", re.IGNORECASE)
+_COMPRESSIONS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
+_CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;,\"']+)", re.IGNORECASE)
+_MEDIA_TYPE = re.compile(r"\s*([\w!#$&^.+-]+/[\w!#$&^.+-]+)", re.ASCII)
+_GZIP = b"\x1f\x8b\x08"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEXT_TYPES = frozenset(
     {"", "application/json", "application/xml", "application/x-ndjson", "application/yaml"}
 )
@@ -36,35 +40,57 @@ _NO_TEXT_TYPES = frozenset({"text/css", "text/javascript", "text/ecmascript", "t
 class FetchFailed(Exception):
     """No HTTP answer; the text is one line that says why."""
 
-    def __init__(self, message: str, *, retryable: bool = False, unreachable: bool = False) -> None:
-        """`unreachable`: the same is true of any page of that host."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        unreachable: bool = False,
+        code: str | None = None,
+    ) -> None:
+        """`unreachable`: the same is true of any page of that host. `code` names the cause, where it has one
+        of its own."""
         super().__init__(message)
         self.retryable = retryable
         self.unreachable = unreachable
+        self.code = code
 
 
 @dataclass(frozen=True)
 class FetchedPage:
     url: str
-    """After redirects."""
     status_code: int
     content_type: str
     """As the server gave it, empty where it gave none."""
     body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By name in lower case; several of one name have a line each."""
 
     @property
     def media_type(self) -> str:
-        return self.content_type.partition(";")[0].strip().lower()
+        """In lower case, the last of several, as in browsers; empty where the server named none."""
+        found = [
+            media_type[1].lower()
+            for each in self.content_type.split(",")
+            if (media_type := _MEDIA_TYPE.match(each))
+        ]
+        return found[-1] if found else ""
 
     @property
     def charset(self) -> str | None:
         found = _CHARSET.search(self.content_type)
         return found[1] if found else None
 
+    @property
+    def redirects(self) -> bool:
+        return self.status_code in _REDIRECTS
+
 
 def may_hold_text(media_type: str) -> bool:
     if media_type in _NO_TEXT_TYPES:
         return False
+    if media_type.startswith("image/"):
+        return False  # image/svg+xml
     return (
         media_type in _TEXT_TYPES or media_type.startswith("text/") or media_type.endswith(("+xml", "+json"))
     )
@@ -84,8 +110,7 @@ class PageClient:
             transport=_Transport(allow_private=allow_private),
             headers=_HEADERS,
             timeout=timeout_seconds,
-            follow_redirects=True,
-            max_redirects=_MAX_REDIRECTS,
+            follow_redirects=False,
             # A proxy would connect in our place, past the check of the address.
             trust_env=False,
         )
@@ -98,26 +123,33 @@ class PageClient:
     ) -> None:
         await self._client.aclose()
 
-    async def fetch(
-        self, url: str, *, text_only: bool = False, first_bytes: int | None = None
-    ) -> FetchedPage:
+    async def get(self, url: str, *, text_only: bool = False, first_bytes: int | None = None) -> FetchedPage:
         """With `text_only` the body of images, archives and the like is left unread, with `first_bytes` what
         comes after them. Raises `FetchFailed`.
         """
         try:
             async with asyncio.timeout(self._timeout_seconds), self._client.stream("GET", url) as response:
                 page = FetchedPage(
-                    str(response.url), response.status_code, response.headers.get("content-type", "")
+                    url,
+                    response.status_code,
+                    response.headers.get("content-type", ""),
+                    headers=_headers(response),
                 )
-                if text_only and not may_hold_text(page.media_type):
+                if page.redirects or (text_only and not may_hold_text(page.media_type)):
                     return page
                 return replace(page, body=await self._body(response, first_bytes))
         except (TimeoutError, httpx2.TimeoutException) as error:
-            raise FetchFailed(f"no complete answer within {self._timeout_seconds:g} seconds") from error
+            raise FetchFailed(
+                f"no complete answer within {self._timeout_seconds:g} seconds", code="scrape_timeout"
+            ) from error
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
             raise _explained(error) from error
 
     async def _body(self, response: httpx2.Response, first_bytes: int | None) -> bytes:
+        """Nobody asked for a coding that turns a few bytes into gigabytes within one chunk."""
+        codings = {each.strip().lower() for each in response.headers.get("content-encoding", "").split(",")}
+        if unwanted := codings & _COMPRESSIONS:
+            raise FetchFailed(f"the body is compressed with {min(unwanted)}, which was not asked for")
         announced = response.headers.get("content-length", "")
         if first_bytes is None and announced.isdecimal() and int(announced) > self._max_bytes:
             raise self._too_large()
@@ -128,10 +160,36 @@ class PageClient:
                 break
             if len(body) > self._max_bytes:
                 raise self._too_large()
-        return bytes(body[:first_bytes])
+        found = _unzipped(bytes(body), first_bytes or self._max_bytes + 1)
+        if first_bytes is None and len(found) > self._max_bytes:
+            raise self._too_large()
+        return found[:first_bytes]
 
     def _too_large(self) -> FetchFailed:
         return FetchFailed(f"too large: the page has more than {self._max_bytes:,} bytes")
+
+
+def _headers(response: httpx2.Response) -> dict[str, str]:
+    """Values in UTF-8, as browsers read addresses in them, where they are that."""
+    found: dict[str, str] = {}
+    for name, value in response.headers.raw:
+        try:
+            text = value.decode("utf-8")
+        except UnicodeDecodeError:
+            text = value.decode("latin-1")
+        key = name.decode("latin-1").lower()
+        found[key] = f"{found[key]}\n{text}" if key in found else text
+    return found
+
+
+def _unzipped(body: bytes, most_bytes: int) -> bytes:
+    """Unpacked as far as it is gzip although nothing said so: files such as `sitemap.xml.gz`."""
+    if not body.startswith(_GZIP):
+        return body
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, most_bytes)
+    except zlib.error:
+        return body
 
 
 class _Transport(httpx2.AsyncHTTPTransport):
@@ -168,8 +226,6 @@ def _explained(error: Exception) -> FetchFailed:
 def _explained_by_kind(error: Exception) -> FetchFailed:
     words = " ".join(str(error).split())
     match error:
-        case httpx2.TooManyRedirects():
-            return FetchFailed(f"more than {_MAX_REDIRECTS} redirects")
         case httpx2.DecodingError():
             return FetchFailed(f"the body cannot be decompressed: {words}")
         case httpx2.InvalidURL() | httpx2.UnsupportedProtocol():

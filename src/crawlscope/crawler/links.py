@@ -1,11 +1,19 @@
-"""Which URLs are the same page, which are of the same site, and which are worth asking for."""
+"""Which URLs are the same page, which are of the same site, and which are worth asking for.
+
+URLs are read by the WHATWG's rules, as browsers read them: international host names (UTS 46), backslashes,
+odd spellings of IPv4 addresses, dot segments.
+"""
 
 import re
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+import string
+from urllib.parse import unquote, urlsplit
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+import ada_url
+
+_SCHEMES = {"http:", "https:"}
+_NAME = re.compile(r"\[[^\[\]]+\]|[^.]{1,63}(?:\.[^.]{1,63})*")
+"""An IPv6 address, or labels no longer than DNS can carry."""
 _MAX_URL = 8192
-_KEPT_IN_PATH = "%/:=&?~+!$,;'@()*[]|^`{}\\<>\""
 _NOT_A_PAGE = re.compile(
     r"\.(?:avif|bmp|gif|heic|ico|jpe?g|png|psd|svg|tiff?|webp"
     r"|aac|avi|flac|m4[av]|mid|mkv|mov|mp[34]|mpe?g|og[gv]|swf|wav|web[am]|wmv"
@@ -14,18 +22,80 @@ _NOT_A_PAGE = re.compile(
     r"|css|eot|m?js|map|otf|ttf|wasm|woff2?)$",
     re.IGNORECASE,
 )
+_UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_MALFORMED_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_TRACKING = re.compile(
+    r"(?:utm|pk|mtm|piwik|matomo|hsa|oly|vero)_\w+|_hs\w+|__hs\w+|hsctatracking|ml_subscriber\w*"
+)
+_CLICK_IDS = frozenset(
+    [
+        "gclid",
+        "gclsrc",
+        "gad_source",
+        "gad_campaignid",
+        "gbraid",
+        "wbraid",
+        "dclid",
+        "srsltid",
+        "_ga",
+        "_gl",
+        "fbclid",
+        "igshid",
+        "igsh",
+        "msclkid",
+        "yclid",
+        "ysclid",
+        "_openstat",
+        "twclid",
+        "ttclid",
+        "rdt_cid",
+        "li_fat_id",
+        "epik",
+        "irclickid",
+        "wickedid",
+        "mc_cid",
+        "mc_eid",
+        "mkt_tok",
+        "_branch_match_id",
+        "s_kwcid",
+        "ef_id",
+        "_kx",
+        "__s",
+        "scclid",
+    ]
+)
+_SESSION = re.compile(
+    r"jsessionid|phpsessid|aspsessionid\w*|asp\.net_sessionid|cfid|cftoken|oscsid|zenid|sess(?:ion)?_?id|sid|xtc?sid"
+)
+# A small number behind `sid` is a story or a section, not a session.
+_SESSION_VALUE = re.compile(r"(?=\D*\d)[\w.!-]{16,}", re.ASCII)
+_SESSION_IN_PATH = re.compile(
+    r";(?:jsessionid|phpsessid|sessionid|sid)=[^/;]*|/\((?:[AFSX]\([\w-]+\))+\)(?=/)",
+    re.IGNORECASE | re.ASCII,
+)
+_INDEX_PAGE = re.compile(r"/(?:index|default|home|welcome)\.(?:s?html?|xhtml|php\d?|aspx?|jspx?|cgi|cfm)$")
+_REPEATING = re.compile(r"((?:/[^/]+)+?)\1{4}(?:/|$)|[?&]([^&=]+=[^&]*)(?:&\2){4}(?:&|$)")
 
 
 def normalise(url: str, base: str | None = None) -> str | None:
-    """One spelling for one page: no fragment, no credentials, no default port; the query stays as it is.
+    """One spelling for one page: no fragment, no credentials, no default port, no tracking parameters, no
+    session ids; escapes in upper case and only where they mean something.
 
     None for what no crawler can ask for: other schemes, malformed hosts and ports, endless URLs.
     """
     try:
-        parts = urlsplit(urljoin(base, url.strip()) if base else url.strip())
-        return _spell(parts)
+        parts = ada_url.URL(url, base) if base else ada_url.URL(url)
     except ValueError:
         return None
+    host = parts.hostname.rstrip(".")
+    if parts.protocol not in _SCHEMES or parts.port == "0" or not _NAME.fullmatch(host):
+        return None
+    authority = f"{host}:{parts.port}" if parts.port else host
+    path = _SESSION_IN_PATH.sub("", _respelled(parts.pathname)) or "/"
+    query = "&".join(filter(_says_something, _respelled(parts.search[1:]).split("&")))
+    url = f"{parts.protocol}//{authority}{path}{'?' if query else ''}{query}"
+    return url if len(url) <= _MAX_URL else None
 
 
 def site_of(url: str) -> str:
@@ -34,22 +104,54 @@ def site_of(url: str) -> str:
     return f"{parts.hostname}:{parts.port or 'default'}"
 
 
+def same_name(site: str, other: str) -> bool:
+    """Whether two sites differ by no more than a leading `www.`."""
+    return site.removeprefix("www.") == other.removeprefix("www.")
+
+
 def names_a_page(url: str) -> bool:
     """Whether the name leaves hope for text: images, archives, scripts and the like do not."""
     return _NOT_A_PAGE.search(urlsplit(url).path) is None
 
 
-def _spell(parts: SplitResult) -> str | None:
-    scheme = parts.scheme.lower()
-    host = (parts.hostname or "").rstrip(".")
-    if scheme not in _DEFAULT_PORTS or not host:
-        return None
-    if not host.isascii():
-        host = host.encode("idna").decode("ascii")
-    if ":" in host:
-        host = f"[{host}]"
-    port = parts.port
-    authority = host if port in (None, _DEFAULT_PORTS[scheme]) else f"{host}:{port}"
-    query = f"?{quote(parts.query, safe=_KEPT_IN_PATH)}" if parts.query else ""
-    url = f"{scheme}://{authority}{quote(parts.path, safe=_KEPT_IN_PATH) or '/'}{query}"
-    return url if len(url) <= _MAX_URL else None
+def repeats_itself(url: str) -> bool:
+    """Whether the same path segments or the same parameter come five times in a row: the mark of links that
+    lead back to where they are."""
+    parts = urlsplit(url)
+    return _REPEATING.search(parts.path) is not None or _REPEATING.search(f"?{parts.query}") is not None
+
+
+def like(url: str, other: str) -> str:
+    """The URL with the other's scheme, where both are of one site on a default port."""
+    scheme, _, rest = url.partition("://")
+    same = site_of(url) == site_of(other) and site_of(url).endswith(":default")
+    return f"{other.partition('://')[0]}://{rest}" if same and scheme else url
+
+
+def variant_key(url: str) -> str:
+    """Equal for addresses under which servers often show one page: with and without `www.`, a slash at the
+    end, the name of an index page, or a query, in any case. Only a reason to compare what they show."""
+    parts = urlsplit(url.casefold())
+    path = _INDEX_PAGE.sub("", re.sub(r"/{2,}", "/", parts.path)).rstrip("/")
+    return site_of(url.casefold()).removeprefix("www.") + path
+
+
+def _respelled(part: str) -> str:
+    """RFC 3986, 6.2.2; what is malformed stays as it is."""
+    if "%" not in part or _MALFORMED_ESCAPE.search(part):
+        return part
+    return _ESCAPE.sub(_plain_or_upper, part)
+
+
+def _plain_or_upper(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return character if character in _UNRESERVED else escape[0].upper()
+
+
+def _says_something(parameter: str) -> bool:
+    """Whether the page can depend on it: not where it only tells where its reader came from, or who it is."""
+    name, _, value = parameter.partition("=")
+    name = unquote(name).lower()
+    if not parameter or name in _CLICK_IDS or _TRACKING.fullmatch(name):
+        return False
+    return not (_SESSION.fullmatch(name) and _SESSION_VALUE.fullmatch(value))

@@ -1,20 +1,108 @@
-"""What a fetched page says, by its content type."""
+"""What a fetched page says, by its content type, its first bytes and its headers."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 
 from crawlscope.crawler.charset import decode
-from crawlscope.crawler.fetch import FetchedPage, may_hold_text
+from crawlscope.crawler.fetch import ROBOT, FetchedPage, may_hold_text
+from crawlscope.crawler.links import normalise
 from crawlscope.crawler.markdown import PageText, to_markdown
+from crawlscope.crawler.xml_pages import listing_of, parse_xml, root_name, texts_of, title_of
 
-_HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+_XML_TYPES = frozenset({"text/xml", "application/xml"})
 _LOOKED_AT = 1024
+# What the WHATWG's MIME sniffing takes for HTML, and for no text at all.
+_HTML = re.compile(
+    r"\s*<(?:!--|(?:!doctype\s+html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p)[\s>])",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"<[A-Za-z][^<>]*>")
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
+_SELF_CLOSED = re.compile(r"<([A-Za-z][\w.-]*)(\s[^<>]*?)?/>")
+_VOID = frozenset(
+    [
+        "area",
+        "base",
+        "br",
+        "col",
+        "embed",
+        "frame",
+        "hr",
+        "img",
+        "input",
+        "link",
+        "meta",
+        "param",
+        "source",
+        "track",
+        "wbr",
+    ]
+)
+_REFRESH = re.compile(r"""\s*[\d.]+\s*[;,]\s*(?:url\s*=\s*)?["']?([^"']+)""", re.IGNORECASE)
+_CANONICAL = re.compile(r"""<([^<>]*)>[^<,]*;\s*rel\s*=\s*["']?[^"',;]*\bcanonical\b""", re.IGNORECASE)
+_SCOPED = re.compile(r"\s*([\w-]+)\s*:(.*)", re.DOTALL)
+_WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 
 
 def read_page(page: FetchedPage) -> PageText:
-    """HTML becomes Markdown, other text stays as it is, all else has no text. Blocks: call it in a thread."""
-    if page.media_type in _HTML_TYPES or (not page.media_type and _looks_like_html(page.body)):
+    """HTML becomes Markdown, other XML its plain text, other text stays as it is, all else has no text.
+
+    Blocks: call it in a thread.
+    """
+    text = _by_content(page)
+    asked = set(_robots_tag(page.headers.get("x-robots-tag", "")))
+    nofollow = text.nofollow or not asked.isdisjoint({"nofollow", "none"})
+    return replace(
+        text,
+        links=[] if nofollow else text.links,
+        nofollow=nofollow,
+        noindex=text.noindex or not asked.isdisjoint({"noindex", "none"}),
+        canonical=text.canonical or _linked(page, "link", _CANONICAL),
+        refresh=text.refresh or _linked(page, "refresh", _REFRESH),
+    )
+
+
+def _by_content(page: FetchedPage) -> PageText:
+    kind = page.media_type
+    if kind == "text/html":
         return to_markdown(page.body, page.url, page.charset)
-    text = decode(page.body, page.charset) if may_hold_text(page.media_type) else ""
-    return PageText(markdown="" if "\0" in text[:_LOOKED_AT] else text)
+    if not may_hold_text(kind):
+        return PageText(markdown="")
+    text = decode(page.body, page.charset)
+    if kind in _XML_TYPES or kind.endswith("+xml") or (not kind and text.lstrip().startswith("<?xml")):
+        return _xml(page, text)
+    if not kind and _HTML.match(text):
+        return to_markdown(page.body, page.url, page.charset)
+    return PageText(markdown="" if _NO_TEXT.search(text, 0, _LOOKED_AT) else text)
 
 
-def _looks_like_html(body: bytes) -> bool:
-    return body[:_LOOKED_AT].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+def _xml(page: FetchedPage, text: str) -> PageText:
+    if root_name(text) == "html":
+        return to_markdown(_SELF_CLOSED.sub(_closed, text), page.url)
+    root = parse_xml(text)
+    if root is None:
+        return PageText(markdown=text)
+    pieces = [to_markdown(each, page.url).markdown if _TAG.search(each) else each for each in texts_of(root)]
+    return PageText("\n".join(pieces), title=title_of(root), links=listing_of(text, page.url).pages)
+
+
+def _closed(tag: re.Match[str]) -> str:
+    """As XML means it; to HTML `<script/>` is open, and swallows the page."""
+    return tag[0] if tag[1].lower() in _VOID else f"<{tag[1]}{tag[2] or ''}></{tag[1]}>"
+
+
+def _linked(page: FetchedPage, header: str, pattern: re.Pattern[str]) -> str | None:
+    found = pattern.search(page.headers.get(header, ""))
+    return normalise(found[1].strip(), page.url) if found else None
+
+
+def _robots_tag(header: str) -> Iterator[str]:
+    """What `X-Robots-Tag` asks of every robot or of this one, in lower case."""
+    for line in header.lower().splitlines():
+        scoped = _SCOPED.match(line)
+        if scoped and scoped[1] not in _WITH_VALUES:
+            if scoped[1] != ROBOT.lower():
+                continue
+            line = scoped[2]  # noqa: PLW2901
+        yield from (word.strip() for word in line.split(","))

@@ -1,0 +1,165 @@
+"""Asks hosts as they want to be asked: what robots.txt allows, at their pace, again where they say so."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from urllib.parse import urljoin
+
+from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
+from crawlscope.crawler.links import normalise, site_of
+from crawlscope.crawler.pace import Clock, Pace
+from crawlscope.crawler.robots import READ_BYTES, RobotsRules
+from crawlscope.retry_after import retry_after_seconds
+
+_MAX_REDIRECTS = 10
+_TOO_MANY = 429
+_UNAVAILABLE = 503
+_PASSING = frozenset({408, 425, 500, 502, _UNAVAILABLE, 504, 520, 521, 522, 523, 524})
+_TRIES_WHERE_LIMITED = 7
+"""Of a page whose host limits requests: their pauses make up a minute, the usual window of such limits."""
+_TRIES_WHERE_UNAVAILABLE = 4
+_TRIES_WHERE_FAILING = 3
+_TRIES_TO_CONNECT = 2
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_BACKOFF_SECONDS = 16.0
+
+
+class Forbidden(FetchFailed):
+    """By robots.txt; `url` may be where a redirect leads."""
+
+    def __init__(self, refusal: str, url: str) -> None:
+        super().__init__(refusal)
+        self.url = url
+
+
+@dataclass(frozen=True)
+class _Host:
+    rules: RobotsRules
+    pace: Pace
+
+
+class PoliteClient:
+    """All requests of one crawl. When `stopping` is set, what waits for its turn raises `Stopped`."""
+
+    def __init__(self, client: PageClient, clock: Clock, stopping: asyncio.Event) -> None:
+        self._client = client
+        self._clock = clock
+        self._stopping = stopping
+        self._hosts: dict[str, _Host] = {}
+        self._arriving = asyncio.Lock()
+
+    async def rules(self, url: str) -> RobotsRules:
+        """Of the site of a normalised URL."""
+        return (await self._host(url)).rules
+
+    async def fetch(
+        self,
+        url: str,
+        may_follow: Callable[[str], bool],
+        *,
+        text_only: bool = False,
+        first_bytes: int | None = None,
+    ) -> FetchedPage:
+        """Follows redirects to where `may_follow` and robots.txt allow; the page's URL is where it ended.
+
+        Raises `FetchFailed`, `Forbidden` or `Stopped`.
+        """
+        for _ in range(_MAX_REDIRECTS + 1):
+            host = await self._host(url)
+            if not host.rules.allows(url):
+                raise Forbidden(host.rules.refusal, url)
+            page = await self._ask(host.pace, url, text_only=text_only, first_bytes=first_bytes)
+            if not page.redirects:
+                return page
+            target = _target(page)
+            if not may_follow(target):
+                raise FetchFailed(f"not followed: it leads to another site, {target}", code="external_link")
+            url = target
+        raise _too_many_redirects()
+
+    async def _host(self, url: str) -> _Host:
+        site = site_of(url)
+        if site not in self._hosts:
+            async with self._arriving:
+                if site not in self._hosts:
+                    self._hosts[site] = await self._arrive(url, site)
+        return self._hosts[site]
+
+    async def _arrive(self, url: str, site: str) -> _Host:
+        name = site.removesuffix(":default")
+        robots_url = urljoin(url, "/robots.txt")
+        pace = Pace(name, self._clock, self._stopping)
+        answer: FetchedPage | FetchFailed
+        try:
+            answer = await self._robots_txt(pace, robots_url)
+        except FetchFailed as failure:
+            answer = failure
+        rules = RobotsRules.read(robots_url, answer)
+        return _Host(rules, Pace(name, self._clock, self._stopping, rules.delay_seconds))
+
+    async def _robots_txt(self, pace: Pace, url: str) -> FetchedPage:
+        """Wherever its redirects lead; no other robots.txt can forbid to read this one."""
+        for _ in range(_MAX_REDIRECTS + 1):
+            page = await self._ask(pace, url, first_bytes=READ_BYTES)
+            if not page.redirects:
+                return page
+            url = _target(page)
+        raise _too_many_redirects()
+
+    async def _ask(
+        self, pace: Pace, url: str, *, text_only: bool = False, first_bytes: int | None = None
+    ) -> FetchedPage:
+        """Once, and again as long as that can help; then the last HTTP answer counts."""
+        answer: FetchedPage | None = None
+        failures = 0
+        for attempt in count(1):
+            try:
+                async with pace.turn() as asked_at:
+                    answer = await self._client.get(url, text_only=text_only, first_bytes=first_bytes)
+            except FetchFailed as failure:
+                failures += 1
+                if failures < _TRIES_TO_CONNECT and failure.retryable:
+                    await pace.pause(_FIRST_PAUSE_SECONDS)
+                elif answer is None:
+                    raise
+                else:
+                    return answer
+            else:
+                if not await self._try_again(pace, answer, attempt, asked_at):
+                    return answer
+        raise AssertionError("unreachable")
+
+    async def _try_again(self, pace: Pace, answer: FetchedPage, attempt: int, asked_at: float) -> bool:
+        """After the pause that it takes; the host's own, where it told one, is one for all pages."""
+        status_code = answer.status_code
+        told = retry_after_seconds(answer.headers.get("retry-after"))
+        backoff = min(_FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1), _LONGEST_BACKOFF_SECONDS)
+        if status_code == _TOO_MANY or (told is not None and status_code in _PASSING):
+            pace.refused(asked_at, status_code, told or backoff)
+            return attempt < _TRIES_WHERE_LIMITED
+        if status_code == _UNAVAILABLE:
+            if attempt == 1:
+                pace.refused(asked_at, status_code, 0.0)
+            tries = _TRIES_WHERE_UNAVAILABLE
+        else:
+            pace.answered()
+            tries = _TRIES_WHERE_FAILING if status_code in _PASSING else 1
+        if attempt >= tries:
+            return False
+        await pace.pause(backoff)
+        return True
+
+
+def _target(page: FetchedPage) -> str:
+    """Where a redirect leads. Raises `FetchFailed` where nobody can go there."""
+    location = page.headers.get("location", "").partition("\n")[0]
+    target = normalise(location, page.url) if location.strip() else None
+    if target is None:
+        where = f"to {location[:200]!r}" if location else "without saying where to"
+        raise FetchFailed(f"answered {page.status_code} {where}: led to an address that cannot be asked for")
+    return target
+
+
+def _too_many_redirects() -> FetchFailed:
+    return FetchFailed(f"more than {_MAX_REDIRECTS} redirects")

@@ -1,0 +1,40 @@
+"""Endless sites: links that only ever lead to what was read already are kept back."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+_REPETITIONS = 5
+
+
+class Traps:
+    """Decides which links of a page are worth following, by what those of pages that said the same led to.
+
+    Once five pages in a row that were found on pages of one text brought no new text, what further pages of
+    that text link to is kept back, until one of the pages found so does bring something new.
+    """
+
+    def __init__(self) -> None:
+        self._digests: dict[str, bytes] = {}
+        self._known: set[bytes] = set()
+        self._in_vain: Counter[bytes] = Counter()
+        """By the text of the page where they were found: pages since the last new text."""
+        self._kept_back: defaultdict[bytes, dict[str, None]] = defaultdict(dict)
+
+    def links_of(self, url: str, digest: bytes, found_on: str | None, links: Sequence[str]) -> list[str]:
+        """The links to follow, some of which were kept back before. `digest` is of the page's text."""
+        new = digest not in self._known
+        self._known.add(digest)
+        self._digests[url] = digest
+        released: list[str] = []
+        if found_on in self._digests:
+            parent = self._digests[found_on]
+            self._in_vain[parent] = 0 if new else self._in_vain[parent] + 1
+            released = list(self._kept_back.pop(parent, ())) if new else []
+        if new or self._in_vain[digest] < _REPETITIONS:
+            return [*released, *links]
+        self._kept_back[digest].update(dict.fromkeys(links))
+        return released
+
+    @property
+    def kept_back(self) -> set[str]:
+        return {link for links in self._kept_back.values() for link in links}

@@ -1,0 +1,117 @@
+"""XML that is no web page: sitemaps and feeds, which list pages, and whatever else has text in it."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lxml import etree
+
+from crawlscope.crawler.links import normalise
+
+_PROLOGUE = re.compile(
+    r"(?:\s+|<\?.*?\?>|<!--.*?-->|<!doctype\b[^\[>]*(?:\[.*?\]\s*)?>)*", re.IGNORECASE | re.DOTALL
+)
+_ROOT = re.compile(r"<([\w:.-]+)")
+_BARE_AMPERSAND = re.compile(r"&(?!#\d+;|#[xX][0-9A-Fa-f]+;|[A-Za-z][\w.-]*;)")
+_PROLOGUE_WITHIN = 16_384
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Normalised URLs, in the order of the file."""
+
+    pages: list[str] = field(default_factory=list)
+    sitemaps: list[str] = field(default_factory=list)
+
+
+def root_name(text: str) -> str:
+    """Of the first element, in lower case; empty where there is none."""
+    start = text[:_PROLOGUE_WITHIN]
+    prologue = _PROLOGUE.match(start)
+    root = _ROOT.match(start, prologue.end() if prologue else 0)
+    return root[1].lower() if root else ""
+
+
+def parse_xml(text: str) -> etree._Element | None:
+    """As much of it as can be read; no entities of its own, nothing from elsewhere."""
+    parser = etree.XMLParser(
+        encoding="utf-8",
+        recover=True,
+        resolve_entities=False,
+        no_network=True,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        escaped = _BARE_AMPERSAND.sub("&amp;", text.strip())
+        return etree.fromstring(escaped.encode("utf-8", "replace"), parser)
+    except (etree.XMLSyntaxError, ValueError):
+        return None
+
+
+def listing_of(text: str, url: str) -> Listing:
+    """What a sitemap (XML or text), an index of them, or a feed (RSS, Atom) lists; of all else nothing."""
+    if not text.lstrip().startswith("<"):
+        lines = (line.strip() for line in text.splitlines())
+        return Listing(pages=_normal((line for line in lines if line.lower().startswith("http")), url))
+    root = parse_xml(text)
+    if root is None:
+        return Listing()
+    match _name(root):
+        case "urlset":
+            return Listing(pages=_normal(_locations(root, "url"), url))
+        case "sitemapindex":
+            return Listing(sitemaps=_normal(_locations(root, "sitemap"), url))
+        case "rss" | "rdf" | "feed":
+            return Listing(pages=_normal(_feed_links(root), url))
+        case _:
+            return Listing()
+
+
+def texts_of(root: etree._Element) -> list[str]:
+    """The pieces of text in it, but for the addresses of links."""
+    pieces = (" ".join(str(piece).split()) for piece in _texts(root))
+    return [piece for piece in pieces if piece]
+
+
+def _texts(root: etree._Element) -> Iterator[str]:
+    for element in root.iter(etree.Element):
+        if element.text and _name(element) not in ("link", "loc"):
+            yield element.text
+        if element.tail:
+            yield element.tail
+
+
+def title_of(root: etree._Element) -> str | None:
+    """The first title in it: a feed's own comes before those of its entries."""
+    for element in root.iter("{*}title"):
+        if words := " ".join("".join(map(str, element.itertext())).split()):
+            return words
+    return None
+
+
+def _name(element: etree._Element) -> str:
+    return etree.QName(element).localname.lower()
+
+
+def _locations(root: etree._Element, entry: str) -> Iterator[str]:
+    """Not those of images and videos, which are further down."""
+    for element in root.iter("{*}loc"):
+        parent = element.getparent()
+        if parent is not None and _name(parent) == entry and element.text:
+            yield element.text
+
+
+def _feed_links(root: etree._Element) -> Iterator[str]:
+    """RSS has a link as text, Atom as `href`, several for one entry where they differ in `rel`."""
+    for element in root.iter("{*}link"):
+        parent = element.getparent()
+        if parent is None or _name(parent) not in ("item", "entry"):
+            continue
+        if element.get("rel", "alternate") == "alternate" and (link := element.get("href") or element.text):
+            yield link
+
+
+def _normal(links: Iterator[str], base: str) -> list[str]:
+    found = (normalise(link.strip(), base) for link in links)
+    return list(dict.fromkeys(url for url in found if url))
