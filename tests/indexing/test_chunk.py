@@ -1,6 +1,7 @@
 """Chunks hold the whole page in order, and none is longer than the model sees."""
 
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -23,7 +24,21 @@ def assert_whole(text: str, max_tokens: int) -> None:
     assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
     assert all(chunk.text.strip() for chunk in chunks)
     assert max((count(chunk.text) for chunk in chunks), default=0) <= max_tokens
-    assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(text.split())
+    own = [text[chunk.start : chunk.end] for chunk in chunks]
+    assert "".join("".join(each.split()) for each in own) == "".join(text.split())
+    for chunk, each in zip(chunks, own, strict=True):
+        before, _, after = chunk.text.partition(each)
+        assert_repeats(before + after, text)
+
+
+def assert_repeats(lines: str, text: str) -> None:
+    """What stands in a chunk besides its own part are lines of the page that come again."""
+    known = {bare(line) for line in text.splitlines()}
+    assert {bare(line) for line in lines.splitlines()} <= known | {"", "```", "~~~"}
+
+
+def bare(line: str) -> str:
+    return re.sub(r"^[ >]*(\d+[.)] |[*+-] )?", "", line).strip()
 
 
 SENTENCE = "Every page of the crawl is cut along its headings and paragraphs. "
@@ -89,6 +104,70 @@ def test_a_tiny_end_joins_the_chunk_before_it() -> None:
 def test_code_stays_together_where_a_long_page_is_cut() -> None:
     chunks = split(f"{SENTENCE * 5}\n\n{CODE}" * 60, TOKENIZER, 400)
     assert all(chunk.text.count("```") % 2 == 0 for chunk in chunks)
+
+
+ROWS = [f"| option-{n} | switches feature number {n} on | since 1.{n} |" for n in range(60)]
+TABLE = "\n".join(["| Option | What it does | Since |", "| --- | --- | --- |", *ROWS])
+
+
+def test_each_piece_of_a_table_has_its_header() -> None:
+    chunks = split(f"Before it.\n\n{TABLE}\n\n{SENTENCE}", TOKENIZER, 200)
+    tables = [chunk.text for chunk in chunks if "option-" in chunk.text]
+    assert len(tables) > 3
+    for text in tables:
+        lines = text.removeprefix("Before it.\n\n").splitlines()
+        assert lines[:2] == ["| Option | What it does | Since |", "| --- | --- | --- |"]
+        assert set(lines[2:]) <= set(ROWS)
+    assert sum(text.count("switches") for text in tables) == len(ROWS)
+    assert chunks[-1].text == SENTENCE.strip()
+
+
+def test_a_table_that_fits_stays_whole() -> None:
+    table = "\n".join(TABLE.splitlines()[:8])
+    text = "\n\n".join(f"{SENTENCE * number}\n\n{table}" for number in range(1, 30))
+    assert all(chunk.text.count("option-") in (0, 6, 12) for chunk in split(text, TOKENIZER, 200))
+
+
+def test_a_wide_header_leaves_room_for_the_rows() -> None:
+    header = "| " + " | ".join(f"a rather long name of column {n}" for n in range(40)) + " |"
+    row = "| " + " | ".join("cell" for _ in range(40)) + " |"
+    text = "\n".join([header, re.sub(r"[^|]+", " --- ", header), *[row] * 30])
+    assert_whole(text, 200)
+
+
+def test_the_pieces_of_long_code_are_code() -> None:
+    lines = [f"value_{number} = compute({number})" for number in range(100)]
+    text = "# Code\n\nLike this:\n\n```python\n" + "\n".join(lines) + "\n```\n\n" + SENTENCE
+    chunks = split(text, TOKENIZER, 200)
+    pieces = [chunk.text for chunk in chunks if "compute" in chunk.text]
+    assert len(pieces) > 3
+    assert pieces[0].startswith("# Code\n\nLike this:\n\n```python\nvalue_0 =")
+    found: list[str] = []
+    for piece in pieces:
+        opening, *code, closing = piece.removeprefix("# Code\n\nLike this:\n\n").splitlines()
+        assert (opening, closing) == ("```python", "```")
+        found += code
+    assert found == lines
+    assert chunks[-1].text == SENTENCE.strip()
+
+
+@pytest.mark.parametrize("before", ["> ", "   ", "1. ", "- "])
+def test_quoted_and_listed_code_is_code_in_each_piece(before: str) -> None:
+    rest = re.sub(r"[^>]", " ", before)
+    lines = [f"{rest}value_{number} = compute({number})" for number in range(100)]
+    text = "\n".join([f"{before}~~~", *lines, f"{rest}~~~"])
+    chunks = split(text, TOKENIZER, 200)
+    assert len(chunks) > 3
+    assert all(re.match(r"[ >\d.-]*~~~\n", chunk.text) for chunk in chunks)
+    assert all(re.search(r"\n[ >]*~~~$", chunk.text) for chunk in chunks)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(BLOCKS, max_size=40))
+def test_code_that_fits_is_never_cut(blocks: list[str]) -> None:
+    text = "\n\n".join(block for block in blocks if "never closed" not in block)
+    chunks = [chunk.text for chunk in split(text, TOKENIZER, 200)]
+    assert sum(chunk.count(CODE.strip()) for chunk in chunks) == text.count(CODE.strip())
 
 
 def test_words_unknown_to_the_tokenizer_do_not_make_chunks_endless() -> None:

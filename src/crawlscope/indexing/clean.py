@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from crawlscope.errors import PageError
+from crawlscope.indexing.blocks import FENCE, closes
 
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
@@ -19,8 +20,6 @@ _PDF = re.compile(r"\s{0,100}%PDF-\d\.\d\s")
 
 _COMPOSED_WITH_PREVIOUS = r"[\u0300-\u036f\u1161-\u11ff\u3099\u309a]"
 _NON_ASCII = re.compile(rf"[\x00-\x7f]?[^\x00-\x7f]{{1,512}}{_COMPOSED_WITH_PREVIOUS}{{0,32}}")
-
-_FENCE = re.compile(r"[ \t>]*(?:[*+-][ \t]+|\d{1,9}[.)][ \t]+)?(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})")
 
 _INLINE_CODE = r"``[^`\n]++(?:`[^`\n]++)*+``|`[^`\n]++`"
 _ESCAPE = r"\\[^\n]"
@@ -104,10 +103,10 @@ def _separate_code(text: str) -> Iterator[tuple[bool, str]]:
     part: list[str] = []
     mark = ""
     for line in text.splitlines(keepends=True):
-        fence = _FENCE.match(line)
+        fence = FENCE.match(line)
         if mark:
             part.append(line)
-            if _closes(line, mark):
+            if closes(line, mark):
                 yield True, "".join(part)
                 part, mark = [], ""
         elif fence:
@@ -116,11 +115,6 @@ def _separate_code(text: str) -> Iterator[tuple[bool, str]]:
         else:
             part.append(line)
     yield bool(mark), "".join(part)
-
-
-def _closes(line: str, mark: str) -> bool:
-    bare = line.strip(" \t>\n")
-    return len(bare) >= len(mark) and not bare.strip(mark[0])
 
 
 def _clean_code(code: str) -> str:

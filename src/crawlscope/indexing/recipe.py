@@ -8,7 +8,7 @@ from crawlscope.indexing.embedding import Embedder, EmbedderIdentity
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.settings import Settings
 
-CHUNKING_VERSION = 2
+CHUNKING_VERSION = 3
 """Goes up when cleaning or chunking changes, or what is embedded of a chunk."""
 TITLE_TOKENS = 54
 """The most of a page's title that goes before each of its chunks; the model sees both."""
