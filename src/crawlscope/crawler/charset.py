@@ -2,68 +2,107 @@
 
 import codecs
 import re
-from collections.abc import Iterator
 
-_DECLARED = re.compile(
-    rb"""<meta[^<>]+charset\s*=\s*["']?\s*([\w:.-]+)|<\?xml[^<>]+encoding=["']([\w:.-]+)""", re.IGNORECASE
-)
-_DECLARED_WITHIN = 4096
+import webencodings
+from turbohtml.detect import detect
+
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
+    (b"<\0", "utf-16-le"),
+    (b"\0<", "utf-16-be"),
 )
-_LATIN = "cp1252"
-# The registry also holds codecs that are no charsets, such as zip, or that take forever, such as punycode.
-_CHARSETS = re.compile(r"utf-(?:8|16|32)|cp\d|iso|koi8|mac|gb|big5|euc|shift|johab|hz|tis|ascii")
-# What pages mean when they say so: browsers read these labels as the larger character set.
-_MEANT = {
-    "ascii": _LATIN,
-    "iso8859-1": _LATIN,
-    "iso8859-9": "cp1254",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "shift_jis": "cp932",
-    "euc_kr": "cp949",
-    "big5": "big5hkscs",
-}
+_OWN_WORD = re.compile(
+    rb"""<!--(?s:.*?)(?:-->|\Z)|<meta[^<>]+?charset\s*=\s*["']?\s*([^\s"'/;<>]+)"""
+    rb"""|<\?xml[^<>]+?encoding\s*=\s*["']\s*([^\s"'<>]+)""",
+    re.IGNORECASE,
+)
+_OWN_WORD_WITHIN = 4096
+# Charsets that the standard does not decode. Python's registry also holds codecs that are none, such as zip,
+# or that take forever, such as punycode.
+_OTHER_CHARSETS = re.compile(r"cp\d+|iso2022_|hz|johab|mac_|utf-32")
+_MANY_BYTES = (
+    "utf-8",
+    "utf-16le",
+    "utf-16be",
+    "gbk",
+    "gb18030",
+    "big5",
+    "euc-jp",
+    "shift_jis",
+    "euc-kr",
+    "iso-2022-jp",
+)
+_ESCAPE_OF_ISO_2022 = b"\x1b$"
+_DETECTED_FROM = 1 << 18
+_ASCII = bytes(range(128))
+_UNREADABLE = "\ufffd"
 
 
 def decode(body: bytes, declared: str | None) -> str:
-    """Never raises. `declared` is the charset of the Content-Type header; next counts the page's own word.
+    """Never raises: what cannot be read becomes U+FFFD, one for each fault, as in browsers.
 
-    A single-byte charset fits any bytes: valid UTF-8 is taken for UTF-8 before one is believed.
+    `declared` is the charset of the Content-Type header. A byte order mark counts before it, the page's own
+    word after it, by the labels and tables of the WHATWG Encoding Standard. Where nothing is declared, or
+    what is declared cannot be meant, the bytes tell.
     """
     for mark, charset in _BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body.decode(charset, errors="replace")
-    for charset in _candidates(body, declared):
-        try:
-            return body.decode(charset)
-        except UnicodeError:
-            continue
-    return body.decode(_LATIN, errors="replace")
+    charset = _charset(declared) or _charset(_own_word(body)) or ""
+    if charset.startswith("utf-16") and b"\0" not in body:
+        charset = "utf-8"
+    if body.isascii() and _ESCAPE_OF_ISO_2022 not in body and charset in ("", *_MANY_BYTES):
+        return body.decode("ascii")
+    utf_8 = body.decode("utf-8", errors="replace")
+    right, wrong = _counted(body, utf_8)
+    if charset == "utf-8":
+        # Browsers believe it. Five faults and hardly a character that is right are a wrong word.
+        return utf_8 if wrong < 5 or wrong < 4 * right else _detected(body)
+    if charset in _MANY_BYTES:
+        return utf_8 if right >= 10 and not wrong else _decoded(body, charset)
+    if right > 10 * wrong:
+        return utf_8
+    return _decoded(body, charset) if charset else _detected(body)
 
 
-def _candidates(body: bytes, declared: str | None) -> Iterator[str]:
-    own = _DECLARED.search(body, 0, _DECLARED_WITHIN)
-    own_name = next((name.decode("ascii") for name in own.groups() if name), None) if own else None
-    for name in (declared, own_name):
-        charset = _codec(name)
-        if charset is None:
-            continue
-        if charset.startswith(("cp125", "iso8859")):
-            yield "utf-8"
-        yield charset
-    yield "utf-8"
-
-
-def _codec(name: str | None) -> str | None:
-    if not name:
+def _charset(label: str | None) -> str | None:
+    """The standard's name of a charset, or Python's where the standard cannot read it."""
+    if not label:
         return None
+    found = webencodings.lookup(label.strip("\"' \t"))
+    if found is not None and found.name != "replacement":
+        return str(found.name)
     try:
-        found = codecs.lookup(name.strip("\"' ")).name
+        name = codecs.lookup(label).name
     except (LookupError, ValueError):
         return None
-    return _MEANT.get(found, found) if _CHARSETS.match(found) else None
+    return name if _OTHER_CHARSETS.match(name) else None
+
+
+def _own_word(body: bytes) -> str | None:
+    for found in _OWN_WORD.finditer(body, 0, _OWN_WORD_WITHIN):
+        label = found[1] or found[2]
+        if label:
+            return label.decode("ascii", "replace")
+    return None
+
+
+def _counted(body: bytes, utf_8: str) -> tuple[int, int]:
+    """How many characters beyond ASCII are right as UTF-8, and how many faults there are."""
+    wrong = utf_8.count(_UNREADABLE) - body.count(_UNREADABLE.encode())
+    ascii_bytes = len(body) - len(body.translate(None, _ASCII))
+    return len(utf_8) - ascii_bytes - wrong, wrong
+
+
+def _decoded(body: bytes, charset: str) -> str:
+    standard = webencodings.lookup(charset) is not None
+    return body.decode(f"whatwg-{charset}" if standard else charset, errors="replace")
+
+
+def _detected(body: bytes) -> str:
+    found = detect(body[:_DETECTED_FROM])
+    return body.decode(found.codec or "whatwg-windows-1252", errors="replace")

@@ -1,105 +1,177 @@
 """Pages from before style sheets: tables that hold the layout, and text kept in shape with `&nbsp;`.
 
-Markdown has only tables of data. A layout table becomes the blocks it was drawn around, the text of pydoc's
-docstrings becomes paragraphs and code.
+Markdown has only tables of data. A layout table becomes the blocks it was drawn around, a table of data one
+whose rows each say all that they mean; the text of pydoc's docstrings becomes paragraphs and code.
 """
 
 import re
 from itertools import groupby
 from textwrap import dedent
 
-from lxml.html import HtmlElement, builder
+from turbohtml import Element, Text
+
+from crawlscope.crawler.tree import words
 
 _HARD_SPACE = "\xa0"
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
-_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SHAPED = re.compile(r"^(?:[ \t]|>>>|\.\.\. |\+[-=]{2}|\|)", re.MULTILINE)
+_NEVER_IN_DATA = ("hr", "h1", "h2", "h3", "h4")
+_MOST_ROWS_SPANNED = 1000
+_LONGEST_REPEATED = 200
 
 
-def clean(text: str) -> str:
-    """Without the characters that lxml reads but refuses to write."""
-    return _UNWRITABLE.sub("", text)
-
-
-def unfold_layout(body: HtmlElement) -> None:
+def unfold_layout(body: Element) -> None:
     _docstrings(body)
-    depths: dict[HtmlElement, int] = {}
-    for table in list(body.iter("table")):
-        outer = next(table.iterancestors("table"), None)
-        depths[table] = depths.get(outer, 0) + 1
-    layout = [table for table in depths if _is_layout(table)]
+    tables = list(body.iter_elements("table"))
+    depths = {
+        table: 1 + sum(isinstance(outer, Element) and outer.tag == "table" for outer in table.ancestors)
+        for table in tables
+    }
+    layout = [table for table in tables if _is_layout(table)]
     for table in layout:
         _unfold(table, depths[table])
+    for table in tables:
+        if table.tag == "table":
+            _lift_title(table)
+            _repeat_spanning_cells(table)
 
 
-def _rows(table: HtmlElement) -> list[HtmlElement]:
-    found: list[HtmlElement] = table.xpath("./tr | ./thead/tr | ./tbody/tr | ./tfoot/tr")
-    return found
+def _elements(parent: Element) -> list[Element]:
+    return [child for child in parent if isinstance(child, Element)]
 
 
-def _is_layout(table: HtmlElement) -> bool:
-    if table.get("role") in ("presentation", "none"):
+def _rows(table: Element) -> list[Element]:
+    rows = []
+    for part in _elements(table):
+        if part.tag == "tr":
+            rows.append(part)
+        elif part.tag in ("thead", "tbody", "tfoot"):
+            rows += [row for row in _elements(part) if row.tag == "tr"]
+    return rows
+
+
+def _cells(row: Element) -> list[Element]:
+    return [cell for cell in _elements(row) if cell.tag in ("td", "th")]
+
+
+def _is_layout(table: Element) -> bool:
+    if (table.attr("role") or "").strip().lower() in ("presentation", "none"):
         return True
     rows = _rows(table)
-    if table.find("caption") is not None or any(row.find("th") is not None for row in rows):
+    if any(child.tag == "caption" for child in _elements(table)) or any(
+        cell.tag == "th" for row in rows for cell in _cells(row)
+    ):
         return False
-    if next(table.iterdescendants("table", "dl", "hr", "h1", "h2", "h3", "h4"), None) is not None:
+    filled = [sum(1 for cell in _cells(row) if _holds_something(cell)) for row in rows]
+    if max(filled, default=0) < 2 or len(rows) < 2:
         return True
-    return len(rows) < 2 or all(len(row) < 2 for row in rows) or _heading_cell(rows) is not None
+    if any(inner != table for inner in table.iter_elements("table")):
+        return True
+    if sum(count >= 2 for count in filled) >= 2:
+        return next(table.iter_elements(["hr", "h1", "h2"]), None) is not None
+    return (
+        next(table.iter_elements(["dl", *_NEVER_IN_DATA]), None) is not None or _title_cell(rows) is not None
+    )
 
 
-def _heading_cell(rows: list[HtmlElement]) -> HtmlElement | None:
+def _title_cell(rows: list[Element]) -> Element | None:
     """The only cell of a first row, where it spans the columns below."""
-    if len(rows) > 1 and len(rows[0]) == 1 and rows[0][0].get("colspan", "1") != "1":
-        return rows[0][0]
-    return None
+    first = _cells(rows[0]) if len(rows) > 1 else []
+    return first[0] if len(first) == 1 and (first[0].attr("colspan") or "1").strip() != "1" else None
 
 
-def _unfold(table: HtmlElement, depth: int) -> None:
+def _holds_something(cell: Element) -> bool:
+    return bool(words(cell)) or cell.find("img") is not None
+
+
+def _unfold(table: Element, depth: int) -> None:
     rows = _rows(table)
-    heading = _heading_cell(rows)
+    heading = _title_cell(rows) if rows else None
     for row in rows:
-        for cell in list(row):
-            if not _text(cell) and cell.find(".//img") is None:
-                cell.drop_tree()
-            elif cell is heading:
+        for cell in _cells(row):
+            if not _holds_something(cell):
+                cell.decompose()
+            elif cell == heading:
                 _make_heading(cell, depth + 1)
-            elif cell.get("class") == "title":
+            elif cell.attr("class") == "title":
                 _make_heading(cell, 1)
             else:
                 cell.tag = "div"
         row.tag = "div"
-    for part in table.findall("*"):
+    for part in _elements(table):
         part.tag = "div"
     table.tag = "div"
 
 
-def _make_heading(cell: HtmlElement, level: int) -> None:
-    words = _text(cell)
-    cell.clear(keep_tail=True)
+def _make_heading(cell: Element, level: int) -> None:
+    cell.set_text(words(cell))
     cell.tag = f"h{min(level, 6)}"
-    cell.text = words
 
 
-def _text(element: HtmlElement) -> str:
-    return " ".join(str(element.text_content()).split())
+def _lift_title(table: Element) -> None:
+    """A first row that is one cell over all columns names the table, not its columns."""
+    rows = _rows(table)
+    title = _title_cell(rows) if rows else None
+    if title is None or not words(title):
+        return
+    name = Element("p", None, [Element("strong", None, [Text(words(title))])])
+    table.insert_before(name)
+    rows[0].decompose()
 
 
-def _docstrings(body: HtmlElement) -> None:
-    for span in body.xpath('.//span[@class="code"]'):
-        text = str(span.text_content()).replace(_HARD_SPACE, " ")
+def _repeat_spanning_cells(table: Element) -> None:
+    """A cell over several rows is said in each of them, so that each row says what it is about."""
+    open_cells: dict[int, tuple[Element, int]] = {}
+    for row in _rows(table):
+        column = 0
+        for cell in [*_cells(row), None]:
+            while column in open_cells:
+                spanning, left = open_cells.pop(column)
+                if left > 1:
+                    open_cells[column] = (spanning, left - 1)
+                _repeat(spanning, row, cell)
+                column += 1
+            if cell is None:
+                break
+            spanned = _number(cell.attr("rowspan"))
+            if spanned > 1 and "colspan" not in cell.attrs:
+                open_cells[column] = (cell, spanned - 1)
+            if "rowspan" in cell.attrs:
+                del cell.attrs["rowspan"]
+            column += _number(cell.attr("colspan"))
+        open_cells = {at: kept for at, kept in open_cells.items() if kept[1] > 0}
+
+
+def _repeat(spanning: Element, row: Element, before: Element | None) -> None:
+    text = words(spanning)
+    cell = Element("td", None, [Text(text if len(text) <= _LONGEST_REPEATED else "")])
+    if before is None:
+        row.append(cell)
+    else:
+        before.insert_before(cell)
+
+
+def _number(said: str | None) -> int:
+    return min(int(said), _MOST_ROWS_SPANNED) if said and said.strip().isdecimal() and len(said) < 9 else 1
+
+
+def _docstrings(body: Element) -> None:
+    for span in list(body.select('span[class="code"]')):
+        parent = span.parent
+        if not isinstance(parent, Element) or words(parent) != words(span):
+            span.tag = "code"
+            continue
+        text = span.text.replace(_HARD_SPACE, " ")
         parts = [part for part in _BLANK_LINES.split(dedent(text.strip("\n"))) if part.strip()]
-        span.clear(keep_tail=True)
+        span.clear()
         span.tag = "div"
         for shaped, group in groupby(parts, key=_is_shaped):
             together = list(group)
-            span.extend(
-                [builder.PRE(dedent("\n\n".join(together)))]
-                if shaped
-                else [builder.P(part) for part in together]
-            )
-        parent = span.getparent()
-        if parent is not None and parent.tag == "p":
+            if shaped:
+                span.append(Element("pre", None, [Text(dedent("\n\n".join(together)))]))
+            else:
+                span.extend([Element("p", None, [Text(part)]) for part in together])
+        if parent.tag == "p":
             parent.tag = "div"
 
 

@@ -1,44 +1,87 @@
 """From an HTML page to the Markdown of what it says: its main content without the site's furniture."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
-from urllib.parse import urljoin
 
 import structlog
 from html_to_markdown import ConversionError, ConversionOptions, PreprocessingOptions, convert
-from lxml import etree
-from lxml.html import HtmlElement, HTMLParser, document_fromstring
+from turbohtml import Document, Element, Text
 
 from crawlscope.crawler.charset import decode
-from crawlscope.crawler.layout import clean, unfold_layout
+from crawlscope.crawler.furniture import main_region
+from crawlscope.crawler.head import join, read_head
+from crawlscope.crawler.language import language_of
+from crawlscope.crawler.layout import unfold_layout
+from crawlscope.crawler.tree import clean, is_within, parse, words
 
 log = structlog.get_logger(__name__)
 
-_NEVER_TEXT = [
-    "script",
-    "style",
-    "noscript",
-    "template",
-    "svg",
-    "iframe",
-    "object",
-    "embed",
-    "canvas",
-    "dialog",
+_CODE = "pre, code, kbd, samp, tt"
+_PLAIN = [
+    "span",
+    "font",
+    "u",
+    "mark",
+    "small",
+    "big",
+    "ins",
+    "abbr",
+    "acronym",
+    "bdi",
+    "bdo",
+    "dfn",
+    "center",
+    "nobr",
 ]
-_CONTROLS = ["input", "select", "textarea", "button"]
-_FURNITURE = ["nav", "footer", "header", "aside", "form"]
-_FURNITURE_ROLES = frozenset(["navigation", "banner", "contentinfo", "search", "menu", "menubar", "dialog"])
-_INLINE = frozenset(
-    ["a", "abbr", "b", "cite", "code", "del", "em", "font", "i", "kbd", "mark", "s", "samp", "small"]
-)
-_INLINE |= {"span", "strong", "sub", "sup", "tt", "u", "var"}
+_PLAIN += [
+    "noscript",
+    "label",
+    "data",
+    "time",
+    "output",
+    "slot",
+    "object",
+    "canvas",
+    "ruby",
+    "rb",
+    "cite",
+    "var",
+    "wbr",
+]
+_INLINE = ["a", "b", "code", "del", "em", "i", "img", "kbd", "q", "s", "samp", "strike", "strong", "tt"]
+_BLOCK_IN_CODE = ["div", "p", "li", "tr"]
 _MOST_INLINE = 200
 # Line breaks next to an element are none to the converter.
 _SPACE_WITHIN = re.compile(r"(?<=\S) (?=\S)")
-_PERMALINKS = frozenset({"", "#", "¶", "§", "🔗", "\uf0c1"})
+_PERMALINKS = frozenset(
+    {"", "#", "¶", "§", "🔗", "\uf0c1", "⚓", "⚓\ufe0e", "[link]", "permalink", "\u200b"}
+)
+_PERMALINK_NAMES = re.compile(
+    r"(?:^|\s)(?:headerlink|hash-link|anchor-link|heading-?anchor|header-anchor|anchorjs-link)(?:\s|$)"
+)
+_SKIPS = re.compile(r"(?:skip|jump) (?:to|past|over) .{1,40}", re.IGNORECASE)
+_LANGUAGE_CLASS = re.compile(
+    r"(?:^|[\s-])(?:language|lang|highlight|brush:?|sourceCode)[\s-]\s*([\w+#.-]{1,20})"
+)
+_NO_LANGUAGE = frozenset(
+    {"default", "none", "notranslate", "text", "plain", "plaintext", "numberSource", "highlight"}
+)
+_KEPT = {
+    "a": ("href",), "img": ("src", "alt"), "ol": ("start",), "code": ("class",),
+    "td": ("colspan",), "th": ("colspan",),
+}  # fmt: skip
+_MOST_ATTRIBUTES = 50
+_MARKUP = re.compile(r"<(?!https?://)(?=[!/?a-zA-Z])|`|(?<=\])[(\[]")
+_MARKUP_IN_LINKS = re.compile(r"<(?!https?://)(?=[!/?a-zA-Z])|`|[\[\]]")
+# The converter doubles a backslash in the text, and passes on what no text has.
+_BACKSLASH = "\x1a"
+_RAISED = str.maketrans("0123456789+-−=()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿⁱ")
+_LOWERED = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
+_ORDINAL = re.compile(
+    r"(?:st|nd|rd|th|er|ère|re|e|ème|eme|nde?|d|a|o|os?|as?|me|mes|mme|lle|lles|gr|r|ª|º)\Z", re.IGNORECASE
+)
+_MARKS = {"tm": "™", "sm": "℠", "r": "®", "(r)": "®", "(tm)": "™"}
 _CONVERSION = ConversionOptions(
     preprocessing=PreprocessingOptions(enabled=False),
     extract_metadata=False,
@@ -46,12 +89,6 @@ _CONVERSION = ConversionOptions(
     compact_tables=True,
     autolinks=False,
 )
-_REFRESH = re.compile(
-    r"""\s*+[\d.]++[\s;,]\s*+[;,]?\s*+(?:url\s*+=\s*+)?+(?:"([^"]++)|'([^']++)|([^\s"'].*))""",
-    re.IGNORECASE | re.DOTALL,
-)
-_CROWDED_TAG = re.compile(r"<[^<>]{10000,}>")
-_MOST_ATTRIBUTES = 500
 
 
 @dataclass(frozen=True)
@@ -60,6 +97,7 @@ class PageText:
     title: str | None = None
     description: str | None = None
     language: str | None = None
+    """A BCP 47 tag: what the page declares, or a primary one that its text tells."""
     links: list[str] = field(default_factory=list)
     """Absolute, each once, in the order of the page, its navigation, frames and image maps included; empty
     where it asks not to be followed."""
@@ -74,224 +112,234 @@ class PageText:
 def to_markdown(html: bytes | str, url: str, charset: str | None = None) -> PageText:
     """Takes time in proportion to the page; broken HTML never raises. Relative links start from `url`."""
     text = decode(html, charset) if isinstance(html, bytes) else html
-    document = _parse(text)
-    if document is None:
-        return PageText(markdown="")
-    base = _base(document, url)
-    directives = _directives(document)
-    nofollow = not directives.isdisjoint({"nofollow", "none"})
-    page = PageText(
-        markdown="",
-        links=[] if nofollow else _links(document, base),
-        canonical=_canonical(document, base),
-        refresh=_refresh(document, base),
-        nofollow=nofollow,
-        noindex=not directives.isdisjoint({"noindex", "none"}),
-        **_facts(document),
+    document = parse(text)
+    head = read_head(document, url)
+    markdown = _main_markdown(document, url, head.base)
+    return PageText(
+        markdown=markdown,
+        title=head.title,
+        description=head.description,
+        language=head.language or language_of(markdown),
+        links=head.links,
+        canonical=head.canonical,
+        refresh=head.refresh,
+        nofollow=head.nofollow,
+        noindex=head.noindex,
     )
-    return replace(page, markdown=_main_markdown(document, url, base))
 
 
-def _parse(text: str) -> HtmlElement | None:
-    text = _CROWDED_TAG.sub(_without_crowd, clean(text))
-    # libxml2 refuses text that declares an encoding, bytes it takes as told.
-    parser = HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
-    try:
-        document: HtmlElement = document_fromstring(text.encode("utf-8", "replace"), parser=parser)
-    except (etree.ParserError, etree.XMLSyntaxError, ValueError):
-        return None
-    _clean_texts(document)
-    return document
-
-
-def _clean_texts(document: HtmlElement) -> None:
-    """References such as `&#8;` become characters only as the page is parsed."""
-    for node in document.iter():
-        if node.text:
-            node.text = clean(node.text)
-        if node.tail:
-            node.tail = clean(node.tail)
-
-
-def _without_crowd(tag: re.Match[str]) -> str:
-    """Every parser compares each attribute of a tag with all others."""
-    return tag.group() if tag.group().count("=") + tag.group().count(" ") <= _MOST_ATTRIBUTES else ""
-
-
-def _facts(document: HtmlElement) -> dict[str, str | None]:
-    return {
-        "title": _first(
-            document, "//title[not(ancestor::svg)]//text()", '//meta[@property="og:title"]/@content'
-        ),
-        "description": _first(
-            document, '//meta[@name="description"]/@content', '//meta[@property="og:description"]/@content'
-        ),
-        "language": _first(document, "/html/@lang", '//meta[@http-equiv="content-language"]/@content'),
-    }
-
-
-def _first(document: HtmlElement, *paths: str) -> str | None:
-    for path in paths:
-        for found in document.xpath(path):
-            words = " ".join(str(found).split())
-            if words:
-                return words
-    return None
-
-
-def _metas(document: HtmlElement, attribute: str, name: str) -> Iterator[str]:
-    """What the page says in each `<meta>` of that name, in whatever case it is written."""
-    for meta in document.iter("meta"):
-        if (meta.get(attribute) or "").strip().lower() == name:
-            yield meta.get("content") or ""
-
-
-def _directives(document: HtmlElement) -> set[str]:
-    """What the page asks of robots, in lower case."""
-    return {
-        word
-        for content in _metas(document, "name", "robots")
-        for word in re.split(r"[\s,;]+", content.lower())
-    }
-
-
-def _canonical(document: HtmlElement, base: str) -> str | None:
-    for link in document.iter("link"):
-        if "canonical" in (link.get("rel") or "").lower().split() and (link.get("href") or "").strip():
-            return _join(base, link.get("href", ""))
-    return None
-
-
-def _refresh(document: HtmlElement, base: str) -> str | None:
-    for content in _metas(document, "http-equiv", "refresh"):
-        found = _REFRESH.match(content)
-        if found:
-            return _join(base, next(filter(None, found.groups())))
-    return None
-
-
-def _links(document: HtmlElement, base: str) -> list[str]:
-    paths = "//a/@href | //area/@href | //frame/@src | //iframe/@src"
-    hrefs = dict.fromkeys(str(href).partition("#")[0] for href in document.xpath(paths))
-    found = (_join(base, href) for href in hrefs if href.strip())
-    return list(dict.fromkeys(link for link in found if link))
-
-
-def _base(document: HtmlElement, url: str) -> str:
-    return _join(url, _first(document, "//base/@href") or "") or url
-
-
-def _join(base: str, href: str) -> str | None:
-    try:
-        joined = urljoin(base, href.strip())
-    except ValueError:
-        return None
-    return joined if joined[:8].lower().startswith(("http://", "https://")) else None
-
-
-def _main_markdown(document: HtmlElement, url: str, base: str) -> str:
-    body = document.find("body")
+def _main_markdown(document: Document, url: str, base: str) -> str:
+    body = document.find("body") or _frameless_body(document)
     if body is None:
         return ""
-    _drop_furniture(body)
-    region = _main_region(body)
+    region = main_region(body)
     unfold_layout(region)
+    _write_formulas(region)
     _plain_signatures(region)
+    _plain_code(region)
     _plain_links(region, url, base)
+    _plain_inline(region)
+    _plain_texts(region)
     _break_endless_lines(region)
+    _drop_attributes(region)
     return _convert(region)
 
 
-def _drop_furniture(body: HtmlElement) -> None:
-    for element in list(body.iter(*_NEVER_TEXT, *_CONTROLS, *_FURNITURE)):
-        if element.tag not in _FURNITURE or not _is_content(element):
-            element.drop_tree()
-    for element in body.xpath(".//*[@role or @hidden or @aria-hidden]"):
-        unseen = element.get("hidden") is not None or element.get("aria-hidden") == "true"
-        if unseen or element.get("role") in _FURNITURE_ROLES:
-            element.drop_tree()
+def _frameless_body(document: Document) -> Element | None:
+    """What a page of frames has for readers without them."""
+    for element in document.iter_elements("noframes"):
+        return parse(element.text).find("body")
+    return None
 
 
-def _is_content(element: HtmlElement) -> bool:
-    match element.tag:
-        case "header" | "aside":
-            return any(
-                outer.tag in ("main", "article") or outer.get("role") == "main"
-                for outer in element.iterancestors()
-            )
-        case "footer":
-            return next(element.iterancestors("blockquote"), None) is not None
-        case "form":
-            # Some frameworks wrap the whole page in one form: running text shows it.
-            return next(element.iter("p", "h1", "h2", "article"), None) is not None
-        case _:
-            return False
+def _write_formulas(region: Element) -> None:
+    """Markdown has no raised text, but 10⁶ is not 106: Unicode's characters, or else the marks of TeX."""
+    for formula in list(region.iter_elements("math")):
+        source = formula.select_one("annotation[encoding='application/x-tex']")
+        if source is not None:
+            formula.replace_with(Text(f" {words(source)} "))
+    for raised in list(region.iter_elements(["msup", "msub"])):
+        parts = [part for part in raised if isinstance(part, Element)]
+        if len(parts) == 2:
+            parts[1].replace_with(Element(raised.tag.removeprefix("m"), None, [Text(words(parts[1]))]))
+    for element in list(region.iter_elements(["sup", "sub"])):
+        if element.find("img") is None:
+            element.replace_with(Text(_raised(element) if element.tag == "sup" else _lowered(words(element))))
+    for ruby in list(region.iter_elements("ruby")):
+        _write_ruby(ruby)
 
 
-def _main_region(body: HtmlElement) -> HtmlElement:
-    """What the page itself names as its main part, unless most of its text is elsewhere."""
-    whole = _weight(body)
-    for path, least_share in (('.//main | .//*[@role="main"]', 0.1), (".//article", 0.5)):
-        regions = sorted(body.xpath(path), key=_weight)
-        if regions and _weight(regions[-1]) > least_share * whole:
-            region: HtmlElement = regions[-1]
-            return region
-    return body
+def _raised(element: Element) -> str:
+    text = words(element)
+    before = _last_of(element)
+    if text.lower() in _MARKS and not before.isdigit():
+        return _MARKS[text.lower()]
+    if _ORDINAL.match(text) and (before.isdigit() or before in "IVXM"):
+        return text
+    raised = text.translate(_RAISED)
+    if len(text) <= 8 and all(character not in text for character in raised):
+        return raised
+    return f"^{text}" if text.isalnum() else f"^({text})" if text else ""
 
 
-def _weight(element: HtmlElement) -> int:
-    return int(element.xpath("string-length()"))
+def _last_of(element: Element) -> str:
+    before = element.previous_sibling
+    return before.text.rstrip()[-1:] or " " if before is not None else " "
 
 
-def _plain_signatures(region: HtmlElement) -> None:
+def _lowered(text: str) -> str:
+    lowered = text.translate(_LOWERED)
+    if len(text) <= 8 and all(character not in text for character in lowered):
+        return lowered
+    return f"_{text}" if text.isalnum() else f"_({text})" if text else ""
+
+
+def _write_ruby(ruby: Element) -> None:
+    """The readings after the whole word, so that the word stays one."""
+    readings = [words(reading) for reading in ruby.iter_elements("rt")]
+    for aside in list(ruby.iter_elements(["rt", "rp", "rtc"])):
+        aside.decompose()
+    if any(readings):
+        ruby.append(Text(f"({''.join(readings)})"))
+
+
+def _plain_signatures(region: Element) -> None:
     """Sphinx sets every parameter of a signature in markup of its own: one piece of code reads better."""
-    for term in region.xpath('.//dt[contains(concat(" ", @class, " "), " sig ")]'):
-        for anchor in list(term.iter("a")):
-            anchor.drop_tree()
-        words = " ".join(term.text_content().split())
-        term.clear(keep_tail=True)
-        etree.SubElement(term, "code").text = words
+    for term in list(region.select("dt.sig")):
+        for anchor in list(term.iter_elements("a")):
+            if words(anchor) in _PERMALINKS or _PERMALINK_NAMES.search(anchor.attr("class") or ""):
+                anchor.decompose()
+        for anchor in list(term.select(".viewcode-link")):
+            anchor.decompose()
+        code = Element("code", None, [Text(words(term))])
+        term.clear()
+        term.append(code)
 
 
-def _plain_links(region: HtmlElement, url: str, base: str) -> None:
+def _plain_code(region: Element) -> None:
+    """Code is text: links, colours and numbered lines within it are none of it."""
+    for code in list(region.iter_elements(["listing", "xmp", "plaintext"])):
+        code.tag = "pre"
+    for pre in list(region.iter_elements("pre")):
+        if is_within(pre, "pre"):
+            continue
+        language = _language_of_code(pre)
+        for line_break in list(pre.iter_elements("br")):
+            line_break.replace_with(Text("\n"))
+        for line in list(pre.iter_elements(_BLOCK_IN_CODE)):
+            if not line.text.endswith("\n"):
+                line.append(Text("\n"))
+        code = Element("code", {"class": f"language-{language}"} if language else None, [Text(pre.text)])
+        pre.clear()
+        pre.append(code)
+    for code in list(region.iter_elements(["code", "kbd", "samp", "tt"])):
+        if (
+            next((child for child in code.iter_elements() if child.tag not in ("br", "img")), None)
+            is not None
+        ):
+            code.set_text(code.text)
+
+
+def _language_of_code(pre: Element) -> str | None:
+    inner = pre.find("code")
+    outer = pre.parent
+    wrapper = outer.parent if isinstance(outer, Element) else None
+    for element in (inner, pre, outer, wrapper):
+        if not isinstance(element, Element) or element.tag in ("body", "main", "article", "section"):
+            continue
+        said = element.attr("data-lang") or element.attr("data-language")
+        found = said or next(iter(_LANGUAGE_CLASS.findall(element.attr("class") or "")), None)
+        if found and found not in _NO_LANGUAGE:
+            return found if re.fullmatch(r"[\w+#.-]{1,20}", found) else None
+    return None
+
+
+def _plain_links(region: Element, url: str, base: str) -> None:
     """Links to elsewhere are made absolute; permalink marks go; links within the page become their text."""
     page = url.partition("#")[0]
-    target_of = cache(partial(_join, base))
-    for anchor in list(region.iter("a")):
-        href = anchor.get("href", "#")
+    target_of = cache(partial(join, base))
+    for anchor in list(region.iter_elements("a")):
+        href = anchor.attr("href") or "#"
         target = None if href.startswith("#") else target_of(href)
-        if "".join(anchor.itertext()).strip() in _PERMALINKS and anchor.find(".//img") is None:
-            anchor.drop_tree()
-        elif target is None or target.partition("#")[0] == page:
-            anchor.drop_tag()
+        text = words(anchor).lower()
+        inward = target is None or target.partition("#")[0] == page
+        marked = len(text) < 3 and _PERMALINK_NAMES.search(anchor.attr("class") or "") is not None
+        marks = (text in _PERMALINKS or marked) and anchor.find("img") is None
+        if marks or (inward and _SKIPS.fullmatch(text)):
+            anchor.decompose()
+        elif inward or target is None:
+            anchor.unwrap()
         else:
-            anchor.attrib.clear()
-            anchor.set("href", clean(target))
+            anchor.attrs["href"] = clean(target)
 
 
-def _break_endless_lines(region: HtmlElement) -> None:
+def _plain_inline(region: Element) -> None:
+    for element in list(region.iter_elements(_PLAIN)):
+        element.unwrap()
+
+
+def _plain_texts(region: Element) -> None:
+    """What the page shows as text stays text to whoever reads the Markdown: tags, backticks, brackets."""
+    for node in list(region.descendants):
+        if isinstance(node, Element):
+            continue
+        if not isinstance(node, Text):
+            node.decompose()
+            continue
+        data = clean(node.data)
+        if _MARKUP_IN_LINKS.search(data) and not _is_within_code(node):
+            markup = _MARKUP_IN_LINKS if _is_linked(node) else _MARKUP
+            data = markup.sub(rf"{_BACKSLASH}\g<0>", data)
+        if data != node.data:
+            node.data = data
+
+
+def _is_within_code(text: Text) -> bool:
+    return text.parent is not None and text.parent.closest(_CODE) is not None
+
+
+def _is_linked(text: Text) -> bool:
+    return text.parent is not None and text.parent.closest("a") is not None
+
+
+def _break_endless_lines(region: Element) -> None:
     """The converter looks back to the start of the line at every inline element."""
     on_this_line = 0
-    for element in list(region.iter(etree.Element)):
-        tail = element.tail or ""
+    for element in list(region.iter_elements()):
+        after = element.next_sibling
+        tail = after.data if isinstance(after, Text) else ""
         on_this_line = on_this_line + 1 if element.tag in _INLINE and "\n" not in tail else 0
-        if on_this_line <= _MOST_INLINE or next(element.iterancestors("pre"), None) is not None:
+        if on_this_line <= _MOST_INLINE:
             continue
-        words = _SPACE_WITHIN.search(tail)
-        if words:
-            element.tail = f"{tail[: words.start()]}\n{tail[words.end() :]}"
+        space = _SPACE_WITHIN.search(tail)
+        if space and isinstance(after, Text):
+            after.data = f"{tail[: space.start()]}\n{tail[space.end() :]}"
         elif on_this_line > 10 * _MOST_INLINE:
-            element.addnext(etree.Element("br"))
+            element.insert_after(Element("br"))
         else:
             continue
         on_this_line = 0
 
 
-def _convert(region: HtmlElement) -> str:
-    html = etree.tostring(region, method="html", encoding="unicode", with_tail=False)
+def _drop_attributes(region: Element) -> None:
+    """None but those that Markdown has a place for: pages have thousands, which every reader compares."""
+    for element in list(region.iter_elements()):
+        kept = _KEPT.get(element.tag, ())
+        if len(element.attrs) > _MOST_ATTRIBUTES:
+            bare = Element(element.tag, {name: element.attr(name) for name in kept if name in element.attrs})
+            bare.extend(list(element))
+            element.replace_with(bare)
+            continue
+        for name in list(element.attrs):
+            if name not in kept:
+                del element.attrs[name]
+
+
+def _convert(region: Element) -> str:
+    html = region.html
     try:
         markdown = convert(html, _CONVERSION).content or ""
     except ConversionError as error:
         log.warning("page_kept_as_plain_text", reason=str(error))
-        markdown = "\n\n".join(line for text in region.itertext() if (line := text.strip()))
-    return markdown.replace("\xa0", " ").strip()
+        markdown = "\n\n".join(line for text in region.strings if (line := text.strip()))
+    return markdown.replace("\xa0", " ").replace(_BACKSLASH, "\\").strip()

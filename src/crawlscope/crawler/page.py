@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from html import escape
 
 from crawlscope.crawler.charset import decode
 from crawlscope.crawler.fetch import ROBOT, FetchedPage, may_hold_text
+from crawlscope.crawler.language import language_of
 from crawlscope.crawler.links import normalise
 from crawlscope.crawler.markdown import PageText, to_markdown
 from crawlscope.crawler.xml_pages import listing_of, parse_xml, root_name, texts_of, title_of
@@ -20,6 +22,8 @@ _HTML = re.compile(
 _TAG = re.compile(r"<[A-Za-z][^<>]*>")
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SELF_CLOSED = re.compile(r"<([A-Za-z][\w.-]*)(\s[^<>]*?)?/>")
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)(?:\]\]>|\Z)", re.DOTALL)
+_PREFIX = re.compile(r"(</?)(?:html|xhtml|h|x):(?=[a-z])")
 _VOID = frozenset(
     [
         "area",
@@ -55,6 +59,7 @@ def read_page(page: FetchedPage) -> PageText:
     nofollow = text.nofollow or not asked.isdisjoint({"nofollow", "none"})
     return replace(
         text,
+        language=text.language or language_of(text.markdown),
         links=[] if nofollow else text.links,
         nofollow=nofollow,
         noindex=text.noindex or not asked.isdisjoint({"noindex", "none"}),
@@ -79,12 +84,17 @@ def _by_content(page: FetchedPage) -> PageText:
 
 def _xml(page: FetchedPage, text: str) -> PageText:
     if root_name(text) == "html":
-        return to_markdown(_SELF_CLOSED.sub(_closed, text), page.url)
+        return to_markdown(_as_html(text), page.url)
     root = parse_xml(text)
     if root is None:
         return PageText(markdown=text)
     pieces = [to_markdown(each, page.url).markdown if _TAG.search(each) else each for each in texts_of(root)]
     return PageText("\n".join(pieces), title=title_of(root), links=listing_of(text, page.url).pages)
+
+
+def _as_html(xhtml: str) -> str:
+    plain = _CDATA.sub(lambda section: escape(section[1], quote=False), xhtml)
+    return _SELF_CLOSED.sub(_closed, _PREFIX.sub(r"\1", plain))
 
 
 def _closed(tag: re.Match[str]) -> str:

@@ -25,9 +25,11 @@ _INLINE_CODE = r"``[^`\n]++(?:`[^`\n]++)*+``|`[^`\n]++`"
 _ESCAPE = r"\\[^\n]"
 _LINK_TEXT = r"(?:[^\[\]\\`\n]++|\\.|`[^`\n]*+`|\n(?![ \t]*+\n))*+"
 _NO_SPACE = r"[^\s()<>]*+"
-_DESTINATION = (
-    rf"(?:<[^<>\n]*+>|data:[^\n()]*+(?:\([^\n()]*+\)[^\n()]*+)*+|{_NO_SPACE}(?:\({_NO_SPACE}\){_NO_SPACE})*+)"
-)
+# CommonMark wants at least three levels of parentheses.
+_BALANCED = _NO_SPACE
+for _ in range(3):
+    _BALANCED = rf"{_NO_SPACE}(?:\({_BALANCED}\){_NO_SPACE})*+"
+_DESTINATION = rf"(?:<[^<>\n]*+>|data:[^\n()]*+(?:\([^\n()]*+\)[^\n()]*+)*+|{_BALANCED})"
 _TITLE = r"""(?:\s++(?:"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'))?"""
 _LINK = rf"\[(?P<text>{_LINK_TEXT})\]\(\s*+(?P<target>{_DESTINATION}){_TITLE}\s*+\)"
 _UNDERLINE_BELOW = r"(?P<underline>[ \t]*+\n[ \t]*+\n(?=(?:={3,}|-{3,})[ \t]*+(?:\n|\Z)))?"
@@ -35,13 +37,13 @@ _SENTENCE_BELOW = r"(?P<break>[ \t]*+\n[ \t]*+(?=[,;)?]|\.(?!\.)))?"
 
 _IMAGES = re.compile(rf"{_INLINE_CODE}|{_ESCAPE}|!{_LINK}", re.DOTALL)
 _LINKS = re.compile(rf"{_INLINE_CODE}|{_ESCAPE}|{_LINK}{_UNDERLINE_BELOW}{_SENTENCE_BELOW}", re.DOTALL)
-_CODE_OR_COMMENT = re.compile(rf"{_INLINE_CODE}|<!--")
+_CODE_OR_COMMENT = re.compile(rf"{_INLINE_CODE}|{_ESCAPE}|<!--")
 _DATA_URI = re.compile(
     r"(?P<head>data:[\w.+-]{1,60}/[\w.+-]{1,60}(?:;[\w=.-]{1,60}){0,3};base64,)(?P<payload>[\w+/=%-]*+)",
     re.ASCII,
 )
 _BREAK_TAGS = re.compile(
-    rf"{_INLINE_CODE}|(?P<tags>(?<![ \t])[ \t]*+(?:<br[ \t]{{0,9}}/?>[ \t]*+)+)", re.IGNORECASE
+    rf"{_INLINE_CODE}|{_ESCAPE}|(?P<tags>(?<![ \t])[ \t]*+(?:<br[ \t]{{0,9}}/?>[ \t]*+)+)", re.IGNORECASE
 )
 _TRAILING_SPACE = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)
 _BREAK_MARK = re.compile(r"(?<!\\)\\$", re.MULTILINE)

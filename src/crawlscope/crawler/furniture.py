@@ -1,0 +1,429 @@
+"""Takes from a page what belongs to the site around it: navigation, banners, controls, notices.
+
+A tag, role or class alone never costs text. What looks like furniture goes where it reads like furniture too:
+links rather than running text. Text is weighed in bytes of UTF-8, by which a character of Chinese counts for
+three.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from turbohtml import Element, Node, Text
+
+from crawlscope.crawler.tree import is_within, words
+
+_NEVER_TEXT = [
+    "script", "style", "template", "svg", "iframe", "embed", "audio", "video", "source", "track", "map",
+    "head", "link", "meta", "base", "datalist", "progress", "meter", "param", "noframes", "frame",
+]  # fmt: skip
+_CONTROLS = ["input", "select", "textarea", "button"]
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+_NAMING = (*_HEADINGS, "summary", "dt", "legend", "caption", "th", "figcaption")
+_INLINE = (
+    "span",
+    "a",
+    "i",
+    "b",
+    "em",
+    "strong",
+    "code",
+    "small",
+    "sup",
+    "sub",
+    "img",
+    "font",
+    "mark",
+    "abbr",
+)
+_SECTIONS = ("main", "article", "section", "blockquote", "figure", "li", "td", "dd")
+_BLOCKS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "table", "pre", "dl", "article", "section")
+
+_NAVIGATION_ROLES = frozenset(
+    {"navigation", "search", "menu", "menubar", "toolbar", "tree", "doc-toc", "doc-pagelist"}
+)
+_NAVIGATION = re.compile(
+    r"(?:^|[-_])(?:nav|navs|navbar|navigation|nav[a-z]*|menu|menus|menubar|side[-_]?bar|side[-_]?nav|side[-_]?menu"
+    r"|breadcrumbs?|crumbs?|pagination|pager|prev[-_]?next|next[-_]?prev|toolbar|top[-_]?bar|masthead|related"
+    r"|skip[-_]?links?|skip[-_]?nav|skip[-_]?to[-_]?content|sphinxsidebar\w*|[a-z]*sidebar|[a-z]*nav(?:bar)?|jump[a-z]*"
+    r"|share|social|footer|search[a-z]*)(?:$|[-_\d])"
+)
+_ALWAYS_NAVIGATION = re.compile(
+    r"(?:^|[-_])(?:nav[-_]?header|nav[-_]?footer|nav[-_]?path|breadcrumbs?|breadcrumb[-_]nav|pagination|prev[-_]?next"
+    r"|skip[-_]?links?|skip[-_]?nav|skip[-_]?to[-_]?content|sr[-_]only[-_]focusable|search[-_]?(?:box|form|bar)"
+    r"|edit[-_]this[-_]page|edit[-_]on[-_]github|version[-_]?(?:switcher|picker|selector)|language[-_]?(?:switcher|picker))"
+    r"(?:$|[-_\d])"
+)
+_CONTENTS = re.compile(
+    r"(?:^|[-_])(?:toc|tocs|contents|toctree\w*|mini[-_]?toc|local[-_]?toc|page[-_]?toc|on[-_]?this[-_]?page"
+    r"|table[-_]?of[-_]?contents|outline|scrollspy)(?:$|[-_\d])"
+)
+_CONSENT = re.compile(
+    r"(?:cookie|consent|gdpr)[-_]?(?:banner|bar|notice|notification|consent|popup|modal|dialog|overlay|message|law|info"
+    r"|settings|wrapper)|^(?:cc-window|onetrust[-\w]*|cybotcookie\w*|usercentrics[-\w]*|cookie[-_]?consent[-\w]*)$"
+)
+_PANELS = re.compile(
+    r"(?:^|[-_])(?:tab|tabs|panel|pane|accordion|collaps\w*|content|answer|details|spoiler|more)(?:$|[-_])"
+)
+_ACCORDION = re.compile(r"accordion|collaps|faq|question|disclosure|expand|toggle")
+_NOTES = ".footnotes, .footnote, [role=doc-endnotes], [role=doc-footnote]"
+_LINE_NUMBERS = re.compile(
+    r"^(?:linenos?|line-?numbers?(?:-rows)?|lineno|gutter|lnt?|rouge-gutter|blob-num)$"
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+_RUNNING_TEXT = 80
+_LONG_TEXT = 300
+_MOST_OF_A_NOTICE = 2000
+
+
+@dataclass(slots=True)
+class Weight:
+    """What a block holds, with all blocks within it."""
+
+    text: int = 0
+    linked: int = 0
+    links: int = 0
+    elsewhere: int = 0
+    """Links that lead to another page."""
+    titles: int = 0
+    """Text of headings, which neither navigation nor text goes without."""
+    blocks: int = 0
+    headings: int = 0
+    h1s: int = 0
+    navigation: int = 0
+
+    @property
+    def running(self) -> int:
+        return self.text - self.linked
+
+    @property
+    def is_mostly_links(self) -> bool:
+        return self.links > 0 and self.linked * 2 >= self.text - self.titles
+
+    @property
+    def is_prose(self) -> bool:
+        return self.running >= _RUNNING_TEXT and not self.is_mostly_links
+
+    def add(self, other: "Weight", sign: int = 1) -> None:
+        self.text += sign * other.text
+        self.linked += sign * other.linked
+        self.links += sign * other.links
+        self.elsewhere += sign * other.elsewhere
+        self.titles += sign * other.titles
+        self.blocks += sign * other.blocks
+        self.headings += sign * other.headings
+        self.h1s += sign * other.h1s
+        self.navigation += sign * other.navigation
+
+
+class Blocks:
+    """The blocks of a page by their place in document order, each weighed; the first is the page."""
+
+    def __init__(self, root: Element) -> None:
+        self.elements = [root]
+        self.weights = [Weight()]
+        self._outer = [0]
+        self._weigh(root)
+        self.ends = list(range(1, len(self.elements) + 1))
+        """The place after all that is within it."""
+        for at in range(len(self.elements) - 1, 0, -1):
+            outer = self._outer[at]
+            self.weights[outer].add(self.weights[at])
+            self.ends[outer] = max(self.ends[outer], self.ends[at])
+
+    def _weigh(self, root: Element) -> None:
+        open_elements: list[tuple[Node, int, bool]] = [(root, 0, False)]
+        for node in root.descendants:
+            parent = node.parent
+            while open_elements[-1][0] != parent:
+                open_elements.pop()
+            _, at, linked = open_elements[-1]
+            if isinstance(node, Text):
+                weight = weigh(node.data)
+                self.weights[at].text += weight
+                if linked:
+                    self.weights[at].linked += weight
+                elif self.weights[at].headings:
+                    self.weights[at].titles += weight
+            elif isinstance(node, Element):
+                tag = node.tag
+                if tag == "a" and (href := node.attr("href")) is not None:
+                    linked = True
+                    self.weights[at].links += 1
+                    self.weights[at].elsewhere += not href.lstrip().startswith("#")
+                elif tag not in _INLINE:
+                    at = self._add(node, tag, at)
+                open_elements.append((node, at, linked))
+
+    def _add(self, element: Element, tag: str, outer: int) -> int:
+        weight = Weight()
+        if tag in _BLOCKS:
+            weight.blocks = 1
+            weight.headings = int(tag in _HEADINGS)
+            weight.h1s = int(tag == "h1")
+        elif tag == "nav" or (element.attr("role") or "").lower() in ("navigation", "search"):
+            weight.navigation = 1
+        self.elements.append(element)
+        self.weights.append(weight)
+        self._outer.append(outer)
+        return len(self.elements) - 1
+
+    def within(self, at: int) -> Iterator[int]:
+        """The places of the blocks within; skips what was dropped on the way."""
+        place = at + 1
+        while place < self.ends[at]:
+            yield place
+            place = self.ends[place] if self.weights[place] is _GONE else place + 1
+
+    def directly_within(self, at: int) -> list[int]:
+        places = []
+        place = at + 1
+        while place < self.ends[at]:
+            if self.weights[place] is not _GONE:
+                places.append(place)
+            place = self.ends[place]
+        return places
+
+    def drop(self, at: int) -> None:
+        self._forget(at)
+        self.elements[at].decompose()
+
+    def leave_heading(self, at: int) -> None:
+        heading = self.elements[at].find("h1")
+        assert heading is not None
+        self._forget(at)
+        self.elements[at].replace_with(heading.extract())
+
+    def _forget(self, at: int) -> None:
+        weight, outer = self.weights[at], at
+        while outer:
+            outer = self._outer[outer]
+            self.weights[outer].add(weight, -1)
+        self.weights[at] = _GONE
+
+
+_GONE = Weight()
+
+
+def weigh(text: str) -> int:
+    return len("".join(text.split()).encode("utf-8", "replace"))
+
+
+def main_region(body: Element) -> Element:
+    """Drops the furniture from the page and returns the part of it that is the page's own."""
+    controlled = _controlled(body)
+    _drop_never_text(body)
+    _drop_controls(body)
+    _drop_marks(body)
+    blocks = Blocks(body)
+    for at in blocks.within(0):
+        if _is_furniture(blocks, at, controlled):
+            if blocks.weights[at].h1s == 1 and blocks.weights[0].h1s == 1:
+                blocks.leave_heading(at)
+            else:
+                blocks.drop(at)
+    region = _named_region(blocks)
+    _drop_contents(blocks, region)
+    _drop_lists_of_links_beside(blocks, region)
+    return _with_what_is_outside(blocks, region)
+
+
+def _controlled(body: Element) -> set[str]:
+    """The ids of what a reader can open with a click."""
+    ids: set[str] = set()
+    for element in body.select("[aria-controls], [data-target], [data-bs-target], [href^='#']"):
+        for name in ("aria-controls", "data-target", "data-bs-target", "href"):
+            ids.update((element.attr(name) or "").replace("#", "").split())
+    return ids
+
+
+def _drop_never_text(body: Element) -> None:
+    for element in list(body.iter_elements(_NEVER_TEXT)):
+        if element.tag == "template" and ("shadowroot" in element.attrs or "shadowrootmode" in element.attrs):
+            element.unwrap()
+        elif element.tag == "noframes":
+            continue
+        elif not (element.tag == "map" and element.text.strip()):
+            element.decompose()
+    for element in list(body.iter_elements(["object", "canvas"])):
+        element.unwrap()
+
+
+def _drop_controls(body: Element) -> None:
+    for element in list(body.iter_elements(_CONTROLS)):
+        if element.tag == "button" and _names_something(element):
+            element.unwrap()
+        elif element.tag == "textarea" and "readonly" in element.attrs:
+            element.tag = "pre"
+        else:
+            element.decompose()
+
+
+def _names_something(button: Element) -> bool:
+    """Questions that open their answers are headings; "Copy" and "Menu" name nothing."""
+    if is_within(button, *_NAMING):
+        return True
+    role = (button.attr("role") or "").lower()
+    opens = "aria-expanded" in button.attrs or "aria-controls" in button.attrs
+    named = any(_ACCORDION.search(name) for name in _names(button))
+    return (
+        role == "tab"
+        or named
+        or (opens and weigh(button.text) >= 12)
+        or button.text.rstrip()[-1:] in ("?", "？")
+    )
+
+
+def _names(element: Element) -> list[str]:
+    written = f"{element.attr('class') or ''} {element.attr('id') or ''}"
+    return [_CAMEL.sub("-", name).lower() for name in written.split()[:40]]
+
+
+def _drop_marks(body: Element) -> None:
+    """What stands within lines and is not read with them: icons, numbers of lines, doubles of formulas."""
+    for element in list(
+        body.select("[aria-hidden=true i], [hidden], .linenos, .lineno, .line-number, .gutter")
+    ):
+        if element.tag in _INLINE and element.find("h1, h2, h3, p, pre") is None:
+            element.decompose()
+
+
+def _is_furniture(blocks: Blocks, at: int, controlled: set[str]) -> bool:
+    element, weight, whole = blocks.elements[at], blocks.weights[at], blocks.weights[0]
+    tag, role = element.tag, (element.attr("role") or "").strip().lower()
+    names = _names(element)
+    if any(map(_LINE_NUMBERS.match, names)) or _is_unseen(element, weight, names, role, controlled):
+        return True
+    if tag in ("main", "article", *_HEADINGS) or role == "main":
+        return False
+    if tag == "nav" or role in _NAVIGATION_ROLES:
+        return not weight.is_prose or (weight.navigation > 1 and weight.running < _LONG_TEXT)
+    if tag == "header" or role == "banner":
+        return _is_banner(element, weight)
+    if tag == "footer" or role == "contentinfo":
+        return _is_imprint(element, weight)
+    if tag == "form":
+        return weight.blocks == 0 and weight.running < 2 * _RUNNING_TEXT
+    if tag == "dialog" or role in ("dialog", "alertdialog"):
+        return not weight.is_prose or any(map(_CONSENT.search, names))
+    if tag == "noscript":
+        return not weight.is_prose or (weight.text < _LONG_TEXT and "javascript" in element.text.lower())
+    if tag == "aside" or role == "complementary":
+        return weight.is_mostly_links
+    return bool(names) and _is_named_like_furniture(element, weight, whole, names)
+
+
+def _is_named_like_furniture(element: Element, weight: Weight, whole: Weight, names: list[str]) -> bool:
+    if any(map(_CONSENT.search, names)):
+        return weight.text < _MOST_OF_A_NOTICE and not is_within(element, "main", "article")
+    if any(map(_ALWAYS_NAVIGATION.search, names)) and not weight.is_prose and not weight.headings:
+        return True
+    return (
+        weight.is_mostly_links and weight.running * 2 < whole.running and any(map(_NAVIGATION.search, names))
+    )
+
+
+def _is_unseen(element: Element, weight: Weight, names: list[str], role: str, controlled: set[str]) -> bool:
+    hidden = element.attr("hidden") if "hidden" in element.attrs else None
+    silent = (element.attr("aria-hidden") or "").strip().lower() == "true"
+    if hidden is None and not silent:
+        return False
+    if weight.is_mostly_links or any(map(_CONSENT.search, names)):
+        return True
+    opened = (
+        (hidden or "").strip().lower() == "until-found"
+        or role in ("tabpanel", "region")
+        or (element.attr("id") or "\0") in controlled
+        or any(map(_PANELS.search, names))
+    )
+    return not opened and not weight.is_prose
+
+
+def _is_banner(element: Element, weight: Weight) -> bool:
+    if is_within(element, *_SECTIONS) or (element.attr("role") or "").lower() == "doc-cover":
+        return weight.is_mostly_links and weight.headings == 0
+    if weight.navigation or weight.is_mostly_links:
+        return weight.running < _LONG_TEXT or weight.is_mostly_links
+    return weight.headings == 0 and weight.running < _RUNNING_TEXT
+
+
+def _is_imprint(element: Element, weight: Weight) -> bool:
+    if is_within(element, "blockquote", "figure") or element.select_one(_NOTES) is not None:
+        return False
+    return not (is_within(element, *_SECTIONS) and weight.is_prose)
+
+
+def _named_region(blocks: Blocks) -> int:
+    """What the page itself names as its main part, unless much of its text is elsewhere."""
+    mains = [at for at in blocks.within(0) if _is_main(blocks.elements[at])]
+    heaviest = max(mains, key=lambda at: blocks.weights[at].text, default=0)
+    return heaviest if blocks.weights[heaviest].text * 4 > blocks.weights[0].text else 0
+
+
+def _is_main(element: Element) -> bool:
+    return element.tag == "main" or (element.attr("role") or "").strip().lower() == "main"
+
+
+def _drop_contents(blocks: Blocks, region: int) -> None:
+    """Lists of the page's own headings; and of pages below it, unless the page is little else."""
+    whole = blocks.weights[region]
+    named = blocks.elements[region].iter_elements([*_HEADINGS, "dt", "caption", "b", "strong"])
+    headings = {words(heading).lower() for heading in named}
+    for at in blocks.within(region):
+        if _is_contents(blocks.elements[at], blocks.weights[at], whole, headings):
+            blocks.drop(at)
+
+
+def _is_contents(element: Element, weight: Weight, whole: Weight, headings: set[str]) -> bool:
+    if weight.links < 2 or not weight.is_mostly_links or weight.h1s or element.tag in ("main", *_HEADINGS):
+        return False
+    if any(map(_CONTENTS.search, _names(element))):
+        return weight.elsewhere == 0 or whole.running - weight.running > 3 * weight.text
+    if element.tag not in ("ul", "ol", "dl", "table") or weight.elsewhere or weight.links < 4:
+        return False
+    if weight.linked * 10 < weight.text * 9:
+        return False
+    links = [words(link).lower() for link in element.iter_elements("a")]
+    return sum(link in headings for link in links) * 10 >= len(links) * 7
+
+
+def _drop_lists_of_links_beside(blocks: Blocks, region: int) -> None:
+    """Navigation that nothing names: blocks of links beside the one block that holds the page's text."""
+    whole = blocks.weights[region].running
+    at = region
+    while whole >= _LONG_TEXT:
+        children = blocks.directly_within(at)
+        heaviest = max(children, key=lambda child: blocks.weights[child].running, default=None)
+        if heaviest is None or blocks.weights[heaviest].running * 10 < whole * 8:
+            return
+        before = None
+        for child in children:
+            after_heading = before is not None and _announces(blocks.elements[before])
+            listed = blocks.elements[child].tag != "table" and _is_list_of_links(blocks.weights[child])
+            if listed and child != heaviest and not after_heading:
+                blocks.drop(child)
+            before = child
+        at = heaviest
+
+
+def _announces(element: Element) -> bool:
+    return element.tag in _HEADINGS or words(element)[-1:] in (":", "：")
+
+
+def _is_list_of_links(weight: Weight) -> bool:
+    return weight.links >= 6 and weight.linked * 10 >= weight.text * 8 and weight.headings == 0
+
+
+def _with_what_is_outside(blocks: Blocks, region: int) -> Element:
+    """The page's only heading and its footnotes belong to its text wherever they stand."""
+    body, main = blocks.elements[0], blocks.elements[region]
+    if region == 0:
+        return main
+    outside = [heading for heading in body.iter_elements("h1") if words(heading)]
+    if len(outside) == 1 and not is_within(outside[0], "main") and main not in outside[0].ancestors:
+        main.insert(0, outside[0].extract())
+    for notes in list(body.select(_NOTES)):
+        if main not in notes.ancestors and notes not in main.ancestors:
+            main.append(notes.extract())
+    return main

@@ -1,0 +1,133 @@
+"""What a page says about itself: its names, its language, its links, and what it asks of robots."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urljoin
+
+from turbohtml import Document
+
+from crawlscope.crawler.tree import clean, parse, words
+
+_LINKING = {"a": "href", "area": "href", "frame": "src", "iframe": "src"}
+_REFRESH = re.compile(
+    r"""\s*+[\d.]++[\s;,]\s*+[;,]?\s*+(?:url\s*+=\s*+)?+(?:"([^"]++)|'([^']++)|([^\s"'].*))""",
+    re.IGNORECASE | re.DOTALL,
+)
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_][a-z0-9]{1,8})*", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True)
+class Head:
+    base: str
+    """Where the page's relative links start."""
+    title: str | None
+    description: str | None
+    language: str | None
+    """A BCP 47 tag, as the page declares it."""
+    links: list[str]
+    canonical: str | None
+    refresh: str | None
+    nofollow: bool
+    noindex: bool
+
+
+def read_head(document: Document, url: str) -> Head:
+    metas = list(_metas(document))
+    base = _base(document, url)
+    asked = {
+        word for name, content in metas if name == "robots" for word in re.split(r"[\s,;]+", content.lower())
+    }
+    nofollow = not asked.isdisjoint({"nofollow", "none"})
+    return Head(
+        base=base,
+        title=_title(document) or _said(metas, "og:title"),
+        description=_said(metas, "description") or _said(metas, "og:description"),
+        language=_language(document, metas),
+        links=[] if nofollow else _links(document, base),
+        canonical=_canonical(document, base),
+        refresh=_refresh(metas, base),
+        nofollow=nofollow,
+        noindex=not asked.isdisjoint({"noindex", "none"}),
+    )
+
+
+def join(base: str, href: str) -> str | None:
+    """Absolute; None for what is no address of the web."""
+    try:
+        joined = urljoin(base, clean(href).strip())
+    except ValueError:
+        return None
+    return joined if joined[:8].lower().startswith(("http://", "https://")) else None
+
+
+def _metas(document: Document) -> Iterator[tuple[str, str]]:
+    """Names in lower case: authors write them in any."""
+    for meta in document.iter_elements("meta"):
+        for naming in ("name", "http-equiv", "property", "itemprop"):
+            name = (meta.attr(naming) or "").strip().lower()
+            if name:
+                yield name, meta.attr("content") or ""
+
+
+def _said(metas: list[tuple[str, str]], *names: str) -> str | None:
+    for wanted in names:
+        for name, content in metas:
+            text = " ".join(clean(content).split())
+            if name == wanted and text:
+                return text
+    return None
+
+
+def _title(document: Document) -> str | None:
+    titles = (title for title in document.iter_elements("title") if title.namespace.value == "html")
+    return next(filter(None, map(words, titles)), None)
+
+
+def _language(document: Document, metas: list[tuple[str, str]]) -> str | None:
+    """The first that can be one: templates leave `lang="{{ page.lang }}"` behind."""
+    outer = list(document.iter_elements(["html", "body"]))
+    said = [element.attr(name) for element in outer for name in ("lang", "xml:lang")]
+    said += [_said(metas, "content-language", "language", "dc.language", "dcterms.language", "og:locale")]
+    for tags in filter(None, said):
+        tag = tags.partition(",")[0].strip()
+        if _LANGUAGE.fullmatch(tag):
+            return tag.replace("_", "-")
+    return None
+
+
+def _base(document: Document, url: str) -> str:
+    for base in document.iter_elements("base"):
+        if base.attr("href") is not None:
+            return join(url, base.attr("href") or "") or url
+    return url
+
+
+def _canonical(document: Document, base: str) -> str | None:
+    for link in document.iter_elements("link"):
+        if "canonical" in (link.attr("rel") or "").lower().split() and (link.attr("href") or "").strip():
+            return join(base, link.attr("href") or "")
+    return None
+
+
+def _refresh(metas: list[tuple[str, str]], base: str) -> str | None:
+    for name, content in metas:
+        found = _REFRESH.match(content) if name == "refresh" else None
+        if found:
+            return join(base, next(filter(None, found.groups())))
+    return None
+
+
+def _links(document: Document, base: str) -> list[str]:
+    hrefs = dict.fromkeys(href.partition("#")[0] for href in _hrefs(document))
+    found = (join(base, href) for href in hrefs if href.strip())
+    return list(dict.fromkeys(link for link in found if link))
+
+
+def _hrefs(document: Document) -> Iterator[str]:
+    for element in document.iter_elements([*_LINKING, "noframes"]):
+        if element.tag == "noframes":
+            # Readers without frames are given a page of its own, which the parser leaves as text.
+            yield from _hrefs(parse(element.text))
+        else:
+            yield element.attr(_LINKING[element.tag]) or ""
