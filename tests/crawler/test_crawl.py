@@ -3,6 +3,7 @@ import logging
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import html_to_markdown
@@ -11,6 +12,9 @@ from html_to_markdown import ConversionOptions, ConversionResult
 
 from crawlscope.crawler import markdown
 from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, run_crawl
+from crawlscope.crawler.fetch import FetchedPage
+from crawlscope.crawler.markdown import PageText
+from crawlscope.crawler.page import read_page
 from crawlscope.crawler.sender import DeliveryTooLarge
 from crawlscope.errors import UsageError
 from tests.crawler.harness import Crawled, Event, FastClock, crawl
@@ -557,6 +561,35 @@ async def test_places_are_used_from_the_start_and_never_exceeded() -> None:
         await crawl(site.url, concurrency=6)
         assert site.most_at_once == 6
         assert site.six_at_once.is_set()
+
+
+async def test_no_page_waits_for_large_ones_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class LargeFirst(Website):
+        def page_for(self, path: str) -> Page:
+            if path in small:
+                assert a_large_one_is_read.wait(60)
+            return super().page_for(path)
+
+    small = {f"/{number}": replace(html(f"page {number}"), delay_seconds=0.2) for number in range(6)}
+    large = {f"/large{number}": html(f"{number} " * 700_000) for number in range(3)}
+    crawled, a_large_one_is_read, small_ones_are_done = Crawled(), threading.Event(), threading.Event()
+
+    def read(page: FetchedPage) -> PageText:
+        if "/large" in page.url:
+            a_large_one_is_read.set()
+            assert small_ones_are_done.wait(60)
+        return read_page(page)
+
+    async def deliver(event: Event) -> None:
+        await crawled.deliver(event)
+        if small.keys() <= crawled.pages.keys():
+            small_ones_are_done.set()
+
+    monkeypatch.setattr("crawlscope.crawler.crawl.read_page", read)
+    with LargeFirst({"/": html(links=[*large, *small]), **large, **small}) as site:
+        await run_crawl(CrawlRequest("c", site.url, allow_private=True), deliver)
+    assert crawled.failures == {}
+    assert crawled.pages.keys() == {"/", *large, *small}
 
 
 async def test_two_crawls_in_one_process_do_not_meet() -> None:

@@ -272,7 +272,7 @@ def test_a_new_keeper_adopts_the_server_of_a_killed_one(data_dir: Path) -> None:
 def test_the_last_user_stops_a_server_that_has_lost_its_keeper(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
         os.kill(server.status().keeper_pid or 0, signal.SIGKILL)
-    _eventually(lambda: _nothing_runs(data_dir), seconds=1)
+    _eventually(lambda: _nothing_runs(data_dir))
 
 
 def test_a_server_that_outlived_user_and_keeper_is_joined(
@@ -317,7 +317,7 @@ def test_five_processes_that_come_at_once_get_one_server(
     for user in crowd:
         _say(user, "release")
     assert [_hear(user) for user in crowd] == ["released"] * 5
-    _eventually(lambda: _nothing_runs(empty_dir), seconds=1)
+    _eventually(lambda: _nothing_runs(empty_dir))
 
 
 def test_coming_while_the_last_one_leaves(
@@ -331,7 +331,7 @@ def test_coming_while_the_last_one_leaves(
             assert _hear(user).isdigit()
             _say(user, "release")
             assert _hear(user) == "released"
-    _eventually(lambda: _nothing_runs(data_dir), seconds=1)
+    _eventually(lambda: _nothing_runs(data_dir))
 
 
 def test_a_stale_pid_file_that_names_a_living_stranger(data_dir: Path) -> None:

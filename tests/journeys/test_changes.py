@@ -120,7 +120,7 @@ def test_the_crawl_is_told_of_and_the_log_says_so(
 
     resent = stack.http.post(f"/api/notifications/{row['id']}/resend")
     assert (resent.status_code, resent.json()) == (202, {"id": row["id"], "state": "pending"})
-    eventually(lambda: receiver.of(crawl_id), lambda it: len(it) == 3, 20)
+    eventually(lambda: receiver.of(crawl_id), lambda it: len(it) == 3, 60)
     assert stack.http.post(f"/api/notifications/{uuid4()}/resend").status_code == 404
     assert stack.http.get("/api/notifications", params={"state": "lost"}).status_code == 422
 
@@ -146,7 +146,7 @@ def test_a_page_that_is_gone_is_said_so_and_found_no_more(stack: Stack, site: We
     del site.pages["/gone"]
     taken = stack.http.post(DOOR, json=notification(url)).json()
     change = settled(stack, taken["change_id"])
-    eventually(lambda: stack.search("parsnip", mode="keyword")["total"], lambda total: total == 0, 20)
+    eventually(lambda: stack.search("parsnip", mode="keyword")["total"], lambda total: total == 0, 60)
     assert (change["rescrape_status"], change["indexed_at"]) == ("failed", None)
     assert "404" in change["rescrape_error"]
     assert change["change_to_searchable_ms"] is None

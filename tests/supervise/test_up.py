@@ -131,7 +131,7 @@ async def test_a_killed_database_is_brought_back(embedded: Stack) -> None:
     assert database.status().server_pid != before.server_pid
     process.terminate()
     assert process.wait(timeout=60) == 0
-    await eventually(lambda: database.status().state == "stopped", seconds=1)
+    await eventually(lambda: database.status().state == "stopped")
 
 
 async def test_a_killed_up_takes_everything_along_and_can_be_started_again(embedded: Stack) -> None:

@@ -34,6 +34,8 @@ ShouldStop = Callable[[], Awaitable[bool]]
 _ASK_TO_STOP_SECONDS = 0.25
 # More threads than this only fight with the event loop over the interpreter.
 _READERS = 2
+_LARGE_BODY_BYTES = 1024 * 1024
+"""A larger page takes seconds to read. Such pages wait for each other, and no other waits for them."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class _Crawl:
         self._start_answered_well = False
         self._engine: Engine | None = None
         self._reading = asyncio.Semaphore(_READERS)
+        self._reading_large = asyncio.Semaphore(1)
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, should_stop: ShouldStop | None) -> CrawlSummary:
@@ -225,7 +228,8 @@ class _Crawl:
         return asked_for == self._start or site == home or same_name(site, home)
 
     async def _read(self, page: FetchedPage) -> tuple[PageText, Fingerprint]:
-        async with self._reading:
+        large = len(page.body) > _LARGE_BODY_BYTES
+        async with self._reading_large if large else self._reading:
             text = await asyncio.to_thread(read_page, page)
             return text, await asyncio.to_thread(Fingerprint.of, text)
 

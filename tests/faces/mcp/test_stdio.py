@@ -61,7 +61,7 @@ async def test_it_starts_a_stack_when_one_is_needed_and_stops_it(tmp_path: Path)
         text, _ = await answered(client, "search", query="anything")
         assert text.startswith("Nothing found")
         assert service_file.read(tmp_path) is not None
-    eventually(lambda: processes_of(tmp_path), lambda left: not left, 40)
+    eventually(lambda: processes_of(tmp_path), lambda left: not left)
 
 
 async def test_it_survives_the_restart_of_a_service(mcp_service: Service):
