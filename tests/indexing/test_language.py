@@ -1,6 +1,6 @@
 import pytest
 
-from crawlscope.indexing.language import primary_language
+from crawlscope.indexing.language import language_of, primary_language
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from crawlscope.indexing.language import primary_language
         ("zh-Hant-TW", "zh"),
         ("fil", "fil"),
         ("iw", "he"),
+        ("nb-NO", "no"),
         ("x-default", ""),
         ("und", ""),
         ("German", ""),
@@ -25,3 +26,24 @@ from crawlscope.indexing.language import primary_language
 )
 def test_a_language_is_its_primary_tag_however_it_is_spelled(said: str | None, kept: str) -> None:
     assert primary_language(said) == kept
+
+
+ENGLISH = "The boiler is inspected every morning, and the pressure is written into the log. " * 3
+GERMAN = "Der Kessel wird jeden Morgen geprüft, und der Druck wird in das Buch eingetragen. " * 3
+JAPANESE = "ボイラーは毎朝点検され、圧力は日誌に記録されます。水はきれいでなければなりません。" * 2
+
+
+@pytest.mark.parametrize(
+    ("markdown", "language"),
+    [
+        (ENGLISH, "en"),
+        (GERMAN, "de"),
+        (JAPANESE, "ja"),
+        ("Kessel", ""),
+        ("", ""),
+        (f"{ENGLISH}\n\n{GERMAN}", ""),
+        (f"```\n{ENGLISH}\n```", ""),
+    ],
+)
+def test_the_words_tell_the_language_where_they_are_enough(markdown: str, language: str) -> None:
+    assert language_of(markdown) == language

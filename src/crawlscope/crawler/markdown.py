@@ -11,7 +11,6 @@ from turbohtml import Document, Element, Text
 from crawlscope.crawler.charset import decode
 from crawlscope.crawler.furniture import main_region
 from crawlscope.crawler.head import join, read_head
-from crawlscope.crawler.language import language_of
 from crawlscope.crawler.layout import unfold_layout
 from crawlscope.crawler.tree import clean, is_within, parse, words
 
@@ -97,7 +96,7 @@ class PageText:
     title: str | None = None
     description: str | None = None
     language: str | None = None
-    """A BCP 47 tag: what the page declares, or a primary one that its text tells."""
+    """A BCP 47 tag, as the page declares it."""
     links: list[str] = field(default_factory=list)
     """Absolute, each once, in the order of the page, its navigation, frames and image maps included; empty
     where it asks not to be followed."""
@@ -119,7 +118,7 @@ def to_markdown(html: bytes | str, url: str, charset: str | None = None) -> Page
         markdown=markdown,
         title=head.title,
         description=head.description,
-        language=head.language or language_of(markdown),
+        language=head.language,
         links=head.links,
         canonical=head.canonical,
         refresh=head.refresh,

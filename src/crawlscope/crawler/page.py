@@ -7,7 +7,6 @@ from html import escape
 
 from crawlscope.crawler.charset import decode
 from crawlscope.crawler.fetch import ROBOT, FetchedPage, may_hold_text
-from crawlscope.crawler.language import language_of
 from crawlscope.crawler.links import normalise
 from crawlscope.crawler.markdown import PageText, to_markdown
 from crawlscope.crawler.xml_pages import listing_of, parse_xml, root_name, texts_of, title_of
@@ -59,7 +58,6 @@ def read_page(page: FetchedPage) -> PageText:
     nofollow = text.nofollow or not asked.isdisjoint({"nofollow", "none"})
     return replace(
         text,
-        language=text.language or language_of(text.markdown),
         links=[] if nofollow else text.links,
         nofollow=nofollow,
         noindex=text.noindex or not asked.isdisjoint({"noindex", "none"}),

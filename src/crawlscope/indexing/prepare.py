@@ -16,7 +16,7 @@ from crawlscope.indexing.embedding import Embedder, Vectors
 from crawlscope.indexing.in_thread import in_thread
 from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, SparseVector, chunk_id
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
-from crawlscope.indexing.language import primary_language
+from crawlscope.indexing.language import language_of, primary_language
 from crawlscope.indexing.passages import passages
 from crawlscope.indexing.recipe import Recipe
 from crawlscope.indexing.sparse import Bm25Encoder
@@ -99,7 +99,7 @@ class Workshop:
             with TimingContext(OperationType.CHUNKING, "chunk_text") as chunking:
                 text, unreadable = await _cleaned(document.markdown)
                 title = metadata.title or _first_heading(text)
-                language = primary_language(metadata.language)
+                language = primary_language(metadata.language) or await in_thread(language_of, text)
                 content_hash = _hash(title or "", language, text)
                 fingerprint = self.recipe.fingerprint
                 unchanged = known is not None and known.holds(content_hash, fingerprint)
