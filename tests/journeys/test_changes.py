@@ -136,6 +136,16 @@ def test_by_the_token_in_the_url_which_stays_secret(stack: Stack, site: Website)
     assert RECEIVE_TOKEN not in shown
 
 
+def test_changedetections_own_text_names_any_page(stack: Stack, site: Website) -> None:
+    url = f"{site.url}/wiki/Heron_(bird)"
+    site.pages["/wiki/Heron_(bird)"] = html("<p>The word is ardea.</p>", title="Heron")
+    title = f"ChangeDetection.io Notification - {url}"
+    sent = {"title": title, "message": f"{url} had a change.\n---\n(added) ardea\n---\n", "type": "info"}
+    change = settled(stack, stack.http.post(DOOR, json=sent).json()["change_id"])
+    assert (change["watch_url"], change["rescrape_error"]) == (url, None)
+    assert stack.search("ardea", mode="keyword")["total"] == 1
+
+
 def test_a_page_that_is_gone_is_said_so_and_found_no_more(stack: Stack, site: Website) -> None:
     url = f"{site.url}/gone"
     site.pages["/gone"] = html("<p>The word is parsnip.</p>", title="A page that goes")

@@ -52,6 +52,52 @@ def test_apprise_with_the_page_in_the_title():
     assert read(envelope("It changed.", f"Notification - {URL}")).watch_url == URL
 
 
+ODD_URLS = [
+    "https://en.example/wiki/Heron_(bird)",
+    "https://docs.example/a[1]?b[]=c",
+    "https://docs.example/{lang}/it's",
+    "https://docs.example/what?",
+    "https://docs.example/wait...",
+    "https://docs.example/search?q=a,b;c!",
+    "https://docs.example/search?a=1&lt=2&amp=3",
+    "https://docs.example/with a blank",
+    "https://docs.example/(((",
+    "https://docs.example/Ünïcode/東京。",
+]
+
+
+@pytest.mark.parametrize("url", ODD_URLS)
+def test_any_url_is_read_as_it_is(url: str) -> None:
+    default = {
+        "title": f"ChangeDetection.io Notification - {url}",
+        "message": f"{url} had a change.\n---\nx\n",
+    }
+    assert read(default).watch_url == url
+    assert read({"message": default["message"]}).watch_url == url
+    assert read({"title": default["title"], "message": "It changed."}).watch_url == url
+    assert read({"watch_url": url}).watch_url == url
+    assert read({"watch_url": f"source:{url}"}).watch_url == url
+    assert read(envelope(json.dumps({"url": url}))).watch_url == url
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("Look at https://e.example/a.", "https://e.example/a"),
+        ("Look (at https://e.example/a), please", "https://e.example/a"),
+        ("[A page](https://e.example/wiki/Heron_(bird)) changed", "https://e.example/wiki/Heron_(bird)"),
+        ("(https://e.example/wiki/Heron_(bird))!", "https://e.example/wiki/Heron_(bird)"),
+        ("'https://e.example/it's'", "https://e.example/it's"),
+        ("<https://e.example/a?b=[c]>", "https://e.example/a?b=[c]"),
+        ('<a href="https://e.example/a?b=1&amp;c=2">A</a> changed', "https://e.example/a?b=1&c=2"),
+        ("https://e.example/a?b=1&amp;c=2 had a change.<br>", "https://e.example/a?b=1&c=2"),
+        ("Is it https://e.example/?", "https://e.example/"),
+    ],
+)
+def test_the_sentence_around_a_url_is_none_of_it(text: str, url: str) -> None:
+    assert read(envelope(text)).watch_url == url
+
+
 def test_apprise_with_an_object_as_text():
     change = read(envelope(json.dumps({"url": URL, "uuid": "w", "diff": "d"})))
     assert (change.watch_url, change.watch_id, change.diff_summary) == (URL, "w", "d")

@@ -4,6 +4,7 @@ A body of one's own (`post://`) is an object with the fields below. `json://` wr
 envelope; that text may itself be such an object.
 """
 
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -32,7 +33,15 @@ MOST_FURTHER = 20
 MILLISECONDS_SINCE = 1e11
 """Numbers from here on are no seconds: those would be of the year 5138."""
 
-_URL_IN_TEXT = re.compile(r"https?://[^\s<>\"'`]+")
+_DEFAULT_TEXTS = {
+    "title": re.compile(r"^ChangeDetection\.io Notification - (?:source:)?(https?://\S.*)$", re.MULTILINE),
+    "message": re.compile(r"^(?:source:)?(https?://[^\s<>].*?) had a change\.", re.MULTILINE),
+}
+"""What changedetection.io says unless it is told to say something else: there the whole URL stands alone."""
+_URL_IN_TEXT = re.compile(r"https?://[^\s<>\"`]+")
+_ESCAPED = re.compile(r"&(?:amp|lt|gt|quot|#39|#x27|#34);")
+_BRACKETS = {")": "(", "]": "[", "}": "{"}
+_OF_THE_SENTENCE = ".,;:!?'’”»"
 
 Fields = Mapping[str, Any]
 
@@ -101,13 +110,28 @@ def _watch_url(fields: Fields) -> str:
     named = _text(fields, URLS, None)
     if named:
         return named.removeprefix(SOURCE_PREFIX)
-    for name in ("title", "message"):
-        found = _URL_IN_TEXT.search(_text(fields, (name,), None) or "")
-        if found:
-            return found[0].rstrip(".,;:!?)]}")
+    texts = {name: _text(fields, (name,), None) or "" for name in ("title", "message")}
+    for name, default in _DEFAULT_TEXTS.items():
+        if found := default.search(texts[name]):
+            return _unescaped(found[1].strip())
+    for text in texts.values():
+        if found := _URL_IN_TEXT.search(text):
+            return _without_sentence(_unescaped(found[0]))
     raise MalformedDelivery(
         "the notification names no page: put `watch_url` into its body, as docs/how-to.md shows"
     )
+
+
+def _unescaped(url: str) -> str:
+    """The formats with HTML in them escape it."""
+    return _ESCAPED.sub(lambda reference: html.unescape(reference[0]), url)
+
+
+def _without_sentence(url: str) -> str:
+    """Without the punctuation and the brackets of the sentence that it stands in; its own are kept."""
+    while url[-1] in _OF_THE_SENTENCE or url.count(url[-1]) > url.count(_BRACKETS.get(url[-1], url[-1])):
+        url = url[:-1]
+    return url
 
 
 def _moment(fields: Fields) -> datetime | None:
