@@ -50,7 +50,7 @@ async def test_with_better_rules_what_was_read_wrong_is_right(
 ) -> None:
     """As if an older version had taken markdown from another field, and ends for something else."""
     with monkeypatch.context() as older:
-        older.setattr(scraped_page, "_markdown", lambda document: "nothing")
+        older.setattr(scraped_page, "_text_in", lambda document, *names: "nothing")
         older.setattr(scraped_page, "_status_code", lambda metadata: None)
         older.setattr(payload, "ENDS", {})
         await some_crawl(database)

@@ -106,6 +106,18 @@ async def test_the_buffer_makes_the_session_of_an_unknown_crawl_and_adds_to_its_
     assert session.total_chunking_ms == pytest.approx(succeeded.duration_ms)
 
 
+async def test_what_is_flushed_twice_at_once_is_written_once(database):
+    buffer = MeasurementBuffer(database)
+    with use(buffer):
+        for number in range(5):
+            with TimingContext("chunking", f"number {number}"):
+                pass
+    await asyncio.gather(*[buffer.flush() for _ in range(4)])
+    async with database.transaction() as connection:
+        names = await connection.scalars(select(OperationMetric.operation_name))
+        assert sorted(names) == [f"number {number}" for number in range(5)]
+
+
 PROGRAM = """
 import time
 from crawlscope.timing import TimingContext

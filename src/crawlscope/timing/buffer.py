@@ -40,6 +40,7 @@ class MeasurementBuffer:
         self._requests: deque[RequestRecord] = deque()
         self._stopping = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
+        self._flushing = asyncio.Lock()
         self.dropped = 0
 
     def add_operation(self, measurement: Measurement) -> None:
@@ -69,8 +70,9 @@ class MeasurementBuffer:
     async def flush(self) -> None:
         """Writes everything that waits; while the database is away it goes on waiting."""
         try:
-            await self._drain(self._operations, record_operations)
-            await self._drain(self._requests, record_requests)
+            async with self._flushing:  # two at once would write the same
+                await self._drain(self._operations, record_operations)
+                await self._drain(self._requests, record_requests)
         except CrawlscopeError as error:
             log.warning("measurements_wait", reason=str(error), count=len(self._operations))
             for queue in (self._operations, self._requests):
