@@ -153,3 +153,35 @@ async def test_pages_that_wait_when_the_crawl_is_cancelled_are_delivered() -> No
         crawled = await crawl(site.url, should_stop=when_it_waits, clock=Clock())
     assert set(crawled.pages) == {"/", "/a"}
     assert crawled.types[-1] == "crawl.cancelled"
+
+
+async def test_the_shortest_address_is_the_documents_whichever_page_is_read_first() -> None:
+    pages = {
+        "/": html(links=["/guide/index.html", "/guide?ref=home", "/guide/"]),
+        "/guide/index.html": html(GUIDE),
+        "/guide?ref=home": html(GUIDE),
+        "/guide/": Page(html(GUIDE).body, delay_seconds=0.2),
+    }
+    with Website(pages) as site:
+        crawled = await crawl(site.url)
+        found = documents(crawled, site)
+    assert {path: url for path, url in found.items() if path != "/"} == dict.fromkeys(
+        set(pages) - {"/"}, "/guide/"
+    )
+
+
+async def test_a_shorter_address_that_shows_something_else_or_nothing_costs_nothing() -> None:
+    pages = {
+        "/": html(links=["/a/index.html", "/a/", "/b/index.html", "/b/", "/c/?x=1", "/c/"]),
+        "/a/index.html": html(GUIDE),
+        "/a/": html("<p>A list of files"),
+        "/b/index.html": html("<p>Otters", title="Otters"),
+        "/b/": Page(reset=True),
+        "/c/?x=1": html("<p>Newts", title="Newts"),
+        "/c/": Page(status=404),
+    }
+    with Website(pages) as site:
+        crawled = await crawl(site.url)
+        found = documents_of_successes(crawled, site)
+    assert set(crawled.failures) == {"/b/"}
+    assert found == {path: path for path in pages if path != "/b/"}

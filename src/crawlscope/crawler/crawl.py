@@ -129,6 +129,7 @@ class _Crawl:
         self._blocked: set[str] = set()
         self._kept_back: set[str] = set()
         self._originals = Originals()
+        self._originals.expect(start)
         self._traps = Traps()
         self._start_error: str | None = None
         self._start_answered_well = False
@@ -307,6 +308,7 @@ class _Crawl:
                 self._blocked.add(url)
             else:
                 self._found_on[url] = found_on
+                self._originals.expect(url)
                 accepted.append(url)
         self._progress.found = len(self._found_on)
         return accepted

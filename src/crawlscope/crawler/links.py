@@ -6,6 +6,7 @@ odd spellings of IPv4 addresses, dot segments.
 
 import re
 import string
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 import ada_url
@@ -78,6 +79,7 @@ _INDEX_PAGE = re.compile(r"/(?:index|default|home|welcome)\.(?:s?html?|xhtml|php
 _REPEATING = re.compile(r"((?:/[^/]+)+?)\1{4}(?:/|$)|[?&]([^&=]+=[^&]*)(?:&\2){4}(?:&|$)")
 
 
+@lru_cache(maxsize=16_384)
 def normalise(url: str, base: str | None = None) -> str | None:
     """One spelling for one page: no fragment, no credentials, no default port, no tracking parameters, no
     session ids; escapes in upper case and only where they mean something.

@@ -68,12 +68,15 @@ class Originals:
 
     A page is the same as the canonical one that it names where the two are alike; else as another one with
     exactly its text that it was found on, or whose address differs only in what often means nothing. While
-    the canonical page is still to be read, the page waits for it.
+    the canonical page or the one with the shortest such address is still to be read, the page waits for it:
+    the next crawl shall find it under the same address.
     """
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
         """The URLs asked for that were read, or could not be."""
+        self._shortest: dict[str, str] = {}
+        """For addresses that often show one page the shortest of this crawl, of those without a query."""
         self._landed: dict[str, str] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
         self._documents: dict[str, str] = {}
@@ -83,6 +86,13 @@ class Originals:
         """For a canonical page that nobody can read: the first page that named it."""
         self._waiting: defaultdict[str, list[ReadPage]] = defaultdict(list)
         self._texts = _Texts()
+
+    def expect(self, url: str) -> None:
+        """This URL will be read, or missed."""
+        if "?" not in url:
+            shortest = self._shortest.setdefault(variant_key(url), url)
+            if (len(url), url) < (len(shortest), shortest):
+                self._shortest[variant_key(url)] = url
 
     def read(self, page: ReadPage, canonical_comes: bool) -> list[ReadPage]:
         """The pages to deliver now. `canonical_comes`: the canonical page is one of this crawl."""
@@ -94,8 +104,9 @@ class Originals:
             return [page, *self._released(page.source_url)]
         self._fingerprints[page.source_url] = self._fingerprints[url] = page.fingerprint
         settled = []
-        if canonical_comes and page.canonical and not self._is_settled(page.canonical):
-            self._waiting[page.canonical].append(page)
+        awaited = page.canonical if canonical_comes else self._shortest.get(variant_key(url))
+        if awaited and not self._is_settled(awaited):
+            self._waiting[awaited].append(page)
         else:
             settled = [self._decided(page)]
         return [*settled, *self._released(page.source_url), *self._released(url)]

@@ -5,10 +5,9 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
-from urllib.parse import urlsplit
 
+import ada_url
 import httpcore2
-import idna
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
@@ -117,14 +116,13 @@ def _no_public_name(host: str) -> PrivateTarget:
 
 
 def _host_as_fetched(url: str) -> str:
-    """As browsers read it; raises `PrivateTarget` for what they do not, or not as Python does."""
-    parts = urlsplit(url)
+    """As browsers read it; raises `PrivateTarget` for what they do not, or not as other programs may."""
     try:
-        host = idna.uts46_remap(parts.hostname or "", std3_rules=False).rstrip(".")
-    except idna.IDNAError:
+        host = ada_url.URL(url).hostname.strip("[]").rstrip(".")
+    except ValueError:
         host = ""
-    if not host or "\\" in parts.netloc or {"%", " "} & set(host):
-        raise _no_public_name(parts.hostname or url)
+    if not host or "\\" in url.partition("://")[2].partition("/")[0]:
+        raise _no_public_name(url)
     return host
 
 

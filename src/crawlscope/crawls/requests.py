@@ -65,6 +65,8 @@ def check_target(url: str) -> str:
 async def start_crawl(connection: AsyncConnection, order: CrawlOrder) -> str:
     """Makes the session, so that the crawl's time is known from now on, and queues the crawler's job."""
     url, now, crawl_id = check_target(order.url), datetime.now(UTC), str(uuid4())
+    if "@" in urlsplit(url).netloc:
+        raise UsageError("give the URL without a user name and a password: URLs are stored and shown")
     metadata = {"initiated_at": now.isoformat(), "url": url, **retry_mark(order.retry_of)}
     await ensure_session(connection, crawl_id, now)
     await keep_fact(connection, crawl_id, Heard(now, metadata, "request"), "request")

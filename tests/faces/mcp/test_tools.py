@@ -23,6 +23,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("search", {"query": ["x"]}, "search: 'query': input should be a valid string"),
     ("crawl", {"url": "docs"}, "cannot crawl 'docs': give a full URL such as https://"),
     ("crawl", {"url": "ftp://docs.example.com"}, "give a full URL"),
+    ("crawl", {"url": "https://me:secret@docs.example.com/"}, "without a user name and a password"),
     ("crawl", {"url": "https://x.example", "limit": 0}, "crawl: 'limit': input should be greater"),
     ("crawl", {"url": "https://x.example", "timeout_seconds": -1}, "'timeout_seconds'"),
     ("crawl_status", {"crawl_id": ""}, "crawl_status: 'crawl_id': string should have at least 1"),

@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-import idna
+import ada_url
 
 DEEPEST_PREFIX = 16
 LONGEST_PREFIX = 512
@@ -15,11 +15,9 @@ def domain_of(url: str) -> str:
         host = (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:
         return ""
-    if host.isascii():
-        return host
     try:
-        return idna.encode(host, uts46=True).decode("ascii")
-    except (idna.IDNAError, UnicodeError):
+        return host if host.isascii() else ada_url.URL(f"http://{host}/").hostname
+    except ValueError:
         return host
 
 
