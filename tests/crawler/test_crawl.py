@@ -5,6 +5,7 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import html_to_markdown
 import pytest
@@ -762,3 +763,39 @@ async def test_a_listed_url_that_redirects_elsewhere_does_not_move_the_others() 
         crawled = await crawl(f"{site.url}/a", urls=[f"{site.url}/a", f"{site.url}/b"])
     assert crawled.metadata("/a")["url"] == f"{other.url}/"
     assert set(crawled.pages) == {"/a", "/b"}
+
+
+async def test_a_server_that_insists_on_a_session_id_in_the_address_gets_it() -> None:
+    """It redirects to an address with the id; what is found under it is recorded without."""
+    pages = {
+        "/": html(links=["/shop"]),
+        "/shop": redirect("/shop;jsessionid=0A1B?utm_source=self"),
+        "/shop;jsessionid=0A1B?utm_source=self": html("Lanterns", links=["lamps;jsessionid=0A1B"]),
+        "/lamps": html("Lamps"),
+    }
+    with Website(pages) as site:
+        crawled = await crawl(site.url)
+        assert crawled.metadata("/shop")["url"] == site.url + "/shop"
+    assert set(crawled.pages) == {"/", "/shop", "/lamps"}
+    assert "Lanterns" in crawled.document("/shop")["markdown"]
+
+
+async def test_a_start_that_gains_a_www_keeps_links_to_its_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    resolve = loop.getaddrinfo
+
+    async def everything_is_here(host: str, port: int, **options: Any) -> Any:
+        return await resolve("127.0.0.1", port, **options)
+
+    class Zoo(Website):
+        def page_for(self, path: str) -> Page:
+            asked = self.headers[-1]["host"] if path == "/" else "www."
+            return super().page_for(path) if asked.startswith("www.") else redirect(f"http://www.{asked}/")
+
+    monkeypatch.setattr(loop, "getaddrinfo", everything_is_here)
+    with Zoo({"/a": html(), "/b": html()}, robots="") as site:
+        name = f"zoo.example:{site.port}"
+        site.pages["/"] = html(links=[f"http://{name}/a", f"http://www.{name}/b"])
+        crawled = await crawl(f"http://{name}/")
+        assert site.requests.count("/a") == 1, "asked for under the new name"
+    assert set(crawled.pages) == {"/", "/a", "/b"}

@@ -2,7 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawlscope.crawler.links import names_a_page, normalise, repeats_itself, site_of, variant_key
+from crawlscope.crawler.links import (
+    like,
+    moved_to,
+    names_a_page,
+    normalise,
+    repeats_itself,
+    site_of,
+    variant_key,
+)
 
 
 @pytest.mark.parametrize(
@@ -119,3 +127,10 @@ def test_names_that_leave_no_hope_for_text() -> None:
     assert names_a_page("http://h/a.tar.gz.html")
     assert names_a_page("http://h/release-3.11")
     assert names_a_page("http://h/feed.xml?file=x.png")
+
+
+def test_an_address_elsewhere() -> None:
+    assert moved_to("http://h/a/b?c=d", "https://www.h:8443/x") == "https://www.h:8443/a/b?c=d"
+    assert like("http://h/a", "https://h/b") == "https://h/a"
+    assert like("http://h/a", "https://other/b") == "http://h/a"
+    assert like("http://h:8080/a", "https://h:8080/b") == "http://h:8080/a"

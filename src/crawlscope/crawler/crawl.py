@@ -12,7 +12,15 @@ import structlog
 from crawlscope.crawler.engine import Engine
 from crawlscope.crawler.events import Events
 from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
-from crawlscope.crawler.links import like, names_a_page, normalise, repeats_itself, same_name, site_of
+from crawlscope.crawler.links import (
+    like,
+    moved_to,
+    names_a_page,
+    normalise,
+    repeats_itself,
+    same_name,
+    site_of,
+)
 from crawlscope.crawler.markdown import PageText
 from crawlscope.crawler.originals import Fingerprint, Originals, ReadPage
 from crawlscope.crawler.pace import Clock, Stopped
@@ -126,6 +134,8 @@ class _Crawl:
         self._progress = CrawlProgress(found=1)
         self._found_on: dict[str, str | None] = {start: None}
         """The URLs of this crawl, with the page that each was found on."""
+        self._former_site: str | None = None
+        """The start's, where that is the same name with or without `www.`."""
         self._blocked: set[str] = set()
         self._kept_back: set[str] = set()
         self._originals = Originals()
@@ -220,6 +230,8 @@ class _Crawl:
                 page = await self._client.fetch(elsewhere, partial(self._may_follow, url), text_only=True)
                 text, fingerprint = await self._read(page)
             self._home = page.url
+            if same_name(site_of(url), site_of(page.url)):
+                self._former_site = site_of(url)
             self._start_answered_well = page.status_code < 400
         await self._settle(url, page, text, fingerprint)
 
@@ -298,6 +310,8 @@ class _Crawl:
             if not self._has_room:
                 break
             url = normalise(link)
+            if url and site_of(url) == self._former_site:
+                url = moved_to(url, self._home)
             if url and secure:
                 url = like(url, self._home)
             if url is None or url in self._found_on or site_of(url) != site or not names_a_page(url):

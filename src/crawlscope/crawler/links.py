@@ -81,8 +81,19 @@ _REPEATING = re.compile(r"((?:/[^/]+)+?)\1{4}(?:/|$)|[?&]([^&=]+=[^&]*)(?:&\2){4
 
 @lru_cache(maxsize=16_384)
 def normalise(url: str, base: str | None = None) -> str | None:
-    """One spelling for one page: no fragment, no credentials, no default port, no tracking parameters, no
-    session ids; escapes in upper case and only where they mean something.
+    """One address for one page: `absolute`, without tracking parameters and session ids."""
+    found = absolute(url, base)
+    if found is None:
+        return None
+    parts = urlsplit(found)
+    path = _SESSION_IN_PATH.sub("", parts.path) or "/"
+    query = "&".join(filter(_says_something, parts.query.split("&")))
+    return f"{parts.scheme}://{parts.netloc}{path}{'?' if query else ''}{query}"
+
+
+def absolute(url: str, base: str | None = None) -> str | None:
+    """One spelling for one address: no fragment, no credentials, no default port, no empty query; escapes in
+    upper case and only where they mean something.
 
     None for what no crawler can ask for: other schemes, malformed hosts and ports, endless URLs.
     """
@@ -94,9 +105,8 @@ def normalise(url: str, base: str | None = None) -> str | None:
     if parts.protocol not in _SCHEMES or parts.port == "0" or not _NAME.fullmatch(host):
         return None
     authority = f"{host}:{parts.port}" if parts.port else host
-    path = _SESSION_IN_PATH.sub("", _respelled(parts.pathname)) or "/"
-    query = "&".join(filter(_says_something, _respelled(parts.search[1:]).split("&")))
-    url = f"{parts.protocol}//{authority}{path}{'?' if query else ''}{query}"
+    query = _respelled(parts.search[1:])
+    url = f"{parts.protocol}//{authority}{_respelled(parts.pathname)}{'?' if query else ''}{query}"
     return url if len(url) <= _MAX_URL else None
 
 
@@ -123,11 +133,16 @@ def repeats_itself(url: str) -> bool:
     return _REPEATING.search(parts.path) is not None or _REPEATING.search(f"?{parts.query}") is not None
 
 
+def moved_to(url: str, home: str) -> str:
+    """The same path and query at the scheme, host and port of `home`."""
+    there = urlsplit(home)
+    return urlsplit(url)._replace(scheme=there.scheme, netloc=there.netloc).geturl()
+
+
 def like(url: str, other: str) -> str:
     """The URL with the other's scheme, where both are of one site on a default port."""
-    scheme, _, rest = url.partition("://")
-    same = site_of(url) == site_of(other) and site_of(url).endswith(":default")
-    return f"{other.partition('://')[0]}://{rest}" if same and scheme else url
+    site = site_of(url)
+    return moved_to(url, other) if site.endswith(":default") and site == site_of(other) else url
 
 
 def variant_key(url: str) -> str:

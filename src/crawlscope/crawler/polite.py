@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from urllib.parse import urljoin
 
 from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
-from crawlscope.crawler.links import normalise, site_of
+from crawlscope.crawler.links import absolute, normalise, site_of
 from crawlscope.crawler.pace import Clock, Pace
 from crawlscope.crawler.robots import READ_BYTES, RobotsRules
 from crawlscope.retry_after import retry_after_seconds
@@ -61,7 +61,9 @@ class PoliteClient:
         text_only: bool = False,
         first_bytes: int | None = None,
     ) -> FetchedPage:
-        """Follows redirects to where `may_follow` and robots.txt allow; the page's URL is where it ended.
+        """Follows redirects to where `may_follow` and robots.txt allow; the page's URL is where it ended,
+        normalised. On the way each address is asked for as written: servers that ask for a session id have
+        to get it.
 
         Raises `FetchFailed`, `Forbidden` or `Stopped`.
         """
@@ -71,7 +73,7 @@ class PoliteClient:
                 raise Forbidden(host.rules.refusal, url)
             page = await self._ask(host.pace, url, text_only=text_only, first_bytes=first_bytes)
             if not page.redirects:
-                return page
+                return replace(page, url=normalise(page.url) or page.url)
             target = _target(page)
             if not may_follow(target):
                 raise FetchFailed(f"not followed: it leads to another site, {target}", code="external_link")
@@ -154,7 +156,7 @@ class PoliteClient:
 def _target(page: FetchedPage) -> str:
     """Where a redirect leads. Raises `FetchFailed` where nobody can go there."""
     location = page.headers.get("location", "").partition("\n")[0]
-    target = normalise(location, page.url) if location.strip() else None
+    target = absolute(location, page.url) if location.strip() else None
     if target is None:
         where = f"to {location[:200]!r}" if location else "without saying where to"
         raise FetchFailed(f"answered {page.status_code} {where}: led to an address that cannot be asked for")
