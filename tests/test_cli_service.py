@@ -271,13 +271,37 @@ def test_the_service_may_restart_while_a_crawl_is_followed(service):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_command_ends_quietly(service, number, code):
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["for people", "as JSON"])
+def test_an_interrupted_command_says_that_the_crawl_goes_on(service, number, code, options):
     with website(answer_seconds=60) as url:
-        command = start_crawlscope(service, "crawl", url, "--json")
-        eventually(lambda: _crawl_of(service, url), bool, 60)
+        command = start_crawlscope(service, "crawl", url, *options)
+        crawl = eventually(lambda: _crawl_of(service, url), bool, 60)
+        assert crawl is not None
+        crawl_id = crawl["crawl_id"]
+        assert command.stdout is not None
+        if not options:
+            assert command.stdout.readline() == f"Crawl {crawl_id}\n"
         command.send_signal(number)
         stdout, stderr = command.communicate(timeout=90)
-    assert (command.returncode, stdout, stderr) == (code, "", "")
+    assert (command.returncode, stdout) == (code, "")
+    if stderr or not options:  # a signal may come before the command has heard that the crawl began
+        assert stderr == (
+            f"crawlscope: crawl {crawl_id} goes on. Follow it again: crawlscope profile {crawl_id} --follow. "
+            f"Cancel it: crawlscope cancel {crawl_id}\n"
+        )
+
+
+def test_a_crawl_that_waits_for_its_turn_says_so(service):
+    with website(answer_seconds=60) as url:
+        crawls = [crawlscope(service, "crawl", url, "--no-wait").stdout.strip() for _ in range(5)]
+        waiting = eventually(
+            lambda: _crawls(service)[crawls[-1]], lambda it: it["verdict"]["verdict"] == "starved", 60
+        )
+        for crawl_id in crawls:
+            crawlscope(service, "cancel", crawl_id)
+    assert waiting["awaits"] == "its turn: the crawler is busy with 4 other crawls"
+    assert "the crawler was asked for it" in waiting["verdict"]["reason"]
+    eventually(lambda: all(_crawls(service)[each]["sealed"] for each in crawls), bool, 60)
 
 
 def test_a_reader_that_goes_away(service, crawl_id):

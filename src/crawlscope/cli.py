@@ -151,11 +151,17 @@ def crawls(
 
 
 @app.command()
-def profile(crawl_id: CrawlId, as_json: Json = False) -> None:
+def profile(
+    crawl_id: CrawlId,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Follow a crawl that goes on until every page is searchable.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show what became of a crawl's pages, and where the time went."""
     from crawlscope import verbs
 
-    verbs.profile(_quiet_settings(), crawl_id, as_json=as_json)
+    verbs.profile(_quiet_settings(), crawl_id, as_json=as_json, follow=follow)
 
 
 @app.command()

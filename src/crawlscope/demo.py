@@ -56,9 +56,10 @@ async def _crawl(stack: Stack, console: Console, url: str) -> str:
     console.print("Crawling it, page by page: fetch, deliver, chunk, embed, index.\n")
     crawl_id = await stack.client.start_crawl(url, None, "builtin")
     with shown_on(console) as show:
-        crawl = await follow(stack.client, crawl_id, show, stack.recover, console.print)
-    console.print(render_profile(await gather_report(stack.client, crawl_id)))
-    require_success(crawl)
+        await follow(stack.client, crawl_id, show, stack.recover, console.print)
+    report = await gather_report(stack.client, crawl_id)
+    console.print(render_profile(report))
+    require_success(report)
     return crawl_id
 
 

@@ -16,10 +16,11 @@ from crawlscope.errors import CrawlscopeError
 from crawlscope.faces.terminal.comparison import render_comparison
 from crawlscope.faces.terminal.crawls import render_crawls
 from crawlscope.faces.terminal.follow import follow, ignore, shown_on
+from crawlscope.faces.terminal.outcome import failure, shortfall
 from crawlscope.faces.terminal.profile import render_profile
 from crawlscope.faces.terminal.reconciled import render_reconciled
 from crawlscope.faces.terminal.reindex import follow_reindex, reindexed_words
-from crawlscope.faces.terminal.report import gather_report
+from crawlscope.faces.terminal.report import CrawlReport, gather_report
 from crawlscope.faces.terminal.results import render_results
 from crawlscope.faces.terminal.retried import complaint, render_retried
 from crawlscope.faces.terminal.watched import render_watched
@@ -73,13 +74,12 @@ def scrape_batch(
 
 
 def _crawl(settings: Settings, start: Start, *, as_json: bool, wait: bool) -> None:
-    async def work(stack: Stack) -> CrawlMetricsResponse:
+    async def work(stack: Stack) -> CrawlReport | None:
         crawl_id = await start(stack)
         if not wait:
-            return await _leave_alone(stack, crawl_id, as_json)
-        found = await _follow(stack, crawl_id, as_json)
-        await _print_profile(stack, crawl_id, as_json)
-        return found
+            await _leave_alone(stack, crawl_id, as_json)
+            return None
+        return await _follow_to_its_end(stack, crawl_id, as_json)
 
     require_success(_with_service(settings, work))
 
@@ -92,8 +92,12 @@ def crawls(settings: Settings, limit: int, *, as_json: bool) -> None:
         stdout().print(render_crawls(listed, datetime.now(UTC)))
 
 
-def profile(settings: Settings, crawl_id: str, *, as_json: bool) -> None:
-    _with_service(settings, lambda stack: _print_profile(stack, crawl_id, as_json))
+def profile(settings: Settings, crawl_id: str, *, as_json: bool, follow: bool) -> None:
+    """Raises `CrawlscopeError` when a crawl that is followed does not succeed."""
+    if follow:
+        require_success(_with_service(settings, lambda stack: _follow_to_its_end(stack, crawl_id, as_json)))
+    else:
+        _with_service(settings, lambda stack: _print_profile(stack, crawl_id, as_json))
 
 
 def compare(settings: Settings, crawl_id: str, against: str, *, as_json: bool) -> None:
@@ -273,12 +277,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         sys.exit(128 + received[0] if received else 1)
 
 
-def require_success(crawled: CrawlMetricsResponse) -> None:
-    if crawled.status in (CrawlStatus.FAILED, CrawlStatus.CANCELLED):
-        reason = crawled.error_message or "no reason was given"
-        raise CrawlscopeError(f"crawl {crawled.crawl_id} {crawled.status}: {reason}")
-    if not crawled.sealed and crawled.awaits is None:
-        raise CrawlscopeError(f"crawl {crawled.crawl_id} {plain(crawled.reservation or 'is not complete')}")
+def require_success(report: CrawlReport | None) -> None:
+    """Raises `CrawlscopeError` with the reason why a followed crawl's work is not done."""
+    if report is not None and (reason := failure(report)):
+        raise CrawlscopeError(reason)
 
 
 def complain(words: str) -> None:
@@ -300,16 +302,36 @@ def _with_service(settings: Settings, work: Callable[[Stack], Awaitable[T]]) -> 
     return run(with_stack())
 
 
+async def _follow_to_its_end(stack: Stack, crawl_id: str, as_json: bool) -> CrawlReport:
+    """The crawl's id comes first: it is what every other command asks for."""
+    if not as_json:
+        stdout().print(f"Crawl {plain(crawl_id)}", soft_wrap=True, markup=False)
+    await _follow(stack, crawl_id, as_json)
+    report = await _print_profile(stack, crawl_id, as_json)
+    if not as_json and (words := shortfall(report)):
+        stdout().print(words, soft_wrap=True, markup=False)
+    return report
+
+
 async def _follow(stack: Stack, crawl_id: str, as_json: bool) -> CrawlMetricsResponse:
     """With JSON the bar goes to stderr, and only where somebody watches."""
     console = Console(stderr=as_json, highlight=False)
-    if as_json and not console.is_terminal:
-        return await follow(stack.client, crawl_id, ignore, stack.recover, complain)
-    with shown_on(console) as show:
-        return await follow(stack.client, crawl_id, show, stack.recover, complain)
+    try:
+        if as_json and not console.is_terminal:
+            return await follow(stack.client, crawl_id, ignore, stack.recover, complain)
+        with shown_on(console) as show:
+            return await follow(stack.client, crawl_id, show, stack.recover, complain)
+    except asyncio.CancelledError:
+        goes_on = "goes on once a service runs" if stack.is_own else "goes on"
+        known = plain(crawl_id)
+        complain(
+            f"crawl {known} {goes_on}. Follow it again: crawlscope profile {known} --follow. "
+            f"Cancel it: crawlscope cancel {known}"
+        )
+        raise
 
 
-async def _leave_alone(stack: Stack, crawl_id: str, as_json: bool) -> CrawlMetricsResponse:
+async def _leave_alone(stack: Stack, crawl_id: str, as_json: bool) -> None:
     started = await stack.client.crawl(crawl_id)
     if as_json:
         _print_json(started)
@@ -317,7 +339,6 @@ async def _leave_alone(stack: Stack, crawl_id: str, as_json: bool) -> CrawlMetri
         typer.echo(crawl_id)
     if stack.is_own:
         complain(f"no service keeps running: {_what_waits(started)} when one does, see `crawlscope up`")
-    return started
 
 
 def _what_waits(started: CrawlMetricsResponse) -> str:
@@ -325,11 +346,13 @@ def _what_waits(started: CrawlMetricsResponse) -> str:
     return "Firecrawl crawls, and its pages are fetched" if at_firecrawl else "the crawl goes on"
 
 
-async def _print_profile(stack: Stack, crawl_id: str, as_json: bool) -> None:
+async def _print_profile(stack: Stack, crawl_id: str, as_json: bool) -> CrawlReport:
+    report = await gather_report(stack.client, crawl_id)
     if as_json:
-        _print_json(await stack.client.crawl(crawl_id))
+        _print_json(report.crawl)
     else:
-        stdout().print(render_profile(await gather_report(stack.client, crawl_id)))
+        stdout().print(render_profile(report))
+    return report
 
 
 def _print_json(answer: BaseModel) -> None:

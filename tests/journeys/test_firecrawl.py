@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from tests.commands import crawlscope
+from tests.faces.mcp.clients import answered, over_http
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.fakes.firecrawl_http import Reply
 from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site
@@ -129,6 +130,44 @@ def test_a_crawl_is_told_of_and_becomes_searchable(stack: Stack, firecrawl: Fake
     assert all(isinstance(value, str) for value in metadata.values())
     recounted = stack.http.post(f"/api/crawls/{crawl_id}/recount")
     assert recounted.json()["changed"] == {}
+
+
+def test_how_far_it_is_follows_from_what_firecrawl_says(stack: Stack, firecrawl: FakeFirecrawl):
+    """Also where its total shrinks by the pages that fail."""
+    base = start_url(firecrawl)
+    lost = [Failure(f"{base}/lost-{number}", "SCRAPE_TIMEOUT", "It timed out.") for number in range(2)]
+    firecrawl.site = Site([*lost, *Site.of(20, base).outcomes])
+    firecrawl.hold_after = 5
+    crawl_id = started(stack, {"url": base})
+    crawl = eventually(
+        lambda: stack.crawl(crawl_id),
+        lambda it: it["pages_expected"] is not None and it["pages_indexed"] == 3 and it["pages_failed"] == 2,
+        60,
+    )
+    assert (crawl["found"], crawl["pages_expected"]) == (None, 22)
+    assert crawl["awaits"] == "Firecrawl to finish"
+    firecrawl.hold_after = None
+    crawl = ended(stack, crawl_id)
+    assert (crawl["pages_expected"], crawl["total_pages"]) == (None, 22)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_start_page_that_cannot_be_had_fails_the_crawl_as_the_built_in_crawler_says_it(
+    stack: Stack, firecrawl: FakeFirecrawl, older: bool
+):
+    url = start_url(firecrawl)
+    firecrawl.site = Site([Failure(url, "SCRAPE_DNS_RESOLUTION_ERROR", "DNS resolution failed")])
+    firecrawl.older = older
+    try:
+        done = command(stack, firecrawl, "crawl", url)
+    finally:
+        firecrawl.older = False
+    crawl_id = done.stdout.split()[1]
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"crawlscope: crawl {crawl_id} failed: {url} could not be crawled: ")
+    assert f"Crawl {crawl_id}  failed" in done.stdout
+    assert stack.crawl(crawl_id)["status"] == "completed"
 
 
 def test_options_and_the_trace_are_passed_on(stack: Stack, firecrawl: FakeFirecrawl):
@@ -337,6 +376,31 @@ def test_nothing_is_adopted_while_firecrawl_does_not_answer(stack: Stack, firecr
     firecrawl.outage = "refused"
     assert stack.http.post(f"/api/crawls/{job.id}/reconcile").status_code == 503
     assert stack.http.get(f"/api/metrics/crawls/{job.id}").status_code == 404
+
+
+async def test_agents_scrape_batches_and_have_failed_pages_fetched_again(
+    stack: Stack, firecrawl: FakeFirecrawl
+):
+    urls = [outcome.url for outcome in firecrawl.site.outcomes[:2]]
+    lost = f"{urls[0]}/lost"
+    firecrawl.site = Site([*firecrawl.site.outcomes, Failure(lost, "SCRAPE_TIMEOUT", "It timed out.")])
+    async with over_http(stack.url) as client:
+        text, batch = await answered(client, "batch_scrape", urls=[*urls, lost, "no url"], wait=True)
+        assert text.startswith("Left out, because it cannot be scraped: no url\nCrawl ")
+        assert batch["invalid_urls"] == ["no url"]
+        assert (batch["crawl"]["pages_indexed"], batch["crawl"]["pages_failed"]) == (2, 1)
+        firecrawl.site = Site.of(1, lost)
+        crawl_id = batch["crawl"]["crawl_id"]
+        _, left = await answered(client, "retry_failed_pages", crawl_id=crawl_id)
+        assert (left["still_failed"], left["rescrape_crawl_id"]) == (1, None)
+        text, again = await answered(client, "retry_failed_pages", crawl_id=crawl_id, rescrape=True)
+        rescrape_id = again["rescrape_crawl_id"]
+        assert text.splitlines() == [
+            f"1 page is fetched again, by the crawl {rescrape_id}",
+            "Ask crawl_status for that crawl.",
+        ]
+        _, fetched = await answered(client, "crawl_status", crawl_id=rescrape_id, wait=True)
+    assert (again["rescraped"], again["still_failed"], fetched["pages_indexed"]) == (1, 0, 1)
 
 
 def test_nothing_can_be_cancelled_that_nobody_runs(stack: Stack, firecrawl: FakeFirecrawl):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from crawlscope.crawls.outages import Outages
+from crawlscope.crawls.requests import CrawlOrder, start_crawl
 from crawlscope.database.engine import Database
 from crawlscope.observe.insights import Insights
 from crawlscope.observe.verdict import Asked, Evidence, PartAway, VerdictName, judge
@@ -67,6 +68,14 @@ EMBEDDER = PartAway("embedder", seconds_ago(300), "connection refused")
             None,
         ),
         ({"builtin": True}, "waiting for the crawler", None),
+        ({"builtin": True, "crawler_asked_at": seconds_ago(2)}, "waiting for the crawler", None),
+        ({"builtin": True, "crawler_asked_at": seconds_ago(400)}, "waiting for the crawler", None),
+        (
+            {"builtin": True, "crawler_asked_at": seconds_ago(2), "crawls_in_hand": 4},
+            "waiting for the crawler",
+            None,
+        ),
+        ({"builtin": True, "crawler_asked_at": seconds_ago(20), "crawls_in_hand": 4}, "starved", None),
         ({"builtin": True, "last_fact_at": seconds_ago(301)}, "drained", None),
         ({"last_fact_at": seconds_ago(301), "asked": GOES_ON}, "waiting for Firecrawl", None),
         ({"completeness": Completeness.UNCHECKED}, "comparing with Firecrawl", None),
@@ -138,3 +147,39 @@ async def test_a_crawl_says_what_was_never_heard_of_it(database: Database) -> No
     assert (await insights.crawl("pages-only")).lacks == ["started", "initiated_at", "end"]
     await deliver(database, "end-only", "crawl.completed")
     assert (await insights.crawl("end-only")).lacks == ["started", "initiated_at", "url", "pages"]
+
+
+def test_a_crawl_behind_others_says_how_many_they_are() -> None:
+    asked = {"builtin": True, "crawler_asked_at": seconds_ago(30)}
+    behind = judge(evidence(**asked, crawls_in_hand=1))
+    assert behind.awaits == "its turn: the crawler is busy with 1 other crawl"
+    assert behind.reason == "the crawler was asked for it 30 s ago, and is busy with 1 other crawl"
+    alone = judge(evidence(**asked))
+    assert alone.awaits == "the crawler to begin"
+    assert alone.reason.endswith("has not begun: does a `crawlscope worker` run?")
+
+
+def test_pages_that_firecrawl_has_scraped_and_nobody_was_delivered_are_told() -> None:
+    told = Asked(running_at=seconds_ago(3), completed=12, total=30)
+    silent = {"last_fact_at": seconds_ago(15), "asked": told}
+    words = judge(evidence(**silent)).reason
+    assert words.endswith(
+        "12 of 30 pages scraped, 12 of them not delivered: does Firecrawl reach CRAWLSCOPE_PUBLIC_URL?"
+    )
+    assert judge(evidence(**silent, received=12)).reason.endswith("12 of 30 pages scraped")
+    just_now = {**silent, "last_fact_at": seconds_ago(2)}
+    assert judge(evidence(**just_now, received=11)).reason.endswith("12 of 30 pages scraped")
+
+
+async def test_a_crawl_that_no_crawler_takes_is_told_from_one_that_has_just_been_asked_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = CrawlOrder("https://docs.example/", 5, allow_private=False)
+    crawl_id = await database.run(lambda connection: start_crawl(connection, order))
+    crawl = await Insights(database).crawl(crawl_id)
+    assert (crawl.awaits, crawl.pages_expected) == ("the crawler to finish", None)
+    monkeypatch.setattr("crawlscope.observe.verdict.BEGINS_WITHIN", timedelta(0))
+    crawl = await Insights(database).crawl(crawl_id)
+    assert crawl.verdict is not None
+    assert (crawl.verdict.verdict, crawl.awaits) == ("waiting for the crawler", "the crawler to begin")
+    assert crawl.verdict.reason.startswith("the crawler was asked for it 0 s ago and has not begun")

@@ -19,11 +19,25 @@ from pgqueuer.models import TableChangedEvent
 from pgqueuer.ports.driver import NotifyCallback
 from pgqueuer.queries import Queries
 from pgqueuer.types import Channel
-from sqlalchemy import ARRAY, BigInteger, Text, any_, cast, column, delete, table
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    ScalarSelect,
+    Text,
+    any_,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    select,
+    table,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 QUEUE_SCHEMA = "queue"
-_JOBS = table("pgqueuer", column("id"), column("status"), schema=QUEUE_SCHEMA)
+_JOBS = table("pgqueuer", column("id"), column("status"), column("entrypoint"), schema=QUEUE_SCHEMA)
 INDEX_PAGE = "index_page"
 CRAWL_SITE = "crawl_site"
 JOB_NEWS: Literal["table_changed_event"] = "table_changed_event"
@@ -80,6 +94,16 @@ def schema_installation() -> list[str]:
 
 def schema_removal() -> list[str]:
     return QueryBuilderEnvironment(queue_settings()).build_uninstall_query().splitlines()
+
+
+def is_waiting(job_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether no worker has taken the job yet."""
+    return exists().where(_JOBS.c.id == job_id, cast(_JOBS.c.status, Text) == "queued")
+
+
+def jobs_in_hand(entrypoint: str) -> ScalarSelect[int]:
+    in_hand = (_JOBS.c.entrypoint == entrypoint, cast(_JOBS.c.status, Text) == "picked")
+    return select(func.count()).select_from(_JOBS).where(*in_hand).scalar_subquery()
 
 
 async def drop_waiting_jobs(connection: AsyncConnection, jobs: Iterable[int | None]) -> None:

@@ -47,7 +47,7 @@ from crawlscope.observe.rows import by_crawl, row_of, rows_of
 from crawlscope.observe.sealing import Sealing, sealing
 from crawlscope.observe.searchable import searchable_at, time_to_searchable_ms
 from crawlscope.observe.verdicts import verdicts_of
-from crawlscope.vocabulary import CrawlStatus, NotificationState, PageState, ReconcileState
+from crawlscope.vocabulary import CrawlStatus, Engine, NotificationState, PageState, ReconcileState
 
 DEFAULT_LIMIT = 50
 
@@ -240,6 +240,7 @@ class Insights:
             for each in sessions
         }
         verdicts = await verdicts_of(connection, sessions, checks, sealings, self._quiet_seconds)
+        failed = await by_crawl(connection, queries.failed_at_crawler(_at_firecrawl(sessions)))
         return [
             _crawl(
                 each,
@@ -248,6 +249,7 @@ class Insights:
                 sealings[each["crawl_id"]],
                 verdicts.get(each["crawl_id"]),
                 _reconciliation(checks.get(each["crawl_id"])),
+                _expected(each, checks.get(each["crawl_id"]), failed.get(each["crawl_id"])),
             )
             for each in sessions
         ]
@@ -275,6 +277,7 @@ def _crawl(
     sealing: Sealing,
     verdict: Verdict | None,
     reconciliation: ReconciliationInfo | None,
+    pages_expected: int | None,
 ) -> CrawlMetricsResponse:
     return CrawlMetricsResponse(
         **session,
@@ -295,7 +298,28 @@ def _crawl(
         awaits=verdict.awaits if verdict else None,
         verdict=verdict,
         reconciliation=reconciliation,
+        pages_expected=pages_expected,
     )
+
+
+def _at_firecrawl(sessions: Sequence[RowMapping]) -> list[str]:
+    """Those that go on, and not here."""
+    return [
+        each["crawl_id"]
+        for each in sessions
+        if each["completed_at"] is None and each["engine"] != Engine.BUILTIN
+    ]
+
+
+def _expected(session: RowMapping, check: RowMapping | None, failed: RowMapping | None) -> int | None:
+    """Firecrawl's total shrinks as pages fail: those belong to the crawl all the same."""
+    if session["completed_at"] is not None:
+        return None
+    if session["engine"] == Engine.BUILTIN:
+        return session["found"] or None
+    if check is None or not check["total"]:
+        return None
+    return int(check["total"] + (failed["pages"] if failed else 0))
 
 
 def _reconciliation(row: RowMapping | None) -> ReconciliationInfo | None:

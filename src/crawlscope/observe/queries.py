@@ -5,11 +5,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from sqlalchemy import BigInteger, Select, case, cast, func, literal, select
+from sqlalchemy import BigInteger, Select, case, cast, exists, func, literal, select
 from sqlalchemy.sql import ColumnElement
 
+from crawlscope.database.queue import CRAWL_SITE, is_waiting, jobs_in_hand
 from crawlscope.database.values import hash_key, storable
 from crawlscope.models import (
+    CrawlFact,
     CrawlRequest,
     CrawlSession,
     Delivery,
@@ -99,6 +101,24 @@ def work_in_hand(crawl_ids: Sequence[str]) -> Rows:
             func.max(Page.started_at).filter(indexing).label("newest_started_at"),
         )
         .where(Page.crawl_id.in_(crawl_ids), queued | indexing)
+        .group_by(Page.crawl_id)
+    )
+
+
+def waiting_for_crawler(crawl_ids: Sequence[str]) -> Rows:
+    """Crawls that the built-in crawler has not begun, and how many others it works on."""
+    request = CrawlRequest.__table__.c
+    return select(request.crawl_id, request.requested_at, jobs_in_hand(CRAWL_SITE).label("others")).where(
+        request.crawl_id.in_(crawl_ids), request.engine == Engine.BUILTIN, is_waiting(request.job_id)
+    )
+
+
+def failed_at_crawler(crawl_ids: Sequence[str]) -> Rows:
+    """Per crawl how many pages brought no document at all, which is what Firecrawl takes out of its total."""
+    unsuccessful = Page.state.in_([PageState.FAILED, PageState.CANCELLED])
+    return (
+        select(Page.crawl_id, func.count().label("pages"))
+        .where(Page.crawl_id.in_(crawl_ids), unsuccessful, ~Page.delivered, Page.status_code.is_(None))
         .group_by(Page.crawl_id)
     )
 
@@ -322,8 +342,11 @@ def _sessions() -> Rows:
         case((CrawlRequest.engine == Engine.BUILTIN, column)).label(column.name)
         for column in (CrawlRequest.__table__.c.found, CrawlRequest.__table__.c.fetched)
     ]
+    cancel = exists().where(
+        CrawlFact.crawl_id == CrawlSession.crawl_id, CrawlFact.fact["action"].astext == "cancel"
+    )
     return (
-        select(*columns, CrawlRequest.engine, *progress)
+        select(*columns, CrawlRequest.engine, cancel.label("cancel_requested"), *progress)
         .select_from(CrawlSession)
         .outerjoin(CrawlRequest, CrawlRequest.crawl_id == CrawlSession.crawl_id)
     )

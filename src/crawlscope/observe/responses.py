@@ -152,6 +152,11 @@ class CrawlMetricsResponse(Answer):
 
     engine: str | None
     """What crawls, for a crawl that was asked for here."""
+    pages_expected: int | None = None
+    """Pages that its crawler knows of so far, while it goes on; null where that is not known. Firecrawl is
+    asked every few seconds."""
+    cancel_requested: bool = False
+    """Whether somebody asked here for it to be cancelled."""
     found: int | None
     """URLs that the built-in crawler has accepted so far; null for other engines."""
     fetched: int | None

@@ -11,6 +11,8 @@ RECENT = timedelta(seconds=60)
 """Something that happened within this time says that things go on."""
 PATIENCE = timedelta(seconds=10)
 """A page that has waited for less says nothing yet."""
+BEGINS_WITHIN = timedelta(seconds=5)
+"""A crawler that has nothing else to do has begun by then."""
 STAGES = {"embedder": "embedding", "index": "qdrant"}
 """The stage in which a part is needed."""
 
@@ -81,6 +83,12 @@ class Evidence:
     """Whether the built-in crawler runs it."""
     reservation: str | None = None
     asked: Asked = Asked()
+    received: int = 0
+    """Pages that came of it, in whatever state."""
+    crawler_asked_at: datetime | None = None
+    """Since when the built-in crawler, which has not begun it, is asked for."""
+    crawls_in_hand: int = 0
+    """Other crawls that it works on meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,20 @@ def _stalled(evidence: Evidence) -> Judgement:
     return Judgement(VerdictName.STALLED, since, reason, "queue")
 
 
+def _not_begun(evidence: Evidence, asked_at: datetime) -> Judgement:
+    asked = f"the crawler was asked for it {_ago(evidence.now, asked_at)}"
+    if others := evidence.crawls_in_hand:
+        busy = f"busy with {others:,} other {'crawl' if others == 1 else 'crawls'}"
+        awaits = f"its turn: the crawler is {busy}"
+        return Judgement(VerdictName.STARVED, asked_at, f"{asked}, and is {busy}", awaits=awaits)
+    said = f"{asked} and has not begun: does a `crawlscope worker` run?"
+    return Judgement(VerdictName.WAITING_FOR_CRAWLER, asked_at, said, awaits="the crawler to begin")
+
+
 def _silent(evidence: Evidence) -> Judgement:
+    asked_at = evidence.crawler_asked_at
+    if asked_at and evidence.now - asked_at >= BEGINS_WITHIN:
+        return _not_begun(evidence, asked_at)
     heard = evidence.last_fact_at
     said = f"nothing is pending, and the crawler was last heard of {_ago(evidence.now, heard)}"
     running = evidence.asked.running_at
@@ -172,6 +193,9 @@ def _silent(evidence: Evidence) -> Judgement:
         said = f"nothing is pending, and Firecrawl said {_ago(evidence.now, running)} that it goes on"
         if evidence.asked.total:
             said += f": {evidence.asked.completed or 0:,} of {evidence.asked.total:,} pages scraped"
+        lost = (evidence.asked.completed or 0) - evidence.received
+        if lost > 0 and evidence.now - heard >= PATIENCE:
+            said += f", {lost:,} of them not delivered: does Firecrawl reach CRAWLSCOPE_PUBLIC_URL?"
     elif evidence.now - heard >= timedelta(seconds=evidence.quiet_seconds):
         awaits = "news of its end"
         return Judgement(VerdictName.DRAINED, heard, f"{said}; its end is not known", awaits=awaits)

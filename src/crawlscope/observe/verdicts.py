@@ -38,6 +38,7 @@ async def verdicts_of(
         return {}
     now = datetime.now(UTC)
     in_hand = await by_crawl(connection, queries.work_in_hand(list(crawls)))
+    not_begun = await by_crawl(connection, queries.waiting_for_crawler(list(crawls)))
     settled = await rows_of(connection, queries.last_settled())
     away = [
         PartAway(row["part"], row["since"], row["reason"])
@@ -45,7 +46,7 @@ async def verdicts_of(
     ]
     verdicts: dict[str, Verdict] = {}
     for crawl_id, session in crawls.items():
-        sealing = sealings[crawl_id]
+        sealing, waiting = sealings[crawl_id], not_begun.get(crawl_id)
         judgement = judge(
             Evidence(
                 now=now,
@@ -61,6 +62,9 @@ async def verdicts_of(
                 builtin=session["engine"] == Engine.BUILTIN,
                 reservation=sealing.reservation,
                 asked=_asked(checks.get(crawl_id)),
+                received=sum(session[name] for name in ("total_pages", "pages_pending", "pages_cancelled")),
+                crawler_asked_at=waiting["requested_at"] if waiting else None,
+                crawls_in_hand=waiting["others"] if waiting else 0,
             )
         )
         verdicts[crawl_id] = Verdict(

@@ -21,6 +21,8 @@ DOCUMENTED_SITE, DOCUMENTED_SERVICE = "https://docs.example.com", "http://127.0.
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _COUNT = re.compile(r"\d+ found|of \d+ for|score [\d.]+")
 """Where a crawl stands at once, and what else the service knows."""
+_END = re.compile(r"(?<=Searchable  ).*: ")
+"""Whether the last page was searchable before or after the end was told."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+m \d\ds|[\d,.]+ (ms|s|%|pages/s)")
 
 
@@ -95,5 +97,5 @@ async def run(program: str) -> str:
 
 def comparable(printed: str) -> list[str]:
     """What stays the same from run to run; the slowest page is another each time."""
-    steady = _TIME.sub("#", _COUNT.sub("#", _ID.sub("ID", printed.replace("█", ""))))
+    steady = _TIME.sub("#", _COUNT.sub("#", _END.sub("", _ID.sub("ID", printed.replace("█", "")))))
     return sorted(" ".join(line.split()) for line in steady.splitlines() if line.strip())

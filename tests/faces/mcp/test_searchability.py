@@ -35,6 +35,15 @@ def verdict(name: VerdictName, reason: str) -> Verdict:
             WHOLE | {"status": CrawlStatus.CANCELLED, "pages_cancelled": 5},
             "Safe to search: it was cancelled; 5 pages dropped when it was cancelled.",
         ),
+        (
+            WHOLE
+            | {
+                "status": CrawlStatus.CANCELLED,
+                "cancel_requested": True,
+                "error_message": "the crawl was cancelled",
+            },
+            "Safe to search: it was cancelled on request.",
+        ),
     ],
 )
 def test_a_sealed_crawl_is_safe_and_says_what_is_missing(changes, sentence):

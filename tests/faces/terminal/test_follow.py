@@ -1,9 +1,30 @@
-import pytest
+from typing import Any
 
 from crawlscope.faces.terminal.follow import QUIET_SECONDS, _Quiet, progress_words, render_progress
 from crawlscope.faces.terminal.pace import Pace, Progress
+from crawlscope.observe.responses import Verdict
+from crawlscope.observe.verdict import VerdictName
 from crawlscope.vocabulary import CrawlStatus
-from tests.faces.terminal.examples import crawl_metrics, rendered
+from tests.faces.terminal.examples import BEGAN, crawl_metrics, rendered
+
+NOTHING_YET: dict[str, Any] = {
+    "status": CrawlStatus.IN_PROGRESS,
+    "found": 0,
+    "total_pages": 0,
+    "pages_indexed": 0,
+    "pages_failed": 0,
+}
+AT_FIRECRAWL: dict[str, Any] = {
+    "status": CrawlStatus.IN_PROGRESS,
+    "engine": "firecrawl",
+    "found": None,
+    "fetched": None,
+}
+
+
+def verdict(name: str) -> Verdict:
+    reason = "workers are busy with other crawls"
+    return Verdict(verdict=VerdictName(name), since=BEGAN, stage=None, reason=reason, awaits=None)
 
 
 def test_progress_counts_what_the_crawler_has_found():
@@ -52,28 +73,66 @@ def test_the_live_lines_fit():
     assert max(map(len, lines)) <= 80
 
 
-def test_before_the_first_page_there_is_only_the_crawler_to_wait_for():
-    assert progress_words(Progress(0, 0, 0, 0, 0), Pace()).plain == "waiting for the crawler to start …"
+def test_before_the_first_page_it_is_said_what_is_waited_for():
+    queued = crawl_metrics(**NOTHING_YET, verdict=verdict("starved"), awaits="its turn: the crawler is busy")
+    words = progress_words(Progress.of(queued), Pace()).plain
+    assert words.startswith("found 0  received 0")
+    assert words.endswith("waiting for its turn: the crawler is busy")
 
 
-@pytest.mark.parametrize(
-    ("engine", "pending", "reason"),
-    [
-        ("builtin", 0, "does a worker run"),
-        ("firecrawl", 5, "does a worker run"),
-        ("firecrawl", 0, "does Firecrawl reach this service"),
-    ],
-)
-def test_a_crawl_that_does_not_move_is_said_so_once_with_the_usual_reason(engine, pending, reason):
+def test_what_firecrawl_says_of_its_pages_is_what_the_bar_is_measured_by():
+    told = crawl_metrics(**AT_FIRECRAWL, pages_expected=100, pages_pending=5)
+    progress = Progress.of(told)
+    assert (progress.expected, progress.received, progress.is_known) == (100, 65, True)
+    pace = Pace()
+    pace.note(0, 20)
+    pace.note(10, 60)
+    assert pace.seconds_left(progress) == 10
+    assert "found 100  received 65" in progress_words(progress, pace).plain
+
+
+def test_while_firecrawl_has_not_said_how_many_pages_there_are_no_time_is_promised():
+    unknown = crawl_metrics(**AT_FIRECRAWL, pages_pending=5)
+    progress, pace = Progress.of(unknown), Pace()
+    pace.note(0, 20)
+    pace.note(10, 60)
+    words = progress_words(progress, pace).plain
+    assert "found –  received 65" in words
+    assert words.endswith("ETA –")
+
+
+def test_that_all_is_received_and_the_end_is_awaited_is_no_matter_of_seconds():
+    received = crawl_metrics(
+        **AT_FIRECRAWL,
+        pages_expected=60,
+        verdict=verdict("waiting for Firecrawl"),
+        awaits="Firecrawl to finish",
+    )
+    pace = Pace()
+    pace.note(0, 20)
+    pace.note(10, 60)
+    words = progress_words(Progress.of(received), pace).plain
+    assert words.endswith("ETA –  waiting for Firecrawl to finish")
+    lines = rendered(render_progress(Progress.of(received), pace))
+    assert lines[-1] == "waiting for Firecrawl to finish"
+
+
+def test_pages_that_come_along_are_told_by_the_numbers_alone():
+    advancing = crawl_metrics(
+        **AT_FIRECRAWL, pages_pending=5, verdict=verdict("advancing"), awaits="5 pages to be indexed"
+    )
+    assert Progress.of(advancing).awaits is None
+    held_up = advancing.model_copy(update={"verdict": verdict("starved")})
+    assert Progress.of(held_up).awaits == "5 pages to be indexed: workers are busy with other crawls"
+
+
+def test_a_crawl_that_does_not_move_is_said_so_once_with_what_is_known_of_why():
     said: list[str] = []
     quiet = _Quiet(said.append)
-    crawl = crawl_metrics(
-        status=CrawlStatus.IN_PROGRESS, engine=engine, found=None, fetched=None, pages_pending=pending
-    )
+    crawl = crawl_metrics(**AT_FIRECRAWL, verdict=verdict("stalled"))
     for at in (0, QUIET_SECONDS):
         quiet.note(at, Progress.of(crawl), crawl)
     assert said == []
     quiet.note(QUIET_SECONDS + 1, Progress.of(crawl), crawl)
     quiet.note(QUIET_SECONDS * 9, Progress.of(crawl), crawl)
-    [words] = said
-    assert reason in words
+    assert said == ["nothing has happened for 30 s: workers are busy with other crawls"]

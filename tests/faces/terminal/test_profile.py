@@ -1,4 +1,7 @@
+from datetime import timedelta
 from typing import Any
+
+import pytest
 
 from crawlscope.faces.terminal.profile import group_failures, render_profile, stage_lines
 from crawlscope.faces.terminal.report import CrawlReport
@@ -20,7 +23,7 @@ https://docs.example.com/
 
 Pages       60: 59 indexed (2 unchanged, 1 empty), 1 failed
 Crawled     in 12.0 s
-Searchable  30.0 s after the start, 2.0 pages/s
+Searchable  18.0 s later: 30.0 s after the start, 2.0 pages/s
 
 Where the time went
 stage         total    share                mean/page     p50     p95
@@ -49,7 +52,7 @@ https://docs.example.com/
 
 Pages       0: 0 indexed, 2 failures that named no page
 Crawled     in 12.0 s
-Searchable  30.0 s after the start
+Searchable  18.0 s later: 30.0 s after the start
 Error       it could not be crawled: connection refused
 """
 
@@ -97,6 +100,28 @@ def test_a_running_crawl_says_what_is_pending():
     lines = rendered(render_profile(running))
     assert "Crawled     still running" in lines
     assert "Searchable  not all of it yet: 1 page pending" in lines
+
+
+@pytest.mark.parametrize(
+    ("seconds_after_the_end", "words"),
+    [(18, "18.0 s later: "), (-18, "18.0 s before that: "), (0.01, "at once: "), (-0.01, "at once: ")],
+)
+def test_what_came_first_the_end_or_the_last_page_is_said(seconds_after_the_end, words):
+    end = BEGAN + timedelta(seconds=33.9)
+    crawl = report(
+        completed_at=end,
+        duration_ms=33_900.0,
+        searchable_at=end + timedelta(seconds=seconds_after_the_end),
+        time_to_searchable_ms=33_900.0 + seconds_after_the_end * 1_000,
+    )
+    lines = rendered(render_profile(crawl))
+    assert "Crawled     in 33.9 s" in lines
+    assert any(line.startswith(f"Searchable  {words}") for line in lines)
+
+
+def test_a_crawl_that_firecrawl_completed_without_any_page_is_shown_as_failed():
+    nothing = report(pages_indexed=0, pages_failed=3, total_pages=3, pages_unchanged=0, pages_empty=0)
+    assert shown(nothing).splitlines()[0].endswith("  failed")
 
 
 def test_the_stages_and_the_unaccounted_rest_make_the_worker_time():

@@ -34,7 +34,7 @@ class CrawlState(Answer):
     pages_pending: int
     """Received and not indexed yet."""
     pages_found: int | None
-    """URLs that the built-in crawler has accepted so far; null for other crawlers."""
+    """URLs that its crawler knows of so far; null where that is not known."""
     started_at: datetime
     completed_at: datetime | None
     searchable_at: datetime | None

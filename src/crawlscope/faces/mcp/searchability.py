@@ -57,6 +57,8 @@ def _missing(crawl: CrawlMetricsResponse) -> Iterator[str]:
         yield plain(crawl.reservation)
     if crawl.status in (CrawlStatus.FAILED, CrawlStatus.CANCELLED):
         reason = f" ({plain(crawl.error_message)})" if crawl.error_message else ""
+        if crawl.cancel_requested and crawl.status is CrawlStatus.CANCELLED:
+            reason = " on request"
         yield f"it {'failed' if crawl.status is CrawlStatus.FAILED else 'was cancelled'}{reason}"
     failed = crawl.pages_failed + crawl.failures_without_url
     if failed:

@@ -276,7 +276,7 @@ def _state(crawl: CrawlMetricsResponse) -> CrawlState:
         safe_to_search=found.safe,
         searchability=found.sentence,
         verdict=crawl.verdict.verdict if crawl.verdict else None,
-        pages_found=crawl.found,
+        pages_found=crawl.pages_expected if crawl.found is None else crawl.found,
     )
 
 

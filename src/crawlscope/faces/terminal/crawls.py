@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crawlscope.faces.terminal.outcome import shown_status
 from crawlscope.faces.terminal.profile import STATUS_STYLES
 from crawlscope.faces.terminal.words import ago, duration, plain, shorten_middle
 from crawlscope.observe.responses import CrawlListResponse, CrawlMetricsResponse
@@ -28,10 +29,10 @@ def render_crawls(listed: CrawlListResponse, now: datetime) -> RenderableType:
 
 
 def _cells(crawl: CrawlMetricsResponse, now: datetime) -> list[Text]:
-    url = shorten_middle(plain(crawl.crawl_url), URL_WIDTH)
+    url, status = shorten_middle(plain(crawl.crawl_url), URL_WIDTH), shown_status(crawl)
     return [
         Text.assemble((plain(crawl.crawl_id), "bold"), "\n", (url, "dim")),
-        Text(crawl.status.replace("_", " "), style=STATUS_STYLES[crawl.status]),
+        Text(status.replace("_", " "), style=STATUS_STYLES[status]),
         Text(f"{crawl.pages_indexed:,}"),
         Text(f"{crawl.pages_failed:,}", style="red" if crawl.pages_failed else ""),
         Text(duration(crawl.time_to_searchable_ms)),

@@ -16,9 +16,9 @@ from rich.text import Text
 from crawlscope.client import ServiceClient
 from crawlscope.errors import ServiceUnavailable
 from crawlscope.faces.terminal.pace import Pace, Progress
-from crawlscope.faces.terminal.words import NONE, duration
+from crawlscope.faces.terminal.words import NONE, duration, plain
 from crawlscope.observe.responses import CrawlMetricsResponse
-from crawlscope.vocabulary import Completeness, Engine
+from crawlscope.vocabulary import Completeness
 
 POLL_SECONDS = 0.3
 SLOWEST_POLL_SECONDS = 3.0
@@ -91,18 +91,28 @@ def ignore(_progress: Progress, _pace: Pace) -> None:
 
 
 def render_progress(progress: Progress, pace: Pace) -> RenderableType:
+    """The bar only pulses while nobody knows how many pages there are."""
+    total = max(1, progress.expected) if progress.is_known else None
     lines = Table.grid()
-    lines.add_row(ProgressBar(total=max(1, progress.expected), completed=progress.settled, width=BAR_WIDTH))
-    lines.add_row(progress_words(progress, pace))
+    lines.add_row(ProgressBar(total=total, completed=progress.settled, width=BAR_WIDTH))
+    lines.add_row(numbers(progress, pace))
+    if progress.awaits:
+        lines.add_row(Text(f"waiting for {plain(progress.awaits)}", style="dim"))
     return lines
 
 
 def progress_words(progress: Progress, pace: Pace) -> Text:
-    if not progress.expected:
-        return Text("waiting for the crawler to start …", style="dim")
+    """In one line."""
+    if not progress.awaits:
+        return numbers(progress, pace)
+    return Text.assemble(numbers(progress, pace), (f"  waiting for {plain(progress.awaits)}", "dim"))
+
+
+def numbers(progress: Progress, pace: Pace) -> Text:
     rate, left = pace.pages_per_second, pace.seconds_left(progress)
+    found = f"{progress.expected:,}" if progress.is_known else NONE
     return Text.assemble(
-        f"found {progress.expected:,}  received {progress.received:,}  ",
+        f"found {found}  received {progress.received:,}  ",
         (f"indexed {progress.indexed:,}", "green"),
         "  ",
         (f"failed {progress.failed:,}", "red" if progress.failed else ""),
@@ -125,23 +135,19 @@ class _Lines:
 
 
 class _Quiet:
-    """Says once that a crawl does not move, and what the usual reason is."""
+    """Says once that a crawl does not move, and what is known of why."""
 
     def __init__(self, notice: Notice) -> None:
         self._notice = notice
-        self._last: Progress | None = None
+        self._last: tuple[int, int, int] | None = None
         self._since = 0.0
         self._told = False
 
     def note(self, now: float, progress: Progress, crawl: CrawlMetricsResponse) -> None:
-        if progress != self._last:
-            self._last, self._since = progress, now
+        moved = (progress.expected, progress.received, progress.settled)
+        if moved != self._last:
+            self._last, self._since = moved, now
         elif not self._told and now - self._since > QUIET_SECONDS:
             self._told = True
-            self._notice(f"nothing has happened for {QUIET_SECONDS:.0f} s: {_usual_reason(crawl)}")
-
-
-def _usual_reason(crawl: CrawlMetricsResponse) -> str:
-    if crawl.engine == Engine.FIRECRAWL and not crawl.pages_pending:
-        return "does Firecrawl reach this service? It delivers to CRAWLSCOPE_PUBLIC_URL"
-    return "does a worker run? `crawlscope up` starts some, `crawlscope worker` one"
+            reason = crawl.verdict.reason if crawl.verdict else f"it waits for {crawl.awaits}"
+            self._notice(f"nothing has happened for {QUIET_SECONDS:.0f} s: {plain(reason)}")

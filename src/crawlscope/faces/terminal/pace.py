@@ -4,11 +4,13 @@ from collections import deque
 from dataclasses import dataclass
 
 from crawlscope.observe.responses import CrawlMetricsResponse
+from crawlscope.observe.verdict import VerdictName
 from crawlscope.vocabulary import CrawlStatus
 
 WINDOW_SECONDS = 15.0
 SHORTEST_SECONDS = 1.0
 """A rate over less time than this says nothing."""
+_HELD_UP = (VerdictName.STARVED, VerdictName.STALLED)
 
 
 @dataclass(frozen=True)
@@ -21,18 +23,33 @@ class Progress:
     indexed: int
     failed: int
     settled: int
+    is_known: bool = True
+    """False while only the crawler knows how many pages there are, and has not said."""
+    awaits: str | None = None
+    """What is waited for, beside what the numbers say."""
 
     @classmethod
     def of(cls, crawl: CrawlMetricsResponse) -> "Progress":
         received = crawl.total_pages + crawl.pages_pending + crawl.pages_cancelled
-        found = crawl.found or 0 if crawl.status is CrawlStatus.IN_PROGRESS else 0
+        goes_on = crawl.status is CrawlStatus.IN_PROGRESS
+        told = (crawl.pages_expected or crawl.found) if goes_on else None
         return cls(
-            expected=max(found, received),
+            expected=max(told or 0, received),
             received=received,
             indexed=crawl.pages_indexed,
             failed=crawl.pages_failed,
             settled=crawl.total_pages + crawl.pages_cancelled,
+            is_known=told is not None or not goes_on,
+            awaits=_awaited(crawl),
         )
+
+
+def _awaited(crawl: CrawlMetricsResponse) -> str | None:
+    """With the reason where things do not go on by themselves."""
+    verdict = crawl.verdict
+    if verdict and verdict.verdict in _HELD_UP:
+        return f"{crawl.awaits}: {verdict.reason}" if crawl.pages_pending else crawl.awaits
+    return None if crawl.pages_pending else crawl.awaits
 
 
 class Pace:
@@ -60,6 +77,6 @@ class Pace:
         return max(0.0, (after - before) / (now - began))
 
     def seconds_left(self, progress: Progress) -> float | None:
-        """Until what is known is settled."""
-        rate = self.pages_per_second
-        return (progress.expected - progress.settled) / rate if rate else None
+        """Until what is known is settled; None where that says nothing of how long it takes."""
+        rate, left = self.pages_per_second, progress.expected - progress.settled
+        return left / rate if rate and left and progress.is_known else None

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crawlscope.faces.terminal.outcome import shown_status
 from crawlscope.faces.terminal.report import CrawlReport
 from crawlscope.faces.terminal.words import NONE, count, duration, percent, plain, shorten_middle
 from crawlscope.observe.percentiles import MEDIAN, P95, percentiles
@@ -33,6 +34,7 @@ SLOWEST_SHOWN = 5
 EXAMPLES_SHOWN = 3
 URL_WIDTH = 56
 BAR_WIDTH = 12
+AT_ONCE_MS = 50.0
 STATUS_STYLES = {
     CrawlStatus.IN_PROGRESS: "cyan",
     CrawlStatus.COMPLETED: "green",
@@ -141,12 +143,12 @@ def _has_all_pages(report: CrawlReport) -> bool:
 
 
 def _headline(crawl: CrawlMetricsResponse) -> Text:
-    status = crawl.status.replace("_", " ")
+    status = shown_status(crawl)
     return Text.assemble(
         ("Crawl ", "bold"),
         (plain(crawl.crawl_id), "bold"),
         "  ",
-        (status, f"bold {STATUS_STYLES[crawl.status]}"),
+        (status.replace("_", " "), f"bold {STATUS_STYLES[status]}"),
         "\n",
         (plain(crawl.crawl_url), "dim"),
     )
@@ -196,7 +198,17 @@ def _searchable(crawl: CrawlMetricsResponse) -> str:
         waiting = f": {count(crawl.pages_pending, 'page')} pending" if crawl.pages_pending else ""
         return f"not all of it yet{waiting}"
     pace = f", {crawl.total_pages * 1000 / taken:.1f} pages/s" if crawl.total_pages and taken else ""
-    return f"{duration(taken)} after the start{pace}"
+    return f"{_relative_to_the_end(crawl)}{duration(taken)} after the start{pace}"
+
+
+def _relative_to_the_end(crawl: CrawlMetricsResponse) -> str:
+    """The end is told by the crawler's clock, and can come after the last page is searchable."""
+    if crawl.searchable_at is None or crawl.completed_at is None:
+        return ""
+    later_ms = (crawl.searchable_at - crawl.completed_at).total_seconds() * 1000
+    if abs(later_ms) < AT_ONCE_MS:
+        return "at once: "
+    return f"{duration(abs(later_ms))} {'later' if later_ms > 0 else 'before that'}: "
 
 
 def _compared(found: ReconciliationInfo) -> str:
