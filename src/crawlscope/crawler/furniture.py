@@ -6,8 +6,9 @@ three.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from turbohtml import Element, Node, Text
 
@@ -39,14 +40,17 @@ _INLINE = (
 _SECTIONS = ("main", "article", "section", "blockquote", "figure", "li", "td", "dd")
 _BLOCKS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "table", "pre", "dl", "article", "section")
 
-_NAVIGATION_ROLES = frozenset(
-    {"navigation", "search", "menu", "menubar", "toolbar", "tree", "doc-toc", "doc-pagelist"}
-)
+_SAME_ROLES = {
+    **dict.fromkeys(
+        ["search", "menu", "menubar", "toolbar", "tree", "doc-toc", "doc-pagelist"], "navigation"
+    ),
+    "alertdialog": "dialog",
+}
 _NAVIGATION = re.compile(
     r"(?:^|[-_])(?:nav|navs|navbar|navigation|nav[a-z]*|menu|menus|menubar|side[-_]?bar|side[-_]?nav|side[-_]?menu"
     r"|breadcrumbs?|crumbs?|pagination|pager|prev[-_]?next|next[-_]?prev|toolbar|top[-_]?bar|masthead|related"
     r"|skip[-_]?links?|skip[-_]?nav|skip[-_]?to[-_]?content|sphinxsidebar\w*|[a-z]*sidebar|[a-z]*nav(?:bar)?|jump[a-z]*"
-    r"|share|social|footer|search[a-z]*)(?:$|[-_\d])"
+    r"|share|social|search[a-z]*|path|banner)(?:$|[-_\d])"
 )
 _ALWAYS_NAVIGATION = re.compile(
     r"(?:^|[-_])(?:nav[-_]?header|nav[-_]?footer|nav[-_]?path|breadcrumbs?|breadcrumb[-_]nav|pagination|prev[-_]?next"
@@ -55,7 +59,7 @@ _ALWAYS_NAVIGATION = re.compile(
     r"(?:$|[-_\d])"
 )
 _CONTENTS = re.compile(
-    r"(?:^|[-_])(?:toc|tocs|contents|toctree\w*|mini[-_]?toc|local[-_]?toc|page[-_]?toc|on[-_]?this[-_]?page"
+    r"^contents$|(?:^|[-_])(?:toc|tocs|toctree\w*|mini[-_]?toc|local[-_]?toc|page[-_]?toc|on[-_]?this[-_]?page"
     r"|table[-_]?of[-_]?contents|outline|scrollspy)(?:$|[-_\d])"
 )
 _CONSENT = re.compile(
@@ -66,6 +70,12 @@ _PANELS = re.compile(
     r"(?:^|[-_])(?:tab|tabs|panel|pane|accordion|collaps\w*|content|answer|details|spoiler|more)(?:$|[-_])"
 )
 _ACCORDION = re.compile(r"accordion|collaps|faq|question|disclosure|expand|toggle")
+_SEPARATORS = re.compile(r"[\s|·•»›>/]+")
+_STEPS = frozenset({"prev", "previous", "next", "up", "start", "contents", "index"})
+_MOST_STEPS = 12
+_STEP_KEYS = frozenset({"p", "n", "u", "h"})
+_FOOTER = re.compile(r"^(?:(?:site|page|main|global|doc)[-_]?)?footer$")
+_LEGAL = re.compile(r"©|\(c\)|copyright|licen[cs]e|all rights reserved|powered by", re.IGNORECASE)
 _NOTES = ".footnotes, .footnote, [role=doc-endnotes], [role=doc-footnote]"
 _LINE_NUMBERS = re.compile(
     r"^(?:linenos?|line-?numbers?(?:-rows)?|lineno|gutter|lnt?|rouge-gutter|blob-num)$"
@@ -86,6 +96,8 @@ class Weight:
     links: int = 0
     elsewhere: int = 0
     """Links that lead to another page."""
+    steps: int = 0
+    """Links to the page before, after or above this one."""
     titles: int = 0
     """Text of headings, which neither navigation nor text goes without."""
     blocks: int = 0
@@ -110,6 +122,7 @@ class Weight:
         self.linked += sign * other.linked
         self.links += sign * other.links
         self.elsewhere += sign * other.elsewhere
+        self.steps += sign * other.steps
         self.titles += sign * other.titles
         self.blocks += sign * other.blocks
         self.headings += sign * other.headings
@@ -152,6 +165,7 @@ class Blocks:
                     linked = True
                     self.weights[at].links += 1
                     self.weights[at].elsewhere += not href.lstrip().startswith("#")
+                    self.weights[at].steps += _is_step(node)
                 elif tag not in _INLINE:
                     at = self._add(node, tag, at)
                 open_elements.append((node, at, linked))
@@ -204,6 +218,13 @@ class Blocks:
 
 
 _GONE = Weight()
+
+
+def _is_step(link: Element) -> bool:
+    """By the words that Texinfo, DocBook and many others write."""
+    return (link.attr("accesskey") or "").lower() in _STEP_KEYS or not _STEPS.isdisjoint(
+        (link.attr("rel") or "").lower().split()
+    )
 
 
 def weigh(text: str) -> int:
@@ -290,28 +311,34 @@ def _drop_marks(body: Element) -> None:
 
 
 def _is_furniture(blocks: Blocks, at: int, controlled: set[str]) -> bool:
-    element, weight, whole = blocks.elements[at], blocks.weights[at], blocks.weights[0]
+    element, weight = blocks.elements[at], blocks.weights[at]
     tag, role = element.tag, (element.attr("role") or "").strip().lower()
     names = _names(element)
     if any(map(_LINE_NUMBERS.match, names)) or _is_unseen(element, weight, names, role, controlled):
         return True
     if tag in ("main", "article", *_HEADINGS) or role == "main":
         return False
-    if tag == "nav" or role in _NAVIGATION_ROLES:
-        return not weight.is_prose or (weight.navigation > 1 and weight.running < _LONG_TEXT)
-    if tag == "header" or role == "banner":
-        return _is_banner(element, weight)
-    if tag == "footer" or role == "contentinfo":
-        return _is_imprint(element, weight)
-    if tag == "form":
-        return weight.blocks == 0 and weight.running < 2 * _RUNNING_TEXT
-    if tag == "dialog" or role in ("dialog", "alertdialog"):
-        return not weight.is_prose or any(map(_CONSENT.search, names))
-    if tag == "noscript":
-        return not weight.is_prose or (weight.text < _LONG_TEXT and "javascript" in element.text.lower())
-    if tag == "aside" or role == "complementary":
-        return weight.is_mostly_links
-    return bool(names) and _is_named_like_furniture(element, weight, whole, names)
+    judge = _JUDGES.get(_SAME_ROLES.get(role, role)) or _JUDGES.get(_MEANINGS.get(tag, ""))
+    if judge is not None:
+        return judge(element, weight, names)
+    return _reads_like_navigation(element, weight) or (
+        bool(names) and _is_named_like_furniture(element, weight, blocks.weights[0], names)
+    )
+
+
+def _reads_like_navigation(element: Element, weight: Weight) -> bool:
+    if weight.steps >= 2 and (weight.steps * 2 >= weight.links or weight.is_mostly_links):
+        return weight.running < 2 * _RUNNING_TEXT and weight.links <= _MOST_STEPS and weight.headings == 0
+    return weight.links >= 3 and 0 < weight.running <= 4 * weight.links and _is_bar_of_links(element)
+
+
+def _is_bar_of_links(element: Element) -> bool:
+    between = (node.data for node in element.descendants if isinstance(node, Text) and not _is_linked(node))
+    return _SEPARATORS.fullmatch("".join(between)) is not None
+
+
+def _is_linked(text: Text) -> bool:
+    return text.parent is not None and text.parent.closest("a") is not None
 
 
 def _is_named_like_furniture(element: Element, weight: Weight, whole: Weight, names: list[str]) -> bool:
@@ -319,6 +346,9 @@ def _is_named_like_furniture(element: Element, weight: Weight, whole: Weight, na
         return weight.text < _MOST_OF_A_NOTICE and not is_within(element, "main", "article")
     if any(map(_ALWAYS_NAVIGATION.search, names)) and not weight.is_prose and not weight.headings:
         return True
+    if any(map(_FOOTER.match, names)) and not is_within(element, "main", "article"):
+        legal = weight.running < _MOST_OF_A_NOTICE and _LEGAL.search(element.text) is not None
+        return weight.is_mostly_links or weight.running < _RUNNING_TEXT or legal
     return (
         weight.is_mostly_links and weight.running * 2 < whole.running and any(map(_NAVIGATION.search, names))
     )
@@ -340,7 +370,11 @@ def _is_unseen(element: Element, weight: Weight, names: list[str], role: str, co
     return not opened and not weight.is_prose
 
 
-def _is_banner(element: Element, weight: Weight) -> bool:
+def _is_navigation(_: Element, weight: Weight, __: list[str]) -> bool:
+    return not weight.is_prose or (weight.navigation > 1 and weight.running < _LONG_TEXT)
+
+
+def _is_banner(element: Element, weight: Weight, _: list[str]) -> bool:
     if is_within(element, *_SECTIONS) or (element.attr("role") or "").lower() == "doc-cover":
         return weight.is_mostly_links and weight.headings == 0
     if weight.navigation or weight.is_mostly_links:
@@ -348,10 +382,46 @@ def _is_banner(element: Element, weight: Weight) -> bool:
     return weight.headings == 0 and weight.running < _RUNNING_TEXT
 
 
-def _is_imprint(element: Element, weight: Weight) -> bool:
+def _is_imprint(element: Element, weight: Weight, _: list[str]) -> bool:
     if is_within(element, "blockquote", "figure") or element.select_one(_NOTES) is not None:
         return False
     return not (is_within(element, *_SECTIONS) and weight.is_prose)
+
+
+def _is_aside(_: Element, weight: Weight, __: list[str]) -> bool:
+    return weight.is_mostly_links
+
+
+def _is_bare_form(_: Element, weight: Weight, __: list[str]) -> bool:
+    return weight.blocks == 0 and weight.running < 2 * _RUNNING_TEXT
+
+
+def _is_notice(_: Element, weight: Weight, names: list[str]) -> bool:
+    return not weight.is_prose or any(map(_CONSENT.search, names))
+
+
+def _is_script_notice(element: Element, weight: Weight, _: list[str]) -> bool:
+    return not weight.is_prose or (weight.text < _LONG_TEXT and "javascript" in element.text.lower())
+
+
+_MEANINGS = {
+    "nav": "navigation",
+    "header": "banner",
+    "footer": "contentinfo",
+    "aside": "complementary",
+    "form": "form",
+    "dialog": "dialog",
+    "noscript": "noscript",
+}
+_JUDGES: dict[str, Callable[[Element, Weight, list[str]], bool]] = {
+    "navigation": _is_navigation,
+    "banner": _is_banner,
+    "contentinfo": _is_imprint,
+    "complementary": _is_aside,
+    "form": _is_bare_form,
+    "dialog": _is_notice,
+    "noscript": _is_script_notice,
+}
 
 
 def _named_region(blocks: Blocks) -> int:
@@ -370,16 +440,22 @@ def _drop_contents(blocks: Blocks, region: int) -> None:
     whole = blocks.weights[region]
     named = blocks.elements[region].iter_elements([*_HEADINGS, "dt", "caption", "b", "strong"])
     headings = {words(heading).lower() for heading in named}
+    kept = 0
     for at in blocks.within(region):
-        if _is_contents(blocks.elements[at], blocks.weights[at], whole, headings):
+        element, weight = blocks.elements[at], blocks.weights[at]
+        if at < kept or weight.links < 2 or not weight.is_mostly_links or weight.h1s or _is_main(element):
+            continue
+        if any(map(_CONTENTS.search, _names(element))):
+            if weight.elsewhere == 0 or whole.running - weight.running > 3 * weight.text:
+                blocks.drop(at)
+            else:
+                kept = blocks.ends[at]
+        elif _repeats(element, weight, headings):
             blocks.drop(at)
 
 
-def _is_contents(element: Element, weight: Weight, whole: Weight, headings: set[str]) -> bool:
-    if weight.links < 2 or not weight.is_mostly_links or weight.h1s or element.tag in ("main", *_HEADINGS):
-        return False
-    if any(map(_CONTENTS.search, _names(element))):
-        return weight.elsewhere == 0 or whole.running - weight.running > 3 * weight.text
+def _repeats(element: Element, weight: Weight, headings: set[str]) -> bool:
+    """Whether it is a list of links to headings of the page, in their words."""
     if element.tag not in ("ul", "ol", "dl", "table") or weight.elsewhere or weight.links < 4:
         return False
     if weight.linked * 10 < weight.text * 9:
@@ -400,7 +476,7 @@ def _drop_lists_of_links_beside(blocks: Blocks, region: int) -> None:
         before = None
         for child in children:
             after_heading = before is not None and _announces(blocks.elements[before])
-            listed = blocks.elements[child].tag != "table" and _is_list_of_links(blocks.weights[child])
+            listed = _is_list_of_links(blocks.elements[child], blocks.weights[child])
             if listed and child != heaviest and not after_heading:
                 blocks.drop(child)
             before = child
@@ -411,8 +487,10 @@ def _announces(element: Element) -> bool:
     return element.tag in _HEADINGS or words(element)[-1:] in (":", "：")
 
 
-def _is_list_of_links(weight: Weight) -> bool:
-    return weight.links >= 6 and weight.linked * 10 >= weight.text * 8 and weight.headings == 0
+def _is_list_of_links(element: Element, weight: Weight) -> bool:
+    if element.tag == "table" and len(element.find_all("tr", limit=2)) > 1:
+        return False
+    return weight.links >= 5 and weight.linked * 10 >= weight.text * 8 and weight.headings == 0
 
 
 def _with_what_is_outside(blocks: Blocks, region: int) -> Element:
@@ -420,10 +498,20 @@ def _with_what_is_outside(blocks: Blocks, region: int) -> Element:
     body, main = blocks.elements[0], blocks.elements[region]
     if region == 0:
         return main
-    outside = [heading for heading in body.iter_elements("h1") if words(heading)]
-    if len(outside) == 1 and not is_within(outside[0], "main") and main not in outside[0].ancestors:
+    outside = [heading for heading in body.iter_elements("h1") if _is_outside(heading, main)]
+    if len(outside) == 1 and main.find("h1") is None:
         main.insert(0, outside[0].extract())
     for notes in list(body.select(_NOTES)):
         if main not in notes.ancestors and notes not in main.ancestors:
             main.append(notes.extract())
     return main
+
+
+def _is_outside(heading: Element, main: Element) -> bool:
+    """Of a page; bars with menus have headings of the site."""
+    outer = [heading, *(element for element in heading.ancestors if isinstance(element, Element))]
+    return (
+        main not in outer
+        and bool(words(heading))
+        and not any(map(_NAVIGATION.search, chain(*map(_names, outer))))
+    )

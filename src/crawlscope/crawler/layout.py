@@ -15,7 +15,7 @@ from crawlscope.crawler.tree import words
 _HARD_SPACE = "\xa0"
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 _SHAPED = re.compile(r"^(?:[ \t]|>>>|\.\.\. |\+[-=]{2}|\|)", re.MULTILINE)
-_NEVER_IN_DATA = ("hr", "h1", "h2", "h3", "h4")
+_NEVER_IN_DATA = "hr, h1, h2, h3, h4, h5, h6, dl, form, article, section, p + p + p"
 _MOST_ROWS_SPANNED = 1000
 _LONGEST_REPEATED = 200
 
@@ -62,15 +62,20 @@ def _is_layout(table: Element) -> bool:
         cell.tag == "th" for row in rows for cell in _cells(row)
     ):
         return False
-    filled = [sum(1 for cell in _cells(row) if _holds_something(cell)) for row in rows]
-    if max(filled, default=0) < 2 or len(rows) < 2:
-        return True
     if any(inner != table for inner in table.iter_elements("table")):
         return True
-    if sum(count >= 2 for count in filled) >= 2:
-        return next(table.iter_elements(["hr", "h1", "h2"]), None) is not None
-    return (
-        next(table.iter_elements(["dl", *_NEVER_IN_DATA]), None) is not None or _title_cell(rows) is not None
+    filled = [[cell for cell in _cells(row) if _holds_something(cell)] for row in rows]
+    several = [cells for cells in filled if len(cells) > 1]
+    data = sum(all(_is_datum(cell, alone=len(several) == 1) for cell in cells) for cells in several)
+    return data * 2 <= len(several)
+
+
+def _is_datum(cell: Element, *, alone: bool) -> bool:
+    """Whether a cell reads as a part of its row; in a row that is alone it must be short and of one line."""
+    if cell.select_one(_NEVER_IN_DATA) is not None:
+        return False
+    return not alone or (
+        len(cell.text) < _LONGEST_REPEATED and cell.select_one("p, div, ul, ol, pre, br") is None
     )
 
 
@@ -114,8 +119,9 @@ def _lift_title(table: Element) -> None:
     title = _title_cell(rows) if rows else None
     if title is None or not words(title):
         return
-    name = Element("p", None, [Element("strong", None, [Text(words(title))])])
-    table.insert_before(name)
+    heading = title.select_one("h1, h2, h3, h4, h5, h6")
+    name = Element("strong", None, [Text(words(title))])
+    table.insert_before(Element("p", None, [name]) if heading is None else heading.extract())
     rows[0].decompose()
 
 

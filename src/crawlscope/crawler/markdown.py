@@ -275,6 +275,8 @@ def _plain_links(region: Element, url: str, base: str) -> None:
 def _plain_inline(region: Element) -> None:
     for element in list(region.iter_elements(_PLAIN)):
         element.unwrap()
+    for summary in list(region.select("summary:has(h1, h2, h3, h4, h5, h6)")):
+        summary.tag = "div"
 
 
 def _plain_texts(region: Element) -> None:
