@@ -323,6 +323,8 @@ class Page(Base):
     attempts: Mapped[int] = _count()
     error_code: Mapped[str | None] = mapped_column(String(100))
     error: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    """Firecrawl's own words, where `error` has them shortened."""
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from crawlscope.models import CrawlSession, Page, Reconciliation
 from crawlscope.receive.acceptance import accept_delivery
 from crawlscope.sessions.recount import recount
 from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
+from tests.fakes.firecrawl_answers import NEWER_TIMEOUT, newer_failures, older_failures
 from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Reply, Site
-from tests.observe.producing import deliver
+from tests.observe.producing import deliver, index_pages
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 NAMES = sorted(path.name.removesuffix(".api.json.gz") for path in RECORDINGS.glob("*.api.json.gz"))
+BASE = "https://docs.example/"
 OLDEST = "v0-crawl-cancel"
 """Its API has neither documents nor an end of a later version's kind."""
 
@@ -106,7 +109,8 @@ async def test_a_recorded_crawl_becomes_what_its_api_says(
     session = await session_of(database, crawl_id)
     assert reconciled.status == session.status == answers["final_status"]["status"]
     if completed_at := answers["final_status"].get("completedAt"):
-        assert session.completed_at == datetime.fromisoformat(completed_at)
+        failures = [each["timestamp"] for each in errors if each["url"] in refused]
+        assert session.completed_at == max(map(datetime.fromisoformat, [completed_at, *failures]))
         assert session.started_at == datetime.fromisoformat(answers["final_status"]["createdAt"])
     await assert_counted_right(database, crawl_id)
 
@@ -126,6 +130,121 @@ async def test_a_cancelled_crawl_has_no_failed_page_that_was_only_dropped(
     session = await session_of(database, crawl_id)
     assert (session.status, session.success) == (CrawlStatus.CANCELLED, False)
     assert (session.pages_failed, session.pages_cancelled > 100) == (0, True)
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
+@pytest.mark.parametrize("first", ["events", "the API"])
+async def test_a_cancel_drops_pages_and_fails_none_but_those_that_failed(
+    database: Database, firecrawl: FakeFirecrawl, older: bool, first: str
+) -> None:
+    """An event of a dropped page may come in words that only the cancel explains."""
+    firecrawl.older = older
+    failures = older_failures(BASE) if older else newer_failures(BASE)
+    firecrawl.site = Site([*failures.values(), *Site.of(20, BASE).outcomes])
+    firecrawl.hold_after = 8
+    job = firecrawl.start("crawl", {"url": BASE})
+    firecrawl.wait_until_scraped(job.id, 8)
+    async with FirecrawlClient(firecrawl.url) as client:
+        await client.cancel(job.id)
+    firecrawl.wait_until_ended(job.id)
+    dropped = [page.url for page in firecrawl.site.outcomes[8:]]
+    job.missed[-1] = replace(
+        job.missed[-1], failure=Failure(dropped[-1], "UNKNOWN_ERROR", "Job was cancelled")
+    )
+    job.missed = [each for each in job.missed if each.failure.url != dropped[-2]]
+
+    async def events() -> None:
+        await deliver(database, job.id, "crawl.started")
+        for url in dropped[-2:]:
+            await deliver(database, job.id, "crawl.page", [{"metadata": {"sourceURL": url}}], success=False,
+                          error="Job was cancelled")  # fmt: skip
+
+    if first == "events":
+        await events()
+        assert (await session_of(database, job.id)).pages_failed == 2
+        await reconcile(database, firecrawl, job.id)
+    else:
+        await deliver(database, job.id, "crawl.started")
+        await reconcile(database, firecrawl, job.id)
+        await events()
+        await reconcile(database, firecrawl, job.id)
+    pages = await pages_of(database, job.id)
+    states = {url: (page.state, page.error_code) for url, page in pages.items()}
+    assert {states[url] for url in dropped} == {("cancelled", "crawl_cancelled")}
+    assert {code: states[failure.url] for code, failure in failures.items()} == {
+        code: ("failed", code) for code in failures
+    }
+    session = await session_of(database, job.id)
+    assert (session.status, session.pages_failed, session.pages_cancelled) == ("cancelled", 3, len(dropped))
+    await assert_counted_right(database, job.id)
+
+
+@pytest.mark.parametrize("first", ["event", "API"])
+async def test_the_source_that_tells_more_gives_a_page_its_code(
+    database: Database, firecrawl: FakeFirecrawl, first: str
+) -> None:
+    url = f"{BASE}odd"
+    firecrawl.site = Site([Failure(url, "SCRAPE_SITE_ERROR", "It said: net::ERR_EMPTY_RESPONSE")])
+    job = firecrawl.start("crawl", {"url": BASE})
+    firecrawl.wait_until_ended(job.id)
+
+    async def event() -> None:
+        document = {"metadata": {"sourceURL": url}}
+        await deliver(database, job.id, "crawl.page", [document], success=False, error="It went wrong")
+
+    await deliver(database, job.id, "crawl.started")
+    for step in (event, None) if first == "event" else (None, event):
+        await (step() if step else reconcile(database, firecrawl, job.id))
+        await assert_counted_right(database, job.id)
+    page = (await pages_of(database, job.id))[url]
+    assert (page.state, page.error_code, page.delivered) == ("failed", "scrape_site_error", False)
+
+
+async def test_failures_keep_the_time_that_firecrawl_gives_them(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    firecrawl.site = Site(
+        [*Site.of(2, BASE).outcomes, *newer_failures(BASE).values()], robots_blocked=[f"{BASE}private"]
+    )
+    job = firecrawl.start("crawl", {"url": BASE})
+    firecrawl.wait_until_ended(job.id)
+    began = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5)
+    job.created_at, job.completed_at = began, began + timedelta(seconds=20)
+    job.scraped_at = began + timedelta(seconds=0.5)
+    times = [began + timedelta(seconds=seconds) for seconds in (5, 10, 15)]
+    job.missed = [replace(missed, at=at) for missed, at in zip(job.missed, times, strict=True)]
+    for document in job.documents:
+        await deliver(database, job.id, "crawl.page", [document], at=began + timedelta(seconds=1))
+    await index_pages(database, job.id)
+    searchable = (await session_of(database, job.id)).last_settled_at
+    await deliver(database, job.id, "crawl.completed", at=began + timedelta(seconds=61))
+
+    await reconcile(database, firecrawl, job.id)
+
+    session = await session_of(database, job.id)
+    assert (session.started_at, session.completed_at) == (began, began + timedelta(seconds=15))
+    assert session.duration_ms == 15_000
+    assert session.last_settled_at == searchable, "a failure that was learned of later is not later"
+    pages = await pages_of(database, job.id)
+    assert pages[f"{BASE}slow"].settled_at == pages[f"{BASE}slow"].received_at == session.completed_at
+    assert pages[f"{BASE}private"].settled_at <= searchable
+    assert pages[f"{BASE}slow"].error == "it took longer than Firecrawl waits"
+    assert pages[f"{BASE}slow"].error_detail == NEWER_TIMEOUT
+    await assert_counted_right(database, job.id)
+
+
+async def test_a_job_of_which_all_pages_failed_lasted_until_the_last_of_them(
+    database: Database, firecrawl: FakeFirecrawl
+) -> None:
+    firecrawl.site = Site(list(newer_failures(BASE).values()))
+    job = firecrawl.start("crawl", {"url": BASE})
+    firecrawl.wait_until_ended(job.id)
+    job.created_at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=60)
+    job.missed[-1] = replace(job.missed[-1], at=job.created_at + timedelta(seconds=15.6))
+    job.missed[:-1] = [replace(each, at=job.created_at) for each in job.missed[:-1]]
+    await deliver(database, job.id, "crawl.completed")
+    await reconcile(database, firecrawl, job.id)
+    assert (await session_of(database, job.id)).duration_ms == 15_600
 
 
 async def test_late_deliveries_of_pages_that_were_fetched_change_nothing(

@@ -66,7 +66,7 @@ async def deliver(database: Database, name: str) -> int:
     """The page's id."""
     now = datetime.now(UTC)
     url = f"https://example.com/{name}"
-    page = DeliveredPage(url, url, Arrival(True, True, now, ""), markdown=f"Text of {name}.")
+    page = DeliveredPage(url, url, Arrival(True, 0, True, now, ""), markdown=f"Text of {name}.")
     async with database.transaction() as connection:
         await ensure_session(connection, CRAWL, now)
         received = await receive_page(connection, CRAWL, page)

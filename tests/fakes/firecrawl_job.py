@@ -7,18 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from tests.fakes.firecrawl_answers import NEWER_DROPPED, NEWER_DROPPED_WRAPPED, OLDER_DROPPED
 from tests.fakes.firecrawl_deliveries import Event, Target
 from tests.fakes.firecrawl_site import Failure, Outcome, Page
-
-DROPPED = (
-    "This scrape was not completed because the parent crawl or batch scrape was cancelled. This happens when "
-    "you call the cancel endpoint on a crawl or batch scrape, or when the operation is stopped for another "
-    "reason. Any URLs that were already scraped before cancellation are still available in the results."
-)
-_DROPPED_AT_THE_ERRORS_ENDPOINT = (
-    "An unexpected internal error occurred while processing your request. "
-    f'Error details: "{DROPPED}". This is typically a temporary issue. Please try your request again.'
-)
 
 
 def now() -> datetime:
@@ -55,7 +46,10 @@ class Job:
     missed: list[Missed] = field(default_factory=list)
     created_at: datetime = field(default_factory=now)
     completed_at: datetime | None = None
+    """When it was through with all of its pages."""
     expires_at: datetime | None = None
+    scraped_at: datetime | None = None
+    """When the last document was made; the newer version takes that for the end of a job that completed."""
     cancelled: bool = False
     failed: str | None = None
     """What went wrong with the job as a whole."""
@@ -89,16 +83,16 @@ class Job:
         if isinstance(outcome, Page):
             document = outcome.document(str(uuid4()))
             self.documents.append(document)
+            self.scraped_at = now()
             return self.body("page", [document])
         return self._miss(outcome, outcome.error)
 
     def drop_planned(self) -> list[dict[str, Any]]:
         """The page events' bodies."""
-        dropped = [
-            Failure(outcome.url, "UNKNOWN_ERROR", _DROPPED_AT_THE_ERRORS_ENDPOINT) for outcome in self.planned
-        ]
+        words = OLDER_DROPPED if self.older else NEWER_DROPPED_WRAPPED
+        dropped = [Failure(outcome.url, "UNKNOWN_ERROR", words) for outcome in self.planned]
         self.planned.clear()
-        bodies = [self._miss(failure, DROPPED) for failure in dropped]
+        bodies = [self._miss(failure, NEWER_DROPPED) for failure in dropped]
         return [body for body in bodies if body is not None]
 
     def fail(self, reason: str) -> None:
@@ -147,10 +141,11 @@ class Job:
         return {"errors": [missed.as_json() for missed in self.missed], "robotsBlocked": self.robots_blocked}
 
     def _times(self) -> dict[str, Any]:
-        until = self.completed_at or now()
-        times: dict[str, Any] = {"createdAt": stamp(self.created_at)}
+        """Failed pages are passed over: a job of which all pages failed ended when it began."""
+        until, times = now(), {"createdAt": stamp(self.created_at)}
         if self.completed_at is not None:
-            times["completedAt"] = stamp(self.completed_at)
+            until = self.completed_at if self.cancelled else (self.scraped_at or self.created_at)
+            times["completedAt"] = stamp(until)
         return {**times, "duration": round((until - self.created_at).total_seconds(), 3)}
 
 

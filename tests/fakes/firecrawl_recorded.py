@@ -46,6 +46,7 @@ def recorded_job(name: str) -> Job:
         robots_blocked=errors.get("robotsBlocked", []),
         created_at=_moment(final.get("createdAt"), recorded["t_request"]),
         completed_at=_moment(final.get("completedAt"), recorded["t_status_done"]),
+        scraped_at=_moment(final.get("completedAt"), recorded["t_status_done"]),
         expires_at=_moment(final["expiresAt"], 0.0),
         cancelled=final["status"] == "cancelled",
     )

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -36,8 +37,8 @@ errors = st.sampled_from([None, "a", "b"])
 facts = st.lists(
     st.one_of(
         st.builds(Heard, moments, metadata, st.sampled_from(["started", "page", "request", ""])),
-        st.builds(PageSeen, moments, urls),
-        st.builds(Ended, moments, st.sampled_from(PRECEDENCE), errors),
+        st.builds(PageSeen, moments, urls, st.booleans()),
+        st.builds(Ended, moments, st.sampled_from(PRECEDENCE), errors, st.booleans()),
         st.builds(
             Told,
             moments,
@@ -45,6 +46,8 @@ facts = st.lists(
             st.none() | moments,
             st.none() | moments,
             errors,
+            st.none() | moments,
+            st.none() | moments,
         ),
     ),
     min_size=1,
@@ -129,6 +132,70 @@ def test_the_crawlers_own_times_win_over_those_of_its_messengers():
         )
     )
     assert (summary.started_at, summary.duration_ms) == (START + timedelta(seconds=3), 57_000)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+BATCH = [
+    Heard(START, what="started"),
+    PageSeen(at(1), "https://a.example/1"),
+    PageSeen(at(14.9), "https://a.example/2"),
+]
+LATE_END = Ended(at(33.9), CrawlStatus.COMPLETED, late=True)
+END = Ended(at(20), CrawlStatus.COMPLETED)
+
+
+@pytest.mark.parametrize(
+    ("facts", "seconds"),
+    [
+        ([*BATCH, LATE_END], 14.9),
+        ([Heard(START, what="started"), LATE_END], 33.9),
+        ([*BATCH, LATE_END, PageSeen(at(40), "https://a.example/slow")], 33.9),
+        ([*BATCH, END], 20),
+        ([*BATCH, END, PageSeen(at(40), "https://a.example/slow")], 20),
+        ([*BATCH, LATE_END, Told(at(35), CrawlStatus.COMPLETED, at(0), at(0.5), None, at(15.6))], 15.6),
+        ([*BATCH, LATE_END, Told(at(35), CrawlStatus.COMPLETED, at(0), at(0), None, at(15.6))], 15.6),
+        ([*BATCH, LATE_END, Told(at(35), CrawlStatus.COMPLETED, at(0), at(14.5))], 14.5),
+        (
+            [
+                *BATCH,
+                Ended(at(20), CrawlStatus.COMPLETED),
+                Told(at(21), CrawlStatus.COMPLETED, failed_at=at(19)),
+            ],
+            20,
+        ),
+        ([*BATCH, Ended(at(90), CrawlStatus.COMPLETED), Told(at(21), CrawlStatus.COMPLETED)], 21),
+        ([*BATCH, Told(at(60), CrawlStatus.COMPLETED, running_at=at(55))], 55),
+        ([*BATCH, Told(at(60), CrawlStatus.COMPLETED)], 14.9),
+        ([Heard(START, what="request"), Told(at(60), CrawlStatus.COMPLETED)], 60),
+        ([*BATCH, PageSeen(at(50), "https://a.example/3", fetched=True), LATE_END], 14.9),
+        ([*BATCH, LATE_END, Told(at(35), CrawlStatus.CANCELLED, at(0), at(12.5))], 12.5),
+    ],
+    ids=[
+        "a late event counts less than the last page",
+        "a late event is all that is known",
+        "a page that came after it may have been long on its way",
+        "an event that is sent at once counts",
+        "a page that was long on its way changes nothing",
+        "completedAt passes over pages that failed",
+        "all pages failed",
+        "the crawler's own time wins",
+        "failures before the end change nothing",
+        "an end that was found out before it was announced",
+        "an end found out: after it was known to go on",
+        "an end found out: after the last page",
+        "an end found out and nothing else",
+        "pages that were asked for say nothing of when",
+        "cancelled",
+    ],
+)
+def test_the_end_is_the_latest_that_is_known(facts, seconds):
+    for order in (facts, facts[::-1]):
+        summary = summarize(folded(order))
+        assert summary.completed_at == at(seconds)
+        assert summary.duration_ms == seconds * 1000
 
 
 def test_a_cancel_that_only_the_status_api_knows_ends_the_crawl_when_it_was_announced():

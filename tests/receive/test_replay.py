@@ -65,7 +65,7 @@ async def test_with_better_rules_what_was_read_wrong_is_right(
     assert (pages[B].state, pages[B].error_code) == (PageState.FAILED, "http_404")
     async with database.transaction() as connection:
         session = (await connection.execute(select(*CrawlSession.__table__.columns))).one()
-    assert (session.status, session.completed_at) == ("completed", NOW + timedelta(seconds=9))
+    assert (session.status, session.completed_at) == ("completed", NOW + timedelta(seconds=1))
     assert await database.run(lambda connection: recount(connection, "crawl-1")) == {}
     again = await replay(database, WhichDeliveries(), datetime.now(UTC))
     assert again.changed == 0

@@ -19,6 +19,8 @@ class Taken:
     settled: list[PageState] = field(default_factory=list)
     """The states of pages that came without content, as far as this was news."""
     settled_at: datetime | None = None
+    reworded: bool = False
+    """Whether why a page failed is news, though not that it did."""
 
     @property
     def touched(self) -> bool:
@@ -33,11 +35,12 @@ async def take_pages(connection: AsyncConnection, crawl_id: str, pages: Sequence
         received = await receive_page(connection, crawl_id, page)
         taken.change += received.change
         unsettled = unsettled or received.unsettled
+        taken.reworded = taken.reworded or received.reworded
         if received.job_id is not None:
             taken.job_ids.append(received.job_id)
         if received.settled_at is not None and page.failure:
             taken.settled.append(page.failure)
-            taken.settled_at = received.settled_at
+            taken.settled_at = max(received.settled_at, taken.settled_at or received.settled_at)
     if unsettled:
         await find_last_settled(connection, crawl_id)
     return taken

@@ -18,7 +18,10 @@ LOCK_ORDER = PAGES.c.source_url.collate("C")
 """Who locks several pages of a crawl takes them in the order in which Python sorts their URLs."""
 NOW = func.clock_timestamp()
 WAIT_MS = func.greatest(0, func.extract("epoch", PAGES.c.started_at - PAGES.c.queued_at) * 1000)
-_OF_AN_OUTCOME = ("started_at", "settled_at", "queue_wait_ms", "total_ms", "chunks", "error_code", "error")
+_OF_AN_OUTCOME = (
+    *("started_at", "settled_at", "queue_wait_ms", "total_ms", "chunks"),
+    *("error_code", "error", "error_detail"),
+)
 """Columns that say how a page ended; a page that waits again has none of it."""
 
 
@@ -62,14 +65,15 @@ async def write_outcome(
     state: PageState,
     error_code: str | None = None,
     error: str | None = None,
+    at: datetime | None = None,
     **values: Any,
 ) -> datetime:
-    """Settles the page, `values` being further columns; returns when that was."""
+    """Settles the page, now or `at` another time, `values` being further columns; returns when that was."""
     settled = await connection.execute(
         update(PAGES)
         .where(PAGES.c.id == page_id)
-        .values(state=state, settled_at=NOW, error_code=error_code, error=error, **values)
+        .values(state=state, settled_at=at or NOW, error_code=error_code, error=error, **values)
         .returning(PAGES.c.settled_at)
     )
-    at: datetime = settled.scalar_one()
-    return at
+    settled_at: datetime = settled.scalar_one()
+    return settled_at

@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, Row, Uuid, and_, any_, cast, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.crawls.causes import precision
 from crawlscope.crawls.page_rows import CONTENTS, LOCK_ORDER, PAGES, queue_page, write_outcome
 from crawlscope.crawls.page_state import Arrival
 from crawlscope.database.queue import INDEX_PAGE, enqueue
@@ -37,6 +38,10 @@ class DeliveredPage:
     """`failed` or `cancelled` where there is nothing to index."""
     error_code: str | None = None
     error: str | None = None
+    error_detail: str | None = None
+    """Firecrawl's own words."""
+    failed_at: datetime | None = None
+    """When it failed, where Firecrawl says so; else when that was delivered."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ class Received:
     job_id: int | None = None
     settled_at: datetime | None = None
     unsettled: bool = False
-    """Whether it had settled before and waits again."""
+    """Whether it had settled before: now it waits again, or settled at another time."""
+    reworded: bool = False
+    """Only why it failed is news."""
 
 
 async def receive_page(connection: AsyncConnection, crawl_id: str, page: DeliveredPage) -> Received:
@@ -117,13 +124,22 @@ async def _lock_by_source(connection: AsyncConnection, crawl_id: str, source_url
 
 async def _brings_nothing(connection: AsyncConnection, known: Row[Any], page: DeliveredPage) -> bool:
     """Whether what is known wins: a better delivery, or the same page that came another way or again."""
-    arrival = Arrival(known.delivered, not known.pulled, known.received_at, known.webhook_id)
-    if replace(page.arrival, usable=arrival.usable) == arrival:
+    arrival = Arrival(
+        known.delivered,
+        0 if known.delivered else precision(known.error_code),
+        not known.pulled,
+        known.received_at,
+        known.webhook_id,
+    )
+    if replace(page.arrival, usable=arrival.usable, precision=arrival.precision) == arrival:
         return await _is_same(connection, known, page)
     if page.arrival < arrival:
         return True
-    both_pushed = page.arrival.pushed and arrival.pushed
-    return not both_pushed and not page.failure and await _is_same(connection, known, page)
+    if page.arrival.pushed and arrival.pushed:
+        return False
+    if page.failure:  # the same failure in other words
+        return bool((known.state, known.error_code) == (page.failure, page.error_code))
+    return await _is_same(connection, known, page)
 
 
 async def _is_same(connection: AsyncConnection, known: Row[Any], page: DeliveredPage) -> bool:
@@ -156,12 +172,26 @@ async def _settle_failed(
     connection: AsyncConnection, known: Row[Any], page: DeliveredPage, before: PageState | None
 ) -> Received:
     assert page.failure is not None
+    failed_before = known.settled_at if before in (PageState.FAILED, PageState.CANCELLED) else None
+    times = [at for at in (page.failed_at, failed_before) if at]
     settled_at = await write_outcome(
-        connection, known.id, page.failure, page.error_code, page.error, **_delivered_values(page)
+        connection,
+        known.id,
+        page.failure,
+        page.error_code,
+        page.error,
+        min(times, default=None),
+        error_detail=page.error_detail,
+        **_delivered_values(page),
     )
     if page.status_code in GONE_STATUSES or page.error_code in GONE_CODES:
         await enqueue(connection, INDEX_PAGE, {"page_id": known.id, "gone": True})
-    return Received(counts_of(page.failure) - counts_of(before), settled_at=settled_at)
+    if before is page.failure:
+        return Received(Counts(), unsettled=True, reworded=True)
+    settled_before = before is not None and before.settled
+    return Received(
+        counts_of(page.failure) - counts_of(before), settled_at=settled_at, unsettled=settled_before
+    )
 
 
 async def _keep_content(connection: AsyncConnection, page_id: int, page: DeliveredPage) -> None:

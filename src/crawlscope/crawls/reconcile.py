@@ -8,13 +8,20 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.crawls import reconciliations
+from crawlscope.crawls.causes import (
+    DROPPED_BY_CANCEL,
+    ROBOTS_BLOCKED,
+    Cause,
+    cause_of,
+    precision,
+    tells_of_cancel,
+)
 from crawlscope.crawls.page_batch import take_pages
-from crawlscope.crawls.page_state import DROPPED_BY_CANCEL, failure_code
 from crawlscope.crawls.pages import DeliveredPage
 from crawlscope.crawls.reconciliations import Found
 from crawlscope.crawls.scraped_page import failed_page, scraped_page
@@ -25,7 +32,7 @@ from crawlscope.errors import (
     FirecrawlRefused,
     FirecrawlUnavailable,
 )
-from crawlscope.firecrawl.answers import JobErrors, JobKind, JobStatus, PageFailure
+from crawlscope.firecrawl.answers import JobErrors, JobKind, JobStatus
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.firecrawl.listing import Listing
 from crawlscope.sessions.fold import PageSeen, Told
@@ -35,7 +42,7 @@ from crawlscope.vocabulary import CrawlStatus, Engine, PageState, ReconcileState
 PAGES = models.table_of(models.Page)
 DELIVERIES = models.table_of(models.Delivery)
 REQUESTS = models.table_of(models.CrawlRequest)
-ROBOTS_BLOCKED = "robots_blocked"
+CHECKS = models.table_of(models.Reconciliation)
 TOO_MUCH = "Firecrawl hands out {found:,} of the {promised:,} documents that it counts"
 NAMELESS = "{count:,} of the documents that Firecrawl hands out name no URL"
 NEITHER = "{count:,} of the {asked:,} URLs of the batch brought neither a page nor an error"
@@ -68,8 +75,13 @@ class _Known:
     """The URLs of a batch scrape that was asked for here."""
     delivered: set[UUID]
     """Source keys of the pages whose content is known."""
-    failed: set[UUID]
-    """Source keys of all others."""
+    failed: dict[UUID, int]
+    """Source keys of all others, and how much is known of why; see `causes.precision`."""
+    unclear: dict[str, str]
+    """By URL the words of those that failed for no clear reason."""
+    started_at: datetime
+    running_at: datetime | None
+    """When it was known last to go on."""
     documents: set[UUID]
     """Source keys of the pages that brought a document, be it that of an error page."""
 
@@ -167,8 +179,10 @@ class Reconciler:
             findings += await self._take(crawl_id, _missing(pages, known))
         assert listing.status is not None
         errors = await self._firecrawl.errors(crawl_id, known.kind)
-        findings += await self._take(crawl_id, _missing(_failed_pages(errors), known))
-        await self._keep_told(crawl_id, listing.status)
+        failed = _failed_pages(errors, listing.status, known)
+        findings += await self._take(crawl_id, _missing(failed, known))
+        failed_at = max((at for at in map(_failed_at, failed) if at), default=None)
+        await self._keep_told(crawl_id, listing.status, failed_at, known.running_at)
         return await self._noted(crawl_id, asked_at, _found(listing, known, nameless), findings)
 
     async def _take(self, crawl_id: str, pages: Sequence[DeliveredPage]) -> _Findings:
@@ -179,7 +193,8 @@ class Reconciler:
             await require_session(connection, crawl_id)
             taken = await take_pages(connection, crawl_id, pages)
             seen = min(page.source_url for page in pages)
-            await keep_fact(connection, crawl_id, PageSeen(pages[0].arrival.received_at, seen), "fetched")
+            fetched = PageSeen(datetime.now(UTC), seen, fetched=True)
+            await keep_fact(connection, crawl_id, fetched, "fetched")
             await move_counts(connection, crawl_id, taken.change, taken.settled_at)
             return _Findings(
                 len(taken.job_ids),
@@ -189,15 +204,25 @@ class Reconciler:
 
         return await self._database.run(take)
 
-    async def _keep_told(self, crawl_id: str, status: JobStatus) -> None:
+    async def _keep_told(
+        self,
+        crawl_id: str,
+        status: JobStatus,
+        failed_at: datetime | None = None,
+        running_at: datetime | None = None,
+    ) -> None:
+        """`failed_at` is when the last page failed, `running_at` when it was known last to go on."""
         told = Told(
             datetime.now(UTC),
             CrawlStatus(status.status) if status.ended else None,
             status.created_at,
             status.completed_at if status.ended else None,
             storable(status.error) if status.error else None,
+            failed_at,
+            running_at if status.ended else None,
         )
         identity = [str(each) for each in (told.ended, told.created_at, told.completed_at, told.error)]
+        identity += [str(failed_at)] if failed_at else []
 
         async def keep(connection: AsyncConnection) -> None:
             await require_session(connection, crawl_id)
@@ -231,9 +256,19 @@ class Reconciler:
 async def _known(connection: AsyncConnection, crawl_id: str) -> _Known:
     await require_session(connection, crawl_id)
     pages = await connection.execute(
-        select(PAGES.c.source_key, PAGES.c.delivered, PAGES.c.status_code).where(PAGES.c.crawl_id == crawl_id)
+        select(
+            *(PAGES.c.source_key, PAGES.c.source_url, PAGES.c.delivered, PAGES.c.status_code),
+            *(PAGES.c.error_code, func.coalesce(PAGES.c.error_detail, PAGES.c.error).label("words")),
+        ).where(PAGES.c.crawl_id == crawl_id)
     )
     rows = pages.all()
+    session = (
+        await connection.execute(
+            select(SESSIONS.c.started_at, CHECKS.c.running_at)
+            .outerjoin(CHECKS, CHECKS.c.crawl_id == SESSIONS.c.crawl_id)
+            .where(SESSIONS.c.crawl_id == crawl_id)
+        )
+    ).one()
     request = (
         await connection.execute(
             select(REQUESTS.c.engine, REQUESTS.c.options).where(REQUESTS.c.crawl_id == crawl_id)
@@ -244,7 +279,14 @@ async def _known(connection: AsyncConnection, crawl_id: str) -> _Known:
         builtin=request is not None and request.engine == Engine.BUILTIN,
         asked=request.options.get("asked", ()) if request else (),
         delivered={row.source_key for row in rows if row.delivered},
-        failed={row.source_key for row in rows if not row.delivered},
+        failed={row.source_key: precision(row.error_code) for row in rows if not row.delivered},
+        unclear={
+            row.source_url: row.words
+            for row in rows
+            if not row.delivered and row.words and not precision(row.error_code)
+        },
+        started_at=session.started_at,
+        running_at=session.running_at,
         documents={row.source_key for row in rows if row.delivered or row.status_code},
     )
 
@@ -262,34 +304,44 @@ async def job_kind(connection: AsyncConnection, crawl_id: str) -> JobKind | None
 
 
 def _missing(pages: Iterable[DeliveredPage], known: _Known) -> list[DeliveredPage]:
-    """Pages that are not known yet, or only as failed; each once, in the order to take them."""
+    """Pages that are not known yet, or only as failed, or less is known of why; each once, in the order to
+    take them."""
     found: dict[UUID, DeliveredPage] = {}
     for page in pages:
         key = hash_key(page.source_url)
-        if key in known.delivered or (page.failure and key in known.failed):
+        if key in known.delivered or (page.failure and known.failed.get(key, -1) >= page.arrival.precision):
             continue
         found[key] = max(found.get(key, page), page, key=lambda each: each.arrival)
     for key, page in found.items():
-        (known.failed if page.failure else known.delivered).add(key)
+        if page.failure:
+            known.failed[key] = page.arrival.precision
+        else:
+            known.delivered.add(key)
     return sorted(found.values(), key=lambda page: page.source_url)
 
 
-def _failed_pages(errors: JobErrors) -> list[DeliveredPage]:
-    now = datetime.now(UTC)
+def _failed_pages(errors: JobErrors, status: JobStatus, known: _Known) -> list[DeliveredPage]:
+    """When a page failed is Firecrawl's to say; robots.txt was read when the crawl began."""
+    now, cancelled = datetime.now(UTC), status.status == "cancelled"
     failed = [
-        failed_page(error.url, now, _code(error), error.error or error.code or "Firecrawl gave no reason")
-        for error in errors.errors
-        if error.url
+        failed_page(each.url, now, cause_of(each.error, each.code, crawl_cancelled=cancelled), each.at)
+        for each in errors.errors
+        if each.url
     ]
-    blocked = [
-        failed_page(url, now, ROBOTS_BLOCKED, "robots.txt forbids this page") for url in errors.robots_blocked
+    told = {page.source_url for page in failed}
+    dropped = [
+        failed_page(url, now, cause_of(words, crawl_cancelled=True))
+        for url, words in known.unclear.items()
+        if cancelled and url not in told and tells_of_cancel(words)
     ]
-    return failed + blocked
+    blocked = Cause(ROBOTS_BLOCKED, "robots.txt forbids this page", None)
+    forbidden = [failed_page(url, now, blocked, known.started_at) for url in errors.robots_blocked]
+    return failed + dropped + forbidden
 
 
-def _code(error: PageFailure) -> str:
-    by_text = failure_code(error.error)
-    return by_text if by_text == DROPPED_BY_CANCEL or not error.code else error.code.lower()
+def _failed_at(page: DeliveredPage) -> datetime | None:
+    """None for a page that was not scraped."""
+    return None if page.error_code in (DROPPED_BY_CANCEL, ROBOTS_BLOCKED) else page.failed_at
 
 
 def _found(listing: Listing, known: _Known, nameless: int) -> Found:
@@ -318,7 +370,7 @@ def _found(listing: Listing, known: _Known, nameless: int) -> Found:
 
 def _unaccounted(known: _Known) -> list[str]:
     """URLs of the batch of which nothing is known. Servers may spell one otherwise than it was given."""
-    spelled = known.delivered | known.failed
+    spelled = known.delivered | known.failed.keys()
     return [url for url in known.asked if not any(hash_key(each) in spelled for each in _spellings(url))]
 
 

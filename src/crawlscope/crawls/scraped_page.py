@@ -3,12 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from crawlscope.crawls.page_state import DROPPED_BY_CANCEL, Arrival, failure_code, failure_text
+from crawlscope.crawls.causes import DROPPED_BY_CANCEL, Cause, cause_of, precision
+from crawlscope.crawls.page_state import Arrival
 from crawlscope.crawls.pages import DeliveredPage
 from crawlscope.database.values import storable
 from crawlscope.vocabulary import PageState
-
-NO_REASON = "Firecrawl gave no reason"
 
 
 def scraped_page(
@@ -26,33 +25,33 @@ def scraped_page(
         return None
     metadata = document_metadata(document)
     status_code = _status_code(metadata)
-    code, words = _failure(status_code, failed, error or metadata.get("error"))
+    cause = _failure(status_code, failed, error or metadata.get("error"))
     markdown = _text_in(document, "markdown", "content")
     return DeliveredPage(
         source_url=asked_for,
         url=_text(metadata.get("url")) or asked_for,
-        arrival=Arrival(code is None, pushed, received_at, webhook_id or ""),
+        arrival=_arrival(cause, pushed, received_at, webhook_id or ""),
         markdown=storable(markdown),
         html="" if markdown else storable(_text_in(document, "html", "rawHtml")),
         title=_text(metadata.get("title")) or _text(metadata.get("ogTitle")),
         language=_text(metadata.get("language")),
         status_code=status_code,
-        failure=_failure_state(code),
-        error_code=code,
-        error=storable(words) if words else None,
+        **_outcome(cause),
     )
 
 
-def failed_page(url: str, received_at: datetime, code: str, words: str) -> DeliveredPage:
-    """A page that the errors API tells of."""
+def failed_page(
+    url: str, asked_at: datetime, cause: Cause, failed_at: datetime | None = None
+) -> DeliveredPage:
+    """A page that the errors API tells of, and when it failed, which was before that was asked."""
     url = storable(url)
+    failed_at = min(failed_at, asked_at) if failed_at else None
     return DeliveredPage(
         source_url=url,
         url=url,
-        arrival=Arrival(False, False, received_at, ""),
-        failure=_failure_state(code),
-        error_code=storable(code)[:100],
-        error=storable(words),
+        arrival=_arrival(cause, False, failed_at or asked_at, ""),
+        failed_at=failed_at,
+        **_outcome(cause),
     )
 
 
@@ -67,19 +66,30 @@ def document_metadata(document: dict[str, Any]) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _failure(status_code: int | None, failed: bool, error: object) -> tuple[str | None, str | None]:
-    """Code and words; no code for a page that can be indexed."""
+def _failure(status_code: int | None, failed: bool, error: object) -> Cause | None:
+    """None for a page that can be indexed."""
     if failed:
-        return storable(failure_code(error)), failure_text(error) or NO_REASON
+        return cause_of(error)
     if status_code and status_code >= 400:
-        return f"http_{status_code}", f"the page answered with HTTP status {status_code}"
-    return None, None
+        return Cause(f"http_{status_code}", f"the page answered with HTTP status {status_code}", None)
+    return None
 
 
-def _failure_state(code: str | None) -> PageState | None:
-    if code is None:
-        return None
-    return PageState.CANCELLED if code == DROPPED_BY_CANCEL else PageState.FAILED
+def _arrival(cause: Cause | None, pushed: bool, at: datetime, webhook_id: str) -> Arrival:
+    tells = precision(cause.code) if cause else 0
+    return Arrival(cause is None, tells, pushed, at, webhook_id)
+
+
+def _outcome(cause: Cause | None) -> dict[str, Any]:
+    if cause is None:
+        return {}
+    dropped = cause.code == DROPPED_BY_CANCEL
+    return {
+        "failure": PageState.CANCELLED if dropped else PageState.FAILED,
+        "error_code": storable(cause.code),
+        "error": storable(cause.words),
+        "error_detail": storable(cause.detail) if cause.detail else None,
+    }
 
 
 def _text_in(document: dict[str, Any], *names: str) -> str:

@@ -5,7 +5,7 @@ from sqlalchemy import text
 from crawlscope.database.engine import Database
 from crawlscope.errors import SettingsError
 
-NEWEST = "0008"
+NEWEST = "0009"
 """What this version needs: the newest migration there is."""
 VERSION_TABLE = "crawlscope_alembic_version"
 

@@ -175,6 +175,7 @@ def pages(crawl_id: str, state: PageState | None = None, sort: PageSort = PageSo
         Page.status_code,
         Page.error_code,
         Page.error,
+        Page.error_detail,
         Page.queued_at,
         Page.settled_at,
         *(_once_settled(column) for column in (Page.queue_wait_ms, Page.total_ms, Page.stages, Page.chunks)),

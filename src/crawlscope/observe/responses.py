@@ -235,6 +235,9 @@ class PageRow(Answer):
     status_code: int | None
     error_code: str | None
     error: str | None
+    """In one short sentence."""
+    error_detail: str | None = None
+    """Firecrawl's own words, where they are longer."""
     queued_at: datetime | None
     settled_at: datetime | None
     queue_wait_ms: float | None

@@ -106,7 +106,7 @@ async def _take_again(connection: AsyncConnection, delivery_id: int) -> tuple[st
     if differs:
         await connection.execute(update(DELIVERIES).where(DELIVERIES.c.id == delivery_id).values(columns))
         await recount(connection, row.crawl_id)
-    if not differs and not taken.touched:
+    if not differs and not taken.touched and not taken.reworded:
         return None
     return row.crawl_id, len(taken.job_ids)
 

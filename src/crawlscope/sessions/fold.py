@@ -37,6 +37,8 @@ class Heard:
 class PageSeen:
     at: datetime
     url: str
+    fetched: bool = False
+    """Whether it was asked for: then `at` says nothing of when it was scraped."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Ended:
     at: datetime
     status: CrawlStatus
     error: str | None = None
+    late: bool = False
+    """Whether it was told by a crawler that tells so long after the end."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class Told:
     created_at: datetime | None = None
     completed_at: datetime | None = None
     error: str | None = None
+    failed_at: datetime | None = None
+    """When the last page failed; `completed_at` passes over those."""
+    running_at: datetime | None = None
+    """When it was asked last while the crawl went on."""
 
 
 Fact = Heard | PageSeen | Ended | Told
@@ -70,6 +78,8 @@ class ToldEnd:
     """When it was first known."""
     completed_at: datetime | None
     error: str
+    running_at: datetime | None = None
+    """When it was known last that the crawl went on."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,12 @@ class Lifecycle:
     first_page: tuple[datetime, str] | None = None
     ends: Mapping[CrawlStatus, tuple[datetime, str]] = field(default_factory=dict)
     """Per kind of end the last time it was announced, and its error text (empty for none)."""
+    prompt_end_at: datetime | None = None
+    """When an end was announced last by a crawler that does so at once."""
+    last_page_at: datetime | None = None
+    """When a page was delivered last."""
+    failed_at: datetime | None = None
+    """When the last page failed, as the errors API told it."""
     created_at: datetime | None = None
     """As the status API told it."""
     told: Mapping[CrawlStatus, ToldEnd] = field(default_factory=dict)
@@ -108,10 +124,10 @@ class Lifecycle:
                 for status, (at, error) in stored.get("ends", {}).items()
             },
             created_at=told_moment(stored.get("created_at")),
-            told={
-                CrawlStatus(status): ToldEnd(datetime.fromisoformat(asked), told_moment(completed), error)
-                for status, (asked, completed, error) in stored.get("told", {}).items()
-            },
+            told={CrawlStatus(status): _told_end(*end) for status, end in stored.get("told", {}).items()},
+            prompt_end_at=told_moment(stored.get("prompt_end_at")),
+            last_page_at=told_moment(stored.get("last_page_at")),
+            failed_at=told_moment(stored.get("failed_at")),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -124,9 +140,12 @@ class Lifecycle:
             "ends": {status: [at.isoformat(), error] for status, (at, error) in self.ends.items()},
             "created_at": _text(self.created_at),
             "told": {
-                status: [end.asked_at.isoformat(), _text(end.completed_at), end.error]
+                status: [end.asked_at.isoformat(), _text(end.completed_at), end.error, _text(end.running_at)]
                 for status, end in self.told.items()
             },
+            "prompt_end_at": _text(self.prompt_end_at),
+            "last_page_at": _text(self.last_page_at),
+            "failed_at": _text(self.failed_at),
         }
         return {name: value for name, value in stored.items() if value}
 
@@ -168,11 +187,19 @@ def merge(lifecycle: Lifecycle | None, fact: Fact) -> Lifecycle:
         case Heard(at, metadata, what):
             heard = lifecycle.heard | {what} if what else lifecycle.heard
             return replace(lifecycle, heard=heard, metadata=_earliest(lifecycle.metadata, at, metadata))
-        case PageSeen(at, url):
-            return replace(lifecycle, first_page=min(lifecycle.first_page or (at, url), (at, url)))
-        case Ended(at, status, error):
+        case PageSeen(at, url, fetched):
+            return replace(
+                lifecycle,
+                first_page=min(lifecycle.first_page or (at, url), (at, url)),
+                last_page_at=_latest(lifecycle.last_page_at, None if fetched else at),
+            )
+        case Ended(at, status, error, late):
             end = max(lifecycle.ends.get(status, (at, "")), (at, error or ""))
-            return replace(lifecycle, ends={**lifecycle.ends, status: end})
+            return replace(
+                lifecycle,
+                ends={**lifecycle.ends, status: end},
+                prompt_end_at=_latest(lifecycle.prompt_end_at, None if late else at),
+            )
         case Told():
             return _merge_told(lifecycle, fact)
 
@@ -204,16 +231,18 @@ def fact_to_json(fact: Fact) -> dict[str, Any]:
     match fact:
         case Heard(_, metadata, what):
             stored = {"heard": what, "metadata": dict(metadata)}
-        case PageSeen(_, url):
-            stored = {"page": url}
-        case Ended(_, status, error):
-            stored = {"ended": status.value, "error": error}
-        case Told(_, ended, created_at, completed_at, error):
+        case PageSeen(_, url, fetched):
+            stored = {"page": url, "fetched": fetched}
+        case Ended(_, status, error, late):
+            stored = {"ended": status.value, "error": error, "late": late}
+        case Told(_, ended, created_at, completed_at, error, failed_at, running_at):
             stored = {
                 "told": ended.value if ended else CrawlStatus.IN_PROGRESS.value,
                 "created_at": _text(created_at),
                 "completed_at": _text(completed_at),
                 "error": error,
+                "failed_at": _text(failed_at),
+                "running_at": _text(running_at),
             }
     return {name: value for name, value in stored.items() if value or name == "heard"}
 
@@ -223,9 +252,9 @@ def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
     if "heard" in stored:
         return Heard(at, stored.get("metadata", {}), stored["heard"])
     if "page" in stored:
-        return PageSeen(at, stored["page"])
+        return PageSeen(at, stored["page"], stored.get("fetched", False))
     if "ended" in stored:
-        return Ended(at, CrawlStatus(stored["ended"]), stored.get("error"))
+        return Ended(at, CrawlStatus(stored["ended"]), stored.get("error"), stored.get("late", False))
     if "told" in stored:
         told = CrawlStatus(stored["told"])
         return Told(
@@ -234,6 +263,8 @@ def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
             told_moment(stored.get("created_at")),
             told_moment(stored.get("completed_at")),
             stored.get("error"),
+            told_moment(stored.get("failed_at")),
+            told_moment(stored.get("running_at")),
         )
     return None
 
@@ -269,15 +300,19 @@ def milliseconds_between(begin: datetime | None, end: datetime | None) -> float 
 
 def _merge_told(lifecycle: Lifecycle, fact: Told) -> Lifecycle:
     created = [each for each in (lifecycle.created_at, fact.created_at) if each]
-    lifecycle = replace(lifecycle, created_at=min(created, default=None))
+    lifecycle = replace(
+        lifecycle,
+        created_at=min(created, default=None),
+        failed_at=_latest(lifecycle.failed_at, fact.failed_at),
+    )
     if fact.ended is None:
         return lifecycle
     known = lifecycle.told.get(fact.ended)
-    completed = [each for each in (known and known.completed_at, fact.completed_at) if each]
     end = ToldEnd(
         asked_at=min(known.asked_at, fact.at) if known else fact.at,
-        completed_at=max(completed, default=None),
+        completed_at=_latest(known.completed_at if known else None, fact.completed_at),
         error=max(known.error if known else "", fact.error or ""),
+        running_at=_latest(known.running_at if known else None, fact.running_at),
     )
     return replace(lifecycle, told={**lifecycle.told, fact.ended: end})
 
@@ -288,17 +323,46 @@ def _status(lifecycle: Lifecycle) -> CrawlStatus:
 
 
 def _completed_at(lifecycle: Lifecycle, status: CrawlStatus) -> datetime | None:
-    """By the crawler's own clock; else when this end, or any, was announced; else when it was found out."""
+    """The latest of what is known: by the crawler's own clock where that is known, else as it was announced.
+
+    The crawler's own time of the end passes over pages that failed, which can be later.
+    """
     if status is CrawlStatus.IN_PROGRESS:
         return None
+    return _latest(_own_end(lifecycle, status) or _announced_end(lifecycle), lifecycle.failed_at)
+
+
+def _own_end(lifecycle: Lifecycle, status: CrawlStatus) -> datetime | None:
     told = lifecycle.told.get(status)
     if told and told.completed_at:
         return told.completed_at
-    if status in lifecycle.ends:
-        return lifecycle.ends[status][0]
-    if lifecycle.ends:
-        return max(at for at, _ in lifecycle.ends.values())
-    return told.asked_at if told else None
+    return _latest(*[end.completed_at for end in lifecycle.told.values()])
+
+
+def _announced_end(lifecycle: Lifecycle) -> datetime | None:
+    """An end that is told at once is as good as known. Of one that is told late, or was found out by asking,
+    it is known that it was after the last page, and after the crawl was last known to go on."""
+    found_out_at = _earliest_of(*[end.asked_at for end in lifecycle.told.values()])
+    if lifecycle.prompt_end_at:
+        return _earliest_of(lifecycle.prompt_end_at, found_out_at)
+    announced_at = _latest(*[at for at, _ in lifecycle.ends.values()])
+    running_at = [end.running_at for end in lifecycle.told.values()]
+    went_on_at = _latest(lifecycle.last_page_at, lifecycle.failed_at, *running_at)
+    return _earliest_of(went_on_at, announced_at, found_out_at)
+
+
+def _latest(*moments: datetime | None) -> datetime | None:
+    return max((at for at in moments if at), default=None)
+
+
+def _earliest_of(*moments: datetime | None) -> datetime | None:
+    return min((at for at in moments if at), default=None)
+
+
+def _told_end(asked_at: str, completed_at: str | None, error: str, running_at: str | None = None) -> ToldEnd:
+    return ToldEnd(
+        datetime.fromisoformat(asked_at), told_moment(completed_at), error, told_moment(running_at)
+    )
 
 
 def _error(lifecycle: Lifecycle, status: CrawlStatus) -> str | None:
