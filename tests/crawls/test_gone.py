@@ -18,14 +18,14 @@ from crawlscope.database.engine import Database
 from crawlscope.errors import IndexUnavailable
 from crawlscope.indexing import generations
 from crawlscope.indexing.filling import Filling
-from crawlscope.indexing.gone import GoneAnswer, is_outdated
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.keeping import IndexKeeping
+from crawlscope.indexing.newest import GoneAnswer, is_outdated
 from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.service import IndexDocumentRequest, IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import CrawlSession, Page
-from crawlscope.search.answers import SearchFilters, SearchRequest
+from crawlscope.search.answers import SearchFilters, SearchRequest, SearchResponse
 from crawlscope.search.service import SearchService
 from crawlscope.settings import Settings
 from crawlscope.timing import standalone
@@ -95,14 +95,16 @@ class Installation:
         await deliver(self.database, crawl_id, "crawl.completed", at=at)
 
     async def found(self, query: str = "narwhal", crawl_id: str | None = None) -> list[str]:
+        return [result.url for result in (await self.search(query, crawl_id)).results]
+
+    async def search(self, query: str, crawl_id: str | None = None) -> SearchResponse:
         async with self.database.transaction() as connection:
             serving = (await generations.live(connection)).serving
         assert serving is not None
         index, embedder = await self.opened.index(serving), self.opened.embedder(serving)
         filters = SearchFilters(crawl_id=crawl_id) if crawl_id else None
         request = SearchRequest(query=query, mode="keyword", filters=filters)
-        answer = await SearchService(index, embedder, Bm25Encoder()).search(request)
-        return [result.url for result in answer.results]
+        return await SearchService(index, embedder, Bm25Encoder()).search(request)
 
     async def page(self, crawl_id: str) -> tuple[str, str | None]:
         found = select(Page.state, Page.error_code).where(Page.crawl_id == crawl_id)
@@ -195,6 +197,28 @@ async def test_an_old_crawl_that_is_delivered_late_takes_nothing_away(here: Inst
     await here.end("monday", minutes(1))
     await here.crawl("tuesday", OLD, minutes(5))
     await here.crawl("monday", OLD, minutes(20), 404)
+    assert await here.found() == [OLD]
+
+
+async def test_an_old_content_that_comes_late_replaces_no_newer_one(here: Installation) -> None:
+    await here.deliver("monday", NEW, minutes(0), words="Other words.")
+    await here.end("monday", minutes(1))
+    await here.crawl("tuesday", OLD, minutes(5), words="The dolphin plan costs five coins.")
+    await here.crawl("monday", OLD, minutes(20))
+    assert (await here.found(), await here.found("dolphin")) == ([], [OLD])
+    assert await here.found("dolphin", crawl_id="monday") == [OLD]
+    async with here.database.transaction() as connection:
+        late = select(Page.state, Page.error_code).where(Page.source_url == OLD, Page.crawl_id == "monday")
+        assert tuple((await connection.execute(late)).one()) == ("unchanged", "outdated")
+    await here.reindex()
+    assert (await here.found(), await here.found("dolphin")) == ([], [OLD])
+
+
+async def test_an_old_page_without_text_that_comes_late_removes_no_newer_one(here: Installation) -> None:
+    await here.deliver("monday", NEW, minutes(0), words="Other words.")
+    await here.end("monday", minutes(1))
+    await here.crawl("tuesday", OLD, minutes(5))
+    await here.crawl("monday", OLD, minutes(20), words="")
     assert await here.found() == [OLD]
 
 

@@ -15,7 +15,7 @@ from crawlscope.crawls.page_rows import CONTENTS, LOCK_ORDER, PAGES, queue_page,
 from crawlscope.crawls.page_state import Arrival
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.database.values import hash_key, storable
-from crawlscope.indexing.gone import GONE_CODES, GONE_STATUSES
+from crawlscope.indexing.newest import GONE_CODES, GONE_STATUSES
 from crawlscope.sessions.counts import Counts, counts_of
 from crawlscope.sessions.store import find_last_settled, keep_action, move_counts
 from crawlscope.vocabulary import PageState

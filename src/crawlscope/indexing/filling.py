@@ -17,6 +17,7 @@ from crawlscope.errors import CrawlscopeError, DatabaseUnavailable, PageError
 from crawlscope.indexing import documents, generations
 from crawlscope.indexing.documents import DocumentToFill, KnownDocument
 from crawlscope.indexing.generations import Generation
+from crawlscope.indexing.newest import FACTS, FOUND_AT
 from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument, Workshop
 from crawlscope.indexing.service import IndexingService
@@ -308,16 +309,16 @@ def _words(error: Exception) -> str:
 async def _newest_contents(
     connection: AsyncConnection, document: DocumentToFill
 ) -> list[IndexDocumentRequest]:
-    """What was received last first. Pages that failed brought nothing that an index has."""
+    """What was found last first. Pages that failed brought nothing that an index has."""
     rows = await connection.execute(
         select(PAGES.c.title, PAGES.c.language, CONTENTS.c.markdown)
-        .join(CONTENTS, CONTENTS.c.page_id == PAGES.c.id)
+        .select_from(FACTS.join(CONTENTS, CONTENTS.c.page_id == PAGES.c.id))
         .where(
             PAGES.c.document_key == document.key,
             PAGES.c.delivered,
             PAGES.c.state.not_in([PageState.FAILED, PageState.CANCELLED]),
         )
-        .order_by(PAGES.c.received_at.desc(), PAGES.c.webhook_id.desc(), PAGES.c.id.desc())
+        .order_by(FOUND_AT.desc(), PAGES.c.webhook_id.desc(), PAGES.c.id.desc())
         .limit(CONTENTS_TRIED)
     )
     return [

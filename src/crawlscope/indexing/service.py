@@ -1,7 +1,7 @@
 """The way of a document into the index that serves, and out of it."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from crawlscope.errors import (
     IndexUnavailable,
     PageError,
 )
-from crawlscope.indexing import documents, generations, gone
+from crawlscope.indexing import documents, generations, newest
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.generations import Generation, Live
 from crawlscope.indexing.index.port import chunk_id
@@ -49,6 +49,7 @@ class IndexChanged(CrawlscopeError):
 
 
 GONE_SINCE = PageError("gone_since", "a later crawl found that the page is gone: HTTP 404 or 410")
+OUTDATED = PageError("outdated", "a later crawl brought a newer content of the page")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ class StoredDocument:
     chunks: int
     reason: PageError | None = None
     """Why it is not in the index, though it has text."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A document, and the page of a crawl that brought it."""
+
+    url: str
+    crawl_id: str
+    source_url: str
 
 
 class IndexingService:
@@ -119,7 +129,7 @@ class IndexingService:
     ) -> StoredDocument:
         """Puts the document into the index and notes it in the transaction, which the caller commits.
 
-        One that was found at `source_url` and is gone since stays out.
+        One that was found at `source_url`, and that a later crawl has found in another state, stays out.
         Raises `IndexChanged` or `DocumentChanged` where it has to be prepared anew.
         """
         live = await generations.hold(connection)
@@ -129,12 +139,14 @@ class IndexingService:
         await documents.lock_document(connection, prepared.url)
         known = await documents.find_document(connection, serving.id, prepared.url)
         with TimingContext(OperationType.QDRANT, "index_chunks"):
-            if not prepared.text:
-                return await self._remove(connection, live, prepared.url, known)
-            if source_url and await _gone_since(connection, prepared.url, source_url):
-                return StoredDocument(PageState.UNCHANGED, 0, GONE_SINCE)
             if known and known.holds(prepared.content_hash, prepared.fingerprint):
                 return await self._confirm(connection, live, prepared.url, known, crawl_id)
+            if crawl_id and source_url:
+                found = _Found(prepared.url, crawl_id, source_url)
+                if late := await self._come_late(connection, live, found, known):
+                    return late if prepared.text else StoredDocument(PageState.EMPTY, 0)
+            if not prepared.text:
+                return await self._remove(connection, live, prepared.url, known)
             if prepared.unchanged:
                 raise DocumentChanged(f"{prepared.url} was replaced meanwhile")
             if crawl_id:
@@ -176,14 +188,14 @@ class IndexingService:
 
     async def remove_gone(self, connection: AsyncConnection, page_id: int) -> None:
         """Takes out of the indexes what is gone from its site, since this page is. Safe again at any time."""
-        for url in sorted(await gone.documents_of_gone(connection, page_id), key=hash_key):
+        for url in sorted(await newest.documents_of_gone(connection, page_id), key=hash_key):
             await self.drop_if_gone(connection, url)
 
     async def drop_if_gone(self, connection: AsyncConnection, url: str) -> bool:
         live = await generations.hold(connection)
         await documents.lock_document(connection, url)
         known = live.serving and await documents.find_document(connection, live.serving.id, url)
-        if not known or not await gone.is_gone(connection, url):
+        if not known or not await newest.is_gone(connection, url):
             return False
         await self._drop(connection, live, url)
         log.info("document_gone", url=url)
@@ -223,6 +235,21 @@ class IndexingService:
         same_crawl = crawl_id is not None and crawl_id == known.crawl_id
         return StoredDocument(PageState.INDEXED if same_crawl else PageState.UNCHANGED, known.chunks)
 
+    async def _come_late(
+        self, connection: AsyncConnection, live: Live, found: _Found, known: KnownDocument | None
+    ) -> StoredDocument | None:
+        """What becomes of it where another crawl has found something newer since; None where none has."""
+        if await newest.may_be_gone(connection, found.url, found.source_url) and await newest.is_gone(
+            connection, found.url
+        ):
+            return StoredDocument(PageState.UNCHANGED, 0, GONE_SINCE)
+        if known is None or not await newest.has_newer(
+            connection, found.url, found.crawl_id, found.source_url
+        ):
+            return None
+        confirmed = await self._confirm(connection, live, found.url, known, found.crawl_id)
+        return replace(confirmed, reason=OUTDATED)
+
     async def _tell_finders(self, connection: AsyncConnection, live: Live, url: str) -> None:
         found_by = await documents.finders(connection, url)
         for generation in live.all:
@@ -234,10 +261,6 @@ class IndexingService:
         for generation in live.all:
             await (await self._opened.index(generation)).cut(url, keep=0)
         await documents.drop_document(connection, url)
-
-
-async def _gone_since(connection: AsyncConnection, url: str, source_url: str) -> bool:
-    return await gone.may_be_gone(connection, url, source_url) and await gone.is_gone(connection, url)
 
 
 def _serving(live: Live) -> Generation:

@@ -1,8 +1,8 @@
-"""Which documents are gone from their sites. Of all that crawls found at a URL the newest counts.
+"""What counts of all that crawls found at a URL: the newest.
 
 A page of a crawl either brought content, or answered 404 or 410; any other failure says nothing of the
 document. What it says is as old as its delivery, and never newer than the end of its crawl: a delivery that
-comes late neither brings a document back nor takes one away.
+comes late neither brings a document back, nor takes one away, nor replaces what is newer.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.database.values import hash_key
 from crawlscope.sessions.store import SESSIONS
+from crawlscope.vocabulary import PageState
 
 PAGES = models.table_of(models.Page)
 GONE_STATUSES = (404, 410)
@@ -27,8 +28,9 @@ _ANSWERED_GONE = and_(
         PAGES.c.error_code.in_(GONE_CODES),
     ),
 )
-_FOUND_AT = func.max(func.least(PAGES.c.received_at, SESSIONS.c.completed_at))
-_FACTS = PAGES.join(SESSIONS, SESSIONS.c.crawl_id == PAGES.c.crawl_id)
+FACTS = PAGES.join(SESSIONS, SESSIONS.c.crawl_id == PAGES.c.crawl_id)
+FOUND_AT = func.least(PAGES.c.received_at, SESSIONS.c.completed_at)
+"""How old a fact is, in a select from `FACTS`."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,38 @@ def is_outdated(document: UUID, brought: Mapping[UUID, datetime], gone: Iterable
 async def is_gone(connection: AsyncConnection, url: str) -> bool:
     document = hash_key(url)
     rows = await connection.execute(
-        select(PAGES.c.source_key, _FOUND_AT.label("at"))
-        .select_from(_FACTS)
+        select(PAGES.c.source_key, func.max(FOUND_AT).label("at"))
+        .select_from(FACTS)
         .where(PAGES.c.document_key == document, PAGES.c.delivered)
         .group_by(PAGES.c.source_key)
     )
     brought = {row.source_key: row.at for row in rows}
     gone = await connection.execute(
-        select(PAGES.c.source_key, PAGES.c.document_key, _FOUND_AT.label("at"))
-        .select_from(_FACTS)
+        select(PAGES.c.source_key, PAGES.c.document_key, func.max(FOUND_AT).label("at"))
+        .select_from(FACTS)
         .where(_about(document, *brought))
         .group_by(PAGES.c.source_key, PAGES.c.document_key)
     )
     return is_outdated(document, brought, [GoneAnswer(*row) for row in gone])
+
+
+async def has_newer(connection: AsyncConnection, url: str, crawl_id: str, source_url: str) -> bool:
+    """Whether another crawl found the document later than this one did, and that is in the index."""
+    here = select(FOUND_AT).select_from(FACTS)
+    here = here.where(PAGES.c.crawl_id == crawl_id, PAGES.c.source_key == hash_key(source_url))
+    newer = (
+        select(PAGES.c.id)
+        .select_from(FACTS)
+        .where(
+            PAGES.c.document_key == hash_key(url),
+            PAGES.c.crawl_id != crawl_id,
+            PAGES.c.delivered,
+            PAGES.c.state.in_([PageState.INDEXED, PageState.UNCHANGED]),
+            here.scalar_subquery() < FOUND_AT,
+        )
+        .limit(1)
+    )
+    return await connection.scalar(newer) is not None
 
 
 async def may_be_gone(connection: AsyncConnection, url: str, source_url: str) -> bool:

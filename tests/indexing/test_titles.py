@@ -1,0 +1,76 @@
+"""A page is found by its own title, and the title that is shown is its newest."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from crawlscope.database.engine import Database
+from crawlscope.models import Page
+from crawlscope.timing import standalone
+from crawlscope.timing.buffer import MeasurementBuffer
+from tests.crawls.test_gone import Installation
+from tests.fakes.embedding_server import FakeEmbeddingServer
+from tests.observe.producing import deliver
+
+URL = "https://docs.example/rotate"
+TEXT = "Press the button twice. " * 60
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeEmbeddingServer]:
+    with FakeEmbeddingServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def here(
+    database: Database, tmp_path: Path, server: FakeEmbeddingServer
+) -> AsyncIterator[Installation]:
+    buffer = MeasurementBuffer(database)
+    buffer.start()
+    with standalone.use(buffer):
+        installation = await Installation(database, tmp_path, server).start()
+        yield installation
+        await installation.opened.aclose()
+    await buffer.stop()
+
+
+async def bring(here: Installation, crawl_id: str, **metadata: object) -> str:
+    document = {"markdown": TEXT, "metadata": {"sourceURL": URL, "url": URL, "statusCode": 200, **metadata}}
+    await deliver(here.database, crawl_id, "crawl.page", [document])
+    await here.work()
+    async with here.database.transaction() as connection:
+        return str(await connection.scalar(select(Page.state).where(Page.crawl_id == crawl_id)))
+
+
+async def test_every_chunk_is_found_by_the_title(here: Installation, server: FakeEmbeddingServer) -> None:
+    assert await bring(here, "crawl-1", title="Ocelot signing certificates") == "indexed"
+    response = await here.search("ocelot certificates")
+    [result] = response.results
+    assert result.title == "Ocelot signing certificates"
+    assert "Ocelot" not in result.text
+    assert result.passages
+    embedded = [text for request in server.requests for text in request.texts if "button" in text]
+    assert embedded
+    assert all(text.startswith("Ocelot signing certificates\n\nPress") for text in embedded)
+
+
+async def test_a_new_title_is_shown_though_the_text_is_the_same(here: Installation) -> None:
+    await bring(here, "crawl-1", title="Ocelot signing certificates")
+    assert await bring(here, "crawl-2", title="Ocelot signing certificates") == "unchanged"
+    assert await bring(here, "crawl-3", title="Lynx signing certificates") == "indexed"
+    assert await here.found("ocelot") == []
+    [result] = (await here.search("lynx")).results
+    assert (result.title, result.crawl_ids) == (
+        "Lynx signing certificates",
+        ["crawl-1", "crawl-2", "crawl-3"],
+    )
+
+
+async def test_a_new_language_is_found_though_the_text_is_the_same(here: Installation) -> None:
+    await bring(here, "crawl-1", title="Ocelot", language="de")
+    await bring(here, "crawl-2", title="Ocelot", language="en-GB")
+    [result] = (await here.search("ocelot")).results
+    assert result.language == "en"
