@@ -319,12 +319,13 @@ async def test_a_start_that_refreshes_to_another_site_has_moved_there() -> None:
 
 
 async def test_frames_are_followed() -> None:
-    frames = '<frameset><frame src="list.html"><frame src="main.html"></frameset></html>'
+    frames = '<frame src="list.html"><frame src="main.html"><noframes><a href="plain.html">P</a></noframes>'
     nested = '<p>Text <iframe src="deep/inner.html"></iframe>'
     pages = {
-        "/": Page(f"<html><head><title>API</title></head>{frames}"),
+        "/": Page(f"<html><head><title>API</title></head><frameset>{frames}</frameset></html>"),
         "/list.html": html(links=["pool.html"]),
         "/main.html": Page(nested),
+        "/plain.html": html("Without frames"),
         "/pool.html": html("Keeps burrows ready"),
         "/deep/inner.html": html("Inner"),
     }
@@ -337,6 +338,7 @@ async def test_frames_are_followed() -> None:
     "trap",
     [
         Page('<META NAME="ROBOTS" CONTENT="NOINDEX, NOFOLLOW"><a href="/deeper">deeper</a>'),
+        Page('<a rel="ugc NoFollow" href="/deeper">deeper</a>'),
         Page("<meta content=None name=robots><a href='/deeper'>deeper</a>"),
         html(links=["/deeper"], headers={"X-Robots-Tag": "NoFollow"}),
         html(links=["/deeper"], headers={"X-Robots-Tag": "crawlscope: none"}),

@@ -54,7 +54,7 @@ def test_what_a_page_asks_of_robots(head: str, nofollow: bool, noindex: bool) ->
     ("content", "target"),
     [
         ("0; url=en/latest/", "https://example.org/docs/en/latest/"),
-        ("5;URL='/home page'", "https://example.org/home page"),
+        ("5;URL='/home page'", "https://example.org/home%20page"),
         ('0, URL = "next.html?a=1;b=2"', "https://example.org/docs/next.html?a=1;b=2"),
         ("0;next.html", "https://example.org/docs/next.html"),
         ("1.5; url = https://other.example/", "https://other.example/"),

@@ -7,6 +7,7 @@ from urllib.parse import urljoin
 
 from turbohtml import Document
 
+from crawlscope.crawler.links import absolute
 from crawlscope.crawler.tree import clean, parse, words
 
 _LINKING = {"a": "href", "area": "href", "frame": "src", "iframe": "src"}
@@ -99,28 +100,31 @@ def _language(document: Document, metas: list[tuple[str, str]]) -> str | None:
 def _base(document: Document, url: str) -> str:
     for base in document.iter_elements("base"):
         if base.attr("href") is not None:
-            return join(url, base.attr("href") or "") or url
+            return absolute(base.attr("href") or "", url) or url
     return url
 
 
 def _canonical(document: Document, base: str) -> str | None:
     for link in document.iter_elements("link"):
         if "canonical" in (link.attr("rel") or "").lower().split() and (link.attr("href") or "").strip():
-            return join(base, link.attr("href") or "")
+            return absolute(link.attr("href") or "", base)
     return None
+
+
+def refresh_target(content: str, base: str) -> str | None:
+    """Where a refresh leads, by the words of the header or of the meta element."""
+    found = _REFRESH.match(content)
+    return absolute(next(filter(None, found.groups())), base) if found else None
 
 
 def _refresh(metas: list[tuple[str, str]], base: str) -> str | None:
-    for name, content in metas:
-        found = _REFRESH.match(content) if name == "refresh" else None
-        if found:
-            return join(base, next(filter(None, found.groups())))
-    return None
+    targets = (refresh_target(content, base) for name, content in metas if name == "refresh")
+    return next(filter(None, targets), None)
 
 
 def _links(document: Document, base: str) -> list[str]:
     hrefs = dict.fromkeys(href.partition("#")[0] for href in _hrefs(document))
-    found = (join(base, href) for href in hrefs if href.strip())
+    found = (absolute(href, base) for href in hrefs if href.strip())
     return list(dict.fromkeys(link for link in found if link))
 
 
@@ -129,5 +133,5 @@ def _hrefs(document: Document) -> Iterator[str]:
         if element.tag == "noframes":
             # Readers without frames are given a page of its own, which the parser leaves as text.
             yield from _hrefs(parse(element.text))
-        else:
+        elif "nofollow" not in (element.attr("rel") or "").lower().split():
             yield element.attr(_LINKING[element.tag]) or ""

@@ -7,7 +7,8 @@ from html import escape
 
 from crawlscope.crawler.charset import decode
 from crawlscope.crawler.fetch import ROBOT, FetchedPage, may_hold_text
-from crawlscope.crawler.links import normalise
+from crawlscope.crawler.head import refresh_target
+from crawlscope.crawler.links import absolute
 from crawlscope.crawler.markdown import PageText, to_markdown
 from crawlscope.crawler.xml_pages import listing_of, parse_xml, root_name, texts_of, title_of
 
@@ -42,7 +43,6 @@ _VOID = frozenset(
         "wbr",
     ]
 )
-_REFRESH = re.compile(r"""\s*[\d.]+\s*[;,]\s*(?:url\s*=\s*)?["']?([^"']+)""", re.IGNORECASE)
 _CANONICAL = re.compile(r"""<([^<>]*)>[^<,]*;\s*rel\s*=\s*["']?[^"',;]*\bcanonical\b""", re.IGNORECASE)
 _SCOPED = re.compile(r"\s*([\w-]+)\s*:(.*)", re.DOTALL)
 _WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
@@ -54,6 +54,7 @@ def read_page(page: FetchedPage) -> PageText:
     Blocks: call it in a thread.
     """
     text = _by_content(page)
+    canonical = _CANONICAL.search(page.headers.get("link", ""))
     asked = set(_robots_tag(page.headers.get("x-robots-tag", "")))
     nofollow = text.nofollow or not asked.isdisjoint({"nofollow", "none"})
     return replace(
@@ -61,8 +62,8 @@ def read_page(page: FetchedPage) -> PageText:
         links=[] if nofollow else text.links,
         nofollow=nofollow,
         noindex=text.noindex or not asked.isdisjoint({"noindex", "none"}),
-        canonical=text.canonical or _linked(page, "link", _CANONICAL),
-        refresh=text.refresh or _linked(page, "refresh", _REFRESH),
+        canonical=text.canonical or (absolute(canonical[1], page.url) if canonical else None),
+        refresh=text.refresh or refresh_target(page.headers.get("refresh", ""), page.url),
     )
 
 
@@ -98,11 +99,6 @@ def _as_html(xhtml: str) -> str:
 def _closed(tag: re.Match[str]) -> str:
     """As XML means it; to HTML `<script/>` is open, and swallows the page."""
     return tag[0] if tag[1].lower() in _VOID else f"<{tag[1]}{tag[2] or ''}></{tag[1]}>"
-
-
-def _linked(page: FetchedPage, header: str, pattern: re.Pattern[str]) -> str | None:
-    found = pattern.search(page.headers.get(header, ""))
-    return normalise(found[1].strip(), page.url) if found else None
 
 
 def _robots_tag(header: str) -> Iterator[str]:

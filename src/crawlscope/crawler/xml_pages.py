@@ -25,11 +25,11 @@ class Listing:
 
 
 def root_name(text: str) -> str:
-    """Of the first element, in lower case; empty where there is none."""
+    """Of the first element, in lower case and without a prefix; empty where there is none."""
     start = text[:_PROLOGUE_WITHIN]
     prologue = _PROLOGUE.match(start)
     root = _ROOT.match(start, prologue.end() if prologue else 0)
-    return root[1].lower() if root else ""
+    return root[1].lower().rpartition(":")[2] if root else ""
 
 
 def parse_xml(text: str) -> etree._Element | None:
