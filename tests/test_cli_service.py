@@ -291,6 +291,53 @@ def test_an_interrupted_command_says_that_the_crawl_goes_on(service, number, cod
         )
 
 
+def test_a_crawl_is_followed_again_and_its_cancel_is_told(service):
+    with website(answer_seconds=60) as url:
+        crawl_id = crawlscope(service, "crawl", url, "--no-wait").stdout.strip()
+        command = start_crawlscope(service, "profile", crawl_id, "--follow")
+        assert command.stdout is not None
+        assert command.stdout.readline() == f"Crawl {crawl_id}\n"
+        assert crawlscope(service, "cancel", crawl_id).returncode == 0
+    stdout, stderr = command.communicate(timeout=90)
+    assert command.returncode == 1
+    assert stderr.startswith(f"crawlscope: crawl {crawl_id} was cancelled on request, ")
+    assert f"Crawl {crawl_id}  cancelled" in stdout
+    followed = crawlscope(service, "profile", crawl_id, "--follow", "--json")
+    assert followed.returncode == 1
+    assert json.loads(followed.stdout)["cancel_requested"] is True
+
+
+def test_failed_pages_are_summed_up_at_the_end_and_do_not_fail_the_crawl(service):
+    forbidden = {f"/{number}": Page("no", status=403) for number in range(3)}
+    with Website({"/": html("<p>Herons.</p>", links=forbidden), **forbidden}) as site:
+        ended = crawlscope(service, "crawl", f"{site.url}/")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    last = ended.stdout.splitlines()[-1]
+    assert last.startswith("3 of 4 pages failed (3 http_403). Try them again: crawlscope retry ")
+    assert last.endswith(" --rescrape")
+
+
+@pytest.mark.parametrize(
+    ("page", "robots", "reason"),
+    [
+        (Page("gone", status=404), None, "HTTP status 404"),
+        (Page("no", status=403), None, "HTTP status 403"),
+        (Page(reset=True), None, "reset"),
+        (html("hidden"), "User-agent: *\nDisallow: /", "robots.txt"),
+    ],
+    ids=["404", "403", "reset", "robots"],
+)
+def test_a_start_page_that_cannot_be_had_fails_the_crawl(service, page, robots, reason):
+    with Website({"/": page}, robots=robots) as site:
+        ended = crawlscope(service, "crawl", f"{site.url}/")
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    crawl_id = ended.stdout.split()[1]
+    assert line.startswith(f"crawlscope: crawl {crawl_id} failed: {site.url}/ could not be crawled: ")
+    assert reason in line
+    assert f"Crawl {crawl_id}  failed" in ended.stdout
+
+
 def test_a_crawl_that_waits_for_its_turn_says_so(service):
     with website(answer_seconds=60) as url:
         crawls = [crawlscope(service, "crawl", url, "--no-wait").stdout.strip() for _ in range(5)]

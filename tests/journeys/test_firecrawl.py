@@ -151,6 +151,12 @@ def test_how_far_it_is_follows_from_what_firecrawl_says(stack: Stack, firecrawl:
     assert (crawl["pages_expected"], crawl["total_pages"]) == (None, 22)
 
 
+def test_of_a_batch_it_is_known_at_once_how_many_pages_there_are(stack: Stack, firecrawl: FakeFirecrawl):
+    firecrawl.hold_after = 1
+    crawl_id = started(stack, {"urls": [outcome.url for outcome in firecrawl.site.outcomes]})
+    assert stack.crawl(crawl_id)["pages_expected"] == PAGES
+
+
 @pytest.mark.parametrize("older", [False, True])
 def test_a_start_page_that_cannot_be_had_fails_the_crawl_as_the_built_in_crawler_says_it(
     stack: Stack, firecrawl: FakeFirecrawl, older: bool
@@ -329,7 +335,7 @@ def test_failed_pages_are_scraped_again_by_firecrawl_as_a_crawl_of_their_own(
     firecrawl.site = Site.of(PAGES, start_url(firecrawl))
     done = command(stack, firecrawl, "retry", crawl_id, "--rescrape")
     assert (done.returncode, done.stderr) == (0, "")
-    again = done.stdout.split()[-1]
+    again = done.stdout.split()[-2]
     assert ended(stack, again)["pages_indexed"] == 1
     assert [page["url"] for page in stack.pages(again)] == [lost]
     assert stack.crawl(crawl_id)["pages_failed"] == 1
@@ -396,8 +402,8 @@ async def test_agents_scrape_batches_and_have_failed_pages_fetched_again(
         text, again = await answered(client, "retry_failed_pages", crawl_id=crawl_id, rescrape=True)
         rescrape_id = again["rescrape_crawl_id"]
         assert text.splitlines() == [
-            f"1 page is fetched again, by the crawl {rescrape_id}",
-            "Ask crawl_status for that crawl.",
+            f"1 page is fetched again. Follow that: crawlscope profile {rescrape_id} --follow",
+            f"Or with crawl_status and crawl_id={rescrape_id}.",
         ]
         _, fetched = await answered(client, "crawl_status", crawl_id=rescrape_id, wait=True)
     assert (again["rescraped"], again["still_failed"], fetched["pages_indexed"]) == (1, 0, 1)

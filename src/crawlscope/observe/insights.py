@@ -241,6 +241,7 @@ class Insights:
         }
         verdicts = await verdicts_of(connection, sessions, checks, sealings, self._quiet_seconds)
         failed = await by_crawl(connection, queries.failed_at_crawler(_at_firecrawl(sessions)))
+        cancels = await by_crawl(connection, queries.cancel_requests(crawl_ids))
         return [
             _crawl(
                 each,
@@ -250,6 +251,7 @@ class Insights:
                 verdicts.get(each["crawl_id"]),
                 _reconciliation(checks.get(each["crawl_id"])),
                 _expected(each, checks.get(each["crawl_id"]), failed.get(each["crawl_id"])),
+                each["crawl_id"] in cancels,
             )
             for each in sessions
         ]
@@ -278,6 +280,7 @@ def _crawl(
     verdict: Verdict | None,
     reconciliation: ReconciliationInfo | None,
     pages_expected: int | None,
+    cancel_requested: bool,
 ) -> CrawlMetricsResponse:
     return CrawlMetricsResponse(
         **session,
@@ -299,6 +302,7 @@ def _crawl(
         verdict=verdict,
         reconciliation=reconciliation,
         pages_expected=pages_expected,
+        cancel_requested=cancel_requested,
     )
 
 
@@ -318,7 +322,8 @@ def _expected(session: RowMapping, check: RowMapping | None, failed: RowMapping 
     if session["engine"] == Engine.BUILTIN:
         return session["found"] or None
     if check is None or not check["total"]:
-        return None
+        asked: int | None = session["urls_asked"]
+        return asked
     return int(check["total"] + (failed["pages"] if failed else 0))
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from sqlalchemy import BigInteger, Select, case, cast, exists, func, literal, select
+from sqlalchemy import BigInteger, Select, case, cast, func, literal, select
 from sqlalchemy.sql import ColumnElement
 
 from crawlscope.database.queue import CRAWL_SITE, is_waiting, jobs_in_hand
@@ -114,12 +114,23 @@ def waiting_for_crawler(crawl_ids: Sequence[str]) -> Rows:
 
 
 def failed_at_crawler(crawl_ids: Sequence[str]) -> Rows:
-    """Per crawl how many pages brought no document at all, which is what Firecrawl takes out of its total."""
+    """Per crawl how many pages had brought no document when Firecrawl was asked; its total lacks them."""
     unsuccessful = Page.state.in_([PageState.FAILED, PageState.CANCELLED])
     return (
         select(Page.crawl_id, func.count().label("pages"))
+        .join(Reconciliation, Reconciliation.crawl_id == Page.crawl_id)
         .where(Page.crawl_id.in_(crawl_ids), unsuccessful, ~Page.delivered, Page.status_code.is_(None))
+        .where(Page.received_at <= Reconciliation.running_at)
         .group_by(Page.crawl_id)
+    )
+
+
+def cancel_requests(crawl_ids: Sequence[str]) -> Rows:
+    """Crawls that somebody asked here to cancel."""
+    return (
+        select(CrawlFact.crawl_id)
+        .where(CrawlFact.crawl_id.in_(crawl_ids), CrawlFact.fact["action"].astext == "cancel")
+        .distinct()
     )
 
 
@@ -343,11 +354,14 @@ def _sessions() -> Rows:
         case((CrawlRequest.engine == Engine.BUILTIN, column)).label(column.name)
         for column in (CrawlRequest.__table__.c.found, CrawlRequest.__table__.c.fetched)
     ]
-    cancel = exists().where(
-        CrawlFact.crawl_id == CrawlSession.crawl_id, CrawlFact.fact["action"].astext == "cancel"
-    )
+    urls = case((CrawlRequest.engine == Engine.FIRECRAWL, CrawlRequest.options["urls"].astext))
     return (
-        select(*columns, CrawlRequest.engine, cancel.label("cancel_requested"), *progress)
+        select(
+            *columns,
+            CrawlRequest.engine,
+            cast(urls, BigInteger).label("urls_asked"),
+            *progress,
+        )
         .select_from(CrawlSession)
         .outerjoin(CrawlRequest, CrawlRequest.crawl_id == CrawlSession.crawl_id)
     )

@@ -54,10 +54,10 @@ def comparison_text(comparison: CrawlComparison) -> str:
 
 def requeued_text(retried: PagesQueued) -> str:
     lines = [render_retried(retried).plain]
+    if retried.rescrape_crawl_id:
+        lines.append(f"Or with crawl_status and crawl_id={plain(retried.rescrape_crawl_id)}.")
     if any(NotRetried(reason).can_be_scraped for reason in retried.left):
         lines.append("With rescrape=true the crawler fetches again what was not received.")
-    if retried.rescrape_crawl_id:
-        lines.append("Ask crawl_status for that crawl.")
     return "\n".join(lines)
 
 

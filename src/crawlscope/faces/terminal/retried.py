@@ -45,7 +45,8 @@ def _done(retried: PagesQueued) -> Iterator[str]:
         yield queued if retried.queued else f"{queued}: none failed"
     if retried.rescrape_crawl_id:
         crawl_id = plain(retried.rescrape_crawl_id)
-        yield f"{count(retried.rescraped, 'page is', 'pages are')} fetched again, by the crawl {crawl_id}"
+        pages = count(retried.rescraped, "page is", "pages are")
+        yield f"{pages} fetched again. Follow that: crawlscope profile {crawl_id} --follow"
 
 
 def _left(retried: PagesQueued) -> Iterator[str]:
