@@ -62,14 +62,22 @@ _CONTENTS = re.compile(
     r"^contents$|(?:^|[-_])(?:toc|tocs|toctree\w*|mini[-_]?toc|local[-_]?toc|page[-_]?toc|on[-_]?this[-_]?page"
     r"|table[-_]?of[-_]?contents|outline|scrollspy)(?:$|[-_\d])"
 )
-_CONSENT = re.compile(
-    r"(?:cookie|consent|gdpr)[-_]?(?:banner|bar|notice|notification|consent|popup|modal|dialog|overlay|message|law|info"
-    r"|settings|wrapper)|^(?:cc-window|onetrust[-\w]*|cybotcookie\w*|usercentrics[-\w]*|cookie[-_]?consent[-\w]*)$"
+_MAY_ASK_CONSENT = ", ".join(
+    f"[{attribute}*={name} i]"
+    for attribute in ("class", "id")
+    for name in ("cookie", "consent", "gdpr", "cc-window", "onetrust")
+)
+_CONSENT = re.compile(r"cookie|consent|gdpr|^cc-window$|^onetrust")
+_CONSENT_BANNER = re.compile(
+    r"(?:cookie|consent|gdpr)s?[-_]?(?:banner|bar|notice|notification|consent|popup|modal|dialog|overlay|law)"
+    r"|cookiebot|^cc-window$|^onetrust"
 )
 _PANELS = re.compile(
     r"(?:^|[-_])(?:tab|tabs|panel|pane|accordion|collaps\w*|content|answer|details|spoiler|more)(?:$|[-_])"
 )
 _ACCORDION = re.compile(r"accordion|collaps|faq|question|disclosure|expand|toggle")
+_MOST_LINKS_OF_A_BAR = 40
+_MOST_BLOCKS_OF_A_BAR = 100
 _SEPARATORS = re.compile(r"[\s|·•»›>/]+")
 _STEPS = frozenset({"prev", "previous", "next", "up", "start", "contents", "index"})
 _MOST_STEPS = 12
@@ -84,6 +92,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 _RUNNING_TEXT = 80
 _LONG_TEXT = 300
+_LONGEST_LINK = 150
 _MOST_OF_A_NOTICE = 2000
 
 
@@ -137,6 +146,7 @@ class Blocks:
         self.elements = [root]
         self.weights = [Weight()]
         self._outer = [0]
+        self._dropped: list[tuple[int, Weight]] = []
         self._weigh(root)
         self.ends = list(range(1, len(self.elements) + 1))
         """The place after all that is within it."""
@@ -162,7 +172,8 @@ class Blocks:
             elif isinstance(node, Element):
                 tag = node.tag
                 if tag == "a" and (href := node.attr("href")) is not None:
-                    linked = True
+                    # Some pages set whole paragraphs as links, or forget where one ends.
+                    linked = weigh(node.text) <= _LONGEST_LINK
                     self.weights[at].links += 1
                     self.weights[at].elsewhere += not href.lstrip().startswith("#")
                     self.weights[at].steps += _is_step(node)
@@ -210,11 +221,20 @@ class Blocks:
         self.elements[at].replace_with(heading.extract())
 
     def _forget(self, at: int) -> None:
-        weight, outer = self.weights[at], at
-        while outer:
-            outer = self._outer[outer]
-            self.weights[outer].add(weight, -1)
+        self._dropped.append((self._outer[at], self.weights[at]))
+        self.weights[0].add(self.weights[at], -1)
         self.weights[at] = _GONE
+
+    def settle(self) -> None:
+        """Takes what was dropped from what is around it: at once for the page, for all other blocks here."""
+        lost = [Weight() for _ in self.elements]
+        for outer, weight in self._dropped:
+            lost[outer].add(weight)
+        self._dropped.clear()
+        for at in range(len(self.elements) - 1, 0, -1):
+            lost[self._outer[at]].add(lost[at])
+            if self.weights[at] is not _GONE:
+                self.weights[at].add(lost[at], -1)
 
 
 _GONE = Weight()
@@ -234,6 +254,7 @@ def weigh(text: str) -> int:
 def main_region(body: Element) -> Element:
     """Drops the furniture from the page and returns the part of it that is the page's own."""
     controlled = _controlled(body)
+    _drop_consent(body)
     _drop_never_text(body)
     _drop_controls(body)
     _drop_marks(body)
@@ -244,8 +265,10 @@ def main_region(body: Element) -> Element:
                 blocks.leave_heading(at)
             else:
                 blocks.drop(at)
+    blocks.settle()
     region = _named_region(blocks)
     _drop_contents(blocks, region)
+    blocks.settle()
     _drop_lists_of_links_beside(blocks, region)
     return _with_what_is_outside(blocks, region)
 
@@ -257,6 +280,18 @@ def _controlled(body: Element) -> set[str]:
         for name in ("aria-controls", "data-target", "data-bs-target", "href"):
             ids.update((element.attr(name) or "").replace("#", "").split())
     return ids
+
+
+def _drop_consent(body: Element) -> None:
+    """A chapter on cookies has no button to accept them."""
+    for element in list(body.select(_MAY_ASK_CONSENT)):
+        names = _names(element)
+        asks = any(map(_CONSENT.search, names)) and (
+            element.select_one("button, input, [role=button]") is not None
+            or (any(map(_CONSENT_BANNER.search, names)) and element.select_one("h1, h2, h3") is None)
+        )
+        if asks and weigh(element.text) < _MOST_OF_A_NOTICE and not is_within(element, "main", "article"):
+            element.decompose()
 
 
 def _drop_never_text(body: Element) -> None:
@@ -321,7 +356,8 @@ def _is_furniture(blocks: Blocks, at: int, controlled: set[str]) -> bool:
     judge = _JUDGES.get(_SAME_ROLES.get(role, role)) or _JUDGES.get(_MEANINGS.get(tag, ""))
     if judge is not None:
         return judge(element, weight, names)
-    return _reads_like_navigation(element, weight) or (
+    small = blocks.ends[at] - at <= _MOST_BLOCKS_OF_A_BAR
+    return (small and _reads_like_navigation(element, weight)) or (
         bool(names) and _is_named_like_furniture(element, weight, blocks.weights[0], names)
     )
 
@@ -329,7 +365,9 @@ def _is_furniture(blocks: Blocks, at: int, controlled: set[str]) -> bool:
 def _reads_like_navigation(element: Element, weight: Weight) -> bool:
     if weight.steps >= 2 and (weight.steps * 2 >= weight.links or weight.is_mostly_links):
         return weight.running < 2 * _RUNNING_TEXT and weight.links <= _MOST_STEPS and weight.headings == 0
-    return weight.links >= 3 and 0 < weight.running <= 4 * weight.links and _is_bar_of_links(element)
+    if not 3 <= weight.links <= _MOST_LINKS_OF_A_BAR or weight.text > _MOST_OF_A_NOTICE:
+        return False
+    return 0 < weight.running <= 4 * weight.links and _is_bar_of_links(element)
 
 
 def _is_bar_of_links(element: Element) -> bool:
@@ -342,8 +380,6 @@ def _is_linked(text: Text) -> bool:
 
 
 def _is_named_like_furniture(element: Element, weight: Weight, whole: Weight, names: list[str]) -> bool:
-    if any(map(_CONSENT.search, names)):
-        return weight.text < _MOST_OF_A_NOTICE and not is_within(element, "main", "article")
     if any(map(_ALWAYS_NAVIGATION.search, names)) and not weight.is_prose and not weight.headings:
         return True
     if any(map(_FOOTER.match, names)) and not is_within(element, "main", "article"):
@@ -426,7 +462,8 @@ _JUDGES: dict[str, Callable[[Element, Weight, list[str]], bool]] = {
 
 def _named_region(blocks: Blocks) -> int:
     """What the page itself names as its main part, unless much of its text is elsewhere."""
-    mains = [at for at in blocks.within(0) if _is_main(blocks.elements[at])]
+    named = [at for at in blocks.within(0) if _is_main(blocks.elements[at])]
+    mains = [at for at in named if "hidden" not in blocks.elements[at].attrs] or named
     heaviest = max(mains, key=lambda at: blocks.weights[at].text, default=0)
     return heaviest if blocks.weights[heaviest].text * 4 > blocks.weights[0].text else 0
 

@@ -16,12 +16,15 @@ _HARD_SPACE = "\xa0"
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 _SHAPED = re.compile(r"^(?:[ \t]|>>>|\.\.\. |\+[-=]{2}|\|)", re.MULTILINE)
 _NEVER_IN_DATA = "hr, h1, h2, h3, h4, h5, h6, dl, form, article, section, p + p + p"
+_NEVER_IN_HEADINGS = frozenset({"p", "table", "ul", "ol", "dl", "pre", "blockquote", "section", "article"})
 _MOST_ROWS_SPANNED = 1000
+_MOST_REPEATED = 4
 _LONGEST_REPEATED = 200
 
 
 def unfold_layout(body: Element) -> None:
     _docstrings(body)
+    _end_headings(body)
     tables = list(body.iter_elements("table"))
     depths = {
         table: 1 + sum(isinstance(outer, Element) and outer.tag == "table" for outer in table.ancestors)
@@ -127,25 +130,25 @@ def _lift_title(table: Element) -> None:
 
 def _repeat_spanning_cells(table: Element) -> None:
     """A cell over several rows is said in each of them, so that each row says what it is about."""
+    rows = _rows(table)
+    budget = _MOST_REPEATED * sum(len(_cells(row)) for row in rows)
     open_cells: dict[int, tuple[Element, int]] = {}
-    for row in _rows(table):
+    for row in rows:
         column = 0
         for cell in [*_cells(row), None]:
-            while column in open_cells:
+            while column in open_cells and budget > 0:
                 spanning, left = open_cells.pop(column)
                 if left > 1:
                     open_cells[column] = (spanning, left - 1)
                 _repeat(spanning, row, cell)
+                budget -= 1
                 column += 1
             if cell is None:
                 break
             spanned = _number(cell.attr("rowspan"))
             if spanned > 1 and "colspan" not in cell.attrs:
                 open_cells[column] = (cell, spanned - 1)
-            if "rowspan" in cell.attrs:
-                del cell.attrs["rowspan"]
             column += _number(cell.attr("colspan"))
-        open_cells = {at: kept for at, kept in open_cells.items() if kept[1] > 0}
 
 
 def _repeat(spanning: Element, row: Element, before: Element | None) -> None:
@@ -159,6 +162,17 @@ def _repeat(spanning: Element, row: Element, before: Element | None) -> None:
 
 def _number(said: str | None) -> int:
     return min(int(said), _MOST_ROWS_SPANNED) if said and said.strip().isdecimal() and len(said) < 9 else 1
+
+
+def _end_headings(body: Element) -> None:
+    """Where an author forgot to end one, the page went on within it."""
+    for heading in list(body.iter_elements(["h1", "h2", "h3", "h4", "h5", "h6"])):
+        children = list(heading)
+        for at, child in enumerate(children):
+            if isinstance(child, Element) and child.tag in _NEVER_IN_HEADINGS:
+                if any(words(before) for before in children[:at]):
+                    heading.insert_after(*[each.extract() for each in children[at:]])
+                break
 
 
 def _docstrings(body: Element) -> None:

@@ -140,8 +140,7 @@ def _main_markdown(document: Document, url: str, base: str) -> str:
     _plain_inline(region)
     _plain_texts(region)
     _break_endless_lines(region)
-    _drop_attributes(region)
-    return _convert(region)
+    return _convert(_drop_attributes(region))
 
 
 def _frameless_body(document: Document) -> Element | None:
@@ -322,18 +321,21 @@ def _break_endless_lines(region: Element) -> None:
         on_this_line = 0
 
 
-def _drop_attributes(region: Element) -> None:
+def _drop_attributes(region: Element) -> Element:
     """None but those that Markdown has a place for: pages have thousands, which every reader compares."""
-    for element in list(region.iter_elements()):
+    root = region
+    for element in list(region.iter_elements(include_self=True)):
         kept = _KEPT.get(element.tag, ())
         if len(element.attrs) > _MOST_ATTRIBUTES:
             bare = Element(element.tag, {name: element.attr(name) for name in kept if name in element.attrs})
             bare.extend(list(element))
             element.replace_with(bare)
+            root = bare if element == region else root
             continue
         for name in list(element.attrs):
             if name not in kept:
                 del element.attrs[name]
+    return root
 
 
 def _convert(region: Element) -> str:
