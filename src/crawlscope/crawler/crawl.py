@@ -230,8 +230,9 @@ class _Crawl:
                 page = await self._client.fetch(elsewhere, partial(self._may_follow, url), text_only=True)
                 text, fingerprint = await self._read(page)
             self._home = page.url
-            if same_name(site_of(url), site_of(page.url)):
-                self._former_site = site_of(url)
+            site, home = site_of(url), site_of(page.url)
+            if site != home and same_name(site, home):
+                self._former_site = site
             self._start_answered_well = page.status_code < 400
         await self._settle(url, page, text, fingerprint)
 
@@ -243,8 +244,7 @@ class _Crawl:
     async def _read(self, page: FetchedPage) -> tuple[PageText, Fingerprint]:
         large = len(page.body) > _LARGE_BODY_BYTES
         async with self._reading_large if large else self._reading:
-            text = await asyncio.to_thread(read_page, page)
-            return text, await asyncio.to_thread(Fingerprint.of, text)
+            return await asyncio.to_thread(_read_with_fingerprint, page)
 
     async def _settle(self, url: str, page: FetchedPage, text: PageText, fingerprint: Fingerprint) -> None:
         rules = await self._client.rules(self._home)
@@ -310,11 +310,13 @@ class _Crawl:
             if not self._has_room:
                 break
             url = normalise(link)
-            if url and site_of(url) == self._former_site:
+            if url is None or url in self._found_on:
+                continue
+            if site_of(url) == self._former_site:
                 url = moved_to(url, self._home)
-            if url and secure:
+            elif secure:
                 url = like(url, self._home)
-            if url is None or url in self._found_on or site_of(url) != site or not names_a_page(url):
+            if url in self._found_on or site_of(url) != site or not names_a_page(url):
                 continue
             if repeats_itself(url):
                 self._kept_back.add(url)
@@ -387,6 +389,11 @@ class _CrawlOfListed(_Crawl):
 
     def _failure(self) -> str:
         return f"none of {self._progress.found} pages could be fetched, the first: {self._start_error}"
+
+
+def _read_with_fingerprint(page: FetchedPage) -> tuple[PageText, Fingerprint]:
+    text = read_page(page)
+    return text, Fingerprint.of(text)
 
 
 def _links(text: PageText) -> list[str]:

@@ -76,7 +76,8 @@ _SESSION_IN_PATH = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _INDEX_PAGE = re.compile(r"/(?:index|default|home|welcome)\.(?:s?html?|xhtml|php\d?|aspx?|jspx?|cgi|cfm)$")
-_REPEATING = re.compile(r"((?:/[^/]+)+?)\1{4}(?:/|$)|[?&]([^&=]+=[^&]*)(?:&\2){4}(?:&|$)")
+_REPETITIONS = 5
+_LONGEST_REPEATED = 16
 
 
 @lru_cache(maxsize=16_384)
@@ -130,7 +131,7 @@ def repeats_itself(url: str) -> bool:
     """Whether the same path segments or the same parameter come five times in a row: the mark of links that
     lead back to where they are."""
     parts = urlsplit(url)
-    return _REPEATING.search(parts.path) is not None or _REPEATING.search(f"?{parts.query}") is not None
+    return _has_run(parts.path.strip("/").split("/")) or _has_run(parts.query.split("&"))
 
 
 def moved_to(url: str, home: str) -> str:
@@ -151,6 +152,16 @@ def variant_key(url: str) -> str:
     parts = urlsplit(url.casefold())
     path = _INDEX_PAGE.sub("", re.sub(r"/{2,}", "/", parts.path)).rstrip("/")
     return site_of(url.casefold()).removeprefix("www.") + path
+
+
+def _has_run(pieces: list[str]) -> bool:
+    for period in range(1, min(len(pieces) // _REPETITIONS, _LONGEST_REPEATED) + 1):
+        alike = 0
+        for earlier, later in zip(pieces, pieces[period:], strict=False):
+            alike = alike + 1 if earlier == later else 0
+            if alike == (_REPETITIONS - 1) * period:
+                return True
+    return False
 
 
 def _respelled(part: str) -> str:
