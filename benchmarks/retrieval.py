@@ -70,7 +70,8 @@ async def index_documents(
     collection: Collection, index: SearchIndex, embedder: Embedder, bm25: Bm25Encoder
 ) -> None:
     for document, (title, text) in collection.documents.items():
-        texts = passages(title, split(text, embedder.tokenizer, CHUNK_TOKENS), embedder.tokenizer)
+        chunks = split(text, embedder.tokenizer, CHUNK_TOKENS)
+        texts = passages(title, text, chunks, embedder.tokenizer)
         vectors = await embedder.embed(texts)
         await index.upsert(
             [

@@ -1,24 +1,53 @@
-from crawlscope.indexing.chunk import Chunk
+from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.embedders.texts import load_minilm_tokenizer
 from crawlscope.indexing.passages import passages
-from crawlscope.indexing.recipe import TITLE_TOKENS
+from crawlscope.indexing.recipe import CONTEXT_TOKENS
 
 tokenizer = load_minilm_tokenizer()
+SENTENCE = "Every page of the crawl is cut along its headings and paragraphs. "
+
+
+def contexts(title: str, text: str) -> list[str]:
+    """What stands before each chunk of the text."""
+    chunks = split(text, tokenizer, 200)
+    made = passages(title, text, chunks, tokenizer)
+    return [passage.removesuffix(chunk.text).strip() for passage, chunk in zip(made, chunks, strict=True)]
 
 
 def test_the_title_goes_before_each_chunk() -> None:
+    text = "Press the button.\n\nTwice."
     chunks = [Chunk(0, "Press the button.", 0, 17), Chunk(1, "Twice.", 19, 25)]
-    assert passages("Badge readers", chunks, tokenizer) == [
+    assert passages("Badge readers", text, chunks, tokenizer) == [
         "Badge readers\n\nPress the button.",
         "Badge readers\n\nTwice.",
     ]
-    assert passages("", chunks, tokenizer) == ["Press the button.", "Twice."]
+    assert passages("", text, chunks, tokenizer) == ["Press the button.", "Twice."]
+
+
+def test_the_headings_that_a_chunk_stands_under_go_with_it() -> None:
+    long = SENTENCE * 20
+    text = f"# Guide\n\n{long}\n\n## Install\n\n{long}\n\n### Linux ##\n\n{long}\n\n## Use\n\n{long}"
+    assert dict.fromkeys(contexts("Guide", text)) == dict.fromkeys(
+        ["Guide", "Guide > Install", "Guide > Install > Linux", "Guide > Use"]
+    )
+    chunks = split(text, tokenizer, 200)
+    begins = {
+        chunk.text.splitlines()[0]: context
+        for chunk, context in zip(chunks, contexts("Guide", text), strict=True)
+    }
+    assert begins["# Guide"] == begins["## Install"] == begins["## Use"] == "Guide"
+    assert begins["### Linux ##"] == "Guide > Install"
+
+
+def test_a_comment_in_code_is_no_heading() -> None:
+    code = "```sh\n# not a heading\nmake\n```"
+    assert contexts("Guide", f"{code}\n\n{SENTENCE * 20}") == ["Guide"] * 3
 
 
 def test_a_long_title_leaves_the_chunk_its_room() -> None:
     title = "unbelievably long titles " * 10_000
-    (passage,) = passages(title, [Chunk(0, "Text.", 0, 5)], tokenizer)
+    (passage,) = passages(title, "Text.", [Chunk(0, "Text.", 0, 5)], tokenizer)
     heading, _, text = passage.partition("\n\n")
     assert text == "Text."
     assert title.startswith(heading)
-    assert len(tokenizer.encode(heading, add_special_tokens=False).ids) == TITLE_TOKENS
+    assert len(tokenizer.encode(heading, add_special_tokens=False).ids) == CONTEXT_TOKENS

@@ -105,7 +105,9 @@ class Workshop:
                 unchanged = known is not None and known.holds(content_hash, fingerprint)
                 chunks = [] if unchanged or not text else await self._split(text, embedder)
                 chunking.metadata["chunks"] = len(chunks)
-            vectors, sparse = await self._encode(title or "", chunks, embedder) if chunks else (None, [])
+            vectors, sparse = (
+                await self._encode(title or "", text, chunks, embedder) if chunks else (None, [])
+            )
         return PreparedDocument(
             generation_id=self.generation_id,
             fingerprint=fingerprint,
@@ -125,9 +127,9 @@ class Workshop:
         return await in_thread(split, text, embedder.tokenizer, self.recipe.chunk_tokens)
 
     async def _encode(
-        self, title: str, chunks: Sequence[Chunk], embedder: Embedder
+        self, title: str, text: str, chunks: Sequence[Chunk], embedder: Embedder
     ) -> tuple[Vectors, list[SparseVector]]:
-        texts = passages(title, chunks, embedder.tokenizer)
+        texts = passages(title, text, chunks, embedder.tokenizer)
         with (
             TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}) as whole,
             waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),

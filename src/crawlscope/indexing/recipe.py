@@ -8,10 +8,10 @@ from crawlscope.indexing.embedding import Embedder, EmbedderIdentity
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.settings import Settings
 
-CHUNKING_VERSION = 3
+CHUNKING_VERSION = 4
 """Goes up when cleaning or chunking changes, or what is embedded of a chunk."""
-TITLE_TOKENS = 54
-"""The most of a page's title that goes before each of its chunks; the model sees both."""
+CONTEXT_TOKENS = 54
+"""The most of a page's title and headings that goes before each chunk; the model sees both."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Recipe:
         served = embedder.identity.embedder in ("tei", "openai")
         return cls(
             embedder.identity,
-            min(settings.chunk_tokens, max(embedder.max_tokens - TITLE_TOKENS, embedder.max_tokens // 2)),
+            min(settings.chunk_tokens, max(embedder.max_tokens - CONTEXT_TOKENS, embedder.max_tokens // 2)),
             public_address(settings.embedder_url) if served else None,
         )
 
