@@ -159,9 +159,9 @@ def test_time_grows_no_faster_than_the_page(unit: str) -> None:
 
 
 def assert_quick(page: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     clean(page)
-    assert time.monotonic() - began < 10
+    assert time.thread_time() - began < 10
 
 
 @pytest.mark.parametrize(
