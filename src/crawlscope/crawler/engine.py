@@ -32,8 +32,6 @@ class Engine(BasicCrawler[BasicCrawlingContext]):
     """Calls `visit` for each URL, and `give_up` where it raises."""
 
     def __init__(self, queue: RequestQueue, *, concurrency: int, visit: Visit) -> None:
-        for logger in (_silent, logging.getLogger("crawlee")):
-            logger.setLevel(logging.CRITICAL + 1)
         configuration = Configuration(internal_timeout=_HANDLER_LIMIT)
 
         async def handle(context: BasicCrawlingContext) -> None:
@@ -57,6 +55,8 @@ class Engine(BasicCrawler[BasicCrawlingContext]):
 
     @classmethod
     async def create(cls, *, concurrency: int, visit: Visit, give_up: GiveUp) -> "Engine":
+        for logger in (_silent, logging.getLogger("crawlee")):
+            logger.setLevel(logging.CRITICAL + 1)
         # By hand: `RequestQueue.open` shares queues between crawls and never lets go of them.
         store = await MemoryStorageClient().create_rq_client()
         queue = RequestQueue(store, (await store.get_metadata()).id, None)
