@@ -56,10 +56,10 @@ async def test_a_page_that_stays_refused_is_delivered_with_its_status() -> None:
     busy = Page("<h1>Too many</h1>", status=429, headers={"Retry-After": "2"})
     with Website({"/": html(links=["/busy", "/a"]), "/busy": busy, "/a": html()}) as site:
         crawled = await crawl(site.url, clock=clock)
-        assert site.requests.count("/busy") == 7
+        assert site.requests.count("/busy") == 8
     assert crawled.metadata("/busy")["statusCode"] == 429
     assert crawled.metadata("/a")["statusCode"] == 200
-    assert 12 <= clock.time < 20
+    assert 14 <= clock.time < 20
 
 
 async def test_errors_that_pass_do_no_harm() -> None:
@@ -90,6 +90,20 @@ async def test_a_host_that_asks_for_an_hour_is_left_alone() -> None:
     assert error["code"] == "http_429"
     assert "answered 429 and wants to be left alone for 3600 seconds more" in error["message"]
     assert crawled.types[-1] == "crawl.completed"
+
+
+async def test_a_page_with_trouble_of_its_own_does_not_keep_the_others() -> None:
+    clock = FastClock()
+    down = Page(status=503, headers={"Retry-After": "3600"})
+    shaky = Page(status=503, headers={"Retry-After": "100"})
+    pages = {f"/{number}": html(f"page {number}") for number in range(20)}
+    odd = {"/down": down, "/shaky": shaky}
+    with Website({"/": html(links=[*odd, *pages]), **odd, **pages}) as site:
+        crawled = await crawl(site.url, clock=clock, concurrency=2)
+        assert (site.requests.count("/down"), site.requests.count("/shaky")) == (1, 4)
+    assert {crawled.metadata(path)["statusCode"] for path in pages} == {200}
+    assert crawled.metadata("/down")["statusCode"] == 503
+    assert clock.time < 600
 
 
 async def test_a_host_that_refuses_everything_ends_the_crawl() -> None:

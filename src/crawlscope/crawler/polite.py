@@ -8,7 +8,7 @@ from urllib.parse import urljoin
 
 from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
 from crawlscope.crawler.links import absolute, normalise, site_of
-from crawlscope.crawler.pace import Clock, Pace
+from crawlscope.crawler.pace import LONGEST_WAIT_SECONDS, Clock, Pace
 from crawlscope.crawler.robots import READ_BYTES, RobotsRules
 from crawlscope.retry_after import retry_after_seconds
 
@@ -16,9 +16,8 @@ _MAX_REDIRECTS = 10
 _TOO_MANY = 429
 _UNAVAILABLE = 503
 _PASSING = frozenset({408, 425, 500, 502, _UNAVAILABLE, 504, 520, 521, 522, 523, 524})
-_TRIES_WHERE_LIMITED = 7
-"""Of a page whose host limits requests: their pauses make up a minute, the usual window of such limits."""
-_TRIES_WHERE_UNAVAILABLE = 4
+_TRIES = {_TOO_MANY: 8, _UNAVAILABLE: 4}
+"""The pauses between eight make up a minute, the usual window of limits."""
 _TRIES_WHERE_FAILING = 3
 _TRIES_TO_CONNECT = 2
 _FIRST_PAUSE_SECONDS = 1.0
@@ -133,23 +132,23 @@ class PoliteClient:
         raise AssertionError("unreachable")
 
     async def _try_again(self, pace: Pace, answer: FetchedPage, attempt: int, asked_at: float) -> bool:
-        """After the pause that it takes; the host's own, where it told one, is one for all pages."""
+        """After the pause that it takes. At first it is one for all pages of the host; a page that is refused
+        again waits alone, since the trouble may be its own."""
         status_code = answer.status_code
         told = retry_after_seconds(answer.headers.get("retry-after"))
-        backoff = min(_FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1), _LONGEST_BACKOFF_SECONDS)
-        if status_code == _TOO_MANY or (told is not None and status_code in _PASSING):
-            pace.refused(asked_at, status_code, told or backoff)
-            return attempt < _TRIES_WHERE_LIMITED
-        if status_code == _UNAVAILABLE:
-            if attempt == 1:
-                pace.refused(asked_at, status_code, 0.0)
-            tries = _TRIES_WHERE_UNAVAILABLE
-        else:
+        wait_seconds = told or min(_FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1), _LONGEST_BACKOFF_SECONDS)
+        limited = status_code == _TOO_MANY
+        if not limited and status_code not in _PASSING:
             pace.answered()
-            tries = _TRIES_WHERE_FAILING if status_code in _PASSING else 1
-        if attempt >= tries:
             return False
-        await pace.pause(backoff)
+        all_wait = attempt <= 2 if limited else attempt == 1 and bool(told)
+        hopeless = not limited and wait_seconds > LONGEST_WAIT_SECONDS
+        if limited or status_code == _UNAVAILABLE or told:
+            pace.refused(asked_at, status_code, wait_seconds if all_wait and not hopeless else 0.0)
+        if hopeless or attempt >= _TRIES.get(status_code, _TRIES_WHERE_FAILING):
+            return False
+        if not all_wait:
+            await pace.pause(wait_seconds)
         return True
 
 
@@ -158,8 +157,8 @@ def _target(page: FetchedPage) -> str:
     location = page.headers.get("location", "").partition("\n")[0]
     target = absolute(location, page.url) if location.strip() else None
     if target is None:
-        where = f"to {location[:200]!r}" if location else "without saying where to"
-        raise FetchFailed(f"answered {page.status_code} {where}: led to an address that cannot be asked for")
+        where = f"to {location[:200]!r}, which cannot be asked for" if location else "without saying where to"
+        raise FetchFailed(f"answered {page.status_code} {where}")
     return target
 
 
