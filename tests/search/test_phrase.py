@@ -7,6 +7,7 @@ TEXT = """## Opening files
 The [`open()`](functions.html#open "open") function returns a **file object**; it is most
 commonly used with two arguments: `open_url(filename, mode)`.
 你好世界，今天天气很好，我们去公园里散步，然后一起吃饭。
+La médiathèque ouvre à neuf heures.
 """
 
 
@@ -17,6 +18,8 @@ commonly used with two arguments: `open_url(filename, mode)`.
         "THE OPEN FUNCTION RETURNS A FILE OBJECT",
         "used with two arguments: open_url(filename, mode)",
         "今天天气很好，我们去公园里散步，然后一起吃饭",
+        "La me\u0301diathe\u0300que ouvre a\u0300 neuf heures",
+        "ＴＨＥ　ＯＰＥＮ　ＦＵＮＣＴＩＯＮ　ＲＥＴＵＲＮＳ",
     ],
 )
 def test_markup_case_and_line_ends_do_not_hide_a_phrase(query: str) -> None:

@@ -1,6 +1,7 @@
 """Recognises a query that stands in a text word for word, as one pasted from a page does."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 FEWEST_CHARACTERS = 20
@@ -24,5 +25,6 @@ class Phrase:
 
 
 def _words(text: str) -> str:
-    """Without case, punctuation and Markdown, the targets of links included."""
-    return " ".join(_WORD.findall(_LINK_TARGET.sub("]", text.casefold())))
+    """Without case, width, punctuation and Markdown, the targets of links included."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(_WORD.findall(_LINK_TARGET.sub("]", text)))

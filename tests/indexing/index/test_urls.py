@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawlscope.indexing.index.urls import DEEPEST_PREFIX, LONGEST_PREFIX, domain_of, url_prefixes
+from crawlscope.indexing.index.urls import DEEPEST_PREFIX, LONGEST_PREFIX, domain_of, host_of, url_prefixes
 
 
 def test_prefixes_end_at_path_segments() -> None:
@@ -35,3 +36,28 @@ def test_domain_is_the_host_in_lower_case() -> None:
 @given(st.text())
 def test_any_text_has_a_domain_or_none(url: str) -> None:
     assert isinstance(domain_of(url), str)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "xn--mnchen-3ya.example",
+        "münchen.example",
+        "MÜNCHEN.example",
+        "mu\u0308nchen.example",
+        "münchen.example.",
+        "münchen.example:8443",
+        "https://user@münchen.example/path?query#fragment",
+    ],
+)
+def test_a_host_is_one_however_it_is_written(written: str) -> None:
+    assert host_of(written) == "xn--mnchen-3ya.example"
+
+
+@pytest.mark.parametrize("written", ["exa mple", "[::1", "under_score.example", "ß" * 300])
+def test_what_is_no_host_filters_for_itself(written: str) -> None:
+    assert host_of(written)
+
+
+def test_the_sharp_s_is_a_letter_of_its_own() -> None:
+    assert domain_of("http://straße.example/") == "xn--strae-oqa.example"
