@@ -5,7 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -53,6 +53,8 @@ BLOCKS = st.sampled_from(
 )
 
 
+@example([SENTENCE, CODE, "<b>", "0" * 12, "```\nnever closed\n\n"], 16)
+@example([SENTENCE, CODE, "0" * 12, "| a | b |\n| --- | --- |\n| 1 | 2 |\n"], 16)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(BLOCKS | st.text(max_size=40), max_size=40), st.sampled_from([16, 50, 200]))
 def test_nothing_is_lost_and_none_is_too_long(blocks: list[str], max_tokens: int) -> None:

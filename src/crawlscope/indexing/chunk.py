@@ -177,7 +177,8 @@ class _Cutter:
                 begin, used = place, 0
             if size > room or self._is_long(place, end):
                 parts = [(part.start, part.end) for part in self._cut_prose(place, end, room)]
-                if len(parts) > 1 and closes(self._text[slice(*parts[-1])], tail.strip(" >")):
+                closing = parts[-1][1] >= last and closes(self._text[slice(*parts[-1])], tail.strip(" >"))
+                if closing and len(parts) > 1:
                     parts[-2:] = [(parts[-2][0], parts[-1][1])]  # in the place of the tail
                 yield from (piece(*part) for part in parts)
                 begin = end
