@@ -144,3 +144,15 @@ async def test_packed_bodies() -> None:
         assert crawled.document(path)["markdown"] == "The plover runs.", path
     assert crawled.failures["/brotli"] == "the body is compressed with br, which was not asked for"
     assert "too large" in crawled.failures["/bomb"]
+
+
+async def test_what_ends_at_once_in_xml_does_not_swallow_the_page() -> None:
+    body = (
+        "<h:html xmlns:h='http://www.w3.org/1999/xhtml'><h:head><h:title/></h:head><h:body>"
+        "<h:a id='a > b'/><h:textarea/><h:img src='/x.png' alt='x'/><h:p>Kept <h:b>whole</h:b><h:br/>"
+        "<![CDATA[5 < 6]]></h:p></h:body></h:html>"
+    )
+    with Website({"/": Page(body, content_type="application/xml")}) as site:
+        crawled = await crawl(site.url)
+    assert "Kept **whole**" in crawled.document("/")["markdown"]
+    assert "5 < 6" in crawled.document("/")["markdown"].replace("\\", "")

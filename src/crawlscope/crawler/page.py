@@ -21,28 +21,13 @@ _HTML = re.compile(
 )
 _TAG = re.compile(r"<[A-Za-z][^<>]*>")
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
-_SELF_CLOSED = re.compile(r"<([A-Za-z][\w.-]*)(\s[^<>]*?)?/>")
+_SELF_CLOSED = re.compile(
+    r"""<(?!(?:area|base|br|col|embed|frame|hr|img|input|link|meta|param|source|track|wbr)[\s/>])"""
+    r"""([a-z][\w.-]*+)((?:[^<>"'/]|"[^"]*+"|'[^']*+'|/(?!>))*+)/>""",
+    re.IGNORECASE,
+)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)(?:\]\]>|\Z)", re.DOTALL)
 _PREFIX = re.compile(r"(</?)(?:html|xhtml|h|x):(?=[a-z])")
-_VOID = frozenset(
-    [
-        "area",
-        "base",
-        "br",
-        "col",
-        "embed",
-        "frame",
-        "hr",
-        "img",
-        "input",
-        "link",
-        "meta",
-        "param",
-        "source",
-        "track",
-        "wbr",
-    ]
-)
 _CANONICAL = re.compile(r"""<([^<>]*)>[^<,]*;\s*rel\s*=\s*["']?[^"',;]*\bcanonical\b""", re.IGNORECASE)
 _SCOPED = re.compile(r"\s*([\w-]+)\s*:(.*)", re.DOTALL)
 _WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
@@ -92,13 +77,9 @@ def _xml(page: FetchedPage, text: str) -> PageText:
 
 
 def _as_html(xhtml: str) -> str:
+    """XML ends `<script/>` where it stands; to HTML it begins there, and swallows the page."""
     plain = _CDATA.sub(lambda section: escape(section[1], quote=False), xhtml)
-    return _SELF_CLOSED.sub(_closed, _PREFIX.sub(r"\1", plain))
-
-
-def _closed(tag: re.Match[str]) -> str:
-    """As XML means it; to HTML `<script/>` is open, and swallows the page."""
-    return tag[0] if tag[1].lower() in _VOID else f"<{tag[1]}{tag[2] or ''}></{tag[1]}>"
+    return _SELF_CLOSED.sub(r"<\1\2></\1>", _PREFIX.sub(r"\1", plain))
 
 
 def _robots_tag(header: str) -> Iterator[str]:
