@@ -55,8 +55,6 @@ _NESTED = ", ".join([*_BLOCKS, "pre", "dl", "table"])
 _CODE = "code: "
 _LEAST_SENTENCE = 20
 _MOST_OF_A_PAGE = 300
-# A page that is hardly more than its list of contents has that list as its text.
-_LEAST_OF_A_PAGE = 5
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Set:
     files: str
     content: str
     navigation: str = ""
-    """Also of what is within the content."""
+    """Also of what is within the content. A list of contents that is most of its page is its text."""
 
 
 _DOCBOOK = ".navheader, .navfooter, div.toc"
@@ -219,14 +217,18 @@ def _truth(content: bytes, kind: Set) -> tuple[frozenset[str], frozenset[str]]:
     for line_break in list(document.iter_elements("br")):
         line_break.replace_with(turbohtml.Text("\n"))
     around = list(document.select(kind.navigation)) if kind.navigation else []
-    navigation = {_words(link.text) for element in around for link in element.iter_elements("a")}
+    listed = [{_words(link.text) for link in element.iter_elements("a")} for element in around]
     for element in around:
         element.decompose()
     parts = document.select(kind.content)
     sentences = [sentence for part in parts for sentence in _sentences(part)]
     text = " ".join(_words(part.text) for part in parts)
-    if len(sentences) < _LEAST_OF_A_PAGE:
-        navigation = set()
+    navigation = {
+        words
+        for element, links in zip(around, listed, strict=True)
+        if not (element.has_class("toc") and len(links) > len(sentences))
+        for words in links
+    }
     step = max(1, len(sentences) // _MOST_OF_A_PAGE)
     return frozenset(sentences[::step]), frozenset(
         words for words in navigation if len(words) >= 8 and not words.isnumeric() and words not in text

@@ -53,6 +53,11 @@ def body(html: str) -> str:
         "<object data=x.svg><p>Keep it dry.</p></object>",
         "<textarea readonly>Keep it dry.</textarea>",
         '<section id="cookies"><h2>Cookies</h2><p>Keep it dry.</p></section>',
+        '<div id="cookie-settings"><h2>Cookie settings</h2><p>Keep it dry.</p></div>',
+        f"<main hidden><p>{PROSE * 9}</p></main><main><p>{PROSE * 6} Keep it dry.</p></main>",
+        f'<a href="/x"><h2>Card</h2><p>{PROSE * 2} Keep it dry.</p></a>',
+        "<div class=table-contents><table><tr><th>a<tr><td><a href=x>Keep it dry.</a></table></div>",
+        "<h2>See also</h2><ul>" + "<li><a href=x>Keep it dry.</a>" * 8 + "</ul>",
         '<ul class="menu"><li>Soup, 4 crowns</li><li>Keep it dry.</li></ul>',
         '<main><p>Short.</p></main><div class="footnotes"><p>Keep it dry.</p></div>',
         "</body></html><p>Keep it dry.</p>",
@@ -77,7 +82,10 @@ def test_text_of_the_page_is_kept(html: str) -> None:
         '<div class="docSidebarContainer_x1"><ul><li><a href="/a">Lost</a></li></ul></div>',
         '<aside><ul><li><a href="/a">Lost</a></li><li><a href="/b">Other</a></li></ul></aside>',
         '<div id="cookie-banner"><p>We use cookies. Lost</p><button>Accept</button></div>',
+        f'<div id="cookiebar" role="dialog"><h2>Lost</h2><p>{PROSE * 2}</p><button>Accept</button></div>',
         "<button>Lost</button>",
+        '<p class="menu"><a href="/a">Lost</a> | <a href="/b">Other</a> | <a href="/c">Third</a></p>',
+        '<div class="header">Next: <a rel="next" href="n">Lost</a>, Up: <a rel="up" href="u">Top</a></div>',
         '<form role="search"><label>Lost</label><input></form>',
         "<form><label>Lost</label><input></form>",
         "<noscript>Lost: enable JavaScript to use this page.</noscript>",
@@ -102,6 +110,17 @@ def test_the_only_heading_outside_the_main_part_is_kept() -> None:
     assert markdown(html).startswith("# Boilers")
     html = f"<header><nav><a href=/>Home</a></nav><h1>Boilers</h1></header><div><p>{PROSE}</p></div>"
     assert markdown(html).startswith("# Boilers")
+
+
+def test_headings_of_a_book_are_not_the_page_s() -> None:
+    html = (
+        f"<div id=menu-bar><h1 class=menu-title>The Book</h1></div><main><h2>Owners</h2><p>{PROSE}</p></main>"
+    )
+    assert markdown(html).startswith("## Owners")
+
+
+def test_a_heading_that_nobody_ends_does_not_swallow_the_page() -> None:
+    assert markdown("<h1>Boilers<p>Text.<ul><li>one</ul>") == "# Boilers\n\nText.\n\n- one"
 
 
 def test_a_page_that_is_a_list_of_links_keeps_them() -> None:

@@ -227,14 +227,23 @@ class Blocks:
 
     def settle(self) -> None:
         """Takes what was dropped from what is around it: at once for the page, for all other blocks here."""
-        lost = [Weight() for _ in self.elements]
+        lost: list[Weight | None] = [None] * len(self.elements)
         for outer, weight in self._dropped:
-            lost[outer].add(weight)
+            _sum(lost, outer).add(weight)
         self._dropped.clear()
         for at in range(len(self.elements) - 1, 0, -1):
-            lost[self._outer[at]].add(lost[at])
-            if self.weights[at] is not _GONE:
-                self.weights[at].add(lost[at], -1)
+            weight_lost = lost[at]
+            if weight_lost is not None:
+                _sum(lost, self._outer[at]).add(weight_lost)
+                if self.weights[at] is not _GONE:
+                    self.weights[at].add(weight_lost, -1)
+
+
+def _sum(sums: list[Weight | None], at: int) -> Weight:
+    found = sums[at]
+    if found is None:
+        found = sums[at] = Weight()
+    return found
 
 
 _GONE = Weight()

@@ -5,7 +5,7 @@ whose rows each say all that they mean; the text of pydoc's docstrings becomes p
 """
 
 import re
-from itertools import groupby
+from itertools import chain, groupby, islice
 from textwrap import dedent
 
 from turbohtml import Element, Text
@@ -132,28 +132,28 @@ def _repeat_spanning_cells(table: Element) -> None:
     """A cell over several rows is said in each of them, so that each row says what it is about."""
     rows = _rows(table)
     budget = _MOST_REPEATED * sum(len(_cells(row)) for row in rows)
-    open_cells: dict[int, tuple[Element, int]] = {}
+    open_cells: dict[int, tuple[str, int]] = {}
     for row in rows:
         column = 0
         for cell in [*_cells(row), None]:
             while column in open_cells and budget > 0:
-                spanning, left = open_cells.pop(column)
+                text, left = open_cells.pop(column)
                 if left > 1:
-                    open_cells[column] = (spanning, left - 1)
-                _repeat(spanning, row, cell)
+                    open_cells[column] = (text, left - 1)
+                _repeat(text, row, cell)
                 budget -= 1
                 column += 1
             if cell is None:
                 break
             spanned = _number(cell.attr("rowspan"))
             if spanned > 1 and "colspan" not in cell.attrs:
-                open_cells[column] = (cell, spanned - 1)
+                text = words(cell)
+                open_cells[column] = (text if len(text) <= _LONGEST_REPEATED else "", spanned - 1)
             column += _number(cell.attr("colspan"))
 
 
-def _repeat(spanning: Element, row: Element, before: Element | None) -> None:
-    text = words(spanning)
-    cell = Element("td", None, [Text(text if len(text) <= _LONGEST_REPEATED else "")])
+def _repeat(text: str, row: Element, before: Element | None) -> None:
+    cell = Element("td", None, [Text(text)])
     if before is None:
         row.append(cell)
     else:
@@ -178,7 +178,8 @@ def _end_headings(body: Element) -> None:
 def _docstrings(body: Element) -> None:
     for span in list(body.select('span[class="code"]')):
         parent = span.parent
-        if not isinstance(parent, Element) or words(parent) != words(span):
+        beside = chain(islice(span.previous_siblings, 3), islice(span.next_siblings, 3))
+        if not isinstance(parent, Element) or any(map(words, beside)):
             span.tag = "code"
             continue
         text = span.text.replace(_HARD_SPACE, " ")
