@@ -126,11 +126,13 @@ class Reconciler:
             return
         await self._keep_told(crawl_id, status)
         took = datetime.now(UTC) - asked_at
-        await self._database.run(
-            lambda connection: reconciliations.note_running(
-                connection, crawl_id, status.completed, status.total, took
-            )
-        )
+
+        async def note(connection: AsyncConnection) -> None:
+            await require_session(connection, crawl_id)
+            counts = status.completed, status.total
+            await reconciliations.note_running(connection, crawl_id, *counts, took)
+
+        await self._database.run(note)
 
     async def reconcile(self, crawl_id: str) -> Reconciled:
         """Safe at any time and any number of times; what was found stays, however it ends.

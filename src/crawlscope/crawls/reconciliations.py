@@ -32,6 +32,7 @@ TRIES_OF_INCOMPLETE = 4
 LATELY = timedelta(hours=1)
 """Crawls that were heard of since are checked again after an outage, also where they had ended before."""
 MOST_URLS_NAMED = 100
+FORGOTTEN = (ReconcileState.EXPIRED, ReconcileState.UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ async def note_running(
     moved = before is None or (before.completed, before.total) != (completed, total)
     moved_at = now if before is None or moved else before.moved_at
     values = {
+        "settled": False,
         "running_at": now,
         "completed": completed,
         "total": total,
@@ -151,8 +153,11 @@ async def note_check(connection: AsyncConnection, crawl_id: str, found: Found, a
     """Writes down an answered check. What was delivered since `asked_at` may be of pages it did not see."""
     await lock_session(connection, crawl_id)  # deliveries under way are through, or will see it
     now, before = datetime.now(UTC), await _row(connection, crawl_id)
-    incomplete = found.state is ReconcileState.INCOMPLETE
-    failures = (before.failures if before else 0) + 1 if incomplete else 0
+    if before and before.settled and found.state in FORGOTTEN:  # that it forgets takes nothing back
+        await _put(connection, crawl_id, {"in_full": False, "next_check_at": None})
+        return
+    in_vain = found.state in (ReconcileState.INCOMPLETE, ReconcileState.UNKNOWN)
+    failures = (before.failures if before else 0) + 1 if in_vain else 0
     settled = await _is_settled(connection, crawl_id, found, failures, asked_at, now)
     values: dict[str, Any] = {
         "state": found.state,
@@ -174,6 +179,8 @@ async def note_check(connection: AsyncConnection, crawl_id: str, found: Found, a
     values["next_check_at"] = None
     if not settled:
         pause = await _pause_while_open(connection, crawl_id, moved_at, now - asked_at)
+        if found.state is ReconcileState.UNKNOWN:
+            pause = max(pause, min(FIRST_CHECK * 2.0 ** min(failures, 20), LONGEST_PAUSE))
         values["next_check_at"] = now + pause
     await _put(connection, crawl_id, values)
     await connection.execute(
@@ -191,13 +198,9 @@ async def note_failure(
     failures = before.failures if before else 0
     seconds = FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 20)
     pause = min(timedelta(seconds=max(seconds, retry_after_seconds or 0)), LONGEST_PAUSE)
-    values = {
-        "state": ReconcileState.FAILING,
-        "settled": False,
-        "failures": failures + 1,
-        "next_check_at": datetime.now(UTC) + pause,
-        "error": reason,
-    }
+    values: dict[str, Any] = {"failures": failures + 1, "next_check_at": datetime.now(UTC) + pause}
+    if before is None or not before.settled:  # what was found before still holds
+        values |= {"state": ReconcileState.FAILING, "error": reason}
     await _put(connection, crawl_id, values)
 
 

@@ -1,11 +1,16 @@
 from datetime import timedelta
 
+import pytest
+
 from crawlscope.faces.terminal.crawls import render_crawls
+from crawlscope.faces.terminal.profile import render_profile
+from crawlscope.faces.terminal.report import CrawlReport
 from crawlscope.faces.terminal.results import render_results
-from crawlscope.observe.responses import CrawlListResponse
+from crawlscope.observe.responses import CrawlListResponse, Verdict
+from crawlscope.observe.verdict import VerdictName
 from crawlscope.search.answers import SearchResponse, SearchResult
 from crawlscope.vocabulary import CrawlStatus
-from tests.faces.terminal.examples import BEGAN, crawl_metrics, rendered
+from tests.faces.terminal.examples import BEGAN, crawl_metrics, page_list, rendered
 
 CRAWLS = """\
 crawl                                status      indexed failed   took started
@@ -40,6 +45,17 @@ def result(title: str, path: str, text: str, score: float) -> SearchResult:
         language="en",
         passages=[],
     )
+
+
+@pytest.mark.parametrize("name", [VerdictName.COMPARING, VerdictName.INCOMPLETE])
+def test_an_end_that_was_not_checked_is_not_told_without_that(name):
+    verdict = Verdict(verdict=name, since=BEGAN, stage=None, reason="because")
+    crawl = crawl_metrics(sealed=False, verdict=verdict)
+    [_, first, second] = rendered(render_crawls(CrawlListResponse(crawls=[crawl], total=1), BEGAN))
+    assert "completed" in first
+    assert second.split()[-1] == name.split()[0]
+    report = CrawlReport(crawl, page_list(), page_list())
+    assert rendered(render_profile(report))[0].endswith(f"completed, {name}")
 
 
 def test_crawls_fit_on_the_terminal():

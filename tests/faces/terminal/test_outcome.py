@@ -24,6 +24,11 @@ def report(*failed: PageRow, **changes: Any) -> CrawlReport:
     ("ended", "words"),
     [
         (report(), None),
+        (report(sealed=False, awaits="the comparison with Firecrawl"), None),
+        (
+            report(sealed=False, reservation="incomplete: 2 are missing: https://a.example/1"),
+            "crawl c-1 incomplete: 2 are missing: https://a.example/1",
+        ),
         (report(REFUSED), None),
         (
             report(

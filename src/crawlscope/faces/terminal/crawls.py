@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from crawlscope.faces.terminal.outcome import shown_status
+from crawlscope.faces.terminal.outcome import doubt, shown_status
 from crawlscope.faces.terminal.profile import STATUS_STYLES
 from crawlscope.faces.terminal.words import ago, duration, plain, shorten_middle
 from crawlscope.observe.responses import CrawlListResponse, CrawlMetricsResponse
@@ -30,9 +30,10 @@ def render_crawls(listed: CrawlListResponse, now: datetime) -> RenderableType:
 
 def _cells(crawl: CrawlMetricsResponse, now: datetime) -> list[Text]:
     url, status = shorten_middle(plain(crawl.crawl_url), URL_WIDTH), shown_status(crawl)
+    doubted = (doubt(crawl) or "").partition(" ")[0]
     return [
         Text.assemble((plain(crawl.crawl_id), "bold"), "\n", (url, "dim")),
-        Text(status.replace("_", " "), style=STATUS_STYLES[status]),
+        Text.assemble((status.replace("_", " "), STATUS_STYLES[status]), "\n", (doubted, "yellow")),
         Text(f"{crawl.pages_indexed:,}"),
         Text(f"{crawl.pages_failed:,}", style="red" if crawl.pages_failed else ""),
         Text(duration(crawl.time_to_searchable_ms)),

@@ -5,6 +5,7 @@ from collections import Counter
 from crawlscope.faces.terminal.report import CrawlReport
 from crawlscope.faces.terminal.words import count, plain
 from crawlscope.observe.responses import CrawlMetricsResponse
+from crawlscope.observe.verdict import VerdictName
 from crawlscope.vocabulary import CrawlStatus
 
 NO_REASON = "no reason was given"
@@ -13,6 +14,12 @@ NO_REASON = "no reason was given"
 def shown_status(crawl: CrawlMetricsResponse) -> CrawlStatus:
     """As people are told: a crawl of which no page could be had failed, also where Firecrawl completed it."""
     return CrawlStatus.FAILED if brought_nothing(crawl) else crawl.status
+
+
+def doubt(crawl: CrawlMetricsResponse) -> str | None:
+    """What speaks against taking the status for the whole truth; None where nothing does."""
+    verdict = crawl.verdict.verdict if crawl.verdict else None
+    return verdict.value if verdict in (VerdictName.COMPARING, VerdictName.INCOMPLETE) else None
 
 
 def brought_nothing(crawl: CrawlMetricsResponse) -> bool:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from crawlscope.faces.terminal.outcome import shown_status
+from crawlscope.faces.terminal.outcome import doubt, shown_status
 from crawlscope.faces.terminal.report import CrawlReport
 from crawlscope.faces.terminal.words import NONE, count, duration, percent, plain, shorten_middle
 from crawlscope.observe.percentiles import MEDIAN, P95, percentiles
@@ -149,6 +149,7 @@ def _headline(crawl: CrawlMetricsResponse) -> Text:
         (plain(crawl.crawl_id), "bold"),
         "  ",
         (status.replace("_", " "), f"bold {STATUS_STYLES[status]}"),
+        (f", {doubt(crawl)}" if doubt(crawl) else "", "bold yellow"),
         "\n",
         (plain(crawl.crawl_url), "dim"),
     )
