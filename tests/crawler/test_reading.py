@@ -305,6 +305,19 @@ def test_frames_have_a_page_for_readers_without() -> None:
     assert page.links == ["https://example.org/docs/a.html", "https://example.org/docs/b.html"]
 
 
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<table><caption><template shadowrootmode=open><p>Words.</template></caption>",
+        "<h1><main><p>Words.</main></h1>",
+        '<a"b ' + " ".join(f"x{number}=1" for number in range(60)) + ">Words.",
+        f"<h1>Title<main><h2>Words.</h2><p>{PROSE}</main>",
+    ],
+)
+def test_odd_nesting_keeps_its_words(html: str) -> None:
+    assert "Words." in markdown(html)
+
+
 def test_a_page_that_opens_formatting_without_end_is_read_within_bounds() -> None:
     html = "".join(f"<b id={number}><p>word{number}" for number in range(40_000))
     assert "word39999" in markdown(html)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from turbohtml import Element, Node, Text
+from turbohtml import DocumentFragment, Element, Node, Text
 
 from crawlscope.crawler.tree import is_within, words
 
@@ -159,7 +159,7 @@ class Blocks:
         open_elements: list[tuple[Node, int, bool]] = [(root, 0, False)]
         for node in root.descendants:
             parent = node.parent
-            while open_elements[-1][0] != parent:
+            while len(open_elements) > 1 and open_elements[-1][0] != parent:
                 open_elements.pop()
             _, at, linked = open_elements[-1]
             if isinstance(node, Text):
@@ -306,13 +306,20 @@ def _drop_consent(body: Element) -> None:
 def _drop_never_text(body: Element) -> None:
     for element in list(body.iter_elements(_NEVER_TEXT)):
         if element.tag == "template" and ("shadowroot" in element.attrs or "shadowrootmode" in element.attrs):
-            element.unwrap()
+            _unwrap_template(element)
         elif element.tag == "noframes":
             continue
         elif not (element.tag == "map" and element.text.strip()):
             element.decompose()
     for element in list(body.iter_elements(["object", "canvas"])):
         element.unwrap()
+
+
+def _unwrap_template(template: Element) -> None:
+    for part in list(template):
+        inner = list(part) if isinstance(part, DocumentFragment) else [part]
+        template.insert_before(*[node.extract() for node in inner])
+    template.decompose()
 
 
 def _drop_controls(body: Element) -> None:
@@ -558,6 +565,7 @@ def _is_outside(heading: Element, main: Element) -> bool:
     outer = [heading, *(element for element in heading.ancestors if isinstance(element, Element))]
     return (
         main not in outer
+        and heading not in main.ancestors
         and bool(words(heading))
         and not any(map(_NAVIGATION.search, chain(*map(_names, outer))))
     )

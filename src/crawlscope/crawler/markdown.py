@@ -327,7 +327,8 @@ def _drop_attributes(region: Element) -> Element:
     for element in list(region.iter_elements(include_self=True)):
         kept = _KEPT.get(element.tag, ())
         if len(element.attrs) > _MOST_ATTRIBUTES:
-            bare = Element(element.tag, {name: element.attr(name) for name in kept if name in element.attrs})
+            tag = element.tag if element.tag.isalnum() and element.tag.isascii() else "div"
+            bare = Element(tag, {name: element.attr(name) for name in kept if name in element.attrs})
             bare.extend(list(element))
             element.replace_with(bare)
             root = bare if element == region else root
