@@ -34,6 +34,9 @@ INSERT INTO webhook.page_attempts (page_id, number, revision, worker, started_at
 INSERT INTO webhook.deliveries (crawl_id, identity, event_type, received_at, body, body_bytes)
   SELECT 'crawl-' || n % {CRAWLS} + 1, gen_random_uuid(), 'crawl.page', now() - n * interval '1 second', '', 0
   FROM generate_series(1, {ROWS}) n;
+INSERT INTO webhook.crawl_facts (crawl_id, identity, at, fact)
+  SELECT 'crawl-' || n % {CRAWLS} + 1, gen_random_uuid(), now(), '{{"heard": "request"}}'
+  FROM generate_series(1, {ROWS}) n;
 INSERT INTO webhook.operation_metrics
     (timestamp, operation_type, operation_name, duration_ms, success, job_id, crawl_id, document_url)
   SELECT now() - n * interval '1 minute', 'embedding', 'embed_batch', n % 97, true, n::text,
