@@ -140,7 +140,9 @@ def test_what_firecrawl_could_not_fetch_cannot_be_tried_again_here(quick_stack: 
     crawl_id, url = new_crawl_id(), "https://example.com/gone"
     quick_stack.post_event(page_event(crawl_id, url, metadata={"sourceURL": url, "statusCode": 404}))
     again = quick_stack.http.post(f"/api/crawls/{crawl_id}/retry")
-    assert (again.status_code, again.json()) == (202, {"crawl_id": crawl_id, "queued": 0})
+    said = again.json()
+    assert (again.status_code, said["crawl_id"], said["queued"]) == (202, crawl_id, 0)
+    assert said["left"] == {"not_received": 1}
     [page] = quick_stack.pages(crawl_id, state="failed")
     assert (page["attempts"], page["error_code"]) == (0, "http_404")
 
