@@ -215,6 +215,10 @@ FRAGMENTS = [
     "<svg>", "'>", '<a href="', "<base href='http://['>", "<form>", "<select>", "<option>", "<script>",
     "</script>", "<pre>", "<ul>", "<li>", "<b>", "</i>", "<dl>", "<dt>", '<dt class="sig">', "<title>",
     '<span class="code">', "&#0;", "&amp", "&#xD800;", "&#1;", "\x00", "\xa0",
+    "<template shadowrootmode=open>", "</template>", "<caption>", "<nav>", "<sup>", "<ruby>", "<rt>",
+    "<noscript>",
+    "<main hidden>", "<td rowspan=9>", "<a href=#x>", "<button aria-expanded>", "<aside>", "<noframes>",
+    '<a"b ' + " ".join(f"x{number}=1" for number in range(60)) + ">",
 ]
 # fmt: on
 
