@@ -2,26 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
 from crawlscope import service_file
-from crawlscope.crawls import at_firecrawl
+from crawlscope.crawls import at_firecrawl, reconciliations
 from crawlscope.crawls.at_firecrawl import Door
 from crawlscope.crawls.firecrawl_orders import crawl_order
 from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.database.engine import Database
 from crawlscope.errors import DatabaseUnavailable, FirecrawlUnavailable
 from crawlscope.firecrawl.client import FirecrawlClient
-from crawlscope.models import CrawlFact, CrawlRequest, CrawlSession
+from crawlscope.models import CrawlFact, CrawlRequest, CrawlSession, Reconciliation
 from crawlscope.settings import Settings
 from tests.fakes.firecrawl_http import Reply
 from tests.fakes.firecrawl_server import FakeFirecrawl
-from tests.observe.producing import deliver
+from tests.observe.producing import deliver, due
 
 URL = "https://docs.example/"
 ORDER = crawl_order(URL, 5)
@@ -45,6 +46,14 @@ async def client(firecrawl: FakeFirecrawl) -> AsyncIterator[FirecrawlClient]:
 async def rows(database: Database, table: Any) -> int:
     async with database.transaction() as connection:
         return (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+
+
+async def note_checked_until_tomorrow(database: Database) -> None:
+    """As after a check of a crawl that has been silent for long."""
+    await database.run(reconciliations.enrol_all)
+    async with database.transaction() as connection:
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        await connection.execute(update(Reconciliation).values(next_check_at=tomorrow))
 
 
 def break_when_started(firecrawl: FakeFirecrawl, database_url: str, statement: str) -> None:
@@ -146,6 +155,19 @@ async def test_a_cancel_holds_though_the_status_cannot_be_asked_after_it(
         assert await connection.scalar(select(CrawlRequest.cancel_requested))
         assert (await connection.execute(select(CrawlSession.status))).scalar_one() == "in_progress"
     assert cancel == {"action": "cancel"}
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
+async def test_a_cancelled_crawl_is_compared_at_once(
+    database: Database, firecrawl: FakeFirecrawl, client: FirecrawlClient, older: bool
+) -> None:
+    """However seldom it was asked after until then: no event may come of the cancel."""
+    firecrawl.older = older
+    started = await at_firecrawl.start(database, client, ORDER, DOOR, TRACE)
+    await note_checked_until_tomorrow(database)
+    assert await due(database) is None
+    await at_firecrawl.cancel(database, client, Reconciler(database, client), started.crawl_id)
+    assert await due(database) == started.crawl_id
 
 
 def door(data_dir: Path, **settings: Any) -> Door:

@@ -316,6 +316,28 @@ async def test_what_a_short_listing_leaves_out_may_have_been_delivered(
     assert (reconciled.added, reconciled.state, reconciled.note) == (4, ReconcileState.SETTLED, None)
 
 
+@pytest.mark.parametrize("hands_out", [0, 3])
+async def test_documents_that_are_counted_and_not_handed_out_are_missing(
+    database: Database, firecrawl: FakeFirecrawl, hands_out: int
+) -> None:
+    """Also where no further page of results is announced."""
+    job = firecrawl.start("crawl", {"url": BASE})
+    firecrawl.wait_until_ended(job.id)
+    await deliver(database, job.id, "crawl.completed")
+    answer = job.status_answer("v2", 0, 100, firecrawl.url)
+    short = Reply(200, {**answer, "data": job.documents[:hands_out] or None})
+    firecrawl.answer_with(short, befalls=lambda request: not request.path.endswith("/errors"))
+    reconciled = await reconcile(database, firecrawl, job.id)
+    assert (reconciled.added, reconciled.state) == (hands_out, ReconcileState.INCOMPLETE)
+    assert reconciled.note == f"Firecrawl hands out {hands_out} of the 5 documents that it counts"
+    check = await check_of(database, job.id)
+    assert (check.missing, check.settled) == (5 - hands_out, False)
+
+    firecrawl.answer_normally()
+    reconciled = await reconcile(database, firecrawl, job.id)
+    assert (reconciled.added, reconciled.state) == (5 - hands_out, ReconcileState.SETTLED)
+
+
 async def test_urls_of_a_batch_that_brought_nothing_are_named(
     database: Database, firecrawl: FakeFirecrawl
 ) -> None:

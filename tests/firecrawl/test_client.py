@@ -314,7 +314,9 @@ class TestNull:
                 firecrawl.answer_with(Reply(200, {"errors": None, "robotsBlocked": ["https://a.example/b"]}))
                 told_of_none = await client.errors("any")
 
-        assert [(each.url, each.error, each.at) for each in told.errors] == [("https://a.example/", "", None)]
+        assert [(each.url, each.error, each.at) for each in told.errors] == [
+            ("https://a.example/", None, None)
+        ]
         assert told.robots_blocked == []
         assert (told_of_none.errors, told_of_none.robots_blocked) == ([], ["https://a.example/b"])
 
@@ -371,9 +373,8 @@ class TestDocuments:
                 sizes = [len(documents) async for documents in listing]
 
         assert sizes == [10, 10, 5]
-        assert not listing.incomplete
-        assert listing.count == 25
         assert listing.status is not None
+        assert listing.count == listing.status.completed == 25
         assert listing.status.status == "completed"
 
     async def test_have_text_and_metadata(self) -> None:
@@ -397,7 +398,8 @@ class TestDocuments:
                 sizes = [len(documents) async for documents in listing]
 
         assert sizes == [10]
-        assert listing.incomplete
+        assert listing.status is not None
+        assert (listing.count, listing.status.completed) == (10, 25)
         assert len(firecrawl.requests) == 2
 
     async def test_the_endless_next_of_a_cancelled_crawl_ends(self) -> None:
@@ -408,7 +410,6 @@ class TestDocuments:
                 sizes = [len(documents) async for documents in listing]
 
         assert sizes == [12]
-        assert not listing.incomplete
         assert len(firecrawl.requests) == 2
 
     async def test_the_same_url_twice_in_a_batch_is_two(self) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import service_file
 from crawlscope.crawls.firecrawl_orders import FirecrawlOrder
 from crawlscope.crawls.reconcile import Reconciler, job_kind
+from crawlscope.crawls.reconciliations import note_end
 from crawlscope.crawls.requests import note_cancel, retry_mark
 from crawlscope.database.engine import Database
 from crawlscope.database.values import storable
@@ -116,6 +117,7 @@ async def cancel(
         await reconciler.take_over_status(crawl_id)
     except CrawlscopeError as error:  # reconciling will find it out
         log.warning("status_not_taken_over", crawl_id=crawl_id, reason=str(error))
+    await database.run(lambda connection: note_end(connection, crawl_id))
     return cancelled
 
 

@@ -8,6 +8,8 @@ as far as it has one.
 import re
 from dataclasses import dataclass
 
+from crawlscope.database.values import storable
+
 DROPPED_BY_CANCEL = "crawl_cancelled"
 UNCLEAR = "scrape_failed"
 """Where nothing tells the cause."""
@@ -147,6 +149,13 @@ def cause_of(error: object, code: str | None = None, *, crawl_cancelled: bool = 
     found, known = _code(inner, (code or "").strip().upper(), crawl_cancelled)
     words = _words(inner, known) or code or NO_REASON
     return Cause(found[:LONGEST_CODE], words, said if said and said != words else None)
+
+
+def error_words(error: object) -> str | None:
+    """What an error says, be it words or an object: its message, or at least its code. None for no error."""
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("error") or error.get("code")
+    return storable(str(error)) if error else None
 
 
 def precision(code: str | None) -> int:

@@ -18,6 +18,7 @@ from crawlscope.crawls.causes import (
     ROBOTS_BLOCKED,
     Cause,
     cause_of,
+    error_words,
     precision,
     tells_of_cancel,
 )
@@ -219,7 +220,7 @@ class Reconciler:
             CrawlStatus(status.status) if status.ended else None,
             status.created_at,
             status.completed_at if status.ended else None,
-            storable(status.error) if status.error else None,
+            error_words(status.error),
             failed_at,
             running_at if status.ended else None,
         )
@@ -354,9 +355,10 @@ def _found(listing: Listing, known: _Known, nameless: int) -> Found:
     if not status.ended:
         return found
     urls = _unaccounted(known) if status.status == "completed" else []
-    kept_back = status.completed - max(len(known.documents) + nameless, listing.count)
+    counted = max(len(known.documents) + nameless, listing.count)
+    kept_back = max(status.completed - counted, 0)
     notes = []
-    if listing.incomplete and kept_back > 0:
+    if kept_back:
         notes.append(TOO_MUCH.format(found=listing.count, promised=status.completed))
     if nameless:
         notes.append(NAMELESS.format(count=nameless))
@@ -364,7 +366,7 @@ def _found(listing: Listing, known: _Known, nameless: int) -> Found:
         notes.append(NEITHER.format(count=len(urls), asked=len(known.asked)))
     if not notes:
         return replace(found, state=ReconcileState.SETTLED)
-    missing = max(len(urls), kept_back if listing.incomplete else 0, nameless)
+    missing = max(len(urls), kept_back, nameless)
     return replace(
         found, state=ReconcileState.INCOMPLETE, note="; ".join(notes), missing=missing, missing_urls=urls
     )

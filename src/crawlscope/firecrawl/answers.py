@@ -1,11 +1,20 @@
 """What Firecrawl's API answers, in Crawlscope's words."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+)
 from pydantic.alias_generators import to_camel
 
 from crawlscope.sessions.fold import credible
@@ -22,13 +31,34 @@ class JobKind(StrEnum):
         return self.value.replace("_", "/")
 
 
-Moment = Annotated[datetime, AfterValidator(credible)] | None
+MOST = 2**31 - 1
+
+
+def _none_if_unreadable(given: Any, read: Callable[[Any], Any]) -> Any:
+    """What tells only more of a job must not keep it from being read."""
+    try:
+        return read(given)
+    except ValidationError:
+        return None
+
+
+Moment = Annotated[Annotated[datetime, AfterValidator(credible)] | None, WrapValidator(_none_if_unreadable)]
 
 Item = TypeVar("Item")
 Listed = Annotated[list[Item], BeforeValidator(lambda given: [] if given is None else given)]
 """Null for none, too, as some servers write it."""
-Text = Annotated[str, BeforeValidator(lambda given: "" if given is None else given)]
-Count = Annotated[int, BeforeValidator(lambda given: 0 if given is None else given)]
+Text = Annotated[str | None, WrapValidator(_none_if_unreadable)]
+Strings = Annotated[
+    Listed[str],
+    BeforeValidator(
+        lambda given: [each for each in given if isinstance(each, str)] if isinstance(given, list) else given
+    ),
+]
+Count = Annotated[
+    int,
+    BeforeValidator(lambda given: 0 if given is None else given),
+    AfterValidator(lambda given: min(max(given, 0), MOST)),
+]
 
 JobState = Literal["scraping", "completed", "failed", "cancelled"]
 
@@ -53,8 +83,8 @@ class JobStatus(_Answer):
     completed_at: Moment = None
     expires_at: Moment = None
     """When Firecrawl forgets the results: 24 hours after the start, by default."""
-    error: str | None = None
-    warning: str | None = None
+    error: Any = None
+    """Words, or an object with words in it; see `crawls.causes.error_words`."""
 
     @property
     def ended(self) -> bool:
@@ -74,9 +104,10 @@ class StatusPage(JobStatus):
 
 class PageFailure(_Answer):
     url: str | None = None
-    code: str | None = None
+    code: Text = None
     """Such as `SCRAPE_TIMEOUT`; some failures have none."""
-    error: Text = ""
+    error: Any = None
+    """Words, or an object with its own code; see `crawls.causes.cause_of`."""
     at: Moment = Field(None, validation_alias=AliasChoices("timestamp", "at"))
 
 
@@ -84,7 +115,7 @@ class JobErrors(_Answer):
     """Pages that brought no document. After a cancel also the dropped ones, which are no failures."""
 
     errors: Listed[PageFailure]
-    robots_blocked: Listed[str] = []
+    robots_blocked: Strings = []
     """URLs that robots.txt forbids."""
 
 

@@ -24,7 +24,6 @@ class Listing:
     def __init__(self, fetch: FetchPage) -> None:
         self._fetch = fetch
         self._seen: set[bytes] = set()
-        self._left_off = False
         self.status: JobStatus | None = None
         """As last said; None before the first page of results."""
 
@@ -32,11 +31,6 @@ class Listing:
     def count(self) -> int:
         """Documents so far."""
         return len(self._seen)
-
-    @property
-    def incomplete(self) -> bool:
-        """True once it is certain, at the end, that Firecrawl has documents that it did not hand out."""
-        return self._left_off and self.status is not None and self.count < self.status.completed
 
     async def __aiter__(self) -> AsyncIterator[list[Document]]:
         query = ""
@@ -48,9 +42,8 @@ class Listing:
             if not page.next:
                 return
             if not new:
-                break
+                return
             query = page.next.partition("#")[0].partition("?")[2]
-        self._left_off = True
 
     def _is_new(self, document: Document) -> bool:
         known = len(self._seen)

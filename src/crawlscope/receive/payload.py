@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
+from crawlscope.crawls.causes import error_words
 from crawlscope.crawls.pages import DeliveredPage
 from crawlscope.crawls.scraped_page import document_metadata, scraped_page, source_url
 from crawlscope.database.values import hash_key, storable, storable_json
@@ -164,7 +165,7 @@ def _facts(delivery: Delivery, at: datetime, first_url: str | None) -> list[Fact
         facts.append(PageSeen(at, first_url))
     if status := end_of(delivery):
         late = delivery.webhook_id is not None and delivery.action == "completed"
-        facts.append(Ended(at, status, _error_text(delivery.error), late))
+        facts.append(Ended(at, status, error_words(delivery.error), late))
     return facts
 
 
@@ -172,13 +173,6 @@ def end_of(delivery: Delivery) -> CrawlStatus | None:
     """How the delivery says that its crawl has ended, if it does."""
     status = ENDS.get(delivery.action)
     return CrawlStatus.FAILED if status is CrawlStatus.COMPLETED and not delivery.success else status
-
-
-def _error_text(error: Any) -> str | None:
-    """In words; an error object's message or code."""
-    if isinstance(error, dict):
-        error = error.get("message") or error.get("error") or error.get("code")
-    return storable(str(error)) if error else None
 
 
 def _json(body: bytes) -> Any:
