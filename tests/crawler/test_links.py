@@ -46,6 +46,7 @@ from crawlscope.crawler.links import (
         ("http://example.org/;jsessionid=0A1B?x=1", "http://example.org/?x=1"),
         ("http://example.org/(S(lit3py55t21z5v55vlm25s55))/a.aspx", "http://example.org/a.aspx"),
         ("http://example.org/?PHPSESSID=0123456789abcdef0123&b=1", "http://example.org/?b=1"),
+        ("http://example.org/?PHPSESSID=abc&CFID=12&CFTOKEN=345", "http://example.org/"),
         ("http://example.org/?sid=12&section_id=3", "http://example.org/?sid=12&section_id=3"),
         ("http://example.org/?utm_source=a&UTM_Medium=b&gclid=c&x=%26", "http://example.org/?x=%26"),
         ("http://example.org/?fbclid=1&&", "http://example.org/"),

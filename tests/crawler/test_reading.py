@@ -62,6 +62,11 @@ def body(html: str) -> str:
         '<main><p>Short.</p></main><div class="footnotes"><p>Keep it dry.</p></div>',
         "</body></html><p>Keep it dry.</p>",
         "<table><tr><p>Keep it dry.</p><td>cell</table>",
+        "<dl><dt><button>How?</button></dt><dd hidden>Keep it dry.</dd></dl>",
+        "<div data-lang=sh hidden><pre>Keep it dry.</pre></div>",
+        "<article><p>Wet.</p><footer><p>Keep it dry.</p></footer></article>",
+        "<main><dialog><h2>Tip</h2><p>Keep it dry.</p></dialog></main>",
+        "<article><noscript><p>Keep it dry.</p></noscript></article>",
         "<p>One<div>Keep it dry.</p></div>",
     ],
 )
@@ -76,6 +81,8 @@ def test_text_of_the_page_is_kept(html: str) -> None:
         '<div role="NAVIGATION"><a href="/a">Lost</a></div>',
         '<header><nav><a href="/a">Home</a></nav>Lost</header>',
         "<footer>© 2026 Lost</footer>",
+        "<article><p>x</p><footer>Copyright 2026 Lost</footer></article>",
+        "<p>x</p><title>Lost</title>",
         '<ul class="breadcrumbs"><li><a href="/">Lost</a></li><li>Here</li></ul>',
         '<div class="navheader"><a href="p">Prev</a> Lost <a href="n">Next</a></div>',
         '<div class="sphinxsidebar"><h3>Topics</h3><ul><li><a href="/a">Lost</a></li></ul></div>',
@@ -137,6 +144,7 @@ def test_a_page_that_is_a_list_of_links_keeps_them() -> None:
         ("10<sup>6</sup> beads", "10⁶ beads"),
         ("12 m<sup>2</sup>, log<sub>2</sub>8, H<sub>2</sub>O", "12 m², log₂8, H₂O"),
         ("10<sup>−3</sup>", "10⁻³"),
+        ("3<sup>2<sup>2</sup></sup>", "3^2²"),
         ("e<sup>x+y</sup> and a<sub>ij</sub>", "e^(x+y) and a_ij"),
         ("the 21<sup>st</sup>, le 2<sup>e</sup>, M<sup>me</sup> X", "the 21st, le 2e, Mme X"),
         ("Brand<sup>TM</sup>", "Brand™"),
@@ -230,6 +238,8 @@ def test_targets_with_nested_parentheses_are_no_text() -> None:
         ('<META HTTP-EQUIV="Content-Language" CONTENT="fr, en"><p>x', "fr"),
         ("<body lang=pt_BR><p>x", "pt-BR"),
         ('<html lang="{{ lang }}"><meta property="og:locale" content="sv_SE"><p>x', "sv-SE"),
+        ("<html lang=en_US.UTF-8><p>x", "en-US"),
+        ("<html lang=und><body lang=it><p>x", "it"),
         ("<p>Kessel", None),
     ],
 )
@@ -246,6 +256,8 @@ JAPANESE = "ボイラーは毎朝点検され、圧力は日誌に記録され�
     [
         (JAPANESE.encode() + b"\xe3\x81", "utf-8", JAPANESE + "\ufffd"),
         (JAPANESE.encode() + b"\xe3\x81", None, JAPANESE + "\ufffd"),
+        (b"<p>\xff" + "déjà réglé à".encode(), None, "déjà réglé à"),
+        (b"<p>caf\xe9 " + "déjà réglé à".encode(), "iso-8859-1", "caf\ufffd déjà réglé à"),
         (RUSSIAN.encode() + b"\xff", "windows-1251", RUSSIAN + "\ufffd"),
         (JAPANESE.encode("cp932") + b"\xff", "shift_jis", JAPANESE + "\ufffd"),
         (JAPANESE.encode("cp932"), "x-sjis", JAPANESE),
@@ -293,9 +305,40 @@ def test_xhtml_is_a_page_whatever_its_type(media_type: str) -> None:
     assert (page.title, page.language, page.links) == ("Herons", "en", ["https://example.org/deep"])
 
 
-def test_html_is_read_whatever_follows_its_type() -> None:
+def test_entities_that_a_page_declares_for_itself_are_none_of_its_text() -> None:
+    html = b'<!DOCTYPE html SYSTEM "x" [<!ENTITY bird "heron">]><html><body><p>Text</p></body></html>'
+    assert read_page(FetchedPage(URL, 200, "application/xhtml+xml", html)).markdown == "Text"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/html, charset=utf-8", "text/xhtml", "text/htm", "application/html", "unknown/unknown"],
+)
+def test_html_is_read_however_its_type_is_written(content_type: str) -> None:
     html = b"<title>T</title><p>Text"
-    assert read_page(FetchedPage(URL, 200, "text/html, charset=utf-8", html)).markdown == "Text"
+    assert read_page(FetchedPage(URL, 200, content_type, html)).markdown == "Text"
+
+
+def test_xml_with_prefixes_that_nobody_declared_is_read() -> None:
+    xml = b"<rss><channel><item><dc:date>Monday</dc:date><a:link>x</a:link></item></channel></rss>"
+    assert read_page(FetchedPage(URL, 200, "text/xml", xml)).markdown == "Monday"
+
+
+@pytest.mark.parametrize(
+    ("html", "link"),
+    [
+        ("<object data=inner.html></object>", "https://example.org/docs/inner.html"),
+        ("<embed src=/inner.html>", "https://example.org/inner.html"),
+        ("<svg><a xlink:href=node.html><text>x</text></a></svg>", "https://example.org/docs/node.html"),
+    ],
+)
+def test_links_of_embedded_pages_and_drawings_are_followed(html: str, link: str) -> None:
+    assert to_markdown(html, URL).links == [link]
+
+
+def test_what_is_asked_of_this_robot_counts() -> None:
+    page = to_markdown("<meta name=Crawlscope content=NoIndex><meta name=other content=nofollow>", URL)
+    assert (page.noindex, page.nofollow) == (True, False)
 
 
 def test_frames_have_a_page_for_readers_without() -> None:

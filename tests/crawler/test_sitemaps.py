@@ -3,6 +3,7 @@ import gzip
 import pytest
 
 from crawlscope.crawler import sitemaps
+from crawlscope.crawler.xml_pages import Listing, listing_of
 from tests.crawler.harness import crawl
 from tests.fakes.website import Page, Website, html, redirect
 
@@ -116,3 +117,20 @@ async def test_a_sitemap_of_another_host_is_read_where_that_host_allows_it() -> 
         crawled = await crawl(site.url)
         assert other.requests == ["/a.xml"]
     assert set(crawled.pages) == {"/", "/a"}
+
+
+@pytest.mark.parametrize(
+    ("sitemap", "pages"),
+    [
+        ("<urlset><url><loc><![CDATA[/a?x=1&y=2]]></loc></url></urlset>", ["/a?x=1&y=2"]),
+        ("<urlset><url><loc>/a?x=1&y=2&amp;z=3</loc></url></urlset>", ["/a?x=1&y=2&z=3"]),
+        ("<urlset><url><loc>/caf&eacute;</loc></url></urlset>", ["/caf%C3%A9"]),
+        ("<URLSET><URL><LOC>/a</LOC></URL></URLSET>", ["/a"]),
+        ("<urlset><url><loc>/a</loc><xhtml:link href='/b'/></url></urlset>", ["/a"]),
+        ("<sm:urlset><sm:url><sm:loc>/a</sm:loc></sm:url></sm:urlset>", ["/a"]),
+        ("<sitemapindex><url><loc>/a</loc></url></sitemapindex>", ["/a"]),
+    ],
+)
+def test_faulty_sitemaps_are_read_as_they_are_meant(sitemap: str, pages: list[str]) -> None:
+    listing = listing_of(sitemap, "http://example.org/sitemap.xml")
+    assert listing == Listing(pages=[f"http://example.org{page}" for page in pages])

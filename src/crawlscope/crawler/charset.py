@@ -64,7 +64,7 @@ def decode(body: bytes, declared: str | None) -> str:
         return utf_8 if wrong < 5 or wrong < 4 * right else _detected(body)
     if charset in _MANY_BYTES:
         return utf_8 if right >= 10 and not wrong else _decoded(body, charset)
-    if right > 10 * wrong:
+    if right > 2 * wrong:
         return utf_8
     return _decoded(body, charset) if charset else _detected(body)
 

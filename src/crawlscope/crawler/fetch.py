@@ -32,8 +32,16 @@ _MEDIA_TYPE = re.compile(r"\s*([\w!#$&^.+-]+/[\w!#$&^.+-]+)", re.ASCII)
 _GZIP = b"\x1f\x8b\x08"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEXT_TYPES = frozenset(
-    {"", "application/json", "application/xml", "application/x-ndjson", "application/yaml"}
+    {
+        "",
+        "application/html",
+        "application/json",
+        "application/xml",
+        "application/x-ndjson",
+        "application/yaml",
+    }
 )
+_UNKNOWN_TYPES = frozenset({"unknown/unknown", "application/unknown"})
 _NO_TEXT_TYPES = frozenset({"text/css", "text/javascript", "text/ecmascript", "text/calendar", "text/vcard"})
 
 
@@ -68,13 +76,13 @@ class FetchedPage:
 
     @property
     def media_type(self) -> str:
-        """In lower case, the last of several, as in browsers; empty where the server named none."""
+        """In lower case, the last of several, as in browsers; empty where the server knew none."""
         found = [
             media_type[1].lower()
             for each in self.content_type.split(",")
             if (media_type := _MEDIA_TYPE.match(each))
         ]
-        return found[-1] if found else ""
+        return found[-1] if found and found[-1] not in _UNKNOWN_TYPES else ""
 
     @property
     def charset(self) -> str | None:

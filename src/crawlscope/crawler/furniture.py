@@ -16,7 +16,7 @@ from crawlscope.crawler.tree import is_within, words
 
 _NEVER_TEXT = [
     "script", "style", "template", "svg", "iframe", "embed", "audio", "video", "source", "track", "map",
-    "head", "link", "meta", "base", "datalist", "progress", "meter", "param", "noframes", "frame",
+    "head", "title", "link", "meta", "base", "datalist", "progress", "meter", "param", "noframes", "frame",
 ]  # fmt: skip
 _CONTROLS = ["input", "select", "textarea", "button"]
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
@@ -419,7 +419,12 @@ def _is_unseen(element: Element, weight: Weight, names: list[str], role: str, co
         or (element.attr("id") or "\0") in controlled
         or any(map(_PANELS.search, names))
     )
-    return not opened and not weight.is_prose
+    return not opened and not weight.is_prose and not _is_answer(element)
+
+
+def _is_answer(element: Element) -> bool:
+    """Hidden until a script shows it: a definition, code, a table, something with a heading."""
+    return element.tag == "dd" or element.find([*_HEADINGS, "pre", "table", "dl"]) is not None
 
 
 def _is_navigation(_: Element, weight: Weight, __: list[str]) -> bool:
@@ -437,7 +442,9 @@ def _is_banner(element: Element, weight: Weight, _: list[str]) -> bool:
 def _is_imprint(element: Element, weight: Weight, _: list[str]) -> bool:
     if is_within(element, "blockquote", "figure") or element.select_one(_NOTES) is not None:
         return False
-    return not (is_within(element, *_SECTIONS) and weight.is_prose)
+    if is_within(element, "article", "section", "li", "td", "dd"):
+        return weight.is_mostly_links or _LEGAL.search(element.text) is not None
+    return not (is_within(element, "main") and weight.is_prose)
 
 
 def _is_aside(_: Element, weight: Weight, __: list[str]) -> bool:
@@ -448,12 +455,17 @@ def _is_bare_form(_: Element, weight: Weight, __: list[str]) -> bool:
     return weight.blocks == 0 and weight.running < 2 * _RUNNING_TEXT
 
 
-def _is_notice(_: Element, weight: Weight, names: list[str]) -> bool:
-    return not weight.is_prose or any(map(_CONSENT.search, names))
+def _is_notice(element: Element, weight: Weight, names: list[str]) -> bool:
+    return _is_beside_text(element, weight) or any(map(_CONSENT.search, names))
 
 
 def _is_script_notice(element: Element, weight: Weight, _: list[str]) -> bool:
-    return not weight.is_prose or (weight.text < _LONG_TEXT and "javascript" in element.text.lower())
+    asks = weight.text < _LONG_TEXT and "javascript" in element.text.lower()
+    return asks or _is_beside_text(element, weight)
+
+
+def _is_beside_text(element: Element, weight: Weight) -> bool:
+    return weight.is_mostly_links if is_within(element, "main", "article") else not weight.is_prose
 
 
 _MEANINGS = {

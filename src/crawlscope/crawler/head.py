@@ -7,15 +7,17 @@ from urllib.parse import urljoin
 
 from turbohtml import Document
 
+from crawlscope.crawler.fetch import ROBOT
 from crawlscope.crawler.links import absolute
 from crawlscope.crawler.tree import clean, parse, words
 
-_LINKING = {"a": "href", "area": "href", "frame": "src", "iframe": "src"}
+_LINKING = {"a": "href", "area": "href", "frame": "src", "iframe": "src", "embed": "src", "object": "data"}
 _REFRESH = re.compile(
     r"""\s*+[\d.]++[\s;,]\s*+[;,]?\s*+(?:url\s*+=\s*+)?+(?:"([^"]++)|'([^']++)|([^\s"'].*))""",
     re.IGNORECASE | re.DOTALL,
 )
-_LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_][a-z0-9]{1,8})*", re.IGNORECASE | re.ASCII)
+_LANGUAGE = re.compile(r"(?!(?:und|mul|mis|zxx)\b)[a-z]{2,3}(?:[-_][a-z0-9]{1,8})*", re.IGNORECASE | re.ASCII)
+_ROBOTS = ("robots", ROBOT.lower())
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def read_head(document: Document, url: str) -> Head:
     metas = list(_metas(document))
     base = _base(document, url)
     asked = {
-        word for name, content in metas if name == "robots" for word in re.split(r"[\s,;]+", content.lower())
+        word for name, content in metas if name in _ROBOTS for word in re.split(r"[\s,;]+", content.lower())
     }
     nofollow = not asked.isdisjoint({"nofollow", "none"})
     return Head(
@@ -91,7 +93,7 @@ def _language(document: Document, metas: list[tuple[str, str]]) -> str | None:
     said = [element.attr(name) for element in outer for name in ("lang", "xml:lang")]
     said += [_said(metas, "content-language", "language", "dc.language", "dcterms.language", "og:locale")]
     for tags in filter(None, said):
-        tag = tags.partition(",")[0].strip()
+        tag = re.split(r"[,;.]", tags)[0].strip()
         if _LANGUAGE.fullmatch(tag):
             return tag.replace("_", "-")
     return None
@@ -134,4 +136,4 @@ def _hrefs(document: Document) -> Iterator[str]:
             # Readers without frames are given a page of its own, which the parser leaves as text.
             yield from _hrefs(parse(element.text))
         elif "nofollow" not in (element.attr("rel") or "").lower().split():
-            yield element.attr(_LINKING[element.tag]) or ""
+            yield element.attr(_LINKING[element.tag]) or element.attr("xlink:href") or ""

@@ -67,8 +67,9 @@ _CLICK_IDS = frozenset(
     ]
 )
 _SESSION = re.compile(
-    r"jsessionid|phpsessid|aspsessionid\w*|asp\.net_sessionid|cfid|cftoken|oscsid|zenid|sess(?:ion)?_?id|sid|xtc?sid"
+    r"jsessionid|phpsessid|aspsessionid\w*|asp\.net_sessionid|cfid|cftoken|oscsid|zenid|xtc?sid"
 )
+_MAY_BE_SESSION = re.compile(r"sess(?:ion)?_?id|sid")
 # A small number behind `sid` is a story or a section, not a session.
 _SESSION_VALUE = re.compile(r"(?=\D*\d)[\w.!-]{16,}", re.ASCII)
 _SESSION_IN_PATH = re.compile(
@@ -180,6 +181,6 @@ def _says_something(parameter: str) -> bool:
     """Whether the page can depend on it: not where it only tells where its reader came from, or who it is."""
     name, _, value = parameter.partition("=")
     name = unquote(name).lower()
-    if not parameter or name in _CLICK_IDS or _TRACKING.fullmatch(name):
+    if not parameter or name in _CLICK_IDS or _TRACKING.fullmatch(name) or _SESSION.fullmatch(name):
         return False
-    return not (_SESSION.fullmatch(name) and _SESSION_VALUE.fullmatch(value))
+    return not (_MAY_BE_SESSION.fullmatch(name) and _SESSION_VALUE.fullmatch(value))

@@ -54,7 +54,7 @@ _MOST_INLINE = 200
 # Line breaks next to an element are none to the converter.
 _SPACE_WITHIN = re.compile(r"(?<=\S) (?=\S)")
 _PERMALINKS = frozenset(
-    {"", "#", "¶", "§", "🔗", "\uf0c1", "⚓", "⚓\ufe0e", "[link]", "permalink", "\u200b"}
+    {"", "#", "¶", "§", "🔗", "\uf0c1", "⚓", "⚓\ufe0e", "[link]", "permalink", "\u200b", "↩", "↩\ufe0e"}
 )
 _PERMALINK_NAMES = re.compile(
     r"(?:^|\s)(?:headerlink|hash-link|anchor-link|heading-?anchor|header-anchor|anchorjs-link)(?:\s|$)"
@@ -160,7 +160,7 @@ def _write_formulas(region: Element) -> None:
         parts = [part for part in raised if isinstance(part, Element)]
         if len(parts) == 2:
             parts[1].replace_with(Element(raised.tag.removeprefix("m"), None, [Text(words(parts[1]))]))
-    for element in list(region.iter_elements(["sup", "sub"])):
+    for element in reversed(list(region.iter_elements(["sup", "sub"]))):
         if element.find("img") is None:
             element.replace_with(Text(_raised(element) if element.tag == "sup" else _lowered(words(element))))
     for ruby in list(region.iter_elements("ruby")):

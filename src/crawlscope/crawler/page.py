@@ -13,6 +13,9 @@ from crawlscope.crawler.markdown import PageText, to_markdown
 from crawlscope.crawler.xml_pages import listing_of, parse_xml, root_name, texts_of, title_of
 
 _XML_TYPES = frozenset({"text/xml", "application/xml"})
+_HTML_TYPES = frozenset(
+    {"text/html", "text/htm", "text/xhtml", "text/x-server-parsed-html", "application/html"}
+)
 _LOOKED_AT = 1024
 # What the WHATWG's MIME sniffing takes for HTML, and for no text at all.
 _HTML = re.compile(
@@ -27,6 +30,8 @@ _SELF_CLOSED = re.compile(
     re.IGNORECASE,
 )
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)(?:\]\]>|\Z)", re.DOTALL)
+_OWN_ENTITIES = re.compile(r"<!doctype\b[^\[>]*+\[[^\]]*+\]\s*+>", re.IGNORECASE)
+_PROLOGUE_WITHIN = 16_384
 _PREFIX = re.compile(r"(</?)(?:html|xhtml|h|x):(?=[a-z])")
 _CANONICAL = re.compile(r"""<([^<>]*)>[^<,]*;\s*rel\s*=\s*["']?[^"',;]*\bcanonical\b""", re.IGNORECASE)
 _SCOPED = re.compile(r"\s*([\w-]+)\s*:(.*)", re.DOTALL)
@@ -54,7 +59,7 @@ def read_page(page: FetchedPage) -> PageText:
 
 def _by_content(page: FetchedPage) -> PageText:
     kind = page.media_type
-    if kind == "text/html":
+    if kind in _HTML_TYPES:
         return to_markdown(page.body, page.url, page.charset)
     if not may_hold_text(kind):
         return PageText(markdown="")
@@ -78,7 +83,8 @@ def _xml(page: FetchedPage, text: str) -> PageText:
 
 def _as_html(xhtml: str) -> str:
     """XML ends `<script/>` where it stands; to HTML it begins there, and swallows the page."""
-    plain = _CDATA.sub(lambda section: escape(section[1], quote=False), xhtml)
+    without = _OWN_ENTITIES.sub("", xhtml[:_PROLOGUE_WITHIN]) + xhtml[_PROLOGUE_WITHIN:]
+    plain = _CDATA.sub(lambda section: escape(section[1], quote=False), without)
     return _SELF_CLOSED.sub(r"<\1\2></\1>", _PREFIX.sub(r"\1", plain))
 
 

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import escape
+from html.entities import html5
 
 from lxml import etree
 
@@ -12,7 +14,10 @@ _PROLOGUE = re.compile(
     r"(?:\s+|<\?.*?\?>|<!--.*?-->|<!doctype\b[^\[>]*(?:\[.*?\]\s*)?>)*", re.IGNORECASE | re.DOTALL
 )
 _ROOT = re.compile(r"<([\w:.-]+)")
-_BARE_AMPERSAND = re.compile(r"&(?!#\d+;|#[xX][0-9A-Fa-f]+;|[A-Za-z][\w.-]*;)")
+_CDATA_OR_AMPERSAND = re.compile(
+    r"<!\[CDATA\[.*?(?:\]\]>|\Z)|&(?!#\d+;|#[xX][0-9A-Fa-f]+;)(?P<entity>[A-Za-z]\w*+;)?", re.DOTALL
+)
+_XML_ENTITIES = frozenset({"amp;", "lt;", "gt;", "quot;", "apos;"})
 _PROLOGUE_WITHIN = 16_384
 
 
@@ -43,10 +48,18 @@ def parse_xml(text: str) -> etree._Element | None:
         remove_pis=True,
     )
     try:
-        escaped = _BARE_AMPERSAND.sub("&amp;", text.strip())
+        escaped = _CDATA_OR_AMPERSAND.sub(_readable, text.strip())
         return etree.fromstring(escaped.encode("utf-8", "replace"), parser)
     except (etree.XMLSyntaxError, ValueError):
         return None
+
+
+def _readable(found: re.Match[str]) -> str:
+    """Entities of HTML, which XML has no names for, and ampersands that nobody escaped."""
+    entity = found["entity"]
+    if found[0].startswith("<") or entity in _XML_ENTITIES:
+        return found[0]
+    return escape(html5[entity]) if entity in html5 else "&amp;" + found[0][1:]
 
 
 def listing_of(text: str, url: str) -> Listing:
@@ -58,10 +71,8 @@ def listing_of(text: str, url: str) -> Listing:
     if root is None:
         return Listing()
     match _name(root):
-        case "urlset":
-            return Listing(pages=_normal(_locations(root, "url"), url))
-        case "sitemapindex":
-            return Listing(sitemaps=_normal(_locations(root, "sitemap"), url))
+        case "urlset" | "sitemapindex":
+            return Listing(_normal(_locations(root, "url"), url), _normal(_locations(root, "sitemap"), url))
         case "rss" | "rdf" | "feed":
             return Listing(pages=_normal(_feed_links(root), url))
         case _:
@@ -91,14 +102,15 @@ def title_of(root: etree._Element) -> str | None:
 
 
 def _name(element: etree._Element) -> str:
-    return etree.QName(element).localname.lower()
+    """In lower case, without its namespace, or the prefix of one that was never declared."""
+    return str(element.tag).rpartition("}")[2].rpartition(":")[2].lower()
 
 
 def _locations(root: etree._Element, entry: str) -> Iterator[str]:
     """Not those of images and videos, which are further down."""
-    for element in root.iter("{*}loc"):
+    for element in root.iter(etree.Element):
         parent = element.getparent()
-        if parent is not None and _name(parent) == entry and element.text:
+        if _name(element) == "loc" and parent is not None and _name(parent) == entry and element.text:
             yield element.text
 
 
