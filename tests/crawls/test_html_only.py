@@ -48,6 +48,7 @@ async def outcome(here: Installation) -> tuple[str, str | None, str | None]:
         {"rawHtml": f"<!doctype html><html><body>{HTML}</body></html>"},
         {"markdown": "", "html": HTML},
         {"markdown": " \n\t", "html": " ", "rawHtml": HTML},
+        {"html": "<div><p> </p></div>", "rawHtml": HTML},
         {"markdown": None, "content": "", "html": HTML},
         {"markdown": ["odd"], "html": HTML},
     ],

@@ -8,7 +8,7 @@ three.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
 from turbohtml import DocumentFragment, Element, Node, Text
 
@@ -64,18 +64,21 @@ _CONTENTS = re.compile(
 )
 _MAY_ASK_CONSENT = ", ".join(
     f"[{attribute}*={name} i]"
-    for attribute in ("class", "id")
+    for attribute in ("class", "id", "aria-label")
     for name in ("cookie", "consent", "gdpr", "cc-window", "onetrust")
 )
 _CONSENT = re.compile(r"cookie|consent|gdpr|^cc-window$|^onetrust")
 _CONSENT_BANNER = re.compile(
-    r"(?:cookie|consent|gdpr)s?[-_]?(?:banner|bar|notice|notification|consent|popup|modal|dialog|overlay|law)"
+    r"(?:cookie|consent|gdpr)s?[-_ ]?(?:banner|bar|notice|notification|consent|popup|modal"
+    r"|dialog|overlay|law)"
     r"|cookiebot|^cc-window$|^onetrust"
 )
 _PANELS = re.compile(
-    r"(?:^|[-_])(?:tab|tabs|panel|pane|accordion|collaps\w*|content|answer|details|spoiler|more)(?:$|[-_])"
+    r"(?:^|[-_])(?:tab|tabs|panel|pane|accordion|collaps\w*|content|body|text|answer|solution|hint"
+    r"|example|details|spoiler|more|item|slide|step)(?:$|[-_])"
 )
 _ACCORDION = re.compile(r"accordion|collaps|faq|question|disclosure|expand|toggle")
+_OVERLAY = re.compile(r"modal|dialog|overlay|popup|popover|toast|drawer|off-?canvas|menu|tooltip")
 _MOST_LINKS_OF_A_BAR = 40
 _MOST_BLOCKS_OF_A_BAR = 100
 _SEPARATORS = re.compile(r"[\s|·•»›>/]+")
@@ -294,12 +297,13 @@ def _controlled(body: Element) -> set[str]:
 def _drop_consent(body: Element) -> None:
     """A chapter on cookies has no button to accept them."""
     for element in list(body.select(_MAY_ASK_CONSENT)):
-        names = _names(element)
-        asks = any(map(_CONSENT.search, names)) and (
-            element.select_one("button, input, [role=button]") is not None
-            or (any(map(_CONSENT_BANNER.search, names)) and element.select_one("h1, h2, h3") is None)
-        )
-        if asks and weigh(element.text) < _MOST_OF_A_NOTICE and not is_within(element, "main", "article"):
+        names = [*_names(element), (element.attr("aria-label") or "").lower()]
+        answers = element.select_one("button, input, [role=button], a[class*=btn i], a[class*=button i]")
+        named = any(map(_CONSENT_BANNER.search, names)) and element.select_one("h1, h2, h3") is None
+        asks = named or (answers is not None and any(map(_CONSENT.search, names)))
+        if is_within(element, "main", "article"):
+            asks = named and answers is not None
+        if asks and weigh(element.text) < _MOST_OF_A_NOTICE:
             element.decompose()
 
 
@@ -324,12 +328,21 @@ def _unwrap_template(template: Element) -> None:
 
 def _drop_controls(body: Element) -> None:
     for element in list(body.iter_elements(_CONTROLS)):
+        shown = next((node for node in islice(element.next_siblings, 2) if isinstance(node, Element)), None)
+        if element.tag == "button" and shown is not None and shown.tag not in _INLINE:
+            _show(shown)
         if element.tag == "button" and _names_something(element):
             element.unwrap()
         elif element.tag == "textarea" and "readonly" in element.attrs:
             element.tag = "pre"
         else:
             element.decompose()
+
+
+def _show(element: Element) -> None:
+    """What follows a button is a click away."""
+    if "hidden" in element.attrs:
+        del element.attrs["hidden"]
 
 
 def _names_something(button: Element) -> bool:
@@ -363,7 +376,7 @@ def _drop_marks(body: Element) -> None:
 
 def _is_furniture(blocks: Blocks, at: int, controlled: set[str]) -> bool:
     element, weight = blocks.elements[at], blocks.weights[at]
-    tag, role = element.tag, (element.attr("role") or "").strip().lower()
+    tag, role = element.tag, next(iter((element.attr("role") or "").lower().split()), "")
     names = _names(element)
     if any(map(_LINE_NUMBERS.match, names)) or _is_unseen(element, weight, names, role, controlled):
         return True
@@ -419,6 +432,8 @@ def _is_unseen(element: Element, weight: Weight, names: list[str], role: str, co
         or (element.attr("id") or "\0") in controlled
         or any(map(_PANELS.search, names))
     )
+    if hidden is None and role not in ("dialog", "alertdialog") and not any(map(_OVERLAY.search, names)):
+        opened = opened or weight.blocks > 0  # silent, but seen
     return not opened and not weight.is_prose and not _is_answer(element)
 
 
@@ -444,7 +459,9 @@ def _is_imprint(element: Element, weight: Weight, _: list[str]) -> bool:
         return False
     if is_within(element, "article", "section", "li", "td", "dd"):
         return weight.is_mostly_links or _LEGAL.search(element.text) is not None
-    return not (is_within(element, "main") and weight.is_prose)
+    if is_within(element, "main"):
+        return not weight.is_prose
+    return weight.is_mostly_links or weight.running < _LONG_TEXT or _LEGAL.search(element.text) is not None
 
 
 def _is_aside(_: Element, weight: Weight, __: list[str]) -> bool:
@@ -493,6 +510,10 @@ def _named_region(blocks: Blocks) -> int:
     named = [at for at in blocks.within(0) if _is_main(blocks.elements[at])]
     mains = [at for at in named if "hidden" not in blocks.elements[at].attrs] or named
     heaviest = max(mains, key=lambda at: blocks.weights[at].text, default=0)
+    if any(
+        at >= blocks.ends[heaviest] or blocks.ends[at] <= heaviest for at in mains if blocks.weights[at].text
+    ):
+        return 0
     return heaviest if blocks.weights[heaviest].text * 4 > blocks.weights[0].text else 0
 
 

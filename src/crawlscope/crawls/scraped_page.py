@@ -1,5 +1,6 @@
 """A page as Firecrawl describes it, in an event or in its API's answers, read into a delivered page."""
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +9,9 @@ from crawlscope.crawls.page_state import Arrival
 from crawlscope.crawls.pages import DeliveredPage
 from crawlscope.database.values import storable
 from crawlscope.vocabulary import PageState
+
+_TAG = re.compile(r"<[^<>]*>")
+_WORD = re.compile(r"[^\W_]")
 
 
 def scraped_page(
@@ -32,7 +36,7 @@ def scraped_page(
         url=_text(metadata.get("url")) or asked_for,
         arrival=_arrival(cause, pushed, received_at, webhook_id or ""),
         markdown=storable(markdown),
-        html="" if markdown else storable(_text_in(document, "html", "rawHtml")),
+        html="" if markdown else storable(_html_of(document)),
         title=_text(metadata.get("title")) or _text(metadata.get("ogTitle")),
         language=_text(metadata.get("language")),
         status_code=status_code,
@@ -90,6 +94,12 @@ def _outcome(cause: Cause | None) -> dict[str, Any]:
         "error": storable(cause.words),
         "error_detail": storable(cause.detail) if cause.detail else None,
     }
+
+
+def _html_of(document: dict[str, Any]) -> str:
+    """As it came, where the part that Firecrawl took for the main one has no word."""
+    html = _text_in(document, "html")
+    return html if _WORD.search(_TAG.sub("", html)) else _text_in(document, "rawHtml") or html
 
 
 def _text_in(document: dict[str, Any], *names: str) -> str:
