@@ -210,6 +210,28 @@ def test_on_a_terminal_a_deletion_is_asked_about(service, answer, code):
     assert (crawled in _crawls(service)) == (code != 0)
 
 
+def test_ctrl_c_at_the_question_ends_a_deletion_at_once(service, crawl_id):
+    terminal, own_end = pty.openpty()
+    with closing_fd(terminal), closing_fd(own_end):
+        asking = subprocess.Popen(
+            [*PROGRAM, "delete", crawl_id],
+            env=environment(service),
+            stdin=own_end,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert asking.stderr is not None
+        while asking.stderr.read(1) != b"?":
+            assert asking.poll() is None
+        asking.send_signal(signal.SIGINT)
+        try:
+            asking.communicate(timeout=60)
+        finally:
+            asking.kill()
+    assert asking.returncode == 1
+    assert crawl_id in _crawls(service)
+
+
 def test_watch(service, crawl_id, watcher):
     watcher.watch_limit = 2
     ended = crawlscope(service, "watch", crawl_id)

@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
-from crawlscope.crawls.answers import CrawlDeleted, PagesQueued
+from crawlscope.crawls.answers import PagesQueued
 from crawlscope.errors import CrawlscopeError
 from crawlscope.faces.terminal.comparison import render_comparison
 from crawlscope.faces.terminal.crawls import render_crawls
@@ -152,13 +152,9 @@ def retry(settings: Settings, crawl_id: str, urls: list[str], *, rescrape: bool,
 
 def delete(settings: Settings, crawl_id: str, *, sure: bool, as_json: bool) -> None:
     """Unless `sure`, asks whoever sits at the terminal first."""
-
-    async def work(stack: Stack) -> CrawlDeleted:
-        if not sure:
-            await _confirm_deletion(await stack.client.crawl(crawl_id))
-        return await stack.patiently(lambda: stack.client.delete(crawl_id))
-
-    deleted = _with_service(settings, work)
+    if not sure:
+        _confirm_deletion(_with_service(settings, lambda stack: stack.client.crawl(crawl_id)))
+    deleted = _with_service(settings, lambda stack: stack.patiently(lambda: stack.client.delete(crawl_id)))
     if deleted.goes_on:
         complain(f"the crawl may go on at Firecrawl, which could not be told to stop it: {deleted.goes_on}")
     if as_json:
@@ -167,11 +163,12 @@ def delete(settings: Settings, crawl_id: str, *, sure: bool, as_json: bool) -> N
         stdout().print(f"Crawl {plain(crawl_id)} is deleted.", soft_wrap=True, markup=False)
 
 
-async def _confirm_deletion(crawl: CrawlMetricsResponse) -> None:
+def _confirm_deletion(crawl: CrawlMetricsResponse) -> None:
+    """Not to be called in an event loop, where Ctrl-C would not end the question."""
     running = ", which still runs" if crawl.status is CrawlStatus.IN_PROGRESS else ""
     pages = count(crawl.total_pages + crawl.pages_pending, "page")
     question = f"Delete the crawl of {plain(crawl.crawl_url)}{running}, and its {pages}?"
-    if not await asyncio.to_thread(typer.confirm, question, err=True):
+    if not typer.confirm(question, err=True):
         raise CrawlscopeError("nothing was deleted")
 
 
