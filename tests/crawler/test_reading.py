@@ -176,6 +176,26 @@ def test_rows_stay_rows_below_a_title() -> None:
         assert "| Child | July | 15 crowns |" in text
 
 
+@pytest.mark.parametrize("first", ["<td>Prices", "<td colspan=2>Prices<tr><td colspan=2>in crowns"])
+def test_rows_that_name_a_table_are_none_of_its_columns(first: str) -> None:
+    rows = "<tr><td>Plan<td>Month<tr><td>Pro<td>9<tr><td>Max<td>19"
+    text = markdown(f"<table><tr>{first}{rows}</table>")
+    assert text.startswith("**Prices**\n\n")
+    assert text.endswith("| Plan | Month |\n| --- | --- |\n| Pro | 9 |\n| Max | 19 |")
+
+
+def test_a_cell_over_several_rows_and_columns_leaves_the_others_in_their_columns() -> None:
+    text = markdown("<table><tr><th>A<th>B<th>C<tr><td rowspan=2 colspan=2>x<td>1<tr><td>2</table>")
+    assert text.splitlines()[-1] == "| x |  | 2 |"
+
+
+def test_tables_by_role_are_tables() -> None:
+    head = "<div role=row><span role=columnheader>Plan</span><span role=columnheader>Price</span></div>"
+    row = "<div role=row><span role=cell>Pro</span><span role=cell>9</span></div>"
+    text = markdown(f"<div role=table><div role=rowgroup>{head}</div><div role=rowgroup>{row}</div></div>")
+    assert text == "| Plan | Price |\n| --- | --- |\n| Pro | 9 |"
+
+
 def test_a_cell_over_several_rows_is_said_in_each() -> None:
     text = markdown(
         "<table><tr><th>Zone<th>Age<th>Price<tr><td rowspan=3>North<td>Adult<td>4<tr><td>Child<td>2"
@@ -235,9 +255,14 @@ def test_markup_that_a_page_shows_is_text_to_the_index() -> None:
     )
 
 
-def test_targets_with_nested_parentheses_are_no_text() -> None:
-    html = '<p><a href="https://e.org/?c=v.extend(l.iter(a(b)).copied())">Run</a> it.</p>'
-    assert clean(markdown(html)) == "Run it."
+@pytest.mark.parametrize("target", ["?c=v.extend(l.iter(a(b)).copied())", "?a=(((b", "a)b)c", "a)b(c"])
+def test_targets_with_parentheses_are_no_text(target: str) -> None:
+    assert clean(markdown(f'<p><a href="https://e.org/{target}">Run</a> it.</p>')) == "Run it."
+
+
+def test_brackets_in_links_and_images_keep_their_targets_out_of_the_text() -> None:
+    html = '<p><a href="/x">one ] two</a> <a href="/y"><img src="/z.png" alt="a [b] ]c"></a></p>'
+    assert clean(markdown(html)).replace("\\", "") == "one ] two a [b] ]c"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from textwrap import dedent
 
 from turbohtml import Element, Text
 
-from crawlscope.crawler.tree import words
+from crawlscope.crawler.tree import is_within, words
 
 _HARD_SPACE = "\xa0"
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
@@ -20,11 +20,23 @@ _NEVER_IN_HEADINGS = frozenset({"p", "table", "ul", "ol", "dl", "pre", "blockquo
 _MOST_ROWS_SPANNED = 1000
 _MOST_REPEATED = 4
 _LONGEST_REPEATED = 200
+_WIDEST_REPEATED = 20
+_MOST_TITLES = 3
+_TABLE_ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "table": ("table", ()),
+    "grid": ("table", ()),
+    "rowgroup": ("tbody", ("table", "grid")),
+    "row": ("tr", ("rowgroup", "table", "grid")),
+    **dict.fromkeys(["columnheader", "rowheader"], ("th", ("row",))),
+    **dict.fromkeys(["cell", "gridcell"], ("td", ("row",))),
+}
+"""What a role is in HTML, and the roles of what it stands in."""
 
 
 def unfold_layout(body: Element) -> None:
     _docstrings(body)
     _end_headings(body)
+    _tables_by_role(body)
     tables = list(body.iter_elements("table"))
     depths = {
         table: 1 + sum(isinstance(outer, Element) and outer.tag == "table" for outer in table.ancestors)
@@ -37,6 +49,23 @@ def unfold_layout(body: Element) -> None:
         if table.tag == "table":
             _lift_title(table)
             _repeat_spanning_cells(table)
+
+
+def _tables_by_role(body: Element) -> None:
+    """Tables that are drawn with style sheets, where every part stands in the right one."""
+    for table in list(body.select("div[role=table], div[role=grid]")):
+        if is_within(table, "[role=table]", "[role=grid]"):
+            continue
+        parts = list(table.select("[role]"))
+        if all(_stands_right(part) for part in parts):
+            for part in [table, *parts]:
+                part.tag = _TABLE_ROLES[part.attr("role") or ""][0]
+
+
+def _stands_right(part: Element) -> bool:
+    outer = part.parent
+    _, outer_roles = _TABLE_ROLES.get(part.attr("role") or "", ("", ()))
+    return isinstance(outer, Element) and outer.attr("role") in outer_roles
 
 
 def _elements(parent: Element) -> list[Element]:
@@ -119,13 +148,21 @@ def _make_heading(cell: Element, level: int) -> None:
 def _lift_title(table: Element) -> None:
     """A first row that is one cell over all columns names the table, not its columns."""
     rows = _rows(table)
-    title = _title_cell(rows) if rows else None
-    if title is None or not words(title):
-        return
-    heading = title.select_one("h1, h2, h3, h4, h5, h6")
-    name = Element("strong", None, [Text(words(title))])
-    table.insert_before(Element("p", None, [name]) if heading is None else heading.extract())
-    rows[0].decompose()
+    for at, row in enumerate(rows[:_MOST_TITLES]):
+        title = _title_cell(rows[at:]) or _short_row(rows[at:])
+        if title is None or not words(title):
+            return
+        heading = title.select_one("h1, h2, h3, h4, h5, h6")
+        name = Element("strong", None, [Text(words(title))])
+        table.insert_before(Element("p", None, [name]) if heading is None else heading.extract())
+        row.decompose()
+
+
+def _short_row(rows: list[Element]) -> Element | None:
+    """The only cell of a first row, where those below have more and nobody said how far it spans."""
+    first = _cells(rows[0])
+    alone = len(first) == 1 and _number(first[0].attr("rowspan")) == 1
+    return first[0] if alone and len(rows) > 2 and all(len(_cells(row)) > 1 for row in rows[1:3]) else None
 
 
 def _repeat_spanning_cells(table: Element) -> None:
@@ -146,10 +183,12 @@ def _repeat_spanning_cells(table: Element) -> None:
             if cell is None:
                 break
             spanned = _number(cell.attr("rowspan"))
-            if spanned > 1 and "colspan" not in cell.attrs:
+            width = _number(cell.attr("colspan"))
+            if spanned > 1 and width <= _WIDEST_REPEATED:
                 text = words(cell)
-                open_cells[column] = (text if len(text) <= _LONGEST_REPEATED else "", spanned - 1)
-            column += _number(cell.attr("colspan"))
+                said = [text if len(text) <= _LONGEST_REPEATED else "", *[""] * (width - 1)]
+                open_cells.update({column + at: (each, spanned - 1) for at, each in enumerate(said)})
+            column += width
 
 
 def _repeat(text: str, row: Element, before: Element | None) -> None:

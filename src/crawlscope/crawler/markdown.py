@@ -225,6 +225,9 @@ def _plain_code(region: Element) -> None:
         for line_break in list(pre.iter_elements("br")):
             line_break.replace_with(Text("\n"))
         for line in list(pre.iter_elements(_BLOCK_IN_CODE)):
+            before = line.previous_sibling
+            if before is not None and before.text and not before.text.endswith("\n"):
+                line.insert_before(Text("\n"))
             if not line.text.endswith("\n"):
                 line.append(Text("\n"))
         code = Element("code", {"class": f"language-{language}"} if language else None, [Text(pre.text)])
@@ -280,6 +283,9 @@ def _plain_inline(region: Element) -> None:
 
 def _plain_texts(region: Element) -> None:
     """What the page shows as text stays text to whoever reads the Markdown: tags, backticks, brackets."""
+    for image in region.iter_elements("img"):
+        if alternative := image.attr("alt"):
+            image.attrs["alt"] = _MARKUP_IN_LINKS.sub(rf"{_BACKSLASH}\g<0>", clean(alternative))
     for node in list(region.descendants):
         if isinstance(node, Element):
             continue
@@ -346,4 +352,6 @@ def _convert(region: Element) -> str:
     except ConversionError as error:
         log.warning("page_kept_as_plain_text", reason=str(error))
         markdown = "\n\n".join(line for text in region.strings if (line := text.strip()))
-    return markdown.replace("\xa0", " ").replace(_BACKSLASH, "\\").strip()
+    # The converter escapes a bracket that has no other a second time.
+    once = markdown.replace(f"{_BACKSLASH}\\", _BACKSLASH)
+    return once.replace("\xa0", " ").replace(_BACKSLASH, "\\").strip()

@@ -24,7 +24,7 @@ _NON_ASCII = re.compile(rf"[\x00-\x7f]?[^\x00-\x7f]{{1,512}}{_COMPOSED_WITH_PREV
 _INLINE_CODE = r"``[^`\n]++(?:`[^`\n]++)*+``|`[^`\n]++`"
 _ESCAPE = r"\\[^\n]"
 _LINK_TEXT = r"(?:[^\[\]\\`\n]++|\\.|`[^`\n]*+`|\n(?![ \t]*+\n))*+"
-_NO_SPACE = r"[^\s()<>]*+"
+_NO_SPACE = r"(?:[^\s()<>\\]++|\\[^\s])*+"
 # CommonMark wants at least three levels of parentheses.
 _BALANCED = _NO_SPACE
 for _ in range(3):
