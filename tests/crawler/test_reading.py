@@ -66,6 +66,8 @@ def body(html: str) -> str:
         "<div data-lang=sh hidden><pre>Keep it dry.</pre></div>",
         "<article><p>Wet.</p><footer><p>Keep it dry.</p></footer></article>",
         "<main><dialog><h2>Tip</h2><p>Keep it dry.</p></dialog></main>",
+        '<div class="lang-py" hidden>Keep it dry.</div>',
+        "<h2>More</h2><div>" + "<h3>A</h3><ul>" + "<li><a href=x>Keep it dry.</a>" * 4 + "</ul></div>",
         "<button>Show the answer</button> <div hidden>Keep it dry.</div>",
         '<div class="carousel"><div class="slide" aria-hidden="true">Keep it dry.</div></div>',
         '<table aria-hidden="true"><tr><th>Boiler</th><td>Keep it dry.</td></tr></table>',
@@ -98,6 +100,7 @@ def test_text_of_the_page_is_kept(html: str) -> None:
         '<div class="cookie-hinweis"><p>Lost</p><a class="btn" href="/ok">OK</a></div>',
         '<section aria-label="Cookie banner"><p>Lost</p><button>Accept</button></section>',
         '<main><div id="cookie-consent"><p>Lost</p><button>Accept</button></div></main>',
+        '<center>[ <a href="/a">Lost</a> | <a href="/b">Other</a> | <a href="/c">Third</a> ]</center>',
         '<div class="modal" aria-hidden="true"><p>Lost</p></div>',
         '<div role="navigation menubar"><a href="/a">Lost</a></div>',
         "<button>Lost</button>",
@@ -120,6 +123,12 @@ def test_furniture_of_the_site_is_left_out(html: str) -> None:
     text = body(html)
     assert "Lost" not in text
     assert "The boiler is checked" in text
+
+
+def test_a_sidebar_of_several_lists_is_left_out() -> None:
+    lists = "".join(f"<h4>Part {n}</h4><ul>{'<li><a href=/x>Lost item</a>' * 6}</ul>" for n in range(4))
+    text = markdown(f"<div>{lists}</div><div><h1>Boilers</h1><p>{PROSE * 4}</p></div>")
+    assert text.startswith("# Boilers")
 
 
 def test_the_only_heading_outside_the_main_part_is_kept() -> None:

@@ -92,6 +92,9 @@ def test_any_url_is_read_as_it_is(url: str) -> None:
         ('<a href="https://e.example/a?b=1&amp;c=2">A</a> changed', "https://e.example/a?b=1&c=2"),
         ("https://e.example/a?b=1&amp;c=2 had a change.<br>", "https://e.example/a?b=1&c=2"),
         ("Is it https://e.example/?", "https://e.example/"),
+        ("**https://e.example/a** has changed", "https://e.example/a"),
+        ("変更：https://e.example/a。", "https://e.example/a"),
+        ("HTTPS://e.example/A had a change.\n(added) https://other.example/", "HTTPS://e.example/A"),
     ],
 )
 def test_the_sentence_around_a_url_is_none_of_it(text: str, url: str) -> None:

@@ -75,13 +75,13 @@ _CONSENT_BANNER = re.compile(
 )
 _PANELS = re.compile(
     r"(?:^|[-_])(?:tab|tabs|panel|pane|accordion|collaps\w*|content|body|text|answer|solution|hint"
-    r"|example|details|spoiler|more|item|slide|step)(?:$|[-_])"
+    r"|example|details|spoiler|more|item|slide|step|lang|os|platform)(?:$|[-_])"
 )
 _ACCORDION = re.compile(r"accordion|collaps|faq|question|disclosure|expand|toggle")
 _OVERLAY = re.compile(r"modal|dialog|overlay|popup|popover|toast|drawer|off-?canvas|menu|tooltip")
 _MOST_LINKS_OF_A_BAR = 40
 _MOST_BLOCKS_OF_A_BAR = 100
-_SEPARATORS = re.compile(r"[\s|·•»›>/]+")
+_SEPARATORS = re.compile(r"[\s|·•»›>/\[\]]+")
 _STEPS = frozenset({"prev", "previous", "next", "up", "start", "contents", "index"})
 _MOST_STEPS = 12
 _STEP_KEYS = frozenset({"p", "n", "u", "h"})
@@ -562,7 +562,10 @@ def _drop_lists_of_links_beside(blocks: Blocks, region: int) -> None:
         before = None
         for child in children:
             after_heading = before is not None and _announces(blocks.elements[before])
-            listed = _is_list_of_links(blocks.elements[child], blocks.weights[child])
+            weight = blocks.weights[child]
+            listed = _is_list_of_links(blocks.elements[child], weight) or (
+                child < heaviest and _is_sidebar(weight)
+            )
             if listed and child != heaviest and not after_heading:
                 blocks.drop(child)
             before = child
@@ -577,6 +580,12 @@ def _is_list_of_links(element: Element, weight: Weight) -> bool:
     if element.tag == "table" and len(element.find_all("tr", limit=2)) > 1:
         return False
     return weight.links >= 5 and weight.linked * 10 >= weight.text * 8 and weight.headings == 0
+
+
+def _is_sidebar(weight: Weight) -> bool:
+    """Several lists of links, each below a heading."""
+    lists = weight.headings >= 2 and weight.h1s == 0 and weight.links >= 3 * weight.headings
+    return lists and weight.linked * 10 >= (weight.text - weight.titles) * 9
 
 
 def _with_what_is_outside(blocks: Blocks, region: int) -> Element:

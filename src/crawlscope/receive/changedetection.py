@@ -34,14 +34,16 @@ MILLISECONDS_SINCE = 1e11
 """Numbers from here on are no seconds: those would be of the year 5138."""
 
 _DEFAULT_TEXTS = {
-    "title": re.compile(r"^ChangeDetection\.io Notification - (?:source:)?(https?://\S.*)$", re.MULTILINE),
-    "message": re.compile(r"^(?:source:)?(https?://[^\s<>].*?) had a change\.", re.MULTILINE),
+    "title": re.compile(
+        r"^ChangeDetection\.io Notification - (?:source:)?(https?://\S.*)$", re.MULTILINE | re.IGNORECASE
+    ),
+    "message": re.compile(r"^(?:source:)?(https?://[^\s<>].*?) had a change\.", re.MULTILINE | re.IGNORECASE),
 }
 """What changedetection.io says unless it is told to say something else: there the whole URL stands alone."""
-_URL_IN_TEXT = re.compile(r"https?://[^\s<>\"`]+")
+_URL_IN_TEXT = re.compile(r"https?://[^\s<>\"`]+", re.IGNORECASE)
 _ESCAPED = re.compile(r"&(?:amp|lt|gt|quot|#39|#x27|#34);")
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
-_OF_THE_SENTENCE = ".,;:!?'’”»"
+_OF_THE_SENTENCE = ".,;:!?'’”»*。，、；：！？…"
 
 Fields = Mapping[str, Any]
 
