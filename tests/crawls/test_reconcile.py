@@ -233,18 +233,22 @@ async def test_failures_keep_the_time_that_firecrawl_gives_them(
     await assert_counted_right(database, job.id)
 
 
+@pytest.mark.parametrize("ahead_seconds", [-120, 0, 120])
 async def test_a_job_of_which_all_pages_failed_lasted_until_the_last_of_them(
-    database: Database, firecrawl: FakeFirecrawl
+    database: Database, firecrawl: FakeFirecrawl, ahead_seconds: int
 ) -> None:
+    """Also where Firecrawl's clock differs from ours."""
     firecrawl.site = Site(list(newer_failures(BASE).values()))
     job = firecrawl.start("crawl", {"url": BASE})
     firecrawl.wait_until_ended(job.id)
-    job.created_at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=60)
+    job.created_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=ahead_seconds - 60)
     job.missed[-1] = replace(job.missed[-1], at=job.created_at + timedelta(seconds=15.6))
     job.missed[:-1] = [replace(each, at=job.created_at) for each in job.missed[:-1]]
     await deliver(database, job.id, "crawl.completed")
     await reconcile(database, firecrawl, job.id)
-    assert (await session_of(database, job.id)).duration_ms == 15_600
+    session = await session_of(database, job.id)
+    assert (session.duration_ms, session.last_settled_at < datetime.now(UTC)) == (15_600, True)
+    await assert_counted_right(database, job.id)
 
 
 async def test_late_deliveries_of_pages_that_were_fetched_change_nothing(

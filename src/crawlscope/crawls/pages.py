@@ -41,7 +41,7 @@ class DeliveredPage:
     error_detail: str | None = None
     """Firecrawl's own words."""
     failed_at: datetime | None = None
-    """When it failed, where Firecrawl says so; else when that was delivered."""
+    """When it failed by Firecrawl's clock, where it says so; else when that was delivered."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,8 @@ async def _settle_failed(
 ) -> Received:
     assert page.failure is not None
     failed_before = known.settled_at if before in (PageState.FAILED, PageState.CANCELLED) else None
-    times = [at for at in (page.failed_at, failed_before) if at]
+    told_at = page.arrival.received_at if page.failed_at else None
+    times = [at for at in (told_at, failed_before) if at]
     settled_at = await write_outcome(
         connection,
         known.id,

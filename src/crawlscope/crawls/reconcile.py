@@ -184,7 +184,7 @@ class Reconciler:
         errors = await self._firecrawl.errors(crawl_id, known.kind)
         failed = _failed_pages(errors, listing.status, known)
         findings += await self._take(crawl_id, _missing(failed, known))
-        failed_at = max((at for at in map(_failed_at, failed) if at), default=None)
+        failed_at = _last_failed_at(failed, listing.status)
         await self._keep_told(crawl_id, listing.status, failed_at, known.running_at)
         return await self._noted(crawl_id, asked_at, _found(listing, known, nameless), findings)
 
@@ -342,9 +342,15 @@ def _failed_pages(errors: JobErrors, status: JobStatus, known: _Known) -> list[D
     return failed + dropped + forbidden
 
 
-def _failed_at(page: DeliveredPage) -> datetime | None:
-    """None for a page that was not scraped."""
-    return None if page.error_code in (DROPPED_BY_CANCEL, ROBOTS_BLOCKED) else page.failed_at
+def _last_failed_at(failed: Sequence[DeliveredPage], status: JobStatus) -> datetime | None:
+    """When the last page failed that was scraped: by Firecrawl's clock where the end is told by it, too."""
+    theirs = status.completed_at is not None
+    times = [
+        page.failed_at if theirs else page.arrival.received_at
+        for page in failed
+        if page.failed_at and page.error_code not in (DROPPED_BY_CANCEL, ROBOTS_BLOCKED)
+    ]
+    return max(times, default=None)
 
 
 def _found(listing: Listing, known: _Known, nameless: int) -> Found:

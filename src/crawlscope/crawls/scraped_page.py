@@ -47,13 +47,13 @@ def scraped_page(
 def failed_page(
     url: str, asked_at: datetime, cause: Cause, failed_at: datetime | None = None
 ) -> DeliveredPage:
-    """A page that the errors API tells of, and when it failed, which was before that was asked."""
+    """A page that the errors API tells of, and when it failed by Firecrawl's clock; it arrived before that
+    was asked."""
     url = storable(url)
-    failed_at = min(failed_at, asked_at) if failed_at else None
     return DeliveredPage(
         source_url=url,
         url=url,
-        arrival=_arrival(cause, False, failed_at or asked_at, ""),
+        arrival=_arrival(cause, False, min(failed_at or asked_at, asked_at), ""),
         failed_at=failed_at,
         **_outcome(cause),
     )
