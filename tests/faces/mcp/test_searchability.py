@@ -88,6 +88,7 @@ def test_an_open_crawl_is_not_safe_and_says_why(changes, sentence):
     ("changes", "sentence"),
     [
         (WHOLE | EMPTY, "Nothing to search: none of its pages has text."),
+        (WHOLE | EMPTY | {"total_pages": 0}, "Nothing to search: it has no pages."),
         (
             EMPTY | {"status": CrawlStatus.FAILED, "error_message": "no\nroute"},
             FAILED,

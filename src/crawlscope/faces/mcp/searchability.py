@@ -36,7 +36,8 @@ def searchability(crawl: CrawlMetricsResponse) -> Searchability:
         return Searchability(safe=False, sealed=False, reasons=tuple(_waited_for(crawl)), final=final)
     missing = tuple(_missing(crawl))
     if not _with_text(crawl):
-        missing = ("none of its pages has text", *missing)
+        nothing = "none of its pages has text" if crawl.total_pages else "it has no pages"
+        missing = (nothing, *missing)
         return Searchability(safe=False, sealed=True, reasons=missing, final=final)
     return Searchability(safe=True, sealed=True, reasons=missing, final=final)
 
