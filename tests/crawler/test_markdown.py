@@ -231,6 +231,8 @@ def test_broken_html_never_raises(html: str) -> None:
 
 
 HOSTILE = {
+    "nested footers of an article": "<article>" + "<footer>words and more " * 20_000,
+    "nested hidden parts around code": "<div hidden>" * 20_000 + "<pre>x",
     "deep": "<div>" * 50_000 + "x",
     "unclosed": "<b><i><font>" * 30_000 + "x",
     "quotes": '<a href="' * 150_000,

@@ -457,11 +457,13 @@ def _is_banner(element: Element, weight: Weight, _: list[str]) -> bool:
 def _is_imprint(element: Element, weight: Weight, _: list[str]) -> bool:
     if is_within(element, "blockquote", "figure") or element.select_one(_NOTES) is not None:
         return False
+    outermost = not is_within(element, "footer")
+    legal = outermost and _LEGAL.search(element.text) is not None
     if is_within(element, "article", "section", "li", "td", "dd"):
-        return weight.is_mostly_links or _LEGAL.search(element.text) is not None
+        return weight.is_mostly_links or legal
     if is_within(element, "main"):
         return not weight.is_prose
-    return weight.is_mostly_links or weight.running < _LONG_TEXT or _LEGAL.search(element.text) is not None
+    return weight.is_mostly_links or weight.running < _LONG_TEXT or legal
 
 
 def _is_aside(_: Element, weight: Weight, __: list[str]) -> bool:
