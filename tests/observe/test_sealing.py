@@ -11,9 +11,11 @@ from crawlscope.crawls.requests import CrawlOrder, start_crawl
 from crawlscope.database.engine import Database
 from crawlscope.faces.mcp.searchability import searchability
 from crawlscope.faces.terminal.follow import is_settled
+from crawlscope.faces.terminal.outcome import failure
+from crawlscope.faces.terminal.report import CrawlReport
 from crawlscope.observe.insights import Insights
-from crawlscope.observe.responses import CrawlMetricsResponse
-from crawlscope.observe.sealing import sealing
+from crawlscope.observe.responses import CrawlMetricsResponse, PageListResponse
+from crawlscope.observe.sealing import UNANSWERED_CHECKS, sealing
 from crawlscope.sessions.fold import Told
 from crawlscope.sessions.store import keep_fact
 from crawlscope.vocabulary import Completeness, CrawlStatus, ReconcileState
@@ -21,6 +23,7 @@ from tests.observe.producing import A, B, deliver, deliver_pages, index_pages, n
 
 END = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NEVER_COMPARED = "complete as far as was delivered; not compared with Firecrawl"
+NOT_ANSWERED = "complete as far as was delivered; it could not be compared with Firecrawl: Firecrawl is away"
 NO_LONGER_KNOWN = "complete as far as was delivered; Firecrawl no longer knows this crawl"
 
 
@@ -32,6 +35,7 @@ def check(state: ReconcileState, *, settled: bool = True, **changes: Any) -> dic
     return {
         "state": state,
         "settled": settled,
+        "failures": 0,
         "error": None,
         "missing": 0,
         "missing_urls": [],
@@ -126,6 +130,28 @@ async def test_an_end_is_not_told_before_it_was_compared(database: Database, ask
     assert is_settled(crawl)
     [listed] = (await asking.crawls()).crawls
     assert (listed.sealed, listed.completeness) == (True, Completeness.COMPARED)
+
+
+async def test_nobody_waits_for_a_firecrawl_that_does_not_answer(
+    database: Database, asking: Insights
+) -> None:
+    await ended_crawl(database)
+    for _ in range(UNANSWERED_CHECKS):
+        assert not is_settled(await asking.crawl("crawl-1"))
+        await database.run(
+            lambda connection: reconciliations.note_failure(connection, "crawl-1", "Firecrawl is away", None)
+        )
+    crawl = await asking.crawl("crawl-1")
+    assert told(crawl) == (False, "comparing with Firecrawl", None)
+    assert crawl.reservation == NOT_ANSWERED
+    assert is_settled(crawl)
+    assert "could not be compared with Firecrawl" in searchability(crawl).sentence
+    assert searchability(crawl).final
+    none = PageListResponse(pages=[], total=0)
+    assert failure(CrawlReport(crawl, none, none)) == f"crawl crawl-1 {NOT_ANSWERED}"
+
+    await note_settled(database, "crawl-1")
+    assert told(await asking.crawl("crawl-1")) == (True, None, None)
 
 
 async def test_where_nobody_can_be_asked_that_is_said(database: Database) -> None:

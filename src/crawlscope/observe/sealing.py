@@ -15,6 +15,8 @@ Row = Mapping[Any, Any]
 """The columns of a row, by name."""
 
 NAMED_AT_MOST = 3
+UNANSWERED_CHECKS = 8
+"""So many comparisons in a row without an answer, over some minutes: nobody should wait for the next."""
 SEALING = frozenset(
     {Completeness.EXACT, Completeness.COMPARED, Completeness.FORGOTTEN, Completeness.AS_DELIVERED}
 )
@@ -63,7 +65,13 @@ def _reservation(completeness: Completeness, ended: bool, check: Row | None) -> 
         case Completeness.INCOMPLETE:
             assert check is not None
             return f"incomplete: {check['error']}{_named(check)}"
+        case Completeness.UNCHECKED if check is not None and _is_unanswered(check):
+            return f"{AS_FAR_AS_DELIVERED}; it could not be compared with Firecrawl: {check['error']}"
     return None
+
+
+def _is_unanswered(check: Row) -> bool:
+    return bool(check["state"] == ReconcileState.FAILING and check["failures"] >= UNANSWERED_CHECKS)
 
 
 def _named(check: Row) -> str:

@@ -213,7 +213,7 @@ def _comparing(evidence: Evidence) -> Judgement:
         said += f"; next try in {pause:,} s" if pause else "; being tried again"
     elif asked.running_at and asked.running_at > evidence.last_fact_at:
         said = "its end was told, but Firecrawl says that it goes on"
-    awaits = "the comparison with Firecrawl"
+    awaits = None if evidence.reservation else "the comparison with Firecrawl"
     return Judgement(VerdictName.COMPARING, evidence.last_fact_at, said, awaits=awaits)
 
 
