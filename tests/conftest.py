@@ -1,6 +1,7 @@
 """What every test can ask for: a real PostgreSQL with the tables in it, empty for each test."""
 
 import asyncio
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
@@ -46,6 +47,10 @@ SHARED_STACKS = ("quick_stack", "mcp_service")
 settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any_machine")
 """How long an example takes says more of what else runs than of the code."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start what runs in the background so, and the commands that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

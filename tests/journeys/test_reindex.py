@@ -109,9 +109,11 @@ def test_the_embedder_is_changed_while_searches_go_on(tmp_path: Path) -> None:
 
 
 def served_by(stack: Stack, server: FakeEmbeddingServer) -> bool:
-    """Whether scores are those of the server's vectors."""
+    """Whether scores are those of the server's vectors, each of a chunk below its page's heading."""
     [best, *_] = stack.search(QUERY, mode="semantic")["results"]
-    cosine = float(np.dot(server.vector(QUERY), server.vector(best["text"])))
+    heading = f"Page {best['url'].rpartition('/')[2]}"
+    text = best["text"] if best["text"].startswith(f"# {heading}") else f"{heading}\n\n{best['text']}"
+    cosine = float(np.dot(server.vector(QUERY), server.vector(text)))
     return abs(best["score"] - cosine) < 1e-3
 
 
