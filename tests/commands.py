@@ -32,7 +32,7 @@ def crawlscope(data_dir: Path, *arguments: str, **settings: str) -> "subprocess.
         env=environment(data_dir, **settings),
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=180,
         check=False,
     )
 

@@ -42,7 +42,7 @@ def service(data_dir: Path, watcher: FakeChangedetection) -> Iterator[Path]:
     own = {"CHANGEDETECTION_URL": watcher.url, "CHANGEDETECTION_API_KEY": KEY, "PORT": str(free_port())}
     up = subprocess.Popen([*PROGRAM, "up"], env=environment(data_dir, **own), stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 60)
+        eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 120)
         yield data_dir
         up.terminate()
         assert up.wait(timeout=60) == 0
@@ -74,7 +74,7 @@ def test_a_crawl_starts_what_it_needs_and_leaves_nothing_behind(data_dir):
 def test_a_killed_command_takes_its_stack_along(data_dir):
     with website(answer_seconds=60) as url:
         command = start_crawlscope(data_dir, "crawl", url)
-        eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 60)
+        eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 120)
         command.kill()
         command.communicate()
     eventually(lambda: processes_of(data_dir), lambda left: not left)
@@ -169,7 +169,7 @@ def test_a_running_crawl_is_deleted_and_stops(service):
     with Website({"/": html(links=links)}, answer=slowly) as site:
         begun = crawlscope(service, "crawl", f"{site.url}/", "--no-wait")
         running = begun.stdout.strip()
-        eventually(lambda: len(site.requests), lambda asked: asked > 5, 60)
+        eventually(lambda: len(site.requests), lambda asked: asked > 5, 120)
         refused = crawlscope(service, "delete", running)
         assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
         ended = crawlscope(service, "delete", running, "--yes", "--json")
@@ -277,17 +277,17 @@ def test_without_waiting_the_crawl_is_only_named(service):
         assert ended.returncode == 0
         assert ended.stderr == ""
         [crawl_id] = ended.stdout.split()
-        eventually(lambda: _crawls(service)[crawl_id]["pages_indexed"], lambda pages: pages == PAGES, 60)
+        eventually(lambda: _crawls(service)[crawl_id]["pages_indexed"], lambda pages: pages == PAGES, 120)
 
 
 def test_the_service_may_restart_while_a_crawl_is_followed(service):
     with website(answer_seconds=3) as url:
         command = start_crawlscope(service, "crawl", url, "--json")
-        eventually(lambda: _crawl_of(service, url), lambda crawl: bool(crawl and crawl["found"]), 60)
+        eventually(lambda: _crawl_of(service, url), lambda crawl: bool(crawl and crawl["found"]), 120)
         running = service_file.read(service)
         assert running is not None
         os.kill(running.pid, signal.SIGKILL)
-        stdout, stderr = command.communicate(timeout=90)
+        stdout, stderr = command.communicate(timeout=180)
     assert (command.returncode, stderr) == (0, "")
     assert json.loads(stdout)["pages_indexed"] == PAGES
 
@@ -297,14 +297,14 @@ def test_the_service_may_restart_while_a_crawl_is_followed(service):
 def test_an_interrupted_command_says_that_the_crawl_goes_on(service, number, code, options):
     with website(answer_seconds=60) as url:
         command = start_crawlscope(service, "crawl", url, *options)
-        crawl = eventually(lambda: _crawl_of(service, url), bool, 60)
+        crawl = eventually(lambda: _crawl_of(service, url), bool, 120)
         assert crawl is not None
         crawl_id = crawl["crawl_id"]
         assert command.stdout is not None
         if not options:
             assert command.stdout.readline() == f"Crawl {crawl_id}\n"
         command.send_signal(number)
-        stdout, stderr = command.communicate(timeout=90)
+        stdout, stderr = command.communicate(timeout=180)
     assert (command.returncode, stdout) == (code, "")
     if stderr or not options:  # a signal may come before the command has heard that the crawl began
         assert stderr == (
@@ -320,7 +320,7 @@ def test_a_crawl_is_followed_again_and_its_cancel_is_told(service):
         assert command.stdout is not None
         assert command.stdout.readline() == f"Crawl {crawl_id}\n"
         assert crawlscope(service, "cancel", crawl_id).returncode == 0
-    stdout, stderr = command.communicate(timeout=90)
+    stdout, stderr = command.communicate(timeout=180)
     assert command.returncode == 1
     assert stderr.startswith(f"crawlscope: crawl {crawl_id} was cancelled on request, ")
     assert f"Crawl {crawl_id}  cancelled" in stdout
@@ -370,7 +370,7 @@ def test_a_crawl_that_waits_for_its_turn_says_so(service):
             crawlscope(service, "cancel", crawl_id)
     assert waiting["awaits"] == "its turn: the crawler is busy with 4 other crawls"
     assert "the crawler was asked for it" in waiting["verdict"]["reason"]
-    eventually(lambda: all(_crawls(service)[each]["sealed"] for each in crawls), bool, 60)
+    eventually(lambda: all(_crawls(service)[each]["sealed"] for each in crawls), bool, 120)
 
 
 def test_a_reader_that_goes_away(service, crawl_id):

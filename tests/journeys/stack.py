@@ -132,7 +132,7 @@ class Stack:
 def eventually(
     ask: Callable[[], T],
     enough: Callable[[T], bool],
-    seconds: float = 60,
+    seconds: float = 120,
     every_seconds: float = 0.05,
 ) -> T:
     """Asks until the answer is good enough; the last answer when it never is."""
@@ -163,10 +163,10 @@ def started_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
         [sys.executable, "-m", "crawlscope", "up"], env=environment, stdout=log, stderr=log
     )
     try:
-        url = eventually(lambda: _address(data_dir, process), bool, 60)
+        url = eventually(lambda: _address(data_dir, process), bool, 120)
         assert url is not None
         stack = Stack(data_dir, url, process)
-        eventually(lambda: stack.http.get("/health").json()["status"], lambda it: it == "ok", 60)
+        eventually(lambda: stack.http.get("/health").json()["status"], lambda it: it == "ok", 120)
         yield stack
         stack.http.close()
         stack.anonymous.close()

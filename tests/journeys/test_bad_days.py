@@ -247,7 +247,9 @@ def test_without_the_api_process_workers_wait_for_the_index(
     post_pages(stack, crawl_id, range(PAGES))
     children_of(stack)["serve"].kill()
     eventually(lambda: parts_away(database), lambda parts: "index" in parts)
-    attempts = eventually(lambda: attempts_of(database, crawl_id), lambda them: _all_indexed(them, PAGES), 60)
+    attempts = eventually(
+        lambda: attempts_of(database, crawl_id), lambda them: _all_indexed(them, PAGES), 120
+    )
     assert max(Counter(attempt["page"] for attempt in attempts).values()) <= 2
     eventually(lambda: parts_away(database), lambda parts: not parts)
     service = eventually(lambda: service_file.read(stack.data_dir), bool)
@@ -375,7 +377,7 @@ def kill_with_a_page_in_hand(stack: Stack, database: str, crawl_id: str) -> None
     for process in [psutil.Process(stack.process.pid), *children_of(stack).values()]:
         process.kill()
     stack.process.wait()
-    psutil.wait_procs([worker], timeout=10)
+    psutil.wait_procs([worker], timeout=60)
     service_file.remove(stack.data_dir)  # where nobody answers any more
 
 

@@ -68,7 +68,7 @@ def settled(stack: Stack, change_id: str) -> dict[str, Any]:
 def test_what_changed_is_found_and_its_time_is_known(stack: Stack, site: Website) -> None:
     url = f"{site.url}/page"
     first = stack.start_crawl({"url": url, "limit": 1}).json()["crawl_id"]
-    eventually(lambda: stack.crawl(first), lambda crawl: crawl["sealed"], 60)
+    eventually(lambda: stack.crawl(first), lambda crawl: crawl["sealed"], 120)
     assert stack.search("xylographer", mode="keyword")["total"] == 0
 
     site.pages["/page"] = html("<p>The word is xylographer.</p>", title="A page")
@@ -103,7 +103,7 @@ def test_the_crawl_is_told_of_and_the_log_says_so(
     answer = stack.http.post(DOOR, json=notification(f"{site.url}/page"))
     crawl_id = answer.json()["crawl_id"]
     receiver.replies_to[crawl_id] = [Reply(500, {})]
-    first, second = eventually(lambda: receiver.of(crawl_id), lambda it: len(it) == 2, 60)
+    first, second = eventually(lambda: receiver.of(crawl_id), lambda it: len(it) == 2, 120)
     assert first == second
     assert (first["type"], first["data"]["status"]) == ("crawl.searchable", "completed")
 
@@ -120,7 +120,7 @@ def test_the_crawl_is_told_of_and_the_log_says_so(
 
     resent = stack.http.post(f"/api/notifications/{row['id']}/resend")
     assert (resent.status_code, resent.json()) == (202, {"id": row["id"], "state": "pending"})
-    eventually(lambda: receiver.of(crawl_id), lambda it: len(it) == 3, 60)
+    eventually(lambda: receiver.of(crawl_id), lambda it: len(it) == 3, 120)
     assert stack.http.post(f"/api/notifications/{uuid4()}/resend").status_code == 404
     assert stack.http.get("/api/notifications", params={"state": "lost"}).status_code == 422
 
@@ -150,13 +150,13 @@ def test_a_page_that_is_gone_is_said_so_and_found_no_more(stack: Stack, site: We
     url = f"{site.url}/gone"
     site.pages["/gone"] = html("<p>The word is parsnip.</p>", title="A page that goes")
     first = stack.start_crawl({"url": url, "limit": 1}).json()["crawl_id"]
-    eventually(lambda: stack.crawl(first), lambda crawl: crawl["sealed"], 60)
+    eventually(lambda: stack.crawl(first), lambda crawl: crawl["sealed"], 120)
     assert stack.search("parsnip", mode="keyword")["total"] == 1
 
     del site.pages["/gone"]
     taken = stack.http.post(DOOR, json=notification(url)).json()
     change = settled(stack, taken["change_id"])
-    eventually(lambda: stack.search("parsnip", mode="keyword")["total"], lambda total: total == 0, 60)
+    eventually(lambda: stack.search("parsnip", mode="keyword")["total"], lambda total: total == 0, 120)
     assert (change["rescrape_status"], change["indexed_at"]) == ("failed", None)
     assert "404" in change["rescrape_error"]
     assert change["change_to_searchable_ms"] is None
@@ -234,7 +234,7 @@ def test_what_was_not_told_before_a_restart_is_told_after(
         own |= {"NOTIFY_URL": receiver.url, "NOTIFY_SECRET": SECRET}
         with running_stack(folder, **own) as stack:
             crawl_id = stack.http.post(DOOR, json=notification(f"{site.url}/page")).json()["crawl_id"]
-            eventually(lambda: receiver.of(crawl_id), bool, 60)
+            eventually(lambda: receiver.of(crawl_id), bool, 120)
         assert len(receiver.requests) == 1
         with running_stack(folder, **own) as stack:
             eventually(

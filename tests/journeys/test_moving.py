@@ -32,5 +32,5 @@ def test_a_crawl_delivers_to_where_the_service_came_back(tmp_path: Path):
         assert now is not None
         assert now.url != before.url
         stack.move_to(now.url)
-        crawl = eventually(lambda: stack.crawl(crawl_id), lambda it: it["status"] != "in_progress", 60)
+        crawl = eventually(lambda: stack.crawl(crawl_id), lambda it: it["status"] != "in_progress", 120)
         assert (crawl["status"], stack.settled(crawl_id)["pages_indexed"]) == ("completed", PAGES)

@@ -143,7 +143,7 @@ def test_pages_lost_while_nobody_listened_come_while_the_crawl_goes_on(
         if "serve" in child.cmdline()
     )
     api.kill()
-    eventually(lambda: healthy(stack), bool, 60)
+    eventually(lambda: healthy(stack), bool, 120)
     crawl = eventually(lambda: stack.crawl(job_id), lambda it: it["pages_indexed"] == 5, 30)
     assert (crawl["status"], crawl["sealed"]) == ("in_progress", False)
     assert len(firecrawl.requests) > asked

@@ -36,7 +36,7 @@ class Diary:
         return self._file.read_text().splitlines() if self._file.exists() else []
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

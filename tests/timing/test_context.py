@@ -132,7 +132,7 @@ async def test_a_program_that_cannot_store_what_it_measured_says_only_that(tmp_p
     url = nowhere if there == "nothing" else postgres_url
     environment = {"CRAWLSCOPE_DATABASE_URL": url, "CRAWLSCOPE_DATA_DIR": str(tmp_path)}
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", PROGRAM], env=environment, timeout=90, capture_output=True
+        subprocess.run, [sys.executable, "-c", PROGRAM], env=environment, timeout=180, capture_output=True
     )
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == 0
@@ -144,7 +144,7 @@ async def test_a_program_that_cannot_store_what_it_measured_says_only_that(tmp_p
 async def test_a_program_of_its_own_stores_what_it_measured_before_it_ends(database, database_url, tmp_path):
     environment = {"CRAWLSCOPE_DATABASE_URL": database_url, "CRAWLSCOPE_DATA_DIR": str(tmp_path)}
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", PROGRAM], env=environment, timeout=90, capture_output=True
+        subprocess.run, [sys.executable, "-c", PROGRAM], env=environment, timeout=180, capture_output=True
     )
     assert done.returncode == 0, done.stderr.decode()
     async with database.transaction() as connection:

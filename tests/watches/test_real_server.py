@@ -114,7 +114,7 @@ def test_a_page_of_a_crawl_changes_and_is_found(
 
 def _is_watched_and_found(stack: Stack, site: Website, watcher: Watcher, own: dict[str, str]) -> None:
     crawl_id = stack.start_crawl({"url": f"{site.url}/"}).json()["crawl_id"]
-    eventually(lambda: stack.crawl(crawl_id), lambda crawl: crawl["sealed"], 60)
+    eventually(lambda: stack.crawl(crawl_id), lambda crawl: crawl["sealed"], 120)
     assert watch(stack, crawl_id, own) == {
         "crawl_id": crawl_id,
         "created": 3,
@@ -135,7 +135,7 @@ def _is_watched_and_found(stack: Stack, site: Website, watcher: Watcher, own: di
         listed = stack.http.get("/api/changes", params={"url": f"{site.url}/prices"}).json()["changes"]
         return listed[0] if listed else {"indexed_at": None}
 
-    found = eventually(change, lambda it: it["indexed_at"] is not None, 60)
+    found = eventually(change, lambda it: it["indexed_at"] is not None, 120)
     assert (found["watch_url"], found["watch_id"]) == (f"{site.url}/prices", uuid)
     assert '"three" \N{EURO SIGN}' in found["diff_summary"]
     assert found["metadata"] == {"watch_title": "Prices"}

@@ -149,7 +149,7 @@ async def test_two_at_once_create_each_watch_once(
 ) -> None:
     await searchable(database, "crawl-1", A, B, C)
     both = await asyncio.gather(watching.watch("crawl-1"), watching.watch("crawl-1"))
-    assert [numbers(each) for each in both] == [(3, 0, 0, 0), (0, 3, 0, 0)]
+    assert sorted(map(numbers, both)) == [(0, 3, 0, 0), (3, 0, 0, 0)], "whoever was first"
     assert len(watcher.watches) == 3
 
 

@@ -87,7 +87,7 @@ async def run(program: str) -> str:
         subprocess.run,
         [sys.executable, "-c", program],
         env=environment,
-        timeout=90,
+        timeout=180,
         capture_output=True,
         text=True,
     )

@@ -126,7 +126,7 @@ def test_wrong_settings_end_it_at_once(tmp_path: Path):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=180,
         check=False,
     )
     assert (ended.returncode, ended.stdout) == (2, "")
