@@ -6,13 +6,11 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import text
-from xdist.scheduler import LoadScopeScheduling
 
 from crawlscope.database import schema
 from crawlscope.database.embedded import EmbeddedPostgres
@@ -53,12 +51,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Of the two processes that run the tests, one runs a whole file, and all that share a running stack."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the two processes that run the tests, one runs a whole file, and all that share a running stack.
 
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return _shared_stack(Path(self.config.rootpath, file)) or file
+    What starts services comes first: at the end, long files would run alone while a core idles.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_shared_stack(item.path) or item.location[0]))
+    items.sort(key=lambda item: not _starts_services(item.path))
 
 
 @cache
@@ -67,9 +68,10 @@ def _shared_stack(file: Path) -> str | None:
     return next((name for name in SHARED_STACKS if name in text), None)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
-    return FileByFile(config, log)
+@cache
+def _starts_services(file: Path) -> bool:
+    text = file.read_text()
+    return any(name in text for name in (*SHARED_STACKS, "running_stack", "started_stack"))
 
 
 @pytest.fixture(scope="session")

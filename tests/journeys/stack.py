@@ -158,7 +158,7 @@ def running_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
 def started_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
     """For tests that end the stack in ways of their own."""
     environment = stack_environment(data_dir, **settings)
-    log = (data_dir.parent / f"{data_dir.name}.log").open("wb")
+    log = _log(data_dir).open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "crawlscope", "up"], env=environment, stdout=log, stderr=log
     )
@@ -192,8 +192,13 @@ def stack_environment(data_dir: Path, **settings: str) -> dict[str, str]:
 
 
 def _address(data_dir: Path, process: "subprocess.Popen[bytes]") -> str | None:
-    assert process.poll() is None, f"`up` ended with {process.returncode}"
+    said = "" if process.poll() is None else _log(data_dir).read_text()[-2_000:]
+    assert process.poll() is None, f"`up` ended with {process.returncode}, its log with: {said}"
     try:
         return json.loads((data_dir / "service.json").read_text())["url"]
     except (FileNotFoundError, json.JSONDecodeError):
         return None
+
+
+def _log(data_dir: Path) -> Path:
+    return data_dir.parent / f"{data_dir.name}.log"
