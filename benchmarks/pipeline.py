@@ -19,12 +19,12 @@ from typing import Any
 from tests.journeys.stack import Stack, new_crawl_id, running_stack
 
 from benchmarks.timing import LIMIT_MICROSECONDS, cost_microseconds
-from crawlscope import demo_site
+from crawlscope.cli import demo_site
+from crawlscope.core.settings import Settings
 from crawlscope.crawler.markdown import to_markdown
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.embedders.local import LocalEmbedder
-from crawlscope.settings import Settings
 
 LIMIT_RATIO = 0.85
 SMALLEST_PAGE_CHARACTERS = 12_000

@@ -21,7 +21,7 @@ from urllib.parse import urljoin
 from lxml import html
 from tests.journeys.stack import Stack, eventually, running_stack
 
-from crawlscope import demo_site
+from crawlscope.cli import demo_site
 
 DOCUMENTATION = Path("/usr/share/doc/python3/html")
 LIMIT_SHARE = 0.95

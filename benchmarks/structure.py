@@ -28,13 +28,13 @@ from unittest.mock import patch
 
 import httpx2
 
-from crawlscope.app import create_app
+from crawlscope.api.app import create_app
+from crawlscope.core.settings import Settings
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
-from crawlscope.parts import service_parts
-from crawlscope.settings import Settings
-from crawlscope.worker import index_pages as worker_job
-from crawlscope.worker.process import run_worker
+from crawlscope.processes.parts import service_parts
+from crawlscope.processes.worker import index_pages as worker_job
+from crawlscope.processes.worker.process import run_worker
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "crawlscope"

@@ -1,3 +1,3 @@
-from crawlscope.cli import main
+from crawlscope.cli.main import main
 
 main()

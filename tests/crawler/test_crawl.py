@@ -11,17 +11,17 @@ import html_to_markdown
 import pytest
 from html_to_markdown import ConversionOptions, ConversionResult
 
+from crawlscope.core.errors import UsageError
 from crawlscope.crawler import markdown
 from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, run_crawl
 from crawlscope.crawler.fetch import FetchedPage
 from crawlscope.crawler.markdown import PageText
 from crawlscope.crawler.page import read_page
 from crawlscope.crawler.sender import DeliveryTooLarge
-from crawlscope.errors import UsageError
 from tests.crawler.harness import Crawled, Event, FastClock, crawl
 from tests.fakes.loopback import free_port
 from tests.fakes.website import Page, Website, html, redirect
-from tests.supervise.support import eventually
+from tests.processes.supervisor.support import eventually
 
 
 async def test_events_of_a_crawl_have_firecrawls_shape() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from crawlscope import demo_site
+from crawlscope.cli import demo_site
+from crawlscope.core.errors import CrawlscopeError
 from crawlscope.crawler.markdown import to_markdown
-from crawlscope.errors import CrawlscopeError
 from tests.crawler.harness import crawl
 
 

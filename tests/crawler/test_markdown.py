@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawlscope import demo_site
+from crawlscope.cli import demo_site
 from crawlscope.crawler.charset import decode
 from crawlscope.crawler.markdown import PageText, to_markdown
 

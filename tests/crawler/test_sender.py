@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import pytest
 
+from crawlscope.core.errors import ServiceUnavailable, UsageError
 from crawlscope.crawler.sender import DeliveryTooLarge, WebhookSender
-from crawlscope.errors import ServiceUnavailable, UsageError
 from tests.fakes.loopback import LoopbackServer, free_port
 
 EVENT = {"type": "crawl.page", "webhookId": "w-1", "data": [{"markdown": "grün \ud800 😀"}]}

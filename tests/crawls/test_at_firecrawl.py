@@ -10,19 +10,19 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, text, update
 
-from crawlscope import service_file
+from crawlscope.core import service_file
+from crawlscope.core.errors import DatabaseUnavailable, FirecrawlUnavailable
+from crawlscope.core.settings import Settings
 from crawlscope.crawls import at_firecrawl, reconciliations
 from crawlscope.crawls.at_firecrawl import Door
 from crawlscope.crawls.firecrawl_orders import crawl_order
 from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.database.engine import Database
-from crawlscope.errors import DatabaseUnavailable, FirecrawlUnavailable
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.models import CrawlFact, CrawlRequest, CrawlSession, Reconciliation
-from crawlscope.settings import Settings
 from tests.fakes.firecrawl_http import Reply
 from tests.fakes.firecrawl_server import FakeFirecrawl
-from tests.observe.producing import deliver, due
+from tests.insights.producing import deliver, due
 
 URL = "https://docs.example/"
 ORDER = crawl_order(URL, 5)

@@ -10,20 +10,20 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
-from crawlscope.crawls.index_page import PageIndexer
-from crawlscope.crawls.page_rows import PAGES
+from crawlscope.core.settings import Settings
+from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.indexing.embedders import LocalEmbedder
 from crawlscope.indexing.embedding import Vectors
+from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
-from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.observe.insights import Insights
+from crawlscope.insights.insights import Insights
+from crawlscope.pages.index_page import PageIndexer
+from crawlscope.pages.page_rows import PAGES
 from crawlscope.sessions.recount import recount
-from crawlscope.settings import Settings
-from crawlscope.vocabulary import PageState
-from tests.observe.producing import deliver, document
+from tests.insights.producing import deliver, document
 
 CRAWL = "crawl-1"
 GIANT, SMALL = "https://example.com/giant", "https://example.com/small"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from crawlscope.core.errors import UsageError
 from crawlscope.crawler import targets
 from crawlscope.crawls.firecrawl_orders import (
     LARGEST_OPTIONS_BYTES,
@@ -18,7 +19,6 @@ from crawlscope.crawls.firecrawl_orders import (
     require_public_targets,
 )
 from crawlscope.crawls.trace_context import trace_context
-from crawlscope.errors import UsageError
 from crawlscope.firecrawl.answers import JobKind
 
 URL = "https://docs.example.com/start"

@@ -10,28 +10,28 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, text
 
-from crawlscope.crawls.index_page import PageIndexer
-from crawlscope.crawls.page_batch import take_pages
+from crawlscope.core.errors import IndexUnavailable
+from crawlscope.core.settings import Settings
 from crawlscope.crawls.requests import delete_crawl
-from crawlscope.crawls.scraped_page import scraped_page
 from crawlscope.database.engine import Database
-from crawlscope.errors import IndexUnavailable
-from crawlscope.indexing import generations
-from crawlscope.indexing.filling import Filling
+from crawlscope.firecrawl.documents import scraped_page
+from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.generations.keeping import IndexKeeping
+from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
-from crawlscope.indexing.keeping import IndexKeeping
 from crawlscope.indexing.newest import GoneAnswer, is_outdated
-from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.service import IndexDocumentRequest, IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import CrawlSession, Page
+from crawlscope.pages.index_page import PageIndexer
+from crawlscope.pages.page_batch import take_pages
+from crawlscope.pages.reindexing import Filling
 from crawlscope.search.answers import SearchFilters, SearchRequest, SearchResponse
 from crawlscope.search.service import SearchService
-from crawlscope.settings import Settings
 from crawlscope.timing import standalone
 from crawlscope.timing.buffer import MeasurementBuffer
 from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.observe.producing import NOON, deliver
+from tests.insights.producing import NOON, deliver
 
 OLD = "https://shop.example/prices-old"
 NEW = "https://shop.example/prices"

@@ -13,7 +13,7 @@ from crawlscope.timing import standalone
 from crawlscope.timing.buffer import MeasurementBuffer
 from tests.crawls.test_gone import Installation
 from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.observe.producing import deliver
+from tests.insights.producing import deliver
 
 URL = "https://docs.example/kiln"
 HTML = "<h1>Kiln schedule</h1><p>Bisque firing reaches <b>nine hundred</b> degrees.</p>"

@@ -12,16 +12,14 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.core.errors import NotFoundError
+from crawlscope.core.settings import Settings
+from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.crawls import reconciliations
-from crawlscope.crawls.attempts import Outcome, abandon, claim_page, put_back, settle_page, still_claimed
-from crawlscope.crawls.index_page import PageIndexer
 from crawlscope.crawls.requests import delete_crawl, note_cancel
-from crawlscope.crawls.retries import retry_pages
-from crawlscope.crawls.sweep import reconcile_crawls
 from crawlscope.database.engine import Database
-from crawlscope.errors import NotFoundError
+from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
-from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import (
@@ -33,16 +31,18 @@ from crawlscope.models import (
     PageAttempt,
     Reconciliation,
 )
-from crawlscope.receive import acceptance
-from crawlscope.receive.acceptance import accept_delivery
-from crawlscope.receive.retention import drop_bodies
+from crawlscope.pages.attempts import Outcome, abandon, claim_page, put_back, settle_page, still_claimed
+from crawlscope.pages.index_page import PageIndexer
+from crawlscope.pages.retries import retry_pages
+from crawlscope.processes.maintenance.retention import drop_bodies
+from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import ensure_session
-from crawlscope.settings import Settings
-from crawlscope.vocabulary import OperationType, PageState
+from crawlscope.webhooks import acceptance
+from crawlscope.webhooks.acceptance import accept_delivery
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.fakes.firecrawl_server import FakeFirecrawl, Site
-from tests.observe.producing import (
+from tests.insights.producing import (
     A,
     B,
     attempt,

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from crawlscope.core.errors import FirecrawlRefused, FirecrawlUnavailable, NotFoundError
+from crawlscope.core.vocabulary import CrawlStatus, PageState, ReconcileState
 from crawlscope.crawls.at_firecrawl import Door, start
 from crawlscope.crawls.firecrawl_orders import batch_order
 from crawlscope.crawls.reconcile import Reconciled, Reconciler
 from crawlscope.database.engine import Database
-from crawlscope.errors import FirecrawlRefused, FirecrawlUnavailable, NotFoundError
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.models import CrawlSession, Page, Reconciliation
-from crawlscope.receive.acceptance import accept_delivery
 from crawlscope.sessions.recount import recount
-from crawlscope.vocabulary import CrawlStatus, PageState, ReconcileState
+from crawlscope.webhooks.acceptance import accept_delivery
 from tests.fakes.firecrawl_answers import NEWER_TIMEOUT, newer_failures, older_failures
 from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Reply, Site
-from tests.observe.producing import deliver, index_pages
+from tests.insights.producing import deliver, index_pages
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 NAMES = sorted(path.name.removesuffix(".api.json.gz") for path in RECORDINGS.glob("*.api.json.gz"))

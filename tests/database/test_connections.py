@@ -14,7 +14,7 @@ from sqlalchemy import text
 from crawlscope.database import connections, schema
 from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database, sqlalchemy_url
-from crawlscope.receive.acceptance import accept_delivery
+from crawlscope.webhooks.acceptance import accept_delivery
 
 WORKERS = 64
 

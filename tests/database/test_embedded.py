@@ -17,10 +17,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from crawlscope.core.errors import DatabaseUnavailable, SettingsError
 from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.postgres_cluster import LOG_BYTES, SERVER_SETTINGS, Cluster
 from crawlscope.database.postgres_programs import NOT_RUN, account_for, find_programs, make_reachable
-from crawlscope.errors import DatabaseUnavailable, SettingsError
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the programs as somebody else")
 

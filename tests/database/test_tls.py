@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import make_url
 
+from crawlscope.core.errors import DatabaseUnavailable, SettingsError
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import INDEX_PAGE
-from crawlscope.errors import DatabaseUnavailable, SettingsError
-from crawlscope.worker.queue import work_on, worker_queue
+from crawlscope.processes.worker.queue import work_on, worker_queue
 
 TLS_WANTED = (8).to_bytes(4) + (80877103).to_bytes(4)
 

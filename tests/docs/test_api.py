@@ -5,8 +5,8 @@ from typing import Any, cast
 import pytest
 from fastapi.routing import APIRoute
 
-from crawlscope.app import create_app
-from crawlscope.parts import Parts
+from crawlscope.api.app import create_app
+from crawlscope.processes.parts import Parts
 from tests.docs.reading import blocks, page, sections
 
 TEXT = page("docs/api.md")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from crawlscope.cli import app
+from crawlscope.cli.main import app
 from tests.docs.reading import PAGES, Section, blocks, code_of, page, sections
 
 SECTIONS = sections(page("docs/cli.md"), level=2)

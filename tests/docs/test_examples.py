@@ -13,18 +13,18 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, text
 
+from crawlscope.core.secrets import notify_secret
+from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.server_socket import IndexServer
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.models import OperationMetric
-from crawlscope.notify.sending import Receiver
-from crawlscope.secrets import notify_secret
-from crawlscope.settings import Settings
+from crawlscope.notifications.sending import Receiver
 from tests.docs.reading import PAGES, blocks, page, sections
 from tests.fakes.loopback import free_port
 from tests.journeys.stack import eventually
-from tests.notify.receiver import SECRET
+from tests.notifications.receiver import SECRET
 
 HOW_TO = {section.title: section for section in sections(page("docs/how-to.md"), level=2)}
 DIMENSION = 384

@@ -3,7 +3,7 @@ import re
 import pytest
 from pydantic import SecretStr
 
-from crawlscope.settings import ENV_PREFIX, Settings
+from crawlscope.core.settings import ENV_PREFIX, Settings
 from tests.docs.reading import PAGES, Section, code_of, page
 
 ROWS = {code_of(row[0])[0]: row for row in Section("", page("docs/settings.md")).rows("variable")}

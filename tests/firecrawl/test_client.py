@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crawlscope.errors import (
+from crawlscope.core.errors import (
     CrawlscopeError,
     FirecrawlJobUnknown,
     FirecrawlRefused,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawlscope.errors import PageError
+from crawlscope.core.errors import PageError
 from crawlscope.indexing.clean import clean
 
 PAGE = """\

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from crawlscope.errors import CrawlscopeError, EmbedderUnavailable, PageError, SettingsError
+from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable, PageError, SettingsError
+from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import open_embedder, open_openai, open_tei
 from crawlscope.indexing.embedders.http import HttpEmbedder
-from crawlscope.settings import Settings
 from tests.fakes.embedding_server import FakeEmbeddingServer
 
 KEY = "sk-very-secret"

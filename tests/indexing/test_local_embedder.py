@@ -9,9 +9,9 @@ import crawlscope_minilm
 import numpy as np
 import pytest
 
-from crawlscope.errors import SettingsError
+from crawlscope.core.errors import SettingsError
+from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import LocalEmbedder, local, open_embedder
-from crawlscope.settings import Settings
 
 TEXTS = [
     "The queue delivers every job at least once.",

@@ -1,7 +1,7 @@
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.embedders.texts import load_minilm_tokenizer
+from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS
 from crawlscope.indexing.passages import passages
-from crawlscope.indexing.recipe import CONTEXT_TOKENS
 
 tokenizer = load_minilm_tokenizer()
 SENTENCE = "Every page of the crawl is cut along its headings and paragraphs. "

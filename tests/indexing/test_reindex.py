@@ -12,30 +12,31 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 from sqlalchemy import func, select, text
 
-from crawlscope.crawls.index_page import PageIndexer, PutBack
+from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable, IndexUnavailable
+from crawlscope.core.settings import Settings
+from crawlscope.core.values import hash_key
+from crawlscope.core.vocabulary import PageState
 from crawlscope.crawls.requests import delete_crawl
 from crawlscope.database.engine import Database
-from crawlscope.database.values import hash_key
-from crawlscope.errors import CrawlscopeError, EmbedderUnavailable, IndexUnavailable
-from crawlscope.indexing import documents, generations
-from crawlscope.indexing.filling import NOTHING_KEPT, Filling
-from crawlscope.indexing.generations import Generation, Live
+from crawlscope.indexing import documents
+from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.generations.keeping import IndexKeeping
+from crawlscope.indexing.generations.opened import OpenGenerations
+from crawlscope.indexing.generations.store import Generation, Live
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import OwnedIndexes, SparseVector
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes
-from crawlscope.indexing.keeping import IndexKeeping
-from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.service import DocumentChanged, IndexChanged, IndexDocumentRequest, IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import Document, Page
+from crawlscope.pages.index_page import PageIndexer, PutBack
+from crawlscope.pages.reindexing import NOTHING_KEPT, Filling
 from crawlscope.search.answers import Mode, SearchFilters, SearchRequest, SearchResponse
 from crawlscope.search.service import SearchService
-from crawlscope.settings import Settings
 from crawlscope.timing import standalone
 from crawlscope.timing.buffer import MeasurementBuffer
-from crawlscope.vocabulary import PageState
 from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.observe.producing import deliver
+from tests.insights.producing import deliver
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
 
@@ -242,7 +243,7 @@ async def test_an_index_of_an_older_version_is_made_anew_beside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     held = await before.holding()
-    monkeypatch.setattr("crawlscope.indexing.recipe.CHUNKING_VERSION", 999)
+    monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
     upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
     filling = (await upgraded.live()).filling
     assert filling is not None
@@ -266,7 +267,7 @@ async def test_an_index_with_documents_that_are_not_kept_is_not_made_anew_unaske
     await before.indexing.index_document(
         IndexDocumentRequest(url=url_of("glaciers"), markdown=text_of("glaciers"))
     )
-    monkeypatch.setattr("crawlscope.indexing.recipe.CHUNKING_VERSION", 999)
+    monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
     upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
     assert (await upgraded.live()).filling is None
     assert url_of("glaciers") in await upgraded.found("glaciers")
@@ -327,7 +328,7 @@ async def test_killed_in_the_middle_it_goes_on_where_it_was(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("crawlscope.indexing.filling.DOCUMENTS_AT_ONCE", 1)
+    monkeypatch.setattr("crawlscope.pages.reindexing.DOCUMENTS_AT_ONCE", 1)
     filling = await after.begin()
     new.fail_after = 3
     with pytest.raises(EmbedderUnavailable):
@@ -522,7 +523,7 @@ async def test_the_old_index_is_dropped_when_nobody_asks_it_any_more(
     former = await after.opened.index(await after.serving())
     await after.reindex()
     assert (await former.size()).chunks > 0
-    monkeypatch.setattr("crawlscope.indexing.keeping.DROP_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("crawlscope.indexing.generations.keeping.DROP_AFTER_SECONDS", 0.0)
     await after.keeping.look()
     with pytest.raises((IndexUnavailable, ValueError)):  # the latter is the in-memory server's 404
         await former.size()

@@ -12,7 +12,7 @@ from crawlscope.timing import standalone
 from crawlscope.timing.buffer import MeasurementBuffer
 from tests.crawls.test_gone import Installation
 from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.observe.producing import deliver
+from tests.insights.producing import deliver
 
 URL = "https://docs.example/rotate"
 TEXT = "Press the button twice. " * 60

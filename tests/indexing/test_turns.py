@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from crawlscope.errors import EmbedderUnavailable
+from crawlscope.core.errors import EmbedderUnavailable
 from crawlscope.indexing.embedders.turns import Turns
 from crawlscope.timing import TimingContext, scope, waits_apart
 

@@ -19,7 +19,7 @@ import httpx2
 import psutil
 import pytest
 
-from crawlscope import service_file
+from crawlscope.core import service_file
 from crawlscope.database.embedded import EmbeddedPostgres
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.journeys.stack import (

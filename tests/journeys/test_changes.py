@@ -12,7 +12,7 @@ from tests.fakes.firecrawl_http import Reply
 from tests.fakes.firecrawl_server import FakeFirecrawl, Page
 from tests.fakes.website import Website, html
 from tests.journeys.stack import RECEIVE_TOKEN, Stack, eventually, running_stack
-from tests.notify.receiver import OK, SECRET, FakeReceiver
+from tests.notifications.receiver import OK, SECRET, FakeReceiver
 
 DOOR = "/api/webhook/changedetection"
 

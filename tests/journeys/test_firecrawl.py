@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.api.mcp.clients import answered, over_http
 from tests.commands import crawlscope
-from tests.faces.mcp.clients import answered, over_http
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.fakes.firecrawl_http import Reply
 from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faces.mcp.clients import answered, connect_to
+from tests.api.mcp.clients import answered, connect_to
 from tests.fakes.website import Website, html
 from tests.journeys.stack import Stack
 

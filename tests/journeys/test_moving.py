@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crawlscope import service_file
+from crawlscope.core import service_file
 from tests.commands import PAGES, website
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.journeys.stack import eventually, running_stack

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.core.vocabulary import CrawlStatus, PageState
 from crawlscope.database.engine import Database
-from crawlscope.observe import queries
-from crawlscope.observe.queries import PageSort
-from crawlscope.vocabulary import CrawlStatus, PageState
+from crawlscope.insights import queries
+from crawlscope.insights.queries import PageSort
 
 ROWS = 50_000
 CRAWLS = 500

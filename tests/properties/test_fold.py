@@ -8,6 +8,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.sessions.fold import (
     PRECEDENCE,
     Ended,
@@ -22,7 +23,6 @@ from crawlscope.sessions.fold import (
     summarize,
     told_moment,
 )
-from crawlscope.vocabulary import CrawlStatus
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 moments = st.integers(0, 1_000).map(lambda seconds: START + timedelta(seconds=seconds))

@@ -11,17 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
+from crawlscope.core.vocabulary import PageState
 from crawlscope.crawls.reconcile import Reconciler
-from crawlscope.crawls.retries import retry_pages
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.models import CrawlSession, Page, PageAttempt
-from crawlscope.receive.acceptance import accept_delivery
+from crawlscope.pages.retries import retry_pages
 from crawlscope.sessions.recount import recount
-from crawlscope.vocabulary import PageState
+from crawlscope.webhooks.acceptance import accept_delivery
 from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site
 from tests.fakes.firecrawl_server import Page as SitePage
-from tests.observe.producing import fail_pages, index_pages, put_pages_back
+from tests.insights.producing import fail_pages, index_pages, put_pages_back
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SHOWN = (

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from crawlscope.errors import EmbedderUnavailable, IndexUnavailable
+from crawlscope.core.errors import EmbedderUnavailable, IndexUnavailable
 from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, chunk_id

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import structlog
 
+from crawlscope.core.errors import UsageError
 from crawlscope.crawler.engine import Engine
 from crawlscope.crawler.events import Events
 from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
@@ -30,7 +31,6 @@ from crawlscope.crawler.robots import RobotsRules
 from crawlscope.crawler.sender import DeliveryTooLarge
 from crawlscope.crawler.sitemaps import listed_pages
 from crawlscope.crawler.traps import Traps
-from crawlscope.errors import UsageError
 
 log = structlog.get_logger(__name__)
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import count
 from urllib.parse import urljoin
 
+from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
 from crawlscope.crawler.links import absolute, normalise, site_of
 from crawlscope.crawler.pace import LONGEST_WAIT_SECONDS, Clock, Pace
 from crawlscope.crawler.robots import READ_BYTES, RobotsRules
-from crawlscope.retry_after import retry_after_seconds
 
 _MAX_REDIRECTS = 10
 _TOO_MANY = 429

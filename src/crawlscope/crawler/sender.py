@@ -11,9 +11,9 @@ from typing import Any, Self
 import httpx2
 import structlog
 
-from crawlscope.errors import ServiceUnavailable, UsageError
-from crawlscope.retry_after import retry_after_seconds
-from crawlscope.service_file import WEBHOOK_PATH
+from crawlscope.core.errors import ServiceUnavailable, UsageError
+from crawlscope.core.retry_after import retry_after_seconds
+from crawlscope.core.service_file import WEBHOOK_PATH
 
 log = structlog.get_logger(__name__)
 

@@ -6,9 +6,9 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.core.errors import FirecrawlJobUnknown, NotFoundError
+from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
-from crawlscope.database.values import storable
-from crawlscope.errors import FirecrawlJobUnknown, NotFoundError
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.sessions.fold import Heard
 from crawlscope.sessions.store import SESSIONS, ensure_session, keep_action, keep_fact

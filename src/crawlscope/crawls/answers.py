@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from crawlscope.vocabulary import CrawlStatus, ReconcileState
+from crawlscope.core.vocabulary import CrawlStatus, ReconcileState
 
 GOES_ON_HEADER = "X-Crawl-Goes-On"
 """Says with the answer of a deletion, which has no body, what `CrawlDeleted.goes_on` says."""

@@ -11,14 +11,8 @@ import structlog
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope import service_file
-from crawlscope.crawls.firecrawl_orders import FirecrawlOrder
-from crawlscope.crawls.reconcile import Reconciler, job_kind
-from crawlscope.crawls.reconciliations import note_end
-from crawlscope.crawls.requests import note_cancel, retry_mark
-from crawlscope.database.engine import Database
-from crawlscope.database.values import storable
-from crawlscope.errors import (
+from crawlscope.core import service_file
+from crawlscope.core.errors import (
     CrawlscopeError,
     DatabaseUnavailable,
     FirecrawlJobUnknown,
@@ -26,14 +20,20 @@ from crawlscope.errors import (
     FirecrawlUnavailable,
     UsageError,
 )
+from crawlscope.core.public_address import public_address
+from crawlscope.core.settings import Settings
+from crawlscope.core.values import storable
+from crawlscope.core.vocabulary import Engine
+from crawlscope.crawls.firecrawl_orders import FirecrawlOrder
+from crawlscope.crawls.reconcile import Reconciler, job_kind
+from crawlscope.crawls.reconciliations import note_end
+from crawlscope.crawls.requests import note_cancel, retry_mark
+from crawlscope.database.engine import Database
 from crawlscope.firecrawl.answers import JobKind
 from crawlscope.firecrawl.client import FirecrawlClient, Webhook
 from crawlscope.models import CrawlRequest
-from crawlscope.public_address import public_address
 from crawlscope.sessions.fold import Heard
 from crawlscope.sessions.store import ensure_session, keep_fact
-from crawlscope.settings import Settings
-from crawlscope.vocabulary import Engine
 
 COMPLAINTS = (400, 422)
 """Statuses that say what is wrong with the order, not with who gives it."""

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crawlscope.core.errors import UsageError
 from crawlscope.crawler.targets import PrivateTarget, require_public
 from crawlscope.crawls.requests import check_target
-from crawlscope.errors import UsageError
 from crawlscope.firecrawl.answers import JobKind
 
 MOST_URLS = 10_000

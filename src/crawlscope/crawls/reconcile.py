@@ -12,8 +12,17 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
+from crawlscope.core.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
+from crawlscope.core.values import hash_key, storable
+from crawlscope.core.vocabulary import CrawlStatus, Engine, PageState, ReconcileState
 from crawlscope.crawls import reconciliations
-from crawlscope.crawls.causes import (
+from crawlscope.crawls.reconciliations import Found
+from crawlscope.database.engine import Database
+from crawlscope.firecrawl.answers import JobErrors, JobKind, JobStatus
+from crawlscope.firecrawl.client import FirecrawlClient
+from crawlscope.firecrawl.documents import failed_page, scraped_page
+from crawlscope.firecrawl.listing import Listing
+from crawlscope.pages.causes import (
     DROPPED_BY_CANCEL,
     ROBOTS_BLOCKED,
     Cause,
@@ -22,23 +31,10 @@ from crawlscope.crawls.causes import (
     precision,
     tells_of_cancel,
 )
-from crawlscope.crawls.page_batch import take_pages
-from crawlscope.crawls.pages import DeliveredPage
-from crawlscope.crawls.reconciliations import Found
-from crawlscope.crawls.scraped_page import failed_page, scraped_page
-from crawlscope.database.engine import Database
-from crawlscope.database.values import hash_key, storable
-from crawlscope.errors import (
-    FirecrawlJobUnknown,
-    FirecrawlRefused,
-    FirecrawlUnavailable,
-)
-from crawlscope.firecrawl.answers import JobErrors, JobKind, JobStatus
-from crawlscope.firecrawl.client import FirecrawlClient
-from crawlscope.firecrawl.listing import Listing
+from crawlscope.pages.page_batch import take_pages
+from crawlscope.pages.pages import DeliveredPage
 from crawlscope.sessions.fold import PageSeen, Told
 from crawlscope.sessions.store import SESSIONS, keep_fact, move_counts, require_session
-from crawlscope.vocabulary import CrawlStatus, Engine, PageState, ReconcileState
 
 PAGES = models.table_of(models.Page)
 DELIVERIES = models.table_of(models.Delivery)

@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
+from crawlscope.core.vocabulary import CrawlStatus, Engine, ReconcileState
 from crawlscope.sessions.store import SESSIONS, lock_session
-from crawlscope.vocabulary import CrawlStatus, Engine, ReconcileState
 
 DELIVERIES = models.table_of(models.Delivery)
 CHECKS = models.table_of(models.Reconciliation)

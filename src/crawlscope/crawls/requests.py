@@ -11,15 +11,15 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.crawls.page_rows import LOCK_ORDER
+from crawlscope.core.errors import NotFoundError, UsageError
+from crawlscope.core.values import storable
+from crawlscope.core.vocabulary import CrawlStatus, Engine
 from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, enqueue
-from crawlscope.database.values import storable
-from crawlscope.errors import NotFoundError, UsageError
 from crawlscope.indexing.service import IndexingService
 from crawlscope.models import CrawlRequest, CrawlSession, DeletedCrawl, Page
+from crawlscope.pages.page_rows import LOCK_ORDER
 from crawlscope.sessions.fold import Heard
 from crawlscope.sessions.store import ensure_session, keep_action, keep_fact, require_session
-from crawlscope.vocabulary import CrawlStatus, Engine
 
 LONGEST_TARGET = 2_048
 

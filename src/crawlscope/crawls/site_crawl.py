@@ -7,17 +7,17 @@ from datetime import UTC, datetime
 
 import structlog
 
-from crawlscope import service_file
+from crawlscope.core import service_file
+from crawlscope.core.errors import DependencyError
+from crawlscope.core.secrets import api_secret
+from crawlscope.core.settings import Settings
+from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, ShouldStop, run_crawl
 from crawlscope.crawler.sender import WebhookSender
 from crawlscope.crawls.requests import RunningRequest, note_progress, running_request
 from crawlscope.database.engine import Database
-from crawlscope.errors import DependencyError
-from crawlscope.secrets import api_secret
 from crawlscope.sessions.fold import Ended
 from crawlscope.sessions.store import ensure_session, keep_fact
-from crawlscope.settings import Settings
-from crawlscope.vocabulary import CrawlStatus
 
 NOTE_SECONDS = 0.5
 

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from crawlscope.core.settings import Settings
 from crawlscope.database import connections
 from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database
-from crawlscope.settings import Settings
 
 
 @asynccontextmanager

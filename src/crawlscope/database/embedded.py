@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
+from crawlscope.core.errors import DatabaseUnavailable
+from crawlscope.core.file_lock import POLL_SECONDS, FileLock, is_locked
 from crawlscope.database.postgres_cluster import NAME, Cluster
 from crawlscope.database.postgres_programs import account_for, find_programs
-from crawlscope.errors import DatabaseUnavailable
-from crawlscope.file_lock import POLL_SECONDS, FileLock, is_locked
 
 LEAST_CONNECTIONS = 120
 """More cost the server about 30 kB each."""

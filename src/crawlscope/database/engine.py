@@ -15,8 +15,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from crawlscope.database.values import storable_json
-from crawlscope.errors import CrawlscopeError, DatabaseUnavailable, SettingsError
+from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, SettingsError
+from crawlscope.core.values import storable_json
 
 T = TypeVar("T")
 

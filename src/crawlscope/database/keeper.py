@@ -19,10 +19,10 @@ from types import FrameType
 
 import psutil
 
+from crawlscope.core.errors import CrawlscopeError
+from crawlscope.core.file_lock import FileLock
 from crawlscope.database.postgres_cluster import Cluster, is_alive
 from crawlscope.database.postgres_programs import account_for, find_programs
-from crawlscope.errors import CrawlscopeError
-from crawlscope.file_lock import FileLock
 
 LOOK_SECONDS = 0.2
 FIRST_PAUSE_SECONDS = 0.2

@@ -31,9 +31,9 @@ from pathlib import Path
 
 import psutil
 
-from crawlscope.data_dir import explained
+from crawlscope.core.data_dir import explained
+from crawlscope.core.errors import DatabaseUnavailable, SettingsError
 from crawlscope.database.postgres_programs import MAJOR, Account, Programs, last_line
-from crawlscope.errors import DatabaseUnavailable, SettingsError
 
 NAME = "crawlscope"
 """Of the database, of its owner, and of the system account."""

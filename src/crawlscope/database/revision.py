@@ -2,8 +2,8 @@
 
 from sqlalchemy import text
 
+from crawlscope.core.errors import SettingsError
 from crawlscope.database.engine import Database
-from crawlscope.errors import SettingsError
 
 NEWEST = "0009"
 """What this version needs: the newest migration there is."""

@@ -9,8 +9,8 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
 
+from crawlscope.core.errors import SettingsError, UsageError
 from crawlscope.database.engine import Database
-from crawlscope.errors import SettingsError, UsageError
 
 AlembicAction = Callable[[Config], None]
 

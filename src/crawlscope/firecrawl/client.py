@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from crawlscope.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
+from crawlscope.core.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
 from crawlscope.firecrawl.answers import (
     ActiveCrawls,
     BatchStarted,

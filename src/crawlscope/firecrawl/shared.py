@@ -2,10 +2,10 @@
 
 import asyncio
 
-from crawlscope.errors import SettingsError
+from crawlscope.core.errors import SettingsError
+from crawlscope.core.secrets import api_secret
+from crawlscope.core.settings import Settings
 from crawlscope.firecrawl.client import FirecrawlClient
-from crawlscope.secrets import api_secret
-from crawlscope.settings import Settings
 
 
 def firecrawl_client(settings: Settings) -> FirecrawlClient:

@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterator
 from http import HTTPStatus
 from typing import Any
 
-from crawlscope.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
+from crawlscope.core.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
+from crawlscope.core.http_settings import header_safe_key, server_url
+from crawlscope.core.remote_api import RemoteApi, Response, login
+from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.firecrawl.answers import tells_of_job
-from crawlscope.http_settings import header_safe_key, server_url
-from crawlscope.remote_api import RemoteApi, Response, login
-from crawlscope.retry_after import retry_after_seconds
 
 _WAIT_IN_WORDS = re.compile(r"retry after (\d+)s")
 """How the hosted Firecrawl says it, where no header does."""

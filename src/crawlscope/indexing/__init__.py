@@ -1,9 +1,5 @@
 """The way of a page into the index; `IndexingService` walks it."""
 
-from crawlscope.indexing.service import (
-    DocumentMetadata,
-    IndexDocumentRequest,
-    IndexingService,
-)
+from crawlscope.indexing.service import DocumentMetadata, IndexDocumentRequest, IndexingService
 
 __all__ = ["DocumentMetadata", "IndexDocumentRequest", "IndexingService"]

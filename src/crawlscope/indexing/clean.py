@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from crawlscope.errors import PageError
+from crawlscope.core.errors import PageError
 from crawlscope.indexing.blocks import FENCE, closes
 
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")

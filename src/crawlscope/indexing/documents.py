@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.database.values import hash_key
+from crawlscope.core.values import hash_key
 
 FINDERS = models.table_of(models.DocumentCrawl)
 DOCUMENTS = models.table_of(models.Document)

@@ -14,9 +14,9 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.database.values import hash_key
+from crawlscope.core.values import hash_key
+from crawlscope.core.vocabulary import PageState
 from crawlscope.sessions.store import SESSIONS
-from crawlscope.vocabulary import PageState
 
 PAGES = models.table_of(models.Page)
 GONE_STATUSES = (404, 410)

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from crawlscope.indexing.blocks import find_blocks
 from crawlscope.indexing.chunk import Chunk
-from crawlscope.indexing.recipe import CONTEXT_TOKENS
+from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS
 
 _HEADING = re.compile(r"^(?P<marks>#{1,6})[ \t]+(?P<words>\S.*?)[ \t#]*$", re.MULTILINE)
 _LONGEST_CONTEXT = 1_000

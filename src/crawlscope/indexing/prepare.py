@@ -7,21 +7,21 @@ from hashlib import sha256
 
 from pydantic import BaseModel, ConfigDict
 
-from crawlscope.errors import PageError
+from crawlscope.core.errors import PageError
+from crawlscope.core.vocabulary import OperationType
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.embedders.reopen import IndexEmbedder
 from crawlscope.indexing.embedding import Embedder, Vectors
+from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.in_thread import in_thread
 from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, SparseVector, chunk_id
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
 from crawlscope.indexing.language import language_of, primary_language
 from crawlscope.indexing.passages import passages
-from crawlscope.indexing.recipe import Recipe
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.timing import TimingContext, waits_apart
-from crawlscope.vocabulary import OperationType
 
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$|^(.+)\n[=-]{3,}\s*$", re.MULTILINE)
 

@@ -9,25 +9,26 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.database.engine import Database
-from crawlscope.database.values import hash_key
-from crawlscope.errors import (
+from crawlscope.core.errors import (
     CrawlscopeError,
     DatabaseUnavailable,
     EmbedderUnavailable,
     IndexUnavailable,
     PageError,
 )
-from crawlscope.indexing import documents, generations, newest
+from crawlscope.core.values import hash_key
+from crawlscope.core.vocabulary import OperationType, PageState
+from crawlscope.database.engine import Database
+from crawlscope.indexing import documents, newest
 from crawlscope.indexing.documents import KnownDocument
-from crawlscope.indexing.generations import Generation, Live
+from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.generations.opened import OpenGenerations
+from crawlscope.indexing.generations.store import Generation, Live
 from crawlscope.indexing.index.port import chunk_id
-from crawlscope.indexing.opened import OpenGenerations
 from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument
 from crawlscope.sessions.store import ensure_session
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import record_operations
-from crawlscope.vocabulary import OperationType, PageState
 
 __all__ = ["DocumentMetadata", "IndexDocumentRequest", "IndexingService", "PreparedDocument"]
 

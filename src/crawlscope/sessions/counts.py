@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from crawlscope.vocabulary import PageState
+from crawlscope.core.vocabulary import PageState
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from crawlscope.vocabulary import CrawlStatus
+from crawlscope.core.vocabulary import CrawlStatus
 
 PRECEDENCE = (CrawlStatus.CANCELLED, CrawlStatus.FAILED, CrawlStatus.COMPLETED)
 """Of several ends that are known, the first of these is the crawl's."""

@@ -13,8 +13,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.database.values import hash_key
-from crawlscope.errors import NotFoundError
+from crawlscope.core.errors import NotFoundError
+from crawlscope.core.values import hash_key
 from crawlscope.sessions.counts import Counts
 from crawlscope.sessions.fold import Fact, Heard, Lifecycle, fact_to_json, fold, summarize, told_moment
 

@@ -1,6 +1,6 @@
 """Which operations a crawl keeps a total of."""
 
-from crawlscope.vocabulary import OperationType
+from crawlscope.core.vocabulary import OperationType
 
 TOTALLED = {
     OperationType.CHUNKING: "total_chunking_ms",

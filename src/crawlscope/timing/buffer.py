@@ -10,14 +10,9 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.core.errors import CrawlscopeError
 from crawlscope.database.engine import Database
-from crawlscope.errors import CrawlscopeError
-from crawlscope.timing.store import (
-    Measurement,
-    RequestRecord,
-    record_operations,
-    record_requests,
-)
+from crawlscope.timing.store import Measurement, RequestRecord, record_operations, record_requests
 
 FLUSH_SECONDS = 0.4
 BATCH = 1_000

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 import structlog
 
+from crawlscope.core.errors import CrawlscopeError
+from crawlscope.core.settings import load_settings
 from crawlscope.database import revision
 from crawlscope.database.connect import connected_database
-from crawlscope.errors import CrawlscopeError
-from crawlscope.settings import load_settings
 from crawlscope.timing.buffer import MeasurementBuffer
 from crawlscope.timing.store import Measurement
 

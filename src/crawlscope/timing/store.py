@@ -9,7 +9,7 @@ from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.database.values import storable
+from crawlscope.core.values import storable
 from crawlscope.sessions.store import hear_operations
 from crawlscope.sessions.totals import TOTALLED
 

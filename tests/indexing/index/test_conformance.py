@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
-from crawlscope.errors import IndexUnusable
+from crawlscope.core.errors import IndexUnusable
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Filters, IndexedChunk, SearchIndex, SparseVector, chunk_id
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from crawlscope.errors import IndexUnavailable, IndexUnusable
+from crawlscope.core.errors import IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index.edge import POINTS_PER_UPDATE, EdgeIndex
 from crawlscope.indexing.index.port import Filters
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_chunk, urls

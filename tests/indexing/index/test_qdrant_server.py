@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from qdrant_client import AsyncQdrantClient
 
-from crawlscope.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
+from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
 from crawlscope.indexing.index.conditions import KEYWORD_FIELDS
 from crawlscope.indexing.index.port import Filters
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes, QdrantServerIndex

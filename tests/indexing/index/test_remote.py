@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crawlscope.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
+from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Filters

@@ -4,15 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawlscope.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
+from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index import wire
-from crawlscope.indexing.index.port import (
-    ChunkPayload,
-    Halves,
-    Hit,
-    IndexedChunk,
-    SparseVector,
-)
+from crawlscope.indexing.index.port import ChunkPayload, Halves, Hit, IndexedChunk, SparseVector
 
 weights = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=20)
 texts = st.text(st.characters(codec="utf-8"), max_size=50)

@@ -4,13 +4,13 @@ import asyncio
 
 from pydantic import SecretStr
 
-from crawlscope.errors import SettingsError
+from crawlscope.core.errors import SettingsError
+from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders.fastembed import DEFAULT_MODEL, FastembedEmbedder
 from crawlscope.indexing.embedders.local import LocalEmbedder
 from crawlscope.indexing.embedders.openai import open_openai
 from crawlscope.indexing.embedders.tei import open_tei
 from crawlscope.indexing.embedding import Embedder
-from crawlscope.settings import Settings
 
 __all__ = ["FastembedEmbedder", "LocalEmbedder", "open_embedder", "open_openai", "open_tei"]
 

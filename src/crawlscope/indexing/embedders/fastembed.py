@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from crawlscope.errors import EmbedderUnavailable, SettingsError
+from crawlscope.core.errors import EmbedderUnavailable, SettingsError
 from crawlscope.indexing.embedders.normalised import normalised
 from crawlscope.indexing.embedders.texts import SPECIAL_TOKENS, encodable
 from crawlscope.indexing.embedders.turns import Turns

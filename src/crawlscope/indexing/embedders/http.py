@@ -9,8 +9,8 @@ import httpx2
 import numpy as np
 from tokenizers import Tokenizer
 
-from crawlscope.errors import EmbedderUnavailable, PageError, SettingsError
-from crawlscope.http_settings import header_safe_key, server_url
+from crawlscope.core.errors import EmbedderUnavailable, PageError, SettingsError
+from crawlscope.core.http_settings import header_safe_key, server_url
 from crawlscope.indexing.embedders.normalised import normalised
 from crawlscope.indexing.embedders.texts import encodable, load_minilm_tokenizer
 from crawlscope.indexing.embedding import EmbedderIdentity, Vectors

@@ -9,7 +9,7 @@ from crawlscope_minilm import DIMENSION, MAX_TOKENS, MODEL_NAME, MODEL_PATH, MOD
 from onnxruntime import InferenceSession, SessionOptions
 from tokenizers import Tokenizer
 
-from crawlscope.errors import SettingsError
+from crawlscope.core.errors import SettingsError
 from crawlscope.indexing.embedders.texts import SPECIAL_TOKENS, encodable, load_minilm_tokenizer
 from crawlscope.indexing.embedders.turns import Turns
 from crawlscope.indexing.embedding import EmbedderIdentity, Vectors

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crawlscope.errors import EmbedderUnavailable
+from crawlscope.core.errors import EmbedderUnavailable
 from crawlscope.indexing.embedding import Vectors
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crawlscope.errors import SettingsError
+from crawlscope.core.errors import SettingsError
 from crawlscope.indexing.embedders.http import (
     TIMEOUT_SECONDS,
     EmbeddingServer,

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from crawlscope.errors import CrawlscopeError, EmbedderUnavailable
+from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable
+from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedding import Embedder, EmbedderIdentity, Vectors
-from crawlscope.indexing.recipe import Recipe, public_address
-from crawlscope.settings import Settings
+from crawlscope.indexing.generations.recipe import Recipe, public_address
 
 AGAIN_AFTER_SECONDS = 2.0
 """An embedder that could not be opened is not tried sooner."""

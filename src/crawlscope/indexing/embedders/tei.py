@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field, ValidationError
 
-from crawlscope.errors import EmbedderUnavailable, SettingsError
+from crawlscope.core.errors import EmbedderUnavailable, SettingsError
 from crawlscope.indexing.embedders.http import (
     TIMEOUT_SECONDS,
     BatchTooLarge,

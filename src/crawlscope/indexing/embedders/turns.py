@@ -8,7 +8,7 @@ from threading import Lock
 from time import perf_counter
 from typing import Any, TypeVar
 
-from crawlscope.errors import EmbedderUnavailable
+from crawlscope.core.errors import EmbedderUnavailable
 from crawlscope.timing import note_wait
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from uuid import UUID
 import qdrant_edge as engine
 import structlog
 
-from crawlscope.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
+from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index.conditions import KEYWORD_FIELDS, PREFIX_FIELD, Condition, conditions
 from crawlscope.indexing.index.halves import asked, gathered
 from crawlscope.indexing.index.port import (

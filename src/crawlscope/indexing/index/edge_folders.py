@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from crawlscope.errors import IndexUnusable
+from crawlscope.core.errors import IndexUnusable
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
 from crawlscope.indexing.index.unusable import UnusableIndex

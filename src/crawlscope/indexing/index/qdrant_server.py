@@ -10,7 +10,7 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from crawlscope.errors import IndexUnavailable, IndexUnusable, SettingsError
+from crawlscope.core.errors import IndexUnavailable, IndexUnusable, SettingsError
 from crawlscope.indexing.index.conditions import KEYWORD_FIELDS, PREFIX_FIELD, Condition, conditions
 from crawlscope.indexing.index.halves import asked, gathered
 from crawlscope.indexing.index.port import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from crawlscope.errors import CrawlscopeError, IndexUnavailable
+from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.port import (
     FIRST_NAME,

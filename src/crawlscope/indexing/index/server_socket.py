@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from crawlscope.errors import CrawlscopeError, IndexUnavailable
+from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.port import Filters, SearchIndex
 

@@ -6,7 +6,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from crawlscope.errors import SettingsError
+from crawlscope.core.errors import SettingsError
 
 LONGEST_SOCKET_PATH = 107
 """Bytes; the kernel's own limit."""

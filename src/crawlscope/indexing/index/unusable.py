@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 from uuid import UUID
 
-from crawlscope.errors import IndexUnavailable
+from crawlscope.core.errors import IndexUnavailable
 from crawlscope.indexing.index.port import (
     Filters,
     Floats,

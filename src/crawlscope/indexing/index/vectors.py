@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crawlscope.errors import IndexUnusable
+from crawlscope.core.errors import IndexUnusable
 from crawlscope.indexing.index.port import Floats, Integers
 
 

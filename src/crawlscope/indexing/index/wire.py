@@ -9,12 +9,7 @@ from uuid import UUID
 import msgpack
 import numpy as np
 
-from crawlscope.errors import (
-    CrawlscopeError,
-    IndexUnavailable,
-    IndexUnusable,
-    SettingsError,
-)
+from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
 from crawlscope.indexing.index.port import (
     ChunkPayload,
     Filters,

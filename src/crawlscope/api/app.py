@@ -1,0 +1,73 @@
+"""The HTTP application over the parts of a running service."""
+
+import asyncio
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from crawlscope import __version__
+from crawlscope.api.http import (
+    changes,
+    crawls,
+    errors,
+    health,
+    metrics,
+    notifications,
+    reindex,
+    search,
+    watches,
+    webhook,
+)
+from crawlscope.api.http.access import Authenticated, Guard
+from crawlscope.api.http.requests import RequestRecorder
+from crawlscope.api.http.segments import WholeSegments
+from crawlscope.api.mcp.http import McpDoor, mcp_door
+from crawlscope.api.mcp.http import router as mcp_router
+from crawlscope.processes.parts import Parts
+
+
+def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
+    """What waits on behalf of a client ends its answer when `stopping` is set."""
+    app = FastAPI(
+        title="Crawlscope",
+        version=__version__,
+        summary="A flight recorder for crawls.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=mcp_door,
+    )
+    app.state.parts = parts
+    app.state.mcp = McpDoor(app, stopping or asyncio.Event())
+    for middleware in (Guard, WholeSegments, RequestRecorder):  # the last one is the first to be asked
+        app.add_middleware(middleware)
+    errors.install(app)
+    for router in (
+        webhook.router,
+        crawls.router,
+        crawls.ledger,
+        search.router,
+        reindex.router,
+        metrics.router,
+        changes.router,
+        watches.router,
+        notifications.router,
+        health.router,
+        mcp_router,
+    ):
+        app.include_router(router)
+    _add_reference(app)
+    return app
+
+
+def _add_reference(app: FastAPI) -> None:
+    """The API's own description asks for the secret too."""
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Authenticated])
+    async def openapi(request: Request) -> JSONResponse:
+        return JSONResponse(request.app.openapi())
+
+    @app.get("/docs", include_in_schema=False, dependencies=[Authenticated])
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="Crawlscope API")

@@ -1,0 +1,95 @@
+"""Who may call, and how much they may send: every path but a few open ones asks for the API secret."""
+
+from typing import Annotated
+
+from fastapi import Depends, Header, HTTPException, Request
+from fastapi.exception_handlers import http_exception_handler
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from crawlscope.api.http.parts import ServiceParts, of_request
+from crawlscope.api.http.requests import DOORS
+from crawlscope.webhooks.signature import same_secret
+
+SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
+BEARER = "bearer "
+OPEN_PATHS = ("/health", "/healthz", "/readyz")
+
+
+def carries_secret(secret: str, header: str | None, authorization: str | None) -> bool:
+    if same_secret(header, secret):
+        return True
+    if authorization and authorization[: len(BEARER)].lower() == BEARER:
+        return same_secret(authorization[len(BEARER) :].strip(), secret)
+    return False
+
+
+async def require_secret(
+    parts: ServiceParts,
+    x_api_secret: Annotated[str | None, Header()] = None,
+    authorization: Annotated[str | None, Header()] = None,
+) -> None:
+    if not carries_secret(parts.secret, x_api_secret, authorization):
+        raise _stranger()
+
+
+Authenticated = Depends(require_secret)
+
+
+class Guard:
+    """ASGI middleware: FastAPI reads a body, of any size, before it asks `Authenticated`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        parts, headers = of_request(request), request.headers
+        if not (
+            _is_open(scope["path"])
+            or carries_secret(parts.secret, headers.get(SECRET_HEADER), headers.get("authorization"))
+        ):
+            refusal = await http_exception_handler(request, _stranger())
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, _limited(receive, headers, parts.settings.max_body_bytes), send)
+
+
+def _stranger() -> HTTPException:
+    return HTTPException(
+        401,
+        f"send the API secret as {SECRET_HEADER} or as a bearer token",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or any(path == door or path.startswith(f"{door}/") for door in DOORS)
+
+
+def _limited(receive: Receive, headers: Headers, limit: int) -> Receive:
+    """Raises an answer of 413 as soon as the body is known to be too large."""
+    announced = headers.get("content-length", "")
+    size = int(announced) if announced.isdecimal() else 0
+    received = 0
+
+    async def receive_some() -> Message:
+        nonlocal received
+        if size > limit:
+            raise _too_large(limit)
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _too_large(limit)
+        return message
+
+    return receive_some
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(
+        413, f"the body is larger than {limit} bytes; raise CRAWLSCOPE_MAX_BODY_BYTES to accept it"
+    )

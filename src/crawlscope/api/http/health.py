@@ -1,0 +1,95 @@
+"""Whether the service lives, can work, and which of its parts cannot."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from crawlscope import __version__
+from crawlscope.api.http.parts import ServiceParts
+from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
+from crawlscope.indexing.embedders.reopen import named
+from crawlscope.indexing.generations import store as generations
+from crawlscope.processes.parts import Parts
+
+CHECK_SECONDS = 5.0
+
+router = APIRouter(tags=["health"])
+
+
+class PartHealth(BaseModel):
+    state: Literal["ok", "failing"]
+    detail: str | None = None
+
+
+class Health(BaseModel):
+    status: Literal["ok", "degraded", "failing"]
+    version: str
+    parts: dict[str, PartHealth]
+
+
+@router.get("/healthz")
+async def alive() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def ready(parts: ServiceParts, response: Response) -> PartHealth:
+    """Deliveries can be committed; 503 while they cannot."""
+    database = await _check_database(parts)
+    if database.state != "ok":
+        response.status_code = 503
+    return database
+
+
+@router.get("/health")
+async def health(parts: ServiceParts) -> Health:
+    """Each part with its state: `failing` without the database, `degraded` without another part."""
+    database, index, embedder = await asyncio.gather(
+        _check_database(parts), _check_index(parts), _check_embedder(parts)
+    )
+    if database.state != "ok":
+        status: Literal["ok", "degraded", "failing"] = "failing"
+    else:
+        status = "ok" if index.state == embedder.state == "ok" else "degraded"
+    found = {"database": database, "index": index, "embedder": embedder}
+    return Health(status=status, version=__version__, parts=found)
+
+
+async def _check_database(parts: Parts) -> PartHealth:
+    return await _checked(parts.database.ping())
+
+
+async def _check_index(parts: Parts) -> PartHealth:
+    return await _checked(_examine_index(parts))
+
+
+async def _check_embedder(parts: Parts) -> PartHealth:
+    return await _checked(_examine_embedder(parts))
+
+
+async def _examine_index(parts: Parts) -> str:
+    index = parts.require_index()
+    async with parts.database.transaction() as connection:
+        serving = (await generations.live(connection)).serving
+    if serving and serving.problem:
+        raise IndexUnavailable(serving.problem)
+    return f"{(await index.index.size()).chunks} chunks"
+
+
+async def _examine_embedder(parts: Parts) -> str:
+    embedder = parts.require_index().embedder
+    await embedder.ready()
+    return embedder.notice or named(parts.require_index().generation.recipe.identity)
+
+
+async def _checked(check: Awaitable[str | None]) -> PartHealth:
+    try:
+        return PartHealth(state="ok", detail=await asyncio.wait_for(check, CHECK_SECONDS))
+    except TimeoutError:
+        return PartHealth(state="failing", detail=f"no answer in {CHECK_SECONDS:g} seconds")
+    except CrawlscopeError as error:
+        return PartHealth(state="failing", detail=str(error))

@@ -1,0 +1,31 @@
+"""Having the pages of a crawl watched for changes."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from crawlscope.api.http.access import Authenticated
+from crawlscope.api.http.parts import ServiceParts
+from crawlscope.api.http.segments import Segment
+from crawlscope.changes.watches.answers import CrawlWatched
+from crawlscope.changes.watches.watching import DEFAULT_LIMIT, MOST_WATCHES
+
+router = APIRouter(prefix="/api/crawls", tags=["changes"], dependencies=[Authenticated])
+
+
+class WatchPages(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=DEFAULT_LIMIT, ge=1, le=MOST_WATCHES)
+    urls: Annotated[list[str], Field(min_length=1, max_length=MOST_WATCHES)] | None = None
+    """Only these pages; all searchable ones without it."""
+
+
+@router.post("/{crawl_id}/watches")
+async def watch_crawl(
+    crawl_id: Segment, parts: ServiceParts, which: WatchPages | None = None
+) -> CrawlWatched:
+    """Has changedetection.io watch the crawl's searchable pages, and tell this service of changes."""
+    which = which or WatchPages()
+    return await parts.watching.watch(crawl_id, which.limit, which.urls)

@@ -1,0 +1,133 @@
+"""What the tools answer as text, for the model and its user to read."""
+
+import io
+from collections.abc import Iterator
+
+from rich.console import Console, RenderableType
+
+from crawlscope.api.mcp.answers import (
+    CancelledCrawl,
+    CrawlState,
+    CrawlStates,
+    FoundPage,
+    FoundPages,
+    PageError,
+    Profile,
+    ScrapedBatch,
+)
+from crawlscope.api.rendering.comparison import render_comparison
+from crawlscope.api.rendering.profile import render_profile
+from crawlscope.api.rendering.retried import render_retried
+from crawlscope.api.rendering.words import NONE, count, duration, plain
+from crawlscope.api.report import CrawlReport
+from crawlscope.crawls.answers import PagesQueued
+from crawlscope.insights.responses import CrawlComparison, PageRow
+from crawlscope.pages.retries import NotRetried
+
+WIDTH = 100
+
+
+def state_text(state: CrawlState) -> str:
+    lines = [_headline(state), _pages(state), state.searchability]
+    if state.awaits is not None:
+        lines.append("Ask crawl_status again later, or with wait=true.")
+    return "\n".join(lines)
+
+
+def states_text(states: CrawlStates) -> str:
+    if not states.crawls:
+        return "No crawls yet. The crawl tool starts one."
+    crawls = [f"{_headline(each)}\n  {_pages(each)} {each.searchability}" for each in states.crawls]
+    return "\n".join([f"{len(crawls):,} of {count(states.total, 'crawl')}, newest first:", *crawls])
+
+
+def profile_text(profile: Profile, report: CrawlReport) -> str:
+    parts = [_rendered(render_profile(report)), profile.searchability, *_errors(profile)]
+    if profile.slowest_pages is not None:
+        parts.append("\n".join(["Slowest pages, stage by stage:", *map(_stages, profile.slowest_pages)]))
+    return "\n\n".join(parts)
+
+
+def comparison_text(comparison: CrawlComparison) -> str:
+    return _rendered(render_comparison(comparison))
+
+
+def requeued_text(retried: PagesQueued) -> str:
+    lines = [render_retried(retried).plain]
+    if retried.rescrape_crawl_id:
+        lines.append(f"Or with crawl_status and crawl_id={plain(retried.rescrape_crawl_id)}.")
+    if any(NotRetried(reason).can_be_scraped for reason in retried.left):
+        lines.append("With rescrape=true the crawler fetches again what was not received.")
+    return "\n".join(lines)
+
+
+def cancelled_text(cancelled: CancelledCrawl) -> str:
+    done = "Cancelled; what was received is indexed." if cancelled.cancelled else "It had ended already."
+    return f"{done}\n{state_text(cancelled.crawl)}"
+
+
+def scraped_text(scraped: ScrapedBatch) -> str:
+    if not scraped.invalid_urls:
+        return state_text(scraped.crawl)
+    left_out = ", ".join(map(plain, scraped.invalid_urls))
+    return f"Left out, because it cannot be scraped: {left_out}\n{state_text(scraped.crawl)}"
+
+
+def found_text(query: str, found: FoundPages) -> str:
+    if not found.results:
+        return f"Nothing found for {plain(query)!r} ({found.mode} search)."
+    results = [_result(number, page) for number, page in enumerate(found.results, start=1)]
+    shown = f"{count(len(results), 'page')} of {found.total:,}"
+    heading = f"{shown} for {plain(query)!r} ({found.mode} search), best first:"
+    return "\n\n".join([heading, *results])
+
+
+def _headline(state: CrawlState) -> str:
+    status = state.status.replace("_", " ")
+    started = f"started {state.started_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"Crawl {plain(state.crawl_id)} of {plain(state.crawl_url)}: {status}, {started}."
+
+
+def _pages(state: CrawlState) -> str:
+    known = [
+        f"{state.pages_indexed:,} indexed",
+        f"{state.pages_failed:,} failed",
+        f"{state.pages_pending:,} pending",
+    ]
+    if state.pages_found is not None:
+        known.append(f"{state.pages_found:,} found")
+    return f"Pages: {', '.join(known)}."
+
+
+def _errors(profile: Profile) -> Iterator[str]:
+    if not profile.total_errors:
+        return
+    shown = len(profile.errors)
+    rest = (
+        f" Further ones with error_offset={profile.next_error_offset}." if profile.next_error_offset else ""
+    )
+    heading = f"Failed pages one by one, {shown:,} of {profile.total_errors:,}.{rest}"
+    yield "\n".join([heading, *map(_error, profile.errors)])
+
+
+def _error(error: PageError) -> str:
+    return f"- {plain(error.url)}\n  {error.code or 'unknown'}: {plain(error.error or 'no reason was given')}"
+
+
+def _stages(page: PageRow) -> str:
+    stages = [f"{name} {duration(spent)}" for name, spent in page.stages.items()]
+    stages.append(f"unaccounted {duration(page.unaccounted_ms)}")
+    taken = f"{duration(page.total_ms)} after {duration(page.queue_wait_ms)} in the queue"
+    return f"- {plain(page.url)}\n  {taken}: {', '.join(stages)}"
+
+
+def _result(number: int, page: FoundPage) -> str:
+    title = plain(page.title) or NONE
+    return f"{number}. {title} (score {page.score:.2f})\n{plain(page.url)}\n{page.text}"
+
+
+def _rendered(renderable: RenderableType) -> str:
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip()

@@ -1,0 +1,80 @@
+"""The API process: binds the port, opens the parts, answers until it is told to stop."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from crawlscope.api.app import create_app
+from crawlscope.core import service_file
+from crawlscope.core.errors import SettingsError
+from crawlscope.core.settings import Settings
+from crawlscope.processes.parts import service_parts
+
+GRACEFUL_SECONDS = 10
+BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process, which has more to close than the server."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings, stopping: asyncio.Event) -> None:
+    """Serves until `stopping` is set. Raises `SettingsError` for an address that cannot be listened on."""
+    with _listening(settings.host, settings.port) as listener:
+        async with service_parts(settings) as parts:
+            server = _Server(
+                uvicorn.Config(
+                    create_app(parts, stopping),
+                    lifespan="on",
+                    log_config=None,
+                    access_log=False,
+                    timeout_graceful_shutdown=GRACEFUL_SECONDS,
+                )
+            )
+            service_file.write(settings.data_dir, _url(settings.host, listener))
+            try:
+                await _serve_until(server, listener, stopping)
+            finally:
+                service_file.remove(settings.data_dir)
+
+
+async def _serve_until(server: uvicorn.Server, listener: socket.socket, stopping: asyncio.Event) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    stop.cancel()
+    await serving
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sends without delay only on sockets that name their protocol; others answer 40 ms late.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise SettingsError(
+                f"cannot listen on {host}:{port}: {error.strerror}; "
+                "stop what uses it or set CRAWLSCOPE_PORT (and CRAWLSCOPE_HOST)"
+            ) from None
+        listener.listen(BACKLOG)
+        yield listener
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    """An address that this machine reaches the service at."""
+    port = listener.getsockname()[1]
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared only
+    if ":" in reachable and not reachable.startswith("["):
+        reachable = f"[{reachable}]"
+    return f"http://{reachable}:{port}"

@@ -1,0 +1,424 @@
+"""Checks every part that Crawlscope depends on, and says of each what is wrong and what to do."""
+
+import asyncio
+import os
+import shutil
+import socket
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+from pydantic import SecretStr
+from qdrant_client import AsyncQdrantClient
+from sqlalchemy import RowMapping, text
+
+from crawlscope.api.client import ServiceClient
+from crawlscope.changes.watches.watching import changedetection_client
+from crawlscope.core import service_file
+from crawlscope.core.data_dir import explained
+from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, FirecrawlUnavailable, SettingsError
+from crawlscope.core.secrets import NOTIFY_SECRET_FILE, SECRET_FILE, TOKEN_FILE
+from crawlscope.core.settings import Settings, is_header_safe
+from crawlscope.database import revision, schema
+from crawlscope.database.connect import connected_database
+from crawlscope.database.engine import Database, sqlalchemy_url
+from crawlscope.firecrawl.client import FirecrawlClient
+from crawlscope.indexing.embedders import open_embedder
+from crawlscope.indexing.embedders.reopen import named
+from crawlscope.indexing.embedding import EmbedderIdentity
+from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.generations.store import Generation
+from crawlscope.indexing.index.port import FIRST_NAME
+from crawlscope.indexing.index.socket_path import socket_path_for
+from crawlscope.insights import queries
+from crawlscope.insights.rows import rows_of
+from crawlscope.notifications import outbox
+from crawlscope.webhooks.refused import Cause
+
+OLDEST_PYTHON = (3, 11)
+CHECK_SECONDS = 75.0
+ANSWER_SECONDS = 10.0
+REFUSALS_HOURS = 24
+REFUSALS_PASS = timedelta(minutes=15)
+"""After this, refusals are the past if deliveries are taken in again."""
+_SIGNING = (
+    "set CRAWLSCOPE_FIRECRAWL_WEBHOOK_SECRET to what Firecrawl signs with (SELF_HOSTED_WEBHOOK_HMAC_SECRET)"
+)
+_TOKEN = "set CRAWLSCOPE_RECEIVE_TOKEN, and deliver to /api/webhook/firecrawl/ and that token"  # noqa: S105
+REFUSALS = {
+    Cause.NO_CREDENTIALS: (
+        "they carried neither the API secret nor a signature",
+        "have the sender send the header X-API-Secret, or give it a URL with CRAWLSCOPE_RECEIVE_TOKEN",
+    ),
+    Cause.WRONG_SECRET: (
+        "they carried another API secret",
+        "have it send CRAWLSCOPE_API_SECRET, or where that is not set what is in {data_dir}/api-secret",
+    ),
+    Cause.BAD_SIGNATURE: ("their signature did not fit", _SIGNING),
+    Cause.NO_SIGNING_SECRET: ("they were signed, and no secret is set to check that with", _SIGNING),
+    Cause.WRONG_TOKEN: ("the token in their URL is another one", _TOKEN),
+    Cause.NO_TOKEN: ("their URL has a token, and none is set", _TOKEN),
+    Cause.WRONG_PATH: (
+        "they came to a path that takes none",
+        "deliver to /api/webhook/firecrawl, changes to /api/webhook/changedetection",
+    ),
+    Cause.TOO_LARGE: ("they were larger than {largest:,} bytes", "raise CRAWLSCOPE_MAX_BODY_BYTES"),
+    Cause.WRONG_TYPE: ("they were not application/json", "look at what the sender sends"),
+    Cause.UNREADABLE: ("they could not be read as JSON, or were cut off", "look at what the sender sends"),
+    Cause.MALFORMED: (
+        "what they say is no event",
+        "the log of requests has them; look at what the sender sends",
+    ),
+    Cause.UNAVAILABLE: (
+        "they could not be written down",
+        "the log says why; with CRAWLSCOPE_FIRECRAWL_URL set, what was lost is fetched",
+    ),
+}
+"""Why, and what to do."""
+TEST_TEXT = "A flight recorder for crawls."
+
+
+class Failed(Exception):
+    """A check's bad end: what is wrong, and what to do."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem}: {remedy}" if remedy else problem)
+
+
+@dataclass(frozen=True)
+class Finding:
+    part: str
+    ok: bool
+    words: str
+
+
+Check = Callable[[Settings], Awaitable[str]]
+"""Returns what was found, nothing where there is nothing to say; raises `Failed` or `CrawlscopeError`."""
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Finding by finding, as they are made; none of them shows a secret."""
+    for part, check in _checks(settings):
+        finding = await _find(part, check, settings)
+        if finding.words:
+            yield finding
+
+
+def _checks(settings: Settings) -> Iterator[tuple[str, Check]]:
+    yield "python", _check_python
+    yield "data folder", _check_data_folder
+    yield "secrets", _check_secrets
+    yield "service", _check_service
+    yield "database", _check_database
+    yield "index", _check_index
+    yield "embedder", _check_embedder
+    yield "port", _check_port
+    yield "deliveries", _check_deliveries
+    if settings.firecrawl_url:
+        yield "firecrawl", _check_firecrawl
+    if settings.changedetection_url:
+        yield "watches", _check_watches
+    if settings.notify_url:
+        yield "notifying", _check_notifying
+
+
+async def _find(part: str, check: Check, settings: Settings) -> Finding:
+    ok = False
+    try:
+        words = await asyncio.wait_for(check(settings), CHECK_SECONDS)
+        ok = True
+    except TimeoutError:
+        words = f"no result after {CHECK_SECONDS:.0f} s"
+    except (Failed, CrawlscopeError) as error:
+        words = str(error)
+    except Exception as error:  # noqa: BLE001 - one part's surprise must not hide the others
+        words = f"{type(error).__name__}: {error}"
+    return Finding(part, ok, _redacted(" ".join(words.split()), settings))
+
+
+async def _check_python(_settings: Settings) -> str:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < OLDEST_PYTHON:
+        raise Failed(f"Python {version} is too old", "use 3.11 or newer")
+    return f"{version} ({sys.executable})"
+
+
+async def _check_data_folder(settings: Settings) -> str:
+    folder = settings.data_dir
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        free = shutil.disk_usage(folder).free
+    if free < settings.min_free_disk_bytes:
+        raise Failed(
+            f"only {_size(free)} are free for {folder}", "free some; deliveries are refused until then"
+        )
+    return f"{folder}, {_size(free)} free"
+
+
+async def _check_secrets(settings: Settings) -> str:
+    files = [settings.data_dir / name for name in (SECRET_FILE, TOKEN_FILE)]
+    if settings.api_secret is not None:
+        files = files[1:]
+    kept = [file for file in files if file.exists()]
+    made_for_signing = settings.data_dir / NOTIFY_SECRET_FILE
+    for file in [*kept, *([made_for_signing] if made_for_signing.exists() else [])]:
+        _check_secret_file(file)
+    source = "the API secret comes from the environment" if settings.api_secret else "kept in the data folder"
+    return source if len(kept) == len(files) else f"{source}, made on first start"
+
+
+def _check_secret_file(file: Path) -> None:
+    try:
+        content, mode = file.read_text(errors="replace").strip(), stat.S_IMODE(file.stat().st_mode)
+    except OSError as error:
+        raise Failed(f"{file} cannot be read ({error.strerror})", "run as the user that owns it") from error
+    if not is_header_safe(content):
+        raise Failed(f"{file} holds no usable secret", "remove it, the next start makes another")
+    if mode & 0o077:
+        raise Failed(f"others can read {file}", f"chmod 600 {file}")
+
+
+async def _check_service(settings: Settings) -> str:
+    service = service_file.read(settings.data_dir)
+    if service is None:
+        return "none runs for this data folder; commands start one for as long as they need it"
+    async with httpx2.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as http:
+        try:
+            answer = await http.get(f"{service.url}/readyz")
+        except httpx2.TransportError as error:
+            raise Failed(
+                f"process {service.pid} does not answer at {service.url} ({_why(error)})", "restart it"
+            ) from error
+    if answer.is_error:
+        raise Failed(f"{service.url} is not ready: {answer.json().get('detail')}")
+    return f"runs at {service.url} (process {service.pid})"
+
+
+async def _check_database(settings: Settings) -> str:
+    async with connected_database(settings) as database:
+        version = await _server_version(database)
+        if version < schema.OLDEST_SERVER:
+            raise Failed(f"PostgreSQL {version} is too old", f"use {schema.OLDEST_SERVER} or newer")
+        tables = await _check_tables(database, settings)
+    kind = "embedded" if settings.embedded_database else "your own"
+    return f"{kind} PostgreSQL {version} works, {tables}"
+
+
+async def _server_version(database: Database) -> int:
+    async with database.transaction() as connection:
+        return int(await connection.scalar(text("SHOW server_version_num")) or 0) // 10_000
+
+
+async def _check_tables(database: Database, settings: Settings) -> str:
+    """Tables that are missing or old are no fault where the next start brings them up."""
+    found, needed = await revision.current_revision(database), revision.NEWEST
+    if found == needed:
+        return f"tables at revision {found}"
+    if found is not None and not schema.is_known(found):
+        raise Failed(
+            f"its tables are at revision {found}, which is newer than this program", "update Crawlscope"
+        )
+    if settings.embedded_database:
+        return f"tables at revision {found or 'none'}, brought to {needed} on the next start"
+    raise Failed(f"its tables are at revision {found or 'none'}, not {needed}", "run `crawlscope db upgrade`")
+
+
+async def _check_index(settings: Settings) -> str:
+    if service_file.read(settings.data_dir) is not None:
+        return await _ask_service_for_index(settings)
+    if settings.qdrant_url is not None:
+        return await _check_qdrant_server(settings.qdrant_url, settings.qdrant_api_key)
+    path = socket_path_for(settings.data_dir)
+    folders = [each for each in settings.data_dir.glob(f"{FIRST_NAME}*") if each.is_dir()]
+    with explained(settings.data_dir):
+        for folder in folders:
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise Failed(f"{folder} cannot be written", "run as the user that owns it")
+    return f"embedded, {'there' if folders else 'empty until the first page'}; socket {path}"
+
+
+async def _ask_service_for_index(settings: Settings) -> str:
+    client = ServiceClient.of(settings)
+    try:
+        index = (await client.health())["parts"]["index"]
+    finally:
+        await client.aclose()
+    if index["state"] != "ok":
+        raise Failed(str(index["detail"]))
+    return f"open in the running service, {index['detail']}"
+
+
+async def _check_qdrant_server(url: str, key: SecretStr | None) -> str:
+    client = AsyncQdrantClient(
+        url=url,
+        api_key=key.get_secret_value() if key else None,
+        timeout=int(ANSWER_SECONDS),
+        check_compatibility=False,  # it would complain on stderr, besides the finding
+    )
+    try:
+        collections = await client.get_collections()
+    except Exception as error:
+        raise Failed(
+            f"the Qdrant server at {_place(url)} does not answer ({_why(error)})",
+            "check CRAWLSCOPE_QDRANT_URL and CRAWLSCOPE_QDRANT_API_KEY",
+        ) from error
+    finally:
+        await client.close()
+    return f"the Qdrant server at {_place(url)} answers, {len(collections.collections)} collections"
+
+
+async def _check_embedder(settings: Settings) -> str:
+    embedder = await open_embedder(settings)
+    try:
+        await embedder.embed([TEST_TEXT])  # the first call warms up
+        began = time.perf_counter()
+        vectors = await embedder.embed([TEST_TEXT])
+        took_ms = (time.perf_counter() - began) * 1000
+    finally:
+        await embedder.aclose()
+    await _check_index_is_of(embedder.identity, settings)
+    model = embedder.identity.model
+    return f"{settings.embedder} ({model}), {vectors.shape[1]} dimensions, {took_ms:.1f} ms for a short text"
+
+
+async def _check_index_is_of(identity: EmbedderIdentity, settings: Settings) -> None:
+    """Searches need the embedder that the index was built with, which may not be there any more."""
+    with suppress(DatabaseUnavailable, SettingsError):  # the database has a finding of its own
+        serving = await _serving_index(settings)
+        if serving and serving.recipe.identity != identity:
+            raise Failed(
+                f"works, but the index was built with {named(serving.recipe.identity)}, not with "
+                f"{named(identity)}",
+                "run `crawlscope reindex`, or go back to the former",
+            )
+
+
+async def _serving_index(settings: Settings) -> Generation | None:
+    """None where there is none, or nothing in it."""
+    async with connected_database(settings) as database:
+        if await revision.current_revision(database) != revision.NEWEST:
+            return None
+        async with database.transaction() as connection:
+            serving = (await generations.live(connection)).serving
+            filled = serving and (await generations.holding(connection, serving.id)).chunks
+            return serving if filled else None
+
+
+async def _check_port(settings: Settings) -> str:
+    service = service_file.read(settings.data_dir)
+    if service is not None and urlsplit(service.url).port == settings.port:
+        return f"{settings.port} is held by the running service"
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise Failed(
+                f"cannot listen on {settings.host}:{settings.port} ({error.strerror})",
+                "stop what uses it, or set CRAWLSCOPE_PORT",
+            ) from error
+    return f"{settings.host}:{settings.port} is free"
+
+
+async def _check_firecrawl(settings: Settings) -> str:
+    assert settings.firecrawl_url is not None
+    key = settings.firecrawl_api_key.get_secret_value() if settings.firecrawl_api_key else None
+    async with FirecrawlClient(settings.firecrawl_url, key, patience_seconds=ANSWER_SECONDS) as client:
+        try:
+            running = await client.active()
+        except FirecrawlUnavailable as error:
+            raise Failed(
+                str(error).rstrip("."), "check CRAWLSCOPE_FIRECRAWL_URL, or look at its logs"
+            ) from error
+        words = f"{client.name} {'takes the key' if key else 'answers'}"
+    return words if running is None else f"{words}, {running} crawls run there"
+
+
+async def _check_watches(settings: Settings) -> str:
+    async with changedetection_client(settings) as client:
+        urls = await client.watched_urls()
+        return f"{client.name} takes the key and watches {len(urls)} pages"
+
+
+async def _check_notifying(settings: Settings) -> str:
+    async with connected_database(settings) as database:
+        if await revision.current_revision(database) != revision.NEWEST:
+            return "none yet: the tables come with the next start"
+        failing = await database.run(outbox.failing)
+    if failing:
+        raise Failed(
+            f"the last {failing.count} failed, {failing.at:%Y-%m-%d %H:%M} UTC: {failing.error}",
+            "check CRAWLSCOPE_NOTIFY_URL and its receiver",
+        )
+    return "none failed since the last one that was delivered"
+
+
+async def _check_deliveries(settings: Settings) -> str:
+    """Nothing where none was refused. What was refused for a while only, and is taken again, is no fault."""
+    until = datetime.now(UTC)
+    since = until - timedelta(hours=REFUSALS_HOURS)
+    try:
+        async with connected_database(settings) as database:
+            if await revision.current_revision(database) != revision.NEWEST:
+                return ""
+            async with database.transaction() as connection:
+                refused = await rows_of(connection, queries.refused_deliveries(since, until))
+                taken_at = await connection.scalar(queries.last_delivery_at())
+    except (DatabaseUnavailable, SettingsError):  # the database has a finding of its own
+        return ""
+    if not refused:
+        return ""
+    words = "; ".join(_refusal_words(row, settings) for row in refused)
+    last_at = refused[0]["last_at"]
+    if taken_at and taken_at > last_at and until - last_at > REFUSALS_PASS:
+        return f"the last one was taken at {taken_at:%H:%M} UTC. Before that {words}"
+    raise Failed(words)
+
+
+def _refusal_words(row: RowMapping, settings: Settings) -> str:
+    count, last_at, senders = row["count"], row["last_at"], row["senders"]
+    were = "delivery was" if count == 1 else "deliveries were"
+    because, remedy = REFUSALS.get(row["cause"], (row["cause"], "the log says more"))
+    known = {"data_dir": settings.data_dir, "largest": settings.max_body_bytes}
+    from_where = f" from {', '.join(senders)}" if senders else ""
+    return (
+        f"{count:,} {were} refused in the last {REFUSALS_HOURS} hours because {because.format(**known)} "
+        f"(last at {last_at:%Y-%m-%d %H:%M} UTC{from_where}): "
+        f"{remedy.format(**known)}"
+    )
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _place(url: str) -> str:
+    """The URL without user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _size(number: int) -> str:
+    return f"{number / 1024**3:.1f} GiB" if number >= 1024**3 else f"{number / 1024**2:.0f} MiB"
+
+
+def _redacted(words: str, settings: Settings) -> str:
+    """The last safeguard: errors of other programs may quote what they were given."""
+    given = [value.get_secret_value() for value in vars(settings).values() if isinstance(value, SecretStr)]
+    if settings.database_url is not None:
+        with suppress(SettingsError):
+            given.append(sqlalchemy_url(settings.database_url.get_secret_value()).password or "")
+    for secret in filter(None, given):
+        words = words.replace(secret, "***")
+    return words

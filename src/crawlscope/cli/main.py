@@ -1,0 +1,457 @@
+"""The command line. Exit codes: 0 done, 1 the work failed (stderr says why in one line), 2 wrong usage.
+
+Each command imports what it needs when it runs: loading everything takes seconds, a search must not.
+"""
+
+import asyncio
+import io
+import json
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from crawlscope import __version__
+from crawlscope.core import logs
+from crawlscope.core.errors import CrawlscopeError, SettingsError, UsageError
+from crawlscope.core.settings import Settings, is_text, load_settings
+
+if TYPE_CHECKING:
+    from crawlscope.database.engine import Database
+
+UP_GRACE_SECONDS = 60.0
+"""How long `up` may take to end in order when the command that started it is gone."""
+MOST_PAGES = 1_000_000
+MOST_CRAWLS = 1_000
+MOST_RESULTS = 100
+MOST_WATCHES = 10_000
+LONGEST_QUERY = 4_096
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+CrawlId = Annotated[str, typer.Argument(metavar="CRAWL_ID")]
+
+app = typer.Typer(
+    name="crawlscope",
+    help="A flight recorder for crawls.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+db = typer.Typer(help="The database's tables.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
+
+@app.callback(invoke_without_command=True)
+def crawlscope(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def up() -> None:
+    """Start everything and keep it running: database, API, workers."""
+    from crawlscope.processes.supervisor.lifeline import follow_parent
+    from crawlscope.processes.supervisor.up import up as keep_up
+
+    settings = _settings("up")
+    follow_parent(UP_GRACE_SECONDS)
+    code = asyncio.run(keep_up(settings, _announce, lambda: _prepare(settings)))
+    raise typer.Exit(code)
+
+
+@app.command()
+def serve() -> None:
+    """Run the API process."""
+    from crawlscope.api.serve import serve as serve_http
+    from crawlscope.processes.supervisor.lifeline import follow_parent
+
+    settings = _settings("api")
+    follow_parent()
+    _until_stopped(lambda stopping: serve_http(settings, stopping))
+
+
+@app.command()
+def worker(
+    only: Annotated[
+        Literal["index", "crawl"] | None, typer.Option(help="Take only jobs of this kind.")
+    ] = None,
+) -> None:
+    """Run a worker process."""
+    from crawlscope.processes.supervisor.lifeline import follow_parent
+    from crawlscope.processes.worker.process import Kind, run_worker
+
+    settings = _settings(f"{only or ''}worker")
+    follow_parent()
+    kinds: set[Kind] = {only} if only else {"index", "crawl"}
+    _until_stopped(lambda stopping: run_worker(settings, kinds, stopping))
+
+
+@app.command()
+def crawl(
+    urls: Annotated[list[str], typer.Argument(metavar="URL...")],
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST_PAGES, help="The most pages, the first one included.")
+    ] = None,
+    engine: Annotated[
+        Literal["builtin", "firecrawl"] | None,
+        typer.Option(help="Who crawls; Firecrawl where CRAWLSCOPE_FIRECRAWL_URL is set."),
+    ] = None,
+    scrape_options: Annotated[
+        str | None, typer.Option(metavar="JSON", help="How Firecrawl scrapes, in its own words.")
+    ] = None,
+    as_json: Json = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the crawl is queued.")] = False,
+) -> None:
+    """Crawl a website and follow it until every page is searchable; of several URLs only these pages."""
+    from crawlscope.cli import commands
+    from crawlscope.crawls.requests import check_target
+
+    try:
+        targets = [check_target(url) for url in urls]
+    except UsageError as error:
+        raise typer.BadParameter(str(error), param_hint="URL") from None
+    options = _json_object(scrape_options, "--scrape-options")
+    if len(targets) == 1:
+        [target] = targets
+        commands.crawl(_quiet_settings(), target, limit, engine, options, as_json=as_json, wait=not no_wait)
+        return
+    if limit is not None or engine == "builtin":
+        raise typer.BadParameter(
+            "several URLs are for Firecrawl to scrape, just these: give neither --limit nor --engine builtin",
+            param_hint="URL",
+        )
+    commands.scrape_batch(_quiet_settings(), targets, options, as_json=as_json, wait=not no_wait)
+
+
+@app.command()
+def cancel(crawl_id: CrawlId, as_json: Json = False) -> None:
+    """Tell whoever runs a crawl to stop it; what was received is still indexed."""
+    from crawlscope.cli import commands
+
+    commands.cancel(_quiet_settings(), crawl_id, as_json=as_json)
+
+
+@app.command()
+def crawls(
+    limit: Annotated[int, typer.Option(min=1, max=MOST_CRAWLS, help="The most crawls to list.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List crawls, newest first."""
+    from crawlscope.cli import commands
+
+    commands.crawls(_quiet_settings(), limit, as_json=as_json)
+
+
+@app.command()
+def profile(
+    crawl_id: CrawlId,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Follow a crawl that goes on until every page is searchable.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what became of a crawl's pages, and where the time went."""
+    from crawlscope.cli import commands
+
+    commands.profile(_quiet_settings(), crawl_id, as_json=as_json, follow=follow)
+
+
+@app.command()
+def compare(
+    crawl_id: Annotated[str, typer.Argument(metavar="A")],
+    against: Annotated[str, typer.Argument(metavar="B")],
+    as_json: Json = False,
+) -> None:
+    """Show two crawls side by side, stage by stage."""
+    from crawlscope.cli import commands
+
+    commands.compare(_quiet_settings(), crawl_id, against, as_json=as_json)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY")],
+    mode: Annotated[
+        Literal["hybrid", "semantic", "keyword"],
+        typer.Option(help="By words (keyword), by meaning (semantic), or both."),
+    ] = "hybrid",
+    limit: Annotated[int, typer.Option(min=1, max=MOST_RESULTS, help="The most pages to show.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Search all pages that were indexed."""
+    from crawlscope.cli import commands
+    from crawlscope.search.answers import SearchRequest
+
+    if not 0 < len(query.strip()) <= LONGEST_QUERY:
+        raise typer.BadParameter(f"a query has 1 to {LONGEST_QUERY:,} characters", param_hint="QUERY")
+    request = SearchRequest(query=query, mode=mode, limit=limit)
+    commands.search(_quiet_settings(), request, as_json=as_json)
+
+
+@app.command()
+def retry(
+    crawl_id: CrawlId,
+    url: Annotated[
+        list[str] | None, typer.Option(help="Only this page, by its source URL. May be repeated.")
+    ] = None,
+    rescrape: Annotated[
+        bool,
+        typer.Option("--rescrape", help="Have the crawler fetch those again whose content is not known."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Queue the failed pages of a crawl again, and say which cannot be."""
+    from crawlscope.cli import commands
+
+    commands.retry(_quiet_settings(), crawl_id, url or [], rescrape=rescrape, as_json=as_json)
+
+
+@app.command()
+def delete(
+    crawl_id: CrawlId,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete a crawl, its pages, and what search finds by it alone; one that runs is stopped."""
+    from crawlscope.cli import commands
+
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("nobody can be asked here, so say that you are sure", param_hint="--yes")
+    commands.delete(_quiet_settings(), crawl_id, sure=yes, as_json=as_json)
+
+
+@app.command()
+def reconcile(crawl_id: CrawlId, as_json: Json = False) -> None:
+    """Compare a crawl with what Firecrawl says of it, and fetch what is missing."""
+    from crawlscope.cli import commands
+
+    commands.reconcile(_quiet_settings(), crawl_id, as_json=as_json)
+
+
+@app.command()
+def watch(
+    crawl_id: CrawlId,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST_WATCHES, help="The most watches to create.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Have changedetection.io watch the pages of a crawl, and tell Crawlscope when they change."""
+    from crawlscope.cli import commands
+
+    commands.watch(_quiet_settings(), crawl_id, limit, as_json=as_json)
+
+
+@app.command()
+def recount(crawl_id: CrawlId, as_json: Json = False) -> None:
+    """Compute a crawl's numbers again from all that is known of it."""
+    from crawlscope.cli import commands
+
+    commands.recount(_quiet_settings(), crawl_id, as_json=as_json)
+
+
+@app.command()
+def replay(
+    crawl_id: Annotated[str | None, typer.Option(help="Only deliveries of this crawl.")] = None,
+    event_type: Annotated[str | None, typer.Option(help="Only events of this type: crawl.page, …")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Received then or later; UTC without a zone.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Received before; UTC without a zone.")] = None,
+    noted: Annotated[bool, typer.Option("--noted", help="Only those that something was odd about.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take deliveries in again from the ledger, with the rules of this version."""
+    from crawlscope.cli import commands
+
+    which = {
+        "crawl_id": crawl_id,
+        "event_type": event_type,
+        "noted": noted,
+        "since": since and _with_zone(since),
+        "until": until and _with_zone(until),
+    }
+    given = {name: value for name, value in which.items() if value is not None}
+    commands.replay(_quiet_settings(), given, as_json=as_json)
+
+
+@app.command()
+def mcp() -> None:
+    """Serve MCP on stdin and stdout: an agent program starts this."""
+    from crawlscope.cli import commands
+    from crawlscope.cli import mcp_stdio
+
+    if sys.stdin.isatty():
+        commands.complain("an agent program is expected at the other end of stdin and stdout; Ctrl-D ends this")
+    commands.run(mcp_stdio.serve_mcp(_quiet_settings()))
+
+
+@app.command()
+def reindex(as_json: Json = False) -> None:
+    """Fill a new index from the kept pages, with the embedder configured now, and change over to it."""
+    from crawlscope.cli import commands
+
+    commands.reindex(_quiet_settings(), as_json=as_json)
+
+
+@app.command()
+def doctor() -> None:
+    """Check every part that Crawlscope depends on."""
+    from crawlscope.cli import commands
+    from crawlscope.cli import doctor
+    from crawlscope.cli.output.findings import print_findings
+
+    failed = commands.run(print_findings(commands.stdout(), doctor.examine(_quiet_settings())))
+    if failed:
+        raise CrawlscopeError(f"{failed} of the checks failed")
+
+
+@app.command()
+def demo() -> None:
+    """Crawl a real website on this machine, and show what there is to see."""
+    from crawlscope.cli import commands
+    from crawlscope.cli.demo import demo_settings, run_demo
+
+    commands.run(run_demo(demo_settings(_quiet_settings()), commands.stdout()))
+
+
+@db.command("upgrade")
+def db_upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
+    """Bring the tables up to a revision."""
+    from crawlscope.database import schema
+
+    _with_database(lambda database: schema.upgrade(database, revision))
+
+
+@db.command("downgrade")
+def db_downgrade(revision: Annotated[str, typer.Argument()] = "-1") -> None:
+    """Take the tables one revision back, or to a revision; `base` removes all."""
+    from crawlscope.database import schema
+
+    _with_database(lambda database: schema.downgrade(database, revision))
+
+
+@db.command("current")
+def db_current() -> None:
+    """Print the revision of the tables."""
+    from crawlscope.database import revision
+
+    async def show(database: "Database") -> None:
+        typer.echo(await revision.current_revision(database) or "none")
+
+    _with_database(show)
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding shows what it can
+    if not all(map(is_text, sys.argv)):
+        _complain("every argument must be text in UTF-8")
+        sys.exit(2)
+    try:
+        app()
+    except CrawlscopeError as error:
+        _complain(str(error))
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected error", exc_info=error)
+        _complain(f"unexpected {type(error).__name__}{_place(error)}: {error}")
+        sys.exit(1)
+
+
+def _complain(words: str) -> None:
+    typer.echo(f"crawlscope: {' '.join(words.split())}", err=True)
+
+
+def _place(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def _settings(process: str) -> Settings:
+    settings = load_settings()
+    logs.configure(settings.log_level, process)
+    return settings
+
+
+def _quiet_settings() -> Settings:
+    """For commands whose stderr is for what their user must know."""
+    settings = load_settings()
+    logs.configure("DEBUG" if settings.log_level == "DEBUG" else "ERROR", "cli")
+    return settings
+
+
+def _with_zone(time: datetime) -> str:
+    """UTC where the user named none."""
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
+
+
+def _json_object(text: str | None, option: str) -> "dict[str, Any] | None":
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise typer.BadParameter("must be a JSON object such as '{\"waitFor\": 500}'", param_hint=option)
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise typer.BadParameter(
+            "holds what JSON in UTF-8 cannot say, such as NaN, or is too deep", param_hint=option
+        ) from None
+    return value
+
+
+def _announce(url: str) -> None:
+    typer.echo(f"Crawlscope runs at {url}. Stop it with Ctrl-C.")
+
+
+async def _prepare(settings: Settings) -> None:
+    """Brings the tables up to date, and takes over what the last run left in its workers' hands."""
+    from crawlscope.database import revision
+    from crawlscope.database.connect import connected_database
+    from crawlscope.processes.supervisor.orphans import take_over_orphans
+
+    async with connected_database(settings) as database:
+        if await revision.current_revision(database) != revision.NEWEST:
+            from crawlscope.database import schema
+
+            await schema.upgrade(database)
+        if settings.embedded_database:
+            await take_over_orphans(database)
+
+
+def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Runs until the work ends or SIGTERM or SIGINT asks it to."""
+
+    async def run() -> None:
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        await work(stopping)
+
+    asyncio.run(run())
+
+
+def _with_database(action: "Callable[[Database], Awaitable[None]]") -> None:
+    from crawlscope.database.connect import connected_database
+
+    settings = _settings("db")
+
+    async def run() -> None:
+        async with connected_database(settings) as database:
+            await action(database)
+
+    asyncio.run(run())

@@ -1,0 +1,188 @@
+"""Asking another service's JSON API: however it ends, it is a response or a one-line error with no secret."""
+
+import asyncio
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import httpx2
+import stamina
+from stamina.instrumentation import set_on_retry_hooks
+
+from crawlscope.core.errors import RemoteUnavailable
+from crawlscope.core.retry_after import retry_after_seconds
+from crawlscope.core.values import storable
+
+_CONNECT_SECONDS = 5.0
+_ATTEMPTS = 4
+_LONGEST_REASON = 300
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+_NEVER_ACCEPTED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+
+set_on_retry_hooks(())  # a retry that succeeds is no news, and stamina would log it as a warning
+
+
+@dataclass(frozen=True)
+class Response:
+    method: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def status_line(self) -> str:
+        known = self.status in HTTPStatus.__members__.values()
+        return f"{self.status} {HTTPStatus(self.status).phrase}" if known else str(self.status)
+
+    def json(self) -> Any:
+        """None for what is none."""
+        try:
+            return json.loads(self.body)  # takes lone surrogates, which JavaScript escapes and sends
+        except (ValueError, RecursionError):
+            return None
+
+
+class RemoteApi(ABC):
+    """Tries again, a few times within `patience_seconds`, what can pass and cannot be done twice by it."""
+
+    called: ClassVar[str]
+    unavailable: ClassVar[type[RemoteUnavailable]]
+    largest_answer_bytes: ClassVar[int]
+
+    def __init__(
+        self,
+        url: httpx2.URL,
+        *,
+        headers: Mapping[str, str],
+        auth: tuple[str, str] | None,
+        patience_seconds: float,
+        hidden: Collection[str | None],
+    ) -> None:
+        """`hidden`: secrets that no error may repeat. Reads the certificates: 0.1 to 0.5 s."""
+        self._url = url
+        self._hidden = [secret for secret in hidden if secret]
+        self._patience_seconds = patience_seconds
+        self._http = httpx2.AsyncClient(
+            auth=auth,
+            headers=headers,
+            timeout=httpx2.Timeout(patience_seconds, connect=min(patience_seconds, _CONNECT_SECONDS)),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    @property
+    def name(self) -> str:
+        """With its address, without what may be secret in it."""
+        return f"{self.called} at {self.address}"
+
+    @property
+    def address(self) -> str:
+        return str(self._url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
+
+    @abstractmethod
+    def complaint(self, response: Response) -> str:
+        """What the service says is wrong, in its own words; empty where it says nothing."""
+
+    def is_passing(self, response: Response) -> bool:
+        """Whether asking again can end differently."""
+        return (
+            response.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+            or response.status >= 500
+        )
+
+    def pause_seconds(self, response: Response) -> float | None:
+        """How long it asks to wait."""
+        return retry_after_seconds(response.headers.get("retry-after"))
+
+    async def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Response:
+        """`path` follows the URL's own and may hold a query. Raises `unavailable`."""
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                return await self._try_again(method, path, body)
+        except TimeoutError:
+            raise self._silent(self._patience_seconds, maybe_done=True) from None
+
+    def reason(self, response: Response) -> str:
+        """Its complaint on one line after a colon; services repeat secrets in it, or send what no response
+        and no database can carry.
+        """
+        line = storable(" ".join(self.complaint(response).split()))
+        for secret in self._hidden:
+            line = line.replace(secret, "…")
+        return f": {line[:_LONGEST_REASON]}" if line else ""
+
+    def failure(
+        self, what: str, *, retry_after: float | None = None, maybe_done: bool = False
+    ) -> RemoteUnavailable:
+        return self.unavailable(f"{self.name} {what}", retry_after=retry_after, maybe_done=maybe_done)
+
+    async def _try_again(self, method: str, path: str, body: Mapping[str, Any] | None) -> Response:
+        deadline = time.monotonic() + self._patience_seconds
+
+        def pause(error: Exception) -> bool | float:
+            if not isinstance(error, RemoteUnavailable) or (method == "POST" and error.maybe_done):
+                return False
+            if error.retry_after is None:
+                return True
+            return error.retry_after if time.monotonic() + error.retry_after < deadline else False
+
+        attempts = stamina.retry_context(
+            pause, attempts=_ATTEMPTS, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=2.0
+        )
+        async for attempt in attempts:
+            with attempt:
+                response = await self._send(method, path, body)
+        return response
+
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> Response:
+        try:
+            async with self._http.stream(method, self.address + path, json=body) as answer:
+                content = await self._body(answer)
+                response = Response(method, answer.status_code, answer.headers, content)
+        except httpx2.TimeoutException as error:
+            sent = not isinstance(error, _NEVER_SENT)
+            seconds = self._patience_seconds if sent else min(self._patience_seconds, _CONNECT_SECONDS)
+            raise self._silent(seconds, maybe_done=sent) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            why = str(error) or type(error).__name__
+            maybe_done = not isinstance(error, _NEVER_SENT)
+            raise self.failure(f"cannot be reached ({why}).", maybe_done=maybe_done) from None
+        if self.is_passing(response):
+            raise self.failure(
+                f"answered {response.status_line}{self.reason(response)}",
+                retry_after=self.pause_seconds(response),
+                maybe_done=response.status not in _NEVER_ACCEPTED,
+            )
+        return response
+
+    async def _body(self, answer: httpx2.Response) -> bytes:
+        content = bytearray()
+        async for chunk in answer.aiter_bytes():
+            content += chunk
+            if len(content) > self.largest_answer_bytes:
+                size = f"{self.largest_answer_bytes >> 20} MiB"
+                raise self.failure(f"answered more than {size}.", maybe_done=True)
+        return bytes(content)
+
+    def _silent(self, seconds: float, *, maybe_done: bool) -> RemoteUnavailable:
+        return self.failure(f"did not answer within {seconds:g} s.", maybe_done=maybe_done)
+
+
+def login(url: httpx2.URL) -> tuple[str, str] | None:
+    """Name and password that stand in the URL, such as those of a proxy in front of the service."""
+    return (url.username, url.password) if url.username else None

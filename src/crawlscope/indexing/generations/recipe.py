@@ -1,0 +1,55 @@
+"""How the chunks and vectors of one index are made: what must be equal for all that it holds."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from crawlscope.core.settings import Settings
+from crawlscope.indexing.embedding import Embedder, EmbedderIdentity
+from crawlscope.indexing.sparse import Bm25Encoder
+
+CHUNKING_VERSION = 4
+"""Goes up when cleaning or chunking changes, or what is embedded of a chunk."""
+CONTEXT_TOKENS = 54
+"""The most of a page's title and headings that goes before each chunk; the model sees both."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    identity: EmbedderIdentity
+    chunk_tokens: int
+    url: str | None = None
+    """Of the embedding server, without what may be secret in it. No part of the fingerprint: it may move."""
+
+    @classmethod
+    def of(cls, embedder: Embedder, settings: Settings) -> Self:
+        """What the settings ask for, with their embedder opened."""
+        served = embedder.identity.embedder in ("tei", "openai")
+        return cls(
+            embedder.identity,
+            min(settings.chunk_tokens, max(embedder.max_tokens - CONTEXT_TOKENS, embedder.max_tokens // 2)),
+            public_address(settings.embedder_url) if served else None,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what this version of the program makes by it; an older one may have made something else."""
+        chunking = f"chunks:{CHUNKING_VERSION}:{self.chunk_tokens}"
+        return "|".join([self.identity.fingerprint, Bm25Encoder.fingerprint, chunking])
+
+    def embedder_to_json(self) -> dict[str, Any]:
+        return {**vars(self.identity), "url": self.url}
+
+    @classmethod
+    def from_json(cls, embedder: dict[str, Any], chunk_tokens: int) -> Self:
+        kept = dict(embedder)
+        url = kept.pop("url")
+        return cls(EmbedderIdentity(**kept), chunk_tokens, url)
+
+
+def public_address(url: str | None) -> str | None:
+    """Without user, password, query and fragment."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")

@@ -1,0 +1,65 @@
+"""Two crawls side by side: which one took longer, and in which stage."""
+
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from crawlscope.core.vocabulary import OperationType
+from crawlscope.insights.responses import (
+    Compared,
+    ComparedCrawl,
+    CrawlComparison,
+    CrawlMetricsResponse,
+    CrawlNumbers,
+    QueueWaitComparison,
+    StageComparison,
+)
+
+Comparison = TypeVar("Comparison", bound=BaseModel)
+Number = int | float | None
+
+STAGE_ORDER = [each.value for each in OperationType]
+
+
+def compare(a: CrawlMetricsResponse, b: CrawlMetricsResponse) -> CrawlComparison:
+    """`b` is what `a` is measured by: a ratio of 2 says that `a` has twice as much."""
+    paces = _compared(_pages_per_second(a), _pages_per_second(b))
+    stages = sorted({*a.operations, *b.operations}, key=_place)
+    return CrawlComparison(
+        a=_named(a),
+        b=_named(b),
+        numbers=_side_by_side(CrawlNumbers, a, b, pages_per_second=paces),
+        stages={
+            name: _side_by_side(StageComparison, a.operations.get(name), b.operations.get(name))
+            for name in stages
+        },
+        queue_wait=_side_by_side(QueueWaitComparison, a.queue_wait, b.queue_wait),
+    )
+
+
+def _side_by_side(
+    comparison: type[Comparison], a: BaseModel | None, b: BaseModel | None, **known: Compared
+) -> Comparison:
+    """Compares each field of `comparison` that is not known yet; what a side lacks is null."""
+    names = comparison.model_fields.keys() - known.keys()
+    return comparison(
+        **known, **{name: _compared(getattr(a, name, None), getattr(b, name, None)) for name in names}
+    )
+
+
+def _compared(a: Number, b: Number) -> Compared:
+    return Compared(a=a, b=b, ratio=None if a is None or not b else a / b)
+
+
+def _pages_per_second(crawl: CrawlMetricsResponse) -> float | None:
+    taken = crawl.time_to_searchable_ms
+    return crawl.total_pages * 1000 / taken if taken else None
+
+
+def _named(crawl: CrawlMetricsResponse) -> ComparedCrawl:
+    return ComparedCrawl.model_validate(crawl, from_attributes=True)
+
+
+def _place(stage: str) -> tuple[int, str]:
+    known = stage in STAGE_ORDER
+    return (STAGE_ORDER.index(stage) if known else len(STAGE_ORDER)), stage

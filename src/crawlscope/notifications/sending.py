@@ -1,0 +1,104 @@
+"""Sends notifications, signed as Standard Webhooks."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Self
+from uuid import UUID
+
+import httpx2
+import structlog
+from standardwebhooks import Webhook
+
+from crawlscope import __version__
+from crawlscope.core.retry_after import retry_after_seconds
+from crawlscope.database.engine import Database
+from crawlscope.notifications import outbox
+from crawlscope.notifications.outbox import Due
+from crawlscope.notifications.retrying import PAUSES_SECONDS, Reply, pause_before_next
+
+ANSWER_SECONDS = 20.0
+LONGEST_REASON = 300
+ASKS_TO_WAIT = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+log = structlog.get_logger(__name__)
+
+
+class Receiver:
+    """Whoever listens at `NOTIFY_URL`."""
+
+    def __init__(self, url: str, secret: str, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._url = url
+        self._webhook = Webhook(secret)
+        self._answer_seconds = answer_seconds
+        self._http = httpx2.AsyncClient(
+            timeout=answer_seconds, follow_redirects=False, trust_env=False, headers={"User-Agent": _AGENT}
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def send(self, notification_id: UUID, payload: dict[str, Any]) -> Reply:
+        """Never raises for what a receiver, or the way to it, can do."""
+        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+        headers = self._headers(str(notification_id), body)
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                request = self._http.build_request("POST", self._url, content=body.encode(), headers=headers)
+                answer = await self._http.send(request, stream=True)
+                await answer.aclose()  # what it says besides may be endless
+        except TimeoutError:
+            return Reply(None, f"the receiver did not answer within {self._answer_seconds:g} s")
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+            return Reply(None, f"the receiver cannot be reached: {self._why(error)}")
+        return _reply(answer)
+
+    def _headers(self, message_id: str, body: str) -> dict[str, str]:
+        now = datetime.now(UTC)
+        return {
+            "Content-Type": "application/json",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._webhook.sign(message_id, now, body),
+        }
+
+    def _why(self, error: Exception) -> str:
+        """Without the address, which may hold a secret."""
+        words = " ".join(str(error).split()) or type(error).__name__
+        return words.replace(self._url, "its address")[:LONGEST_REASON]
+
+
+async def send_due(
+    database: Database, receiver: Receiver, pauses_seconds: Sequence[float] = PAUSES_SECONDS
+) -> int:
+    """Sends what is due now, several at once; returns how many were tried."""
+    due = await database.run(outbox.claim_due)
+    await asyncio.gather(*(_send(database, receiver, each, pauses_seconds) for each in due))
+    return len(due)
+
+
+async def _send(database: Database, receiver: Receiver, due: Due, pauses_seconds: Sequence[float]) -> None:
+    reply = await receiver.send(due.id, due.payload)
+    pause_seconds = pause_before_next(due.attempts, reply, pauses_seconds)
+    if not reply.accepted:
+        event = "notification_not_delivered" if pause_seconds is not None else "notification_given_up"
+        log.warning(event, notification_id=str(due.id), attempts=due.attempts, reason=reply.error)
+    await database.run(lambda connection: outbox.note_reply(connection, due, reply, pause_seconds))
+
+
+def _reply(answer: httpx2.Response) -> Reply:
+    if answer.is_success:
+        return Reply(answer.status_code)
+    asked = answer.headers.get("retry-after") if answer.status_code in ASKS_TO_WAIT else None
+    said = f"the receiver answered {answer.status_code} {answer.reason_phrase}".rstrip()
+    if answer.has_redirect_location:
+        said += "; redirects are not followed: set CRAWLSCOPE_NOTIFY_URL to where it leads"
+    return Reply(answer.status_code, said, retry_after_seconds(asked))
+
+
+_AGENT = f"Crawlscope/{__version__}"

@@ -1,0 +1,81 @@
+"""The life of a worker process: for each kind of job it works until it is stopped, waiting for what is away.
+
+Each kind loads only what it needs: all of it takes seconds.
+"""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import structlog
+
+from crawlscope.core.errors import DependencyError
+from crawlscope.core.settings import Settings
+from crawlscope.database import connections, revision
+from crawlscope.database.connect import connected_database
+from crawlscope.database.engine import Database
+from crawlscope.pages.attempts import worker_name
+from crawlscope.pages.outages import Outages
+from crawlscope.processes.worker.limits import watch_memory
+from crawlscope.processes.worker.queue import AWAY
+from crawlscope.timing import standalone
+from crawlscope.timing.buffer import MeasurementBuffer
+
+Kind = Literal["index", "crawl"]
+
+REOPEN_SECONDS = 2.0
+THREADS = 64
+"""More than a process ever has work for at once, so that nothing waits for a page that takes long: the loop's
+own few threads would also have to look up names."""
+
+log = structlog.get_logger(__name__)
+
+
+async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Event) -> None:
+    """Works until `stopping` is set; a page in progress then goes back to the queue."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
+    async with connected_database(settings, connections.WORKER) as database:
+        await revision.require_current(database)
+        buffer = MeasurementBuffer(database)
+        buffer.start()
+        with standalone.use(buffer):
+            await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
+        await buffer.stop()
+
+
+async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping: asyncio.Event) -> None:
+    """Starts again when a part that the jobs need went away, until it is back."""
+    outages = Outages(database, worker_name(os.getpid()))
+    if kind == "index":
+        watch_memory(settings.worker_memory_bytes)
+    while not stopping.is_set():
+        try:
+            await _work(kind, settings, database, outages, stopping)
+        except AWAY as error:
+            reason = str(error) or type(error).__name__
+            log.warning("worker_waits", kind=kind, reason=reason)
+            if kind == "index" and isinstance(error, DependencyError):
+                await outages.note(error.part, reason)
+            await _wait(stopping, REOPEN_SECONDS)
+    await outages.end_all()
+
+
+async def _work(
+    kind: Kind, settings: Settings, database: Database, outages: Outages, stopping: asyncio.Event
+) -> None:
+    if kind == "index":
+        from crawlscope.processes.worker.index_pages import index_pages  # noqa: PLC0415
+
+        await index_pages(settings, database, outages, stopping)
+    else:
+        from crawlscope.processes.worker.crawl_sites import crawl_sites  # noqa: PLC0415
+
+        await crawl_sites(settings, database, stopping)
+
+
+async def _wait(stopping: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,0 +1,144 @@
+"""Takes deliveries in again from the ledger: for the day when what was made of them turns out to be wrong."""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+from sqlalchemy import ColumnElement, Table, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.core.errors import UsageError
+from crawlscope.core.values import storable
+from crawlscope.database.engine import Database
+from crawlscope.pages.page_batch import take_pages
+from crawlscope.sessions.recount import recount
+from crawlscope.sessions.store import SESSIONS, keep_action, move_counts
+from crawlscope.webhooks import payload
+from crawlscope.webhooks.acceptance import DELIVERIES, UNKNOWN, accept_delivery, ledger_columns
+
+
+@dataclass(frozen=True)
+class WhichDeliveries:
+    """All that are given must hold; none given: every delivery."""
+
+    crawl_id: str | None = None
+    event_type: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    noted: bool = False
+    """Only those that something was odd about."""
+
+
+@dataclass
+class Replayed:
+    deliveries: int = 0
+    changed: int = 0
+    """Deliveries that say something else now, of pages or of their crawl."""
+    pages_queued: int = 0
+    unreadable: int = 0
+    """Deliveries whose body is no longer kept, or cannot be read."""
+    newly_known: int = 0
+    """Events of a type that was not known when they came."""
+    crawls: set[str] = field(default_factory=set)
+
+
+async def replay(database: Database, which: WhichDeliveries, now: datetime) -> Replayed:
+    """Reads the bodies with this version's rules; with the same rules nothing changes. Each delivery keeps
+    the time it was received at, and pages whose content is the same keep their state."""
+    replayed = Replayed()
+    for delivery_id in await database.run(lambda connection: _matching(connection, which)):
+        await _replay_one(database, delivery_id, replayed)
+    for crawl_id in sorted(replayed.crawls):
+        await database.run(partial(_note, crawl_id=crawl_id, now=now))
+    if which.crawl_id is None and not which.noted:
+        await _take_newly_known(database, which, replayed)
+    return replayed
+
+
+async def _matching(connection: AsyncConnection, which: WhichDeliveries) -> list[int]:
+    found = select(DELIVERIES.c.id).where(*_of_kind_and_time(DELIVERIES, which)).order_by(DELIVERIES.c.id)
+    if which.crawl_id is not None:
+        found = found.where(DELIVERIES.c.crawl_id == storable(which.crawl_id))
+    if which.noted:
+        found = found.where(DELIVERIES.c.note.is_not(None))
+    return list(await connection.scalars(found))
+
+
+def _of_kind_and_time(kept: Table, which: WhichDeliveries) -> Iterator[ColumnElement[bool]]:
+    if which.event_type is not None:
+        yield kept.c.event_type == storable(which.event_type)
+    if which.since is not None:
+        yield kept.c.received_at >= which.since
+    if which.until is not None:
+        yield kept.c.received_at < which.until
+
+
+async def _replay_one(database: Database, delivery_id: int, replayed: Replayed) -> None:
+    replayed.deliveries += 1
+    try:
+        changed = await database.run(partial(_take_again, delivery_id=delivery_id))
+    except (UsageError, zlib.error):
+        replayed.unreadable += 1
+        return
+    if changed:
+        crawl_id, queued = changed
+        replayed.changed += 1
+        replayed.pages_queued += queued
+        replayed.crawls.add(crawl_id)
+
+
+async def _take_again(connection: AsyncConnection, delivery_id: int) -> tuple[str, int] | None:
+    """The crawl and its newly queued pages; None where nothing changed."""
+    found = select(*DELIVERIES.c).where(DELIVERIES.c.id == delivery_id).with_for_update(key_share=True)
+    row = (await connection.execute(found)).one_or_none()
+    if row is None:  # its crawl was deleted meanwhile
+        return None
+    if row.body is None:
+        raise UsageError("the body is no longer kept")
+    delivery = payload.read(zlib.decompress(row.body))
+    brought = payload.brought(delivery, row.received_at)
+    taken = await take_pages(connection, row.crawl_id, brought.pages)
+    await move_counts(connection, row.crawl_id, taken.change, taken.settled_at)
+    columns = ledger_columns(delivery, brought)
+    differs = any(getattr(row, name) != value for name, value in columns.items())
+    if differs:
+        await connection.execute(update(DELIVERIES).where(DELIVERIES.c.id == delivery_id).values(columns))
+        await recount(connection, row.crawl_id)
+    if not differs and not taken.touched and not taken.reworded:
+        return None
+    return row.crawl_id, len(taken.job_ids)
+
+
+async def _note(connection: AsyncConnection, crawl_id: str, now: datetime) -> None:
+    known = select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == crawl_id)
+    if await connection.scalar(known.with_for_update(read=True, key_share=True)):
+        await keep_action(connection, crawl_id, now, "replay")
+
+
+async def _take_newly_known(database: Database, which: WhichDeliveries, replayed: Replayed) -> None:
+    """Events that were kept because nobody knew their type, and that this version knows."""
+    found = select(UNKNOWN.c.id).where(*_of_kind_and_time(UNKNOWN, which)).order_by(UNKNOWN.c.id)
+    async with database.transaction() as connection:
+        event_ids = (await connection.scalars(found)).all()
+    for event_id in event_ids:
+        try:
+            replayed.newly_known += await _take_if_known(database, event_id)
+        except (UsageError, zlib.error):
+            replayed.unreadable += 1
+
+
+async def _take_if_known(database: Database, event_id: int) -> bool:
+    this_event = UNKNOWN.c.id == event_id
+    async with database.transaction() as connection:
+        event = (await connection.execute(select(*UNKNOWN.c).where(this_event))).one_or_none()
+    if event is None:  # another replay took it
+        return False
+    body = zlib.decompress(event.body)
+    if not payload.read(body).known:
+        return False
+    await accept_delivery(database, body, event.received_at)
+    async with database.transaction() as connection:
+        await connection.execute(UNKNOWN.delete().where(this_event))
+    return True

@@ -1,0 +1,41 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from crawlscope.core.vocabulary import PageState
+from crawlscope.pages.page_state import Arrival
+from crawlscope.sessions.counts import Counts, counts_of
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def test_a_success_beats_a_failure_that_came_later():
+    assert Arrival(True, 0, False, NOON, "") > Arrival(False, 0, True, NOON + timedelta(hours=1), "z")
+
+
+def test_what_was_delivered_beats_what_was_fetched():
+    assert Arrival(True, 0, True, NOON, "") > Arrival(True, 0, False, NOON + timedelta(hours=1), "z")
+
+
+def test_of_two_contents_the_later_one_wins_then_the_greater_webhook_id():
+    assert Arrival(True, 0, True, NOON + timedelta(seconds=1), "a") > Arrival(True, 0, True, NOON, "b")
+    assert Arrival(True, 0, True, NOON, "b") > Arrival(True, 0, True, NOON, "a")
+
+
+def test_of_two_failures_the_one_that_tells_more_wins():
+    assert Arrival(False, 3, False, NOON, "") > Arrival(False, 0, True, NOON + timedelta(hours=1), "z")
+    assert Arrival(True, 0, False, NOON, "") > Arrival(False, 3, True, NOON, "")
+
+
+@pytest.mark.parametrize("state", PageState)
+def test_a_page_counts_in_one_place(state):
+    counts = counts_of(state)
+    assert counts.total_pages + counts.pages_pending + counts.pages_cancelled == 1
+    assert counts.pages_indexed + counts.pages_failed == counts.total_pages
+    assert counts.pages_unchanged + counts.pages_empty <= counts.pages_indexed
+
+
+def test_counts_of_a_change_cancel_out():
+    there = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
+    back = counts_of(PageState.FAILED) - counts_of(PageState.QUEUED)
+    assert there + back == Counts()

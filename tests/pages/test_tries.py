@@ -1,0 +1,320 @@
+"""Which page is tried again, after what pause, and which one is given up."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+
+from crawlscope.core.settings import Settings
+from crawlscope.database.engine import Database
+from crawlscope.indexing.generations.opened import OpenGenerations
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.service import IndexingService
+from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.pages.attempts import claim_page, worker_name
+from crawlscope.pages.dead_workers import WorkerDeath, pages_of_dead, record_crash
+from crawlscope.pages.index_page import PageIndexer, PutBack
+from crawlscope.pages.outages import OUTAGES, Outages
+from crawlscope.pages.page_rows import ATTEMPTS, PAGES
+from crawlscope.pages.page_state import Arrival
+from crawlscope.pages.pages import DeliveredPage, receive_page, requeue_failed
+from crawlscope.pages.tries import PageTimeout
+from crawlscope.processes.supervisor.orphans import take_over_orphans
+from crawlscope.sessions.recount import recount
+from crawlscope.sessions.store import ensure_session, move_counts
+from crawlscope.timing.store import OPERATIONS
+from tests.fakes.embedding_server import FakeEmbeddingServer
+
+CRAWL = "crawl-1"
+WORKER = "host:17"
+
+
+@pytest.fixture
+def server() -> Iterator[FakeEmbeddingServer]:
+    with FakeEmbeddingServer() as server:
+        yield server
+
+
+@pytest.fixture
+def bm25() -> Bm25Encoder:
+    return Bm25Encoder()
+
+
+@pytest.fixture
+async def indexing(
+    database: Database, server: FakeEmbeddingServer, tmp_path: Path, bm25: Bm25Encoder
+) -> AsyncIterator[IndexingService]:
+    settings = Settings(data_dir=tmp_path, embedder="tei", embedder_url=server.url)
+    opened = OpenGenerations(settings, EdgeIndexes(tmp_path), bm25)
+    await opened.ensure_serving(database)
+    yield IndexingService(database, opened)
+    await opened.aclose()
+
+
+@pytest.fixture
+def indexer(database: Database, indexing: IndexingService) -> PageIndexer:
+    return PageIndexer(database, indexing, WORKER, max_attempts=3, timeout_seconds=60)
+
+
+async def deliver(database: Database, name: str) -> int:
+    """The page's id."""
+    now = datetime.now(UTC)
+    url = f"https://example.com/{name}"
+    page = DeliveredPage(url, url, Arrival(True, 0, True, now, ""), markdown=f"Text of {name}.")
+    async with database.transaction() as connection:
+        await ensure_session(connection, CRAWL, now)
+        received = await receive_page(connection, CRAWL, page)
+        await move_counts(connection, CRAWL, received.change)
+        return (await connection.scalars(select(PAGES.c.id).where(PAGES.c.source_url == url))).one()
+
+
+async def page_of(database: Database, page_id: int) -> Any:
+    async with database.transaction() as connection:
+        return (await connection.execute(select(*PAGES.c).where(PAGES.c.id == page_id))).one()
+
+
+async def outcomes(database: Database, page_id: int) -> list[str | None]:
+    async with database.transaction() as connection:
+        found = select(ATTEMPTS.c.outcome).where(ATTEMPTS.c.page_id == page_id)
+        return list(await connection.scalars(found.order_by(ATTEMPTS.c.number)))
+
+
+async def index(database: Database, indexer: PageIndexer, page_id: int) -> float | None:
+    """The pause after which it is to be tried again, in seconds."""
+    page = await page_of(database, page_id)
+    try:
+        await indexer.index(page_id, page.revision, page.job_id)
+    except PutBack as again:
+        return again.pause_seconds
+    return None
+
+
+async def test_a_part_that_works_for_nobody_makes_no_page_fail_and_one_that_works_for_others_does(
+    database: Database, server: FakeEmbeddingServer, indexer: PageIndexer
+) -> None:
+    server.broken_by = "Text of cursed"
+    cursed = await deliver(database, "cursed")
+    pauses = [await index(database, indexer, cursed) for _ in range(25)]
+    assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert pauses[-1] == 60
+    assert (await page_of(database, cursed)).state == "queued"
+    good = await deliver(database, "good")
+    assert await index(database, indexer, good) is None
+    assert await index(database, indexer, cursed) is None
+    page = await page_of(database, cursed)
+    assert (page.state, page.error_code) == ("failed", "embedder_unavailable")
+    assert "answered 500" in page.error
+
+
+async def test_what_another_document_did_before_says_nothing(
+    database: Database, server: FakeEmbeddingServer, indexer: PageIndexer
+) -> None:
+    await index(database, indexer, await deliver(database, "good"))
+    server.fail_with(503)
+    page_id = await deliver(database, "unlucky")
+    for _ in range(21):
+        await index(database, indexer, page_id)
+    server.fail_with(None)
+    assert await index(database, indexer, page_id) is None
+    assert (await page_of(database, page_id)).state == "indexed"
+
+
+async def test_failures_of_parts_take_nothing_from_the_tries_that_an_unexpected_error_has(
+    database: Database,
+    server: FakeEmbeddingServer,
+    bm25: Bm25Encoder,
+    indexer: PageIndexer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page_id = await deliver(database, "strange")
+    server.fail_with(503)
+    for _ in range(4):
+        await index(database, indexer, page_id)
+    server.fail_with(None)
+    monkeypatch.setattr(bm25, "encode_document", lambda _: 1 / 0)
+    assert [await index(database, indexer, page_id) for _ in range(3)] == [1, 2, None]
+    page = await page_of(database, page_id)
+    assert (page.state, page.error_code, page.error) == ("failed", "internal_error", "division by zero")
+    async with database.transaction() as connection:
+        assert await requeue_failed(connection, CRAWL) == 1
+    assert await index(database, indexer, page_id) == 1, "tried anew it has all its tries"
+
+
+async def test_what_a_part_says_may_be_odd(
+    database: Database, bm25: Bm25Encoder, indexer: PageIndexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def complain(_: str) -> None:
+        raise ValueError("what\x00ever \ud800")
+
+    monkeypatch.setattr(bm25, "encode_document", complain)
+    page_id = await deliver(database, "odd")
+    assert [await index(database, indexer, page_id) for _ in range(3)] == [1, 2, None]
+    assert await outcomes(database, page_id) == ["retried", "retried", "failed"]
+    await Outages(database, WORKER).note("embedder", "what\x00ever \ud800")
+    async with database.transaction() as connection:
+        assert await connection.scalar(select(OUTAGES.c.part)) == "embedder"
+
+
+async def test_a_page_that_is_broken_off_loses_no_try(
+    database: Database, server: FakeEmbeddingServer, indexer: PageIndexer
+) -> None:
+    server.stuck_on = "slow"
+    page_id = await deliver(database, "slow")
+    for _ in range(4):
+        work = asyncio.create_task(index(database, indexer, page_id))
+        asked = len(server.requests)
+        while len(server.requests) == asked:  # noqa: ASYNC110 - the server is another thread
+            await asyncio.sleep(0.01)
+        work.cancel()
+        await asyncio.wait([work])
+        assert (await page_of(database, page_id)).state == "queued"
+    server.stuck_on = None
+    assert await index(database, indexer, page_id) is None
+    assert (await page_of(database, page_id)).state == "indexed"
+
+
+async def test_a_job_that_another_one_replaced_is_void(database: Database, indexer: PageIndexer) -> None:
+    page_id = await deliver(database, "page")
+    page = await page_of(database, page_id)
+    await indexer.index(page_id, page.revision, page.job_id - 1)
+    assert (await page_of(database, page_id)).state == "queued"
+
+
+# ---------------------------------------------------------------------- crashes
+
+
+def death(began_at: datetime, worker: str = WORKER) -> WorkerDeath:
+    return WorkerDeath(worker, began_at, datetime.now(UTC), "SIGKILL")
+
+
+async def claim(database: Database, page_id: int, worker: str = WORKER) -> None:
+    page = await page_of(database, page_id)
+    async with database.transaction() as connection:
+        assert await claim_page(connection, page_id, page.revision, worker, page.job_id)
+
+
+async def record(database: Database, dead: WorkerDeath) -> dict[int, str | None]:
+    """As `up` does."""
+    async with database.transaction() as connection:
+        found = await pages_of_dead(connection, dead)
+    states: dict[int, str | None] = {}
+    for page_id in found:
+        async with database.transaction() as connection:
+            states[page_id] = await record_crash(connection, page_id, dead)
+    return states
+
+
+async def jobs(database: Database, page_id: int) -> list[dict[str, object]]:
+    async with database.transaction() as connection:
+        payloads = await connection.scalars(
+            text("SELECT convert_from(payload, 'UTF8')::jsonb FROM queue.pgqueuer")
+        )
+        return [payload for payload in payloads if payload["page_id"] == page_id]
+
+
+async def test_at_the_third_crash_a_page_is_given_up_and_everything_still_adds_up(database: Database) -> None:
+    began_at = datetime.now(UTC)
+    poison, innocent = await deliver(database, "poison"), await deliver(database, "innocent")
+    await claim(database, poison)
+    await claim(database, innocent)
+    assert await record(database, death(began_at)) == {poison: "queued", innocent: "queued"}
+    assert await jobs(database, poison) == [{"page_id": poison, "revision": 1, "alone": True}]
+    await claim(database, poison)
+    assert await record(database, death(began_at)) == {poison: "queued"}
+    await claim(database, poison)
+    assert await record(database, death(began_at)) == {poison: "failed"}
+    assert await record(database, death(began_at)) == {}
+    page = await page_of(database, poison)
+    assert (page.error_code, page.state) == ("worker_crashed", "failed")
+    assert page.error == ("set aside: 3 workers died while they worked on this page, the last one: SIGKILL")
+    assert await jobs(database, poison) == []
+    assert await outcomes(database, innocent) == ["crashed"]
+    async with database.transaction() as connection:
+        operations = (
+            await connection.execute(select(OPERATIONS.c.operation_type, OPERATIONS.c.success))
+        ).all()
+        assert Counter(map(tuple, operations)) == {("worker", False): 4}
+        session = (await connection.execute(text("SELECT * FROM webhook.crawl_sessions"))).one()
+        assert (session.total_pages, session.pages_failed, session.pages_pending) == (1, 1, 1)
+        assert (
+            not {"pages_failed", "pages_pending", "last_settled_at"}
+            & (await recount(connection, CRAWL)).keys()
+        )
+
+
+async def test_a_crash_that_is_heard_of_late_counts_but_takes_no_page_from_who_has_it_now(
+    database: Database,
+) -> None:
+    began_at = datetime.now(UTC)
+    page_id = await deliver(database, "page")
+    await claim(database, page_id)
+    await claim(database, page_id, "host:18")
+    assert await outcomes(database, page_id) == ["lost", None]
+    assert await record(database, death(began_at)) == {page_id: None}
+    assert await outcomes(database, page_id) == ["crashed", None]
+    assert (await page_of(database, page_id)).state == "indexing"
+    async with database.transaction() as connection:
+        operations = await connection.execute(select(OPERATIONS.c.operation_type))
+        assert len(operations.all()) == 1
+
+
+async def test_an_attempt_of_an_earlier_process_with_the_same_id_is_none_of_its_crashes(
+    database: Database,
+) -> None:
+    page_id = await deliver(database, "page")
+    await claim(database, page_id)
+    assert await record(database, death(datetime.now(UTC) + timedelta(minutes=2))) == {}
+    assert await record(database, death(datetime.now(UTC) - timedelta(hours=1), "host:18")) == {}
+    assert await outcomes(database, page_id) == [None]
+
+
+async def test_new_content_of_a_page_begins_anew(database: Database) -> None:
+    began_at = datetime.now(UTC)
+    page_id = await deliver(database, "page")
+    for _ in range(2):
+        await claim(database, page_id)
+        await record(database, death(began_at))
+    await deliver(database, "page")
+    await claim(database, page_id)
+    page = await page_of(database, page_id)
+    assert page.revision == 2
+    assert await record(database, death(began_at)) == {page_id: "queued"}
+
+
+async def test_no_try_lasts_longer_than_it_may(
+    database: Database, server: FakeEmbeddingServer, indexing: IndexingService
+) -> None:
+    server.stuck_on = "endless"
+    hasty = PageIndexer(database, indexing, WORKER, max_attempts=5, timeout_seconds=0.2)
+    page_id = await deliver(database, "endless")
+    assert [await index(database, hasty, page_id) for _ in range(3)] == [1, 2, None]
+    page = await page_of(database, page_id)
+    assert (page.state, page.error_code) == ("failed", PageTimeout.code)
+    server.stuck_on = None
+
+
+async def test_pages_of_workers_that_died_with_the_service_are_queued_at_once(
+    database: Database, indexer: PageIndexer
+) -> None:
+    gone, living, elsewhere = [await deliver(database, name) for name in ("gone", "living", "elsewhere")]
+    await claim(database, gone, worker_name(2**22 + 1))
+    await claim(database, living, worker_name(os.getpid()))
+    await claim(database, elsewhere, "another-host:1")
+    job = (await page_of(database, gone)).job_id
+
+    assert await take_over_orphans(database) == 1
+
+    page = await page_of(database, gone)
+    assert (page.state, page.job_id == job) == ("queued", False)
+    assert await outcomes(database, gone) == ["lost"]
+    assert [await outcomes(database, each) for each in (living, elsewhere)] == [[None], [None]]
+    assert await index(database, indexer, gone) is None
+    assert await outcomes(database, gone) == ["lost", "indexed"]
+    assert await database.run(lambda connection: recount(connection, CRAWL)) == {}
+    assert await take_over_orphans(database) == 0

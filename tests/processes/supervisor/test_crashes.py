@@ -1,0 +1,38 @@
+"""Deaths of workers are written down in their order, and one that cannot be keeps no other waiting."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from structlog.testing import capture_logs
+
+from crawlscope.database.engine import Database
+from crawlscope.pages.attempts import claim_page, worker_name
+from crawlscope.pages.page_rows import ATTEMPTS, PAGES
+from crawlscope.processes.supervisor.crashes import TRIES, Crashes
+from crawlscope.processes.supervisor.supervisor import Exit
+from tests.insights.producing import deliver
+
+BEFORE_ALL_TIMES = datetime.min.replace(tzinfo=UTC)
+
+
+def death(pid: int, began_at: datetime) -> Exit:
+    return Exit("worker-1", pid, -9, began_at, datetime.now(UTC), asked_for=False)
+
+
+async def test_a_death_that_cannot_be_written_keeps_no_other_waiting(database: Database) -> None:
+    url, began_at = "https://a.example/page", datetime.now(UTC)
+    metadata = {"sourceURL": url, "url": url, "statusCode": 200}
+    await deliver(database, "crawl-1", "crawl.page", [{"markdown": "A page.", "metadata": metadata}])
+    async with database.transaction() as connection:
+        page = (await connection.execute(select(*PAGES.c))).one()
+        assert await claim_page(connection, page.id, page.revision, worker_name(2), page.job_id)
+    crashes = Crashes(database)
+    crashes.note(death(1, BEFORE_ALL_TIMES))
+    crashes.note(death(2, began_at))
+    with capture_logs() as lines:
+        await crashes.write()
+        async with database.transaction() as connection:
+            assert await connection.scalar(select(ATTEMPTS.c.outcome)) == "crashed"
+        for _ in range(TRIES):
+            await crashes.write()
+    assert [line["event"] for line in lines].count("crash_not_written") == TRIES

@@ -1,0 +1,39 @@
+"""A worker takes pages again once all parts work, whatever went wrong meanwhile."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from structlog.testing import capture_logs
+
+from crawlscope.core.errors import EmbedderUnavailable
+from crawlscope.database.engine import Database
+from crawlscope.pages.outages import Outages
+from crawlscope.processes.worker.circuit import Circuit
+from tests.processes.supervisor.support import eventually
+
+
+async def rename(database: Database, table: str, name: str) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text(f"ALTER TABLE webhook.{table} RENAME TO {name}"))
+
+
+async def test_outages_that_cannot_be_written_down_do_not_keep_it_open(
+    own_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawlscope.processes.worker.circuit.LONGEST_PAUSE_SECONDS", 0.05)
+    away, closed = True, asyncio.Event()
+
+    async def probe() -> None:
+        if away:
+            raise EmbedderUnavailable("away")
+
+    await rename(own_database, "outages", "elsewhere")
+    circuit = Circuit({"embedder": probe}, Outages(own_database, "host:1"), closed.clear, closed.set)
+    with capture_logs() as lines:
+        async with circuit.watched():
+            await eventually(lambda: any(line["event"] == "circuit_not_closed" for line in lines))
+            assert not closed.is_set()
+            await rename(own_database, "elsewhere", "outages")
+            away = False
+            await eventually(closed.is_set)

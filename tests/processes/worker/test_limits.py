@@ -1,0 +1,93 @@
+"""A process that takes too much time or memory ends, whatever it is doing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from crawlscope.processes.worker.limits import TOOK_TOO_MUCH_MEMORY
+
+HOLDS_THE_INTERPRETER = """
+import re, sys
+from pathlib import Path
+from crawlscope.processes.worker.limits import deadlines
+with deadlines(0.5, Path(sys.argv[1])) as limits:
+    with limits.page():
+        pass
+    with limits.page():
+        re.match("(a+)+$", "a" * 60 + "b")
+"""
+IN_TIME = """
+import sys, time
+from pathlib import Path
+from crawlscope.processes.worker.limits import deadlines
+with deadlines(1.0, Path(sys.argv[1])) as limits:
+    for _ in range(4):
+        with limits.page():
+            time.sleep(0.3)
+    time.sleep(1.2)
+"""
+TAKES_MEMORY = """
+import sys, time
+from crawlscope.core import logs
+from crawlscope.processes.worker.limits import watch_memory
+logs.configure("INFO", "indexworker")
+watch_memory(int(sys.argv[1]))
+taken = bytearray(b"x") * (300 << 20)
+time.sleep(int(sys.argv[2]))
+"""
+WITHOUT_A_DATABASE = """
+import asyncio, sys, threading
+from pathlib import Path
+from crawlscope.database.engine import Database
+from crawlscope.core.settings import Settings
+from crawlscope.processes.worker import process
+rounds = 0
+async def again_at_once(stopping, seconds):
+    global rounds
+    rounds += 1
+    if rounds == 4:
+        stopping.set()
+process._wait = again_at_once
+async def work():
+    url, stopping = "postgresql://u@127.0.0.1:1/x", asyncio.Event()
+    settings = Settings(data_dir=Path(sys.argv[1]), database_url=url)
+    await process._run_kind("index", settings, Database.open(url), stopping)
+    print("watchers", [thread.name for thread in threading.enumerate()].count("memory"))
+asyncio.run(work())
+"""
+
+
+def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_an_overdue_page_ends_the_process_also_in_native_code(tmp_path: Path) -> None:
+    assert run(HOLDS_THE_INTERPRETER, str(tmp_path / "logs")).returncode == 1
+    assert "re/__init__.py" in (tmp_path / "logs" / "stuck-pages.log").read_text()
+
+
+def test_pages_in_time_and_idleness_do_not(tmp_path: Path) -> None:
+    assert run(IN_TIME, str(tmp_path)).returncode == 0
+
+
+def test_too_much_memory_ends_the_process_with_a_word() -> None:
+    ended = run(TAKES_MEMORY, str(200 << 20), "30")
+    assert ended.returncode == TOOK_TOO_MUCH_MEMORY
+    assert "event=worker_memory_exceeded" in ended.stderr
+
+
+def test_less_memory_does_not_nor_without_a_limit() -> None:
+    assert run(TAKES_MEMORY, str(2 << 30), "1").returncode == 0
+    assert run(TAKES_MEMORY, "0", "0").returncode == 0
+
+
+def test_one_watches_the_memory_however_often_the_work_begins_again(tmp_path: Path) -> None:
+    ended = run(WITHOUT_A_DATABASE, str(tmp_path))
+    assert ended.stdout.count("worker_waits") == 4
+    assert ended.stdout.endswith("watchers 1\n")

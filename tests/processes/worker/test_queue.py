@@ -1,0 +1,26 @@
+"""What a worker's queue connects with is what everything else does."""
+
+import asyncio
+
+import pytest
+
+from crawlscope.database.engine import Database
+from crawlscope.database.queue import INDEX_PAGE
+from crawlscope.processes.worker.queue import work_on, worker_queue
+
+
+@pytest.mark.parametrize("option", ["sslmode=prefer", "ssl=prefer", "target_session_attrs=any"])
+async def test_options_of_the_database_url_hold_for_the_queue_too(database_url: str, option: str) -> None:
+    database = Database.open(f"{database_url}&{option}")
+    await database.ping()
+    stopping = asyncio.Event()
+    stopping.set()
+    async with worker_queue(database, INDEX_PAGE, 2) as queue:
+        await work_on(queue, 2, stopping)
+    await database.close()
+
+
+async def test_a_queue_that_is_never_worked_on_ends_too(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with worker_queue(database, INDEX_PAGE, 2):
+            raise ZeroDivisionError
