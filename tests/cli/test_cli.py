@@ -1,4 +1,6 @@
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -121,3 +123,12 @@ def test_the_doctor_says_part_by_part_what_is_wrong(tmp_path):
     assert "very-secret" not in ended.stdout
     assert "pass-word" not in ended.stdout + ended.stderr
     assert ended.stderr == "crawlscope: 5 of the checks failed\n"
+
+
+@pytest.mark.parametrize("module", ["crawlscope.cli.commands", "crawlscope.cli.mcp_stdio"])
+def test_what_only_asks_the_service_loads_nothing_of_its_engine(module):
+    """It would take several times as long to start."""
+    loaded = f"import sys, {module}; print(*sys.modules)"
+    names = subprocess.check_output([sys.executable, "-c", loaded], text=True).split()
+    assert module in names
+    assert not {"sqlalchemy", "asyncpg", "pgqueuer", "numpy", "onnxruntime", "qdrant_edge"} & set(names)

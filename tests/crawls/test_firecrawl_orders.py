@@ -10,9 +10,9 @@ import pytest
 
 from crawlscope.core.errors import UsageError
 from crawlscope.crawler import targets
+from crawlscope.crawls.answers import MAX_BATCH_URLS
 from crawlscope.crawls.firecrawl_orders import (
     LARGEST_OPTIONS_BYTES,
-    MOST_URLS,
     OWN_KEYS,
     batch_order,
     crawl_order,
@@ -84,7 +84,7 @@ def test_a_batch_drops_repetitions_and_names_what_is_no_url() -> None:
     assert list(order.invalid_urls) == ["nothing", "ftp://a.example/"]
 
 
-@pytest.mark.parametrize("urls", [[], ["x"], [URL] * (MOST_URLS + 1)])
+@pytest.mark.parametrize("urls", [[], ["x"], [URL] * (MAX_BATCH_URLS + 1)])
 def test_a_batch_of_nothing_or_too_much(urls: list[str]) -> None:
     with pytest.raises(UsageError, match="urls"):
         batch_order(urls)

@@ -18,14 +18,14 @@ from tests.journeys.stack import Stack, eventually, recording, running_stack
 
 NAMES = [
     "v1-crawl-docs",
-    "b-v2-crawl-flaky",
+    pytest.param("b-v2-crawl-flaky", marks=pytest.mark.slow),
     "b-v2-crawl-cancel",
     pytest.param("v2-batch-200", marks=pytest.mark.slow),
     "v2-batch-slowlink",
     "b-v2-batch-append",
-    "b-v1-crawl-start404",
-    "v2-crawl-startrefused",
-    "b-v1-crawl-nohook",
+    pytest.param("b-v1-crawl-start404", marks=pytest.mark.slow),
+    pytest.param("v2-crawl-startrefused", marks=pytest.mark.slow),
+    pytest.param("b-v1-crawl-nohook", marks=pytest.mark.slow),
     "b-v2-crawl-events-page-failed",
 ]
 SUCCEEDED = {"indexed", "unchanged", "empty"}
@@ -105,8 +105,15 @@ def kept(event: Event) -> bool:
     return event.number % 3 == 1 and not event.type.endswith(".completed")
 
 
-@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
-@pytest.mark.parametrize("family", ["crawl", "batch"])
+@pytest.mark.parametrize(
+    ("family", "older"),
+    [
+        ("crawl", True),
+        ("batch", False),
+        pytest.param("crawl", False, marks=pytest.mark.slow),
+        pytest.param("batch", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_crawl_that_loses_two_of_three_deliveries_is_whole_soon(
     stack: Stack, firecrawl: FakeFirecrawl, older: bool, family: str
 ) -> None:

@@ -62,7 +62,7 @@ class Searching:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(0.02):
+        while not self._done.wait(0.2):
             answer = self._stack.http.post("/api/search", json={"query": QUERY})
             self.answers.append(answer.status_code if answer.json().get("results") else 0)
 

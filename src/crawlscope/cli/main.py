@@ -287,11 +287,12 @@ def replay(
 @app.command()
 def mcp() -> None:
     """Serve MCP on stdin and stdout: an agent program starts this."""
-    from crawlscope.cli import commands
-    from crawlscope.cli import mcp_stdio
+    from crawlscope.cli import commands, mcp_stdio
 
     if sys.stdin.isatty():
-        commands.complain("an agent program is expected at the other end of stdin and stdout; Ctrl-D ends this")
+        commands.complain(
+            "an agent program is expected at the other end of stdin and stdout; Ctrl-D ends this"
+        )
     commands.run(mcp_stdio.serve_mcp(_quiet_settings()))
 
 
@@ -306,8 +307,7 @@ def reindex(as_json: Json = False) -> None:
 @app.command()
 def doctor() -> None:
     """Check every part that Crawlscope depends on."""
-    from crawlscope.cli import commands
-    from crawlscope.cli import doctor
+    from crawlscope.cli import commands, doctor
     from crawlscope.cli.output.findings import print_findings
 
     failed = commands.run(print_findings(commands.stdout(), doctor.examine(_quiet_settings())))

@@ -111,3 +111,25 @@ class RescrapeStatus(StrEnum):
     RUNNING = "running"
     REFUSED = "refused"
     """The page may not be fetched."""
+
+
+class NotRetried(StrEnum):
+    """Why a page is not indexed anew."""
+
+    NOT_RECEIVED = "not_received"
+    """It failed at the crawler, so its content is not known."""
+    DROPPED = "dropped"
+    """The cancelled crawl dropped it, so its content is not known."""
+    PENDING = "pending"
+    """It is queued or being indexed already."""
+    NOT_FAILED = "not_failed"
+    UNKNOWN = "unknown"
+    """The crawl has no page of this URL."""
+    NO_URL = "no_url"
+    """A failure that named no page."""
+    NOT_TAKEN = "not_taken"
+    """The crawler takes no such URL, or not as many at once."""
+
+    @property
+    def can_be_scraped(self) -> bool:
+        return self in (NotRetried.NOT_RECEIVED, NotRetried.DROPPED)

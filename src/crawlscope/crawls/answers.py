@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from crawlscope.core.vocabulary import CrawlStatus, ReconcileState
 
+MAX_BATCH_URLS = 10_000
 GOES_ON_HEADER = "X-Crawl-Goes-On"
 """Says with the answer of a deletion, which has no body, what `CrawlDeleted.goes_on` says."""
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from crawlscope.core.errors import UsageError
 from crawlscope.crawler.targets import PrivateTarget, require_public
+from crawlscope.crawls.answers import MAX_BATCH_URLS
 from crawlscope.crawls.requests import check_target
 from crawlscope.firecrawl.answers import JobKind
 
-MOST_URLS = 10_000
 LARGEST_OPTIONS_BYTES = 64 * 1024
 OWN_KEYS = frozenset(
     {"url", "urls", "limit", "webhook", "scrapeOptions", "scrape_options", "appendToId", "ignoreInvalidURLs"}
@@ -56,8 +56,8 @@ def crawl_order(
 
 def batch_order(urls: Sequence[str], scrape_options: Options | None = None) -> FirecrawlOrder:
     """Leaves out repetitions. Raises `UsageError` for what cannot be asked."""
-    if not 0 < len(urls) <= MOST_URLS:
-        raise UsageError(f"a batch scrape has 1 to {MOST_URLS:,} urls, not {len(urls):,}")
+    if not 0 < len(urls) <= MAX_BATCH_URLS:
+        raise UsageError(f"a batch scrape has 1 to {MAX_BATCH_URLS:,} urls, not {len(urls):,}")
     usable, invalid = dict[str, None](), dict[str, None]()
     for url in urls:
         try:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -11,32 +10,10 @@ from sqlalchemy import ARRAY, Row, Uuid, any_, cast, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.values import hash_key, storable
-from crawlscope.core.vocabulary import PageState
+from crawlscope.core.vocabulary import NotRetried, PageState
 from crawlscope.pages.page_rows import LOCK_ORDER, PAGES
 from crawlscope.pages.pages import requeue_failed
 from crawlscope.sessions.store import SESSIONS, keep_action, require_session
-
-
-class NotRetried(StrEnum):
-    """Why a page is not indexed anew."""
-
-    NOT_RECEIVED = "not_received"
-    """It failed at the crawler, so its content is not known."""
-    DROPPED = "dropped"
-    """The cancelled crawl dropped it, so its content is not known."""
-    PENDING = "pending"
-    """It is queued or being indexed already."""
-    NOT_FAILED = "not_failed"
-    UNKNOWN = "unknown"
-    """The crawl has no page of this URL."""
-    NO_URL = "no_url"
-    """A failure that named no page."""
-    NOT_TAKEN = "not_taken"
-    """The crawler takes no such URL, or not as many at once."""
-
-    @property
-    def can_be_scraped(self) -> bool:
-        return self in (NotRetried.NOT_RECEIVED, NotRetried.DROPPED)
 
 
 @dataclass(frozen=True)

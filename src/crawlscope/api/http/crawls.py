@@ -15,11 +15,12 @@ from crawlscope.api.http.metrics import Moment
 from crawlscope.api.http.parts import ServiceParts
 from crawlscope.api.http.segments import Segment
 from crawlscope.core.errors import SettingsError, UsageError
-from crawlscope.core.vocabulary import CrawlStatus, Engine
+from crawlscope.core.vocabulary import CrawlStatus, Engine, NotRetried
 from crawlscope.crawls import at_firecrawl, requests
 from crawlscope.crawls.adoption import adopt_unknown
 from crawlscope.crawls.answers import (
     GOES_ON_HEADER,
+    MAX_BATCH_URLS,
     CountDifference,
     CrawlCancelled,
     CrawlReconciled,
@@ -30,7 +31,6 @@ from crawlscope.crawls.answers import (
     PagesQueued,
 )
 from crawlscope.crawls.firecrawl_orders import (
-    MOST_URLS,
     FirecrawlOrder,
     batch_order,
     crawl_order,
@@ -38,7 +38,7 @@ from crawlscope.crawls.firecrawl_orders import (
 )
 from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.crawls.trace_context import trace_context
-from crawlscope.pages.retries import NotRetried, Retry, note_rescrape, pages_to_scrape, retry_pages
+from crawlscope.pages.retries import Retry, note_rescrape, pages_to_scrape, retry_pages
 from crawlscope.processes.parts import Parts
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks.replay import WhichDeliveries, replay
@@ -220,7 +220,7 @@ async def _scrape_again(
         begun = await parts.database.run(lambda connection: requests.start_crawl(connection, own))
         rescrape = _Rescrape(begun, set(wanted))
     else:
-        order = batch_order(wanted[:MOST_URLS])
+        order = batch_order(wanted[:MAX_BATCH_URLS])
         started = await _order_at_firecrawl(parts, order, allow_private, traceparent, retry_of=crawl_id)
         rescrape = _Rescrape(started.crawl_id, set(order.urls) - set(started.invalid_urls))
     await parts.database.run(

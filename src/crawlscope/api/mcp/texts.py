@@ -20,9 +20,9 @@ from crawlscope.api.rendering.profile import render_profile
 from crawlscope.api.rendering.retried import render_retried
 from crawlscope.api.rendering.words import NONE, count, duration, plain
 from crawlscope.api.report import CrawlReport
+from crawlscope.core.vocabulary import NotRetried
 from crawlscope.crawls.answers import PagesQueued
 from crawlscope.insights.responses import CrawlComparison, PageRow
-from crawlscope.pages.retries import NotRetried
 
 WIDTH = 100
 

@@ -28,11 +28,10 @@ from crawlscope.api.mcp.answers import (
 from crawlscope.api.mcp.searchability import searchability
 from crawlscope.api.report import gather_report
 from crawlscope.core.errors import ServiceUnavailable
-from crawlscope.core.vocabulary import PageState
-from crawlscope.crawls.firecrawl_orders import MOST_URLS
+from crawlscope.core.vocabulary import NotRetried, PageState
+from crawlscope.crawls.answers import MAX_BATCH_URLS
 from crawlscope.insights.progress import Progress, is_settled, poll_interval
 from crawlscope.insights.responses import CrawlComparison, CrawlMetricsResponse, PageListResponse
-from crawlscope.pages.retries import NotRetried
 from crawlscope.search.answers import Mode, SearchFilters, SearchRequest, SearchResponse
 
 Connect = Callable[[], Awaitable[ServiceClient]]
@@ -102,7 +101,9 @@ class Tools:
         self,
         urls: Annotated[
             list[str],
-            Field(min_length=1, max_length=MOST_URLS, description="Full http or https URLs, and no others."),
+            Field(
+                min_length=1, max_length=MAX_BATCH_URLS, description="Full http or https URLs, and no others."
+            ),
         ],
         context: Context,
         wait: Wait = False,

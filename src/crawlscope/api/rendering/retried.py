@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from crawlscope.api.rendering.words import count, plain
+from crawlscope.core.vocabulary import NotRetried
 from crawlscope.crawls.answers import PageNotRetried, PagesQueued
-from crawlscope.pages.retries import NotRetried
 
 MOST_SHOWN = 20
 BECAUSE = {
