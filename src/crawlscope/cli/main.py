@@ -1,6 +1,6 @@
-"""The command line. Exit codes: 0 done, 1 the work failed (stderr says why in one line), 2 wrong usage.
+"""The command line. Exit codes: 0 done, 1 the work failed (stderr gives the reason), 2 wrong usage.
 
-Each command imports what it needs when it runs: loading everything takes seconds, a search must not.
+Each command imports its dependencies when it runs, because loading everything takes seconds.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from crawlscope.database.engine import Database
 
 UP_GRACE_SECONDS = 60.0
-"""How long `up` may take to end in order when the command that started it is gone."""
+"""Time limit for the orderly shutdown of `up` after its parent process has ended."""
 MOST_PAGES = 1_000_000
 MOST_CRAWLS = 1_000
 MOST_RESULTS = 100
 MOST_WATCHES = 10_000
 LONGEST_QUERY = 4_096
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 CrawlId = Annotated[str, typer.Argument(metavar="CRAWL_ID")]
 
 app = typer.Typer(
@@ -43,13 +43,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-db = typer.Typer(help="The database's tables.", no_args_is_help=True)
+db = typer.Typer(help="Manage the database schema.", no_args_is_help=True)
 app.add_typer(db, name="db")
 
 
 @app.callback(invoke_without_command=True)
 def crawlscope(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         typer.echo(__version__)
@@ -58,7 +58,7 @@ def crawlscope(
 
 @app.command()
 def up() -> None:
-    """Start everything and keep it running: database, API, workers."""
+    """Run the whole service: database, API and workers."""
     from crawlscope.processes.supervisor.lifeline import follow_parent
     from crawlscope.processes.supervisor.up import up as keep_up
 
@@ -70,7 +70,7 @@ def up() -> None:
 
 @app.command()
 def serve() -> None:
-    """Run the API process."""
+    """Run only the API process."""
     from crawlscope.api.serve import serve as serve_http
     from crawlscope.processes.supervisor.lifeline import follow_parent
 
@@ -82,10 +82,11 @@ def serve() -> None:
 @app.command()
 def worker(
     only: Annotated[
-        Literal["index", "crawl"] | None, typer.Option(help="Take only jobs of this kind.")
+        Literal["index", "crawl"] | None,
+        typer.Option(help="Process only jobs of this kind. Default: both kinds."),
     ] = None,
 ) -> None:
-    """Run a worker process."""
+    """Run one worker process."""
     from crawlscope.processes.supervisor.lifeline import follow_parent
     from crawlscope.processes.worker.process import Kind, run_worker
 
@@ -99,19 +100,24 @@ def worker(
 def crawl(
     urls: Annotated[list[str], typer.Argument(metavar="URL...")],
     limit: Annotated[
-        int | None, typer.Option(min=1, max=MOST_PAGES, help="The most pages, the first one included.")
+        int | None,
+        typer.Option(min=1, max=MOST_PAGES, help="Maximum number of pages, including the start page."),
     ] = None,
     engine: Annotated[
         Literal["builtin", "firecrawl"] | None,
-        typer.Option(help="Who crawls; Firecrawl where CRAWLSCOPE_FIRECRAWL_URL is set."),
+        typer.Option(
+            help="The crawler. Default: firecrawl if CRAWLSCOPE_FIRECRAWL_URL is set, otherwise builtin."
+        ),
     ] = None,
     scrape_options: Annotated[
-        str | None, typer.Option(metavar="JSON", help="How Firecrawl scrapes, in its own words.")
+        str | None, typer.Option(metavar="JSON", help="Firecrawl's scrape options, as a JSON object.")
     ] = None,
     as_json: Json = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the crawl is queued.")] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Return as soon as the crawl is queued.")
+    ] = False,
 ) -> None:
-    """Crawl a website and follow it until every page is searchable; of several URLs only these pages."""
+    """Crawl a website and wait until every page is searchable. With several URLs, scrape only these pages."""
     from crawlscope.cli import commands
     from crawlscope.crawls.requests import check_target
 
@@ -126,7 +132,7 @@ def crawl(
         return
     if limit is not None or engine == "builtin":
         raise typer.BadParameter(
-            "several URLs are for Firecrawl to scrape, just these: give neither --limit nor --engine builtin",
+            "several URLs are scraped by Firecrawl, without --limit and without --engine builtin",
             param_hint="URL",
         )
     commands.scrape_batch(_quiet_settings(), targets, options, as_json=as_json, wait=not no_wait)
@@ -134,7 +140,7 @@ def crawl(
 
 @app.command()
 def cancel(crawl_id: CrawlId, as_json: Json = False) -> None:
-    """Tell whoever runs a crawl to stop it; what was received is still indexed."""
+    """Cancel a crawl. Pages that were already received are still indexed."""
     from crawlscope.cli import commands
 
     commands.cancel(_quiet_settings(), crawl_id, as_json=as_json)
@@ -142,7 +148,7 @@ def cancel(crawl_id: CrawlId, as_json: Json = False) -> None:
 
 @app.command()
 def crawls(
-    limit: Annotated[int, typer.Option(min=1, max=MOST_CRAWLS, help="The most crawls to list.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_CRAWLS, help="Maximum number of crawls.")] = 50,
     as_json: Json = False,
 ) -> None:
     """List crawls, newest first."""
@@ -155,11 +161,11 @@ def crawls(
 def profile(
     crawl_id: CrawlId,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Follow a crawl that goes on until every page is searchable.")
+        bool, typer.Option("--follow", help="Follow a running crawl until every page is searchable.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what became of a crawl's pages, and where the time went."""
+    """Show the results and the timing of a crawl."""
     from crawlscope.cli import commands
 
     commands.profile(_quiet_settings(), crawl_id, as_json=as_json, follow=follow)
@@ -171,7 +177,7 @@ def compare(
     against: Annotated[str, typer.Argument(metavar="B")],
     as_json: Json = False,
 ) -> None:
-    """Show two crawls side by side, stage by stage."""
+    """Compare two crawls, stage by stage."""
     from crawlscope.cli import commands
 
     commands.compare(_quiet_settings(), crawl_id, against, as_json=as_json)
@@ -182,12 +188,12 @@ def search(
     query: Annotated[str, typer.Argument(metavar="QUERY")],
     mode: Annotated[
         Literal["hybrid", "semantic", "keyword"],
-        typer.Option(help="By words (keyword), by meaning (semantic), or both."),
+        typer.Option(help="Match words (keyword), meaning (semantic), or both (hybrid)."),
     ] = "hybrid",
-    limit: Annotated[int, typer.Option(min=1, max=MOST_RESULTS, help="The most pages to show.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_RESULTS, help="Maximum number of pages.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Search all pages that were indexed."""
+    """Search the indexed pages."""
     from crawlscope.cli import commands
     from crawlscope.search.answers import SearchRequest
 
@@ -201,15 +207,15 @@ def search(
 def retry(
     crawl_id: CrawlId,
     url: Annotated[
-        list[str] | None, typer.Option(help="Only this page, by its source URL. May be repeated.")
+        list[str] | None, typer.Option(help="Retry only the page with this source URL. Can be repeated.")
     ] = None,
     rescrape: Annotated[
         bool,
-        typer.Option("--rescrape", help="Have the crawler fetch those again whose content is not known."),
+        typer.Option("--rescrape", help="Scrape failed pages again if their content was never received."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Queue the failed pages of a crawl again, and say which cannot be."""
+    """Retry the failed pages of a crawl, and list the pages that cannot be retried."""
     from crawlscope.cli import commands
 
     commands.retry(_quiet_settings(), crawl_id, url or [], rescrape=rescrape, as_json=as_json)
@@ -218,20 +224,22 @@ def retry(
 @app.command()
 def delete(
     crawl_id: CrawlId,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete a crawl, its pages, and what search finds by it alone; one that runs is stopped."""
+    """Delete a crawl and its pages. A running crawl is cancelled first."""
     from crawlscope.cli import commands
 
     if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("nobody can be asked here, so say that you are sure", param_hint="--yes")
+        raise typer.BadParameter(
+            "stdin is not a terminal, so the command cannot ask: confirm with --yes", param_hint="--yes"
+        )
     commands.delete(_quiet_settings(), crawl_id, sure=yes, as_json=as_json)
 
 
 @app.command()
 def reconcile(crawl_id: CrawlId, as_json: Json = False) -> None:
-    """Compare a crawl with what Firecrawl says of it, and fetch what is missing."""
+    """Compare a crawl with Firecrawl's records, and fetch missing pages."""
     from crawlscope.cli import commands
 
     commands.reconcile(_quiet_settings(), crawl_id, as_json=as_json)
@@ -241,11 +249,11 @@ def reconcile(crawl_id: CrawlId, as_json: Json = False) -> None:
 def watch(
     crawl_id: CrawlId,
     limit: Annotated[
-        int | None, typer.Option(min=1, max=MOST_WATCHES, help="The most watches to create.")
+        int | None, typer.Option(min=1, max=MOST_WATCHES, help="Maximum number of new watches.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Have changedetection.io watch the pages of a crawl, and tell Crawlscope when they change."""
+    """Make changedetection.io watch the pages of a crawl and report changes to Crawlscope."""
     from crawlscope.cli import commands
 
     commands.watch(_quiet_settings(), crawl_id, limit, as_json=as_json)
@@ -253,7 +261,7 @@ def watch(
 
 @app.command()
 def recount(crawl_id: CrawlId, as_json: Json = False) -> None:
-    """Compute a crawl's numbers again from all that is known of it."""
+    """Recompute the counts and totals of a crawl from its records."""
     from crawlscope.cli import commands
 
     commands.recount(_quiet_settings(), crawl_id, as_json=as_json)
@@ -261,16 +269,26 @@ def recount(crawl_id: CrawlId, as_json: Json = False) -> None:
 
 @app.command()
 def replay(
-    crawl_id: Annotated[str | None, typer.Option(help="Only deliveries of this crawl.")] = None,
-    event_type: Annotated[str | None, typer.Option(help="Only events of this type: crawl.page, …")] = None,
-    since: Annotated[
-        datetime | None, typer.Option(help="Received then or later; UTC without a zone.")
+    crawl_id: Annotated[str | None, typer.Option(help="Reprocess only deliveries of this crawl.")] = None,
+    event_type: Annotated[
+        str | None, typer.Option(help="Reprocess only events of this type, for example crawl.page.")
     ] = None,
-    until: Annotated[datetime | None, typer.Option(help="Received before; UTC without a zone.")] = None,
-    noted: Annotated[bool, typer.Option("--noted", help="Only those that something was odd about.")] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            help="Reprocess only deliveries received at this time or later. Default time zone: UTC."
+        ),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(help="Reprocess only deliveries received before this time. Default time zone: UTC."),
+    ] = None,
+    noted: Annotated[
+        bool, typer.Option("--noted", help="Reprocess only deliveries with recorded irregularities.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Take deliveries in again from the ledger, with the rules of this version."""
+    """Reprocess stored deliveries with the rules of this version."""
     from crawlscope.cli import commands
 
     which = {
@@ -286,19 +304,19 @@ def replay(
 
 @app.command()
 def mcp() -> None:
-    """Serve MCP on stdin and stdout: an agent program starts this."""
+    """Run the MCP server on stdin and stdout. Agent programs start this command."""
     from crawlscope.cli import commands, mcp_stdio
 
     if sys.stdin.isatty():
         commands.complain(
-            "an agent program is expected at the other end of stdin and stdout; Ctrl-D ends this"
+            "this command speaks MCP with an agent program on stdin and stdout; press Ctrl-D to end it"
         )
     commands.run(mcp_stdio.serve_mcp(_quiet_settings()))
 
 
 @app.command()
 def reindex(as_json: Json = False) -> None:
-    """Fill a new index from the kept pages, with the embedder configured now, and change over to it."""
+    """Build a new index from the stored pages with the configured embedder, and switch to it."""
     from crawlscope.cli import commands
 
     commands.reindex(_quiet_settings(), as_json=as_json)
@@ -306,7 +324,7 @@ def reindex(as_json: Json = False) -> None:
 
 @app.command()
 def doctor() -> None:
-    """Check every part that Crawlscope depends on."""
+    """Check the installation and all dependencies."""
     from crawlscope.cli import commands, doctor
     from crawlscope.cli.output.findings import print_findings
 
@@ -317,7 +335,7 @@ def doctor() -> None:
 
 @app.command()
 def demo() -> None:
-    """Crawl a real website on this machine, and show what there is to see."""
+    """Crawl a demo website on this machine, print its profile and search it."""
     from crawlscope.cli import commands
     from crawlscope.cli.demo import demo_settings, run_demo
 
@@ -326,7 +344,7 @@ def demo() -> None:
 
 @db.command("upgrade")
 def db_upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
-    """Bring the tables up to a revision."""
+    """Upgrade the schema to a revision. Default: the newest."""
     from crawlscope.database import schema
 
     _with_database(lambda database: schema.upgrade(database, revision))
@@ -334,7 +352,7 @@ def db_upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
 
 @db.command("downgrade")
 def db_downgrade(revision: Annotated[str, typer.Argument()] = "-1") -> None:
-    """Take the tables one revision back, or to a revision; `base` removes all."""
+    """Downgrade the schema by one revision, or to the given revision. `base` removes all tables."""
     from crawlscope.database import schema
 
     _with_database(lambda database: schema.downgrade(database, revision))
@@ -342,7 +360,7 @@ def db_downgrade(revision: Annotated[str, typer.Argument()] = "-1") -> None:
 
 @db.command("current")
 def db_current() -> None:
-    """Print the revision of the tables."""
+    """Print the revision of the schema."""
     from crawlscope.database import revision
 
     async def show(database: "Database") -> None:
@@ -354,7 +372,7 @@ def db_current() -> None:
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal of another encoding shows what it can
+            stream.reconfigure(errors="replace")  # characters that the terminal cannot encode become "?"
     if not all(map(is_text, sys.argv)):
         _complain("every argument must be text in UTF-8")
         sys.exit(2)
@@ -385,14 +403,14 @@ def _settings(process: str) -> Settings:
 
 
 def _quiet_settings() -> Settings:
-    """For commands whose stderr is for what their user must know."""
+    """Settings of a client command: its stderr shows only messages for the user."""
     settings = load_settings()
     logs.configure("DEBUG" if settings.log_level == "DEBUG" else "ERROR", "cli")
     return settings
 
 
 def _with_zone(time: datetime) -> str:
-    """UTC where the user named none."""
+    """In ISO 8601. The default time zone is UTC."""
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
 
 
@@ -409,7 +427,8 @@ def _json_object(text: str | None, option: str) -> "dict[str, Any] | None":
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         raise typer.BadParameter(
-            "holds what JSON in UTF-8 cannot say, such as NaN, or is too deep", param_hint=option
+            "must not contain NaN, infinity or lone surrogates, and must not be nested too deeply",
+            param_hint=option,
         ) from None
     return value
 
@@ -419,7 +438,7 @@ def _announce(url: str) -> None:
 
 
 async def _prepare(settings: Settings) -> None:
-    """Brings the tables up to date, and takes over what the last run left in its workers' hands."""
+    """Upgrades the schema, and releases jobs that the workers of the last run left unfinished."""
     from crawlscope.database import revision
     from crawlscope.database.connect import connected_database
     from crawlscope.processes.supervisor.orphans import take_over_orphans
@@ -434,7 +453,7 @@ async def _prepare(settings: Settings) -> None:
 
 
 def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Runs until the work ends or SIGTERM or SIGINT asks it to."""
+    """Runs the work until it ends. SIGTERM and SIGINT set the event `stopping`."""
 
     async def run() -> None:
         stopping = asyncio.Event()

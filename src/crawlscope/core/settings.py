@@ -1,4 +1,4 @@
-"""What can be set: environment variables and `.env`, all with the prefix `CRAWLSCOPE_`."""
+"""The settings: environment variables and `.env`, with the prefix `CRAWLSCOPE_`."""
 
 import os
 import sys
@@ -16,13 +16,13 @@ from crawlscope.core.errors import SettingsError
 
 ENV_PREFIX = "CRAWLSCOPE_"
 SETTINGS_FILE = ".env"
-OWN_WORDS = "Value error, "
-"""What pydantic puts before the words of a validator here."""
+VALIDATOR_PREFIX = "Value error, "
+"""Pydantic's prefix of a validator's message."""
 SIGNING_PREFIX = "whsec_"
 
 
 def default_data_dir() -> Path:
-    """The platform's folder for user data; for root a system folder that its database user can reach."""
+    """The platform's folder for user data. For root: a system folder that the PostgreSQL user can reach."""
     if sys.platform != "win32" and os.geteuid() == 0:
         return Path("/var/lib/crawlscope")
     return Path(platformdirs.user_data_dir("crawlscope"))
@@ -39,82 +39,82 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(default_factory=default_data_dir)
-    """Where the embedded stack keeps its data: database, index, secret, logs."""
+    """The folder of the embedded stack: database, index, secrets, logs."""
     host: str = "127.0.0.1"
-    """The address the HTTP service listens on."""
+    """The address that the HTTP service listens on."""
     port: int = Field(default=8108, ge=0, le=65535)
-    """The port the HTTP service listens on; 0 takes a free one."""
+    """The port that the HTTP service listens on. 0 selects a free port."""
 
     database_url: SecretStr | None = None
-    """`postgresql://…` of your own server; without it, an embedded PostgreSQL under the data folder."""
+    """The `postgresql://…` URL of your own server. Default: an embedded PostgreSQL in the data folder."""
     qdrant_url: str | None = None
-    """Your own Qdrant server or cluster; without it, an embedded index under the data folder."""
+    """The URL of your own Qdrant server or cluster. Default: an embedded index in the data folder."""
     qdrant_api_key: SecretStr | None = None
-    """The key of your Qdrant server."""
+    """The API key of your Qdrant server."""
 
     embedder: Literal["local", "tei", "openai", "fastembed"] = "local"
-    """Who turns text into vectors: `local` needs no service; `tei` and `openai` are servers."""
+    """The embedder. `local` and `fastembed` run in the workers; `tei` and `openai` are servers."""
     embedder_url: str | None = None
-    """The address of the embedding server (`tei`, `openai`)."""
+    """The URL of the embedding server (`tei`, `openai`)."""
     embedder_model: str | None = None
-    """The model to ask the embedding server for."""
+    """The name of the embedding model."""
     embedder_dimensions: int | None = Field(default=None, ge=1, le=65_535)
-    """How long the vectors shall be (`openai`, models that can shorten them); without it, the model's own."""
+    """The dimensions to request from an `openai` server. Default: the model's own number."""
     embedder_api_key: SecretStr | None = None
-    """The key of the embedding server."""
+    """The API key of the embedding server."""
     chunk_tokens: int = Field(default=200, ge=16, le=8192)
-    """The most tokens of one chunk, counted by the embedder's own tokenizer."""
+    """Maximum number of tokens in a chunk, counted by the embedder's tokenizer."""
 
     api_secret: SecretStr | None = None
-    """The secret that clients send; without it, one is made on first start and kept in the data folder."""
+    """The secret that clients send. Default: a generated secret in the data folder."""
     receive_token: SecretStr | None = None
-    """Lets deliveries in by URL, for senders that can neither sign nor send headers."""
+    """A token in the webhook URL, for senders that support neither signatures nor headers."""
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
-    """The largest body of a request, such as a delivery, in bytes; a larger one gets 413."""
+    """Maximum size of a request body in bytes. Larger requests get 413."""
     keep_deliveries_days: int = Field(default=30, ge=1, le=36_500)
-    """How long the bodies of deliveries are kept, so that they can be replayed."""
+    """Number of days for which delivery bodies are stored and can be replayed."""
     min_free_disk_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
-    """Deliveries are refused (503) while less than this is free where the embedded database lives."""
+    """Minimum free disk space of the embedded database in bytes. Below it, deliveries get 503."""
 
     firecrawl_url: str | None = None
-    """The Firecrawl to start crawls on and to reconcile with."""
+    """The URL of the Firecrawl that runs crawls and is used for reconciliation."""
     firecrawl_api_key: SecretStr | None = None
-    """The key of that Firecrawl."""
+    """The API key of that Firecrawl."""
     firecrawl_webhook_secret: SecretStr | None = None
     """The HMAC secret of Firecrawl's webhook signatures."""
     public_url: str | None = None
-    """The address at which others reach this service; without it, `http://HOST:PORT`."""
+    """The URL at which other services reach this one. Default: `http://HOST:PORT`."""
     allow_private_targets: bool = False
-    """Whether crawls asked for over HTTP or MCP may reach private addresses."""
+    """Whether crawls requested over HTTP or MCP may reach private addresses."""
     reconcile_after_seconds: int = Field(default=300, ge=1)
-    """How long a crawl may be quiet before it is checked with Firecrawl."""
+    """Seconds without news of a running crawl after which it is compared with Firecrawl."""
 
     changedetection_url: str | None = None
-    """The changedetection.io that shall watch pages of crawls."""
+    """The URL of the changedetection.io that watches pages."""
     changedetection_api_key: SecretStr | None = None
-    """The key of its API."""
+    """The API key of that changedetection.io."""
 
     notify_url: SecretStr | None = None
-    """Where crawls that are searchable, failed, stalled or slow are told of."""
+    """The URL that receives notifications of searchable, failed, stalled and slow crawls."""
     notify_secret: SecretStr | None = None
-    """What notifications are signed with (`whsec_…`); without it, one is made and kept in the data folder."""
+    """The signing secret of notifications (`whsec_…`). Default: a generated secret in the data folder."""
 
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
-    """How many indexing worker processes `up` starts."""
+    """Number of indexing worker processes that `up` starts."""
     max_attempts: int = Field(default=5, ge=1, le=100)
-    """How often a page that fails in an unexpected way is tried before it is set aside."""
+    """Maximum number of attempts for a page that fails with an unexpected error."""
     page_timeout_seconds: float = Field(default=1800.0, gt=0, le=86400)
-    """How long a worker may work on one page before that try has failed."""
+    """Time limit for one attempt at a page, in seconds."""
     worker_memory_bytes: int = Field(default=4 * 1024**3, ge=0)
-    """An indexing worker that takes more ends, and another is started; 0: no limit."""
+    """Memory limit of an indexing worker in bytes. Above it, the worker is replaced. 0: no limit."""
 
     crawl_concurrency: int = Field(default=10, ge=1, le=256)
-    """How many pages the built-in crawler fetches at once."""
+    """Number of pages that the built-in crawler fetches concurrently."""
     crawl_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
-    """How long the built-in crawler waits for one page."""
+    """Time limit of the built-in crawler for one page, in seconds."""
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], NoDecode] = "INFO"
-    """The least severe log line that is written."""
+    """Minimum severity of log lines."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -135,14 +135,14 @@ class Settings(BaseSettings):
     def _web_address(cls, value: str | SecretStr | None) -> str | SecretStr | None:
         address = value.get_secret_value() if isinstance(value, SecretStr) else value
         if address is not None and not is_web_address(address):
-            raise ValueError("must be a full address such as https://example.com, of printable characters")
+            raise ValueError("must be a full URL such as https://example.com, of printable characters")
         return value
 
     @field_validator("api_secret")
     @classmethod
     def _header_safe(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not is_header_safe(value.get_secret_value()):
-            raise ValueError("must be ASCII without blanks and line breaks: it is sent in a header")
+            raise ValueError("must be ASCII without spaces and line breaks, because it is sent in a header")
         return value
 
     @field_validator("notify_secret")
@@ -167,7 +167,7 @@ class Settings(BaseSettings):
 
 
 def is_text(value: str) -> bool:
-    """Without lone surrogates, which stand for bytes that were no UTF-8."""
+    """Whether the string has no lone surrogates. They stand for bytes that are not UTF-8."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -176,7 +176,7 @@ def is_text(value: str) -> bool:
 
 
 def is_header_safe(value: str) -> bool:
-    """Whether an HTTP header can carry it as one word."""
+    """Whether the string can be sent as one word in an HTTP header."""
     return value.isascii() and value.isprintable() and value != "" and " " not in value
 
 
@@ -190,7 +190,7 @@ def is_web_address(value: str) -> bool:
 
 
 def is_signing_secret(value: str) -> bool:
-    """In the form of Standard Webhooks."""
+    """Whether the string is a signing secret of Standard Webhooks."""
     try:
         key = b64decode(value.removeprefix(SIGNING_PREFIX), validate=True)
     except ValueError:
@@ -199,7 +199,7 @@ def is_signing_secret(value: str) -> bool:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Reads the environment; raises `SettingsError` that names each variable that cannot work."""
+    """Reads the environment. Raises `SettingsError`, which names each invalid variable."""
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
     except ValidationError as error:
@@ -211,9 +211,9 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _explain(error: ValidationError) -> str:
-    """One line without the offending values: one of them may be a secret."""
+    """One line without the invalid values, because a value may be a secret."""
     return "; ".join(
         f"{ENV_PREFIX}{'.'.join(str(part) for part in issue['loc']).upper()}: "
-        f"{issue['msg'].removeprefix(OWN_WORDS)}"
+        f"{issue['msg'].removeprefix(VALIDATOR_PREFIX)}"
         for issue in error.errors(include_input=False, include_url=False)
     )
