@@ -10,7 +10,6 @@ import pytest
 
 from crawlscope.core.errors import UsageError
 from crawlscope.crawler import targets
-from crawlscope.crawls.answers import MAX_BATCH_URLS
 from crawlscope.crawls.firecrawl_orders import (
     LARGEST_OPTIONS_BYTES,
     OWN_KEYS,
@@ -18,8 +17,9 @@ from crawlscope.crawls.firecrawl_orders import (
     crawl_order,
     require_public_targets,
 )
+from crawlscope.crawls.schemas import MAX_BATCH_URLS
 from crawlscope.crawls.trace_context import trace_context
-from crawlscope.firecrawl.answers import JobKind
+from crawlscope.firecrawl.schemas import JobKind
 
 URL = "https://docs.example.com/start"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"

@@ -16,8 +16,8 @@ from crawlscope.core.errors import (
     FirecrawlUnavailable,
     SettingsError,
 )
-from crawlscope.firecrawl.answers import JobKind
 from crawlscope.firecrawl.client import FirecrawlClient, Webhook
+from crawlscope.firecrawl.schemas import JobKind
 from tests.fakes.firecrawl_http import Reply
 from tests.fakes.firecrawl_recorded import read_recorded
 from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Page, Site

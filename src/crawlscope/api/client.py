@@ -8,13 +8,13 @@ import httpx2
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from crawlscope.changes.watches.answers import CrawlWatched
+from crawlscope.changes.schemas import CrawlWatched
 from crawlscope.core import service_file
 from crawlscope.core.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
 from crawlscope.core.secrets import api_secret, local_token
 from crawlscope.core.settings import Settings
 from crawlscope.core.vocabulary import Engine
-from crawlscope.crawls.answers import (
+from crawlscope.crawls.schemas import (
     GOES_ON_HEADER,
     CrawlCancelled,
     CrawlDeleted,

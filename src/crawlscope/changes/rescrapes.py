@@ -6,8 +6,8 @@ from functools import partial
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.changes import events as change_events
-from crawlscope.changes.events import WaitingChange
+from crawlscope.changes import repository
+from crawlscope.changes.repository import WaitingChange
 from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, FirecrawlUnavailable
 from crawlscope.core.secrets import api_secret
 from crawlscope.core.settings import Settings
@@ -62,11 +62,11 @@ class Rescraper:
         await self._firecrawl.aclose()
 
     async def settle(self) -> None:
-        await self._database.run(change_events.settle_changes)
+        await self._database.run(repository.settle_changes)
 
     async def start_next(self) -> bool:
         """False where no page waits to be fetched."""
-        change = await self._database.run(change_events.claim_waiting)
+        change = await self._database.run(repository.claim_waiting)
         if change is None:
             return False
         try:
@@ -78,7 +78,7 @@ class Rescraper:
         except CrawlscopeError as error:
             log.warning("change_not_fetched", change_id=str(change.id), reason=str(error))
             reason = str(error)
-            await self._database.run(lambda c: change_events.note_failed(c, change.id, reason))
+            await self._database.run(lambda c: repository.note_failed(c, change.id, reason))
         return True
 
     async def _start(self, change: WaitingChange) -> None:
@@ -86,12 +86,12 @@ class Rescraper:
             await self._database.run(partial(self._start_here, change=change))
         else:
             crawl_id = await self._start_at_firecrawl(change.url)
-            await self._database.run(lambda c: change_events.note_started(c, change.id, crawl_id))
+            await self._database.run(lambda c: repository.note_started(c, change.id, crawl_id))
 
     async def _start_here(self, connection: AsyncConnection, change: WaitingChange) -> None:
         order = CrawlOrder(change.url, 1, self._settings.allow_private_targets)
         crawl_id = await start_crawl(connection, order)
-        await change_events.note_started(connection, change.id, crawl_id)
+        await repository.note_started(connection, change.id, crawl_id)
 
     async def _start_at_firecrawl(self, url: str) -> str:
         door = Door.of(self._settings, api_secret(self._settings))
@@ -103,4 +103,4 @@ class Rescraper:
 
     async def _put_off(self, change: WaitingChange, reason: str, seconds: float) -> None:
         log.warning("change_waits", change_id=str(change.id), reason=reason)
-        await self._database.run(lambda c: change_events.note_put_off(c, change.id, reason, seconds))
+        await self._database.run(lambda c: repository.note_put_off(c, change.id, reason, seconds))

@@ -17,7 +17,7 @@ from crawlscope.api.rendering.profile import render_profile
 from crawlscope.api.rendering.retried import complaint, render_retried
 from crawlscope.api.rendering.words import count, plain
 from crawlscope.api.report import CrawlReport, gather_report
-from crawlscope.changes.watches.answers import CrawlWatched
+from crawlscope.changes.schemas import CrawlWatched
 from crawlscope.cli.output.crawls import render_crawls
 from crawlscope.cli.output.follow import follow, ignore, shown_on
 from crawlscope.cli.output.reconciled import render_reconciled
@@ -29,7 +29,7 @@ from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.public_address import public_address
 from crawlscope.core.settings import Settings
 from crawlscope.core.vocabulary import CrawlStatus, Engine
-from crawlscope.crawls.answers import PagesQueued
+from crawlscope.crawls.schemas import PagesQueued
 from crawlscope.insights.responses import CrawlMetricsResponse, IndexReport
 from crawlscope.search.answers import SearchRequest
 

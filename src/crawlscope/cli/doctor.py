@@ -21,7 +21,7 @@ from qdrant_client import AsyncQdrantClient
 from sqlalchemy import RowMapping, text
 
 from crawlscope.api.client import ServiceClient
-from crawlscope.changes.watches.watching import changedetection_client
+from crawlscope.changes.watches import changedetection_client
 from crawlscope.core import service_file
 from crawlscope.core.data_dir import explained
 from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, FirecrawlUnavailable, SettingsError

@@ -29,8 +29,8 @@ from crawlscope.crawls.reconcile import Reconciler, job_kind
 from crawlscope.crawls.reconciliations import note_end
 from crawlscope.crawls.requests import note_cancel, retry_mark
 from crawlscope.database.engine import Database
-from crawlscope.firecrawl.answers import JobKind
 from crawlscope.firecrawl.client import FirecrawlClient, Webhook
+from crawlscope.firecrawl.schemas import JobKind
 from crawlscope.models import CrawlRequest
 from crawlscope.sessions.fold import Heard
 from crawlscope.sessions.store import ensure_session, keep_fact

@@ -7,9 +7,9 @@ from typing import Any
 
 from crawlscope.core.errors import UsageError
 from crawlscope.crawler.targets import PrivateTarget, require_public
-from crawlscope.crawls.answers import MAX_BATCH_URLS
 from crawlscope.crawls.requests import check_target
-from crawlscope.firecrawl.answers import JobKind
+from crawlscope.crawls.schemas import MAX_BATCH_URLS
+from crawlscope.firecrawl.schemas import JobKind
 
 LARGEST_OPTIONS_BYTES = 64 * 1024
 OWN_KEYS = frozenset(

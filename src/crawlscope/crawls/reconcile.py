@@ -18,10 +18,10 @@ from crawlscope.core.vocabulary import CrawlStatus, Engine, PageState, Reconcile
 from crawlscope.crawls import reconciliations
 from crawlscope.crawls.reconciliations import Found
 from crawlscope.database.engine import Database
-from crawlscope.firecrawl.answers import JobErrors, JobKind, JobStatus
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.firecrawl.documents import failed_page, scraped_page
 from crawlscope.firecrawl.listing import Listing
+from crawlscope.firecrawl.schemas import JobErrors, JobKind, JobStatus
 from crawlscope.pages.causes import (
     DROPPED_BY_CANCEL,
     ROBOTS_BLOCKED,

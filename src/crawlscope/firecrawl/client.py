@@ -10,7 +10,8 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from crawlscope.core.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
-from crawlscope.firecrawl.answers import (
+from crawlscope.firecrawl.listing import Listing
+from crawlscope.firecrawl.schemas import (
     ActiveCrawls,
     BatchStarted,
     CrawlStarted,
@@ -19,7 +20,6 @@ from crawlscope.firecrawl.answers import (
     JobStatus,
     StatusPage,
 )
-from crawlscope.firecrawl.listing import Listing
 from crawlscope.firecrawl.transport import EndpointMissing, FirecrawlServer
 
 PATIENCE_SECONDS = 30.0

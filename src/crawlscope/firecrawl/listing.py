@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from hashlib import sha256
 from typing import Any
 
-from crawlscope.firecrawl.answers import JobStatus, StatusPage
+from crawlscope.firecrawl.schemas import JobStatus, StatusPage
 
 _MOST_PAGES = 10_000
 

@@ -9,7 +9,7 @@ from crawlscope.core.errors import FirecrawlJobUnknown, FirecrawlRefused, Firecr
 from crawlscope.core.http_settings import header_safe_key, server_url
 from crawlscope.core.remote_api import RemoteApi, Response, login
 from crawlscope.core.retry_after import retry_after_seconds
-from crawlscope.firecrawl.answers import tells_of_job
+from crawlscope.firecrawl.schemas import tells_of_job
 
 _WAIT_IN_WORDS = re.compile(r"retry after (\d+)s")
 """How the hosted Firecrawl says it, where no header does."""

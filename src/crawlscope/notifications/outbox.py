@@ -18,7 +18,7 @@ from crawlscope.insights.rows import rows_of
 from crawlscope.insights.sealing import sealing
 from crawlscope.insights.searchable import Session, time_to_searchable_ms
 from crawlscope.notifications.baseline import Run
-from crawlscope.notifications.retrying import Reply
+from crawlscope.notifications.retry import Reply
 from crawlscope.sessions.store import SESSIONS
 
 NOTIFYING = models.table_of(models.Notifying)

@@ -17,7 +17,7 @@ from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.database.engine import Database
 from crawlscope.notifications import outbox
 from crawlscope.notifications.outbox import Due
-from crawlscope.notifications.retrying import PAUSES_SECONDS, Reply, pause_before_next
+from crawlscope.notifications.retry import PAUSES_SECONDS, Reply, pause_before_next
 
 ANSWER_SECONDS = 20.0
 LONGEST_REASON = 300

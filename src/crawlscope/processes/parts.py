@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from crawlscope.changes.watches.watching import Watching
+from crawlscope.changes.watches import Watching
 from crawlscope.core.secrets import api_secret, local_token
 from crawlscope.core.settings import Settings
 from crawlscope.crawls.reconciliations import compare_after_outage

@@ -1,4 +1,4 @@
-from crawlscope.changes.watches.answers import CrawlWatched, PageNotWatched
+from crawlscope.changes.schemas import CrawlWatched, PageNotWatched
 from crawlscope.cli.output.watched import MOST_SHOWN, render_watched
 
 

@@ -11,7 +11,7 @@ from crawlscope.api.http.bodies import read_body, require_disk, require_json, re
 from crawlscope.api.http.metrics import Limit, Offset, UrlPart
 from crawlscope.api.http.parts import ServiceParts
 from crawlscope.api.http.segments import Segment
-from crawlscope.changes.reception import Rescraping, accept_change
+from crawlscope.changes.acceptance import Rescraping, accept_change
 from crawlscope.core.service_file import CHANGES_PATH
 from crawlscope.core.vocabulary import Engine
 from crawlscope.insights.changes import ChangeListResponse

@@ -18,7 +18,14 @@ from crawlscope.core.errors import SettingsError, UsageError
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotRetried
 from crawlscope.crawls import at_firecrawl, requests
 from crawlscope.crawls.adoption import adopt_unknown
-from crawlscope.crawls.answers import (
+from crawlscope.crawls.firecrawl_orders import (
+    FirecrawlOrder,
+    batch_order,
+    crawl_order,
+    require_public_targets,
+)
+from crawlscope.crawls.reconcile import Reconciler
+from crawlscope.crawls.schemas import (
     GOES_ON_HEADER,
     MAX_BATCH_URLS,
     CountDifference,
@@ -30,13 +37,6 @@ from crawlscope.crawls.answers import (
     PageNotRetried,
     PagesQueued,
 )
-from crawlscope.crawls.firecrawl_orders import (
-    FirecrawlOrder,
-    batch_order,
-    crawl_order,
-    require_public_targets,
-)
-from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.crawls.trace_context import trace_context
 from crawlscope.pages.retries import Retry, note_rescrape, pages_to_scrape, retry_pages
 from crawlscope.processes.parts import Parts

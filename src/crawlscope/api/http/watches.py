@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parts import ServiceParts
 from crawlscope.api.http.segments import Segment
-from crawlscope.changes.watches.answers import CrawlWatched
-from crawlscope.changes.watches.watching import DEFAULT_LIMIT, MOST_WATCHES
+from crawlscope.changes.schemas import CrawlWatched
+from crawlscope.changes.watches import DEFAULT_LIMIT, MOST_WATCHES
 
 router = APIRouter(prefix="/api/crawls", tags=["changes"], dependencies=[Authenticated])
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from crawlscope.core.vocabulary import Completeness, CrawlStatus
-from crawlscope.crawls.answers import PagesQueued
+from crawlscope.crawls.schemas import PagesQueued
 from crawlscope.insights.responses import Answer, CrawlMetricsResponse, PageRow
 from crawlscope.insights.verdict import VerdictName
 from crawlscope.search.answers import Mode

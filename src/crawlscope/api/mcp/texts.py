@@ -21,7 +21,7 @@ from crawlscope.api.rendering.retried import render_retried
 from crawlscope.api.rendering.words import NONE, count, duration, plain
 from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import NotRetried
-from crawlscope.crawls.answers import PagesQueued
+from crawlscope.crawls.schemas import PagesQueued
 from crawlscope.insights.responses import CrawlComparison, PageRow
 
 WIDTH = 100

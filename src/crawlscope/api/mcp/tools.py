@@ -29,7 +29,7 @@ from crawlscope.api.mcp.searchability import searchability
 from crawlscope.api.report import gather_report
 from crawlscope.core.errors import ServiceUnavailable
 from crawlscope.core.vocabulary import NotRetried, PageState
-from crawlscope.crawls.answers import MAX_BATCH_URLS
+from crawlscope.crawls.schemas import MAX_BATCH_URLS
 from crawlscope.insights.progress import Progress, is_settled, poll_interval
 from crawlscope.insights.responses import CrawlComparison, CrawlMetricsResponse, PageListResponse
 from crawlscope.search.answers import Mode, SearchFilters, SearchRequest, SearchResponse

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from crawlscope.api.rendering.words import count, plain
 from crawlscope.core.vocabulary import NotRetried
-from crawlscope.crawls.answers import PageNotRetried, PagesQueued
+from crawlscope.crawls.schemas import PageNotRetried, PagesQueued
 
 MOST_SHOWN = 20
 BECAUSE = {

@@ -3,7 +3,7 @@
 from rich.text import Text
 
 from crawlscope.api.rendering.words import count
-from crawlscope.crawls.answers import CrawlReconciled
+from crawlscope.crawls.schemas import CrawlReconciled
 
 
 def render_reconciled(found: CrawlReconciled) -> Text:

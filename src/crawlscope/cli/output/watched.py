@@ -3,7 +3,7 @@
 from rich.text import Text
 
 from crawlscope.api.rendering.words import count, plain
-from crawlscope.changes.watches.answers import CrawlWatched
+from crawlscope.changes.schemas import CrawlWatched
 
 MOST_SHOWN = 20
 

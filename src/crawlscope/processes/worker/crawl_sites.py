@@ -13,7 +13,7 @@ from crawlscope.core.errors import DependencyError
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import CRAWL_SITE
-from crawlscope.notifications.telling import tell_of_crawls
+from crawlscope.notifications.background import tell_of_crawls
 from crawlscope.processes.maintenance.retention import drop_old_bodies
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.processes.worker.jobs import beside, unless_stopping

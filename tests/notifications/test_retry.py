@@ -1,4 +1,4 @@
-from crawlscope.notifications.retrying import PAUSES_SECONDS, Reply, pause_before_next
+from crawlscope.notifications.retry import PAUSES_SECONDS, Reply, pause_before_next
 
 HOUR = 3_600
 

@@ -1,6 +1,6 @@
 import pytest
 
-from crawlscope.changes.watches.notification import BODY, by_secret, by_token
+from crawlscope.changes.watch_notifications import BODY, by_secret, by_token
 from tests.docs.reading import page, sections
 
 HOW_TO = {section.title: section for section in sections(page("docs/how-to.md"), level=2)}

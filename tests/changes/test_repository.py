@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from crawlscope.changes.events import settle_changes
-from crawlscope.changes.reception import Rescraping, accept_change
+from crawlscope.changes.acceptance import Rescraping, accept_change
+from crawlscope.changes.repository import settle_changes
 from crawlscope.core.vocabulary import Engine
 from crawlscope.database.engine import Database
 from crawlscope.models import ChangeEvent

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crawlscope.changes.changedetection import Change, read_change
+from crawlscope.changes.payload import Change, read_change
 from crawlscope.webhooks.payload import MalformedDelivery, UnreadableDelivery
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

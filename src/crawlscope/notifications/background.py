@@ -11,7 +11,7 @@ from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.secrets import notify_secret
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
-from crawlscope.notifications.noticing import Noticer
+from crawlscope.notifications.detection import Noticer
 from crawlscope.notifications.outbox import stop_telling
 from crawlscope.notifications.sending import Receiver, send_due
 

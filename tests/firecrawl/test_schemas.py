@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from crawlscope.firecrawl.answers import MOST, JobErrors, JobStatus
+from crawlscope.firecrawl.schemas import MOST, JobErrors, JobStatus
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.changes.changedetection import Change, read_change
-from crawlscope.changes.events import record_change, same_change
+from crawlscope.changes.payload import Change, read_change
+from crawlscope.changes.repository import record_change, same_change
 from crawlscope.core.errors import UsageError
 from crawlscope.core.vocabulary import Engine, RescrapeStatus
 from crawlscope.crawler.targets import PrivateTarget, require_public

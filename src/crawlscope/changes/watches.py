@@ -8,10 +8,10 @@ from typing import Any
 
 import structlog
 
-from crawlscope.changes.watches.answers import CrawlWatched, PageNotWatched
-from crawlscope.changes.watches.client import ChangedetectionClient
-from crawlscope.changes.watches.notification import BODY, FORMAT, by_secret, by_token, spellings
-from crawlscope.changes.watches.pages import SearchablePage, pages_to_watch
+from crawlscope.changes.changedetection_client import ChangedetectionClient
+from crawlscope.changes.schemas import CrawlWatched, PageNotWatched
+from crawlscope.changes.watch_notifications import BODY, FORMAT, by_secret, by_token, spellings
+from crawlscope.changes.watched_pages import SearchablePage, pages_to_watch
 from crawlscope.core.errors import ChangedetectionRefused, ChangedetectionUnavailable, SettingsError
 from crawlscope.core.public_address import public_address
 from crawlscope.core.secrets import api_secret

@@ -3,7 +3,7 @@ r"""Watches at a real changedetection.io, where one is named, from the order to 
     pip install changedetection.io
     ALLOW_IANA_RESTRICTED_ADDRESSES=true changedetection.io -d FOLDER -p 5000
     CRAWLSCOPE_TEST_CHANGEDETECTION_URL=http://127.0.0.1:5000 CRAWLSCOPE_TEST_CHANGEDETECTION_KEY=KEY \
-        pytest tests/changes/watches/test_real_server.py -n 0
+        pytest tests/changes/test_real_changedetection.py -n 0
 
 It must be on this machine, since it watches a website of the test's own. KEY is shown under Settings, API.
 """

@@ -17,8 +17,8 @@ from crawlscope.crawls import reconciliations
 from crawlscope.database.engine import Database
 from crawlscope.models import CrawlSession, Notification, Page
 from crawlscope.notifications import outbox
-from crawlscope.notifications.noticing import Noticer
-from crawlscope.notifications.retrying import Reply as AttemptReply
+from crawlscope.notifications.detection import Noticer
+from crawlscope.notifications.retry import Reply as AttemptReply
 from crawlscope.notifications.sending import Receiver, send_due
 from tests.fakes.firecrawl_http import Reply
 from tests.fakes.loopback import free_port

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crawlscope.changes.watches.client import ChangedetectionClient
+from crawlscope.changes.changedetection_client import ChangedetectionClient
 from crawlscope.core.errors import ChangedetectionRefused, ChangedetectionUnavailable, SettingsError
 from tests.fakes.changedetection_server import KEY, FakeChangedetection, said
 from tests.fakes.firecrawl_http import Reply

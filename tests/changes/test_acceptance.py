@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from crawlscope.changes.reception import Rescraping, TakenChange, accept_change
+from crawlscope.changes.acceptance import Rescraping, TakenChange, accept_change
 from crawlscope.core.errors import UsageError
 from crawlscope.core.vocabulary import Engine
 from crawlscope.database.engine import Database

@@ -1,1 +1,0 @@
-"""changedetection.io's own API: having it watch the pages of a crawl."""
