@@ -11,9 +11,8 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import httpx2
-import stamina
-from stamina.instrumentation import set_on_retry_hooks
 
+from crawlscope.core.backoff import retry_context
 from crawlscope.core.errors import RemoteUnavailable
 from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.core.values import storable
@@ -23,8 +22,6 @@ _ATTEMPTS = 4
 _LONGEST_REASON = 300
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _NEVER_ACCEPTED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-
-set_on_retry_hooks(())  # a retry that succeeds is no news, and stamina would log it as a warning
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ class RemoteApi(ABC):
                 return True
             return error.retry_after if time.monotonic() + error.retry_after < deadline else False
 
-        attempts = stamina.retry_context(
+        attempts = retry_context(
             pause, attempts=_ATTEMPTS, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=2.0
         )
         async for attempt in attempts:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
-import stamina
 from sqlalchemy import make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from crawlscope.core.backoff import retry_context
 from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, SettingsError
 from crawlscope.core.values import storable_json
 
@@ -80,7 +80,7 @@ def _driver_arguments(url: URL, application_name: str) -> dict[str, Any]:
 async def connect(dsn: str | None = None, **arguments: Any) -> asyncpg.Connection:
     """Tries again while the server has no connection to spare."""
     try:
-        async for attempt in stamina.retry_context(
+        async for attempt in retry_context(
             on=asyncpg.exceptions.TooManyConnectionsError,
             attempts=None,
             timeout=CONNECTION_WAIT_SECONDS,

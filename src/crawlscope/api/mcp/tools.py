@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-import stamina
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, Field, StringConstraints
@@ -27,6 +26,7 @@ from crawlscope.api.mcp.answers import (
 )
 from crawlscope.api.mcp.searchability import searchability
 from crawlscope.api.report import gather_report
+from crawlscope.core.backoff import retry_context
 from crawlscope.core.errors import ServiceUnavailable
 from crawlscope.core.vocabulary import NotRetried, PageState
 from crawlscope.crawls.schemas import MAX_BATCH_URLS
@@ -250,7 +250,7 @@ class Tools:
                 await asyncio.wait_for(self._stopping.wait(), poll_interval(time.monotonic() - asked))
 
     async def _searched(self, request: SearchRequest) -> SearchResponse:
-        async for attempt in stamina.retry_context(
+        async for attempt in retry_context(
             on=ServiceUnavailable, attempts=None, timeout=OPENING_SECONDS, wait_max=1.0
         ):
             with attempt:

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
-import stamina
 import structlog
-from stamina.instrumentation import set_on_retry_hooks
 
+from crawlscope.core.backoff import retry_context
 from crawlscope.core.errors import CrawlscopeError, DependencyError
 from crawlscope.pages.outages import Outages
 
@@ -17,8 +16,6 @@ PAGES_OF_NO_CONCERN = 2
 """So many pages may fail by themselves; more in a row are a sign of a part that works for nobody."""
 
 log = structlog.get_logger(__name__)
-
-set_on_retry_hooks(())  # outages are logged once, and stamina would log each probe
 
 
 class Circuit:
@@ -97,7 +94,7 @@ class Circuit:
 
     async def _wait_for_parts(self) -> bool:
         """Whether there was anything to wait for."""
-        probes = stamina.retry_context(
+        probes = retry_context(
             DependencyError,
             attempts=None,
             timeout=None,
