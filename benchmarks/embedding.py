@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.embedders import LocalEmbedder
-from crawlscope.indexing.embedders.texts import load_minilm_tokenizer
+from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 
 CHUNK_TOKENS = 200
 MODULES = (

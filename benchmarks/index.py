@@ -23,9 +23,9 @@ from crawlscope.indexing.index.port import (
     SearchIndex,
     chunk_id,
 )
-from crawlscope.indexing.index.remote import RemoteIndex
-from crawlscope.indexing.index.server_socket import IndexServer
+from crawlscope.indexing.index.socket_client import RemoteIndex
 from crawlscope.indexing.index.socket_path import socket_path_for
+from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
 from crawlscope.indexing.sparse import Bm25Encoder
 

@@ -20,12 +20,12 @@ from pathlib import Path
 
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.embedders.local import LocalEmbedder
-from crawlscope.indexing.embedding import Embedder
+from crawlscope.indexing.embedders.port import Embedder
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import ChunkPayload, Filters, Hit, IndexedChunk, SearchIndex, chunk_id
 from crawlscope.indexing.passages import passages
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.search.answers import Mode, SearchRequest
+from crawlscope.search.schemas import Mode, SearchRequest
 from crawlscope.search.service import SearchService
 
 CHUNK_TOKENS = 200

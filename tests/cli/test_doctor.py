@@ -19,7 +19,7 @@ from crawlscope.cli.doctor import (
 )
 from crawlscope.core.secrets import SECRET_FILE
 from crawlscope.core.settings import Settings, load_settings
-from crawlscope.indexing.embedding import EmbedderIdentity
+from crawlscope.indexing.embedders.port import EmbedderIdentity
 from tests.fakes.firecrawl_http import Reply, Server
 from tests.fakes.firecrawl_server import FakeFirecrawl, Site
 from tests.fakes.loopback import free_port

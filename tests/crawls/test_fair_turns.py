@@ -14,7 +14,7 @@ from crawlscope.core.settings import Settings
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.indexing.embedders import LocalEmbedder
-from crawlscope.indexing.embedding import Vectors
+from crawlscope.indexing.embedders.port import Vectors
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.service import IndexingService

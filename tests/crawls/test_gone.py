@@ -15,18 +15,18 @@ from crawlscope.core.settings import Settings
 from crawlscope.crawls.requests import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.documents import scraped_page
-from crawlscope.indexing.generations import store as generations
-from crawlscope.indexing.generations.keeping import IndexKeeping
+from crawlscope.indexing.freshness import GoneAnswer, is_outdated
+from crawlscope.indexing.generations import repository as generations
+from crawlscope.indexing.generations.lifecycle import IndexKeeping
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
-from crawlscope.indexing.newest import GoneAnswer, is_outdated
 from crawlscope.indexing.service import IndexDocumentRequest, IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import CrawlSession, Page
 from crawlscope.pages.index_page import PageIndexer
 from crawlscope.pages.page_batch import take_pages
 from crawlscope.pages.reindexing import Filling
-from crawlscope.search.answers import SearchFilters, SearchRequest, SearchResponse
+from crawlscope.search.schemas import SearchFilters, SearchRequest, SearchResponse
 from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
 from crawlscope.timing.buffer import MeasurementBuffer

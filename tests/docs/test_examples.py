@@ -17,8 +17,8 @@ from crawlscope.core.secrets import notify_secret
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.server_socket import IndexServer
 from crawlscope.indexing.index.socket_path import socket_path_for
+from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.models import OperationMetric
 from crawlscope.notifications.sending import Receiver
 from tests.docs.reading import PAGES, blocks, page, sections

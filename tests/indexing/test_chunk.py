@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from crawlscope.indexing.chunk import WordCounter, split
-from crawlscope.indexing.embedders.texts import load_minilm_tokenizer
+from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 
 TOKENIZER = load_minilm_tokenizer()
 

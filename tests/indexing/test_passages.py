@@ -1,5 +1,5 @@
 from crawlscope.indexing.chunk import Chunk, split
-from crawlscope.indexing.embedders.texts import load_minilm_tokenizer
+from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS
 from crawlscope.indexing.passages import passages
 

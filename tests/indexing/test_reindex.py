@@ -19,10 +19,10 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.crawls.requests import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
-from crawlscope.indexing.generations import store as generations
-from crawlscope.indexing.generations.keeping import IndexKeeping
+from crawlscope.indexing.generations import repository as generations
+from crawlscope.indexing.generations.lifecycle import IndexKeeping
 from crawlscope.indexing.generations.opened import OpenGenerations
-from crawlscope.indexing.generations.store import Generation, Live
+from crawlscope.indexing.generations.repository import Generation, Live
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import OwnedIndexes, SparseVector
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes
@@ -31,7 +31,7 @@ from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import Document, Page
 from crawlscope.pages.index_page import PageIndexer, PutBack
 from crawlscope.pages.reindexing import NOTHING_KEPT, Filling
-from crawlscope.search.answers import Mode, SearchFilters, SearchRequest, SearchResponse
+from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest, SearchResponse
 from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
 from crawlscope.timing.buffer import MeasurementBuffer
@@ -523,7 +523,7 @@ async def test_the_old_index_is_dropped_when_nobody_asks_it_any_more(
     former = await after.opened.index(await after.serving())
     await after.reindex()
     assert (await former.size()).chunks > 0
-    monkeypatch.setattr("crawlscope.indexing.generations.keeping.DROP_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("crawlscope.indexing.generations.lifecycle.DROP_AFTER_SECONDS", 0.0)
     await after.keeping.look()
     with pytest.raises((IndexUnavailable, ValueError)):  # the latter is the in-memory server's 404
         await former.size()

@@ -2,8 +2,8 @@ from datetime import UTC, datetime, timedelta
 
 from crawlscope.database.engine import Database
 from crawlscope.indexing.documents import KnownDocument, keep_document
-from crawlscope.indexing.embedding import EmbedderIdentity
-from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.embedders.port import EmbedderIdentity
+from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.insights.insights import Insights
 from crawlscope.timing import TimingContext, scope

@@ -11,12 +11,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from crawlscope.core.errors import EmbedderUnavailable, IndexUnavailable
-from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
+from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, chunk_id
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.search.answers import SearchRequest
+from crawlscope.search.schemas import SearchRequest
 from crawlscope.search.service import MOST_PASSAGES, SearchService
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -31,7 +31,7 @@ from crawlscope.insights.responses import (
     PageListResponse,
     ReindexResponse,
 )
-from crawlscope.search.answers import SearchRequest, SearchResponse
+from crawlscope.search.schemas import SearchRequest, SearchResponse
 
 Answer = TypeVar("Answer", bound=BaseModel)
 

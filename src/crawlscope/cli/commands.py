@@ -31,7 +31,7 @@ from crawlscope.core.settings import Settings
 from crawlscope.core.vocabulary import CrawlStatus, Engine
 from crawlscope.crawls.schemas import PagesQueued
 from crawlscope.insights.responses import CrawlMetricsResponse, IndexReport
-from crawlscope.search.answers import SearchRequest
+from crawlscope.search.schemas import SearchRequest
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from crawlscope.cli.output.follow import follow, shown_on
 from crawlscope.cli.output.results import render_results
 from crawlscope.cli.stack import Stack
 from crawlscope.core.settings import Settings, default_data_dir, load_settings
-from crawlscope.search.answers import SearchRequest
+from crawlscope.search.schemas import SearchRequest
 
 PORT = 8109
 """Of the site, where it is free: pages are known by their URL, so that a second demo finds them unchanged."""

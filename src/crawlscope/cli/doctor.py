@@ -32,10 +32,10 @@ from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database, sqlalchemy_url
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.indexing.embedders import open_embedder
-from crawlscope.indexing.embedders.reopen import named
-from crawlscope.indexing.embedding import EmbedderIdentity
-from crawlscope.indexing.generations import store as generations
-from crawlscope.indexing.generations.store import Generation
+from crawlscope.indexing.embedders.port import EmbedderIdentity
+from crawlscope.indexing.generations import repository as generations
+from crawlscope.indexing.generations.embedder import named
+from crawlscope.indexing.generations.repository import Generation
 from crawlscope.indexing.index.port import FIRST_NAME
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.insights import queries

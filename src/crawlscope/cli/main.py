@@ -195,7 +195,7 @@ def search(
 ) -> None:
     """Search the indexed pages."""
     from crawlscope.cli import commands
-    from crawlscope.search.answers import SearchRequest
+    from crawlscope.search.schemas import SearchRequest
 
     if not 0 < len(query.strip()) <= LONGEST_QUERY:
         raise typer.BadParameter(f"a query has 1 to {LONGEST_QUERY:,} characters", param_hint="QUERY")

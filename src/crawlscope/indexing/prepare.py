@@ -12,8 +12,8 @@ from crawlscope.core.vocabulary import OperationType
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.documents import KnownDocument
-from crawlscope.indexing.embedders.reopen import IndexEmbedder
-from crawlscope.indexing.embedding import Embedder, Vectors
+from crawlscope.indexing.embedders.port import Embedder, Vectors
+from crawlscope.indexing.generations.embedder import IndexEmbedder
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.in_thread import in_thread
 from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, SparseVector, chunk_id

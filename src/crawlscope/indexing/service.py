@@ -19,11 +19,11 @@ from crawlscope.core.errors import (
 from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.engine import Database
-from crawlscope.indexing import documents, newest
+from crawlscope.indexing import documents, freshness
 from crawlscope.indexing.documents import KnownDocument
-from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.opened import OpenGenerations
-from crawlscope.indexing.generations.store import Generation, Live
+from crawlscope.indexing.generations.repository import Generation, Live
 from crawlscope.indexing.index.port import chunk_id
 from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument
 from crawlscope.sessions.store import ensure_session
@@ -189,14 +189,14 @@ class IndexingService:
 
     async def remove_gone(self, connection: AsyncConnection, page_id: int) -> None:
         """Takes out of the indexes what is gone from its site, since this page is. Safe again at any time."""
-        for url in sorted(await newest.documents_of_gone(connection, page_id), key=hash_key):
+        for url in sorted(await freshness.documents_of_gone(connection, page_id), key=hash_key):
             await self.drop_if_gone(connection, url)
 
     async def drop_if_gone(self, connection: AsyncConnection, url: str) -> bool:
         live = await generations.hold(connection)
         await documents.lock_document(connection, url)
         known = live.serving and await documents.find_document(connection, live.serving.id, url)
-        if not known or not await newest.is_gone(connection, url):
+        if not known or not await freshness.is_gone(connection, url):
             return False
         await self._drop(connection, live, url)
         log.info("document_gone", url=url)
@@ -240,11 +240,11 @@ class IndexingService:
         self, connection: AsyncConnection, live: Live, found: _Found, known: KnownDocument | None
     ) -> StoredDocument | None:
         """What becomes of it where another crawl has found something newer since; None where none has."""
-        if await newest.may_be_gone(connection, found.url, found.source_url) and await newest.is_gone(
+        if await freshness.may_be_gone(connection, found.url, found.source_url) and await freshness.is_gone(
             connection, found.url
         ):
             return StoredDocument(PageState.UNCHANGED, 0, GONE_SINCE)
-        if known is None or not await newest.has_newer(
+        if known is None or not await freshness.has_newer(
             connection, found.url, found.crawl_id, found.source_url
         ):
             return None

@@ -2,9 +2,9 @@
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.indexing.embedders.reopen import named
-from crawlscope.indexing.generations import store as generations
-from crawlscope.indexing.generations.store import Generation
+from crawlscope.indexing.generations import repository as generations
+from crawlscope.indexing.generations.embedder import named
+from crawlscope.indexing.generations.repository import Generation
 from crawlscope.insights.responses import IndexReport, ReindexResponse
 
 

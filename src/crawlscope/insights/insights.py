@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationState, PageState, ReconcileState
 from crawlscope.database.engine import Database
-from crawlscope.indexing.embedders.reopen import named
-from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.generations import repository as generations
+from crawlscope.indexing.generations.embedder import named
 from crawlscope.insights import queries
 from crawlscope.insights.changes import ChangeListResponse, ChangeRow, changes
 from crawlscope.insights.compare import compare

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.values import hash_key, storable
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
-from crawlscope.indexing.newest import GONE_CODES, GONE_STATUSES
+from crawlscope.indexing.freshness import GONE_CODES, GONE_STATUSES
 from crawlscope.pages.causes import precision
 from crawlscope.pages.page_rows import CONTENTS, LOCK_ORDER, PAGES, queue_page, write_outcome
 from crawlscope.pages.page_state import Arrival

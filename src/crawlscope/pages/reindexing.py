@@ -17,10 +17,10 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.documents import DocumentToFill, KnownDocument
-from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.freshness import FACTS, FOUND_AT
+from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.opened import OpenGenerations
-from crawlscope.indexing.generations.store import Generation
-from crawlscope.indexing.newest import FACTS, FOUND_AT
+from crawlscope.indexing.generations.repository import Generation
 from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument, Workshop
 from crawlscope.indexing.service import IndexingService
 from crawlscope.pages.tries import in_time, pause_seconds, tries_allowed

@@ -11,14 +11,14 @@ import structlog
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
-from crawlscope.indexing.embedders.reopen import IndexEmbedder
-from crawlscope.indexing.generations.keeping import IndexKeeping
+from crawlscope.indexing.generations.embedder import IndexEmbedder
+from crawlscope.indexing.generations.lifecycle import IndexKeeping
 from crawlscope.indexing.generations.opened import OpenGenerations
-from crawlscope.indexing.generations.store import Generation, begin_filling
+from crawlscope.indexing.generations.repository import Generation, begin_filling
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
-from crawlscope.indexing.index.server_socket import IndexServer
 from crawlscope.indexing.index.socket_path import socket_path_for
+from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.service import SearchService

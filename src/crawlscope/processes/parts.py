@@ -14,7 +14,7 @@ from crawlscope.database.engine import Database
 from crawlscope.firecrawl.shared import SharedFirecrawl
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.port import Indexes
-from crawlscope.indexing.index.remote import RemoteIndexes
+from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from crawlscope.indexing.embedding import TextEmbedder
+from crawlscope.indexing.embedders.port import TextEmbedder
 from crawlscope.indexing.index.port import Filters, Floats, Halves, Hit, SearchIndex, SparseVector
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.search.answers import Mode, Passage, SearchRequest, SearchResponse, SearchResult
 from crawlscope.search.fusion import WINDOW, fuse
 from crawlscope.search.phrase import Phrase
+from crawlscope.search.schemas import Mode, Passage, SearchRequest, SearchResponse, SearchResult
 
 FEWEST_CANDIDATES = WINDOW
 MOST_CANDIDATES = 6_000

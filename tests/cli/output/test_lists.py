@@ -9,7 +9,7 @@ from crawlscope.cli.output.results import render_results
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.insights.responses import CrawlListResponse, Verdict
 from crawlscope.insights.verdict import VerdictName
-from crawlscope.search.answers import SearchResponse, SearchResult
+from crawlscope.search.schemas import SearchResponse, SearchResult
 from tests.cli.output.examples import BEGAN, crawl_metrics, page_list, rendered
 
 CRAWLS = """\

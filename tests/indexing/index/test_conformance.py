@@ -20,9 +20,9 @@ from crawlscope.core.errors import IndexUnusable
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Filters, IndexedChunk, SearchIndex, SparseVector, chunk_id
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes
-from crawlscope.indexing.index.remote import RemoteIndex
-from crawlscope.indexing.index.server_socket import IndexServer
+from crawlscope.indexing.index.socket_client import RemoteIndex
 from crawlscope.indexing.index.socket_path import socket_path_for
+from crawlscope.indexing.index.socket_server import IndexServer
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, found_urls, make_chunk, urls
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -12,16 +12,16 @@ from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusa
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Filters
-from crawlscope.indexing.index.remote import BYTES_PER_UPSERT, RemoteIndex
-from crawlscope.indexing.index.server_socket import IndexServer
+from crawlscope.indexing.index.socket_client import BYTES_PER_UPSERT, RemoteIndex
 from crawlscope.indexing.index.socket_path import LONGEST_SOCKET_PATH, socket_path_for
+from crawlscope.indexing.index.socket_server import IndexServer
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_chunk, urls
 
 SERVE = """
 import asyncio, sys
 from pathlib import Path
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.server_socket import IndexServer
+from crawlscope.indexing.index.socket_server import IndexServer
 from tests.indexing.index.chunks import DIMENSION
 
 async def main():

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from crawlscope import __version__
 from crawlscope.api.http.parts import ServiceParts
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
-from crawlscope.indexing.embedders.reopen import named
-from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.generations import repository as generations
+from crawlscope.indexing.generations.embedder import named
 from crawlscope.processes.parts import Parts
 
 CHECK_SECONDS = 5.0

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parts import ServiceParts
-from crawlscope.search.answers import SearchRequest, SearchResponse
+from crawlscope.search.schemas import SearchRequest, SearchResponse
 
 router = APIRouter(tags=["search"], dependencies=[Authenticated])
 

@@ -6,7 +6,7 @@ from crawlscope.core.vocabulary import Completeness, CrawlStatus
 from crawlscope.crawls.schemas import PagesQueued
 from crawlscope.insights.responses import Answer, CrawlMetricsResponse, PageRow
 from crawlscope.insights.verdict import VerdictName
-from crawlscope.search.answers import Mode
+from crawlscope.search.schemas import Mode
 
 
 class CrawlState(Answer):

@@ -32,7 +32,7 @@ from crawlscope.core.vocabulary import NotRetried, PageState
 from crawlscope.crawls.schemas import MAX_BATCH_URLS
 from crawlscope.insights.progress import Progress, is_settled, poll_interval
 from crawlscope.insights.responses import CrawlComparison, CrawlMetricsResponse, PageListResponse
-from crawlscope.search.answers import Mode, SearchFilters, SearchRequest, SearchResponse
+from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest, SearchResponse
 
 Connect = Callable[[], Awaitable[ServiceClient]]
 """Raises `CrawlscopeError` where there is no service and none can be started."""

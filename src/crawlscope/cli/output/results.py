@@ -6,7 +6,7 @@ from rich.text import Text
 
 from crawlscope.api.rendering.words import count, duration, plain, shorten_middle
 from crawlscope.cli.output.passages import excerpt
-from crawlscope.search.answers import SearchResponse, SearchResult
+from crawlscope.search.schemas import SearchResponse, SearchResult
 
 PASSAGE_CHARACTERS = 300
 INDENT = 4

@@ -9,8 +9,8 @@ from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders.fastembed import DEFAULT_MODEL, FastembedEmbedder
 from crawlscope.indexing.embedders.local import LocalEmbedder
 from crawlscope.indexing.embedders.openai import open_openai
+from crawlscope.indexing.embedders.port import Embedder
 from crawlscope.indexing.embedders.tei import open_tei
-from crawlscope.indexing.embedding import Embedder
 
 __all__ = ["FastembedEmbedder", "LocalEmbedder", "open_embedder", "open_openai", "open_tei"]
 

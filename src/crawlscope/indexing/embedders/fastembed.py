@@ -8,10 +8,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from crawlscope.core.errors import EmbedderUnavailable, SettingsError
-from crawlscope.indexing.embedders.normalised import normalised
-from crawlscope.indexing.embedders.texts import SPECIAL_TOKENS, encodable
+from crawlscope.indexing.embedders.common import SPECIAL_TOKENS, encodable, normalised
+from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.indexing.embedders.turns import Turns
-from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 

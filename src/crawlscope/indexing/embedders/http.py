@@ -11,9 +11,8 @@ from tokenizers import Tokenizer
 
 from crawlscope.core.errors import EmbedderUnavailable, PageError, SettingsError
 from crawlscope.core.http_settings import header_safe_key, server_url
-from crawlscope.indexing.embedders.normalised import normalised
-from crawlscope.indexing.embedders.texts import encodable, load_minilm_tokenizer
-from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
+from crawlscope.indexing.embedders.common import encodable, load_minilm_tokenizer, normalised
+from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 
 TIMEOUT_SECONDS = 60.0
 _CONNECT_SECONDS = 5.0

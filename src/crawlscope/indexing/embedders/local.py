@@ -10,9 +10,9 @@ from onnxruntime import InferenceSession, SessionOptions
 from tokenizers import Tokenizer
 
 from crawlscope.core.errors import SettingsError
-from crawlscope.indexing.embedders.texts import SPECIAL_TOKENS, encodable, load_minilm_tokenizer
+from crawlscope.indexing.embedders.common import SPECIAL_TOKENS, encodable, load_minilm_tokenizer
+from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.indexing.embedders.turns import Turns
-from crawlscope.indexing.embedding import EmbedderIdentity, Vectors
 
 SLOW_FUSION = "SkipLayerNormFusion"
 """An optimisation of the runtime that costs a fifth of the speed on a CPU."""

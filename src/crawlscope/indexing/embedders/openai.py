@@ -12,7 +12,7 @@ from crawlscope.indexing.embedders.http import (
     Limits,
     learn_dimension,
 )
-from crawlscope.indexing.embedding import EmbedderIdentity
+from crawlscope.indexing.embedders.port import EmbedderIdentity
 
 _LIMITS = Limits(batch_texts=64, batch_tokens=16_384, text_tokens=8_191)
 """Such servers do not tell their limits: these are OpenAI's for one text, and modest ones for a batch."""

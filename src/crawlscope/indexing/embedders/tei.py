@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field, ValidationError
 
 from crawlscope.core.errors import EmbedderUnavailable, SettingsError
+from crawlscope.indexing.embedders.common import SPECIAL_TOKENS
 from crawlscope.indexing.embedders.http import (
     TIMEOUT_SECONDS,
     BatchTooLarge,
@@ -13,8 +14,7 @@ from crawlscope.indexing.embedders.http import (
     Limits,
     learn_dimension,
 )
-from crawlscope.indexing.embedders.texts import SPECIAL_TOKENS
-from crawlscope.indexing.embedding import EmbedderIdentity
+from crawlscope.indexing.embedders.port import EmbedderIdentity
 
 
 class TeiDialect:

@@ -5,11 +5,11 @@ from functools import partial
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.indexing.embedders import open_embedder
-from crawlscope.indexing.embedders.reopen import IndexEmbedder, Reopened, reopen_embedder
-from crawlscope.indexing.embedding import Embedder
-from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.embedders.port import Embedder
+from crawlscope.indexing.generations import repository as generations
+from crawlscope.indexing.generations.embedder import IndexEmbedder, Reopened, reopen_embedder
 from crawlscope.indexing.generations.recipe import Recipe
-from crawlscope.indexing.generations.store import Generation, Live
+from crawlscope.indexing.generations.repository import Generation, Live
 from crawlscope.indexing.index.port import Indexes, SearchIndex
 from crawlscope.indexing.prepare import Workshop
 from crawlscope.indexing.sparse import Bm25Encoder

@@ -5,7 +5,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from crawlscope.core.settings import Settings
-from crawlscope.indexing.embedding import Embedder, EmbedderIdentity
+from crawlscope.indexing.embedders.port import Embedder, EmbedderIdentity
 from crawlscope.indexing.sparse import Bm25Encoder
 
 CHUNKING_VERSION = 4

@@ -13,8 +13,6 @@ import qdrant_edge as engine
 import structlog
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
-from crawlscope.indexing.index.conditions import KEYWORD_FIELDS, PREFIX_FIELD, Condition, conditions
-from crawlscope.indexing.index.halves import asked, gathered
 from crawlscope.indexing.index.port import (
     BM25,
     DENSE,
@@ -28,7 +26,17 @@ from crawlscope.indexing.index.port import (
     SearchIndex,
     SparseVector,
 )
-from crawlscope.indexing.index.vectors import as_floats, as_integers, check_dimension
+from crawlscope.indexing.index.qdrant_common import (
+    KEYWORD_FIELDS,
+    PREFIX_FIELD,
+    Condition,
+    as_floats,
+    as_integers,
+    asked,
+    check_dimension,
+    conditions,
+    gathered,
+)
 
 POINTS_PER_UPDATE = 64
 """The engine holds the interpreter lock while it works: 64 points are about 10 ms."""

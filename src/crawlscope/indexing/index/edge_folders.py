@@ -3,13 +3,16 @@
 import asyncio
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 
-from crawlscope.core.errors import IndexUnusable
+from crawlscope.core.errors import IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
-from crawlscope.indexing.index.unusable import UnusableIndex
+from crawlscope.indexing.index.port import (
+    OwnedIndexes,
+    SearchIndex,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -47,3 +50,21 @@ class EdgeIndexes(OwnedIndexes):
         except IndexUnusable as damage:
             log.warning("index_unusable", reason=str(damage))
             return UnusableIndex(str(damage))
+
+
+class UnusableIndex(SearchIndex):
+    """Stands for a damaged index, so that pages wait until another index replaces it.
+
+    Every call raises `IndexUnavailable` with the reason.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise IndexUnavailable(self._reason)
+
+    upsert = cut = set_crawl_ids = query = size = _refuse
+
+    async def aclose(self) -> None:
+        """Nothing is open."""

@@ -11,8 +11,6 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from crawlscope.core.errors import IndexUnavailable, IndexUnusable, SettingsError
-from crawlscope.indexing.index.conditions import KEYWORD_FIELDS, PREFIX_FIELD, Condition, conditions
-from crawlscope.indexing.index.halves import asked, gathered
 from crawlscope.indexing.index.port import (
     BM25,
     DENSE,
@@ -28,7 +26,17 @@ from crawlscope.indexing.index.port import (
     SearchIndex,
     SparseVector,
 )
-from crawlscope.indexing.index.vectors import as_floats, as_integers, check_dimension
+from crawlscope.indexing.index.qdrant_common import (
+    KEYWORD_FIELDS,
+    PREFIX_FIELD,
+    Condition,
+    as_floats,
+    as_integers,
+    asked,
+    check_dimension,
+    conditions,
+    gathered,
+)
 
 COLLECTION = "crawlscope"
 POINTS_PER_REQUEST = 128

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.errors import DependencyError
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
-from crawlscope.indexing.generations import store as generations
+from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.recipe import Recipe
-from crawlscope.indexing.generations.store import Generation, Live
+from crawlscope.indexing.generations.repository import Generation, Live
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
 
 DROP_AFTER_SECONDS = 30.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import open_embedder
-from crawlscope.indexing.embedding import Embedder, EmbedderIdentity, Vectors
+from crawlscope.indexing.embedders.port import Embedder, EmbedderIdentity, Vectors
 from crawlscope.indexing.generations.recipe import Recipe, public_address
 
 AGAIN_AFTER_SECONDS = 2.0
