@@ -1,0 +1,35 @@
+"""The tables: what is known of crawls and pages, and the time that everything took."""
+
+from crawlscope.models.base import SCHEMA, Base, table_of
+from crawlscope.models.changes import ChangeEvent
+from crawlscope.models.crawls import CrawlFact, CrawlRequest, CrawlSession, DeletedCrawl, Reconciliation
+from crawlscope.models.deliveries import Delivery, UnknownEvent
+from crawlscope.models.indexes import Document, DocumentCrawl, IndexGeneration
+from crawlscope.models.metrics import OperationMetric, RequestMetric
+from crawlscope.models.notifications import Notification, Notifying
+from crawlscope.models.pages import Outage, Page, PageAttempt, PageContent
+
+__all__ = [
+    "SCHEMA",
+    "Base",
+    "ChangeEvent",
+    "CrawlFact",
+    "CrawlRequest",
+    "CrawlSession",
+    "DeletedCrawl",
+    "Delivery",
+    "Document",
+    "DocumentCrawl",
+    "IndexGeneration",
+    "Notification",
+    "Notifying",
+    "OperationMetric",
+    "Outage",
+    "Page",
+    "PageAttempt",
+    "PageContent",
+    "Reconciliation",
+    "RequestMetric",
+    "UnknownEvent",
+    "table_of",
+]

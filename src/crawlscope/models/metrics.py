@@ -1,0 +1,55 @@
+"""How long operations and HTTP requests took."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import ForeignKey, Index, String, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from crawlscope.models.base import SCHEMA, Base, now
+
+
+class OperationMetric(Base):
+    """One measured operation. Keyed with its time, so that the table can be partitioned."""
+
+    __tablename__ = "operation_metrics"
+    __table_args__ = (Index("ix_operation_metrics_document_url", "document_url", postgresql_using="hash"),)
+
+    id: Mapped[UUID] = mapped_column(
+        primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
+    )
+    timestamp: Mapped[datetime] = mapped_column(primary_key=True, index=True, server_default=func.now())
+    operation_type: Mapped[str] = mapped_column(String(50))
+    operation_name: Mapped[str] = mapped_column(String(100))
+    duration_ms: Mapped[float]
+    success: Mapped[bool]
+    error_message: Mapped[str | None]
+    request_id: Mapped[str | None]
+    job_id: Mapped[str | None] = mapped_column(index=True)
+    crawl_id: Mapped[str | None] = mapped_column(
+        String(255), ForeignKey(f"{SCHEMA}.crawl_sessions.crawl_id", ondelete="SET NULL"), index=True
+    )
+    document_url: Mapped[str | None]
+    extra_metadata: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = now()
+
+
+class RequestMetric(Base):
+    """One answered HTTP request."""
+
+    __tablename__ = "request_metrics"
+
+    id: Mapped[UUID] = mapped_column(
+        primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
+    )
+    timestamp: Mapped[datetime] = mapped_column(index=True, server_default=func.now())
+    method: Mapped[str] = mapped_column(String(10))
+    path: Mapped[str]
+    status_code: Mapped[int]
+    duration_ms: Mapped[float]
+    request_id: Mapped[str | None]
+    client_ip: Mapped[str | None]
+    user_agent: Mapped[str | None]
+    extra_metadata: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = now()

@@ -1,0 +1,106 @@
+"""A page: its state, its content, and the attempts of workers to index it."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Identity, Index, String, UniqueConstraint, false, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from crawlscope.models.base import SCHEMA, Base, count, crawl_reference, now
+
+
+class Page(Base):
+    """A page of a crawl: its source URL, what became of it, and what that took."""
+
+    __tablename__ = "pages"
+    __table_args__ = (
+        UniqueConstraint("crawl_id", "source_key"),
+        Index("ix_pages_crawl_id_state", "crawl_id", "state"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    crawl_id: Mapped[str] = crawl_reference()
+    source_key: Mapped[UUID] = mapped_column(index=True)
+    """A hash of `source_url`: URLs can be too long for an index."""
+    source_url: Mapped[str]
+    url: Mapped[str]
+    """Where the source URL led; what the index and search show."""
+    document_key: Mapped[UUID] = mapped_column(index=True)
+    """A hash of `url`."""
+    state: Mapped[str] = mapped_column(String(20))
+    revision: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    """Counts the contents and re-queuings of this page; a job for an older one is void."""
+    delivered: Mapped[bool]
+    """Whether Firecrawl brought usable content; if not, `error` is Firecrawl's."""
+    pulled: Mapped[bool] = mapped_column(server_default=false())
+    """Whether it was fetched from the crawler's API, not delivered."""
+    received_at: Mapped[datetime]
+    webhook_id: Mapped[str] = mapped_column(server_default=text("''"))
+    status_code: Mapped[int | None]
+    title: Mapped[str | None]
+    language: Mapped[str | None]
+    job_id: Mapped[int | None]
+    attempts: Mapped[int] = count()
+    error_code: Mapped[str | None] = mapped_column(String(100))
+    error: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    """Firecrawl's own words, where `error` has them shortened."""
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+    queue_wait_ms: Mapped[float | None]
+    total_ms: Mapped[float | None]
+    stages: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    chunks: Mapped[int | None]
+
+
+class PageContent(Base):
+    """What was delivered of a page: the index can be rebuilt from here."""
+
+    __tablename__ = "page_contents"
+
+    page_id: Mapped[int] = mapped_column(
+        ForeignKey(f"{SCHEMA}.pages.id", ondelete="CASCADE"), primary_key=True
+    )
+    markdown: Mapped[str]
+    """As delivered; where only HTML was, as it was read from that when the page was indexed."""
+    html: Mapped[str] = mapped_column(server_default=text("''"))
+    """As delivered, where no Markdown was."""
+
+
+class PageAttempt(Base):
+    """One try of a worker at a page, kept also when it failed."""
+
+    __tablename__ = "page_attempts"
+    __table_args__ = (
+        UniqueConstraint("page_id", "number"),
+        Index("ix_page_attempts_worker_open", "worker", postgresql_where=text("finished_at IS NULL")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    page_id: Mapped[int] = mapped_column(ForeignKey(f"{SCHEMA}.pages.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    revision: Mapped[int]
+    worker: Mapped[str]
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    outcome: Mapped[str | None] = mapped_column(String(20))
+    error_code: Mapped[str | None] = mapped_column(String(100))
+    error: Mapped[str | None]
+    stages: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    total_ms: Mapped[float | None]
+    unaccounted_ms: Mapped[float | None]
+
+
+class Outage(Base):
+    """A part that workers wait for, since when and why; gone when it is back."""
+
+    __tablename__ = "outages"
+
+    part: Mapped[str] = mapped_column(String(50), primary_key=True)
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime] = now()
+    reported_at: Mapped[datetime] = now()
+    reason: Mapped[str]
