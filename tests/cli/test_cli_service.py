@@ -87,7 +87,8 @@ def test_a_crawl_prints_its_profile(service):
     assert ended.stderr == ""
     assert "3: 3 indexed" in ended.stdout
     assert "Where the time went" in ended.stdout
-    assert max(map(len, ended.stdout.splitlines())) <= 80
+    profile = ended.stdout[ended.stdout.index("Pages") :]
+    assert max(map(len, profile.splitlines())) <= 80
 
 
 def test_crawls(service, crawl_id):
@@ -362,12 +363,12 @@ def test_a_start_page_that_cannot_be_had_fails_the_crawl(service, page, robots, 
 
 def test_a_crawl_that_waits_for_its_turn_says_so(service):
     with website(answer_seconds=60) as url:
-        crawls = [crawlscope(service, "crawl", url, "--no-wait").stdout.strip() for _ in range(5)]
-        waiting = eventually(
-            lambda: _crawls(service)[crawls[-1]], lambda it: it["verdict"]["verdict"] == "starved", 60
-        )
+        commands = [start_crawlscope(service, "crawl", url, "--no-wait") for _ in range(5)]
+        crawls = [command.communicate()[0].strip() for command in commands]
+        waiting = eventually(lambda: _starved(service, crawls), lambda it: it is not None, 60)
         for crawl_id in crawls:
             crawlscope(service, "cancel", crawl_id)
+    assert waiting is not None
     assert waiting["awaits"] == "its turn: the crawler is busy with 4 other crawls"
     assert "the crawler was asked for it" in waiting["verdict"]["reason"]
     eventually(lambda: all(_crawls(service)[each]["sealed"] for each in crawls), bool, 120)
@@ -403,6 +404,12 @@ def closing_fd(number: int) -> Iterator[None]:
         yield
     finally:
         os.close(number)
+
+
+def _starved(service: Path, crawls: list[str]) -> dict[str, Any] | None:
+    known = _crawls(service)
+    verdicts = ((known[crawl_id], known[crawl_id]["verdict"]) for crawl_id in crawls)
+    return next((crawl for crawl, verdict in verdicts if verdict and verdict["verdict"] == "starved"), None)
 
 
 def _crawls(service: Path) -> dict[str, dict[str, Any]]:
