@@ -11,7 +11,7 @@ from crawlscope.changes.repository import settle_changes
 from crawlscope.core.vocabulary import Engine
 from crawlscope.database.engine import Database
 from crawlscope.models import ChangeEvent
-from crawlscope.pages.retries import retry_pages
+from crawlscope.pages.retry import retry_pages
 from tests.insights.producing import A, deliver_pages, fail_pages, index_pages
 
 

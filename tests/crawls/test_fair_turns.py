@@ -21,7 +21,7 @@ from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.insights.insights import Insights
 from crawlscope.pages.index_page import PageIndexer
-from crawlscope.pages.page_rows import PAGES
+from crawlscope.pages.repository import PAGES
 from crawlscope.sessions.recount import recount
 from tests.insights.producing import deliver, document
 

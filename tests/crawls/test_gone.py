@@ -24,12 +24,12 @@ from crawlscope.indexing.service import IndexDocumentRequest, IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import CrawlSession, Page
 from crawlscope.pages.index_page import PageIndexer
-from crawlscope.pages.page_batch import take_pages
+from crawlscope.pages.receive import take_pages
 from crawlscope.pages.reindexing import Filling
 from crawlscope.search.schemas import SearchFilters, SearchRequest, SearchResponse
 from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
-from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.timing.store import MeasurementBuffer
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.insights.producing import NOON, deliver
 

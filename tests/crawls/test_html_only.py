@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from crawlscope.database.engine import Database
 from crawlscope.models import Page, PageContent
 from crawlscope.timing import standalone
-from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.timing.store import MeasurementBuffer
 from tests.crawls.test_gone import Installation
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.insights.producing import deliver

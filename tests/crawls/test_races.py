@@ -31,9 +31,9 @@ from crawlscope.models import (
     PageAttempt,
     Reconciliation,
 )
-from crawlscope.pages.attempts import Outcome, abandon, claim_page, put_back, settle_page, still_claimed
 from crawlscope.pages.index_page import PageIndexer
-from crawlscope.pages.retries import retry_pages
+from crawlscope.pages.repository import Outcome, abandon, claim_page, put_back, settle_page, still_claimed
+from crawlscope.pages.retry import retry_pages
 from crawlscope.processes.maintenance.retention import drop_bodies
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.sessions.recount import recount

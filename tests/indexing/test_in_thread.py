@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from crawlscope.indexing.in_thread import in_thread
-from crawlscope.pages.tries import PageTimeout, in_time
+from crawlscope.pages.retry import PageTimeout, in_time
 
 
 async def test_a_try_that_takes_too_long_ends_with_its_thread() -> None:

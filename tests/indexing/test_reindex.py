@@ -34,7 +34,7 @@ from crawlscope.pages.reindexing import NOTHING_KEPT, Filling
 from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest, SearchResponse
 from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
-from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.timing.store import MeasurementBuffer
 from tests.fakes.embedding_server import FakeEmbeddingServer
 from tests.insights.producing import deliver
 

@@ -12,7 +12,7 @@ from crawlscope.core.vocabulary import OperationType, PageState, ReconcileState
 from crawlscope.crawls import reconciliations
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
-from crawlscope.pages.attempts import ClaimedPage, Outcome, claim_page, put_back, settle_page, still_claimed
+from crawlscope.pages.repository import ClaimedPage, Outcome, claim_page, put_back, settle_page, still_claimed
 from crawlscope.timing import TimingContext, scope
 from crawlscope.webhooks.acceptance import accept_delivery
 

@@ -7,7 +7,7 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.insights.insights import Insights
 from crawlscope.insights.queries import PageSort
-from crawlscope.pages.pages import requeue_failed
+from crawlscope.pages.retry import requeue_failed
 from tests.insights.producing import (
     NOON,
     A,

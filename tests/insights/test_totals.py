@@ -7,8 +7,7 @@ from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.insights.insights import Insights
 from crawlscope.timing import TimingContext, scope
-from crawlscope.timing.buffer import MeasurementBuffer
-from crawlscope.timing.store import RequestRecord
+from crawlscope.timing.store import MeasurementBuffer, RequestRecord
 from tests.insights.producing import (
     NOON,
     A,

@@ -10,7 +10,7 @@ from crawlscope.crawls.requests import CrawlOrder, start_crawl
 from crawlscope.database.engine import Database
 from crawlscope.insights.insights import Insights
 from crawlscope.insights.verdict import Asked, Evidence, PartAway, VerdictName, judge
-from crawlscope.pages.outages import Outages
+from crawlscope.processes.worker.circuit import Outages
 from tests.insights.producing import attempt, deliver, deliver_pages, index_pages, queued
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -16,7 +16,7 @@ from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.models import CrawlSession, Page, PageAttempt
-from crawlscope.pages.retries import retry_pages
+from crawlscope.pages.retry import retry_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks.acceptance import accept_delivery
 from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site

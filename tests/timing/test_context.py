@@ -8,8 +8,8 @@ from sqlalchemy import select
 
 from crawlscope.models import CrawlSession, OperationMetric
 from crawlscope.timing import TimingContext, context, scope
-from crawlscope.timing.buffer import MeasurementBuffer
 from crawlscope.timing.standalone import use
+from crawlscope.timing.store import MeasurementBuffer
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ from crawlscope.pages.causes import (
     precision,
     tells_of_cancel,
 )
-from crawlscope.pages.page_batch import take_pages
-from crawlscope.pages.pages import DeliveredPage
+from crawlscope.pages.delivered import DeliveredPage
+from crawlscope.pages.receive import take_pages
 from crawlscope.sessions.fold import PageSeen, Told
 from crawlscope.sessions.store import SESSIONS, keep_fact, move_counts, require_session
 

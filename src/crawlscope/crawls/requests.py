@@ -17,7 +17,7 @@ from crawlscope.core.vocabulary import CrawlStatus, Engine
 from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, enqueue
 from crawlscope.indexing.service import IndexingService
 from crawlscope.models import CrawlRequest, CrawlSession, DeletedCrawl, Page
-from crawlscope.pages.page_rows import LOCK_ORDER
+from crawlscope.pages.repository import LOCK_ORDER
 from crawlscope.sessions.fold import Heard
 from crawlscope.sessions.store import ensure_session, keep_action, keep_fact, require_session
 

@@ -7,8 +7,7 @@ from typing import Any
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import PageState
 from crawlscope.pages.causes import DROPPED_BY_CANCEL, Cause, cause_of, precision
-from crawlscope.pages.page_state import Arrival
-from crawlscope.pages.pages import DeliveredPage
+from crawlscope.pages.delivered import Arrival, DeliveredPage
 
 _TAG = re.compile(r"<[^<>]*>")
 _WORD = re.compile(r"[^\W_]")

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.errors import CrawlscopeError, PageError
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import OperationType, PageState
+from crawlscope.crawler.markdown import to_markdown
 from crawlscope.database.engine import Database
 from crawlscope.indexing.documents import stored_since
 from crawlscope.indexing.in_thread import in_thread
@@ -19,19 +20,18 @@ from crawlscope.indexing.service import (
     IndexingService,
     PreparedDocument,
 )
-from crawlscope.pages.attempts import (
+from crawlscope.pages.repository import (
     ClaimedPage,
     Outcome,
     PastTries,
     abandon,
     claim_page,
+    keep_markdown,
     put_back,
     settle_page,
     still_claimed,
 )
-from crawlscope.pages.page_rows import keep_markdown
-from crawlscope.pages.page_text import read_html
-from crawlscope.pages.tries import PageTimeout, in_time, pause_seconds, tries_allowed
+from crawlscope.pages.retry import PageTimeout, in_time, pause_seconds, tries_allowed
 from crawlscope.timing import TimingContext, scope
 
 INTERNAL_ERROR = "internal_error"
@@ -216,3 +216,8 @@ def _words(error: BaseException) -> str:
 
 def _code_of(error: Exception) -> str:
     return error.code if isinstance(error, CrawlscopeError) else INTERNAL_ERROR
+
+
+def read_html(html: str, url: str) -> str:
+    """Its Markdown, as the built-in crawler reads pages. Blocks: call it in a thread."""
+    return storable(to_markdown(html, url).markdown)

@@ -23,7 +23,7 @@ from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation
 from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument, Workshop
 from crawlscope.indexing.service import IndexingService
-from crawlscope.pages.tries import in_time, pause_seconds, tries_allowed
+from crawlscope.pages.retry import in_time, pause_seconds, tries_allowed
 
 CONTENTS = models.table_of(models.PageContent)
 PAGES = models.table_of(models.Page)

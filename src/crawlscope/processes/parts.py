@@ -22,7 +22,7 @@ from crawlscope.insights.insights import Insights
 from crawlscope.pages.reindexing import Filling
 from crawlscope.processes.index_host import IndexHost, IndexParts, qdrant_indexes
 from crawlscope.timing import standalone
-from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.timing.store import MeasurementBuffer
 from crawlscope.webhooks.refusals import Refusals
 
 

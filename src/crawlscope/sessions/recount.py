@@ -14,10 +14,17 @@ from crawlscope import models
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import PageState
-from crawlscope.sessions.counts import Counts, counts_of
 from crawlscope.sessions.fold import Fact, fact_from_json, fold
-from crawlscope.sessions.store import FACTS, PAGES, SESSIONS, lifecycle_columns, lock_session
-from crawlscope.sessions.totals import TOTALLED
+from crawlscope.sessions.store import (
+    FACTS,
+    PAGES,
+    SESSIONS,
+    TOTALLED,
+    Counts,
+    counts_of,
+    lifecycle_columns,
+    lock_session,
+)
 
 DELIVERIES = models.table_of(models.Delivery)
 OPERATIONS = models.table_of(models.OperationMetric)

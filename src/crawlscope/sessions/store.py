@@ -1,7 +1,7 @@
 """The SQL of crawl sessions: facts are folded in and counts moved under the lock of the session's row."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,8 +15,55 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.values import hash_key
-from crawlscope.sessions.counts import Counts
+from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.sessions.fold import Fact, Heard, Lifecycle, fact_to_json, fold, summarize, told_moment
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What pages add to their crawl: the names are the session's columns."""
+
+    total_pages: int = 0
+    pages_indexed: int = 0
+    pages_failed: int = 0
+    pages_pending: int = 0
+    pages_unchanged: int = 0
+    pages_empty: int = 0
+    pages_cancelled: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(**{name: value - getattr(other, name) for name, value in vars(self).items()})
+
+    def __mul__(self, times: int) -> "Counts":
+        return Counts(**{name: value * times for name, value in vars(self).items()})
+
+
+def counts_of(state: PageState | None) -> Counts:
+    """What one page in this state counts for; None is a page that does not exist yet."""
+    if state is None:
+        return Counts()
+    return Counts(
+        total_pages=int(state.succeeded or state is PageState.FAILED),
+        pages_indexed=int(state.succeeded),
+        pages_failed=int(state is PageState.FAILED),
+        pages_pending=int(not state.settled),
+        pages_unchanged=int(state is PageState.UNCHANGED),
+        pages_empty=int(state is PageState.EMPTY),
+        pages_cancelled=int(state is PageState.CANCELLED),
+    )
+
+
+TOTALLED = {
+    OperationType.CHUNKING: "total_chunking_ms",
+    OperationType.EMBEDDING: "total_embedding_ms",
+    OperationType.QDRANT: "total_qdrant_ms",
+    OperationType.BM25: "total_bm25_ms",
+}
+"""Operation types and the session's columns."""
+
 
 SESSIONS = models.table_of(models.CrawlSession)
 DELETED = models.table_of(models.DeletedCrawl)

@@ -1,6 +1,5 @@
 """What everything took: `TimingContext` measures, `store` writes, `buffer` waits in between."""
 
-from crawlscope.timing.context import TimingContext, scope
-from crawlscope.timing.waits import note_wait, waits_apart
+from crawlscope.timing.context import TimingContext, note_wait, scope, waits_apart
 
 __all__ = ["TimingContext", "note_wait", "scope", "waits_apart"]

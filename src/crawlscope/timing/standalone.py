@@ -16,8 +16,7 @@ from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.settings import load_settings
 from crawlscope.database import revision
 from crawlscope.database.connect import connected_database
-from crawlscope.timing.buffer import MeasurementBuffer
-from crawlscope.timing.store import Measurement
+from crawlscope.timing.store import Measurement, MeasurementBuffer
 
 EXIT_SECONDS = 10
 

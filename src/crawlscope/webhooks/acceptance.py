@@ -15,7 +15,7 @@ from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import Database
-from crawlscope.pages.page_batch import Taken, take_pages
+from crawlscope.pages.receive import Taken, take_pages
 from crawlscope.sessions.fold import Lifecycle, fact_to_json
 from crawlscope.sessions.store import apply_facts, ensure_session, move_counts
 from crawlscope.timing import TimingContext, scope

@@ -14,7 +14,7 @@ from crawlscope.core.values import hash_key, storable, storable_json
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.firecrawl.documents import document_metadata, scraped_page, source_url
 from crawlscope.pages.causes import error_words
-from crawlscope.pages.pages import DeliveredPage
+from crawlscope.pages.delivered import DeliveredPage
 from crawlscope.sessions.fold import Ended, Fact, Heard, PageSeen
 
 FAMILIES = {"crawl", "batch_scrape", "extract", "agent", "monitor"}

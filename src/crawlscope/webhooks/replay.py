@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.errors import UsageError
 from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
-from crawlscope.pages.page_batch import take_pages
+from crawlscope.pages.receive import take_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import SESSIONS, keep_action, move_counts
 from crawlscope.webhooks import payload

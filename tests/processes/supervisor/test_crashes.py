@@ -6,8 +6,7 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from crawlscope.database.engine import Database
-from crawlscope.pages.attempts import claim_page, worker_name
-from crawlscope.pages.page_rows import ATTEMPTS, PAGES
+from crawlscope.pages.repository import ATTEMPTS, PAGES, claim_page, worker_name
 from crawlscope.processes.supervisor.crashes import TRIES, Crashes
 from crawlscope.processes.supervisor.supervisor import Exit
 from tests.insights.producing import deliver

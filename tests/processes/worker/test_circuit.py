@@ -8,8 +8,7 @@ from structlog.testing import capture_logs
 
 from crawlscope.core.errors import EmbedderUnavailable
 from crawlscope.database.engine import Database
-from crawlscope.pages.outages import Outages
-from crawlscope.processes.worker.circuit import Circuit
+from crawlscope.processes.worker.circuit import Circuit, Outages
 from tests.processes.supervisor.support import eventually
 
 

@@ -4,12 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from crawlscope.processes.worker.limits import TOOK_TOO_MUCH_MEMORY
+from crawlscope.processes.worker.process import TOOK_TOO_MUCH_MEMORY
 
 HOLDS_THE_INTERPRETER = """
 import re, sys
 from pathlib import Path
-from crawlscope.processes.worker.limits import deadlines
+from crawlscope.processes.worker.index_pages import deadlines
 with deadlines(0.5, Path(sys.argv[1])) as limits:
     with limits.page():
         pass
@@ -19,7 +19,7 @@ with deadlines(0.5, Path(sys.argv[1])) as limits:
 IN_TIME = """
 import sys, time
 from pathlib import Path
-from crawlscope.processes.worker.limits import deadlines
+from crawlscope.processes.worker.index_pages import deadlines
 with deadlines(1.0, Path(sys.argv[1])) as limits:
     for _ in range(4):
         with limits.page():
@@ -29,7 +29,7 @@ with deadlines(1.0, Path(sys.argv[1])) as limits:
 TAKES_MEMORY = """
 import sys, time
 from crawlscope.core import logs
-from crawlscope.processes.worker.limits import watch_memory
+from crawlscope.processes.worker.process import watch_memory
 logs.configure("INFO", "indexworker")
 watch_memory(int(sys.argv[1]))
 taken = bytearray(b"x") * (300 << 20)

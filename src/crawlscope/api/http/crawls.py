@@ -38,7 +38,7 @@ from crawlscope.crawls.schemas import (
     PagesQueued,
 )
 from crawlscope.crawls.trace_context import trace_context
-from crawlscope.pages.retries import Retry, note_rescrape, pages_to_scrape, retry_pages
+from crawlscope.pages.retry import Retry, note_rescrape, pages_to_scrape, retry_pages
 from crawlscope.processes.parts import Parts
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks.replay import WhichDeliveries, replay

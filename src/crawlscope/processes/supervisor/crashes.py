@@ -8,10 +8,10 @@ import structlog
 
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.database.engine import Database
-from crawlscope.pages.attempts import worker_name
-from crawlscope.pages.dead_workers import WorkerDeath, pages_of_dead, record_crash
+from crawlscope.pages.repository import worker_name
+from crawlscope.pages.retry import WorkerDeath, pages_of_dead, record_crash
 from crawlscope.processes.supervisor.supervisor import Exit
-from crawlscope.processes.worker.limits import TOOK_TOO_MUCH_MEMORY
+from crawlscope.processes.worker.process import TOOK_TOO_MUCH_MEMORY
 
 TRIES = 5
 

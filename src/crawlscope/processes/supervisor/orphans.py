@@ -8,8 +8,8 @@ import psutil
 import structlog
 
 from crawlscope.database.engine import Database
-from crawlscope.pages.attempts import worker_name
-from crawlscope.pages.dead_workers import pages_in_hand, requeue_lost
+from crawlscope.pages.repository import worker_name
+from crawlscope.pages.retry import pages_in_hand, requeue_lost
 
 log = structlog.get_logger(__name__)
 

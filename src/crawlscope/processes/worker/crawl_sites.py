@@ -16,8 +16,7 @@ from crawlscope.database.queue import CRAWL_SITE
 from crawlscope.notifications.background import tell_of_crawls
 from crawlscope.processes.maintenance.retention import drop_old_bodies
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
-from crawlscope.processes.worker.jobs import beside, unless_stopping
-from crawlscope.processes.worker.queue import order_of, work_on, worker_queue
+from crawlscope.processes.worker.queue import beside, order_of, unless_stopping, work_on, worker_queue
 
 CRAWLS_AT_ONCE = 4
 LONGEST_DELAY_SECONDS = 60

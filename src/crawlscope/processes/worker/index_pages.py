@@ -1,8 +1,14 @@
 """Indexes the pages that wait in the queue."""
 
 import asyncio
+import faulthandler
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from typing import TextIO
 
 import structlog
 from pgqueuer.errors import RetryRequested
@@ -12,14 +18,58 @@ from crawlscope.core.errors import CrawlscopeError, DependencyError
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import INDEX_PAGE
-from crawlscope.pages.attempts import worker_name
 from crawlscope.pages.index_page import PageIndexer, PutBack
-from crawlscope.pages.outages import Outages
+from crawlscope.pages.repository import worker_name
 from crawlscope.processes.parts import worker_parts
-from crawlscope.processes.worker.circuit import Circuit
-from crawlscope.processes.worker.jobs import beside, unless_stopping
-from crawlscope.processes.worker.limits import Deadlines, deadlines
-from crawlscope.processes.worker.queue import LOOK_AGAIN, WorkerQueue, order_of, work_on, worker_queue
+from crawlscope.processes.worker.circuit import Circuit, Outages
+from crawlscope.processes.worker.queue import (
+    LOOK_AGAIN,
+    WorkerQueue,
+    beside,
+    order_of,
+    unless_stopping,
+    work_on,
+    worker_queue,
+)
+
+
+class Deadlines:
+    """Ends the process when a page in hand is overdue, also while native code lets no Python run.
+
+    What it was doing is added to `file` first, which stays open.
+    """
+
+    def __init__(self, seconds: float, file: TextIO) -> None:
+        self._seconds = seconds
+        self._file = file
+        self._ends: list[float] = []
+
+    @contextmanager
+    def page(self) -> Iterator[None]:
+        end = time.monotonic() + self._seconds
+        self._ends.append(end)
+        self._arm()
+        try:
+            yield
+        finally:
+            self._ends.remove(end)
+            self._arm()
+
+    def _arm(self) -> None:
+        if not self._ends:
+            faulthandler.cancel_dump_traceback_later()
+            return
+        left = max(min(self._ends) - time.monotonic(), 0.001)
+        faulthandler.dump_traceback_later(left, exit=True, file=self._file)
+
+
+@contextmanager
+def deadlines(seconds: float, folder: Path) -> Iterator[Deadlines]:
+    """`folder/stuck-pages.log` gets the tracebacks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "stuck-pages.log").open("a") as file:
+        yield Deadlines(seconds, file)
+
 
 PAGES_AT_ONCE = 2
 """Per process: while one page is embedded, another is read or written."""

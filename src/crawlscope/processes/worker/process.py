@@ -5,9 +5,12 @@ Each kind loads only what it needs: all of it takes seconds.
 
 import asyncio
 import os
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
+import psutil
 import structlog
 
 from crawlscope.core.errors import DependencyError
@@ -15,12 +18,11 @@ from crawlscope.core.settings import Settings
 from crawlscope.database import connections, revision
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
-from crawlscope.pages.attempts import worker_name
-from crawlscope.pages.outages import Outages
-from crawlscope.processes.worker.limits import watch_memory
+from crawlscope.pages.repository import worker_name
+from crawlscope.processes.worker.circuit import Outages
 from crawlscope.processes.worker.queue import AWAY
 from crawlscope.timing import standalone
-from crawlscope.timing.buffer import MeasurementBuffer
+from crawlscope.timing.store import MeasurementBuffer
 
 Kind = Literal["index", "crawl"]
 
@@ -79,3 +81,22 @@ async def _wait(stopping: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(stopping.wait(), seconds)
     except TimeoutError:
         return
+
+
+LOOK_SECONDS = 0.2
+TOOK_TOO_MUCH_MEMORY = 86
+"""The exit code that tells so."""
+
+
+def watch_memory(limit_bytes: int) -> None:
+    """Ends the process once it takes more; 0: never."""
+    if limit_bytes:
+        threading.Thread(target=_watch_memory, args=(limit_bytes,), name="memory", daemon=True).start()
+
+
+def _watch_memory(limit_bytes: int) -> None:
+    process = psutil.Process()
+    while (taken := process.memory_info().rss) <= limit_bytes:
+        time.sleep(LOOK_SECONDS)
+    log.error("worker_memory_exceeded", rss_bytes=taken, limit_bytes=limit_bytes)
+    os._exit(TOOK_TOO_MUCH_MEMORY)

@@ -2,21 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
+import structlog
 from pgqueuer.core.buffers import JobStatusLogBuffer
-from pgqueuer.errors import FailingListenerError
+from pgqueuer.errors import FailingListenerError, RetryRequested
 from pgqueuer.executors import AbstractEntrypointExecutor
 from pgqueuer.models import Context, Job
 from pgqueuer.qm import QueueManager
 from pgqueuer.types import Channel, JobId
 
-from crawlscope.core.errors import DatabaseUnavailable, DependencyError
+from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, DependencyError
 from crawlscope.database.connections import WORKER_QUEUE
 from crawlscope.database.engine import Database, connect
 from crawlscope.database.queue import CHANNELS, AttentiveDriver, queue_queries
@@ -28,6 +29,8 @@ LOOK_AGAIN = timedelta(seconds=1)
 IDLE_POLL = timedelta(seconds=5)
 AWAY = (DependencyError, FailingListenerError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What a worker waits out."""
+
+log = structlog.get_logger(__name__)
 
 
 def order_of(job: Job) -> dict[str, Any]:
@@ -138,3 +141,40 @@ async def _stop_with(queue: WorkerQueue, stopping: asyncio.Event) -> None:
 
 async def _leave_as_it_is(connection: object) -> None:
     """The queue's statements leave nothing behind; resetting would double the trips to the server."""
+
+
+@asynccontextmanager
+async def beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs them while the block runs. One that fails is not begun again: that is its own affair."""
+    tasks = [asyncio.create_task(work, name=getattr(work, "__name__", None)) for work in works]
+    for task in tasks:
+        task.add_done_callback(_tell_of_failure)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def unless_stopping(stopping: asyncio.Event, work: Awaitable[None]) -> None:
+    """Runs `work`; when the process is to stop, breaks it off and asks for it to be done again."""
+    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            raise RetryRequested(timedelta(0), "the worker was stopped")
+        task.result()
+    finally:
+        stop.cancel()
+        task.cancel()
+
+
+def _tell_of_failure(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, CrawlscopeError):
+        log.error("work_ended", work=task.get_name(), reason=str(error))
+    elif error:
+        log.error("work_ended", work=task.get_name(), exc_info=error)

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
-from crawlscope.processes.worker.jobs import beside
+from crawlscope.processes.worker.queue import beside
 from tests.processes.supervisor.support import eventually
 
 

@@ -17,15 +17,13 @@ from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.pages.attempts import claim_page, worker_name
-from crawlscope.pages.dead_workers import WorkerDeath, pages_of_dead, record_crash
+from crawlscope.pages.delivered import Arrival, DeliveredPage
 from crawlscope.pages.index_page import PageIndexer, PutBack
-from crawlscope.pages.outages import OUTAGES, Outages
-from crawlscope.pages.page_rows import ATTEMPTS, PAGES
-from crawlscope.pages.page_state import Arrival
-from crawlscope.pages.pages import DeliveredPage, receive_page, requeue_failed
-from crawlscope.pages.tries import PageTimeout
+from crawlscope.pages.receive import receive_page
+from crawlscope.pages.repository import ATTEMPTS, PAGES, claim_page, worker_name
+from crawlscope.pages.retry import PageTimeout, WorkerDeath, pages_of_dead, record_crash, requeue_failed
 from crawlscope.processes.supervisor.orphans import take_over_orphans
+from crawlscope.processes.worker.circuit import OUTAGES, Outages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import ensure_session, move_counts
 from crawlscope.timing.store import OPERATIONS

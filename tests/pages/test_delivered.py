@@ -3,8 +3,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from crawlscope.core.vocabulary import PageState
-from crawlscope.pages.page_state import Arrival
-from crawlscope.sessions.counts import Counts, counts_of
+from crawlscope.pages.delivered import Arrival
+from crawlscope.sessions.store import Counts, counts_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

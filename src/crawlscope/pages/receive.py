@@ -2,46 +2,22 @@
 whatever is delivered or retried: its row is locked first and its crawl's counts move last."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, Row, Uuid, and_, any_, cast, select
+from sqlalchemy import Row, and_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.values import hash_key, storable
+from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import GONE_CODES, GONE_STATUSES
 from crawlscope.pages.causes import precision
-from crawlscope.pages.page_rows import CONTENTS, LOCK_ORDER, PAGES, queue_page, write_outcome
-from crawlscope.pages.page_state import Arrival
-from crawlscope.sessions.counts import Counts, counts_of
-from crawlscope.sessions.store import find_last_settled, keep_action, move_counts
-
-
-@dataclass(frozen=True)
-class DeliveredPage:
-    """A page as a delivery brings it: with content to index, or failed already."""
-
-    source_url: str
-    url: str
-    arrival: Arrival
-    markdown: str = ""
-    html: str = ""
-    """In place of Markdown, where none came."""
-    title: str | None = None
-    language: str | None = None
-    status_code: int | None = None
-    failure: PageState | None = None
-    """`failed` or `cancelled` where there is nothing to index."""
-    error_code: str | None = None
-    error: str | None = None
-    error_detail: str | None = None
-    """Firecrawl's own words."""
-    failed_at: datetime | None = None
-    """When it failed by Firecrawl's clock, where it says so; else when that was delivered."""
+from crawlscope.pages.delivered import Arrival, DeliveredPage
+from crawlscope.pages.repository import CONTENTS, PAGES, queue_page, write_outcome
+from crawlscope.sessions.store import Counts, counts_of, find_last_settled
 
 
 @dataclass(frozen=True)
@@ -73,27 +49,6 @@ async def receive_page(connection: AsyncConnection, crawl_id: str, page: Deliver
     job_id = await queue_page(connection, known.id, revision, **_delivered_values(page))
     unsettled = before is not None and before.settled
     return Received(counts_of(PageState.QUEUED) - counts_of(before), job_id=job_id, unsettled=unsettled)
-
-
-async def requeue_failed(
-    connection: AsyncConnection, crawl_id: str, urls: Sequence[str] | None = None
-) -> int:
-    """Queues the failed pages whose content is known, all or those of `urls`; returns how many."""
-    failed = select(PAGES.c.id, PAGES.c.revision).where(
-        PAGES.c.crawl_id == crawl_id, PAGES.c.state == PageState.FAILED, PAGES.c.delivered
-    )
-    if urls is not None:
-        keys = [hash_key(storable(url)) for url in urls]
-        failed = failed.where(PAGES.c.source_key == any_(cast(keys, ARRAY(Uuid))))
-    rows = (await connection.execute(failed.order_by(LOCK_ORDER).with_for_update())).all()
-    for row in rows:
-        await queue_page(connection, row.id, row.revision + 1)
-    if rows:
-        await keep_action(connection, crawl_id, datetime.now(UTC), "retry", pages=len(rows))
-        change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
-        await move_counts(connection, crawl_id, change * len(rows))
-        await find_last_settled(connection, crawl_id)
-    return len(rows)
 
 
 async def _insert(connection: AsyncConnection, crawl_id: str, page: DeliveredPage) -> Row[Any] | None:
@@ -202,3 +157,37 @@ async def _keep_content(connection: AsyncConnection, page_id: int, page: Deliver
         .values(page_id=page_id, **content)
         .on_conflict_do_update(index_elements=["page_id"], set_=content)
     )
+
+
+@dataclass
+class Taken:
+    change: Counts = field(default_factory=Counts)
+    job_ids: list[int] = field(default_factory=list)
+    settled: list[PageState] = field(default_factory=list)
+    """The states of pages that came without content, as far as this was news."""
+    settled_at: datetime | None = None
+    reworded: bool = False
+    """Whether why a page failed is news, though not that it did."""
+
+    @property
+    def touched(self) -> bool:
+        return bool(self.job_ids or self.settled)
+
+
+async def take_pages(connection: AsyncConnection, crawl_id: str, pages: Sequence[DeliveredPage]) -> Taken:
+    """The counts are the caller's to move. Pages must be in the order of their URLs, and the crawl's session
+    is locked after all of them: two that take the same ones then cannot wait for each other."""
+    taken, unsettled = Taken(), False
+    for page in pages:
+        received = await receive_page(connection, crawl_id, page)
+        taken.change += received.change
+        unsettled = unsettled or received.unsettled
+        taken.reworded = taken.reworded or received.reworded
+        if received.job_id is not None:
+            taken.job_ids.append(received.job_id)
+        if received.settled_at is not None and page.failure:
+            taken.settled.append(page.failure)
+            taken.settled_at = max(received.settled_at, taken.settled_at or received.settled_at)
+    if unsettled:
+        await find_last_settled(connection, crawl_id)
+    return taken
