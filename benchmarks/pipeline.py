@@ -2,9 +2,9 @@
 
     python -m benchmarks.pipeline [--pages N] [--rounds N] [--smallest CHARACTERS]
 
-Pipeline: a running service gets N pages at its webhook door and is timed until the last one is searchable.
-Alone: the same chunks of the same pages, cut beforehand, through the same model on as many threads as
-the service has workers. Both are measured in turns within one run; the ratio is of their medians.
+Pipeline: a running service gets N pages at its webhook endpoint and is timed until the last one is
+searchable. Alone: the same chunks of the same pages, cut beforehand, through the same model on as many
+threads as the service has workers. Both are measured in turns within one run; the ratio is of their medians.
 """
 
 import argparse
@@ -15,30 +15,33 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from tests.journeys.stack import Stack, new_crawl_id, running_stack
-
+from benchmarks.service import API_SECRET, running_service, settled
 from benchmarks.timing import LIMIT_MICROSECONDS, cost_microseconds
+from crawlscope.api.client import ServiceClient
 from crawlscope.cli import demo_site
 from crawlscope.core.settings import Settings
 from crawlscope.crawler.markdown import to_markdown
+from crawlscope.crawler.sender import WebhookSender
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.embedders.local import LocalEmbedder
+from crawlscope.insights.responses import CrawlMetricsResponse
 
 LIMIT_RATIO = 0.85
-SMALLEST_PAGE_CHARACTERS = 12_000
-LARGEST_PAGE_CHARACTERS = 100_000
+MIN_PAGE_CHARACTERS = 12_000
+MAX_PAGE_CHARACTERS = 100_000
 """Between these the site's pages are about as large as those of recorded crawls: their median is 23,000."""
 
 
-def pages_of_site(count: int, smallest: int = SMALLEST_PAGE_CHARACTERS) -> list[str]:
+def pages_of_site(count: int, smallest: int = MIN_PAGE_CHARACTERS) -> list[str]:
     """Markdown of real pages: the standard library's documentation."""
     with tempfile.TemporaryDirectory() as folder:
         demo_site.build(Path(folder))
         sources = sorted(Path(folder).glob("*.html"))
         texts = [to_markdown(source.read_bytes(), source.as_uri(), "utf-8").markdown for source in sources]
-    fitting = [text for text in texts if smallest <= len(text) <= LARGEST_PAGE_CHARACTERS]
+    fitting = [text for text in texts if smallest <= len(text) <= MAX_PAGE_CHARACTERS]
     return fitting[:count]
 
 
@@ -46,22 +49,25 @@ def chunks_of(pages: list[str], embedder: LocalEmbedder, max_tokens: int) -> lis
     return [chunk.text for page in pages for chunk in split(clean(page), embedder.tokenizer, max_tokens)]
 
 
-def seconds_alone(chunks: list[str], embedder: LocalEmbedder) -> float:
+async def seconds_alone(chunks: list[str], embedder: LocalEmbedder) -> float:
     began = time.perf_counter()
-    asyncio.run(embedder.embed(chunks))
+    await embedder.embed(chunks)
     return time.perf_counter() - began
 
 
-def seconds_through_service(stack: Stack, pages: list[str]) -> tuple[float, dict[str, Any]]:
+async def seconds_through_service(
+    service: ServiceClient, pages: list[str]
+) -> tuple[float, CrawlMetricsResponse]:
     """Until the last page is settled; all pages must be indexed. With what the recorder says of the crawl."""
-    crawl_id = new_crawl_id()
+    crawl_id = str(uuid4())
     events = [_event(crawl_id, number, text) for number, text in enumerate(pages)]
-    began = time.perf_counter()
-    for event in events:
-        stack.post_event(event).raise_for_status()
-    crawl = stack.settled(crawl_id, seconds=600, every_seconds=0.25)  # asking costs the service time, too
-    elapsed = time.perf_counter() - began
-    assert crawl["pages_indexed"] == len(pages), crawl
+    async with WebhookSender(lambda: service.url or "", API_SECRET) as sender:
+        began = time.perf_counter()
+        for event in events:
+            await sender.send(event)
+        crawl = await settled(service, crawl_id)
+        elapsed = time.perf_counter() - began
+    assert crawl.pages_indexed == len(pages), crawl
     return elapsed, crawl
 
 
@@ -71,7 +77,7 @@ def _event(crawl_id: str, number: int, markdown: str) -> dict[str, Any]:
         "success": True,
         "type": "crawl.page",
         "id": crawl_id,
-        "webhookId": new_crawl_id(),
+        "webhookId": str(uuid4()),
         "data": [{"markdown": markdown, "metadata": {"sourceURL": url, "statusCode": 200}}],
         "metadata": {},
     }
@@ -81,28 +87,28 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--pages", type=int, default=30)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--smallest", type=int, default=SMALLEST_PAGE_CHARACTERS, help="characters")
+    arguments.add_argument("--smallest", type=int, default=MIN_PAGE_CHARACTERS, help="characters")
     options = arguments.parse_args()
+    asyncio.run(measure(pages_of_site(options.pages, options.smallest), options.rounds))
+
+
+async def measure(pages: list[str], rounds: int) -> None:
     threads = os.cpu_count() or 1
     embedder = LocalEmbedder(threads=threads)
-    pages = pages_of_site(options.pages, options.smallest)
     chunks = chunks_of(pages, embedder, Settings().chunk_tokens)
     median = statistics.median(len(page) for page in pages)
     print(f"{len(pages)} pages of {median:,.0f} characters in the median, {len(chunks)} chunks")
-    print(f"{threads} workers, {options.rounds} rounds")
+    print(f"{threads} workers, {rounds} rounds")
     alone, through = [], []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_stack(Path(folder) / "data", WORKERS=str(threads)) as stack,
-    ):
-        seconds_through_service(stack, pages[:4])  # the first pages find cold processes
-        for number in range(options.rounds):
-            alone.append(seconds_alone(chunks, embedder))
-            seconds, crawl = seconds_through_service(stack, pages)
+    async with running_service(WORKERS=str(threads)) as service:
+        await seconds_through_service(service, pages[:4])  # the first pages find cold processes
+        for number in range(rounds):
+            alone.append(await seconds_alone(chunks, embedder))
+            seconds, crawl = await seconds_through_service(service, pages)
             through.append(seconds)
             print(f"  round {number + 1}: alone {alone[-1]:.2f} s, pipeline {through[-1]:.2f} s")
     ratio = statistics.median(alone) / statistics.median(through)
-    means = {name: f"{each['mean_ms']:.0f}" for name, each in crawl["operations"].items()}
+    means = {name: f"{each.mean_ms:.0f}" for name, each in crawl.operations.items()}
     print(f"means of the last round, ms per page: {means}")
     print(f"embedding alone: {len(pages) / statistics.median(alone):.2f} pages/s")
     print(f"whole pipeline:  {len(pages) / statistics.median(through):.2f} pages/s")

@@ -9,35 +9,26 @@ conversion.
 """
 
 import argparse
+import asyncio
 import random
 import re
-import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 from lxml import html
-from tests.journeys.stack import Stack, eventually, running_stack
 
+from benchmarks.service import running_service, settled
+from crawlscope.api.client import ServiceClient
 from crawlscope.cli import demo_site
+from crawlscope.core.vocabulary import PageState
+from crawlscope.insights.responses import PageRow
+from crawlscope.search.schemas import SearchFilters, SearchRequest
 
 DOCUMENTATION = Path("/usr/share/doc/python3/html")
 LIMIT_SHARE = 0.95
 SENTENCE = re.compile(r"[A-Z][^.!?]{50,200}[.!?](?=\s|$)")
-
-
-def crawl(stack: Stack, url: str, pages: int) -> dict[str, Any]:
-    """From the order until the last page is searchable."""
-    started = stack.start_crawl({"url": url, "limit": pages, "engine": "builtin"})
-    started.raise_for_status()
-    crawl_id = started.json()["crawl_id"]
-    return eventually(
-        lambda: stack.crawl(crawl_id),
-        lambda it: it["status"] != "in_progress" and it["pages_pending"] == 0,
-        seconds=3_600,
-    )
 
 
 def unique_sentences(folder: Path, base_url: str, urls: set[str]) -> list[tuple[str, str]]:
@@ -55,19 +46,19 @@ def unique_sentences(folder: Path, base_url: str, urls: set[str]) -> list[tuple[
     ]
 
 
-def found_first(stack: Stack, sentence: str, url: str) -> bool:
-    results = stack.search(sentence, mode="keyword", limit=1)["results"]
-    return bool(results) and results[0]["url"] == url
+async def found_first(service: ServiceClient, sentence: str, url: str) -> bool:
+    results = (await service.search(SearchRequest(query=sentence, mode="keyword", limit=1))).results
+    return bool(results) and results[0].url == url
 
 
-def unsearchable(stack: Stack, pages: list[dict[str, Any]]) -> list[str]:
+async def unsearchable(service: ServiceClient, pages: list[PageRow]) -> list[str]:
     """Indexed pages that a search within their own URL does not bring."""
     missing = []
     for page in pages:
-        filters = {"url_prefix": page["final_url"]}
-        results = stack.search("documentation", mode="semantic", filters=filters)["results"]
-        if page["final_url"] not in [result["url"] for result in results]:
-            missing.append(page["final_url"])
+        filters = SearchFilters(url_prefix=page.final_url)
+        request = SearchRequest(query="documentation", mode="semantic", filters=filters)
+        if page.final_url not in [result.url for result in (await service.search(request)).results]:
+            missing.append(page.final_url)
     return missing
 
 
@@ -79,30 +70,32 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=1)
     options = arguments.parse_args()
     folder = options.folder.resolve()
-    with (
-        tempfile.TemporaryDirectory() as data,
-        demo_site.serve(folder) as url,
-        running_stack(Path(data) / "data") as stack,
-    ):
+    with demo_site.serve(folder) as url:
+        asyncio.run(measure(folder, url, options.pages, options.sentences, options.seed))
+
+
+async def measure(folder: Path, url: str, limit: int, sentences: int, seed: int) -> None:
+    async with running_service() as service:
         began = time.perf_counter()
-        crawled = crawl(stack, url, options.pages)
+        crawl_id = await service.start_crawl(url, limit, "builtin")
+        crawled = await settled(service, crawl_id, completed=True)
         seconds = time.perf_counter() - began
-        pages = [page for page in stack.pages(crawled["crawl_id"]) if page["state"] == "indexed"]
-        print(f"{crawled['status']}: {crawled['total_pages']} pages, {crawled['pages_failed']} failed")
-        print(f"{seconds:.0f} s until searchable, {crawled['total_pages'] / seconds:.2f} pages/s")
-        for page in stack.pages(crawled["crawl_id"], state="failed"):
-            print(f"  failed: {page['url']}: {page['error']}")
-        missing = unsearchable(stack, pages)
+        found = (await service.pages(crawl_id, limit=1_000)).pages
+        pages = [page for page in found if page.state is PageState.INDEXED]
+        print(f"{crawled.status}: {crawled.total_pages} pages, {crawled.pages_failed} failed")
+        print(f"{seconds:.0f} s until searchable, {crawled.total_pages / seconds:.2f} pages/s")
+        for page in found:
+            if page.state is PageState.FAILED:
+                print(f"  failed: {page.url}: {page.error}")
+        missing = await unsearchable(service, pages)
         print(f"pages that search does not bring: {len(missing)} of {len(pages)} {missing[:5]}")
-        candidates = unique_sentences(folder, url, {page["final_url"] for page in pages})
-        sample = random.Random(options.seed).sample(candidates, options.sentences)
-        lost = [(sentence, place) for sentence, place in sample if not found_first(stack, sentence, place)]
-        share = 1 - len(lost) / len(sample)
-        print(
-            f"sentences that bring their page first: {share:.1%} of {len(sample)} (limit {LIMIT_SHARE:.0%})"
-        )
-        for sentence, place in lost:
-            print(f"  not first: {place}: {sentence}")
+        candidates = unique_sentences(folder, url, {page.final_url for page in pages})
+        sample = random.Random(seed).sample(candidates, sentences)
+        lost = [pair for pair in sample if not await found_first(service, *pair)]
+    share = 1 - len(lost) / len(sample)
+    print(f"sentences that bring their page first: {share:.1%} of {len(sample)} (limit {LIMIT_SHARE:.0%})")
+    for sentence, place in lost:
+        print(f"  not first: {place}: {sentence}")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,9 @@ def _shared_stack(file: Path) -> str | None:
 @cache
 def _starts_services(file: Path) -> bool:
     text = file.read_text()
-    return any(name in text for name in (*SHARED_STACKS, "running_stack", "started_stack", "tests.commands"))
+    return any(
+        name in text for name in (*SHARED_STACKS, "running_stack", "started_stack", "support.commands")
+    )
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ import pytest
 
 from crawlscope.changes.changedetection_client import ChangedetectionClient
 from crawlscope.core.errors import ChangedetectionRefused, ChangedetectionUnavailable, SettingsError
-from tests.fakes.changedetection_server import KEY, FakeChangedetection, said
-from tests.fakes.firecrawl_http import Reply
-from tests.fakes.loopback import free_port
+from tests.support.fakes.changedetection_server import KEY, FakeChangedetection, said
+from tests.support.fakes.firecrawl_http import Reply
+from tests.support.fakes.loopback import free_port
 
 URL = "https://docs.example/page"
 SECRET = "the-api-secret"

@@ -19,10 +19,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.commands import crawlscope
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.fakes.website import Website, html
-from tests.journeys.stack import API_SECRET, Stack, eventually, running_stack
+from tests.support.commands import crawlscope
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.website import Website, html
+from tests.support.stack import API_SECRET, Stack, eventually, running_stack
 
 URL = os.environ.get("CRAWLSCOPE_TEST_CHANGEDETECTION_URL")
 KEY = os.environ.get("CRAWLSCOPE_TEST_CHANGEDETECTION_KEY", "")

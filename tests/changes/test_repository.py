@@ -12,7 +12,7 @@ from crawlscope.core.vocabulary import Engine
 from crawlscope.database.engine import Database
 from crawlscope.models import ChangeEvent
 from crawlscope.pages.retry import retry_pages
-from tests.insights.producing import A, deliver_pages, fail_pages, index_pages
+from tests.support.producing import A, deliver_pages, fail_pages, index_pages
 
 
 async def settled(database: Database) -> Any:

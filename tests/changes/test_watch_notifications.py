@@ -1,7 +1,7 @@
 import pytest
 
 from crawlscope.changes.watch_notifications import BODY, by_secret, by_token
-from tests.docs.reading import page, sections
+from tests.support.documentation import page, sections
 
 HOW_TO = {section.title: section for section in sections(page("docs/how-to.md"), level=2)}
 

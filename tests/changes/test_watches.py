@@ -24,9 +24,9 @@ from crawlscope.core.settings import Settings
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.processes.parts import Parts
-from tests.fakes.changedetection_server import KEY, FakeChangedetection, said
-from tests.fakes.firecrawl_http import Reply
-from tests.insights.producing import A, B, C, deliver, deliver_pages, document, fail_pages, index_pages
+from tests.support.fakes.changedetection_server import KEY, FakeChangedetection, said
+from tests.support.fakes.firecrawl_http import Reply
+from tests.support.producing import A, B, C, deliver, deliver_pages, document, fail_pages, index_pages
 
 SECRET = "the-api-secret-of-this-test"
 TOKEN = "the-token-of-this-test"

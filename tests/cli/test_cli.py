@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.commands import crawlscope
+from tests.support.commands import crawlscope
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,19 @@ import httpx2
 import pytest
 
 from crawlscope.core import service_file
-from tests.commands import PAGES, PROGRAM, crawlscope, environment, processes_of, start_crawlscope, website
-from tests.fakes.changedetection_server import KEY, FakeChangedetection
-from tests.fakes.loopback import free_port
-from tests.fakes.website import Page, Website, html
-from tests.journeys.stack import eventually
+from tests.support.commands import (
+    PAGES,
+    PROGRAM,
+    crawlscope,
+    environment,
+    processes_of,
+    start_crawlscope,
+    website,
+)
+from tests.support.fakes.changedetection_server import KEY, FakeChangedetection
+from tests.support.fakes.loopback import free_port
+from tests.support.fakes.website import Page, Website, html
+from tests.support.stack import eventually
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
 

@@ -20,9 +20,9 @@ from crawlscope.cli.doctor import (
 from crawlscope.core.secrets import SECRET_FILE
 from crawlscope.core.settings import Settings, load_settings
 from crawlscope.indexing.embedders.port import EmbedderIdentity
-from tests.fakes.firecrawl_http import Reply, Server
-from tests.fakes.firecrawl_server import FakeFirecrawl, Site
-from tests.fakes.loopback import free_port
+from tests.support.fakes.firecrawl_http import Reply, Server
+from tests.support.fakes.firecrawl_server import FakeFirecrawl, Site
+from tests.support.fakes.loopback import free_port
 
 
 def given(tmp_path: Path, **settings: Any) -> Settings:

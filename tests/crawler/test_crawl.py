@@ -19,9 +19,9 @@ from crawlscope.crawler.markdown import PageText
 from crawlscope.crawler.page import read_page
 from crawlscope.crawler.sender import DeliveryTooLarge
 from tests.crawler.harness import Crawled, Event, FastClock, crawl
-from tests.fakes.loopback import free_port
-from tests.fakes.website import Page, Website, html, redirect
-from tests.processes.supervisor.support import eventually
+from tests.support.fakes.loopback import free_port
+from tests.support.fakes.website import Page, Website, html, redirect
+from tests.support.polling import eventually
 
 
 async def test_events_of_a_crawl_have_firecrawls_shape() -> None:

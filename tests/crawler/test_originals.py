@@ -4,7 +4,7 @@ import pytest
 
 from crawlscope.crawler.pace import Clock
 from tests.crawler.harness import Crawled, crawl
-from tests.fakes.website import Page, Website, html, redirect
+from tests.support.fakes.website import Page, Website, html, redirect
 
 GUIDE = "<h1>Walrus guide</h1><p>Walrus feeding times are noon and dusk, at the northern pool.</p>"
 

@@ -7,7 +7,7 @@ import pytest
 
 from crawlscope.crawler.pace import Clock, Pace
 from tests.crawler.harness import FastClock, crawl
-from tests.fakes.website import Page, Website, html
+from tests.support.fakes.website import Page, Website, html
 
 
 class Limited(Website):

@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from tests.crawler.harness import crawl
-from tests.fakes.website import Page, Website, html
+from tests.support.fakes.website import Page, Website, html
 
 XHTML = (
     '<?xml version="1.0" encoding="{charset}"?>\n<!-- a comment -->\n<!DOCTYPE html PUBLIC'

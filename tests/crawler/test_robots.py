@@ -3,7 +3,7 @@ import pytest
 from crawlscope.crawler.fetch import FetchedPage, FetchFailed
 from crawlscope.crawler.robots import RobotsRules
 from tests.crawler.harness import crawl
-from tests.fakes.website import Page, Website, html, redirect
+from tests.support.fakes.website import Page, Website, html, redirect
 
 URL = "http://h/robots.txt"
 

@@ -10,7 +10,7 @@ import pytest
 
 from crawlscope.core.errors import ServiceUnavailable, UsageError
 from crawlscope.crawler.sender import DeliveryTooLarge, WebhookSender
-from tests.fakes.loopback import LoopbackServer, free_port
+from tests.support.fakes.loopback import LoopbackServer, free_port
 
 EVENT = {"type": "crawl.page", "webhookId": "w-1", "data": [{"markdown": "grün \ud800 😀"}]}
 Reply = tuple[int, dict[str, str], bytes]

@@ -5,7 +5,7 @@ import pytest
 from crawlscope.crawler import sitemaps
 from crawlscope.crawler.xml_pages import Listing, listing_of
 from tests.crawler.harness import crawl
-from tests.fakes.website import Page, Website, html, redirect
+from tests.support.fakes.website import Page, Website, html, redirect
 
 NAMESPACE = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
 SHELL = Page('<html><head><title>App</title></head><body><div id="root">Loading</div></body></html>')

@@ -8,7 +8,7 @@ import pytest
 from crawlscope.crawler import targets
 from crawlscope.crawler.targets import PrivateTarget, PublicNetwork, is_public
 from tests.crawler.harness import crawl
-from tests.fakes.website import Page, Website, html, redirect
+from tests.support.fakes.website import Page, Website, html, redirect
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])

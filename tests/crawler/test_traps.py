@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.crawler.harness import crawl
-from tests.fakes.website import Page, Website, html
+from tests.support.fakes.website import Page, Website, html
 
 SHOP = html('<p>We sell lanterns.</p><a href="catalog/lamps/">Lamps</a>', title="Shop")
 

@@ -20,9 +20,9 @@ from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.models import CrawlFact, CrawlRequest, CrawlSession, Reconciliation
-from tests.fakes.firecrawl_http import Reply
-from tests.fakes.firecrawl_server import FakeFirecrawl
-from tests.insights.producing import deliver, due
+from tests.support.fakes.firecrawl_http import Reply
+from tests.support.fakes.firecrawl_server import FakeFirecrawl
+from tests.support.producing import deliver, due
 
 URL = "https://docs.example/"
 ORDER = crawl_order(URL, 5)

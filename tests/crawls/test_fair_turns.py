@@ -23,7 +23,7 @@ from crawlscope.insights.insights import Insights
 from crawlscope.pages.index_page import PageIndexer
 from crawlscope.pages.repository import PAGES
 from crawlscope.sessions.recount import recount
-from tests.insights.producing import deliver, document
+from tests.support.producing import deliver, document
 
 CRAWL = "crawl-1"
 GIANT, SMALL = "https://example.com/giant", "https://example.com/small"

@@ -30,8 +30,8 @@ from crawlscope.search.schemas import SearchFilters, SearchRequest, SearchRespon
 from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.insights.producing import NOON, deliver
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.producing import NOON, deliver
 
 OLD = "https://shop.example/prices-old"
 NEW = "https://shop.example/prices"

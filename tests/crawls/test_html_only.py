@@ -12,8 +12,8 @@ from crawlscope.models import Page, PageContent
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
 from tests.crawls.test_gone import Installation
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.insights.producing import deliver
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.producing import deliver
 
 URL = "https://docs.example/kiln"
 HTML = "<h1>Kiln schedule</h1><p>Bisque firing reaches <b>nine hundred</b> degrees.</p>"

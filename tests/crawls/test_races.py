@@ -40,9 +40,9 @@ from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import ensure_session
 from crawlscope.webhooks import acceptance
 from crawlscope.webhooks.acceptance import accept_delivery
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.fakes.firecrawl_server import FakeFirecrawl, Site
-from tests.insights.producing import (
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.firecrawl_server import FakeFirecrawl, Site
+from tests.support.producing import (
     A,
     B,
     attempt,

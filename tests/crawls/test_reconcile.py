@@ -21,9 +21,9 @@ from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.models import CrawlSession, Page, Reconciliation
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks.acceptance import accept_delivery
-from tests.fakes.firecrawl_answers import NEWER_TIMEOUT, newer_failures, older_failures
-from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Reply, Site
-from tests.insights.producing import deliver, index_pages
+from tests.support.fakes.firecrawl_answers import NEWER_TIMEOUT, newer_failures, older_failures
+from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Reply, Site
+from tests.support.producing import deliver, index_pages
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 NAMES = sorted(path.name.removesuffix(".api.json.gz") for path in RECORDINGS.glob("*.api.json.gz"))

@@ -26,7 +26,7 @@ from crawlscope.api.mcp.server import create_server
 from crawlscope.cli.main import app
 from crawlscope.core.settings import ENV_PREFIX, Settings
 from crawlscope.processes.parts import Parts
-from tests.docs.reading import Section, page
+from tests.support.documentation import Section, page
 
 RECORD = Path(__file__).with_name("public_names.json")
 PYTHON = {

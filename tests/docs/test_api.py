@@ -7,7 +7,7 @@ from fastapi.routing import APIRoute
 
 from crawlscope.api.app import create_app
 from crawlscope.processes.parts import Parts
-from tests.docs.reading import blocks, page, sections
+from tests.support.documentation import blocks, page, sections
 
 TEXT = page("docs/api.md")
 SECTIONS = {section.names[0]: section for section in sections(TEXT, level=3) if section.names}

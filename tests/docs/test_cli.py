@@ -6,7 +6,7 @@ import pytest
 import typer.main
 
 from crawlscope.cli.main import app
-from tests.docs.reading import PAGES, Section, blocks, code_of, page, sections
+from tests.support.documentation import PAGES, Section, blocks, code_of, page, sections
 
 SECTIONS = sections(page("docs/cli.md"), level=2)
 DOCUMENTED = {" ".join(re.findall(r"\b[a-z]+\b", name)): each for each in SECTIONS for name in each.names}

@@ -21,10 +21,10 @@ from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.models import OperationMetric
 from crawlscope.notifications.sending import Receiver
-from tests.docs.reading import PAGES, blocks, page, sections
-from tests.fakes.loopback import free_port
-from tests.journeys.stack import eventually
-from tests.notifications.receiver import SECRET
+from tests.support.documentation import PAGES, blocks, page, sections
+from tests.support.fakes.loopback import free_port
+from tests.support.fakes.notification_receiver import SECRET
+from tests.support.stack import eventually
 
 HOW_TO = {section.title: section for section in sections(page("docs/how-to.md"), level=2)}
 DIMENSION = 384

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.reading import PAGES, ROOT, anchors, links
+from tests.support.documentation import PAGES, ROOT, anchors, links
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

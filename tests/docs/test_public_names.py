@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.commands import crawlscope
 from tests.docs.public_names import RECORD, collected, recorded
+from tests.support.commands import crawlscope
 
 NOW, THEN = collected(), recorded()
 HOW_TO_CHANGE = (

@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from crawlscope.core.settings import ENV_PREFIX, Settings
-from tests.docs.reading import PAGES, Section, code_of, page
+from tests.support.documentation import PAGES, Section, code_of, page
 
 ROWS = {code_of(row[0])[0]: row for row in Section("", page("docs/settings.md")).rows("variable")}
 

@@ -2,7 +2,7 @@ from sqlalchemy import Column, Dialect, Table
 from sqlalchemy.dialects import postgresql
 
 from crawlscope.models import Base
-from tests.docs.reading import code_of, page, sections
+from tests.support.documentation import code_of, page, sections
 
 DIALECT: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # has no annotations
 TABLES: dict[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}

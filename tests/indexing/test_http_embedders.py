@@ -12,7 +12,7 @@ from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable, PageErr
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import open_embedder, open_openai, open_tei
 from crawlscope.indexing.embedders.http import HttpEmbedder
-from tests.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
 
 KEY = "sk-very-secret"
 TEXTS = [f"text number {number}" for number in range(100)]

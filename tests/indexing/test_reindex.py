@@ -35,8 +35,8 @@ from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest, Search
 from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.insights.producing import deliver
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.producing import deliver
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
 

@@ -11,8 +11,8 @@ from crawlscope.models import Page
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
 from tests.crawls.test_gone import Installation
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.insights.producing import deliver
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.producing import deliver
 
 URL = "https://docs.example/rotate"
 TEXT = "Press the button twice. " * 60

@@ -5,8 +5,8 @@ from crawlscope.database.engine import Database
 from crawlscope.insights.compare import compare
 from crawlscope.insights.insights import Insights
 from crawlscope.insights.responses import QueueWait
-from tests.cli.output.examples import crawl_metrics, operation
-from tests.insights.producing import A, B, C, deliver, deliver_pages, index_pages
+from tests.support.metrics_examples import crawl_metrics, operation
+from tests.support.producing import A, B, C, deliver, deliver_pages, index_pages
 
 STAGES = ["worker", "chunking", "embedding", "qdrant", "bm25"]
 

@@ -11,7 +11,7 @@ from crawlscope.database.engine import Database
 from crawlscope.insights.insights import Insights
 from crawlscope.insights.percentiles import MEDIAN, P95, P99, percentiles
 from crawlscope.models import OperationMetric
-from tests.insights.producing import (
+from tests.support.producing import (
     NOON,
     A,
     B,

@@ -6,7 +6,7 @@ from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.database.engine import Database
 from crawlscope.insights.insights import Insights
 from crawlscope.sessions.recount import recount
-from tests.insights.producing import (
+from tests.support.producing import (
     NOON,
     A,
     B,

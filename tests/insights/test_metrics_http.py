@@ -19,7 +19,7 @@ from crawlscope.database.engine import Database
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, SparseVector, chunk_id
 from crawlscope.insights.insights import Insights
-from tests.insights.producing import (
+from tests.support.producing import (
     NOON,
     A,
     B,

@@ -8,7 +8,7 @@ from crawlscope.database.engine import Database
 from crawlscope.insights.insights import Insights
 from crawlscope.insights.queries import PageSort
 from crawlscope.pages.retry import requeue_failed
-from tests.insights.producing import (
+from tests.support.producing import (
     NOON,
     A,
     B,

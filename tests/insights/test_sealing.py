@@ -19,7 +19,7 @@ from crawlscope.insights.responses import CrawlMetricsResponse, PageListResponse
 from crawlscope.insights.sealing import UNANSWERED_CHECKS, sealing
 from crawlscope.sessions.fold import Told
 from crawlscope.sessions.store import keep_fact
-from tests.insights.producing import A, B, deliver, deliver_pages, index_pages, note_settled
+from tests.support.producing import A, B, deliver, deliver_pages, index_pages, note_settled
 
 END = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NEVER_COMPARED = "complete as far as was delivered; not compared with Firecrawl"

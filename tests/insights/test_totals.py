@@ -8,7 +8,7 @@ from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.insights.insights import Insights
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import MeasurementBuffer, RequestRecord
-from tests.insights.producing import (
+from tests.support.producing import (
     NOON,
     A,
     B,

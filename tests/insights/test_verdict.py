@@ -11,7 +11,7 @@ from crawlscope.database.engine import Database
 from crawlscope.insights.insights import Insights
 from crawlscope.insights.verdict import Asked, Evidence, PartAway, VerdictName, judge
 from crawlscope.processes.worker.circuit import Outages
-from tests.insights.producing import attempt, deliver, deliver_pages, index_pages, queued
+from tests.support.producing import attempt, deliver, deliver_pages, index_pages, queued
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.journeys.stack import Stack, running_stack
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.stack import Stack, running_stack
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.journeys.stack import (
+from tests.support.stack import (
     API_SECRET,
     RECEIVE_TOKEN,
     Stack,

@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.fakes.firecrawl_http import Reply
-from tests.fakes.firecrawl_server import FakeFirecrawl, Page
-from tests.fakes.website import Website, html
-from tests.journeys.stack import RECEIVE_TOKEN, Stack, eventually, running_stack
-from tests.notifications.receiver import OK, SECRET, FakeReceiver
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.firecrawl_http import Reply
+from tests.support.fakes.firecrawl_server import FakeFirecrawl, Page
+from tests.support.fakes.notification_receiver import OK, SECRET, FakeReceiver
+from tests.support.fakes.website import Website, html
+from tests.support.stack import RECEIVE_TOKEN, Stack, eventually, running_stack
 
 DOOR = "/api/webhook/changedetection"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.website import Website, html
-from tests.journeys.stack import Stack, eventually, new_crawl_id, page_event
+from tests.support.fakes.website import Website, html
+from tests.support.stack import Stack, eventually, new_crawl_id, page_event
 
 DAY = "2026-01-01T12:00:00Z"
 

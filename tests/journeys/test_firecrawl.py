@@ -10,13 +10,13 @@ from uuid import uuid4
 
 import pytest
 
-from tests.api.mcp.clients import answered, over_http
-from tests.commands import crawlscope
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.fakes.firecrawl_http import Reply
-from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site
-from tests.fakes.loopback import free_port
-from tests.journeys.stack import API_SECRET, RECORDED_HMAC_SECRET, Stack, eventually, running_stack
+from tests.support.commands import crawlscope
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.firecrawl_http import Reply
+from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site
+from tests.support.fakes.loopback import free_port
+from tests.support.mcp_clients import answered, over_http
+from tests.support.stack import API_SECRET, RECORDED_HMAC_SECRET, Stack, eventually, running_stack
 
 KEY = "fc-key-of-these-journeys"
 PAGES = 6

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.api.mcp.clients import answered, connect_to
-from tests.fakes.website import Website, html
-from tests.journeys.stack import Stack
+from tests.support.fakes.website import Website, html
+from tests.support.mcp_clients import answered, connect_to
+from tests.support.stack import Stack
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])

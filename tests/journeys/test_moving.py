@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from crawlscope.core import service_file
-from tests.commands import PAGES, website
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.journeys.stack import eventually, running_stack
+from tests.support.commands import PAGES, website
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.stack import eventually, running_stack
 
 
 @pytest.mark.slow

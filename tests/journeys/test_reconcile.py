@@ -9,12 +9,12 @@ import httpx2
 import psutil
 import pytest
 
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.fakes.firecrawl_deliveries import Event
-from tests.fakes.firecrawl_recorded import read_recorded
-from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Page, Site
-from tests.fakes.loopback import free_port
-from tests.journeys.stack import Stack, eventually, recording, running_stack
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.firecrawl_deliveries import Event
+from tests.support.fakes.firecrawl_recorded import read_recorded
+from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Page, Site
+from tests.support.fakes.loopback import free_port
+from tests.support.stack import Stack, eventually, recording, running_stack
 
 NAMES = [
     "v1-crawl-docs",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.journeys.stack import Recorded, Stack, new_crawl_id, recording
+from tests.support.stack import Recorded, Stack, new_crawl_id, recording
 
 NAMES = [
     "v1-crawl-docs",

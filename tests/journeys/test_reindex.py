@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.journeys.stack import (
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.stack import (
     Stack,
     eventually,
     new_crawl_id,

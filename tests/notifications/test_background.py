@@ -20,10 +20,10 @@ from crawlscope.notifications import outbox
 from crawlscope.notifications.detection import Noticer
 from crawlscope.notifications.retry import Reply as AttemptReply
 from crawlscope.notifications.sending import Receiver, send_due
-from tests.fakes.firecrawl_http import Reply
-from tests.fakes.loopback import free_port
-from tests.insights.producing import A, B, deliver, deliver_pages, index_pages, note_settled
-from tests.notifications.receiver import OK, SECRET, FakeReceiver
+from tests.support.fakes.firecrawl_http import Reply
+from tests.support.fakes.loopback import free_port
+from tests.support.fakes.notification_receiver import OK, SECRET, FakeReceiver
+from tests.support.producing import A, B, deliver, deliver_pages, index_pages, note_settled
 
 SITE = "https://docs.example"
 NO_PAUSES = [0.0] * 7

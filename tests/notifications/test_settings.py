@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.secrets import NOTIFY_SECRET_FILE, notify_secret
 from crawlscope.core.settings import Settings, load_settings
-from tests.notifications.receiver import SECRET
+from tests.support.fakes.notification_receiver import SECRET
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from crawlscope.pages.causes import LONGEST_SENTENCE, NO_REASON, cause_of, precision, tells_of_cancel
-from tests.fakes.firecrawl_answers import (
+from tests.support.fakes.firecrawl_answers import (
     NEWER_DROPPED,
     NEWER_DROPPED_WRAPPED,
     NEWER_ENGINES_FAILED,

@@ -27,7 +27,7 @@ from crawlscope.processes.worker.circuit import OUTAGES, Outages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import ensure_session, move_counts
 from crawlscope.timing.store import OPERATIONS
-from tests.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
 
 CRAWL = "crawl-1"
 WORKER = "host:17"

@@ -16,9 +16,9 @@ from crawlscope.core.errors import IndexUnavailable
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.processes.index_host import IndexHost, qdrant_indexes
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.fakes.loopback import LoopbackServer
-from tests.processes.supervisor.support import eventually
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.loopback import LoopbackServer
+from tests.support.polling import eventually
 
 
 def says_why(host: IndexHost, words: str) -> bool:

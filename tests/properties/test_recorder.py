@@ -19,9 +19,9 @@ from crawlscope.models import CrawlSession, Page, PageAttempt
 from crawlscope.pages.retry import retry_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks.acceptance import accept_delivery
-from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site
-from tests.fakes.firecrawl_server import Page as SitePage
-from tests.insights.producing import fail_pages, index_pages, put_pages_back
+from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site
+from tests.support.fakes.firecrawl_server import Page as SitePage
+from tests.support.producing import fail_pages, index_pages, put_pages_back
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SHOWN = (

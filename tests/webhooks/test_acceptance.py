@@ -11,7 +11,7 @@ from crawlscope.database.engine import Database
 from crawlscope.models import CrawlSession, Delivery, Page, UnknownEvent
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks.acceptance import accept_delivery
-from tests.insights.producing import deliver
+from tests.support.producing import deliver
 
 URL = "https://a.example/"
 

@@ -14,7 +14,7 @@ from crawlscope.database.engine import Database
 from crawlscope.models import CrawlFact, CrawlSession, Reconciliation
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks.refusals import FILE, Refusals
-from tests.insights.producing import deliver, due, note_settled
+from tests.support.producing import deliver, due, note_settled
 
 
 def body_of(crawl_id: str) -> bytes:

@@ -16,7 +16,7 @@ from crawlscope.sessions.recount import recount
 from crawlscope.webhooks import payload
 from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.replay import WhichDeliveries, replay
-from tests.insights.producing import deliver, deliver_pages, document, index_pages
+from tests.support.producing import deliver, deliver_pages, document, index_pages
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 A, B = "https://a.example/1", "https://a.example/2"

@@ -10,8 +10,8 @@ from crawlscope.api.app import create_app
 from crawlscope.api.client import ServiceClient
 from crawlscope.core.errors import NotFoundError
 from tests.api.http.conftest import SECRET, Serve, Service
-from tests.fakes.firecrawl_server import FakeFirecrawl
-from tests.journeys.stack import page_event
+from tests.support.fakes.firecrawl_server import FakeFirecrawl
+from tests.support.stack import page_event
 
 JSON = {"Content-Type": "application/json"}
 ODD_IDS = ["team/42", "a%2Fb", "100%", "%252F", "/", "//", "x/pages", "ü/%zz?#", " ", "a/"]

@@ -11,7 +11,7 @@ from crawlscope.cli.doctor import _check_deliveries, _find
 from crawlscope.core.settings import Settings
 from crawlscope.webhooks.refused import BY_STATUS, Cause, RefusalLog
 from tests.api.http.conftest import SECRET, TOKEN, Serve, Service
-from tests.journeys.stack import new_crawl_id, page_event, signature
+from tests.support.stack import new_crawl_id, page_event, signature
 
 DOOR, CHANGES = "/api/webhook/firecrawl", "/api/webhook/changedetection"
 SIGNING = "a-signing-secret"

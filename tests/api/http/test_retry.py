@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.api.http.conftest import Serve, Service
-from tests.fakes.firecrawl_server import FakeFirecrawl, Site
-from tests.insights.producing import document, fail_pages, index_pages
+from tests.support.fakes.firecrawl_server import FakeFirecrawl, Site
+from tests.support.producing import document, fail_pages, index_pages
 
 CRAWL = "crawl-1"
 SITE = "https://docs.example/"

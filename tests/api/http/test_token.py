@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.api.http.conftest import TOKEN, Serve, Service
-from tests.journeys.stack import new_crawl_id, page_event
+from tests.support.stack import new_crawl_id, page_event
 
 ODD_TOKEN = "a token of/100% this test"
 ESCAPED = quote(ODD_TOKEN, safe="")

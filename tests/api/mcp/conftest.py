@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.fakes.loopback import free_port
-from tests.journeys.stack import Stack, running_stack
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.loopback import free_port
+from tests.support.stack import Stack, running_stack
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.api.mcp.clients import over_http
 from tests.api.mcp.conftest import Service
-from tests.docs.reading import Section, page, sections
-from tests.fakes.website import Website, html
-from tests.journeys.stack import API_SECRET
+from tests.support.documentation import Section, page, sections
+from tests.support.fakes.website import Website, html
+from tests.support.mcp_clients import over_http
+from tests.support.stack import API_SECRET
 
 SECTIONS = {section.title: section for section in sections(page("docs/mcp.md"), level=2)}
 DOCUMENTED_SITE, DOCUMENTED_SERVICE = "https://docs.example.com", "http://127.0.0.1:8108"

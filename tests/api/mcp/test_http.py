@@ -13,9 +13,9 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.api.mcp.clients import answered, over_http, text_of
 from tests.api.mcp.conftest import Service
-from tests.journeys.stack import API_SECRET, eventually, new_crawl_id, page_event, running_stack
+from tests.support.mcp_clients import answered, over_http, text_of
+from tests.support.stack import API_SECRET, eventually, new_crawl_id, page_event, running_stack
 
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 INITIALIZE: dict[str, Any] = {

@@ -4,7 +4,7 @@ from crawlscope.api.mcp.searchability import searchability
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.insights.responses import Verdict
 from crawlscope.insights.verdict import VerdictName
-from tests.cli.output.examples import BEGAN, crawl_metrics
+from tests.support.metrics_examples import BEGAN, crawl_metrics
 
 WHOLE = {"pages_failed": 0}
 OPEN = WHOLE | {"sealed": False, "awaits": "something"}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from crawlscope.core import service_file
-from tests.api.mcp.clients import answered, over_stdio, refused
 from tests.api.mcp.conftest import Service
-from tests.commands import PROGRAM, processes_of
-from tests.journeys.stack import eventually, stack_environment
+from tests.support.commands import PROGRAM, processes_of
+from tests.support.mcp_clients import answered, over_stdio, refused
+from tests.support.stack import eventually, stack_environment
 
 INITIALIZE = {
     "jsonrpc": "2.0",

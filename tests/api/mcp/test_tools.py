@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from mcp import Client
 
-from tests.api.mcp.clients import TRANSPORTS, answered, connect_to, over_http, refused, text_of
 from tests.api.mcp.conftest import Service
-from tests.fakes.website import Page, Website, html
-from tests.journeys.stack import new_crawl_id, page_event
+from tests.support.fakes.website import Page, Website, html
+from tests.support.mcp_clients import TRANSPORTS, answered, connect_to, over_http, refused, text_of
+from tests.support.stack import new_crawl_id, page_event
 
 NOBODY = "nobody-knows-it"
 READING = {"crawl_status", "list_crawls", "profile_crawl", "compare_crawls", "search"}

@@ -1,7 +1,7 @@
 from crawlscope.api.rendering.comparison import render_comparison
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.insights.compare import compare
-from tests.cli.output.examples import crawl_metrics, operation, rendered
+from tests.support.metrics_examples import crawl_metrics, operation, rendered
 
 COMPARED = """\
 A  0b7f4b1e-6f0a-4b6e-9d55-1c0f4a7b2e11  completed

@@ -7,7 +7,7 @@ from crawlscope.api.rendering.profile import group_failures, render_profile, sta
 from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.insights.responses import PageListResponse, QueueWait, ReconciliationInfo, Verdict
-from tests.cli.output.examples import (
+from tests.support.metrics_examples import (
     BEGAN,
     crawl_metrics,
     failed_row,

@@ -5,7 +5,7 @@ from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.insights.progress import Pace, Progress
 from crawlscope.insights.responses import Verdict
 from crawlscope.insights.verdict import VerdictName
-from tests.cli.output.examples import BEGAN, crawl_metrics, rendered
+from tests.support.metrics_examples import BEGAN, crawl_metrics, rendered
 
 NOTHING_YET: dict[str, Any] = {
     "status": CrawlStatus.IN_PROGRESS,

@@ -10,7 +10,7 @@ from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.insights.responses import CrawlListResponse, Verdict
 from crawlscope.insights.verdict import VerdictName
 from crawlscope.search.schemas import SearchResponse, SearchResult
-from tests.cli.output.examples import BEGAN, crawl_metrics, page_list, rendered
+from tests.support.metrics_examples import BEGAN, crawl_metrics, page_list, rendered
 
 CRAWLS = """\
 crawl                                status      indexed failed   took started

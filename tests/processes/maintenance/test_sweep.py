@@ -15,8 +15,8 @@ from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.insights.insights import Insights
 from crawlscope.models import CrawlSession, Reconciliation
 from crawlscope.processes.maintenance.sweep import Sweep
-from tests.fakes.firecrawl_server import FakeFirecrawl, Site
-from tests.insights.producing import deliver, index_pages
+from tests.support.fakes.firecrawl_server import FakeFirecrawl, Site
+from tests.support.producing import deliver, index_pages
 
 DOCS = "https://docs.example/"
 

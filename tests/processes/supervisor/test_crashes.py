@@ -9,7 +9,7 @@ from crawlscope.database.engine import Database
 from crawlscope.pages.repository import ATTEMPTS, PAGES, claim_page, worker_name
 from crawlscope.processes.supervisor.crashes import TRIES, Crashes
 from crawlscope.processes.supervisor.supervisor import Exit
-from tests.insights.producing import deliver
+from tests.support.producing import deliver
 
 BEFORE_ALL_TIMES = datetime.min.replace(tzinfo=UTC)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from crawlscope.processes.supervisor.lifeline import VARIABLE, Lifeline, follow_parent
-from tests.processes.supervisor.support import Diary, command, eventually
+from tests.processes.supervisor.support import Diary, command
+from tests.support.polling import eventually
 
 PARENT = """
 import json, os, subprocess, sys, time

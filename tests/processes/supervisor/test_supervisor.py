@@ -11,7 +11,8 @@ import pytest
 from crawlscope.core.errors import GaveUp
 from crawlscope.processes.supervisor import supervisor as supervision
 from crawlscope.processes.supervisor.supervisor import Exit, Process, Supervisor
-from tests.processes.supervisor.support import Diary, command, eventually
+from tests.processes.supervisor.support import Diary, command
+from tests.support.polling import eventually
 
 
 @pytest.fixture

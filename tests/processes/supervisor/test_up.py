@@ -16,7 +16,8 @@ from crawlscope.core import service_file
 from crawlscope.database import connections
 from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database
-from tests.processes.supervisor.support import Diary, command, eventually
+from tests.processes.supervisor.support import Diary, command
+from tests.support.polling import eventually
 
 UP = """
 import asyncio, json, sys

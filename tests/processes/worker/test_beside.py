@@ -9,7 +9,7 @@ from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.processes.worker.queue import beside
-from tests.processes.supervisor.support import eventually
+from tests.support.polling import eventually
 
 
 async def broken() -> None:

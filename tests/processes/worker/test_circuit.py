@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from crawlscope.core.errors import EmbedderUnavailable
 from crawlscope.database.engine import Database
 from crawlscope.processes.worker.circuit import Circuit, Outages
-from tests.processes.supervisor.support import eventually
+from tests.support.polling import eventually
 
 
 async def rename(database: Database, table: str, name: str) -> None:

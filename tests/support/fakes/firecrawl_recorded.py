@@ -7,10 +7,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.firecrawl_job import Job, Missed
-from tests.fakes.firecrawl_site import Failure, made_up_markdown
+from tests.support.fakes.firecrawl_job import Job, Missed
+from tests.support.fakes.firecrawl_site import Failure, made_up_markdown
 
-RECORDINGS = Path(__file__).parent.parent / "recordings"
+RECORDINGS = Path(__file__).parents[2] / "recordings"
 
 
 def read_recorded(name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What two versions of Firecrawl's errors API say of pages that fail, word for word."""
 
-from tests.fakes.firecrawl_site import Failure
+from tests.support.fakes.firecrawl_site import Failure
 
 OLDER_ENGINES_FAILED = (
     "All scraping engines failed! -- Double check the URL to make sure it's not broken. If the issue "

@@ -20,11 +20,11 @@ from http import HTTPStatus
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
-from tests.fakes.firecrawl_deliveries import Courier, Delivery, Faults, Target
-from tests.fakes.firecrawl_http import Reply, Request, Server
-from tests.fakes.firecrawl_job import Job, now
-from tests.fakes.firecrawl_recorded import recorded_job
-from tests.fakes.firecrawl_site import Failure, Page, Site
+from tests.support.fakes.firecrawl_deliveries import Courier, Delivery, Faults, Target
+from tests.support.fakes.firecrawl_http import Reply, Request, Server
+from tests.support.fakes.firecrawl_job import Job, now
+from tests.support.fakes.firecrawl_recorded import recorded_job
+from tests.support.fakes.firecrawl_site import Failure, Page, Site
 
 __all__ = ["Failure", "FakeFirecrawl", "Faults", "Page", "Reply", "Request", "Site"]
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from tests.fakes.firecrawl_answers import NEWER_DROPPED, NEWER_DROPPED_WRAPPED, OLDER_DROPPED
-from tests.fakes.firecrawl_deliveries import Event, Target
-from tests.fakes.firecrawl_site import Failure, Outcome, Page
+from tests.support.fakes.firecrawl_answers import NEWER_DROPPED, NEWER_DROPPED_WRAPPED, OLDER_DROPPED
+from tests.support.fakes.firecrawl_deliveries import Event, Target
+from tests.support.fakes.firecrawl_site import Failure, Outcome, Page
 
 
 def now() -> datetime:

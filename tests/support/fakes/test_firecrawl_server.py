@@ -9,10 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.fakes.firecrawl_deliveries import Faults, sign
-from tests.fakes.firecrawl_http import Reply, Request, Server
-from tests.fakes.firecrawl_recorded import read_deliveries, read_recorded
-from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Page, Site
+from tests.support.fakes.firecrawl_deliveries import Faults, sign
+from tests.support.fakes.firecrawl_http import Reply, Request, Server
+from tests.support.fakes.firecrawl_recorded import read_deliveries, read_recorded
+from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Page, Site
 
 SITE = Site(
     [Page("https://a.example/1"), Failure("https://a.example/broken"), Page("https://a.example/2")],

@@ -21,8 +21,8 @@ import pytest
 
 from crawlscope.core import service_file
 from crawlscope.database.embedded import EmbeddedPostgres
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.journeys.stack import (
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.stack import (
     Stack,
     eventually,
     new_crawl_id,

@@ -10,7 +10,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 
-from tests.fakes.loopback import LoopbackServer
+from tests.support.fakes.loopback import LoopbackServer
 
 
 @dataclass(frozen=True)

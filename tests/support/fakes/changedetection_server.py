@@ -11,7 +11,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from tests.fakes.firecrawl_http import Reply, Request, Server
+from tests.support.fakes.firecrawl_http import Reply, Request, Server
 
 KEY = "watch-api-key-0123456789"
 FIELDS = {"url", "title", "notification_urls", "notification_format", "notification_body"}

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tests.fakes.loopback import LoopbackServer
+from tests.support.fakes.loopback import LoopbackServer
 
 
 @dataclass(frozen=True)

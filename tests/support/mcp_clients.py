@@ -11,7 +11,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, TextContent
 
-from tests.journeys.stack import API_SECRET, Stack, stack_environment
+from tests.support.stack import API_SECRET, Stack, stack_environment
 
 Connect = Callable[[], AbstractAsyncContextManager[Client]]
 TRANSPORTS = [("http", "auto"), ("http", "legacy"), ("stdio", "auto"), ("stdio", "legacy")]

@@ -1,10 +1,10 @@
-"""Kills worker, API, crawler and database over and over while a crawl comes in, and counts what is left.
+"""Kills worker, API, crawler and database again and again during a crawl, and compares the result.
 
-    python -m benchmarks.chaos [--pages N] [--kills N] [--seed N] [--embedder local|fake]
+    python -m tests.chaos [--pages N] [--kills N] [--seed N] [--embedder local|fake]
 
-Two runs over the same made-up site: one in peace, one in which a random process of the service gets SIGKILL
-every few seconds. Firecrawl (a stand-in on loopback) delivers each event once, as a self-hosted one does,
-whether or not anybody listens; what that loses, reconciling has to bring. Ends with 1 when a number differs.
+Two runs over the same made-up site: one undisturbed, one in which a random process of the service gets
+SIGKILL every few seconds. A fake Firecrawl delivers each event once, as a self-hosted one does, whether or
+not the service is up; reconciling has to fetch what is lost. Exits with 1 when a number differs.
 """
 
 import argparse
@@ -25,17 +25,17 @@ import httpx2
 import psutil
 from rich.console import Console
 from rich.table import Table
-from tests.fakes.embedding_server import FakeEmbeddingServer
-from tests.fakes.firecrawl_server import Failure, FakeFirecrawl, Page, Site
-from tests.journeys.stack import API_SECRET, Stack, eventually, running_stack
 
 from crawlscope.database.postgres_cluster import Cluster
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Page, Site
+from tests.support.stack import API_SECRET, Stack, eventually, running_stack
 
 START_URL = "https://chaos.example/"
 VICTIMS = ("worker", "worker", "api", "database", "crawler")
 """Workers twice: there are two."""
-PAUSES_SECONDS = (1.0, 4.0)
-PATIENCE_SECONDS = 900.0
+SECONDS_BETWEEN_KILLS = (1.0, 4.0)
+TIMEOUT_SECONDS = 900.0
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Kill:
     victim: str
     pid: int
     settled: int | None
-    """Pages of the crawl that were settled then; None while nobody could say."""
+    """Pages of the crawl that were settled then; None while the API was down."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Outcome:
     recount: dict[str, Any]
     seconds: float
     undelivered: int
-    """Events that found nobody to take them."""
+    """Events that no 202 answered."""
     kills: list[Kill] = field(default_factory=list)
 
 
@@ -92,9 +92,9 @@ def run(site: Site, kills: int, seed: int, embedder_settings: dict[str, str], pa
         }
         with running_stack(Path(folder) / "data", **settings) as stack:
             began = time.monotonic()
-            job = firecrawl.start("crawl", crawl_order(stack, len(site.outcomes)))
+            job = firecrawl.start("crawl", crawl_request(stack, len(site.outcomes)))
             killed = list(kill_at_random(stack, job.id, kills, Random(seed), began))
-            firecrawl.wait_until_delivered(job.id, PATIENCE_SECONDS)
+            firecrawl.wait_until_delivered(job.id, TIMEOUT_SECONDS)
             crawl = wait_until_sealed(stack, job.id)
             outcome = examine(stack, job.id, crawl)
             outcome.seconds = time.monotonic() - began
@@ -103,14 +103,14 @@ def run(site: Site, kills: int, seed: int, embedder_settings: dict[str, str], pa
             return outcome
 
 
-def crawl_order(stack: Stack, limit: int) -> dict[str, Any]:
+def crawl_request(stack: Stack, limit: int) -> dict[str, Any]:
     webhook = {"url": f"{stack.url}/api/webhook/firecrawl", "headers": {"X-API-Secret": API_SECRET}}
     return {"url": START_URL, "limit": limit, "webhook": webhook}
 
 
 def kill_at_random(stack: Stack, crawl_id: str, kills: int, random: Random, began: float) -> Iterator[Kill]:
     for _ in range(kills):
-        time.sleep(random.uniform(*PAUSES_SECONDS))
+        time.sleep(random.uniform(*SECONDS_BETWEEN_KILLS))
         settled = pages_settled(stack, crawl_id)
         victim = random.choice(VICTIMS)
         pid = eventually(lambda: pid_of(stack, victim, random), lambda it: it is not None, 60)  # noqa: B023
@@ -125,7 +125,7 @@ def pid_of(stack: Stack, victim: str, random: Random) -> int | None:
         postmaster = Cluster(stack.data_dir).postmaster()
         return postmaster.pid if postmaster else None
     endings = {"api": "serve", "worker": "index", "crawler": "crawl"}
-    found = [child.pid for child in children_of(stack) if words_of(child)[-1:] == [endings[victim]]]
+    found = [child.pid for child in children_of(stack) if command_line_of(child)[-1:] == [endings[victim]]]
     return random.choice(sorted(found)) if found else None
 
 
@@ -133,7 +133,7 @@ def children_of(stack: Stack) -> list[psutil.Process]:
     return psutil.Process(stack.process.pid).children()
 
 
-def words_of(process: psutil.Process) -> list[str]:
+def command_line_of(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
     except psutil.Error:
@@ -160,7 +160,7 @@ def wait_until_sealed(stack: Stack, crawl_id: str) -> dict[str, Any]:
         reconciliation = crawl.get("reconciliation") or {}
         return bool(crawl.get("sealed")) and reconciliation.get("state") == "settled"
 
-    return eventually(ask, is_done, PATIENCE_SECONDS, every_seconds=0.5)
+    return eventually(ask, is_done, TIMEOUT_SECONDS, every_seconds=0.5)
 
 
 def examine(stack: Stack, crawl_id: str, crawl: dict[str, Any]) -> Outcome:
@@ -178,9 +178,9 @@ def examine(stack: Stack, crawl_id: str, crawl: dict[str, Any]) -> Outcome:
     return Outcome(crawl, pages, stats["index_chunks"], stats["documents"], attempts, recount, 0.0, 0)
 
 
-def differences(peace: Outcome, chaos: Outcome) -> dict[str, tuple[Any, Any]]:
+def differences(undisturbed: Outcome, chaos: Outcome) -> dict[str, tuple[Any, Any]]:
     """What must be equal and is not."""
-    numbers = {name: (each(peace), each(chaos)) for name, each in COMPARED.items()}
+    numbers = {name: (each(undisturbed), each(chaos)) for name, each in COMPARED.items()}
     return {name: both for name, both in numbers.items() if both[0] != both[1]}
 
 
@@ -202,7 +202,7 @@ COMPARED: dict[str, Callable[[Outcome], Any]] = {
 }
 CIRCUMSTANCES: dict[str, Callable[[Outcome], Any]] = {
     "attempts of workers": lambda it: it.attempts,
-    "events that found nobody": lambda it: it.undelivered,
+    "undelivered events": lambda it: it.undelivered,
     "pages fetched by reconciling": lambda it: it.crawl["reconciliation"]["added"],
     "seconds": lambda it: round(it.seconds),
 }
@@ -211,21 +211,21 @@ CIRCUMSTANCES: dict[str, Callable[[Outcome], Any]] = {
 def print_kills(console: Console, chaos: Outcome) -> None:
     table = Table("#", "second", "killed", "pid", "pages settled by then", title="SIGKILLs")
     for number, kill in enumerate(chaos.kills, 1):
-        settled = "nobody could say" if kill.settled is None else str(kill.settled)
+        settled = "unknown" if kill.settled is None else str(kill.settled)
         table.add_row(str(number), f"{kill.seconds:.1f}", kill.victim, str(kill.pid), settled)
     console.print(table)
 
 
-def print_comparison(console: Console, peace: Outcome, chaos: Outcome) -> None:
-    table = Table("", "in peace", "with kills", title="What is left")
+def print_comparison(console: Console, undisturbed: Outcome, chaos: Outcome) -> None:
+    table = Table("", "undisturbed", "with kills", title="Result")
     for name, each in COMPARED.items():
-        values = [each(outcome) for outcome in (peace, chaos)]
+        values = [each(outcome) for outcome in (undisturbed, chaos)]
         if isinstance(values[0], dict):
             values = [f"{len(value)} entries" for value in values]
         table.add_row(name, *map(str, values))
     table.add_section()
     for name, each in CIRCUMSTANCES.items():
-        table.add_row(name, *(str(each(outcome)) for outcome in (peace, chaos)))
+        table.add_row(name, *(str(each(outcome)) for outcome in (undisturbed, chaos)))
     console.print(table)
 
 
@@ -252,15 +252,17 @@ def main() -> int:
     parser.add_argument("--embedder", choices=["local", "fake"], default="local")
     asked = parser.parse_args()
     console, site = Console(), site_of(asked.pages)
-    pace_seconds = asked.kills * sum(PAUSES_SECONDS) / 2 / asked.pages  # the kills last as long as the crawl
+    pace_seconds = (
+        asked.kills * sum(SECONDS_BETWEEN_KILLS) / 2 / asked.pages
+    )  # the kills last as long as the crawl
     with embedder_settings(asked.embedder) as embedder:
-        peace = run(site, 0, asked.seed, embedder, 0.0)
+        undisturbed = run(site, 0, asked.seed, embedder, 0.0)
         chaos = run(site, asked.kills, asked.seed, embedder, pace_seconds)
     print_kills(console, chaos)
-    print_comparison(console, peace, chaos)
-    differing = differences(peace, chaos)
+    print_comparison(console, undisturbed, chaos)
+    differing = differences(undisturbed, chaos)
     console.print(f"Differing: {', '.join(differing)}" if differing else "Nothing differs.")
-    return 1 if differing or peace.recount else 0
+    return 1 if differing or undisturbed.recount else 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from tests.fakes.firecrawl_http import as_json
+from tests.support.fakes.firecrawl_http import as_json
 
 GIVES_UP_AFTER_SECONDS = 10.0
 

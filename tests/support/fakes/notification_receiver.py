@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tests.fakes.firecrawl_http import Reply, Request, Server
+from tests.support.fakes.firecrawl_http import Reply, Request, Server
 
 SECRET = "whsec_c2l4dGVlbiBieXRlcyBhbmQgc29tZSBtb3JlIQ=="
 OK = Reply(204, {})

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from tests.fakes.loopback import LoopbackServer
+from tests.support.fakes.loopback import LoopbackServer
 
 PROGRAM = [sys.executable, "-m", "crawlscope"]
 PAGES = 5
