@@ -99,7 +99,7 @@ def running(program: str, **environment: str) -> "Iterator[subprocess.Popen[str]
 
 
 async def test_notifications_are_verified(tmp_path: Path) -> None:
-    [program] = HOW_TO["Be told when a crawl is searchable"].blocks("python")
+    [program] = HOW_TO["Get notifications"].blocks("python")
     secret, port = notify_secret(Settings(data_dir=tmp_path)), free_port()
     url = f"http://127.0.0.1:{port}/"
     payload = {"type": "crawl.searchable", "data": {"crawl_url": "https://a.example"}}
