@@ -109,7 +109,7 @@ def _keepers(data_dir: Path) -> list[psutil.Process]:
         process
         for process in psutil.process_iter(["cmdline"])
         if (words := process.info["cmdline"])
-        and "crawlscope.database.keeper" in words
+        and "crawlscope.database.postgres_supervisor" in words
         and words[-1] == str(data_dir)
     ]
 

@@ -1,7 +1,7 @@
 """The embedded PostgreSQL, as the processes that use it see it: there from `acquire` to `release`.
 
 Each user holds a shared lock. A separate process, the keeper, runs the server for as long as anybody holds it
-(see `crawlscope.database.keeper`): whoever is killed lets go as well, so no server outlives its users.
+(see `crawlscope.database.postgres_supervisor`): whoever is killed lets go as well, so no server outlives its users.
 """
 
 import contextlib
@@ -176,7 +176,7 @@ class EmbeddedPostgres:
         arguments = [str(self._connections), str(self._cluster.data_dir)]
         try:
             return subprocess.Popen(  # noqa: S603  # our own program
-                [sys.executable, "-m", "crawlscope.database.keeper", *arguments],
+                [sys.executable, "-m", "crawlscope.database.postgres_supervisor", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,

@@ -1,6 +1,6 @@
 """The keeper: a process of its own that runs the embedded PostgreSQL for as long as somebody uses it.
 
-Started by the first user as `python -m crawlscope.database.keeper CONNECTIONS DATA_DIR`. It starts the
+Started by the first user as `python -m crawlscope.database.postgres_supervisor CONNECTIONS DATA_DIR`. It starts the
 server, or adopts the one that a killed keeper left behind, starts it again when it dies, and stops it once it
 gets the users' lock for itself: that is when the last user has let go or was killed. It keeps that lock until
 it is gone, so that whoever comes meanwhile waits, and then starts anew.
