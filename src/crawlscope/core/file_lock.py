@@ -50,12 +50,6 @@ class FileLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def write(self, text: str) -> None:
-        """Leaves a note in the locked file, for people who look."""
-        assert self._descriptor is not None, "only the holder writes"
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text.encode(), 0)
-
     def drop_in_forked_children(self) -> None:
         """A forked child shares the parent's lock and would keep it alive; this makes it let go at once."""
         own = weakref.ref(self)

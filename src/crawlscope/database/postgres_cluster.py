@@ -1,23 +1,25 @@
-"""The folder `DATA_DIR/postgres`: making it, running a server in it, and telling what runs there.
+"""The folder `DATA_DIR/postgres`: making it, running a server in it, and finding out what runs there.
 
     postgres/          the caller's; nobody else writes to it
       data/            the cluster, the account's
       socket/          the only way in: there is no TCP port
-      log              of server and keeper, bounded
+      log              of server and supervisor, bounded
       users.lock       shared by every process that uses the server
-      keeper.lock      held by the keeper, with its process id in it
-      start.lock       start-up, one at a time
-      ask.lock         held while asking who else is there, see `EmbeddedPostgres.release`
+      keeper.lock      held by the supervisor
+      start.lock       held by the one user that makes the cluster and starts the supervisor
+      ask.lock         held by the one user that tests whether others are left
 
 The account that runs PostgreSQL for root may be unable to walk the folders above `DATA_DIR`. So root opens
 the folder and the programs inherit it: to them it is `/proc/self/fd/N`, which needs no permission above it.
 """
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -33,7 +35,14 @@ import psutil
 
 from crawlscope.core.data_dir import explained
 from crawlscope.core.errors import DatabaseUnavailable, SettingsError
-from crawlscope.database.postgres_programs import MAJOR, Account, Programs, last_line
+from crawlscope.database.postgres_programs import (
+    MAJOR,
+    Account,
+    Programs,
+    account_for,
+    find_programs,
+    last_line,
+)
 
 NAME = "crawlscope"
 """Of the database, of its owner, and of the system account."""
@@ -44,9 +53,6 @@ SOCKET_PATH_BYTES = 103
 SHORT_FOLDER = Path("/tmp")  # noqa: S108  # ownership is checked; $TMPDIR differs from process to process
 SPACE_TO_INITIALISE = 128 * 1024 * 1024
 LOG_BYTES = 10 * 1024 * 1024
-
-_READY = b"Z\x00\x00\x00\x05I"
-_TERMINATE = b"X\x00\x00\x00\x04"
 
 INITDB_OPTIONS = (
     "--no-sync",  # once, at the end
@@ -114,7 +120,7 @@ class Cluster:
         self.data = self.folder / "data"
         self.log = self.folder / "log"
         self.users_lock = self.folder / "users.lock"
-        self.keeper_lock = self.folder / "keeper.lock"
+        self.supervisor_lock = self.folder / "keeper.lock"
         self.start_lock = self.folder / "start.lock"
         self.ask_lock = self.folder / "ask.lock"
 
@@ -131,7 +137,11 @@ class Cluster:
 
     def initialise(self, programs: Programs, timeout_seconds: float) -> None:
         """Makes the cluster and its database under another name first: what is called `data` is whole."""
-        self._check_space()
+        if shutil.disk_usage(self.folder).free < SPACE_TO_INITIALISE:
+            raise DatabaseUnavailable(
+                f"the disk of {self.data_dir} is nearly full: "
+                f"a new database needs {SPACE_TO_INITIALISE >> 20} MiB"
+            )
         if programs.account is None and _user_name(os.geteuid()) is None:
             raise SettingsError(
                 f"user id {os.geteuid()} has no name here, which PostgreSQL needs to make a database: "
@@ -155,7 +165,13 @@ class Cluster:
         with self.explained():
             if not self.data.exists() or not any(self.data.iterdir()):
                 return False
-            version = self._version()
+            try:
+                version = (self.data / "PG_VERSION").read_text().strip()
+            except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+                raise SettingsError(
+                    f"{self.data} is not the data folder of a PostgreSQL server: "
+                    "move it away, or choose another CRAWLSCOPE_DATA_DIR"
+                ) from None
             owner = self.data.stat().st_uid
         if version != str(MAJOR):
             raise SettingsError(
@@ -167,22 +183,6 @@ class Cluster:
                 f"{self.data} belongs to {_user_name(owner) or owner}: run Crawlscope as that user"
             )
         return True
-
-    def _version(self) -> str:
-        try:
-            return (self.data / "PG_VERSION").read_text().strip()
-        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
-            raise SettingsError(
-                f"{self.data} is not the data folder of a PostgreSQL server: "
-                "move it away, or choose another CRAWLSCOPE_DATA_DIR"
-            ) from None
-
-    def _check_space(self) -> None:
-        if shutil.disk_usage(self.folder).free < SPACE_TO_INITIALISE:
-            raise DatabaseUnavailable(
-                f"the disk of {self.data_dir} is nearly full: "
-                f"a new database needs {SPACE_TO_INITIALISE >> 20} MiB"
-            )
 
     def _fill(self, name: str, programs: Programs, deadline: float) -> None:
         steps = (
@@ -217,7 +217,9 @@ class Cluster:
             seen = view.path("socket") if place.parent == self.folder else str(place)
             settings = SERVER_SETTINGS | {
                 "max_connections": str(connections + SUPERUSER_CONNECTIONS),
-                "unix_socket_directories": _quoted(seen),
+                "unix_socket_directories": '"'
+                + seen.replace('"', '""')
+                + '"',  # a list: a comma would part it
                 "cluster_name": self.identity(),
             }
             options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
@@ -230,10 +232,11 @@ class Cluster:
         """Removes what a killed server left: processes without a postmaster, files that name another process.
 
         PostgreSQL itself takes any living process with the number in `postmaster.pid` for its own kind. Only
-        for who holds the keeper's lock. Raises `DatabaseUnavailable` when a server runs that cannot be seen.
+        for the holder of the supervisor's lock. Raises `DatabaseUnavailable` when a server runs that cannot
+        be seen.
         """
         for number in (signal.SIGQUIT, signal.SIGKILL):
-            remains = self._processes()
+            remains = self.processes()
             for process in remains:
                 _send(process, number)
             for process in remains:
@@ -259,7 +262,7 @@ class Cluster:
         with contextlib.suppress(OSError):
             self._short_socket_folder().rmdir()
 
-    # ------------------------------------------------------------------ telling what runs
+    # ------------------------------------------------------------------ what runs
 
     def identity(self) -> str:
         """The same for every path to the folder; every process of the server carries it in its title."""
@@ -298,23 +301,18 @@ class Cluster:
             else Path(file.socket_folder)
         )
 
-    def answers(self) -> bool:
-        """Whether a session can be opened: asks the server the way a client does."""
+    def accepts_sessions(self) -> bool:
+        """Asks the server, with `pg_isready`: that takes 10 to 20 ms."""
         file = self.pid_file()
         if file is None or not file.ready:  # it would refuse, and log that it did
             return False
-        with contextlib.suppress(OSError), self._connected() as connection:
-            connection.sendall(_startup_message())
-            said = b""
-            while not said.endswith(_READY) and (more := connection.recv(4096)):
-                said += more
-            if said.endswith(_READY):
-                connection.sendall(_TERMINATE)
-                return True
-        return False
+        programs = dataclasses.replace(find_programs(account_for(self.folder)), account=None)
+        options = ("--quiet", "--timeout=5", f"--host={self.socket_folder()}", f"--port={PORT}")
+        command = programs.command("pg_isready", *options, f"--username={NAME}", f"--dbname={NAME}")
+        return subprocess.run(command, **programs.process_options(), check=False).returncode == 0  # noqa: S603  # a program of the wheel
 
-    def complaint(self, since: int) -> str:
-        """What server or keeper said last in the log after position `since`; fatal words before others."""
+    def last_error(self, since: int) -> str:
+        """The last line that server or supervisor logged after position `since`; fatal ones before others."""
         with contextlib.suppress(OSError), self.log.open("rb") as log:
             log.seek(min(since, self.log.stat().st_size))
             said = log.read()[-65536:].decode(errors="replace")
@@ -331,7 +329,7 @@ class Cluster:
     def explained(self) -> contextlib.AbstractContextManager[None]:
         return explained(self.data_dir)
 
-    def _processes(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """Every process of this cluster's server, with or without a postmaster."""
         title, argument = f"postgres: {self.identity()}:", f"cluster_name={self.identity()}"
         return [
@@ -340,18 +338,14 @@ class Cluster:
             if (words := process.info["cmdline"]) and (words[0].startswith(title) or argument in words)
         ]
 
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[socket.socket]:
+    def _listens(self) -> bool:
+        """Also of a server that hangs, or that runs where its processes cannot be seen."""
         folder = self.socket_folder()
         if folder is None:
-            raise FileNotFoundError(errno.ENOENT, "no server has announced a socket")
-        with socket.socket(socket.AF_UNIX) as connection:
+            return False
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
             connection.connect(str(folder / SOCKET_FILE))
-            yield connection
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), self._connected():
             return True
         return False
 
@@ -408,22 +402,9 @@ def _run(command: list[str], programs: Programs, view: View, text: str, deadline
     except subprocess.SubprocessError as error:
         raise DatabaseUnavailable(f"{program} cannot be started: {error}") from error
     if run.returncode != 0:
-        raise DatabaseUnavailable(f"{program} could not make the database: {_failure(run.stderr)}")
-
-
-def _failure(said: str) -> str:
-    errors = [line for line in said.splitlines() if "error:" in line or "FATAL:" in line or "ERROR:" in line]
-    return errors[0].strip() if errors else last_line(said)
-
-
-def _startup_message() -> bytes:
-    body = (196608).to_bytes(4, "big") + f"user\0{NAME}\0database\0{NAME}\0\0".encode()
-    return (len(body) + 4).to_bytes(4, "big") + body
-
-
-def _quoted(folder: str) -> str:
-    """The setting is a list: a comma in a name would part it."""
-    return '"' + folder.replace('"', '""') + '"'
+        errors = [line.strip() for line in run.stderr.splitlines() if re.search("error:|FATAL:|ERROR:", line)]
+        reason = errors[0] if errors else last_line(run.stderr)
+        raise DatabaseUnavailable(f"{program} could not make the database: {reason}")
 
 
 def _user_name(uid: int) -> str | None:
