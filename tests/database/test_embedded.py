@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import asyncpg
 import psutil
 import pytest
 from sqlalchemy import text
@@ -21,6 +20,16 @@ from crawlscope.core.errors import DatabaseUnavailable, SettingsError
 from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.postgres_cluster import LOG_BYTES, SERVER_SETTINGS, Cluster
 from crawlscope.database.postgres_programs import NOT_RUN, account_for, find_programs, make_reachable
+from tests.support.postgres import (
+    answers,
+    ask,
+    nothing_runs,
+    server_pid,
+    server_processes,
+    socket_folder,
+    supervisor_pid,
+    supervisors,
+)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the programs as somebody else")
 
@@ -28,9 +37,10 @@ USER = """
 import sys
 from pathlib import Path
 from crawlscope.database.embedded import EmbeddedPostgres
+from tests.support.postgres import server_pid
 server = EmbeddedPostgres(Path(sys.argv[1]))
 server.acquire()
-print(server.status().server_pid, flush=True)
+print(server_pid(Path(sys.argv[1])), flush=True)
 for line in sys.stdin:
     if line == "fork\\n":
         import os, time
@@ -100,22 +110,8 @@ def users() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
         user.communicate()
 
 
-def _server_processes(data_dir: Path) -> list[psutil.Process]:
-    return Cluster(data_dir)._processes() if (data_dir / "postgres").exists() else []
-
-
-def _keepers(data_dir: Path) -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if (words := process.info["cmdline"])
-        and "crawlscope.database.postgres_supervisor" in words
-        and words[-1] == str(data_dir)
-    ]
-
-
 def _kill_all(data_dir: Path) -> None:
-    for process in _keepers(data_dir) + _server_processes(data_dir):
+    for process in supervisors(data_dir) + server_processes(data_dir):
         process.kill()
 
 
@@ -124,21 +120,6 @@ def _eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
-
-
-def _nothing_runs(data_dir: Path) -> bool:
-    return not _server_processes(data_dir) and not _keepers(data_dir)
-
-
-def _ask(url: str, query: str) -> object:
-    async def ask() -> object:
-        connection = await asyncpg.connect(url, timeout=30)
-        try:
-            return await connection.fetchval(query)
-        finally:
-            await connection.close()
-
-    return asyncio.run(ask())
 
 
 def _say(user: subprocess.Popen[str], word: str) -> None:
@@ -154,31 +135,29 @@ def _hear(user: subprocess.Popen[str]) -> str:
 
 def test_first_use_makes_the_database_and_the_last_user_leaves_nothing_running(empty_dir: Path) -> None:
     server = EmbeddedPostgres(empty_dir)
-    assert server.status().state == "absent" if (empty_dir / "postgres").exists() else True
+    assert nothing_runs(empty_dir)
     url = server.acquire()
     try:
         assert url == server.acquire(), "acquiring twice is harmless"
-        assert server.status().state == "running"
-        assert _ask(url, "SELECT current_user || ' ' || current_database()") == "crawlscope crawlscope"
+        assert answers(empty_dir)
+        assert ask(url, "SELECT current_user || ' ' || current_database()") == "crawlscope crawlscope"
         assert (
-            _ask(url, "SELECT lower('ÄÖ') || pg_encoding_to_char(encoding) FROM pg_database LIMIT 1")
+            ask(url, "SELECT lower('ÄÖ') || pg_encoding_to_char(encoding) FROM pg_database LIMIT 1")
             == "äöUTF8"
         )
     finally:
         server.release()
-    assert _nothing_runs(empty_dir)
-    assert server.status().state == "stopped"
+    assert nothing_runs(empty_dir)
     server.release()
 
 
-def test_the_server_keeps_its_promises_and_has_no_door_but_the_socket(data_dir: Path) -> None:
+def test_the_server_keeps_its_promises_and_listens_on_the_socket_alone(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
         for name in ("fsync", "synchronous_commit", "full_page_writes", "jit", "wal_compression"):
-            assert _ask(server.url, f"SHOW {name}") == SERVER_SETTINGS[name]
-        ports = [c for p in _server_processes(data_dir) for c in p.net_connections("inet")]
+            assert ask(server.url, f"SHOW {name}") == SERVER_SETTINGS[name]
+        ports = [c for p in server_processes(data_dir) for c in p.net_connections("inet")]
         assert ports == []
-        folder = server.status().socket_folder
-        assert folder is not None
+        folder = socket_folder(server.url)
         assert folder.stat().st_mode & 0o077 == 0
         assert (data_dir / "postgres" / "data").stat().st_mode & 0o077 == 0
 
@@ -206,7 +185,7 @@ def test_two_processes_share_one_server(
     assert psutil.pid_exists(int(pid)), "the other one still uses it"
     _say(second, "release")
     assert _hear(second) == "released"
-    assert _nothing_runs(data_dir)
+    assert nothing_runs(data_dir)
 
 
 def test_the_server_of_a_killed_user_stops_by_itself(
@@ -215,9 +194,9 @@ def test_the_server_of_a_killed_user_stops_by_itself(
     user = users(data_dir)
     _hear(user)
     user.kill()
-    _eventually(lambda: _nothing_runs(data_dir))
+    _eventually(lambda: nothing_runs(data_dir))
     with EmbeddedPostgres(data_dir) as server:
-        assert _ask(server.url, "SELECT 1") == 1
+        assert ask(server.url, "SELECT 1") == 1
 
 
 def test_a_forked_child_does_not_keep_the_server_of_its_dead_parent(
@@ -227,66 +206,65 @@ def test_a_forked_child_does_not_keep_the_server_of_its_dead_parent(
     _hear(user)
     _say(user, "fork")
     assert _hear(user) == "released"
-    _eventually(lambda: _nothing_runs(data_dir))
+    _eventually(lambda: nothing_runs(data_dir))
     os.killpg(user.pid, signal.SIGKILL)  # fails if the child was gone already
 
 
-def test_the_keeper_brings_a_killed_server_back_with_its_data(data_dir: Path) -> None:
+def test_the_supervisor_brings_a_killed_server_back_with_its_data(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
-        _ask(server.url, "CREATE TABLE kept AS SELECT 42 AS answer")
-        pid = server.status().server_pid
+        ask(server.url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        pid = server_pid(data_dir)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        _eventually(
-            lambda: server.status().server_pid not in (pid, None) and server.status().state == "running"
-        )
-        assert _ask(server.url, "SELECT answer FROM kept") == 42
+        _eventually(lambda: server_pid(data_dir) not in (pid, None) and answers(data_dir))
+        assert ask(server.url, "SELECT answer FROM kept") == 42
 
 
 def test_ensure_running_returns_when_sessions_can_be_opened_again(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
-        killed = _server_processes(data_dir)
+        killed = server_processes(data_dir)
         for process in killed:
             process.kill()
         psutil.wait_procs(killed, timeout=30)  # a dying server still takes connections, and resets them
         server.ensure_running()
-        assert _ask(server.url, "SELECT 1") == 1
+        assert ask(server.url, "SELECT 1") == 1
 
 
-def test_a_new_keeper_adopts_the_server_of_a_killed_one(data_dir: Path) -> None:
+def test_a_new_supervisor_adopts_the_server_of_a_killed_one(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
-        before = server.status()
-        assert before.keeper_pid is not None
-        os.kill(before.keeper_pid, signal.SIGKILL)
-        _eventually(lambda: server.status().keeper_pid is None)
+        supervisor, before = supervisor_pid(data_dir), server_pid(data_dir)
+        assert supervisor is not None
+        assert before is not None
+        os.kill(supervisor, signal.SIGKILL)
+        _eventually(lambda: supervisor_pid(data_dir) is None)
         server.ensure_running()
-        _eventually(lambda: server.status().keeper_pid not in (before.keeper_pid, None))
-        assert server.status().server_pid == before.server_pid
-        os.kill(before.server_pid or 0, signal.SIGKILL)
-        _eventually(lambda: server.status().server_pid not in (before.server_pid, None))
+        _eventually(lambda: supervisor_pid(data_dir) not in (supervisor, None))
+        assert server_pid(data_dir) == before
+        os.kill(before, signal.SIGKILL)
+        _eventually(lambda: server_pid(data_dir) not in (before, None))
         server.ensure_running()
-        assert _ask(server.url, "SELECT 1") == 1
-    assert _nothing_runs(data_dir)
+        assert ask(server.url, "SELECT 1") == 1
+    assert nothing_runs(data_dir)
 
 
-def test_the_last_user_stops_a_server_that_has_lost_its_keeper(data_dir: Path) -> None:
-    with EmbeddedPostgres(data_dir) as server:
-        os.kill(server.status().keeper_pid or 0, signal.SIGKILL)
-    _eventually(lambda: _nothing_runs(data_dir))
+def test_the_last_user_stops_a_server_that_has_lost_its_supervisor(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir):
+        os.kill(supervisor_pid(data_dir) or 0, signal.SIGKILL)
+    _eventually(lambda: nothing_runs(data_dir))
 
 
-def test_a_server_that_outlived_user_and_keeper_is_joined(
+def test_a_server_that_outlived_user_and_supervisor_is_joined(
     data_dir: Path, users: Callable[[Path], subprocess.Popen[str]]
 ) -> None:
     user = users(data_dir)
     pid = int(_hear(user))
-    for keeper in _keepers(data_dir):
-        keeper.kill()
+    for supervisor in supervisors(data_dir):
+        supervisor.kill()
     user.kill()
     user.wait()
-    with EmbeddedPostgres(data_dir) as server:
-        assert server.status().server_pid == pid
-    assert _nothing_runs(data_dir)
+    with EmbeddedPostgres(data_dir):
+        assert server_pid(data_dir) == pid
+    assert nothing_runs(data_dir)
 
 
 def test_everything_killed_while_a_query_runs(
@@ -298,15 +276,15 @@ def test_everything_killed_while_a_query_runs(
     client = subprocess.Popen(
         [sys.executable, "-c", QUERY, EmbeddedPostgres(data_dir).url, busy], stderr=subprocess.DEVNULL
     )
-    _eventually(lambda: any("DO" in " ".join(p.cmdline()) for p in _server_processes(data_dir)))
-    for keeper in _keepers(data_dir):
-        keeper.kill()
+    _eventually(lambda: any("DO" in " ".join(p.cmdline()) for p in server_processes(data_dir)))
+    for supervisor in supervisors(data_dir):
+        supervisor.kill()
     user.kill()
     os.kill(pid, signal.SIGKILL)
     with EmbeddedPostgres(data_dir) as server:
-        assert _ask(server.url, "SELECT 1") == 1
+        assert ask(server.url, "SELECT 1") == 1
     client.communicate(timeout=60)
-    assert _nothing_runs(data_dir)
+    assert nothing_runs(data_dir)
 
 
 def test_five_processes_that_come_at_once_get_one_server(
@@ -317,7 +295,7 @@ def test_five_processes_that_come_at_once_get_one_server(
     for user in crowd:
         _say(user, "release")
     assert [_hear(user) for user in crowd] == ["released"] * 5
-    _eventually(lambda: _nothing_runs(empty_dir))
+    _eventually(lambda: nothing_runs(empty_dir))
 
 
 def test_coming_while_the_last_one_leaves(
@@ -326,22 +304,22 @@ def test_coming_while_the_last_one_leaves(
     for _ in range(3):
         crowd = [users(data_dir) for _ in range(2)]
         with EmbeddedPostgres(data_dir) as server:
-            assert _ask(server.url, "SELECT 1") == 1
+            assert ask(server.url, "SELECT 1") == 1
         for user in crowd:
             assert _hear(user).isdigit()
             _say(user, "release")
             assert _hear(user) == "released"
-    _eventually(lambda: _nothing_runs(data_dir))
+    _eventually(lambda: nothing_runs(data_dir))
 
 
-def test_a_stale_pid_file_that_names_a_living_stranger(data_dir: Path) -> None:
+def test_a_stale_pid_file_that_names_a_other_living_process(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir):
         lines = (data_dir / "postgres/data/postmaster.pid").read_text().splitlines()
     lines[0] = str(os.getppid())
     (data_dir / "postgres/data/postmaster.pid").write_text("\n".join(lines) + "\n")
     with EmbeddedPostgres(data_dir) as server:
-        assert _ask(server.url, "SELECT 1") == 1
-        assert server.status().server_pid != os.getppid()
+        assert ask(server.url, "SELECT 1") == 1
+        assert server_pid(data_dir) != os.getppid()
 
 
 @as_root
@@ -349,7 +327,7 @@ def test_a_folder_below_one_that_only_root_may_enter(tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o700)
     with EmbeddedPostgres(locked / "home") as server:
-        assert _ask(server.url, "SELECT 1") == 1
+        assert ask(server.url, "SELECT 1") == 1
     assert locked.stat().st_mode & 0o777 == 0o700
     assert (locked / "home").stat().st_uid == 0
     assert (locked / "home/postgres/data").stat().st_uid != 0
@@ -360,12 +338,11 @@ def test_paths_that_are_long_or_odd(tmp_path: Path, template: Path, name: str) -
     place = tmp_path / name
     subprocess.run(["cp", "-Rp", template, place], check=True)
     with EmbeddedPostgres(place) as server:
-        assert _ask(server.url, "SELECT 1") == 1
-        folder = server.status().socket_folder
-        assert folder is not None
+        assert ask(server.url, "SELECT 1") == 1
+        folder = socket_folder(server.url)
         assert folder.stat().st_mode & 0o077 == 0
     assert not list(folder.glob("*")), "no socket stays behind"
-    assert _nothing_runs(place)
+    assert nothing_runs(place)
 
 
 def test_a_data_dir_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -402,7 +379,7 @@ def test_a_broken_cluster_is_reported_in_the_words_of_postgres(data_dir: Path) -
     (data_dir / "postgres/data/global/pg_control").unlink()
     with pytest.raises(DatabaseUnavailable, match=r"does not start: .*(pg_control|control file)"):
         EmbeddedPostgres(data_dir).acquire()
-    assert _nothing_runs(data_dir)
+    assert nothing_runs(data_dir)
 
 
 def test_an_interrupted_first_start_is_made_good(empty_dir: Path) -> None:
@@ -410,14 +387,14 @@ def test_an_interrupted_first_start_is_made_good(empty_dir: Path) -> None:
     torn.mkdir(parents=True)
     (torn / "PG_VERSION").write_text("18\n")
     with EmbeddedPostgres(empty_dir) as server:
-        assert _ask(server.url, "SELECT 1") == 1
+        assert ask(server.url, "SELECT 1") == 1
     assert not torn.exists()
 
 
 def test_a_removed_folder_takes_its_server_along(data_dir: Path) -> None:
     server = EmbeddedPostgres(data_dir)
     server.acquire()
-    running = _server_processes(data_dir) + _keepers(data_dir)
+    running = server_processes(data_dir) + supervisors(data_dir)
     shutil.rmtree(data_dir, ignore_errors=True)
     with pytest.raises(DatabaseUnavailable, match="was removed"):
         server.ensure_running()

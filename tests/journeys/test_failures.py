@@ -22,6 +22,7 @@ import pytest
 from crawlscope.core import service_file
 from crawlscope.database.embedded import EmbeddedPostgres
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.postgres import server_pid
 from tests.support.stack import (
     Stack,
     eventually,
@@ -268,11 +269,11 @@ def test_a_killed_database_comes_back_and_work_goes_on(
     crawl_id = new_crawl_id()
     embedder.delay_seconds = 0.3
     post_pages(stack, crawl_id, range(PAGES))
-    server = EmbeddedPostgres(stack.data_dir).status().server_pid
+    server = server_pid(stack.data_dir)
     assert server is not None
     os.kill(server, signal.SIGKILL)
     eventually(lambda: stack.http.get("/readyz").status_code, lambda status: status == 200)
-    assert EmbeddedPostgres(stack.data_dir).status().server_pid != server
+    assert server_pid(stack.data_dir) != server
     crawl = stack.settled(crawl_id, seconds=90)
     assert (crawl["total_pages"], crawl["pages_indexed"]) == (PAGES, PAGES)
     assert {attempt["outcome"] for attempt in attempts_of(database, crawl_id)} <= {

@@ -207,8 +207,8 @@ async def _check_service(settings: Settings) -> str:
 async def _check_database(settings: Settings) -> str:
     async with connected_database(settings) as database:
         version = await _server_version(database)
-        if version < schema.OLDEST_SERVER:
-            raise Failed(f"PostgreSQL {version} is too old", f"use {schema.OLDEST_SERVER} or newer")
+        if version < schema.MIN_SERVER_VERSION:
+            raise Failed(f"PostgreSQL {version} is too old", f"use {schema.MIN_SERVER_VERSION} or newer")
         tables = await _check_tables(database, settings)
     kind = "embedded" if settings.embedded_database else "your own"
     return f"{kind} PostgreSQL {version} works, {tables}"

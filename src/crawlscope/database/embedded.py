@@ -96,7 +96,7 @@ class EmbeddedPostgres:
                 self._bring_up(time.monotonic() + timeout_seconds)
 
     def release(self) -> None:
-        """Ends the use. The last user returns when the server is down, or after 15 s; others return at once."""
+        """The last user returns when the server is down, or after 15 s; others return at once."""
         with self._turn:
             if self._users.held:
                 self._users.release()

@@ -17,7 +17,7 @@ AlembicAction = Callable[[Config], None]
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_108_201_426
 """Key of the advisory lock that lets one process migrate while the others wait."""
-OLDEST_SERVER = 15
+MIN_SERVER_VERSION = 15
 
 
 async def upgrade(database: Database, revision: str = "head") -> None:
@@ -29,11 +29,6 @@ async def downgrade(database: Database, revision: str = "-1") -> None:
     await _alembic(database, lambda config: command.downgrade(config, revision))
 
 
-async def check(database: Database) -> None:
-    """Raises `CommandError` when models and migrations differ."""
-    await _alembic(database, command.check)
-
-
 def is_known(revision: str) -> bool:
     """False for a revision that a newer version made."""
     scripts = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
@@ -41,25 +36,21 @@ def is_known(revision: str) -> bool:
 
 
 async def _alembic(database: Database, action: AlembicAction) -> None:
+    def run(connection: Connection) -> None:
+        version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
+        if version < MIN_SERVER_VERSION * 10_000:
+            raise SettingsError(
+                f"the PostgreSQL server is version {version // 10_000}; "
+                f"Crawlscope needs {MIN_SERVER_VERSION} or newer"
+            )
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        try:
+            action(config)
+        except CommandError as error:
+            raise UsageError(str(error)) from error
+
     async with database.transaction() as connection:
-        await connection.run_sync(_run, action)
-
-
-def _run(connection: Connection, action: AlembicAction) -> None:
-    _require_server_version(connection)
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["connection"] = connection
-    try:
-        action(config)
-    except CommandError as error:
-        raise UsageError(str(error)) from error
-
-
-def _require_server_version(connection: Connection) -> None:
-    version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
-    if version < OLDEST_SERVER * 10_000:
-        raise SettingsError(
-            f"the PostgreSQL server is version {version // 10_000}; Crawlscope needs {OLDEST_SERVER} or newer"
-        )
+        await connection.run_sync(run)

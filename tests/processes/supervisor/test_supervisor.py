@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from crawlscope.core import restarts
 from crawlscope.core.errors import GaveUp
 from crawlscope.processes.supervisor import supervisor as supervision
 from crawlscope.processes.supervisor.supervisor import Exit, Process, Supervisor
@@ -31,7 +32,7 @@ def _awaited(diary: Diary, name: str) -> Process:
     return Process(name, command("work", name), diary.env, ready)
 
 
-async def test_a_killed_process_comes_back_and_its_end_is_told(diary: Diary) -> None:
+async def test_a_killed_process_comes_back_and_its_end_is_reported(diary: Diary) -> None:
     ends: list[Exit] = []
     supervisor = Supervisor([_awaited(diary, "one")], on_exit=ends.append)
     await supervisor.start()
@@ -94,7 +95,7 @@ async def test_wrong_settings_end_everything_with_the_reason(diary: Diary) -> No
 
 async def test_settings_that_have_worked_end_nothing(diary: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they name answers otherwise than before: that can pass."""
-    monkeypatch.setattr(supervision, "STEADY_SECONDS", 0.0)
+    monkeypatch.setattr(restarts, "STEADY_SECONDS", 0.0)
     supervisor = Supervisor([_awaited(diary, "good"), Process("bad", command("fail", "2"), diary.env)])
     await supervisor.start()
     await eventually(lambda: diary.events().count("start fail") == 2)
@@ -125,7 +126,7 @@ async def test_not_ready_in_time_counts_as_a_failure(diary: Diary) -> None:
 async def test_a_process_that_dies_at_once_is_tried_again_ever_more_slowly(
     diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervision, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(restarts, "FIRST_DELAY_SECONDS", 0.01)
     supervisor = Supervisor([Process("bad", command("fail", "1"), diary.env)])
     await supervisor.start()
     await eventually(lambda: diary.events().count("start fail") >= 6)
@@ -142,7 +143,7 @@ async def test_a_program_that_does_not_exist(diary: Diary) -> None:
 
 
 async def test_watchers_are_called_and_may_fail(diary: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(supervision, "WATCH_INTERVAL_SECONDS", 0.01)
     calls = {"good": 0, "bad": 0}
 
     async def good() -> None:

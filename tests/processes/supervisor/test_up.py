@@ -14,10 +14,10 @@ from sqlalchemy import text
 
 from crawlscope.core import service_file
 from crawlscope.database import connections
-from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database
 from tests.processes.supervisor.support import Diary, command
 from tests.support.polling import eventually
+from tests.support.postgres import answers, nothing_runs, server_pid, supervisor_pid
 
 UP = """
 import asyncio, json, sys
@@ -110,29 +110,28 @@ async def test_everything_runs_until_a_signal_and_nothing_after(
     process = embedded.up()
     url = await _started(process, embedded)
     assert httpx2.get(f"{url}/readyz").status_code == 200
-    assert EmbeddedPostgres(embedded.data_dir).status().state == "running"
+    assert answers(embedded.data_dir)
     await eventually(lambda: embedded.diary.events().count("start worker") == 2)
     process.send_signal(number)
     assert process.wait(timeout=60) == 0
     assert embedded.diary.all_gone()
     assert embedded.diary.events()[-1] == "stop api"
-    assert EmbeddedPostgres(embedded.data_dir).status().state == "stopped"
+    assert nothing_runs(embedded.data_dir)
     assert service_file.read(embedded.data_dir) is None
 
 
 async def test_a_killed_database_is_brought_back(embedded: Stack) -> None:
     process = embedded.up()
     await _started(process, embedded)
-    database = EmbeddedPostgres(embedded.data_dir)
-    before = database.status()
-    for pid in (before.keeper_pid, before.server_pid):
+    killed = supervisor_pid(embedded.data_dir), server_pid(embedded.data_dir)
+    for pid in killed:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: database.status().state == "running")
-    assert database.status().server_pid != before.server_pid
+    await eventually(lambda: server_pid(embedded.data_dir) not in (killed[1], None))
+    await eventually(lambda: answers(embedded.data_dir))
     process.terminate()
     assert process.wait(timeout=60) == 0
-    await eventually(lambda: database.status().state == "stopped")
+    await eventually(lambda: nothing_runs(embedded.data_dir))
 
 
 async def test_a_killed_up_takes_everything_along_and_can_be_started_again(embedded: Stack) -> None:
@@ -140,7 +139,7 @@ async def test_a_killed_up_takes_everything_along_and_can_be_started_again(embed
     await _started(process, embedded)
     process.kill()
     await eventually(embedded.diary.all_gone)
-    await eventually(lambda: EmbeddedPostgres(embedded.data_dir).status().state == "stopped")
+    await eventually(lambda: nothing_runs(embedded.data_dir))
     assert service_file.read(embedded.data_dir) is None
     again = embedded.up()
     assert _line(again) == "prepared"

@@ -10,26 +10,24 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
 from crawlscope.core.errors import GaveUp
+from crawlscope.core.periodic import run_periodically
+from crawlscope.core.restarts import Restarts
 from crawlscope.processes.supervisor.lifeline import Lifeline
 
-FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 10.0
-STEADY_SECONDS = 30.0
-"""A process that lived so long did not die of its start: the pauses begin anew."""
 START_ATTEMPTS = 3
 MANY_FAILURES = 5
 WRONG_SETTINGS = 2
 """The exit code that trying again does not change, at the start. Later the settings have worked, and it is
 what they name that answers otherwise."""
-READY_POLL_SECONDS = 0.05
-WATCH_SECONDS = 1.0
+READY_POLL_INTERVAL_SECONDS = 0.05
+WATCH_INTERVAL_SECONDS = 1.0
 STDERR_LINES = 20
-LONGEST_LINE_BYTES = 64 * 1024
+MAX_LINE_BYTES = 64 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -65,15 +63,14 @@ class Exit:
 
 @dataclass
 class _Life:
-    """What is known of one process across its restarts."""
+    """One process across its restarts."""
 
     process: Process
     child: asyncio.subprocess.Process | None = None
     was_ready: asyncio.Event = field(default_factory=asyncio.Event)
-    failures: int = 0
-    was_steady: bool = False
+    restarts: Restarts = field(default_factory=Restarts)
     said: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=STDERR_LINES))
-    keeping: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -89,7 +86,7 @@ class _Life:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         words = next((line for line in reversed(self.said) if line.strip()), "it said nothing")
         return words.strip().removeprefix("crawlscope: ")
 
@@ -109,14 +106,15 @@ class Supervisor:
         on_exit: Callable[[Exit], None] | None = None,
         grace_seconds: float = 15.0,
     ) -> None:
-        """`watch` is called each second, from the start on; an error in it is logged. `on_exit` hears of
-        every process that ends."""
+        """`watch` is called each second, from the start on; an error in it is logged. `on_exit` is called for
+        every process that ended.
+        """
         self._lives = {process.name: _Life(process) for process in processes}
         self._watch = watch
         self._on_exit = on_exit
         self._grace_seconds = grace_seconds
         self._lifeline = Lifeline()
-        self._watching: list[asyncio.Task[None]] = []
+        self._watching: list[asyncio.Task[NoReturn]] = []
         self._stop_asked = asyncio.Event()
         self._stop_turn = asyncio.Lock()
         self._given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -126,10 +124,20 @@ class Supervisor:
 
     async def start(self) -> None:
         """Returns when all run, those with `ready` being ready. Raises `GaveUp`, with everything stopped."""
-        self._watching = [asyncio.create_task(_call_each_second(callback)) for callback in self._watch]
+        self._watching = [
+            asyncio.create_task(
+                run_periodically(
+                    callback,
+                    interval_seconds=WATCH_INTERVAL_SECONDS,
+                    retry_seconds=WATCH_INTERVAL_SECONDS,
+                    failure_event="watch_failed",
+                )
+            )
+            for callback in self._watch
+        ]
         for life in self._lives.values():
-            life.keeping = asyncio.create_task(self._keep(life))
-            life.keeping.add_done_callback(self._note_own_error)
+            life.task = asyncio.create_task(self._supervise(life))
+            life.task.add_done_callback(self._note_own_error)
             await self._until(life.was_ready)
 
     async def wait(self) -> None:
@@ -142,8 +150,15 @@ class Supervisor:
         async with self._stop_turn:
             for task in self._watching:
                 task.cancel()
-            for stage in self._stages():
-                await self._stop_together(stage)
+            together: list[_Life] = []
+            for life in reversed(self._lives.values()):
+                if life.process.ready is None:
+                    together.append(life)
+                else:
+                    await self._stop_together(together)
+                    await self._stop_together([life])
+                    together = []
+            await self._stop_together(together)
             await asyncio.gather(*self._watching, return_exceptions=True)
             self._lifeline.close()
 
@@ -158,20 +173,22 @@ class Supervisor:
             await self.stop()
             raise GaveUp(self._given_up.result())
 
-    # ------------------------------------------------------------------ keeping one alive
+    # ------------------------------------------------------------------ supervising one process
 
-    async def _keep(self, life: _Life) -> None:
+    async def _supervise(self, life: _Life) -> None:
         while not self._stop_asked.is_set():
             started = time.monotonic()
             try:
-                code = await self._live_once(life)
+                code = await self._run_once(life)
             except OSError as error:
                 self._give_up(f"{life.process.name} cannot be started: {error}")
                 return
             if not self._stop_asked.is_set():
-                await self._after_death(life, code, time.monotonic() - started)
+                delay = self._count_end(life, code, time.monotonic() - started)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop_asked.wait(), delay)
 
-    async def _live_once(self, life: _Life) -> int:
+    async def _run_once(self, life: _Life) -> int:
         """From start to end of one child; its return code."""
         began_at = datetime.now(UTC)
         async with self._relayed_stderr(life) as stderr:
@@ -185,9 +202,11 @@ class Supervisor:
             finally:
                 readying.cancel()
             ended_at = datetime.now(UTC)
-        self._report_exit(
-            Exit(life.process.name, child.pid, code, began_at, ended_at, self._stop_asked.is_set())
-        )
+        end = Exit(life.process.name, child.pid, code, began_at, ended_at, self._stop_asked.is_set())
+        report = log.info if end.asked_for else log.warning
+        report("process_ended", child=end.name, pid=end.pid, how=end.how)
+        if self._on_exit is not None:
+            self._on_exit(end)
         return code
 
     async def _spawn(self, process: Process, stderr: int) -> asyncio.subprocess.Process:
@@ -216,29 +235,21 @@ class Supervisor:
                 life.said.append(f"it was not ready after {life.process.ready_timeout_seconds:g} seconds")
                 life.kill_with_descendants()
                 return
-            await asyncio.sleep(READY_POLL_SECONDS)
+            await asyncio.sleep(READY_POLL_INTERVAL_SECONDS)
         life.was_ready.set()
 
-    def _report_exit(self, end: Exit) -> None:
-        report = log.info if end.asked_for else log.warning
-        report("process_ended", child=end.name, pid=end.pid, how=end.how)
-        if self._on_exit is not None:
-            self._on_exit(end)
-
-    async def _after_death(self, life: _Life, code: int, lived_seconds: float) -> None:
-        name = life.process.name
-        life.was_steady = life.was_steady or lived_seconds > STEADY_SECONDS
-        if code == WRONG_SETTINGS and not life.was_steady:
-            self._give_up(f"{name}: {life.last_words()}")
-        life.failures = 1 if lived_seconds > STEADY_SECONDS else life.failures + 1
-        if not life.was_ready.is_set() and life.failures >= START_ATTEMPTS:
-            how = f"failed {life.failures} times to start ({_how(code)})"
-            self._give_up(f"{name} {how}: {life.last_words()}")
-        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(life.failures - 1, 10), LONGEST_PAUSE_SECONDS)
-        if life.failures >= MANY_FAILURES:
-            log.error("process_keeps_dying", child=name, times=life.failures, last_words=life.last_words())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop_asked.wait(), pause)
+    def _count_end(self, life: _Life, code: int, lived_seconds: float) -> float:
+        """Gives up where a restart cannot help; returns the seconds until the next start."""
+        name, restarts = life.process.name, life.restarts
+        delay = restarts.delay_after(lived_seconds)
+        if code == WRONG_SETTINGS and not restarts.was_steady:
+            self._give_up(f"{name}: {life.last_line()}")
+        if not life.was_ready.is_set() and restarts.failures >= START_ATTEMPTS:
+            how = f"failed {restarts.failures} times to start ({_how(code)})"
+            self._give_up(f"{name} {how}: {life.last_line()}")
+        if restarts.failures >= MANY_FAILURES:
+            log.error("process_keeps_dying", child=name, times=restarts.failures, last_words=life.last_line())
+        return delay
 
     def _give_up(self, reason: str) -> None:
         self._stop_asked.set()
@@ -249,7 +260,7 @@ class Supervisor:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._give_up(f"supervision failed: {error!r}")
 
-    # ------------------------------------------------------------------ what it says
+    # ------------------------------------------------------------------ its stderr
 
     @contextlib.asynccontextmanager
     async def _relayed_stderr(self, life: _Life) -> AsyncIterator[int]:
@@ -272,35 +283,25 @@ class Supervisor:
 
     # ------------------------------------------------------------------ stopping
 
-    def _stages(self) -> list[list[_Life]]:
-        """What may be stopped together, in reverse order of start; what others need is a stage of its own."""
-        stages: list[list[_Life]] = [[]]
-        for life in reversed(self._lives.values()):
-            if life.process.ready is None:
-                stages[-1].append(life)
-            else:
-                stages += [[life], []]
-        return stages
-
     async def _stop_together(self, stage: Sequence[_Life]) -> None:
-        keeping = [life.keeping for life in stage if life.keeping is not None]
-        if not keeping:
+        tasks = [life.task for life in stage if life.task is not None]
+        if not tasks:
             return
         for life in stage:
             life.signal(signal.SIGTERM)
-        await asyncio.wait(keeping, timeout=self._grace_seconds)
+        await asyncio.wait(tasks, timeout=self._grace_seconds)
         for life in stage:
             if life.pid is not None:
                 log.warning("process_killed", child=life.process.name, after_seconds=self._grace_seconds)
                 life.kill_with_descendants()
-        await asyncio.gather(*keeping, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _relay(reader: asyncio.StreamReader, said: collections.deque[str]) -> None:
     pending = b""
-    while chunk := await reader.read(LONGEST_LINE_BYTES):
+    while chunk := await reader.read(MAX_LINE_BYTES):
         *lines, pending = (pending + chunk).split(b"\n")
-        if len(pending) > LONGEST_LINE_BYTES:
+        if len(pending) > MAX_LINE_BYTES:
             lines, pending = [*lines, pending], b""
         _say(lines, said)
     if pending:
@@ -313,19 +314,6 @@ def _say(lines: Sequence[bytes], said: collections.deque[str]) -> None:
     with contextlib.suppress(OSError, ValueError):  # nobody listens any more
         sys.stderr.writelines(f"{line}\n" for line in decoded)
         sys.stderr.flush()
-
-
-async def _call_each_second(callback: Callable[[], Awaitable[None]]) -> None:
-    complaint = ""
-    while True:
-        try:
-            await callback()
-            complaint = ""
-        except Exception as error:  # noqa: BLE001  # whatever is wrong with what is watched, the rest goes on
-            if str(error) != complaint:
-                complaint = str(error)
-                log.warning("watch_failed", reason=complaint)
-        await asyncio.sleep(WATCH_SECONDS)
 
 
 def _how(code: int) -> str:
