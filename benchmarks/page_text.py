@@ -34,7 +34,7 @@ import html_to_markdown
 import turbohtml
 from turbohtml import Element
 
-from crawlscope.crawler.markdown import to_markdown
+from crawlscope.crawler.reading.markdown import to_markdown
 
 Reader = Callable[[bytes], str]
 
@@ -308,7 +308,10 @@ def _score(read: Reader, pages: Sequence[Page]) -> dict[str, Score]:
 _READ_WITH_REVISION = """
 import json, sys, time
 from pathlib import Path
-from crawlscope.crawler.markdown import to_markdown
+try:
+    from crawlscope.crawler.reading.markdown import to_markdown
+except ImportError:  # revisions before the folder
+    from crawlscope.crawler.markdown import to_markdown
 to_markdown("<p>warm", "http://site.test/")
 for line in sys.stdin:
     content = Path(json.loads(line)).read_bytes()

@@ -22,7 +22,7 @@ from benchmarks.timing import LIMIT_MICROSECONDS, cost_microseconds
 from crawlscope.api.client import ServiceClient
 from crawlscope.cli import demo_site
 from crawlscope.core.settings import Settings
-from crawlscope.crawler.markdown import to_markdown
+from crawlscope.crawler.reading.markdown import to_markdown
 from crawlscope.crawler.sender import WebhookSender
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean

@@ -12,11 +12,11 @@ import pytest
 from html_to_markdown import ConversionOptions, ConversionResult
 
 from crawlscope.core.errors import UsageError
-from crawlscope.crawler import markdown
 from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, run_crawl
 from crawlscope.crawler.fetch import FetchedPage
-from crawlscope.crawler.markdown import PageText
-from crawlscope.crawler.page import read_page
+from crawlscope.crawler.reading import markdown
+from crawlscope.crawler.reading.markdown import PageText
+from crawlscope.crawler.reading.page import read_page
 from crawlscope.crawler.sender import DeliveryTooLarge
 from tests.crawler.harness import Crawled, Event, FastClock, crawl
 from tests.support.fakes.loopback import free_port

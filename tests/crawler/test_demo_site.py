@@ -7,7 +7,7 @@ import pytest
 
 from crawlscope.cli import demo_site
 from crawlscope.core.errors import CrawlscopeError
-from crawlscope.crawler.markdown import to_markdown
+from crawlscope.crawler.reading.markdown import to_markdown
 from tests.crawler.harness import crawl
 
 

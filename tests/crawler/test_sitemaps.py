@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from crawlscope.crawler import sitemaps
-from crawlscope.crawler.xml_pages import Listing, listing_of
+from crawlscope.crawler.reading.xml_pages import Listing, listing_of
 from tests.crawler.harness import crawl
 from tests.support.fakes.website import Page, Website, html, redirect
 

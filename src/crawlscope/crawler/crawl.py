@@ -22,11 +22,11 @@ from crawlscope.crawler.links import (
     same_name,
     site_of,
 )
-from crawlscope.crawler.markdown import PageText
 from crawlscope.crawler.originals import Fingerprint, Originals, ReadPage
 from crawlscope.crawler.pace import Clock, Stopped
-from crawlscope.crawler.page import read_page
 from crawlscope.crawler.polite import Forbidden, PoliteClient
+from crawlscope.crawler.reading.markdown import PageText
+from crawlscope.crawler.reading.page import read_page
 from crawlscope.crawler.robots import RobotsRules
 from crawlscope.crawler.sender import DeliveryTooLarge
 from crawlscope.crawler.sitemaps import listed_pages

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from crawlscope.crawler.fetch import FetchedPage
-from crawlscope.crawler.markdown import PageText
+from crawlscope.crawler.reading.markdown import PageText
 
 Event = dict[str, Any]
 

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from crawlscope.crawler.fetch import FetchedPage
 from crawlscope.crawler.links import variant_key
-from crawlscope.crawler.markdown import PageText
+from crawlscope.crawler.reading.markdown import PageText
 
 _LINK_TARGET = re.compile(r"\]\([^()\s]*\)")
 _WORD = re.compile(r"\w+")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from protego import Protego
 
-from crawlscope.crawler.charset import decode
 from crawlscope.crawler.fetch import ROBOT, FetchedPage, FetchFailed
+from crawlscope.crawler.reading.charset import decode
 
 READ_BYTES = 512 * 1024
 _FORBID_ALL = "User-agent: *\nDisallow: /"

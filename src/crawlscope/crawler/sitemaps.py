@@ -6,11 +6,11 @@ from urllib.parse import urljoin
 
 import structlog
 
-from crawlscope.crawler.charset import decode
 from crawlscope.crawler.fetch import MAX_BODY_BYTES, FetchFailed
 from crawlscope.crawler.links import normalise
 from crawlscope.crawler.polite import PoliteClient
-from crawlscope.crawler.xml_pages import Listing, listing_of
+from crawlscope.crawler.reading.charset import decode
+from crawlscope.crawler.reading.xml_pages import Listing, listing_of
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.errors import CrawlscopeError, PageError
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import OperationType, PageState
-from crawlscope.crawler.markdown import to_markdown
+from crawlscope.crawler.reading.markdown import to_markdown
 from crawlscope.database.engine import Database
 from crawlscope.indexing.documents import stored_since
 from crawlscope.indexing.in_thread import in_thread

@@ -12,7 +12,7 @@ from itertools import chain, islice
 
 from turbohtml import DocumentFragment, Element, Node, Text
 
-from crawlscope.crawler.tree import is_within, words
+from crawlscope.crawler.reading.tree import is_within, words
 
 _NEVER_TEXT = [
     "script", "style", "template", "svg", "iframe", "embed", "audio", "video", "source", "track", "map",

@@ -10,7 +10,7 @@ from textwrap import dedent
 
 from turbohtml import Element, Text
 
-from crawlscope.crawler.tree import is_within, words
+from crawlscope.crawler.reading.tree import is_within, words
 
 _HARD_SPACE = "\xa0"
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")

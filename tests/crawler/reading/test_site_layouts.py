@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawlscope.crawler.markdown import to_markdown
+from crawlscope.crawler.reading.markdown import to_markdown
 
 HEADING = "<h1>Rotating keys</h1>"
 BODY = (

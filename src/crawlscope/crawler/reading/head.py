@@ -9,7 +9,7 @@ from turbohtml import Document
 
 from crawlscope.crawler.fetch import ROBOT
 from crawlscope.crawler.links import absolute
-from crawlscope.crawler.tree import clean, parse, words
+from crawlscope.crawler.reading.tree import clean, parse, words
 
 _LINKING = {"a": "href", "area": "href", "frame": "src", "iframe": "src", "embed": "src", "object": "data"}
 _REFRESH = re.compile(

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
 
-from crawlscope.crawler.charset import decode
 from crawlscope.crawler.fetch import ROBOT, FetchedPage, may_hold_text
-from crawlscope.crawler.head import refresh_target
 from crawlscope.crawler.links import absolute
-from crawlscope.crawler.markdown import PageText, to_markdown
-from crawlscope.crawler.xml_pages import listing_of, parse_xml, root_name, texts_of, title_of
+from crawlscope.crawler.reading.charset import decode
+from crawlscope.crawler.reading.head import refresh_target
+from crawlscope.crawler.reading.markdown import PageText, to_markdown
+from crawlscope.crawler.reading.xml_pages import listing_of, parse_xml, root_name, texts_of, title_of
 
 _XML_TYPES = frozenset({"text/xml", "application/xml"})
 _HTML_TYPES = frozenset(

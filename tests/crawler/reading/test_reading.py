@@ -2,10 +2,10 @@
 
 import pytest
 
-from crawlscope.crawler.charset import decode
 from crawlscope.crawler.fetch import FetchedPage
-from crawlscope.crawler.markdown import to_markdown
-from crawlscope.crawler.page import read_page
+from crawlscope.crawler.reading.charset import decode
+from crawlscope.crawler.reading.markdown import to_markdown
+from crawlscope.crawler.reading.page import read_page
 from crawlscope.indexing.clean import clean
 
 URL = "https://example.org/docs/page.html"

@@ -8,11 +8,11 @@ import structlog
 from html_to_markdown import ConversionError, ConversionOptions, PreprocessingOptions, convert
 from turbohtml import Document, Element, Text
 
-from crawlscope.crawler.charset import decode
-from crawlscope.crawler.furniture import main_region
-from crawlscope.crawler.head import join, read_head
-from crawlscope.crawler.layout import unfold_layout
-from crawlscope.crawler.tree import clean, is_within, parse, words
+from crawlscope.crawler.reading.charset import decode
+from crawlscope.crawler.reading.furniture import main_region
+from crawlscope.crawler.reading.head import join, read_head
+from crawlscope.crawler.reading.layout import unfold_layout
+from crawlscope.crawler.reading.tree import clean, is_within, parse, words
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawlscope.cli import demo_site
-from crawlscope.crawler.charset import decode
-from crawlscope.crawler.markdown import PageText, to_markdown
+from crawlscope.crawler.reading.charset import decode
+from crawlscope.crawler.reading.markdown import PageText, to_markdown
 
 URL = "https://example.org/docs/page.html"
 
