@@ -52,13 +52,17 @@ def decode(body: bytes, declared: str | None) -> str:
     for mark, charset in _BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body.decode(charset, errors="replace")
-    charset = _charset(declared) or _charset(_own_word(body)) or ""
+    labels = (found[1] or found[2] for found in _OWN_WORD.finditer(body, 0, _OWN_WORD_WITHIN))
+    own_word = next(filter(None, labels), b"").decode("ascii", "replace")
+    charset = _charset(declared) or _charset(own_word) or ""
     if charset.startswith("utf-16") and b"\0" not in body:
         charset = "utf-8"
     if body.isascii() and _ESCAPE_OF_ISO_2022 not in body and charset in ("", *_MANY_BYTES):
         return body.decode("ascii")
     utf_8 = body.decode("utf-8", errors="replace")
-    right, wrong = _counted(body, utf_8)
+    # How many faults there are, and how many characters beyond ASCII are right.
+    wrong = utf_8.count(_UNREADABLE) - body.count(_UNREADABLE.encode())
+    right = len(utf_8) - (len(body) - len(body.translate(None, _ASCII))) - wrong
     if charset == "utf-8":
         # Browsers believe it. Five faults and hardly a character that is right are a wrong word.
         return utf_8 if wrong < 5 or wrong < 4 * right else _detected(body)
@@ -81,21 +85,6 @@ def _charset(label: str | None) -> str | None:
     except (LookupError, ValueError):
         return None
     return name if _OTHER_CHARSETS.match(name) else None
-
-
-def _own_word(body: bytes) -> str | None:
-    for found in _OWN_WORD.finditer(body, 0, _OWN_WORD_WITHIN):
-        label = found[1] or found[2]
-        if label:
-            return label.decode("ascii", "replace")
-    return None
-
-
-def _counted(body: bytes, utf_8: str) -> tuple[int, int]:
-    """How many characters beyond ASCII are right as UTF-8, and how many faults there are."""
-    wrong = utf_8.count(_UNREADABLE) - body.count(_UNREADABLE.encode())
-    ascii_bytes = len(body) - len(body.translate(None, _ASCII))
-    return len(utf_8) - ascii_bytes - wrong, wrong
 
 
 def _decoded(body: bytes, charset: str) -> str:

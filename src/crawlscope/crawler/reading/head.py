@@ -36,20 +36,34 @@ class Head:
 
 
 def read_head(document: Document, url: str) -> Head:
-    metas = list(_metas(document))
-    base = _base(document, url)
+    base = next(
+        (
+            absolute(element.attr("href") or "", url) or url
+            for element in document.iter_elements("base")
+            if element.attr("href") is not None
+        ),
+        url,
+    )
+    titles = (title for title in document.iter_elements("title") if title.namespace.value == "html")
+    canonicals = (
+        absolute(link.attr("href") or "", base)
+        for link in document.iter_elements("link")
+        if "canonical" in (link.attr("rel") or "").lower().split() and (link.attr("href") or "").strip()
+    )
+    metas = _metas(document)
+    refreshes = (refresh_target(content, base) for name, content in metas if name == "refresh")
     asked = {
         word for name, content in metas if name in _ROBOTS for word in re.split(r"[\s,;]+", content.lower())
     }
     nofollow = not asked.isdisjoint({"nofollow", "none"})
     return Head(
         base=base,
-        title=_title(document) or _said(metas, "og:title"),
+        title=next(filter(None, map(words, titles)), None) or _said(metas, "og:title"),
         description=_said(metas, "description") or _said(metas, "og:description"),
         language=_language(document, metas),
         links=[] if nofollow else _links(document, base),
-        canonical=_canonical(document, base),
-        refresh=_refresh(metas, base),
+        canonical=next(canonicals, None),
+        refresh=next(filter(None, refreshes), None),
         nofollow=nofollow,
         noindex=not asked.isdisjoint({"noindex", "none"}),
     )
@@ -64,13 +78,14 @@ def join(base: str, href: str) -> str | None:
     return joined if joined[:8].lower().startswith(("http://", "https://")) else None
 
 
-def _metas(document: Document) -> Iterator[tuple[str, str]]:
+def _metas(document: Document) -> list[tuple[str, str]]:
     """Names in lower case: authors write them in any."""
-    for meta in document.iter_elements("meta"):
-        for naming in ("name", "http-equiv", "property", "itemprop"):
-            name = (meta.attr(naming) or "").strip().lower()
-            if name:
-                yield name, meta.attr("content") or ""
+    return [
+        (name, meta.attr("content") or "")
+        for meta in document.iter_elements("meta")
+        for naming in ("name", "http-equiv", "property", "itemprop")
+        if (name := (meta.attr(naming) or "").strip().lower())
+    ]
 
 
 def _said(metas: list[tuple[str, str]], *names: str) -> str | None:
@@ -80,11 +95,6 @@ def _said(metas: list[tuple[str, str]], *names: str) -> str | None:
             if name == wanted and text:
                 return text
     return None
-
-
-def _title(document: Document) -> str | None:
-    titles = (title for title in document.iter_elements("title") if title.namespace.value == "html")
-    return next(filter(None, map(words, titles)), None)
 
 
 def _language(document: Document, metas: list[tuple[str, str]]) -> str | None:
@@ -99,29 +109,10 @@ def _language(document: Document, metas: list[tuple[str, str]]) -> str | None:
     return None
 
 
-def _base(document: Document, url: str) -> str:
-    for base in document.iter_elements("base"):
-        if base.attr("href") is not None:
-            return absolute(base.attr("href") or "", url) or url
-    return url
-
-
-def _canonical(document: Document, base: str) -> str | None:
-    for link in document.iter_elements("link"):
-        if "canonical" in (link.attr("rel") or "").lower().split() and (link.attr("href") or "").strip():
-            return absolute(link.attr("href") or "", base)
-    return None
-
-
 def refresh_target(content: str, base: str) -> str | None:
     """Where a refresh leads, by the words of the header or of the meta element."""
     found = _REFRESH.match(content)
     return absolute(next(filter(None, found.groups())), base) if found else None
-
-
-def _refresh(metas: list[tuple[str, str]], base: str) -> str | None:
-    targets = (refresh_target(content, base) for name, content in metas if name == "refresh")
-    return next(filter(None, targets), None)
 
 
 def _links(document: Document, base: str) -> list[str]:

@@ -7,9 +7,9 @@ from turbohtml import Document, Element, IncrementalParser, Node, ShadowRoot
 
 Parent = Element | Document | ShadowRoot
 
-_PIECE = 1 << 14
-_LEAST_MEMORY = 256 * 1024 * 1024
-_MEMORY_OF_A_CHARACTER = 60
+_PIECE_CHARACTERS = 1 << 14
+_MIN_MEMORY_BYTES = 256 * 1024 * 1024
+_BYTES_PER_CHARACTER = 60
 _FORMATTING = re.compile(
     r"</?(?:b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u)\b[^<>]*>", re.IGNORECASE
 )
@@ -33,30 +33,20 @@ def parse(text: str) -> Document:
 
 def _parse_within_bounds(text: str) -> Document | None:
     process = psutil.Process()
-    most = process.memory_info().rss + _LEAST_MEMORY + _MEMORY_OF_A_CHARACTER * len(text)
+    max_bytes = process.memory_info().rss + _MIN_MEMORY_BYTES + _BYTES_PER_CHARACTER * len(text)
     parser = IncrementalParser(positions=False)
-    for start in range(0, len(text), _PIECE):
-        parser.feed(text[start : start + _PIECE])
-        if process.memory_info().rss > most:
+    for start in range(0, len(text), _PIECE_CHARACTERS):
+        parser.feed(text[start : start + _PIECE_CHARACTERS])
+        if process.memory_info().rss > max_bytes:
             return None
     document = parser.close()
     if "shadowroot" in text:
-        _unfold_shadows(document)
+        # What a component declares as its inside is what a browser shows, before what it was given.
+        for host in list(document.iter_elements()):
+            if host.shadow_root is not None:
+                for at, node in enumerate(list(host.shadow_root)):
+                    host.insert(at, node.extract())
     return document
-
-
-def _unfold_shadows(document: Document) -> None:
-    """What a component declares as its inside is what a browser shows, before what it was given."""
-    for host in list(document.iter_elements()):
-        if host.shadow_root is not None:
-            _unfold_shadows_within(host)
-
-
-def _unfold_shadows_within(host: Element) -> None:
-    root = host.shadow_root
-    assert root is not None
-    for at, node in enumerate(list(root)):
-        host.insert(at, node.extract())
 
 
 def clean(text: str) -> str:

@@ -81,16 +81,13 @@ def listing_of(text: str, url: str) -> Listing:
 
 def texts_of(root: etree._Element) -> list[str]:
     """The pieces of text in it, but for the addresses of links."""
-    pieces = (" ".join(str(piece).split()) for piece in _texts(root))
-    return [piece for piece in pieces if piece]
-
-
-def _texts(root: etree._Element) -> Iterator[str]:
+    pieces: list[str] = []
     for element in root.iter(etree.Element):
         if element.text and _name(element) not in ("link", "loc"):
-            yield element.text
+            pieces.append(element.text)
         if element.tail:
-            yield element.tail
+            pieces.append(element.tail)
+    return [piece for each in pieces if (piece := " ".join(str(each).split()))]
 
 
 def title_of(root: etree._Element) -> str | None:

@@ -1,27 +1,19 @@
-"""Pages from before style sheets: tables that hold the layout, and text kept in shape with `&nbsp;`.
+"""Tables: Markdown has only those of data.
 
-Markdown has only tables of data. A layout table becomes the blocks it was drawn around, a table of data one
-whose rows each say all that they mean; the text of pydoc's docstrings becomes paragraphs and code.
+A layout table becomes the blocks it was drawn around, a table of data one whose rows each say all that they
+mean.
 """
-
-import re
-from itertools import chain, groupby, islice
-from textwrap import dedent
 
 from turbohtml import Element, Text
 
 from crawlscope.crawler.reading.tree import is_within, words
 
-_HARD_SPACE = "\xa0"
-_BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
-_SHAPED = re.compile(r"^(?:[ \t]|>>>|\.\.\. |\+[-=]{2}|\|)", re.MULTILINE)
 _NEVER_IN_DATA = "hr, h1, h2, h3, h4, h5, h6, dl, form, article, section, p + p + p"
-_NEVER_IN_HEADINGS = frozenset({"p", "table", "ul", "ol", "dl", "pre", "blockquote", "section", "article"})
-_MOST_ROWS_SPANNED = 1000
-_MOST_REPEATED = 4
-_LONGEST_REPEATED = 200
-_WIDEST_REPEATED = 20
-_MOST_TITLES = 3
+_MAX_ROWS_SPANNED = 1000
+_MAX_REPETITIONS_PER_CELL = 4
+_MAX_REPEATED_CHARACTERS = 200
+_MAX_REPEATED_COLUMNS = 20
+_MAX_TITLE_ROWS = 3
 _TABLE_ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "table": ("table", ()),
     "grid": ("table", ()),
@@ -33,9 +25,7 @@ _TABLE_ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
 """What a role is in HTML, and the roles of what it stands in."""
 
 
-def unfold_layout(body: Element) -> None:
-    _docstrings(body)
-    _end_headings(body)
+def plain_tables(body: Element) -> None:
     _tables_by_role(body)
     tables = list(body.iter_elements("table"))
     depths = {
@@ -57,15 +47,15 @@ def _tables_by_role(body: Element) -> None:
         if is_within(table, "[role=table]", "[role=grid]"):
             continue
         parts = list(table.select("[role]"))
-        if all(_stands_right(part) for part in parts):
-            for part in [table, *parts]:
-                part.tag = _TABLE_ROLES[part.attr("role") or ""][0]
-
-
-def _stands_right(part: Element) -> bool:
-    outer = part.parent
-    _, outer_roles = _TABLE_ROLES.get(part.attr("role") or "", ("", ()))
-    return isinstance(outer, Element) and outer.attr("role") in outer_roles
+        roles = [part.attr("role") or "" for part in parts]
+        outers = [part.parent for part in parts]
+        if all(
+            isinstance(outer, Element) and outer.attr("role") in _TABLE_ROLES.get(role, ("", ()))[1]
+            for role, outer in zip(roles, outers, strict=True)
+        ):
+            table.tag = "table"
+            for part, role in zip(parts, roles, strict=True):
+                part.tag = _TABLE_ROLES[role][0]
 
 
 def _elements(parent: Element) -> list[Element]:
@@ -107,7 +97,7 @@ def _is_datum(cell: Element, *, alone: bool) -> bool:
     if cell.select_one(_NEVER_IN_DATA) is not None:
         return False
     return not alone or (
-        len(cell.text) < _LONGEST_REPEATED and cell.select_one("p, div, ul, ol, pre, br") is None
+        len(cell.text) < _MAX_REPEATED_CHARACTERS and cell.select_one("p, div, ul, ol, pre, br") is None
     )
 
 
@@ -148,8 +138,11 @@ def _make_heading(cell: Element, level: int) -> None:
 def _lift_title(table: Element) -> None:
     """A first row that is one cell over all columns names the table, not its columns."""
     rows = _rows(table)
-    for at, row in enumerate(rows[:_MOST_TITLES]):
-        title = _title_cell(rows[at:]) or _short_row(rows[at:])
+    for at, row in enumerate(rows[:_MAX_TITLE_ROWS]):
+        title, cells, below = _title_cell(rows[at:]), _cells(row), rows[at + 1 : at + 3]
+        if title is None and len(cells) == 1 and _number(cells[0].attr("rowspan")) == 1 and len(below) == 2:
+            # Nobody said how far it spans, but the rows below have more.
+            title = cells[0] if all(len(_cells(each)) > 1 for each in below) else None
         if title is None or not words(title):
             return
         heading = title.select_one("h1, h2, h3, h4, h5, h6")
@@ -158,17 +151,10 @@ def _lift_title(table: Element) -> None:
         row.decompose()
 
 
-def _short_row(rows: list[Element]) -> Element | None:
-    """The only cell of a first row, where those below have more and nobody said how far it spans."""
-    first = _cells(rows[0])
-    alone = len(first) == 1 and _number(first[0].attr("rowspan")) == 1
-    return first[0] if alone and len(rows) > 2 and all(len(_cells(row)) > 1 for row in rows[1:3]) else None
-
-
 def _repeat_spanning_cells(table: Element) -> None:
     """A cell over several rows is said in each of them, so that each row says what it is about."""
     rows = _rows(table)
-    budget = _MOST_REPEATED * sum(len(_cells(row)) for row in rows)
+    budget = _MAX_REPETITIONS_PER_CELL * sum(len(_cells(row)) for row in rows)
     open_cells: dict[int, tuple[str, int]] = {}
     for row in rows:
         column = 0
@@ -177,64 +163,23 @@ def _repeat_spanning_cells(table: Element) -> None:
                 text, left = open_cells.pop(column)
                 if left > 1:
                     open_cells[column] = (text, left - 1)
-                _repeat(text, row, cell)
+                repeated = Element("td", None, [Text(text)])
+                if cell is None:
+                    row.append(repeated)
+                else:
+                    cell.insert_before(repeated)
                 budget -= 1
                 column += 1
             if cell is None:
                 break
             spanned = _number(cell.attr("rowspan"))
             width = _number(cell.attr("colspan"))
-            if spanned > 1 and width <= _WIDEST_REPEATED:
+            if spanned > 1 and width <= _MAX_REPEATED_COLUMNS:
                 text = words(cell)
-                said = [text if len(text) <= _LONGEST_REPEATED else "", *[""] * (width - 1)]
+                said = [text if len(text) <= _MAX_REPEATED_CHARACTERS else "", *[""] * (width - 1)]
                 open_cells.update({column + at: (each, spanned - 1) for at, each in enumerate(said)})
             column += width
 
 
-def _repeat(text: str, row: Element, before: Element | None) -> None:
-    cell = Element("td", None, [Text(text)])
-    if before is None:
-        row.append(cell)
-    else:
-        before.insert_before(cell)
-
-
 def _number(said: str | None) -> int:
-    return min(int(said), _MOST_ROWS_SPANNED) if said and said.strip().isdecimal() and len(said) < 9 else 1
-
-
-def _end_headings(body: Element) -> None:
-    """Where an author forgot to end one, the page went on within it."""
-    for heading in list(body.iter_elements(["h1", "h2", "h3", "h4", "h5", "h6"])):
-        children = list(heading)
-        for at, child in enumerate(children):
-            if isinstance(child, Element) and child.tag in _NEVER_IN_HEADINGS:
-                if any(words(before) for before in children[:at]):
-                    heading.insert_after(*[each.extract() for each in children[at:]])
-                break
-
-
-def _docstrings(body: Element) -> None:
-    for span in list(body.select('span[class="code"]')):
-        parent = span.parent
-        beside = chain(islice(span.previous_siblings, 3), islice(span.next_siblings, 3))
-        if not isinstance(parent, Element) or any(map(words, beside)):
-            span.tag = "code"
-            continue
-        text = span.text.replace(_HARD_SPACE, " ")
-        parts = [part for part in _BLANK_LINES.split(dedent(text.strip("\n"))) if part.strip()]
-        span.clear()
-        span.tag = "div"
-        for shaped, group in groupby(parts, key=_is_shaped):
-            together = list(group)
-            if shaped:
-                span.append(Element("pre", None, [Text(dedent("\n\n".join(together)))]))
-            else:
-                span.extend([Element("p", None, [Text(part)]) for part in together])
-        if parent.tag == "p":
-            parent.tag = "div"
-
-
-def _is_shaped(text: str) -> bool:
-    """Whether its line breaks and spaces carry meaning: code, sessions, drawn tables, indented lists."""
-    return _SHAPED.search(text) is not None
+    return min(int(said), _MAX_ROWS_SPANNED) if said and said.strip().isdecimal() and len(said) < 9 else 1
