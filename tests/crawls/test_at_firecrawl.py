@@ -14,19 +14,19 @@ from crawlscope.core import service_file
 from crawlscope.core.errors import DatabaseUnavailable, FirecrawlUnavailable
 from crawlscope.core.settings import Settings
 from crawlscope.crawls import at_firecrawl, reconciliations
-from crawlscope.crawls.at_firecrawl import Door
-from crawlscope.crawls.firecrawl_orders import crawl_order
+from crawlscope.crawls.at_firecrawl import webhook_endpoint
 from crawlscope.crawls.reconcile import Reconciler
+from crawlscope.crawls.requests import crawl_request
 from crawlscope.database.engine import Database
-from crawlscope.firecrawl.client import FirecrawlClient
+from crawlscope.firecrawl.client import FirecrawlClient, Webhook
 from crawlscope.models import CrawlFact, CrawlRequest, CrawlSession, Reconciliation
 from tests.support.fakes.firecrawl_http import Reply
 from tests.support.fakes.firecrawl_server import FakeFirecrawl
 from tests.support.producing import deliver, due
 
 URL = "https://docs.example/"
-ORDER = crawl_order(URL, 5)
-DOOR = Door("http://127.0.0.1:9/api/webhook/firecrawl", {})
+REQUEST = crawl_request(URL, 5)
+ENDPOINT = Webhook("http://127.0.0.1:9/api/webhook/firecrawl", {})
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -80,7 +80,7 @@ async def test_a_crawl_that_cannot_be_kept_is_cancelled_at_firecrawl(
         firecrawl, own_database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_away"
     )
     with pytest.raises(DatabaseUnavailable, match="it was cancelled at Firecrawl, ask again"):
-        await at_firecrawl.start(own_database, client, ORDER, DOOR, TRACE)
+        await at_firecrawl.start(own_database, client, REQUEST, ENDPOINT, TRACE)
     [job] = firecrawl.jobs.values()
     assert job.cancelled
     assert await rows(own_database, CrawlSession) == 0
@@ -95,7 +95,7 @@ async def test_where_it_cannot_be_cancelled_either_that_is_said(
     )
     firecrawl.answer_with(Reply(500, {"error": "no"}), befalls=lambda request: request.method == "DELETE")
     with pytest.raises(DatabaseUnavailable, match="goes on at Firecrawl"):
-        await at_firecrawl.start(own_database, client, ORDER, DOOR, TRACE)
+        await at_firecrawl.start(own_database, client, REQUEST, ENDPOINT, TRACE)
 
 
 async def test_without_a_database_firecrawl_is_not_asked(
@@ -103,7 +103,7 @@ async def test_without_a_database_firecrawl_is_not_asked(
 ) -> None:
     nowhere = Database.open("postgresql://nobody:x@127.0.0.1:9/nothing")
     with pytest.raises(DatabaseUnavailable):
-        await at_firecrawl.start(nowhere, client, ORDER, DOOR, TRACE)
+        await at_firecrawl.start(nowhere, client, REQUEST, ENDPOINT, TRACE)
     await nowhere.close()
     assert firecrawl.requests == []
 
@@ -113,7 +113,7 @@ async def test_a_session_that_events_made_before_is_the_same_one(
 ) -> None:
     await deliver(database, "job-1", "crawl.started")
     firecrawl.answer_with(Reply(200, {"success": True, "id": "job-1"}))
-    started = await at_firecrawl.start(database, client, ORDER, DOOR, TRACE)
+    started = await at_firecrawl.start(database, client, REQUEST, ENDPOINT, TRACE)
     assert started.crawl_id == "job-1"
     assert (await rows(database, CrawlSession), await rows(database, CrawlRequest)) == (1, 1)
     async with database.transaction() as connection:
@@ -130,14 +130,14 @@ async def test_an_id_that_is_none_is_not_taken(
 ) -> None:
     firecrawl.answer_with(Reply(200, {"success": True, "id": crawl_id}))
     with pytest.raises(FirecrawlUnavailable, match="JSON of another shape"):
-        await at_firecrawl.start(database, client, ORDER, DOOR, TRACE)
+        await at_firecrawl.start(database, client, REQUEST, ENDPOINT, TRACE)
     assert await rows(database, CrawlSession) == 0
 
 
 async def test_a_cancel_holds_though_the_status_cannot_be_asked_after_it(
     database: Database, firecrawl: FakeFirecrawl, client: FirecrawlClient
 ) -> None:
-    started = await at_firecrawl.start(database, client, ORDER, DOOR, TRACE)
+    started = await at_firecrawl.start(database, client, REQUEST, ENDPOINT, TRACE)
     asked = [0]
 
     def second_status(request: Any) -> bool:
@@ -163,23 +163,23 @@ async def test_a_cancelled_crawl_is_compared_at_once(
 ) -> None:
     """However seldom it was asked after until then: no event may come of the cancel."""
     firecrawl.older = older
-    started = await at_firecrawl.start(database, client, ORDER, DOOR, TRACE)
+    started = await at_firecrawl.start(database, client, REQUEST, ENDPOINT, TRACE)
     await note_checked_until_tomorrow(database)
     assert await due(database) is None
     await at_firecrawl.cancel(database, client, Reconciler(database, client), started.crawl_id)
     assert await due(database) == started.crawl_id
 
 
-def door(data_dir: Path, **settings: Any) -> Door:
+def endpoint(data_dir: Path, **settings: Any) -> Webhook:
     given = {"firecrawl_url": "http://localhost:3002", **settings}
-    return Door.of(Settings(data_dir=data_dir, _env_file=None, **given), "s3cret")
+    return webhook_endpoint(Settings(data_dir=data_dir, _env_file=None, **given), "s3cret")
 
 
 def test_without_a_public_url_the_door_is_that_of_the_running_service(tmp_path: Path) -> None:
-    assert door(tmp_path, port=8109).url == "http://127.0.0.1:8109/api/webhook/firecrawl"
+    assert endpoint(tmp_path, port=8109).url == "http://127.0.0.1:8109/api/webhook/firecrawl"
     service_file.write(tmp_path, "http://127.0.0.1:4711")
-    assert door(tmp_path).url == "http://127.0.0.1:4711/api/webhook/firecrawl"
-    assert door(tmp_path, public_url="https://here.example/x/").url == (
+    assert endpoint(tmp_path).url == "http://127.0.0.1:4711/api/webhook/firecrawl"
+    assert endpoint(tmp_path, public_url="https://here.example/x/").url == (
         "https://here.example/x/api/webhook/firecrawl"
     )
 
@@ -200,5 +200,7 @@ def test_the_secret_leaves_this_machine_only_where_nothing_else_lets_deliveries_
     tmp_path: Path, signed: bool, public_url: str | None, firecrawl_url: str, sent: bool
 ) -> None:
     secret = SecretStr("hmac") if signed else None
-    made = door(tmp_path, public_url=public_url, firecrawl_url=firecrawl_url, firecrawl_webhook_secret=secret)
+    made = endpoint(
+        tmp_path, public_url=public_url, firecrawl_url=firecrawl_url, firecrawl_webhook_secret=secret
+    )
     assert made.headers == ({"X-API-Secret": "s3cret"} if sent else {})

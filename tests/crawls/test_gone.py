@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 
 from crawlscope.core.errors import IndexUnavailable
 from crawlscope.core.settings import Settings
-from crawlscope.crawls.requests import delete_crawl
+from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.documents import scraped_page
 from crawlscope.indexing.freshness import GoneAnswer, is_outdated

@@ -16,7 +16,7 @@ from crawlscope.core.errors import NotFoundError
 from crawlscope.core.settings import Settings
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.crawls import reconciliations
-from crawlscope.crawls.requests import delete_crawl, note_cancel
+from crawlscope.crawls.repository import delete_crawl, note_cancel
 from crawlscope.database.engine import Database
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes

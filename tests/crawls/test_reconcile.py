@@ -13,11 +13,11 @@ from sqlalchemy import select
 
 from crawlscope.core.errors import FirecrawlRefused, FirecrawlUnavailable, NotFoundError
 from crawlscope.core.vocabulary import CrawlStatus, PageState, ReconcileState
-from crawlscope.crawls.at_firecrawl import Door, start
-from crawlscope.crawls.firecrawl_orders import batch_order
+from crawlscope.crawls.at_firecrawl import start
 from crawlscope.crawls.reconcile import Reconciled, Reconciler
+from crawlscope.crawls.requests import batch_request
 from crawlscope.database.engine import Database
-from crawlscope.firecrawl.client import FirecrawlClient
+from crawlscope.firecrawl.client import FirecrawlClient, Webhook
 from crawlscope.models import CrawlSession, Page, Reconciliation
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks.acceptance import accept_delivery
@@ -346,10 +346,10 @@ async def test_urls_of_a_batch_that_brought_nothing_are_named(
     database: Database, firecrawl: FakeFirecrawl
 ) -> None:
     urls = [f"https://docs.example/page-{number}.html" for number in range(5)]
-    order = batch_order([*urls, "HTTPS://Docs.Example", "https://docs.example/gone"])
+    request = batch_request([*urls, "HTTPS://Docs.Example", "https://docs.example/gone"])
     firecrawl.site = Site([*Site.of(5).outcomes, Failure("https://docs.example/gone")])
     async with FirecrawlClient(firecrawl.url) as client:
-        started = await start(database, client, order, Door("http://127.0.0.1:9/", {}), "00-1-2-00")
+        started = await start(database, client, request, Webhook("http://127.0.0.1:9/", {}), "00-1-2-00")
     job = firecrawl.wait_until_ended(started.crawl_id)
     document = next(each for each in job.documents if each["metadata"]["sourceURL"] == "HTTPS://Docs.Example")
     document["metadata"]["sourceURL"] = "https://docs.example/"

@@ -16,7 +16,7 @@ from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable, IndexUn
 from crawlscope.core.settings import Settings
 from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import PageState
-from crawlscope.crawls.requests import delete_crawl
+from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.generations import repository as generations

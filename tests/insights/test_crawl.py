@@ -6,7 +6,8 @@ from sqlalchemy import select
 
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.crawls.requests import CrawlOrder, note_progress, start_crawl
+from crawlscope.crawls.repository import note_progress, start_crawl
+from crawlscope.crawls.requests import crawl_request
 from crawlscope.database.engine import Database
 from crawlscope.insights.insights import Insights
 from crawlscope.insights.percentiles import MEDIAN, P95, P99, percentiles
@@ -130,7 +131,7 @@ class TestCrawl:
 
     async def test_shows_how_far_its_own_crawler_has_come(self, database: Database, insights: Insights):
         async with database.transaction() as connection:
-            crawl_id = await start_crawl(connection, CrawlOrder(A, limit=5, allow_private=False))
+            crawl_id = await start_crawl(connection, crawl_request(A, 5))
             await note_progress(connection, crawl_id, found=4, fetched=2)
         await deliver_pages(database, "from-elsewhere", A)
 

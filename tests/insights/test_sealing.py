@@ -11,7 +11,8 @@ from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import Completeness, CrawlStatus, ReconcileState
 from crawlscope.crawls import reconciliations
 from crawlscope.crawls.reconciliations import Found
-from crawlscope.crawls.requests import CrawlOrder, start_crawl
+from crawlscope.crawls.repository import start_crawl
+from crawlscope.crawls.requests import crawl_request
 from crawlscope.database.engine import Database
 from crawlscope.insights.insights import Insights
 from crawlscope.insights.progress import is_settled
@@ -175,7 +176,7 @@ async def test_an_incomplete_crawl_is_never_safe_and_waiting_ends(
 ) -> None:
     await ended_crawl(database)
     incomplete = Found(ReconcileState.INCOMPLETE, note="1 of 2 is missing", missing=1, missing_urls=[B])
-    for number in range(reconciliations.TRIES_OF_INCOMPLETE):
+    for number in range(reconciliations.CHECKS_OF_INCOMPLETE):
         crawl = await asking.crawl("crawl-1")
         assert told(crawl) == (False, "comparing with Firecrawl", "the comparison with Firecrawl"), number
         await note(database, incomplete)
@@ -237,7 +238,7 @@ async def test_the_first_event_of_an_end_that_was_found_out_changes_nothing(
 
 
 async def test_the_built_in_crawler_needs_no_comparison(database: Database, asking: Insights) -> None:
-    order = CrawlOrder("https://a.example/", 10, allow_private=False)
+    order = crawl_request("https://a.example/", 10)
     crawl_id = await database.run(lambda connection: start_crawl(connection, order))
     assert told(await asking.crawl(crawl_id)) == (False, "waiting for the crawler", "the crawler to finish")
     await deliver_pages(database, crawl_id, A)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from crawlscope.core.vocabulary import Completeness
-from crawlscope.crawls.requests import CrawlOrder, start_crawl
+from crawlscope.crawls.repository import start_crawl
+from crawlscope.crawls.requests import crawl_request
 from crawlscope.database.engine import Database
 from crawlscope.insights.insights import Insights
 from crawlscope.insights.verdict import Asked, Evidence, PartAway, VerdictName, judge
@@ -174,7 +175,7 @@ def test_pages_that_firecrawl_has_scraped_and_nobody_was_delivered_are_told() ->
 async def test_a_crawl_that_no_crawler_takes_is_told_from_one_that_has_just_been_asked_for(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = CrawlOrder("https://docs.example/", 5, allow_private=False)
+    order = crawl_request("https://docs.example/", 5)
     crawl_id = await database.run(lambda connection: start_crawl(connection, order))
     crawl = await Insights(database).crawl(crawl_id)
     assert (crawl.awaits, crawl.pages_expected) == ("the crawler to finish", None)

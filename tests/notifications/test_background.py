@@ -136,7 +136,7 @@ async def test_an_incomplete_crawl_is_not_told_as_searchable(database: Database)
     noticing = await noticer(database, asks_firecrawl=True)
     crawl_id = await crawl(database, A)
     found = reconciliations.Found(ReconcileState.INCOMPLETE, note="some are missing", missing=1)
-    for _ in range(reconciliations.TRIES_OF_INCOMPLETE):
+    for _ in range(reconciliations.CHECKS_OF_INCOMPLETE):
         async with database.transaction() as connection:
             await reconciliations.note_check(connection, crawl_id, found, datetime.now(UTC))
     assert await noticing.notice() == 0

@@ -21,7 +21,6 @@ from crawlscope.crawls.schemas import (
     CrawlReconciled,
     CrawlRecounted,
     CrawlStarted,
-    DeliveriesReplayed,
     PagesQueued,
 )
 from crawlscope.insights.responses import (
@@ -32,6 +31,7 @@ from crawlscope.insights.responses import (
     ReindexResponse,
 )
 from crawlscope.search.schemas import SearchRequest, SearchResponse
+from crawlscope.webhooks.schemas import DeliveriesReplayed
 
 Answer = TypeVar("Answer", bound=BaseModel)
 

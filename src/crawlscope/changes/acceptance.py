@@ -12,7 +12,8 @@ from crawlscope.changes.repository import record_change, same_change
 from crawlscope.core.errors import UsageError
 from crawlscope.core.vocabulary import Engine, RescrapeStatus
 from crawlscope.crawler.targets import PrivateTarget, require_public
-from crawlscope.crawls.requests import CrawlOrder, check_target, start_crawl
+from crawlscope.crawls.repository import start_crawl
+from crawlscope.crawls.requests import check_target, crawl_request
 from crawlscope.database.engine import Database
 
 
@@ -76,7 +77,7 @@ async def _queue(
     if rescraping.engine is Engine.FIRECRAWL:
         change_id = await record_change(connection, _row(change, url, RescrapeStatus.WAITING))
         return TakenChange("queued", change_id, None)
-    crawl_id = await start_crawl(connection, CrawlOrder(url, 1, rescraping.allow_private))
+    crawl_id = await start_crawl(connection, crawl_request(url, 1, allow_private=rescraping.allow_private))
     change_id = await record_change(connection, _row(change, url, RescrapeStatus.RUNNING, crawl_id))
     return TakenChange("queued", change_id, crawl_id)
 

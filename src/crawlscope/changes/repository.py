@@ -79,11 +79,8 @@ async def note_started(connection: AsyncConnection, change_id: UUID, crawl_id: s
     await _set(connection, change_id, {**running, "rescrape_error": None})
 
 
-async def note_put_off(
-    connection: AsyncConnection, change_id: UUID, reason: str, pause_seconds: float
-) -> None:
-    again_at = datetime.now(UTC) + timedelta(seconds=pause_seconds)
-    await _set(connection, change_id, {"rescrape_error": reason, "next_try_at": again_at})
+async def note_deferred(connection: AsyncConnection, change_id: UUID, reason: str, delay: timedelta) -> None:
+    await _set(connection, change_id, {"rescrape_error": reason, "next_try_at": datetime.now(UTC) + delay})
 
 
 async def note_failed(connection: AsyncConnection, change_id: UUID, reason: str) -> None:

@@ -1,106 +1,82 @@
-"""Fetches changed pages again, and writes down when they were searchable."""
+"""Fetches changed pages again, and notes when their new content became searchable."""
 
-import asyncio
-from functools import partial
+from datetime import timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.changes import repository
-from crawlscope.changes.repository import WaitingChange
 from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, FirecrawlUnavailable
+from crawlscope.core.periodic import run_periodically
 from crawlscope.core.secrets import api_secret
 from crawlscope.core.settings import Settings
-from crawlscope.crawls import at_firecrawl
-from crawlscope.crawls.at_firecrawl import Door
-from crawlscope.crawls.firecrawl_orders import batch_order
-from crawlscope.crawls.requests import CrawlOrder, start_crawl
-from crawlscope.crawls.trace_context import trace_context
+from crawlscope.crawls.repository import start_crawl
+from crawlscope.crawls.requests import batch_request, crawl_request
+from crawlscope.crawls.service import Crawls
 from crawlscope.database.engine import Database
-from crawlscope.firecrawl.shared import SharedFirecrawl
+from crawlscope.firecrawl.client import SharedFirecrawl
 
-LOOK_SECONDS = 1.0
-AFTER_TROUBLE_SECONDS = 10.0
-AWAY_SECONDS = 30.0
+POLL_INTERVAL_SECONDS = 1.0
+RETRY_SECONDS = 10.0
+FIRECRAWL_RETRY_SECONDS = 30.0
 """Until Firecrawl is asked again, where it does not say when."""
 
 log = structlog.get_logger(__name__)
 
 
 async def rescrape_changes(settings: Settings, database: Database) -> None:
-    """Goes on until it is cancelled, in any number of processes."""
-    rescraper = Rescraper(settings, database)
+    """Runs until it is cancelled, in any number of processes."""
+    firecrawl = SharedFirecrawl(settings)
+    rescraper = Rescraper(settings, database, firecrawl)
     try:
-        while True:
-            pause_seconds = await _work(rescraper)
-            await asyncio.sleep(pause_seconds)
+        await run_periodically(
+            rescraper.run,
+            interval_seconds=lambda started: 0.0 if started else POLL_INTERVAL_SECONDS,
+            retry_seconds=RETRY_SECONDS,
+            failure_event="rescrapes_deferred",
+        )
     finally:
-        await rescraper.aclose()
-
-
-async def _work(rescraper: "Rescraper") -> float:
-    """Returns how long there is nothing to do, in seconds."""
-    try:
-        started = await rescraper.start_next()
-        await rescraper.settle()
-    except CrawlscopeError as error:
-        log.warning("rescrapes_wait", reason=str(error))
-        return AFTER_TROUBLE_SECONDS
-    except Exception:
-        log.exception("rescrapes_wait")
-        return AFTER_TROUBLE_SECONDS
-    return 0.0 if started else LOOK_SECONDS
+        await firecrawl.aclose()
 
 
 class Rescraper:
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, firecrawl: SharedFirecrawl) -> None:
         self._settings = settings
         self._database = database
-        self._firecrawl = SharedFirecrawl(settings)
+        self._firecrawl = firecrawl
 
-    async def aclose(self) -> None:
-        await self._firecrawl.aclose()
-
-    async def settle(self) -> None:
-        await self._database.run(repository.settle_changes)
-
-    async def start_next(self) -> bool:
-        """False where no page waits to be fetched."""
+    async def run(self) -> bool:
+        """Starts the next rescrape and notes the results of earlier ones; false where none was waiting."""
         change = await self._database.run(repository.claim_waiting)
-        if change is None:
-            return False
-        try:
+        if change is not None:
             await self._start(change)
+        await self._database.run(repository.settle_changes)
+        return change is not None
+
+    async def _start(self, change: repository.WaitingChange) -> None:
+        allow_private = self._settings.allow_private_targets
+
+        async def start_here(connection: AsyncConnection) -> None:
+            request = crawl_request(change.url, 1, allow_private=allow_private)
+            crawl_id = await start_crawl(connection, request)
+            await repository.note_started(connection, change.id, crawl_id)
+
+        try:
+            if self._settings.firecrawl_url is None:
+                await self._database.run(start_here)
+                return
+            crawls = Crawls(self._settings, self._database, api_secret(self._settings), self._firecrawl)
+            # Whether the page may be fetched was checked when the change arrived.
+            started = await crawls.start_at_firecrawl(batch_request([change.url], allow_private=True))
+            await self._database.run(lambda c: repository.note_started(c, change.id, started.crawl_id))
         except DatabaseUnavailable:
             raise
         except FirecrawlUnavailable as error:
-            await self._put_off(change, str(error), error.retry_after or AWAY_SECONDS)
+            log.warning("change_deferred", change_id=str(change.id), reason=str(error))
+            reason = str(error)
+            delay = timedelta(seconds=error.retry_after or FIRECRAWL_RETRY_SECONDS)
+            await self._database.run(lambda c: repository.note_deferred(c, change.id, reason, delay))
         except CrawlscopeError as error:
             log.warning("change_not_fetched", change_id=str(change.id), reason=str(error))
             reason = str(error)
             await self._database.run(lambda c: repository.note_failed(c, change.id, reason))
-        return True
-
-    async def _start(self, change: WaitingChange) -> None:
-        if self._settings.firecrawl_url is None:
-            await self._database.run(partial(self._start_here, change=change))
-        else:
-            crawl_id = await self._start_at_firecrawl(change.url)
-            await self._database.run(lambda c: repository.note_started(c, change.id, crawl_id))
-
-    async def _start_here(self, connection: AsyncConnection, change: WaitingChange) -> None:
-        order = CrawlOrder(change.url, 1, self._settings.allow_private_targets)
-        crawl_id = await start_crawl(connection, order)
-        await repository.note_started(connection, change.id, crawl_id)
-
-    async def _start_at_firecrawl(self, url: str) -> str:
-        door = Door.of(self._settings, api_secret(self._settings))
-        firecrawl = await self._firecrawl.client()
-        started = await at_firecrawl.start(
-            self._database, firecrawl, batch_order([url]), door, trace_context(None)
-        )
-        return started.crawl_id
-
-    async def _put_off(self, change: WaitingChange, reason: str, seconds: float) -> None:
-        log.warning("change_waits", change_id=str(change.id), reason=reason)
-        await self._database.run(lambda c: repository.note_put_off(c, change.id, reason, seconds))

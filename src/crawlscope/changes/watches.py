@@ -17,7 +17,7 @@ from crawlscope.core.public_address import public_address
 from crawlscope.core.secrets import api_secret
 from crawlscope.core.settings import Settings
 from crawlscope.core.values import storable
-from crawlscope.crawls.requests import known_crawl
+from crawlscope.crawls.repository import known_crawl
 from crawlscope.database.engine import Database
 
 DEFAULT_LIMIT = 1_000

@@ -1,14 +1,15 @@
-"""Crawls and batch scrapes that Firecrawl is asked to do, or to stop."""
+"""Starts and cancels crawls and batch scrapes at Firecrawl."""
 
 import ipaddress
+import re
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core import service_file
@@ -24,20 +25,24 @@ from crawlscope.core.public_address import public_address
 from crawlscope.core.settings import Settings
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import Engine
-from crawlscope.crawls.firecrawl_orders import FirecrawlOrder
-from crawlscope.crawls.reconcile import Reconciler, job_kind
+from crawlscope.crawler.targets import PrivateTarget, require_public
+from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.crawls.reconciliations import note_end
-from crawlscope.crawls.requests import note_cancel, retry_mark
+from crawlscope.crawls.repository import job_kind, keep_request, note_cancel
+from crawlscope.crawls.requests import CrawlRequest
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient, Webhook
 from crawlscope.firecrawl.schemas import JobKind
-from crawlscope.models import CrawlRequest
 from crawlscope.sessions.fold import Heard
 from crawlscope.sessions.store import ensure_session, keep_fact
 
 COMPLAINTS = (400, 422)
-"""Statuses that say what is wrong with the order, not with who gives it."""
+"""Statuses that say what is wrong with the request, not with its sender."""
 HAS_ENDED = 409
+_TRACE_CONTEXT = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.{0,200})?",
+    re.ASCII,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -48,54 +53,78 @@ class Started:
     invalid_urls: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Door:
-    """Where Firecrawl shall deliver, and by which headers it gets in."""
+def webhook_endpoint(settings: Settings, secret: str) -> Webhook:
+    """Where Firecrawl delivers, and the headers that authenticate it."""
+    address = public_address(settings)
+    sends_secret = settings.firecrawl_webhook_secret is None or (
+        _is_this_machine(address) and _is_this_machine(settings.firecrawl_url or "")
+    )
+    return Webhook(address + service_file.WEBHOOK_PATH, {"X-API-Secret": secret} if sends_secret else {})
 
-    url: str
-    headers: dict[str, str]
 
-    @classmethod
-    def of(cls, settings: Settings, secret: str) -> "Door":
-        address = public_address(settings)
-        sends_secret = settings.firecrawl_webhook_secret is None or (
-            _is_this_machine(address) and _is_this_machine(settings.firecrawl_url or "")
-        )
-        return cls(
-            address + service_file.WEBHOOK_PATH,
-            {"X-API-Secret": secret} if sends_secret else {},
-        )
+def trace_context(given: str | None) -> str:
+    """The W3C trace context `given` if it is valid, else a new one, sampled."""
+    found = _TRACE_CONTEXT.fullmatch((given or "").strip())
+    if found and not (found["version"] == "00" and found["more"]):
+        return found[0]
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 async def start(
     database: Database,
     firecrawl: FirecrawlClient,
-    order: FirecrawlOrder,
-    door: Door,
-    trace: str,
-    retry_of: str | None = None,
+    request: CrawlRequest,
+    endpoint: Webhook,
+    traceparent: str | None = None,
 ) -> Started:
     """Returns once the crawl runs at Firecrawl and its session is kept; else, if possible, neither stays.
 
-    `trace` is a W3C trace context; `retry_of` the crawl whose failed pages are asked for.
     Raises `FirecrawlUnavailable`, `FirecrawlRefused`, `DatabaseUnavailable`, and `UsageError` with
-    Firecrawl's complaint about the order.
+    Firecrawl's complaint about the request.
     """
     await database.ping()
     asked_at = datetime.now(UTC)
     metadata = {
         "initiated_at": asked_at.isoformat(),
-        "url": order.url,
-        "traceparent": trace,
-        **retry_mark(retry_of),
+        "url": request.url,
+        "traceparent": trace_context(traceparent),
+        **request.metadata,
     }
-    started = await _ask(firecrawl, order, Webhook(door.url, door.headers, metadata))
+    started = await _ask(firecrawl, request, replace(endpoint, metadata=metadata))
+
+    async def keep(connection: AsyncConnection) -> None:
+        if not await ensure_session(connection, started.crawl_id, asked_at):  # events may have made it before
+            return
+        await keep_fact(connection, started.crawl_id, Heard(asked_at, metadata, "request"), "request")
+        size: dict[str, Any] = {"limit": request.limit}
+        if request.kind is JobKind.BATCH_SCRAPE:
+            asked = [storable(url) for url in request.urls if url not in set(started.invalid_urls)]
+            size = {"urls": len(request.urls), "asked": asked}
+        await keep_request(
+            connection,
+            started.crawl_id,
+            Engine.FIRECRAWL,
+            request.url,
+            {"kind": request.kind.value, **size},
+            requested_at=asked_at,
+        )
+
     try:
-        await database.run(lambda connection: _keep(connection, started, order, asked_at, metadata))
+        await database.run(keep)
     except Exception as error:
-        raise await _taken_back(firecrawl, started.crawl_id, order.kind, error) from error
-    log.info("crawl_started", crawl_id=started.crawl_id, kind=order.kind.value)
+        raise await _taken_back(firecrawl, started.crawl_id, request.kind, error) from error
+    log.info("crawl_started", crawl_id=started.crawl_id, kind=request.kind.value)
     return started
+
+
+async def require_public_targets(request: CrawlRequest) -> None:
+    """Raises `UsageError` for the first URL that leads to a private address, as far as can be told here."""
+    try:
+        await require_public(request.urls)
+    except PrivateTarget as error:
+        raise UsageError(
+            f"{error}; CRAWLSCOPE_ALLOW_PRIVATE_TARGETS permits it, `crawlscope crawl` needs no permission"
+        ) from None
 
 
 async def cancel(
@@ -134,71 +163,41 @@ async def stop_before_deletion(database: Database, firecrawl: FirecrawlClient, c
     return None
 
 
-async def _ask(firecrawl: FirecrawlClient, order: FirecrawlOrder, webhook: Webhook) -> Started:
+async def _ask(firecrawl: FirecrawlClient, request: CrawlRequest, webhook: Webhook) -> Started:
     try:
-        if order.kind is JobKind.CRAWL:
+        if request.kind is JobKind.CRAWL:
             crawl_id = await firecrawl.start_crawl(
-                order.url,
-                limit=order.limit,
-                scrape_options=order.scrape_options,
-                options=order.crawl_options,
+                request.url,
+                limit=request.limit,
+                scrape_options=request.scrape_options,
+                options=request.crawl_options,
                 webhook=webhook,
             )
             return Started(crawl_id, [])
-        batch = await firecrawl.start_batch(order.urls, scrape_options=order.scrape_options, webhook=webhook)
+        batch = await firecrawl.start_batch(
+            request.urls, scrape_options=request.scrape_options, webhook=webhook
+        )
     except FirecrawlRefused as error:
         if error.status_code in COMPLAINTS:
             raise UsageError(str(error)) from None
         raise
     except FirecrawlUnavailable as error:
-        if error.maybe_done:
-            raise _unclear(error) from None
-        raise
-    invalid = map(storable, (*order.invalid_urls, *batch.invalid_urls))
+        if not error.maybe_done:
+            raise
+        raise FirecrawlUnavailable(
+            f"{str(error).rstrip('.')}. It may have begun all the same: before you ask again, look for it "
+            "among the crawls, where its first event puts it.",
+            retry_after=error.retry_after,
+            maybe_done=True,
+        ) from None
+    invalid = map(storable, (*request.invalid_urls, *batch.invalid_urls))
     return Started(batch.id, list(dict.fromkeys(invalid)))
-
-
-def _unclear(error: FirecrawlUnavailable) -> FirecrawlUnavailable:
-    return FirecrawlUnavailable(
-        f"{str(error).rstrip('.')}. It may have begun all the same: before you ask again, look for it among "
-        "the crawls, where its first event puts it.",
-        retry_after=error.retry_after,
-        maybe_done=True,
-    )
-
-
-async def _keep(
-    connection: AsyncConnection,
-    started: Started,
-    order: FirecrawlOrder,
-    asked_at: datetime,
-    metadata: dict[str, str],
-) -> None:
-    """Its events may have made the session before."""
-    if not await ensure_session(connection, started.crawl_id, asked_at):
-        return
-    await keep_fact(connection, started.crawl_id, Heard(asked_at, metadata, "request"), "request")
-    size: dict[str, Any] = {"limit": order.limit}
-    if order.kind is JobKind.BATCH_SCRAPE:
-        invalid = set(started.invalid_urls)
-        asked = [storable(url) for url in order.urls if url not in invalid]
-        size = {"urls": len(order.urls), "asked": asked}
-    await connection.execute(
-        upsert(CrawlRequest)
-        .values(
-            crawl_id=started.crawl_id,
-            engine=Engine.FIRECRAWL,
-            url=order.url,
-            options={"kind": order.kind.value, **size},
-            requested_at=asked_at,
-        )
-        .on_conflict_do_nothing()
-    )
 
 
 async def _taken_back(
     firecrawl: FirecrawlClient, crawl_id: str, kind: JobKind, why: Exception
 ) -> DatabaseUnavailable:
+    """Cancels a crawl that could not be kept; the error says whether that succeeded."""
     log.warning("crawl_not_kept", crawl_id=crawl_id, exc_info=why)
     try:
         await firecrawl.cancel(crawl_id, kind)

@@ -11,12 +11,12 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope import models
 from crawlscope.core.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
 from crawlscope.core.values import hash_key, storable
 from crawlscope.core.vocabulary import CrawlStatus, Engine, PageState, ReconcileState
 from crawlscope.crawls import reconciliations
 from crawlscope.crawls.reconciliations import Found
+from crawlscope.crawls.repository import find_request, job_kind
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.firecrawl.documents import failed_page, scraped_page
@@ -33,13 +33,10 @@ from crawlscope.pages.causes import (
 )
 from crawlscope.pages.delivered import DeliveredPage
 from crawlscope.pages.receive import take_pages
+from crawlscope.pages.repository import PAGES
 from crawlscope.sessions.fold import PageSeen, Told
-from crawlscope.sessions.store import SESSIONS, keep_fact, move_counts, require_session
+from crawlscope.sessions.store import find_session, keep_fact, move_counts, require_session
 
-PAGES = models.table_of(models.Page)
-DELIVERIES = models.table_of(models.Delivery)
-REQUESTS = models.table_of(models.CrawlRequest)
-CHECKS = models.table_of(models.Reconciliation)
 TOO_MUCH = "Firecrawl hands out {found:,} of the {promised:,} documents that it counts"
 NAMELESS = "{count:,} of the documents that Firecrawl hands out name no URL"
 NEITHER = "{count:,} of the {asked:,} URLs of the batch brought neither a page nor an error"
@@ -49,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What came of it. Pages are those whose state this has changed."""
+    """The result of a comparison. Its counts are of pages whose state it has changed."""
 
     crawl_id: str
     status: CrawlStatus
@@ -59,28 +56,28 @@ class Reconciled:
     failed: int = 0
     cancelled: int = 0
     note: str | None = None
-    """Why it is not settled, or what stays missing."""
+    """Why the comparison is not done, or what stays missing."""
 
 
 @dataclass
 class _Known:
-    """What is known of the crawl before Firecrawl is asked."""
+    """The crawl's state here before Firecrawl is asked."""
 
     kind: JobKind | None
     builtin: bool
     asked: Sequence[str]
-    """The URLs of a batch scrape that was asked for here."""
+    """The URLs of a batch scrape that was requested here."""
     delivered: set[UUID]
     """Source keys of the pages whose content is known."""
     failed: dict[UUID, int]
-    """Source keys of all others, and how much is known of why; see `causes.precision`."""
+    """Source keys of all other pages, and how precise their cause is; see `causes.precision`."""
     unclear: dict[str, str]
-    """By URL the words of those that failed for no clear reason."""
+    """By URL the error of each page that failed for no clear reason."""
     started_at: datetime
     running_at: datetime | None
-    """When it was known last to go on."""
+    """When the crawl was last known to run."""
     documents: set[UUID]
-    """Source keys of the pages that brought a document, be it that of an error page."""
+    """Source keys of the pages that brought a document, error pages included."""
 
 
 @dataclass
@@ -104,7 +101,7 @@ class Reconciler:
         self._firecrawl = firecrawl
 
     async def check(self, crawl_id: str, *, in_full: bool) -> None:
-        """Asks how the crawl stands, and compares it where it has ended. Raises like `reconcile`."""
+        """Asks for the crawl's status, and compares the crawl if it has ended. Raises like `reconcile`."""
         if in_full:
             await self.reconcile(crawl_id)
             return
@@ -121,13 +118,12 @@ class Reconciler:
         if status.ended:
             await self.reconcile(crawl_id)
             return
-        await self._keep_told(crawl_id, status)
+        await self._keep_status(crawl_id, status)
         took = datetime.now(UTC) - asked_at
 
         async def note(connection: AsyncConnection) -> None:
             await require_session(connection, crawl_id)
-            counts = status.completed, status.total
-            await reconciliations.note_running(connection, crawl_id, *counts, took)
+            await reconciliations.note_running(connection, crawl_id, status.completed, status.total, took)
 
         await self._database.run(note)
 
@@ -139,7 +135,7 @@ class Reconciler:
         crawl_id, asked_at = storable(crawl_id), datetime.now(UTC)
         known = await self._database.run(lambda connection: _known(connection, crawl_id))
         if known.builtin:
-            return await self._noted(crawl_id, asked_at, Found(ReconcileState.SETTLED))
+            return await self._note(crawl_id, asked_at, Found(ReconcileState.SETTLED))
         try:
             return await self._compare(crawl_id, known, asked_at)
         except FirecrawlJobUnknown as error:
@@ -149,9 +145,9 @@ class Reconciler:
             raise
 
     async def take_over_status(self, crawl_id: str) -> None:
-        """How the crawl stands, nothing of its pages. Raises like `reconcile`, and `FirecrawlJobUnknown`."""
+        """Takes over the crawl's status only. Raises like `reconcile`, and `FirecrawlJobUnknown`."""
         kind = await self._database.run(lambda connection: job_kind(connection, crawl_id))
-        await self._keep_told(crawl_id, await self._firecrawl.status(crawl_id, kind))
+        await self._keep_status(crawl_id, await self._firecrawl.status(crawl_id, kind))
 
     async def _note_failure(self, crawl_id: str, error: FirecrawlUnavailable | FirecrawlRefused) -> None:
         wait = error.retry_after if isinstance(error, FirecrawlUnavailable) else None
@@ -164,7 +160,7 @@ class Reconciler:
 
     async def _forgotten(self, crawl_id: str, asked_at: datetime, error: FirecrawlJobUnknown) -> Reconciled:
         state = ReconcileState.EXPIRED if error.expired else ReconcileState.UNKNOWN
-        return await self._noted(crawl_id, asked_at, Found(state, note=str(error)))
+        return await self._note(crawl_id, asked_at, Found(state, note=str(error)))
 
     async def _compare(self, crawl_id: str, known: _Known, asked_at: datetime) -> Reconciled:
         findings, nameless = _Findings(), 0
@@ -181,8 +177,8 @@ class Reconciler:
         failed = _failed_pages(errors, listing.status, known)
         findings += await self._take(crawl_id, _missing(failed, known))
         failed_at = _last_failed_at(failed, listing.status)
-        await self._keep_told(crawl_id, listing.status, failed_at, known.running_at)
-        return await self._noted(crawl_id, asked_at, _found(listing, known, nameless), findings)
+        await self._keep_status(crawl_id, listing.status, failed_at, known.running_at)
+        return await self._note(crawl_id, asked_at, _found(listing, known, nameless), findings)
 
     async def _take(self, crawl_id: str, pages: Sequence[DeliveredPage]) -> _Findings:
         if not pages:
@@ -203,14 +199,14 @@ class Reconciler:
 
         return await self._database.run(take)
 
-    async def _keep_told(
+    async def _keep_status(
         self,
         crawl_id: str,
         status: JobStatus,
         failed_at: datetime | None = None,
         running_at: datetime | None = None,
     ) -> None:
-        """`failed_at` is when the last page failed, `running_at` when it was known last to go on."""
+        """`failed_at` is when the last page failed, `running_at` when the crawl was last known to run."""
         told = Told(
             datetime.now(UTC),
             CrawlStatus(status.status) if status.ended else None,
@@ -229,7 +225,7 @@ class Reconciler:
 
         await self._database.run(keep)
 
-    async def _noted(
+    async def _note(
         self, crawl_id: str, asked_at: datetime, found: Found, findings: _Findings | None = None
     ) -> Reconciled:
         findings = findings or _Findings()
@@ -238,8 +234,9 @@ class Reconciler:
         async def keep(connection: AsyncConnection) -> CrawlStatus:
             await require_session(connection, crawl_id)
             await reconciliations.note_check(connection, crawl_id, found, asked_at)
-            status = select(SESSIONS.c.status).where(SESSIONS.c.crawl_id == crawl_id)
-            return CrawlStatus((await connection.execute(status)).scalar_one())
+            session = await find_session(connection, crawl_id)
+            assert session is not None
+            return CrawlStatus(session.status)
 
         status = await self._database.run(keep)
         log.info("crawl_reconciled", crawl_id=crawl_id, state=found.state.value, added=findings.added)
@@ -254,25 +251,13 @@ class Reconciler:
 
 async def _known(connection: AsyncConnection, crawl_id: str) -> _Known:
     await require_session(connection, crawl_id)
-    pages = await connection.execute(
-        select(
-            *(PAGES.c.source_key, PAGES.c.source_url, PAGES.c.delivered, PAGES.c.status_code),
-            *(PAGES.c.error_code, func.coalesce(PAGES.c.error_detail, PAGES.c.error).label("words")),
-        ).where(PAGES.c.crawl_id == crawl_id)
-    )
-    rows = pages.all()
-    session = (
-        await connection.execute(
-            select(SESSIONS.c.started_at, CHECKS.c.running_at)
-            .outerjoin(CHECKS, CHECKS.c.crawl_id == SESSIONS.c.crawl_id)
-            .where(SESSIONS.c.crawl_id == crawl_id)
-        )
-    ).one()
-    request = (
-        await connection.execute(
-            select(REQUESTS.c.engine, REQUESTS.c.options).where(REQUESTS.c.crawl_id == crawl_id)
-        )
-    ).one_or_none()
+    session = await find_session(connection, crawl_id)
+    assert session is not None
+    request = await find_request(connection, crawl_id)
+    words = func.coalesce(PAGES.c.error_detail, PAGES.c.error).label("words")
+    columns = (PAGES.c.source_key, PAGES.c.source_url, PAGES.c.delivered, PAGES.c.status_code)
+    pages = select(*columns, PAGES.c.error_code, words).where(PAGES.c.crawl_id == crawl_id)
+    rows = (await connection.execute(pages)).all()
     return _Known(
         kind=await job_kind(connection, crawl_id),
         builtin=request is not None and request.engine == Engine.BUILTIN,
@@ -285,26 +270,14 @@ async def _known(connection: AsyncConnection, crawl_id: str) -> _Known:
             if not row.delivered and row.words and not precision(row.error_code)
         },
         started_at=session.started_at,
-        running_at=session.running_at,
+        running_at=await reconciliations.last_running_at(connection, crawl_id),
         documents={row.source_key for row in rows if row.delivered or row.status_code},
     )
 
 
-async def job_kind(connection: AsyncConnection, crawl_id: str) -> JobKind | None:
-    """By what was asked for here, or delivered of it; None where nothing tells."""
-    asked = await connection.scalar(
-        select(REQUESTS.c.options["kind"].astext).where(REQUESTS.c.crawl_id == crawl_id)
-    )
-    event_type = await connection.scalar(
-        select(DELIVERIES.c.event_type).where(DELIVERIES.c.crawl_id == crawl_id).limit(1)
-    )
-    family = asked or (event_type or "").partition(".")[0]
-    return JobKind(family) if family in set(JobKind) else None
-
-
 def _missing(pages: Iterable[DeliveredPage], known: _Known) -> list[DeliveredPage]:
-    """Pages that are not known yet, or only as failed, or less is known of why; each once, in the order to
-    take them."""
+    """New pages, and failed ones of which these bring the content or a more precise cause; each once, in the
+    order of their URLs."""
     found: dict[UUID, DeliveredPage] = {}
     for page in pages:
         key = hash_key(page.source_url)
@@ -320,7 +293,7 @@ def _missing(pages: Iterable[DeliveredPage], known: _Known) -> list[DeliveredPag
 
 
 def _failed_pages(errors: JobErrors, status: JobStatus, known: _Known) -> list[DeliveredPage]:
-    """When a page failed is Firecrawl's to say; robots.txt was read when the crawl began."""
+    """Their times are Firecrawl's; robots.txt was read when the crawl began."""
     now, cancelled = datetime.now(UTC), status.status == "cancelled"
     failed = [
         failed_page(each.url, now, cause_of(each.error, each.code, crawl_cancelled=cancelled), each.at)
@@ -339,7 +312,7 @@ def _failed_pages(errors: JobErrors, status: JobStatus, known: _Known) -> list[D
 
 
 def _last_failed_at(failed: Sequence[DeliveredPage], status: JobStatus) -> datetime | None:
-    """When the last page failed that was scraped: by Firecrawl's clock where the end is told by it, too."""
+    """When the last scraped page failed, by Firecrawl's clock if that dates the crawl's end, too."""
     theirs = status.completed_at is not None
     times = [
         page.failed_at if theirs else page.arrival.received_at
@@ -350,7 +323,7 @@ def _last_failed_at(failed: Sequence[DeliveredPage], status: JobStatus) -> datet
 
 
 def _found(listing: Listing, known: _Known, nameless: int) -> Found:
-    """What is missing though Firecrawl has it, or was asked for it; while it goes on more will come."""
+    """What is missing though Firecrawl has it or was asked for it; of a crawl that runs, nothing yet."""
     status = listing.status
     assert status is not None
     found = Found(ReconcileState.RUNNING, completed=status.completed, total=status.total)
@@ -375,18 +348,17 @@ def _found(listing: Listing, known: _Known, nameless: int) -> Found:
 
 
 def _unaccounted(known: _Known) -> list[str]:
-    """URLs of the batch of which nothing is known. Servers may spell one otherwise than it was given."""
-    spelled = known.delivered | known.failed.keys()
-    return [url for url in known.asked if not any(hash_key(each) in spelled for each in _spellings(url))]
+    """URLs of the batch without a page or an error. Servers may spell one otherwise than it was given."""
 
+    def spellings(url: str) -> Iterator[str]:
+        yield url
+        without_fragment = url.partition("#")[0]
+        yield without_fragment
+        parts = urlsplit(without_fragment)
+        lower = parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower())
+        yield urlunsplit(lower)
+        yield urlunsplit(lower._replace(path=parts.path or "/"))
+        yield without_fragment.removesuffix("/")
 
-def _spellings(url: str) -> Iterator[str]:
-    yield url
-    without_fragment = url.partition("#")[0]
-    yield without_fragment
-    parts = urlsplit(without_fragment)
-    yield urlunsplit(parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower()))
-    yield urlunsplit(
-        parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower(), path=parts.path or "/")
-    )
-    yield without_fragment.removesuffix("/")
+    keys = known.delivered | known.failed.keys()
+    return [url for url in known.asked if not any(hash_key(each) in keys for each in spellings(url))]

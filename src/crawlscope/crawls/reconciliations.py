@@ -1,37 +1,37 @@
-"""The SQL of reconciling: which crawls are to be checked, when, and what the last check said."""
+"""The SQL of reconciliations: which crawls are to be checked, when, and what the last check found."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, literal, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, exists, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
+from crawlscope.core.backoff import backoff
 from crawlscope.core.vocabulary import CrawlStatus, Engine, ReconcileState
-from crawlscope.sessions.store import SESSIONS, lock_session
+from crawlscope.crawls.repository import REQUESTS
+from crawlscope.sessions.store import SESSIONS, find_session, lock_session, was_delivered_since
 
-DELIVERIES = models.table_of(models.Delivery)
 CHECKS = models.table_of(models.Reconciliation)
-REQUESTS = models.table_of(models.CrawlRequest)
 
 LEASE = timedelta(seconds=30)
-"""How long after the last sign of whoever checks another process may begin to."""
+"""How long a check may go without renewal before another process may begin it."""
 FIRST_CHECK = timedelta(seconds=5)
-"""After a crawl was heard of; also the shortest pause while it goes on."""
+"""From a crawl's first event to its first check; also the shortest delay while it runs."""
 AFTER_THE_END = timedelta(seconds=2)
 """Until a crawl that has ended is checked again: what was scraped last can be missing for a moment."""
-LONGEST_PAUSE_OF_ACTIVE = timedelta(seconds=15)
-LONGEST_PAUSE = timedelta(hours=1)
-FIRST_PAUSE_SECONDS = 2.0
-"""After a check that got no answer; doubles with each one."""
-TRIES_OF_INCOMPLETE = 4
+MAX_DELAY_OF_ACTIVE = timedelta(seconds=15)
+MAX_DELAY = timedelta(hours=1)
+FIRST_BACKOFF_SECONDS = 2.0
+"""After a check without an answer."""
+CHECKS_OF_INCOMPLETE = 4
 """What Firecrawl did not hand out by then, it never does."""
-LATELY = timedelta(hours=1)
-"""Crawls that were heard of since are checked again after an outage, also where they had ended before."""
-MOST_URLS_NAMED = 100
+RECENT = timedelta(hours=1)
+"""Crawls with an event since then are checked again after an outage, even if they had ended before."""
+MAX_URLS_NAMED = 100
 FORGOTTEN = (ReconcileState.EXPIRED, ReconcileState.UNKNOWN)
 
 
@@ -60,14 +60,29 @@ class Found:
 async def claim_due(connection: AsyncConnection, quiet: timedelta) -> Claim | None:
     """A crawl to be checked now, for this process alone; those that have ended come first. None for none.
 
-    One that goes on is compared in full once it was silent for `quiet`.
+    One that runs is compared in full once it was silent for `quiet`.
     """
     while True:
         now = datetime.now(UTC)
-        found = (await connection.execute(_due(now))).one_or_none()
+        is_due = CHECKS.c.next_check_at <= now
+        is_free = or_(CHECKS.c.leased_until.is_(None), CHECKS.c.leased_until <= now)
+        due = (
+            select(CHECKS.c.crawl_id, CHECKS.c.in_full, CHECKS.c.checked_at, SESSIONS.c.last_fact_at)
+            .join(SESSIONS, SESSIONS.c.crawl_id == CHECKS.c.crawl_id)
+            .where(is_due, is_free, ~_is_builtin())
+            .order_by(SESSIONS.c.status == CrawlStatus.IN_PROGRESS, CHECKS.c.next_check_at)
+            .limit(1)
+        )
+        found = (await connection.execute(due)).one_or_none()
         if found is None:
             return None
-        if await _lease(connection, found.crawl_id, now):
+        lease = (
+            update(CHECKS)
+            .where(CHECKS.c.crawl_id == found.crawl_id, is_due, is_free)
+            .values(leased_until=now + LEASE)
+            .returning(CHECKS.c.crawl_id)
+        )
+        if await connection.scalar(lease):  # else another process has claimed it in the same moment
             silence = now - found.last_fact_at
             compared = found.checked_at and found.checked_at > now - max(quiet, silence / 2)
             silent = silence >= quiet and not compared
@@ -75,29 +90,29 @@ async def claim_due(connection: AsyncConnection, quiet: timedelta) -> Claim | No
 
 
 async def enrol_open_crawls(connection: AsyncConnection) -> None:
-    """From now on those that go on are asked after; cheap where there is none that is not yet."""
+    """Crawls that run are checked from now on. Cheap if all are enrolled already."""
     first_check_at = SESSIONS.c.created_at + FIRST_CHECK
     await _enrol(connection, first_check_at, SESSIONS.c.status == CrawlStatus.IN_PROGRESS)
 
 
 async def enrol_all(connection: AsyncConnection) -> None:
-    """Also crawls that ended while nobody asked Firecrawl."""
+    """Crawls that ended while no process ran are checked, too."""
     await _enrol(connection, literal(datetime.now(UTC)))
 
 
 async def compare_after_outage(connection: AsyncConnection) -> None:
-    """Deliveries may have been lost of all crawls that go on, or were heard of lately."""
+    """Checks all crawls that run or had a recent event: they may have lost deliveries."""
     await enrol_open_crawls(connection)
     now = datetime.now(UTC)
     concerned = and_(
         SESSIONS.c.crawl_id == CHECKS.c.crawl_id,
-        or_(~CHECKS.c.settled, SESSIONS.c.last_fact_at > now - LATELY),
+        or_(~CHECKS.c.settled, SESSIONS.c.last_fact_at > now - RECENT),
     )
     await connection.execute(update(CHECKS).where(concerned).values(in_full=True, next_check_at=now))
 
 
 async def note_end(connection: AsyncConnection, crawl_id: str) -> None:
-    """It was told to have ended: checked at once, unless it was since."""
+    """A delivery or a cancel ended the crawl: it is checked at once, unless it was since."""
     due = {"next_check_at": datetime.now(UTC)}
     source = select(SESSIONS.c.crawl_id, literal(ReconcileState.DUE), literal(due["next_check_at"])).where(
         SESSIONS.c.crawl_id == crawl_id, ~_is_builtin()
@@ -109,7 +124,7 @@ async def note_end(connection: AsyncConnection, crawl_id: str) -> None:
 
 
 async def note_news(connection: AsyncConnection, crawl_id: str) -> None:
-    """Something came of a crawl that had ended, or was lost: more may have."""
+    """A delivery came after the crawl's end, or was lost: the crawl is compared once more."""
     await connection.execute(
         update(CHECKS)
         .where(CHECKS.c.crawl_id == crawl_id)
@@ -118,7 +133,7 @@ async def note_news(connection: AsyncConnection, crawl_id: str) -> None:
 
 
 async def renew_lease(connection: AsyncConnection, crawl_id: str) -> None:
-    """The check goes on."""
+    """The check is still in progress."""
     leased = update(CHECKS).where(CHECKS.c.crawl_id == crawl_id)
     await connection.execute(leased.values(leased_until=datetime.now(UTC) + LEASE))
 
@@ -127,10 +142,15 @@ async def end_lease(connection: AsyncConnection, crawl_id: str) -> None:
     await connection.execute(update(CHECKS).where(CHECKS.c.crawl_id == crawl_id).values(leased_until=None))
 
 
+async def last_running_at(connection: AsyncConnection, crawl_id: str) -> datetime | None:
+    """When Firecrawl last said that the crawl runs."""
+    return await connection.scalar(select(CHECKS.c.running_at).where(CHECKS.c.crawl_id == crawl_id))
+
+
 async def note_running(
     connection: AsyncConnection, crawl_id: str, completed: int, total: int, took: timedelta
 ) -> None:
-    """Writes down that Firecrawl says that it goes on; asking took so long."""
+    """Firecrawl says that the crawl runs; `took` is how long asking took."""
     await lock_session(connection, crawl_id)  # an end that is being told brings the next check forward
     now, before = datetime.now(UTC), await _row(connection, crawl_id)
     moved = before is None or (before.completed, before.total) != (completed, total)
@@ -144,21 +164,21 @@ async def note_running(
         "failures": 0,
         "error": None,
         "state": ReconcileState.RUNNING,
-        "next_check_at": now + await _pause_while_open(connection, crawl_id, moved_at, took),
+        "next_check_at": now + await _delay_while_open(connection, crawl_id, moved_at, took),
     }
     await _put(connection, crawl_id, values)
 
 
 async def note_check(connection: AsyncConnection, crawl_id: str, found: Found, asked_at: datetime) -> None:
-    """Writes down an answered check. What was delivered since `asked_at` may be of pages it did not see."""
+    """Keeps the result of a check. Deliveries since `asked_at` may be of pages that it did not see."""
     await lock_session(connection, crawl_id)  # deliveries under way are through, or will see it
     now, before = datetime.now(UTC), await _row(connection, crawl_id)
     if before and before.settled and found.state in FORGOTTEN:  # that it forgets takes nothing back
         await _put(connection, crawl_id, {"in_full": False, "next_check_at": None})
         return
-    in_vain = found.state in (ReconcileState.INCOMPLETE, ReconcileState.UNKNOWN)
-    failures = (before.failures if before else 0) + 1 if in_vain else 0
-    settled = await _is_settled(connection, crawl_id, found, failures, asked_at, now)
+    failed = found.state in (ReconcileState.INCOMPLETE, ReconcileState.UNKNOWN)
+    failures = (before.failures if before else 0) + 1 if failed else 0
+    settled = await _is_done(connection, crawl_id, found, failures, asked_at, now)
     values: dict[str, Any] = {
         "state": found.state,
         "settled": settled,
@@ -166,7 +186,7 @@ async def note_check(connection: AsyncConnection, crawl_id: str, found: Found, a
         "failures": failures,
         "in_full": False,
         "missing": found.missing,
-        "missing_urls": list(found.missing_urls[:MOST_URLS_NAMED]),
+        "missing_urls": list(found.missing_urls[:MAX_URLS_NAMED]),
         "error": found.note,
     }
     if found.total is not None:
@@ -178,10 +198,10 @@ async def note_check(connection: AsyncConnection, crawl_id: str, found: Found, a
     moved_at = values.get("moved_at") or (before.moved_at if before else None)
     values["next_check_at"] = None
     if not settled:
-        pause = await _pause_while_open(connection, crawl_id, moved_at, now - asked_at)
+        delay = await _delay_while_open(connection, crawl_id, moved_at, now - asked_at)
         if found.state is ReconcileState.UNKNOWN:
-            pause = max(pause, min(FIRST_CHECK * 2.0 ** min(failures, 20), LONGEST_PAUSE))
-        values["next_check_at"] = now + pause
+            delay = max(delay, _backoff(failures, FIRST_CHECK.total_seconds() * 2))
+        values["next_check_at"] = now + delay
     await _put(connection, crawl_id, values)
     await connection.execute(
         update(CHECKS)
@@ -193,49 +213,19 @@ async def note_check(connection: AsyncConnection, crawl_id: str, found: Found, a
 async def note_failure(
     connection: AsyncConnection, crawl_id: str, reason: str, retry_after_seconds: float | None
 ) -> None:
-    """Writes down a check that got no answer: the next one waits longer, and as long as it was asked to."""
+    """A check got no answer: the next one waits longer, and at least as long as Firecrawl asked for."""
     before = await _row(connection, crawl_id)
-    failures = before.failures if before else 0
-    seconds = FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 20)
-    pause = min(timedelta(seconds=max(seconds, retry_after_seconds or 0)), LONGEST_PAUSE)
-    values: dict[str, Any] = {"failures": failures + 1, "next_check_at": datetime.now(UTC) + pause}
+    failures = (before.failures if before else 0) + 1
+    asked_for = timedelta(seconds=retry_after_seconds or 0)
+    delay = min(max(_backoff(failures, FIRST_BACKOFF_SECONDS), asked_for), MAX_DELAY)
+    values: dict[str, Any] = {"failures": failures, "next_check_at": datetime.now(UTC) + delay}
     if before is None or not before.settled:  # what was found before still holds
         values |= {"state": ReconcileState.FAILING, "error": reason}
     await _put(connection, crawl_id, values)
 
 
-def _due(now: datetime) -> Select[Any]:
-    return (
-        select(
-            CHECKS.c.crawl_id,
-            CHECKS.c.in_full,
-            CHECKS.c.checked_at,
-            SESSIONS.c.last_fact_at,
-        )
-        .join(SESSIONS, SESSIONS.c.crawl_id == CHECKS.c.crawl_id)
-        .where(CHECKS.c.next_check_at <= now, _is_free(now), ~_is_builtin())
-        .order_by(SESSIONS.c.status == CrawlStatus.IN_PROGRESS, CHECKS.c.next_check_at)
-        .limit(1)
-    )
-
-
-async def _lease(connection: AsyncConnection, crawl_id: str, now: datetime) -> bool:
-    """Whether this process got the check; another one may have found the crawl due in the same moment."""
-    claim = (
-        update(CHECKS)
-        .where(CHECKS.c.crawl_id == crawl_id, CHECKS.c.next_check_at <= now, _is_free(now))
-        .values(leased_until=now + LEASE)
-        .returning(CHECKS.c.crawl_id)
-    )
-    return await connection.scalar(claim) is not None
-
-
-def _is_free(now: datetime) -> ColumnElement[bool]:
-    return or_(CHECKS.c.leased_until.is_(None), CHECKS.c.leased_until <= now)
-
-
 def _is_builtin() -> ColumnElement[bool]:
-    """Of a session's crawl: its own end is exact, there is nothing to compare it with."""
+    """Whether the built-in crawler runs a session's crawl: its end is exact and needs no comparison."""
     return exists().where(REQUESTS.c.crawl_id == SESSIONS.c.crawl_id, REQUESTS.c.engine == Engine.BUILTIN)
 
 
@@ -250,7 +240,7 @@ async def _enrol(
     await connection.execute(row.on_conflict_do_nothing())
 
 
-async def _is_settled(
+async def _is_done(
     connection: AsyncConnection,
     crawl_id: str,
     found: Found,
@@ -258,40 +248,39 @@ async def _is_settled(
     asked_at: datetime,
     now: datetime,
 ) -> bool:
-    """Whether nothing more can come of asking."""
-    if not found.state.final or await _was_delivered_since(connection, crawl_id, asked_at):
+    """Whether further checks can bring nothing more."""
+    if not found.state.final or await was_delivered_since(connection, crawl_id, asked_at):
         return False
     if found.state is ReconcileState.INCOMPLETE:
-        return failures >= TRIES_OF_INCOMPLETE
+        return failures >= CHECKS_OF_INCOMPLETE
     if found.state is ReconcileState.UNKNOWN:  # it can take a moment until a crawl that begins is known
         session = await _session(connection, crawl_id)
         return session.completed_at is not None or now - session.last_fact_at > timedelta(minutes=5)
     return True
 
 
-async def _was_delivered_since(connection: AsyncConnection, crawl_id: str, moment: datetime) -> bool:
-    delivered = select(DELIVERIES.c.id).where(
-        DELIVERIES.c.crawl_id == crawl_id, DELIVERIES.c.received_at >= moment
-    )
-    return bool(await connection.scalar(select(delivered.exists())))
+def _backoff(failures: int, first_seconds: float) -> timedelta:
+    seconds = backoff(failures, first_seconds=first_seconds, max_seconds=MAX_DELAY.total_seconds())
+    return timedelta(seconds=seconds)
 
 
-async def _pause_while_open(
+async def _delay_while_open(
     connection: AsyncConnection, crawl_id: str, moved_at: datetime | None, took: timedelta
 ) -> timedelta:
-    """The longer it is silent the less often it is asked after; one that moves, as often as costs little."""
+    """A silent crawl is checked less and less often, one that progresses as often as is cheap."""
     now, session = datetime.now(UTC), await _session(connection, crawl_id)
     silence: timedelta = now - max(session.last_fact_at, moved_at or session.last_fact_at)
     if session.completed_at is not None:
-        for_its_age: timedelta = min((now - session.completed_at) / 10, LONGEST_PAUSE_OF_ACTIVE)
-        return min(max(silence / 2, for_its_age, took, AFTER_THE_END), LONGEST_PAUSE)
-    for_its_size: timedelta = min((now - session.started_at) / 60, LONGEST_PAUSE_OF_ACTIVE)
-    return min(max(silence / 10, for_its_size, took * 10, FIRST_CHECK), LONGEST_PAUSE)
+        for_its_age: timedelta = min((now - session.completed_at) / 10, MAX_DELAY_OF_ACTIVE)
+        return min(max(silence / 2, for_its_age, took, AFTER_THE_END), MAX_DELAY)
+    for_its_size: timedelta = min((now - session.started_at) / 60, MAX_DELAY_OF_ACTIVE)
+    return min(max(silence / 10, for_its_size, took * 10, FIRST_CHECK), MAX_DELAY)
 
 
-async def _session(connection: AsyncConnection, crawl_id: str) -> Any:
-    columns = (SESSIONS.c.started_at, SESSIONS.c.completed_at, SESSIONS.c.last_fact_at)
-    return (await connection.execute(select(*columns).where(SESSIONS.c.crawl_id == crawl_id))).one()
+async def _session(connection: AsyncConnection, crawl_id: str) -> Row[*tuple[Any, ...]]:
+    session = await find_session(connection, crawl_id)
+    assert session is not None, "the caller has locked the session"
+    return session
 
 
 async def _row(connection: AsyncConnection, crawl_id: str) -> Any:

@@ -1,14 +1,34 @@
-"""What acting on a crawl answers, over HTTP and to whoever asks through it."""
+"""The HTTP API's bodies of what is done with crawls: requests and answers."""
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from crawlscope.core.vocabulary import CrawlStatus, ReconcileState
+from crawlscope.core.vocabulary import CrawlStatus, Engine, ReconcileState
 
 MAX_BATCH_URLS = 10_000
 GOES_ON_HEADER = "X-Crawl-Goes-On"
-"""Says with the answer of a deletion, which has no body, what `CrawlDeleted.goes_on` says."""
+"""A header of the answer to a deletion, which has no body: the reason that `CrawlDeleted.goes_on` gives."""
+
+
+class StartCrawl(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    url: str | None = None
+    urls: list[str] | None = None
+    limit: int | None = Field(default=None, ge=1, le=1_000_000)
+    engine: Engine | None = None
+    scrape_options: dict[str, Any] | None = None
+    crawl_options: dict[str, Any] | None = None
+
+
+class RetryPages(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    urls: list[str] | None = None
+    """Only these pages; all failed ones without it."""
+    rescrape: bool = False
+    """Whether the crawler shall fetch those again whose content is not known."""
 
 
 class _Answer(BaseModel):
@@ -21,7 +41,7 @@ class CrawlStarted(_Answer):
     crawl_url: str
     status: str
     invalid_urls: list[str] | None = None
-    """Of a batch scrape: what was given and is no URL that can be scraped."""
+    """Of a batch scrape: the given URLs that cannot be scraped."""
 
 
 class CrawlCancelled(_Answer):
@@ -63,23 +83,7 @@ class CrawlReconciled(_Answer):
     note: str | None
     """Why it is not settled, or what stays missing."""
     adopted: bool
-    """Whether nothing had been heard of the crawl before."""
-
-
-class DeliveriesReplayed(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    deliveries: int
-    """How many were read again."""
-    changed: int
-    """How many of them say something else now."""
-    pages_queued: int
-    unreadable: int
-    """Deliveries whose body is no longer kept, or cannot be read."""
-    newly_known: int
-    """Events of a type that was not known when they came."""
-    crawls: list[str]
-    """Those that the changes belong to."""
+    """Whether the crawl was unknown here before."""
 
 
 class CountDifference(BaseModel):

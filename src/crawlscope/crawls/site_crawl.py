@@ -1,4 +1,4 @@
-"""Runs a crawl that was asked for with the built-in crawler, and keeps its progress where others see it."""
+"""Runs a requested crawl with the built-in crawler, and keeps its progress in the database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,20 +12,21 @@ from crawlscope.core.errors import DependencyError
 from crawlscope.core.secrets import api_secret
 from crawlscope.core.settings import Settings
 from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, ShouldStop, run_crawl
+from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, run_crawl
 from crawlscope.crawler.sender import WebhookSender
-from crawlscope.crawls.requests import RunningRequest, note_progress, running_request
+from crawlscope.crawls.repository import DEFAULT_LIMIT, note_progress, running_request
 from crawlscope.database.engine import Database
+from crawlscope.firecrawl.schemas import JobKind
 from crawlscope.sessions.fold import Ended
 from crawlscope.sessions.store import ensure_session, keep_fact
 
-NOTE_SECONDS = 0.5
+NOTE_INTERVAL_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
 
 class SiteCrawl:
-    """Its events go through the webhook door of the running service, like any crawler's."""
+    """Delivers events to the webhook endpoint of the running service, like any crawler."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
@@ -36,20 +37,31 @@ class SiteCrawl:
 
         Raises `ServiceUnavailable` while no service takes them.
         """
-        order = await self._database.run(lambda connection: running_request(connection, crawl_id))
-        if order is None:
+        requested = await self._database.run(lambda connection: running_request(connection, crawl_id))
+        if requested is None:
             return
-        progress = CrawlProgress()
+        request = CrawlRequest(
+            crawl_id=crawl_id,
+            url=requested.url,
+            urls=requested.urls if requested.kind is JobKind.BATCH_SCRAPE else (),
+            limit=requested.limit or DEFAULT_LIMIT,
+            concurrency=self._settings.crawl_concurrency,
+            timeout_seconds=self._settings.crawl_timeout_seconds,
+            allow_private=requested.allow_private,
+            metadata=dict(requested.metadata),
+        )
+        progress, cancelled = CrawlProgress(), asyncio.Event()
+
+        async def should_stop() -> bool:
+            return cancelled.is_set()
+
         async with (
             WebhookSender(self._service_url, api_secret(self._settings)) as sender,
-            self._noted(crawl_id, progress) as cancelled,
+            self._progress_noted(crawl_id, progress, cancelled),
         ):
             try:
                 await run_crawl(
-                    self._request(order),
-                    sender.send,
-                    lambda latest: vars(progress).update(vars(latest)),
-                    _asked(cancelled),
+                    request, sender.send, lambda latest: vars(progress).update(vars(latest)), should_stop
                 )
             except DependencyError:
                 raise
@@ -63,37 +75,27 @@ class SiteCrawl:
             return running.url
         return self._settings.public_url or f"http://{self._settings.host}:{self._settings.port}"
 
-    def _request(self, order: RunningRequest) -> CrawlRequest:
-        return CrawlRequest(
-            crawl_id=order.crawl_id,
-            url=order.url,
-            urls=order.options.get("urls", ()),
-            limit=order.options["limit"],
-            concurrency=self._settings.crawl_concurrency,
-            timeout_seconds=self._settings.crawl_timeout_seconds,
-            allow_private=order.options["allow_private"],
-            metadata=order.metadata,
-        )
-
     @asynccontextmanager
-    async def _noted(self, crawl_id: str, progress: CrawlProgress) -> AsyncIterator[asyncio.Event]:
-        """Writes progress down while the block runs; the event says that the crawl was cancelled."""
-        cancelled = asyncio.Event()
-        noting = asyncio.create_task(self._note_on(crawl_id, progress, cancelled))
+    async def _progress_noted(
+        self, crawl_id: str, progress: CrawlProgress, cancelled: asyncio.Event
+    ) -> AsyncIterator[None]:
+        """Keeps the progress while the block runs; sets `cancelled` when the crawl was cancelled."""
+
+        async def note_regularly() -> None:
+            while True:
+                if not await self._note(crawl_id, progress):
+                    cancelled.set()
+                await asyncio.sleep(NOTE_INTERVAL_SECONDS)
+
+        noting = asyncio.create_task(note_regularly())
         try:
-            yield cancelled
+            yield
         finally:
             noting.cancel()
             await self._note(crawl_id, progress)
 
-    async def _note_on(self, crawl_id: str, progress: CrawlProgress, cancelled: asyncio.Event) -> None:
-        while True:
-            if not await self._note(crawl_id, progress):
-                cancelled.set()
-            await asyncio.sleep(NOTE_SECONDS)
-
     async def _note(self, crawl_id: str, progress: CrawlProgress) -> bool:
-        """Progress is for show: the crawl goes on without it."""
+        """Whether the crawl shall go on. It does where the progress cannot be kept."""
         found, fetched = progress.found, progress.fetched
         try:
             return await self._database.run(
@@ -110,10 +112,3 @@ class SiteCrawl:
                 await keep_fact(
                     connection, crawl_id, Ended(now, CrawlStatus.FAILED, reason), "crawler failed"
                 )
-
-
-def _asked(cancelled: asyncio.Event) -> ShouldStop:
-    async def should_stop() -> bool:
-        return cancelled.is_set()
-
-    return should_stop

@@ -8,10 +8,11 @@ from crawlscope.changes.watches import Watching
 from crawlscope.core.secrets import api_secret, local_token
 from crawlscope.core.settings import Settings
 from crawlscope.crawls.reconciliations import compare_after_outage
+from crawlscope.crawls.service import Crawls
 from crawlscope.database import connections, revision
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
-from crawlscope.firecrawl.shared import SharedFirecrawl
+from crawlscope.firecrawl.client import SharedFirecrawl
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.port import Indexes
 from crawlscope.indexing.index.socket_client import RemoteIndexes
@@ -43,7 +44,7 @@ class Parts:
     buffer: MeasurementBuffer
     insights: Insights
     refusals: Refusals
-    firecrawl: SharedFirecrawl
+    crawls: Crawls
     watching: Watching
     host: IndexHost
 
@@ -67,10 +68,11 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
             database, settings.reconcile_after_seconds, asks_firecrawl=settings.firecrawl_url is not None
         )
         firecrawl, watching = SharedFirecrawl(settings), Watching(settings, database)
+        crawls = Crawls(settings, database, secret, firecrawl)
         with standalone.use(buffer):
             async with aclosing(firecrawl), refusals.written_down(), IndexHost(settings, database) as host:
                 yield Parts(
-                    settings, secret, token, database, buffer, insights, refusals, firecrawl, watching, host
+                    settings, secret, token, database, buffer, insights, refusals, crawls, watching, host
                 )
         await buffer.stop()
 

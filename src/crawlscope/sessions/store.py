@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Row, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -69,6 +69,7 @@ SESSIONS = models.table_of(models.CrawlSession)
 DELETED = models.table_of(models.DeletedCrawl)
 FACTS = models.table_of(models.CrawlFact)
 PAGES = models.table_of(models.Page)
+DELIVERIES = models.table_of(models.Delivery)
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,27 @@ async def require_session(connection: AsyncConnection, crawl_id: str) -> None:
     found = select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == crawl_id)
     if await connection.scalar(found.with_for_update(read=True, key_share=True)) is None:
         raise NotFoundError(f"Crawl not found: {crawl_id}")
+
+
+async def find_session(connection: AsyncConnection, crawl_id: str) -> Row[*tuple[Any, ...]] | None:
+    """Its `status` and times, as they are at this moment; None if unknown."""
+    columns = (
+        *(SESSIONS.c.status, SESSIONS.c.started_at, SESSIONS.c.completed_at),
+        *(SESSIONS.c.last_fact_at, SESSIONS.c.last_settled_at),
+    )
+    return (await connection.execute(select(*columns).where(SESSIONS.c.crawl_id == crawl_id))).one_or_none()
+
+
+async def delivered_event_type(connection: AsyncConnection, crawl_id: str) -> str | None:
+    """The event type of any delivery of the crawl; None where none came."""
+    return await connection.scalar(
+        select(DELIVERIES.c.event_type).where(DELIVERIES.c.crawl_id == crawl_id).limit(1)
+    )
+
+
+async def was_delivered_since(connection: AsyncConnection, crawl_id: str, moment: datetime) -> bool:
+    delivered = exists().where(DELIVERIES.c.crawl_id == crawl_id, DELIVERIES.c.received_at >= moment)
+    return bool(await connection.scalar(select(delivered)))
 
 
 async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterable[Fact]) -> Lifecycle | None:

@@ -13,7 +13,7 @@ from crawlscope.crawls import reconciliations
 from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.crawls.reconciliations import claim_due, end_lease, enrol_all, enrol_open_crawls, renew_lease
 from crawlscope.database.engine import Database
-from crawlscope.firecrawl.shared import firecrawl_client
+from crawlscope.firecrawl.client import firecrawl_client
 
 AT_ONCE = 3
 """A crawl with many pages to fetch keeps no other one waiting."""

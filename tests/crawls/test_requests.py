@@ -10,15 +10,14 @@ import pytest
 
 from crawlscope.core.errors import UsageError
 from crawlscope.crawler import targets
-from crawlscope.crawls.firecrawl_orders import (
-    LARGEST_OPTIONS_BYTES,
+from crawlscope.crawls.at_firecrawl import require_public_targets, trace_context
+from crawlscope.crawls.requests import (
+    MAX_OPTIONS_BYTES,
     OWN_KEYS,
-    batch_order,
-    crawl_order,
-    require_public_targets,
+    batch_request,
+    crawl_request,
 )
 from crawlscope.crawls.schemas import MAX_BATCH_URLS
-from crawlscope.crawls.trace_context import trace_context
 from crawlscope.firecrawl.schemas import JobKind
 
 URL = "https://docs.example.com/start"
@@ -26,29 +25,29 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
 
 
 def test_a_crawl_keeps_what_was_asked() -> None:
-    order = crawl_order(f" {URL} ", 5, {"formats": ["links", "markdown"]}, {"includePaths": ["/a"]})
-    assert (order.kind, order.url, order.limit) == (JobKind.CRAWL, URL, 5)
-    assert order.scrape_options == {"formats": ["links", "markdown"]}
-    assert order.crawl_options == {"includePaths": ["/a"]}
+    request = crawl_request(f" {URL} ", 5, {"formats": ["links", "markdown"]}, {"includePaths": ["/a"]})
+    assert (request.kind, request.url, request.limit) == (JobKind.CRAWL, URL, 5)
+    assert request.scrape_options == {"formats": ["links", "markdown"]}
+    assert request.crawl_options == {"includePaths": ["/a"]}
 
 
 def test_empty_options_are_none() -> None:
-    order = crawl_order(URL, None, {}, {})
-    assert (order.scrape_options, order.crawl_options) == (None, None)
+    request = crawl_request(URL, None, {}, {})
+    assert (request.scrape_options, request.crawl_options) == (None, None)
 
 
 @pytest.mark.parametrize("key", sorted(OWN_KEYS))
 def test_options_cannot_say_what_crawlscope_says(key: str) -> None:
     with pytest.raises(UsageError, match=rf"scrape_options: {key} cannot be given here"):
-        batch_order([URL], {key: "x"})
+        batch_request([URL], {key: "x"})
     with pytest.raises(UsageError, match=rf"crawl_options: {key} cannot be given here"):
-        crawl_order(URL, crawl_options={key: "x"})
+        crawl_request(URL, crawl_options={key: "x"})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", ["\udfff"]])
 def test_options_that_no_json_can_say(value: Any) -> None:
     with pytest.raises(UsageError, match="scrape_options: holds what JSON"):
-        crawl_order(URL, scrape_options={"x": value})
+        crawl_request(URL, scrape_options={"x": value})
 
 
 def test_options_that_are_too_deep() -> None:
@@ -56,38 +55,38 @@ def test_options_that_are_too_deep() -> None:
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(UsageError, match="too deep"):
-        crawl_order(URL, scrape_options={"x": deep})
+        crawl_request(URL, scrape_options={"x": deep})
 
 
 def test_options_are_measured_in_bytes() -> None:
-    room = LARGEST_OPTIONS_BYTES - len(json.dumps({"x": ""}))
-    assert crawl_order(URL, scrape_options={"x": "a" * room}).scrape_options
+    room = MAX_OPTIONS_BYTES - len(json.dumps({"x": ""}))
+    assert crawl_request(URL, scrape_options={"x": "a" * room}).scrape_options
     for text in ("a" * (room + 1), "ü" * (room // 2 + 1)):
         with pytest.raises(UsageError, match="allowed"):
-            crawl_order(URL, scrape_options={"x": text})
+            crawl_request(URL, scrape_options={"x": text})
 
 
 @pytest.mark.parametrize("formats", [["markdown"], [{"type": "markdown"}], "markdown", None])
 def test_formats_with_markdown(formats: Any) -> None:
-    assert crawl_order(URL, scrape_options={"formats": formats}).scrape_options
+    assert crawl_request(URL, scrape_options={"formats": formats}).scrape_options
 
 
 @pytest.mark.parametrize("formats", [[], ["html"], [{"type": "json", "prompt": "markdown"}]])
 def test_formats_without_markdown_would_leave_nothing_to_index(formats: Any) -> None:
     with pytest.raises(UsageError, match="formats must contain"):
-        crawl_order(URL, scrape_options={"formats": formats})
+        crawl_request(URL, scrape_options={"formats": formats})
 
 
 def test_a_batch_drops_repetitions_and_names_what_is_no_url() -> None:
-    order = batch_order([URL, "nothing", f" {URL}", "ftp://a.example/", "nothing", "https://b.example/"])
-    assert list(order.urls) == [URL, "https://b.example/"]
-    assert list(order.invalid_urls) == ["nothing", "ftp://a.example/"]
+    request = batch_request([URL, "nothing", f" {URL}", "ftp://a.example/", "nothing", "https://b.example/"])
+    assert list(request.urls) == [URL, "https://b.example/"]
+    assert list(request.invalid_urls) == ["nothing", "ftp://a.example/"]
 
 
 @pytest.mark.parametrize("urls", [[], ["x"], [URL] * (MAX_BATCH_URLS + 1)])
 def test_a_batch_of_nothing_or_too_much(urls: list[str]) -> None:
     with pytest.raises(UsageError, match="urls"):
-        batch_order(urls)
+        batch_request(urls)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +124,7 @@ def test_a_batch_of_nothing_or_too_much(urls: list[str]) -> None:
 )
 async def test_private_targets(url: str) -> None:
     with pytest.raises(UsageError, match="may not be crawled") as caught:
-        await require_public_targets(crawl_order(url))
+        await require_public_targets(crawl_request(url))
     assert "CRAWLSCOPE_ALLOW_PRIVATE_TARGETS" in str(caught.value)
 
 
@@ -142,7 +141,7 @@ async def test_private_targets(url: str) -> None:
     ],
 )
 async def test_public_targets(url: str) -> None:
-    await require_public_targets(crawl_order(url))
+    await require_public_targets(crawl_request(url))
 
 
 class FakeNames:
@@ -181,36 +180,36 @@ SLOW = [f"https://slow{number}.example/" for number in range(64)]
 async def test_a_name_with_any_private_address_is_private(names: FakeNames) -> None:
     names.known["mixed.example"] = ["8.8.8.8", "10.0.0.1"]
     with pytest.raises(UsageError, match=r"10\.0\.0\.1 is a private address"):
-        await require_public_targets(batch_order(["https://other.example/", "https://mixed.example/a"]))
+        await require_public_targets(batch_request(["https://other.example/", "https://mixed.example/a"]))
 
 
 async def test_a_name_that_is_not_known_here_may_be_known_there(names: FakeNames) -> None:
     names.known["public.example"] = ["8.8.8.8"]
-    await require_public_targets(batch_order(["https://public.example/", "https://unknown.example/"]))
+    await require_public_targets(batch_request(["https://public.example/", "https://unknown.example/"]))
 
 
 async def test_a_name_without_a_dot_is_none_of_the_internet(names: FakeNames) -> None:
     names.known["database"] = ["8.8.8.8"]
     with pytest.raises(UsageError, match="database is no name of the public internet"):
-        await require_public_targets(crawl_order("http://database/"))
+        await require_public_targets(crawl_request("http://database/"))
 
 
 async def test_each_name_is_looked_up_once(names: FakeNames) -> None:
     names.known["a.example"] = ["8.8.8.8"]
-    await require_public_targets(batch_order([f"https://a.example:{port}/" for port in range(1, 9)]))
+    await require_public_targets(batch_request([f"https://a.example:{port}/" for port in range(1, 9)]))
     assert names.asked == ["a.example"]
 
 
 @pytest.mark.parametrize("private", ["http://169.254.169.254/latest/meta-data", "http://localhost/"])
 async def test_what_needs_no_lookup_waits_for_none(names: FakeNames, private: str) -> None:
     with pytest.raises(UsageError, match=r"169\.254\.169\.254|localhost"):
-        await require_public_targets(batch_order([*SLOW, private]))
+        await require_public_targets(batch_request([*SLOW, private]))
     assert names.asked == []
 
 
 async def test_a_name_that_takes_too_long_is_refused(names: FakeNames) -> None:
     with pytest.raises(UsageError, match=r"where slow\d+\.example leads was not found out within 0\.2 s"):
-        await require_public_targets(batch_order(SLOW[:1]))
+        await require_public_targets(batch_request(SLOW[:1]))
 
 
 async def test_a_name_behind_many_others_gets_its_time_too(
@@ -221,7 +220,7 @@ async def test_a_name_behind_many_others_gets_its_time_too(
     names.known["last.example"] = ["10.0.0.1"]
     others = [f"https://{number}.example/" for number in range(100)]
     with pytest.raises(UsageError, match=r"10\.0\.0\.1 is a private address"):
-        await require_public_targets(batch_order([*others, "https://last.example/"]))
+        await require_public_targets(batch_request([*others, "https://last.example/"]))
     assert len(names.asked) == 101
 
 
