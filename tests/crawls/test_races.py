@@ -34,12 +34,12 @@ from crawlscope.models import (
 from crawlscope.pages.index_page import PageIndexer
 from crawlscope.pages.repository import Outcome, abandon, claim_page, put_back, settle_page, still_claimed
 from crawlscope.pages.retry import retry_pages
-from crawlscope.processes.maintenance.retention import drop_bodies
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import ensure_session
 from crawlscope.webhooks import acceptance
 from crawlscope.webhooks.acceptance import accept_delivery
+from crawlscope.webhooks.retention import drop_bodies
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.fakes.firecrawl_server import FakeFirecrawl, Site
 from tests.support.producing import (

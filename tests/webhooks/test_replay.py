@@ -11,11 +11,11 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl import documents as scraped_page
 from crawlscope.models import CrawlSession, Delivery, Page, UnknownEvent
-from crawlscope.processes.maintenance.retention import drop_bodies
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks import payload
 from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.replay import WhichDeliveries, replay
+from crawlscope.webhooks.retention import drop_bodies
 from tests.support.producing import deliver, deliver_pages, document, index_pages
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
