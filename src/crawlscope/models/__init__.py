@@ -1,4 +1,4 @@
-"""The tables: what is known of crawls and pages, and the time that everything took."""
+"""The tables: crawls, pages and measurements."""
 
 from crawlscope.models.base import SCHEMA, Base, table_of
 from crawlscope.models.changes import ChangeEvent

@@ -1,4 +1,4 @@
-"""What all tables share (PostgreSQL, schema `webhook`)."""
+"""The common base of all tables (PostgreSQL, schema `webhook`)."""
 
 from datetime import datetime
 from typing import Any, cast

@@ -11,7 +11,7 @@ from crawlscope.models.base import Base, now
 
 
 class ChangeEvent(Base):
-    """A change that a watcher saw on a page, and how it became searchable."""
+    """A change of a page that changedetection.io reported, with its rescrape."""
 
     __tablename__ = "change_events"
     __table_args__ = (
@@ -31,14 +31,14 @@ class ChangeEvent(Base):
     diff_summary: Mapped[str | None]
     snapshot_url: Mapped[str | None]
     rescrape_job_id: Mapped[str | None]
-    """The crawl that fetches the page again."""
+    """The `crawl_id` of the rescrape."""
     rescrape_status: Mapped[str | None] = mapped_column(String(50))
-    """See `vocabulary.RescrapeStatus`; at the end the state of the page."""
+    """A `vocabulary.RescrapeStatus`, at the end the state of the page."""
     rescrape_error: Mapped[str | None]
     next_try_at: Mapped[datetime] = now()
-    """When Firecrawl is asked again, where it was away."""
+    """The time of the next request to Firecrawl after an outage."""
     indexed_at: Mapped[datetime | None]
     identity: Mapped[UUID | None] = mapped_column(index=True)
-    """Equal for notifications that can be the same one."""
+    """Equal for notifications that may be duplicates."""
     extra_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     created_at: Mapped[datetime] = now()

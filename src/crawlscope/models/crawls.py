@@ -1,4 +1,4 @@
-"""A crawl: what is known of it, who requested it, and its comparison with Firecrawl."""
+"""A crawl: its session, its facts, its request and its reconciliation."""
 
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from crawlscope.models.base import Base, count, crawl_reference, now, total
 
 
 class CrawlSession(Base):
-    """A crawl as far as it is known. Counts and totals are sums over `pages` and `operation_metrics`."""
+    """The record of a crawl. Counts and totals are sums over `pages` and `operation_metrics`."""
 
     __tablename__ = "crawl_sessions"
 
@@ -33,7 +33,7 @@ class CrawlSession(Base):
     pages_empty: Mapped[int] = count()
     pages_cancelled: Mapped[int] = count()
     failures_without_url: Mapped[int] = count()
-    """Page events that name no page: facts of the crawl, but none of its pages."""
+    """Page events without a URL. They are facts of the crawl but not pages."""
     total_chunking_ms: Mapped[float] = total()
     total_embedding_ms: Mapped[float] = total()
     total_qdrant_ms: Mapped[float] = total()
@@ -43,18 +43,18 @@ class CrawlSession(Base):
     e2e_duration_ms: Mapped[float | None]
     last_settled_at: Mapped[datetime | None]
     last_fact_at: Mapped[datetime] = now()
-    """When anything was last heard of this crawl."""
+    """The time of the latest fact of the crawl."""
     fold: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
-    """What the lifecycle columns are computed from; see `sessions.fold`."""
+    """The merged facts, from which status and times are computed; see `sessions.fold`."""
     lacks: Mapped[list[str]] = mapped_column(JSONB(), server_default=text("'[]'"))
-    """What was never heard of the crawl."""
+    """The missing facts of the crawl."""
     extra_metadata: Mapped[dict[str, Any] | None]
     error_message: Mapped[str | None]
     created_at: Mapped[datetime] = now()
 
 
 class DeletedCrawl(Base):
-    """Crawls that were deleted: what still arrives of them is ignored."""
+    """Deleted crawls. Their later deliveries are ignored."""
 
     __tablename__ = "deleted_crawls"
 
@@ -63,7 +63,7 @@ class DeletedCrawl(Base):
 
 
 class CrawlRequest(Base):
-    """A crawl that was asked for here, and how far its crawler has come."""
+    """A crawl that was requested here, with the progress of the built-in crawler."""
 
     __tablename__ = "crawl_requests"
 
@@ -75,13 +75,13 @@ class CrawlRequest(Base):
     job_id: Mapped[int | None]
     cancel_requested: Mapped[bool] = mapped_column(server_default=false())
     found: Mapped[int] = count()
-    """URLs that the crawler has accepted so far."""
+    """The number of URLs that the crawler has accepted so far."""
     fetched: Mapped[int] = count()
 
 
 class CrawlFact(Base):
-    """What is known of a crawl other than by a delivery: that it was asked for, what the status API said,
-    what an operator did."""
+    """A fact that did not come with a delivery: a request, an answer of Firecrawl's API, an action of an
+    operator."""
 
     __tablename__ = "crawl_facts"
     __table_args__ = (UniqueConstraint("crawl_id", "identity"),)
@@ -89,13 +89,13 @@ class CrawlFact(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     crawl_id: Mapped[str] = crawl_reference()
     identity: Mapped[UUID]
-    """Equal for facts that are one."""
+    """Equal for equal facts."""
     at: Mapped[datetime]
     fact: Mapped[dict[str, Any]]
 
 
 class Reconciliation(Base):
-    """How far a crawl has been compared with what the crawler's own API says of it."""
+    """The comparison of a crawl with the crawler's own API."""
 
     __tablename__ = "reconciliations"
     __table_args__ = (
@@ -108,31 +108,31 @@ class Reconciliation(Base):
 
     crawl_id: Mapped[str] = crawl_reference(primary_key=True)
     state: Mapped[str] = mapped_column(String(20))
-    """See `vocabulary.ReconcileState`."""
+    """A `vocabulary.ReconcileState`."""
     settled: Mapped[bool] = mapped_column(server_default=false())
-    """Nothing more can come of asking, unless something new is heard of the crawl."""
+    """Whether the reconciliation is done. News of the crawl reopens it."""
     checked_at: Mapped[datetime | None]
     checks: Mapped[int] = count()
     failures: Mapped[int] = count()
-    """Checks in a row that got no answer."""
+    """The number of consecutive checks without an answer."""
     next_check_at: Mapped[datetime | None]
-    """Null where no further check is planned."""
+    """Null if no check is planned."""
     leased_until: Mapped[datetime | None]
-    """Until then a process is checking it, and no other one does."""
+    """The end of the lease. Until then only the process with the lease compares the crawl."""
     in_full: Mapped[bool] = mapped_column(server_default=false())
-    """The next check compares pages too, also while the crawl goes on: deliveries may have been lost."""
+    """Whether the next check includes the pages of a running crawl, because deliveries may be lost."""
     running_at: Mapped[datetime | None]
-    """When Firecrawl said last that the crawl goes on."""
+    """The last time at which Firecrawl reported that the crawl was running."""
     total: Mapped[int | None]
-    """As Firecrawl counts; shrinks as pages fail."""
+    """Firecrawl's count of all pages. It decreases when pages fail."""
     completed: Mapped[int | None]
-    """Pages that brought a document, as Firecrawl counts."""
+    """Firecrawl's count of pages with a document."""
     moved_at: Mapped[datetime | None]
-    """When Firecrawl's counts changed last."""
+    """The time of the last change of Firecrawl's counts."""
     added: Mapped[int] = count()
-    """Pages that only this brought."""
+    """The number of pages that only reconciliation added."""
     missing: Mapped[int] = count()
-    """Pages that Firecrawl has, or was asked for, and that nothing is known of."""
+    """The number of pages that Firecrawl counts, or that were requested, but that are not known here."""
     missing_urls: Mapped[list[str]] = mapped_column(JSONB(), server_default=text("'[]'"))
-    """The first of them, as far as they can be named."""
+    """The first known URLs of missing pages."""
     error: Mapped[str | None]

@@ -1,4 +1,4 @@
-"""What arrived at the webhook endpoint."""
+"""Deliveries to the webhook endpoint."""
 
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from crawlscope.models.base import Base, count, crawl_reference, now
 
 
 class Delivery(Base):
-    """A webhook delivery as it came."""
+    """A webhook delivery."""
 
     __tablename__ = "deliveries"
     __table_args__ = (UniqueConstraint("crawl_id", "identity"),)
@@ -20,24 +20,24 @@ class Delivery(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     crawl_id: Mapped[str] = crawl_reference()
     identity: Mapped[UUID]
-    """A hash of what makes this delivery the same as another."""
+    """A hash of the identifying fields. Equal deliveries have equal hashes."""
     event_type: Mapped[str] = mapped_column(String(100))
     webhook_id: Mapped[str | None]
     received_at: Mapped[datetime] = mapped_column(index=True)
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """The raw body, zlib-compressed; dropped when its time is over."""
+    """The raw body, compressed with zlib. Null after `KEEP_DELIVERIES_DAYS`."""
     body_bytes: Mapped[int]
     pages: Mapped[int] = count()
     without_url: Mapped[int] = count()
-    """How many of its pages name no URL."""
+    """The number of page objects without a URL."""
     facts: Mapped[list[dict[str, Any]]] = mapped_column(JSONB(), server_default=text("'[]'"))
-    """What it says of the crawl's life; see `sessions.fold`. Outlives the body."""
+    """The facts in the delivery; see `sessions.fold`. They stay after the body is deleted."""
     note: Mapped[str | None]
-    """What was odd about it."""
+    """The irregularity of the delivery, if there was one."""
 
 
 class UnknownEvent(Base):
-    """Deliveries of a type that is not known yet, kept for the day when it is."""
+    """Deliveries of unknown event types. A later version may replay them."""
 
     __tablename__ = "unknown_events"
 

@@ -11,7 +11,7 @@ from crawlscope.models.base import SCHEMA, Base, crawl_reference, now
 
 
 class IndexGeneration(Base):
-    """One index, and how the vectors in it are made; see `indexing.generations`."""
+    """One index with the embedder of its vectors; see `indexing.generations`."""
 
     __tablename__ = "index_generations"
     __table_args__ = (
@@ -25,26 +25,26 @@ class IndexGeneration(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     name: Mapped[str] = mapped_column(unique=True)
-    """Of the folder or collection."""
+    """The name of the folder or collection."""
     fingerprint: Mapped[str]
-    """Of embedder, encoder and chunking."""
+    """The fingerprint of embedder, encoder and chunking."""
     embedder: Mapped[dict[str, Any]]
-    """What it takes to open the same embedder again, without secrets."""
+    """The description of the embedder, without secrets."""
     chunk_tokens: Mapped[int]
     state: Mapped[str] = mapped_column(String(20))
     """`filling`, `serving`, `retired` or `dropped`."""
     problem: Mapped[str | None]
-    """What is wrong with it, or what its filling waits for."""
+    """A fault of the index, or the reason why the reindexing waits."""
     created_at: Mapped[datetime] = now()
     made_at: Mapped[datetime | None]
-    """When its folder or collection was made."""
+    """The time at which its folder or collection was created."""
     switched_at: Mapped[datetime | None]
-    """When searches began to use it."""
+    """The time at which searches started to use it."""
     retired_at: Mapped[datetime | None]
 
 
 class Document(Base):
-    """What an index holds under one URL."""
+    """The content of an index for one URL."""
 
     __tablename__ = "documents"
 
@@ -55,21 +55,21 @@ class Document(Base):
     """A hash of `url`."""
     url: Mapped[str]
     content_hash: Mapped[str]
-    """Of title, language and cleaned text."""
+    """The SHA-256 of title, language and cleaned text."""
     fingerprint: Mapped[str]
-    """Of the embedder and the chunking that made its chunks."""
+    """The fingerprint of the embedder and the chunking of its chunks."""
     chunks: Mapped[int]
     crawl_id: Mapped[str | None] = mapped_column(String(255))
-    """The crawl that brought this content."""
+    """The crawl that delivered this content."""
     indexed_at: Mapped[datetime] = now()
     revision: Mapped[int] = mapped_column(default=1, server_default=text("1"))
-    """Counts its contents; in an index that is being filled, the one it was made from."""
+    """The number of contents so far. In an index that is being built: the revision that was indexed."""
     error: Mapped[str | None]
-    """Why the index holds nothing of it, though an earlier one did."""
+    """The reason why this index lacks the document, although the index before has it."""
 
 
 class DocumentCrawl(Base):
-    """Which crawls found a document."""
+    """The crawls that found a document."""
 
     __tablename__ = "document_crawls"
 

@@ -1,4 +1,4 @@
-"""How long operations and HTTP requests took."""
+"""Measured operations and HTTP requests."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from crawlscope.models.base import SCHEMA, Base, now
 
 
 class OperationMetric(Base):
-    """One measured operation. Keyed with its time, so that the table can be partitioned."""
+    """One measured operation. The key includes the time, so that the table can be partitioned."""
 
     __tablename__ = "operation_metrics"
     __table_args__ = (Index("ix_operation_metrics_document_url", "document_url", postgresql_using="hash"),)

@@ -1,4 +1,4 @@
-"""Notifications of crawls, and how far each was delivered."""
+"""Notifications of crawls, with their delivery."""
 
 from datetime import datetime
 from typing import Any
@@ -11,17 +11,17 @@ from crawlscope.models.base import Base, count, crawl_reference, now
 
 
 class Notifying(Base):
-    """Since when facts are told to `NOTIFY_URL`: one row while that is set."""
+    """The start of notifications: one row while `NOTIFY_URL` is set."""
 
     __tablename__ = "notifying"
 
     only: Mapped[bool] = mapped_column(Boolean(), primary_key=True, server_default=true())
-    """Always true: there is one row at most."""
+    """Always true, so that there is at most one row."""
     since: Mapped[datetime] = now()
 
 
 class Notification(Base):
-    """A fact about a crawl that is told to `NOTIFY_URL`, and how far that has come."""
+    """A notification for `NOTIFY_URL` about a crawl, with its delivery."""
 
     __tablename__ = "notifications"
     __table_args__ = (
@@ -36,11 +36,12 @@ class Notification(Base):
     id: Mapped[UUID] = mapped_column(
         primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
     )
-    """Sent as `webhook-id`, the same with each attempt."""
+    """Each attempt sends it as `webhook-id`."""
     crawl_id: Mapped[str] = crawl_reference()
     event_type: Mapped[str] = mapped_column(String(50))
     settled_at: Mapped[datetime | None]
-    """When the crawl's last page had settled: the same fact is told again only after another one has."""
+    """The time at which the crawl's last page settled. The same type is sent again only after another page
+    settled."""
     payload: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
     attempts: Mapped[int] = count()
@@ -48,7 +49,7 @@ class Notification(Base):
     attempted_at: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
     last_status: Mapped[int | None]
-    """The HTTP status of the last attempt; null where none came."""
+    """The HTTP status of the last attempt. Null without an answer."""
     last_error: Mapped[str | None]
     dead: Mapped[bool] = mapped_column(server_default=false())
-    """Given up, unless somebody asks for it to be sent again."""
+    """Whether the notification was given up. A client can resend it."""

@@ -11,7 +11,7 @@ from crawlscope.models.base import SCHEMA, Base, count, crawl_reference, now
 
 
 class Page(Base):
-    """A page of a crawl: its source URL, what became of it, and what that took."""
+    """A page of a crawl: its source URL, its state and its timing."""
 
     __tablename__ = "pages"
     __table_args__ = (
@@ -22,19 +22,19 @@ class Page(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     crawl_id: Mapped[str] = crawl_reference()
     source_key: Mapped[UUID] = mapped_column(index=True)
-    """A hash of `source_url`: URLs can be too long for an index."""
+    """A hash of `source_url`, because URLs can be too long for a database index."""
     source_url: Mapped[str]
     url: Mapped[str]
-    """Where the source URL led; what the index and search show."""
+    """The URL after redirects. The index and search show this URL."""
     document_key: Mapped[UUID] = mapped_column(index=True)
     """A hash of `url`."""
     state: Mapped[str] = mapped_column(String(20))
     revision: Mapped[int] = mapped_column(default=1, server_default=text("1"))
-    """Counts the contents and re-queuings of this page; a job for an older one is void."""
+    """The number of contents and re-queuings. A job for an older revision has no effect."""
     delivered: Mapped[bool]
-    """Whether Firecrawl brought usable content; if not, `error` is Firecrawl's."""
+    """Whether the crawler delivered content to index. If not, `error` is the crawler's."""
     pulled: Mapped[bool] = mapped_column(server_default=false())
-    """Whether it was fetched from the crawler's API, not delivered."""
+    """Whether the content was fetched from the crawler's API instead of delivered."""
     received_at: Mapped[datetime]
     webhook_id: Mapped[str] = mapped_column(server_default=text("''"))
     status_code: Mapped[int | None]
@@ -45,7 +45,7 @@ class Page(Base):
     error_code: Mapped[str | None] = mapped_column(String(100))
     error: Mapped[str | None]
     error_detail: Mapped[str | None]
-    """Firecrawl's own words, where `error` has them shortened."""
+    """Firecrawl's own text, if `error` is shorter."""
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
@@ -56,7 +56,7 @@ class Page(Base):
 
 
 class PageContent(Base):
-    """What was delivered of a page: the index can be rebuilt from here."""
+    """The delivered content of a page. The index can be rebuilt from it."""
 
     __tablename__ = "page_contents"
 
@@ -64,13 +64,13 @@ class PageContent(Base):
         ForeignKey(f"{SCHEMA}.pages.id", ondelete="CASCADE"), primary_key=True
     )
     markdown: Mapped[str]
-    """As delivered; where only HTML was, as it was read from that when the page was indexed."""
+    """The delivered Markdown, or the Markdown that indexing made from the HTML."""
     html: Mapped[str] = mapped_column(server_default=text("''"))
-    """As delivered, where no Markdown was."""
+    """The delivered HTML, if no Markdown was delivered."""
 
 
 class PageAttempt(Base):
-    """One try of a worker at a page, kept also when it failed."""
+    """One attempt of a worker at a page, successful or not."""
 
     __tablename__ = "page_attempts"
     __table_args__ = (
@@ -95,7 +95,7 @@ class PageAttempt(Base):
 
 
 class Outage(Base):
-    """A part that workers wait for, since when and why; gone when it is back."""
+    """A dependency that a worker waits for. The row is deleted when the dependency is available again."""
 
     __tablename__ = "outages"
 
