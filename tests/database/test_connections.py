@@ -46,7 +46,7 @@ async def test_64_workers_leave_the_service_all_its_connections(large_server: st
         for connection in opened:
             await connection.close()
         await service.close()
-    assert [answer.answer["status"] for answer in answers] == ["queued"] * 200
+    assert [answer["status"] for answer in answers] == ["queued"] * 200
 
 
 def _page(number: int) -> bytes:

@@ -40,8 +40,7 @@ async def deliver(
     **further: Any,
 ) -> dict[str, Any]:
     body = {"type": event, "id": crawl_id, "webhookId": str(uuid4()), "data": list(documents), **further}
-    acceptance = await accept_delivery(database, json.dumps(body).encode(), at or datetime.now(UTC))
-    return acceptance.answer
+    return await accept_delivery(database, json.dumps(body).encode(), at or datetime.now(UTC))
 
 
 async def deliver_pages(database: Database, crawl_id: str, *urls: str, **further: Any) -> None:

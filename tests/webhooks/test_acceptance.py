@@ -17,8 +17,8 @@ URL = "https://a.example/"
 
 
 async def take(database: Database, body: dict[str, Any]) -> str:
-    acceptance = await accept_delivery(database, json.dumps(body).encode(), datetime.now(UTC))
-    return str(acceptance.answer["status"])
+    answer = await accept_delivery(database, json.dumps(body).encode(), datetime.now(UTC))
+    return str(answer["status"])
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ async def test_of_many_refusals_of_a_crawl_the_first_and_the_last_are_kept(
 async def test_two_services_on_one_folder_lose_nothing(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crawlscope.webhooks.refusals.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("crawlscope.webhooks.refusals.POLL_INTERVAL_SECONDS", 0.0)
     refused = [f"crawl-{number:03}" for number in range(200)]
     one, other = Refusals(tmp_path, database), Refusals(tmp_path, database)
 

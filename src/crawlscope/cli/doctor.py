@@ -41,7 +41,7 @@ from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.insights import queries
 from crawlscope.insights.rows import rows_of
 from crawlscope.notifications import outbox
-from crawlscope.webhooks.refused import Cause
+from crawlscope.webhooks.refusals import Cause
 
 OLDEST_PYTHON = (3, 11)
 CHECK_SECONDS = 75.0

@@ -1,16 +1,20 @@
 """One call of Firecrawl's API: however it ends, it becomes an answer or a one-line error without the key."""
 
+import json
 import re
 from collections.abc import Collection, Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from crawlscope.core.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
 from crawlscope.core.http_settings import header_safe_key, server_url
 from crawlscope.core.remote_api import RemoteApi, Response, login
 from crawlscope.core.retry_after import retry_after_seconds
+from crawlscope.core.values import storable_json
 from crawlscope.firecrawl.schemas import tells_of_job
 
+_MAY_NOT_BE_STORABLE = re.compile(rb"\\u|\xed[\xa0-\xbf]|NaN|Infinity")
+"""NUL and lone surrogates, escaped or not, and what JSON has no number for."""
 _WAIT_IN_WORDS = re.compile(r"retry after (\d+)s")
 """How the hosted Firecrawl says it, where no header does."""
 
@@ -75,9 +79,16 @@ class FirecrawlServer(RemoteApi):
 
 
 def _fields(response: Response) -> dict[str, Any] | None:
-    """None for anything but a JSON object."""
+    """The JSON object, with texts that PostgreSQL can hold; None for anything else."""
     answer = response.json()
-    return answer if isinstance(answer, dict) else None
+    if not isinstance(answer, dict):
+        return None
+    if not _MAY_NOT_BE_STORABLE.search(response.body):
+        return answer
+    try:
+        return cast(dict[str, Any], json.loads(storable_json(answer)))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _names_missing_endpoint(response: Response) -> bool:

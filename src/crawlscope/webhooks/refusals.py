@@ -1,13 +1,17 @@
-"""Remembers of which crawls a delivery had to be refused, until that can be written to the database.
+"""Refused deliveries: their causes, a log with few lines, and the crawls that lost something by them.
 
-A self-hosted Firecrawl never sends it again: the crawl has to be compared with what its API says.
+A self-hosted Firecrawl never sends a delivery again: the crawl has to be compared with what its API says.
 """
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,23 +19,83 @@ import structlog
 from pydantic import AwareDatetime, BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.file_lock import is_open_at
+from crawlscope.core.periodic import in_background, run_periodically
 from crawlscope.crawls.reconciliations import note_news
 from crawlscope.database.engine import Database
 from crawlscope.sessions.fold import Heard
 from crawlscope.sessions.store import ensure_session, keep_fact
 from crawlscope.webhooks import payload
 
+LOG_INTERVAL_SECONDS = 60.0
 FILE = "refused-deliveries.jsonl"
 TAKEN = "refused-deliveries*.taken"
-"""What nobody adds to any more, and is about to be written to the database."""
-LOOK_SECONDS = 1.0
-
-Refused = Mapping[str, list[datetime]]
-"""Per crawl the times of its first and last refusal."""
+"""Files to which no process adds any more, about to be written to the database."""
+POLL_INTERVAL_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+class Cause(StrEnum):
+    """Stored with the request, by which it is counted. Of an unauthenticated request's body nothing is."""
+
+    NO_CREDENTIALS = "no_credentials"
+    WRONG_SECRET = "wrong_secret"  # noqa: S105 - the cause's name
+    BAD_SIGNATURE = "bad_signature"
+    NO_SIGNING_SECRET = "no_signing_secret"  # noqa: S105
+    """The request is signed, and no secret is set that could verify it."""
+    WRONG_TOKEN = "wrong_token"  # noqa: S105
+    NO_TOKEN = "no_token"  # noqa: S105
+    """The request's URL has a token, and none is set."""
+    WRONG_PATH = "wrong_path"
+    TOO_LARGE = "too_large"
+    WRONG_TYPE = "wrong_type"
+    UNREADABLE = "unreadable"
+    MALFORMED = "malformed"
+    UNAVAILABLE = "unavailable"
+    """It could not be committed: the database is unavailable, or the disk nearly full."""
+
+
+BY_STATUS = {
+    400: Cause.UNREADABLE,
+    404: Cause.WRONG_PATH,
+    405: Cause.WRONG_PATH,
+    413: Cause.TOO_LARGE,
+    415: Cause.WRONG_TYPE,
+    422: Cause.MALFORMED,
+    503: Cause.UNAVAILABLE,
+}
+"""For a refusal without a cause of its own."""
+
+
+@dataclass
+class _Logged:
+    at: float
+    count_since: int = 0
+
+
+class RefusalLog:
+    """At most one line per minute and cause, with the number of refusals since the last one."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._logged: defaultdict[Cause, _Logged] = defaultdict(lambda: _Logged(-LOG_INTERVAL_SECONDS))
+
+    def note(self, cause: Cause, status: int, sender: str | None, reason: str | None) -> None:
+        logged = self._logged[cause]
+        logged.count_since += 1
+        if self._clock() - logged.at < LOG_INTERVAL_SECONDS:
+            return
+        further = {"reason": reason} if reason else {}
+        log.warning(
+            "delivery_refused",
+            cause=cause.value,
+            status=status,
+            sender=sender,
+            count=logged.count_since,
+            **further,
+        )
+        self._logged[cause] = _Logged(self._clock())
 
 
 class Refusal(BaseModel):
@@ -40,7 +104,7 @@ class Refusal(BaseModel):
 
 
 class Refusals:
-    """Kept in a file of the data folder: the database may be away for longer than this process lives.
+    """Kept in a file of the data folder: the database may be unavailable for longer than this process lives.
 
     Any number of processes may share the folder. Two can write the same down, which changes nothing.
     """
@@ -50,74 +114,55 @@ class Refusals:
         self._database = database
 
     def add(self, body: bytes) -> None:
-        """What names no crawl is passed over, and so is all while the file cannot be written."""
+        """Ignores a body that names no crawl, and any while the file cannot be written."""
         crawl_id = payload.crawl_id_of(body)
         if crawl_id is None:
             return
         refusal = Refusal(crawl_id=crawl_id, at=datetime.now(UTC)).model_dump_json()
         with suppress(OSError):
-            while not self._append(refusal):
-                pass
-
-    def _append(self, refusal: str) -> bool:
-        """False where another process took the file, perhaps before this was in it."""
-        with self._file.open("a") as file:
-            file.write(f"\n{refusal}\n")  # the line before may be cut off: the disk was full
-            file.flush()
-            return is_open_at(file.fileno(), self._file)
+            is_kept = False
+            while not is_kept:  # another process may take the file, perhaps before this is in it
+                with self._file.open("a") as file:
+                    file.write(f"\n{refusal}\n")  # the line before may be cut off: the disk was full
+                    file.flush()
+                    is_kept = is_open_at(file.fileno(), self._file)
 
     @asynccontextmanager
     async def written_down(self) -> AsyncIterator[None]:
         """Writes them to the database while the block runs, as soon as that works."""
-        writing = asyncio.create_task(self._write_down())
-        try:
+        writing = run_periodically(
+            self._write_down,
+            interval_seconds=POLL_INTERVAL_SECONDS,
+            retry_seconds=POLL_INTERVAL_SECONDS,
+            failure_event="refusals_not_stored",
+        )
+        async with in_background(writing):
             yield
-        finally:
-            writing.cancel()
-            with suppress(asyncio.CancelledError):
-                await writing
 
     async def _write_down(self) -> None:
-        while True:
-            try:
-                for taken in self._taken():
-                    await self._write_once(taken)
-            except (CrawlscopeError, OSError) as error:
-                log.debug("refusals_not_written_down", reason=str(error))
-            except Exception:
-                log.exception("refusals_not_written_down")
-            await asyncio.sleep(LOOK_SECONDS)
+        async def keep(connection: AsyncConnection, refused: Mapping[str, list[datetime]]) -> None:
+            for crawl_id, times in sorted(refused.items()):
+                if await ensure_session(connection, crawl_id, times[0]):
+                    for at in times:
+                        fact = Heard(at, what="refused")
+                        await keep_fact(connection, crawl_id, fact, "refused", at.isoformat())
+                    await note_news(connection, crawl_id)
 
-    def _taken(self) -> list[Path]:
-        left = list(self._file.parent.glob(TAKEN))
-        if left or not self._file.exists():
-            return left
-        return [self._file.rename(self._file.with_suffix(f".{uuid4().hex}.taken"))]
-
-    async def _write_once(self, taken: Path) -> None:
-        refused = await asyncio.to_thread(_refused, taken)
-
-        async def keep(connection: AsyncConnection) -> None:
-            for crawl_id in sorted(refused):
-                await _keep(connection, crawl_id, refused[crawl_id])
-
-        await self._database.run(keep)
-        await asyncio.to_thread(taken.unlink, missing_ok=True)
-        log.warning("refused_deliveries", crawls=sorted(refused))
+        files = list(self._file.parent.glob(TAKEN))
+        if not files and self._file.exists():
+            files = [self._file.rename(self._file.with_suffix(f".{uuid4().hex}.taken"))]
+        for file in files:
+            refused = await asyncio.to_thread(_refused, file)
+            await self._database.run(partial(keep, refused=refused))
+            await asyncio.to_thread(file.unlink, missing_ok=True)
+            log.warning("refused_deliveries", crawls=sorted(refused))
 
 
-def _refused(file: Path) -> Refused:
-    """What was not written to its end is passed over."""
+def _refused(file: Path) -> dict[str, list[datetime]]:
+    """Per crawl the times of its first and last refusal. Incomplete lines are ignored."""
     times = defaultdict(list)
     for line in file.read_bytes().split(b"\n"):
         with suppress(ValidationError):
             refusal = Refusal.model_validate_json(line)
             times[refusal.crawl_id].append(refusal.at)
     return {crawl_id: sorted({min(each), max(each)}) for crawl_id, each in times.items()}
-
-
-async def _keep(connection: AsyncConnection, crawl_id: str, times: list[datetime]) -> None:
-    if await ensure_session(connection, crawl_id, times[0]):
-        for at in times:
-            await keep_fact(connection, crawl_id, Heard(at, what="refused"), "refused", at.isoformat())
-        await note_news(connection, crawl_id)

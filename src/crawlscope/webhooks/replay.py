@@ -1,7 +1,7 @@
-"""Takes deliveries in again from the ledger: for the day when what was made of them turns out to be wrong."""
+"""Reprocesses stored deliveries, for the day when an earlier version turns out to have read them wrongly."""
 
 import zlib
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -9,14 +9,14 @@ from functools import partial
 from sqlalchemy import ColumnElement, Table, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.errors import UsageError
+from crawlscope.core.errors import NotFoundError, UsageError
 from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
 from crawlscope.pages.receive import take_pages
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.store import SESSIONS, keep_action, move_counts
+from crawlscope.sessions.store import DELIVERIES, keep_action, move_counts, require_session
 from crawlscope.webhooks import payload
-from crawlscope.webhooks.acceptance import DELIVERIES, UNKNOWN, accept_delivery, ledger_columns
+from crawlscope.webhooks.acceptance import UNKNOWN, accept_delivery, ledger_columns
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class WhichDeliveries:
     since: datetime | None = None
     until: datetime | None = None
     noted: bool = False
-    """Only those that something was odd about."""
+    """Only deliveries with a note, such as that they name no page."""
 
 
 @dataclass
@@ -48,45 +48,43 @@ async def replay(database: Database, which: WhichDeliveries, now: datetime) -> R
     """Reads the bodies with this version's rules; with the same rules nothing changes. Each delivery keeps
     the time it was received at, and pages whose content is the same keep their state."""
     replayed = Replayed()
-    for delivery_id in await database.run(lambda connection: _matching(connection, which)):
-        await _replay_one(database, delivery_id, replayed)
+    found = select(DELIVERIES.c.id).where(*_conditions(DELIVERIES, which))
+    if which.crawl_id is not None:
+        found = found.where(DELIVERIES.c.crawl_id == storable(which.crawl_id))
+    if which.noted:
+        found = found.where(DELIVERIES.c.note.is_not(None))
+    async with database.transaction() as connection:
+        delivery_ids = (await connection.scalars(found.order_by(DELIVERIES.c.id))).all()
+    for delivery_id in delivery_ids:
+        replayed.deliveries += 1
+        try:
+            changed = await database.run(partial(_take_again, delivery_id=delivery_id))
+        except (UsageError, zlib.error):
+            replayed.unreadable += 1
+            continue
+        if changed:
+            crawl_id, queued = changed
+            replayed.changed += 1
+            replayed.pages_queued += queued
+            replayed.crawls.add(crawl_id)
     for crawl_id in sorted(replayed.crawls):
-        await database.run(partial(_note, crawl_id=crawl_id, now=now))
+        with suppress(NotFoundError):  # it was deleted meanwhile
+            await database.run(partial(_note_replay, crawl_id=crawl_id, now=now))
     if which.crawl_id is None and not which.noted:
         await _take_newly_known(database, which, replayed)
     return replayed
 
 
-async def _matching(connection: AsyncConnection, which: WhichDeliveries) -> list[int]:
-    found = select(DELIVERIES.c.id).where(*_of_kind_and_time(DELIVERIES, which)).order_by(DELIVERIES.c.id)
-    if which.crawl_id is not None:
-        found = found.where(DELIVERIES.c.crawl_id == storable(which.crawl_id))
-    if which.noted:
-        found = found.where(DELIVERIES.c.note.is_not(None))
-    return list(await connection.scalars(found))
-
-
-def _of_kind_and_time(kept: Table, which: WhichDeliveries) -> Iterator[ColumnElement[bool]]:
+def _conditions(kept: Table, which: WhichDeliveries) -> list[ColumnElement[bool]]:
+    """By type and time."""
+    conditions = []
     if which.event_type is not None:
-        yield kept.c.event_type == storable(which.event_type)
+        conditions.append(kept.c.event_type == storable(which.event_type))
     if which.since is not None:
-        yield kept.c.received_at >= which.since
+        conditions.append(kept.c.received_at >= which.since)
     if which.until is not None:
-        yield kept.c.received_at < which.until
-
-
-async def _replay_one(database: Database, delivery_id: int, replayed: Replayed) -> None:
-    replayed.deliveries += 1
-    try:
-        changed = await database.run(partial(_take_again, delivery_id=delivery_id))
-    except (UsageError, zlib.error):
-        replayed.unreadable += 1
-        return
-    if changed:
-        crawl_id, queued = changed
-        replayed.changed += 1
-        replayed.pages_queued += queued
-        replayed.crawls.add(crawl_id)
+        conditions.append(kept.c.received_at < which.until)
+    return conditions
 
 
 async def _take_again(connection: AsyncConnection, delivery_id: int) -> tuple[str, int] | None:
@@ -111,34 +109,30 @@ async def _take_again(connection: AsyncConnection, delivery_id: int) -> tuple[st
     return row.crawl_id, len(taken.job_ids)
 
 
-async def _note(connection: AsyncConnection, crawl_id: str, now: datetime) -> None:
-    known = select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == crawl_id)
-    if await connection.scalar(known.with_for_update(read=True, key_share=True)):
-        await keep_action(connection, crawl_id, now, "replay")
+async def _note_replay(connection: AsyncConnection, crawl_id: str, now: datetime) -> None:
+    await require_session(connection, crawl_id)
+    await keep_action(connection, crawl_id, now, "replay")
 
 
 async def _take_newly_known(database: Database, which: WhichDeliveries, replayed: Replayed) -> None:
-    """Events that were kept because nobody knew their type, and that this version knows."""
-    found = select(UNKNOWN.c.id).where(*_of_kind_and_time(UNKNOWN, which)).order_by(UNKNOWN.c.id)
+    """Events that were kept because their type was unknown, and that this version knows."""
+    found = select(UNKNOWN.c.id).where(*_conditions(UNKNOWN, which)).order_by(UNKNOWN.c.id)
     async with database.transaction() as connection:
         event_ids = (await connection.scalars(found)).all()
     for event_id in event_ids:
+        this_event = UNKNOWN.c.id == event_id
+        async with database.transaction() as connection:
+            event = (await connection.execute(select(*UNKNOWN.c).where(this_event))).one_or_none()
+        if event is None:  # another replay took it
+            continue
         try:
-            replayed.newly_known += await _take_if_known(database, event_id)
+            body = zlib.decompress(event.body)
+            if not payload.read(body).known:
+                continue
+            await accept_delivery(database, body, event.received_at)
         except (UsageError, zlib.error):
             replayed.unreadable += 1
-
-
-async def _take_if_known(database: Database, event_id: int) -> bool:
-    this_event = UNKNOWN.c.id == event_id
-    async with database.transaction() as connection:
-        event = (await connection.execute(select(*UNKNOWN.c).where(this_event))).one_or_none()
-    if event is None:  # another replay took it
-        return False
-    body = zlib.decompress(event.body)
-    if not payload.read(body).known:
-        return False
-    await accept_delivery(database, body, event.received_at)
-    async with database.transaction() as connection:
-        await connection.execute(UNKNOWN.delete().where(this_event))
-    return True
+            continue
+        async with database.transaction() as connection:
+            await connection.execute(UNKNOWN.delete().where(this_event))
+        replayed.newly_known += 1

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from crawlscope.cli.doctor import _check_deliveries, _find
 from crawlscope.core.settings import Settings
-from crawlscope.webhooks.refused import BY_STATUS, Cause, RefusalLog
+from crawlscope.webhooks.refusals import BY_STATUS, Cause, RefusalLog
 from tests.api.http.conftest import SECRET, TOKEN, Serve, Service
 from tests.support.stack import new_crawl_id, page_event, signature
 

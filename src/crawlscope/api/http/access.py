@@ -1,5 +1,7 @@
 """Who may call, and how much they may send: every path but a few open ones asks for the API secret."""
 
+import hmac
+from hashlib import sha256
 from typing import Annotated
 
 from fastapi import Depends, Header, HTTPException, Request
@@ -9,11 +11,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crawlscope.api.http.parts import ServiceParts, of_request
 from crawlscope.api.http.requests import DOORS
-from crawlscope.webhooks.signature import same_secret
 
 SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
 BEARER = "bearer "
+SIGNATURE_PREFIX = "sha256="
 OPEN_PATHS = ("/health", "/healthz", "/readyz")
+
+
+def same_secret(given: str | None, expected: str) -> bool:
+    """Compares in constant time; nothing given is never right."""
+    if not given:
+        return False
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
+
+
+def signs(signature: str | None, secret: str, body: bytes) -> bool:
+    """Whether `sha256=<hex>` is the body's HMAC-SHA256 under the secret."""
+    if not signature or not signature.startswith(SIGNATURE_PREFIX):
+        return False
+    expected = hmac.new(secret.encode(), body, sha256).hexdigest()
+    return same_secret(signature.removeprefix(SIGNATURE_PREFIX), expected)
 
 
 def carries_secret(secret: str, header: str | None, authorization: str | None) -> bool:

@@ -5,11 +5,11 @@ import shutil
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
+from crawlscope.api.http.access import same_secret
 from crawlscope.api.http.requests import note_refusal
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.processes.parts import Parts
-from crawlscope.webhooks.refused import Cause
-from crawlscope.webhooks.signature import same_secret
+from crawlscope.webhooks.refusals import Cause
 
 
 def require_token(token: str, request: Request, parts: Parts) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict
 
-from crawlscope.api.http.access import Authenticated
+from crawlscope.api.http.access import Authenticated, same_secret
 from crawlscope.api.http.metrics import Moment
 from crawlscope.api.http.parts import ServiceParts
 from crawlscope.api.http.segments import Segment
@@ -25,7 +25,6 @@ from crawlscope.processes.parts import Parts
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks.replay import WhichDeliveries, replay
 from crawlscope.webhooks.schemas import DeliveriesReplayed
-from crawlscope.webhooks.signature import same_secret
 
 router = APIRouter(prefix="/api/crawls", tags=["crawls"], dependencies=[Authenticated])
 ledger = APIRouter(prefix="/api/deliveries", tags=["crawls"], dependencies=[Authenticated])

@@ -15,7 +15,7 @@ from crawlscope.core.service_file import CHANGES_PATH, WEBHOOK_PATH
 from crawlscope.core.values import storable
 from crawlscope.timing import scope as timing_scope
 from crawlscope.timing.store import RequestRecord
-from crawlscope.webhooks.refused import BY_STATUS, Cause, RefusalLog
+from crawlscope.webhooks.refusals import BY_STATUS, Cause, RefusalLog
 
 LONGEST_TEXT = 1_000
 HIDDEN = "{token}"

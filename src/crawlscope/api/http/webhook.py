@@ -7,7 +7,7 @@ import structlog
 from fastapi import APIRouter, Header, HTTPException, Request
 from fastapi.responses import JSONResponse
 
-from crawlscope.api.http.access import carries_secret
+from crawlscope.api.http.access import carries_secret, signs
 from crawlscope.api.http.bodies import read_body, require_disk, require_json, require_token
 from crawlscope.api.http.errors import unavailable
 from crawlscope.api.http.parts import ServiceParts
@@ -18,8 +18,7 @@ from crawlscope.core.service_file import WEBHOOK_PATH
 from crawlscope.processes.parts import Parts
 from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.payload import MalformedDelivery, UnreadableDelivery
-from crawlscope.webhooks.refused import Cause
-from crawlscope.webhooks.signature import signs
+from crawlscope.webhooks.refusals import Cause
 
 SIGNATURE_HEADER = "X-Firecrawl-Signature"
 
@@ -60,7 +59,7 @@ async def _take(request: Request, parts: Parts, body: bytes) -> JSONResponse:
     require_json(request)
     try:
         require_disk(parts)
-        acceptance = await accept_delivery(parts.database, body, datetime.now(UTC))
+        answer = await accept_delivery(parts.database, body, datetime.now(UTC))
     except UnreadableDelivery as error:
         raise HTTPException(400, str(error)) from None
     except MalformedDelivery as error:
@@ -74,7 +73,7 @@ async def _take(request: Request, parts: Parts, body: bytes) -> JSONResponse:
         log.exception("delivery_not_kept")
         parts.refusals.add(body)
         return unavailable(DatabaseUnavailable("the delivery could not be kept; the log says why"))
-    return JSONResponse(acceptance.answer, status_code=202)
+    return JSONResponse(answer, status_code=202)
 
 
 def _who_may_deliver(parts: Parts) -> str:
