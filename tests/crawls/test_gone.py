@@ -25,7 +25,7 @@ from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import CrawlSession, Page
 from crawlscope.pages.index_page import PageIndexer
 from crawlscope.pages.receive import take_pages
-from crawlscope.pages.reindexing import Filling
+from crawlscope.pages.reindexing import Reindexing
 from crawlscope.search.schemas import SearchFilters, SearchRequest, SearchResponse
 from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
@@ -52,7 +52,7 @@ class Installation:
         self.keeping = IndexKeeping(database, indexes)
         self.indexing = IndexingService(database, self.opened)
         self.indexer = PageIndexer(database, self.indexing, "worker-1", 3, timeout_seconds=60)
-        self.filling = Filling(database, self.opened, self.indexing, 3, timeout_seconds=60)
+        self.filling = Reindexing(database, self.opened, self.indexing, 3, timeout_seconds=60)
 
     async def start(self) -> "Installation":
         await self.opened.ensure_serving(self.database)

@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 from crawlscope.core.errors import DatabaseUnavailable, SettingsError
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import INDEX_PAGE
-from crawlscope.processes.worker.queue import work_on, worker_queue
+from crawlscope.processes.worker.queue import worker_queue
 
 TLS_WANTED = (8).to_bytes(4) + (80877103).to_bytes(4)
 
@@ -116,6 +116,10 @@ async def without_tls(database_url: str) -> AsyncIterator[Front]:
         yield front
 
 
+async def no_jobs(job: object, payload: object) -> None:
+    raise AssertionError("there is no job")
+
+
 async def use(url: str) -> None:
     """As the service does, and as a worker does."""
     database = Database.open(url)
@@ -124,7 +128,7 @@ async def use(url: str) -> None:
         stopping = asyncio.Event()
         stopping.set()
         async with worker_queue(database, INDEX_PAGE, 2) as queue:
-            await work_on(queue, 2, stopping)
+            await queue.work(no_jobs, stopping)
     finally:
         await database.close()
 

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from crawlscope.indexing.in_thread import in_thread
-from crawlscope.pages.retry import PageTimeout, in_time
+from crawlscope.pages.index_page import in_time
+from crawlscope.pages.retry import PageTimeout
 
 
 async def test_a_try_that_takes_too_long_ends_with_its_thread() -> None:

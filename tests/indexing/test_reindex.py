@@ -30,7 +30,7 @@ from crawlscope.indexing.service import DocumentChanged, IndexChanged, IndexDocu
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import Document, Page
 from crawlscope.pages.index_page import PageIndexer, PutBack
-from crawlscope.pages.reindexing import NOTHING_KEPT, Filling
+from crawlscope.pages.reindexing import NOTHING_KEPT, Reindexing
 from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest, SearchResponse
 from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
@@ -60,7 +60,7 @@ class Process:
         self.opened = OpenGenerations(settings, indexes, Bm25Encoder())
         self.keeping = IndexKeeping(database, indexes)
         self.indexing = IndexingService(database, self.opened)
-        self.filling = Filling(database, self.opened, self.indexing, 3, timeout_seconds=60)
+        self.filling = Reindexing(database, self.opened, self.indexing, 3, timeout_seconds=60)
 
     async def start(self) -> "Process":
         await self.opened.ensure_serving(self.database)
@@ -478,7 +478,7 @@ async def test_what_fails_in_an_unexpected_way_is_tried_again_before_it_is_left_
 async def test_a_text_that_takes_too_long_is_left_out_at_last(
     after: Process, new: FakeEmbeddingServer
 ) -> None:
-    after.filling = Filling(after.database, after.opened, after.indexing, 3, timeout_seconds=1.0)
+    after.filling = Reindexing(after.database, after.opened, after.indexing, 3, timeout_seconds=1.0)
     filling = await after.begin()
     new.stuck_on = "comets"
     await fill_in_vain(after, filling, 2)

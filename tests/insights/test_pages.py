@@ -7,7 +7,7 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.insights.insights import Insights
 from crawlscope.insights.queries import PageSort
-from crawlscope.pages.retry import requeue_failed
+from crawlscope.pages.retry import retry_pages
 from tests.support.producing import (
     NOON,
     A,
@@ -91,7 +91,7 @@ class TestPages:
         await deliver_pages(database, "crawl-1", A)
         await fail_pages(database, "crawl-1", "bad_text", "cannot embed")
         async with database.transaction() as connection:
-            assert await requeue_failed(connection, "crawl-1") == 1
+            assert (await retry_pages(connection, "crawl-1")).queued == 1
 
         [page] = (await insights.pages("crawl-1")).pages
 

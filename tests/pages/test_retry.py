@@ -1,4 +1,4 @@
-"""Which page is tried again, after what pause, and which one is given up."""
+"""When a page is tried again, after what delay, and what settles it instead."""
 
 import asyncio
 import os
@@ -20,8 +20,15 @@ from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.pages.delivered import Arrival, DeliveredPage
 from crawlscope.pages.index_page import PageIndexer, PutBack
 from crawlscope.pages.receive import receive_page
-from crawlscope.pages.repository import ATTEMPTS, PAGES, claim_page, worker_name
-from crawlscope.pages.retry import PageTimeout, WorkerDeath, pages_of_dead, record_crash, requeue_failed
+from crawlscope.pages.repository import (
+    ATTEMPTS,
+    PAGES,
+    WorkerDeath,
+    claim_page,
+    pages_of_dead,
+    worker_name,
+)
+from crawlscope.pages.retry import PageTimeout, record_crash, retry_pages
 from crawlscope.processes.supervisor.orphans import take_over_orphans
 from crawlscope.processes.worker.circuit import OUTAGES, Outages
 from crawlscope.sessions.recount import recount
@@ -84,12 +91,12 @@ async def outcomes(database: Database, page_id: int) -> list[str | None]:
 
 
 async def index(database: Database, indexer: PageIndexer, page_id: int) -> float | None:
-    """The pause after which it is to be tried again, in seconds."""
+    """The seconds after which it is to be tried again; None for a page that is settled."""
     page = await page_of(database, page_id)
     try:
         await indexer.index(page_id, page.revision, page.job_id)
     except PutBack as again:
-        return again.pause_seconds
+        return again.delay_seconds
     return None
 
 
@@ -98,9 +105,9 @@ async def test_a_part_that_works_for_nobody_makes_no_page_fail_and_one_that_work
 ) -> None:
     server.broken_by = "Text of cursed"
     cursed = await deliver(database, "cursed")
-    pauses = [await index(database, indexer, cursed) for _ in range(25)]
-    assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert pauses[-1] == 60
+    delays = [await index(database, indexer, cursed) for _ in range(25)]
+    assert delays[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert delays[-1] == 60
     assert (await page_of(database, cursed)).state == "queued"
     good = await deliver(database, "good")
     assert await index(database, indexer, good) is None
@@ -140,7 +147,7 @@ async def test_failures_of_parts_take_nothing_from_the_tries_that_an_unexpected_
     page = await page_of(database, page_id)
     assert (page.state, page.error_code, page.error) == ("failed", "internal_error", "division by zero")
     async with database.transaction() as connection:
-        assert await requeue_failed(connection, CRAWL) == 1
+        assert (await retry_pages(connection, CRAWL)).queued == 1
     assert await index(database, indexer, page_id) == 1, "tried anew it has all its tries"
 
 

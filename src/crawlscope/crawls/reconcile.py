@@ -8,7 +8,6 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.errors import FirecrawlJobUnknown, FirecrawlRefused, FirecrawlUnavailable
@@ -33,7 +32,7 @@ from crawlscope.pages.causes import (
 )
 from crawlscope.pages.delivered import DeliveredPage
 from crawlscope.pages.receive import take_pages
-from crawlscope.pages.repository import PAGES
+from crawlscope.pages.repository import known_pages
 from crawlscope.sessions.fold import PageSeen, Told
 from crawlscope.sessions.store import find_session, keep_fact, move_counts, require_session
 
@@ -254,10 +253,7 @@ async def _known(connection: AsyncConnection, crawl_id: str) -> _Known:
     session = await find_session(connection, crawl_id)
     assert session is not None
     request = await find_request(connection, crawl_id)
-    words = func.coalesce(PAGES.c.error_detail, PAGES.c.error).label("words")
-    columns = (PAGES.c.source_key, PAGES.c.source_url, PAGES.c.delivered, PAGES.c.status_code)
-    pages = select(*columns, PAGES.c.error_code, words).where(PAGES.c.crawl_id == crawl_id)
-    rows = (await connection.execute(pages)).all()
+    rows = await known_pages(connection, crawl_id)
     return _Known(
         kind=await job_kind(connection, crawl_id),
         builtin=request is not None and request.engine == Engine.BUILTIN,

@@ -19,7 +19,7 @@ from crawlscope.crawls.requests import CrawlRequest
 from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, enqueue
 from crawlscope.firecrawl.schemas import JobKind
 from crawlscope.indexing.service import IndexingService
-from crawlscope.pages.repository import LOCK_ORDER, PAGES
+from crawlscope.pages.repository import lock_all_pages
 from crawlscope.sessions.fold import Heard
 from crawlscope.sessions.store import (
     DELETED,
@@ -144,7 +144,7 @@ async def delete_crawl(connection: AsyncConnection, crawl_id: str, indexing: Ind
     if await find_session(connection, crawl_id) is None:
         raise NotFoundError(f"Crawl not found: {crawl_id}")
     await connection.execute(upsert(DELETED).values(crawl_id=crawl_id).on_conflict_do_nothing())
-    jobs = await _lock_pages(connection, crawl_id)
+    jobs = await lock_all_pages(connection, crawl_id)
     crawler_job = select(REQUESTS.c.job_id).where(REQUESTS.c.crawl_id == crawl_id)
     await drop_waiting_jobs(connection, list(await connection.scalars(crawler_job)))
     while True:
@@ -153,13 +153,7 @@ async def delete_crawl(connection: AsyncConnection, crawl_id: str, indexing: Ind
         # Deliveries refer to the session: they wait for this transaction, and then find it gone.
         session = select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == crawl_id)
         await connection.execute(session.with_for_update())
-        known, jobs = len(jobs), await _lock_pages(connection, crawl_id)
+        known, jobs = len(jobs), await lock_all_pages(connection, crawl_id)
         if len(jobs) == known:
             break  # no page came while documents were forgotten
     await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))
-
-
-async def _lock_pages(connection: AsyncConnection, crawl_id: str) -> list[int | None]:
-    """Their jobs. A worker that has one in progress then finds it gone."""
-    pages = select(PAGES.c.job_id).where(PAGES.c.crawl_id == crawl_id).order_by(LOCK_ORDER)
-    return list(await connection.scalars(pages.with_for_update()))

@@ -73,8 +73,8 @@ class _Found:
 class IndexingService:
     """Indexes documents. Transactions belong to the caller, except in `index_document`.
 
-    While another index is filled beside the one that serves, documents go into the latter; `Filling` brings
-    them into the other. What is cheap (who found a document, that it is gone) goes into both at once.
+    While another index is filled beside the one that serves, documents go into the latter; `Reindexing`
+    brings them into the other. What is cheap (who found a document, that it is gone) goes into both at once.
     """
 
     def __init__(self, database: Database, opened: OpenGenerations) -> None:

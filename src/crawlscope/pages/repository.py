@@ -1,18 +1,22 @@
-"""The SQL of pages, their contents and their attempts."""
+"""The SQL of pages, their contents and their attempts. Whatever changes a page locks its row first."""
 
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Row, and_, func, insert, or_, select, update
+from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, any_, cast, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
+from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
-from crawlscope.sessions.store import counts_of, move_counts
+from crawlscope.indexing.freshness import FACTS, FOUND_AT
+from crawlscope.sessions.store import counts_of, lock_session, move_counts, set_last_settled
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import Measurement, record_operations
 
@@ -20,82 +24,26 @@ ATTEMPTS = models.table_of(models.PageAttempt)
 CONTENTS = models.table_of(models.PageContent)
 PAGES = models.table_of(models.Page)
 
+UNSETTLED = (PageState.QUEUED, PageState.INDEXING)
+WORKER_LOST = "worker_lost"
+WORKER_CRASHED = "worker_crashed"
+SUPERSEDED = "superseded"
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=60)
+"""Attempts begin by the database's clock, workers by that of their host."""
 LOCK_ORDER = PAGES.c.source_url.collate("C")
-"""Who locks several pages of a crawl takes them in the order in which Python sorts their URLs."""
+"""Transactions lock several pages of a crawl in the order in which Python sorts their URLs."""
 NOW = func.clock_timestamp()
-WAIT_MS = func.greatest(0, func.extract("epoch", PAGES.c.started_at - PAGES.c.queued_at) * 1000)
-_OF_AN_OUTCOME = (
+QUEUE_WAIT_MS = func.greatest(0, func.extract("epoch", PAGES.c.started_at - PAGES.c.queued_at) * 1000)
+_OUTCOME_COLUMNS = (
     *("started_at", "settled_at", "queue_wait_ms", "total_ms", "chunks"),
     *("error_code", "error", "error_detail"),
 )
-"""Columns that say how a page ended; a page that waits again has none of it."""
-
-
-async def lock_page(connection: AsyncConnection, page_id: int) -> Row[Any] | None:
-    locked = await connection.execute(
-        select(*PAGES.c).where(PAGES.c.id == page_id).with_for_update(key_share=True)
-    )
-    return locked.one_or_none()
-
-
-async def queue_page(
-    connection: AsyncConnection, page_id: int, revision: int, alone: bool = False, **values: Any
-) -> int:
-    """Gives the page a job and takes back what an earlier outcome wrote; `values` are further columns."""
-    order = {"page_id": page_id, "revision": revision} | ({"alone": True} if alone else {})
-    job_id = await enqueue(connection, INDEX_PAGE, order)
-    await connection.execute(
-        update(PAGES)
-        .where(PAGES.c.id == page_id)
-        .values(
-            **values,
-            state=PageState.QUEUED,
-            revision=revision,
-            job_id=job_id,
-            queued_at=NOW,
-            **dict.fromkeys(_OF_AN_OUTCOME),
-            stages={},
-        )
-    )
-    return job_id
-
-
-async def keep_markdown(connection: AsyncConnection, page_id: int, markdown: str) -> None:
-    """What was made of a page that was delivered as HTML."""
-    await connection.execute(update(CONTENTS).where(CONTENTS.c.page_id == page_id).values(markdown=markdown))
-
-
-async def write_outcome(
-    connection: AsyncConnection,
-    page_id: int,
-    state: PageState,
-    error_code: str | None = None,
-    error: str | None = None,
-    at: datetime | None = None,
-    **values: Any,
-) -> datetime:
-    """Settles the page, now or `at` another time, `values` being further columns; returns when that was."""
-    settled = await connection.execute(
-        update(PAGES)
-        .where(PAGES.c.id == page_id)
-        .values(state=state, settled_at=at or NOW, error_code=error_code, error=error, **values)
-        .returning(PAGES.c.settled_at)
-    )
-    settled_at: datetime = settled.scalar_one()
-    return settled_at
-
-
-WORKER_LOST = "worker_lost"
-WORKER_LOST_WORDS = "the worker died during this attempt"
-SUPERSEDED = "superseded"
-_GOES_ON = or_(
-    ATTEMPTS.c.outcome.is_(None), and_(ATTEMPTS.c.outcome == SUPERSEDED, ATTEMPTS.c.total_ms.is_(None))
-)
+"""A page that waits again has none of these."""
 
 
 @dataclass(frozen=True)
-class PastTries:
-    """Tries of a page's revision that ended with one error code."""
+class FailedAttempts:
+    """Attempts at a page's revision that ended with one error code."""
 
     count: int = 0
     first_at: datetime | None = None
@@ -103,7 +51,7 @@ class PastTries:
 
 @dataclass(frozen=True)
 class ClaimedPage:
-    """A page in the hands of a worker; `revision` tells whether it still is when the worker is done."""
+    """A page that a worker has claimed; `revision` and `attempt` tell whether the claim still holds."""
 
     id: int
     crawl_id: str
@@ -117,8 +65,8 @@ class ClaimedPage:
     html: str
     """In place of Markdown, where none was delivered."""
     queued_at: datetime | None
-    past: Mapping[str, PastTries] = field(default_factory=dict)
-    """Tries of this revision that were put back, by error code."""
+    past: Mapping[str, FailedAttempts] = field(default_factory=dict)
+    """Attempts at this revision after which the page was put back, by error code."""
 
 
 @dataclass(frozen=True)
@@ -129,25 +77,209 @@ class Outcome:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class WorkerDeath:
+    """The death of a worker, as its supervisor saw it."""
+
+    worker: str
+    began_at: datetime
+    died_at: datetime
+    how: str
+
+
 def worker_name(pid: int) -> str:
-    """What attempts and outages call a worker of this host."""
+    """The name of a worker process of this host in attempts and outages."""
     return f"{socket.gethostname()}:{pid}"
+
+
+# ---------------------------------------------------------------------- rows and contents
+
+
+async def insert_page(
+    connection: AsyncConnection, crawl_id: str, source_url: str, **values: Any
+) -> Row[Any] | None:
+    """The new row; None where the crawl has a page of this source URL already."""
+    inserted = await connection.execute(
+        upsert(PAGES)
+        .values(
+            crawl_id=crawl_id,
+            source_key=hash_key(source_url),
+            source_url=source_url,
+            state=PageState.QUEUED,
+            **values,
+        )
+        .on_conflict_do_nothing(index_elements=["crawl_id", "source_key"])
+        .returning(*PAGES.c)
+    )
+    return inserted.one_or_none()
+
+
+async def lock_page(connection: AsyncConnection, page_id: int) -> Row[Any] | None:
+    locked = await connection.execute(
+        select(*PAGES.c).where(PAGES.c.id == page_id).with_for_update(key_share=True)
+    )
+    return locked.one_or_none()
+
+
+async def lock_page_of_source(connection: AsyncConnection, crawl_id: str, source_url: str) -> Row[Any]:
+    locked = await connection.execute(
+        select(*PAGES.c)
+        .where(PAGES.c.crawl_id == crawl_id, PAGES.c.source_key == hash_key(source_url))
+        .with_for_update(key_share=True)
+    )
+    return locked.one()
+
+
+async def lock_pages(
+    connection: AsyncConnection, crawl_id: str, keys: Sequence[UUID] | None = None
+) -> Sequence[Row[Any]]:
+    """The pages of a crawl whose source or document has one of `keys`; without them all that failed."""
+    if keys is None:
+        chosen = PAGES.c.state == PageState.FAILED
+    else:
+        any_key = any_(cast(list(keys), ARRAY(Uuid)))
+        chosen = or_(PAGES.c.source_key == any_key, PAGES.c.document_key == any_key)
+    pages = select(*PAGES.c).where(PAGES.c.crawl_id == crawl_id, chosen)
+    return (await connection.execute(pages.order_by(LOCK_ORDER).with_for_update())).all()
+
+
+async def lock_all_pages(connection: AsyncConnection, crawl_id: str) -> list[int | None]:
+    """Locks the pages of a crawl, which no worker can settle then; returns their jobs."""
+    pages = select(PAGES.c.job_id).where(PAGES.c.crawl_id == crawl_id).order_by(LOCK_ORDER)
+    return list(await connection.scalars(pages.with_for_update()))
+
+
+async def known_pages(connection: AsyncConnection, crawl_id: str) -> Sequence[Any]:
+    """Per page of a crawl `source_key`, `source_url`, `delivered`, `status_code`, `error_code` and, as
+    `words`, why it failed.
+    """
+    pages = await connection.execute(
+        select(
+            *(PAGES.c.source_key, PAGES.c.source_url, PAGES.c.delivered, PAGES.c.status_code),
+            *(PAGES.c.error_code, func.coalesce(PAGES.c.error_detail, PAGES.c.error).label("words")),
+        ).where(PAGES.c.crawl_id == crawl_id)
+    )
+    return pages.all()
+
+
+async def queue_page(
+    connection: AsyncConnection, page_id: int, revision: int, alone: bool = False, **values: Any
+) -> int:
+    """Enqueues a job for the page and clears its last outcome. `values` are further columns."""
+    payload = {"page_id": page_id, "revision": revision} | ({"alone": True} if alone else {})
+    job_id = await enqueue(connection, INDEX_PAGE, payload)
+    await connection.execute(
+        update(PAGES)
+        .where(PAGES.c.id == page_id)
+        .values(
+            **values,
+            state=PageState.QUEUED,
+            revision=revision,
+            job_id=job_id,
+            queued_at=NOW,
+            **dict.fromkeys(_OUTCOME_COLUMNS),
+            stages={},
+        )
+    )
+    return job_id
+
+
+async def write_outcome(
+    connection: AsyncConnection,
+    page_id: int,
+    state: PageState,
+    error_code: str | None = None,
+    error: str | None = None,
+    at: datetime | None = None,
+    **values: Any,
+) -> datetime:
+    """Settles the page, now or `at` another time; returns when. `values` are further columns."""
+    settled = await connection.execute(
+        update(PAGES)
+        .where(PAGES.c.id == page_id)
+        .values(state=state, settled_at=at or NOW, error_code=error_code, error=error, **values)
+        .returning(PAGES.c.settled_at)
+    )
+    settled_at: datetime = settled.scalar_one()
+    return settled_at
+
+
+async def fail_page(connection: AsyncConnection, page: Row[Any], error_code: str, error: str) -> None:
+    """Settles a page that no worker has claimed as failed."""
+    settled_at = await write_outcome(
+        connection, page.id, PageState.FAILED, error_code, error, queue_wait_ms=QUEUE_WAIT_MS
+    )
+    change = counts_of(PageState.FAILED) - counts_of(PageState(page.state))
+    await move_counts(connection, page.crawl_id, change, settled_at=settled_at)
+
+
+async def refresh_last_settled(connection: AsyncConnection, crawl_id: str) -> None:
+    """For a crawl of which settled pages wait again."""
+    await lock_session(connection, crawl_id)  # by a statement before: it reads the pages as they are then
+    last = select(func.max(PAGES.c.settled_at)).where(PAGES.c.crawl_id == crawl_id)
+    await set_last_settled(connection, crawl_id, await connection.scalar(last))
+
+
+async def keep_content(connection: AsyncConnection, page_id: int, markdown: str, html: str) -> None:
+    content = {"markdown": markdown, "html": html}
+    await connection.execute(
+        upsert(CONTENTS)
+        .values(page_id=page_id, **content)
+        .on_conflict_do_update(index_elements=["page_id"], set_=content)
+    )
+
+
+async def keep_markdown(connection: AsyncConnection, page_id: int, markdown: str) -> None:
+    """The Markdown of a page that was delivered as HTML."""
+    await connection.execute(update(CONTENTS).where(CONTENTS.c.page_id == page_id).values(markdown=markdown))
+
+
+async def has_content(connection: AsyncConnection, page_id: int, markdown: str, html: str) -> bool:
+    """Whether the page was delivered with this content."""
+    same = CONTENTS.c.html == html
+    if not html:  # else the Markdown was made of it here
+        same = and_(same, CONTENTS.c.markdown == markdown)
+    return bool(await connection.scalar(select(same).where(CONTENTS.c.page_id == page_id)))
+
+
+async def newest_contents(connection: AsyncConnection, document_key: UUID, limit: int) -> Sequence[Any]:
+    """`title`, `language` and `markdown` of a document's pages, the one found last first.
+
+    Without pages that failed: no index has anything of those.
+    """
+    rows = await connection.execute(
+        select(PAGES.c.title, PAGES.c.language, CONTENTS.c.markdown)
+        .select_from(FACTS.join(CONTENTS, CONTENTS.c.page_id == PAGES.c.id))
+        .where(
+            PAGES.c.document_key == document_key,
+            PAGES.c.delivered,
+            PAGES.c.state.not_in([PageState.FAILED, PageState.CANCELLED]),
+        )
+        .order_by(FOUND_AT.desc(), PAGES.c.webhook_id.desc(), PAGES.c.id.desc())
+        .limit(limit)
+    )
+    return rows.all()
+
+
+# ---------------------------------------------------------------------- attempts
 
 
 async def claim_page(
     connection: AsyncConnection, page_id: int, revision: int, worker: str, job_id: int | None = None
 ) -> ClaimedPage | None:
-    """Starts an attempt; None where the job is void: the page is settled, replaced, gone or has another."""
+    """Starts an attempt. None where the job is void: the page is settled, replaced, deleted or has another
+    job.
+    """
     page = await lock_page(connection, page_id)
-    if page is None or page.revision != revision or PageState(page.state).settled:
+    if page is None or page.revision != revision or page.state not in UNSETTLED:
         return None
     if job_id is not None and page.job_id != job_id:
         return None
-    past: Mapping[str, PastTries] = {}
+    past: Mapping[str, FailedAttempts] = {}
     if page.attempts:
         await _supersede_attempts(connection, page)
         await close_lost_attempts(connection, page)
-        past = await _past_tries(connection, page)
+        past = await _failed_attempts(connection, page)
     attempt = page.attempts + 1
     started = await connection.execute(
         update(PAGES)
@@ -165,11 +297,8 @@ async def claim_page(
             started_at=started.scalar_one(),
         )
     )
-    content = (
-        await connection.execute(
-            select(CONTENTS.c.markdown, CONTENTS.c.html).where(CONTENTS.c.page_id == page_id)
-        )
-    ).one_or_none()
+    contents = select(CONTENTS.c.markdown, CONTENTS.c.html).where(CONTENTS.c.page_id == page_id)
+    content = (await connection.execute(contents)).one_or_none()
     return ClaimedPage(
         id=page_id,
         crawl_id=page.crawl_id,
@@ -187,9 +316,9 @@ async def claim_page(
 
 
 async def still_claimed(connection: AsyncConnection, claim: ClaimedPage) -> bool:
-    """Locks the page; false where it was settled, replaced, deleted or claimed anew since it was claimed."""
+    """Locks the page; false where it was settled, replaced, deleted or claimed again meanwhile."""
     page = await lock_page(connection, claim.id)
-    if page is None or PageState(page.state).settled:
+    if page is None or page.state not in UNSETTLED:
         return False
     held: bool = (page.revision, page.attempts) == (claim.revision, claim.attempt)
     return held
@@ -201,7 +330,7 @@ async def settle_page(
     outcome: Outcome,
     measurements: Sequence[Measurement],
 ) -> None:
-    """Writes outcome, attempt, metrics and totals. The page must be locked by `still_claimed`."""
+    """Writes outcome, attempt, operations, totals and counts. The page must be locked by `still_claimed`."""
     spent = _spent(measurements)
     settled_at = await write_outcome(
         connection,
@@ -209,19 +338,15 @@ async def settle_page(
         outcome.state,
         outcome.error_code,
         outcome.error,
-        queue_wait_ms=WAIT_MS,
+        queue_wait_ms=QUEUE_WAIT_MS,
         total_ms=spent["total_ms"],
         stages=spent["stages"],
         chunks=outcome.chunks,
     )
     await _close_attempt(connection, claim, outcome.state, outcome.error_code, outcome.error, **spent)
     await record_operations(connection, measurements, announced=True)
-    await move_counts(
-        connection,
-        claim.crawl_id,
-        counts_of(outcome.state) - counts_of(PageState.INDEXING),
-        settled_at=settled_at,
-    )
+    change = counts_of(outcome.state) - counts_of(PageState.INDEXING)
+    await move_counts(connection, claim.crawl_id, change, settled_at=settled_at)
 
 
 async def put_back(
@@ -238,8 +363,7 @@ async def put_back(
     await connection.execute(
         update(PAGES).where(PAGES.c.id == claim.id).values(state=PageState.QUEUED, queued_at=NOW)
     )
-    spent = _spent(measurements)
-    await _close_attempt(connection, claim, "retried", error_code, error, **spent)
+    await _close_attempt(connection, claim, "retried", error_code, error, **_spent(measurements))
     await record_operations(connection, measurements, announced=True)
 
 
@@ -248,39 +372,11 @@ async def abandon(
 ) -> None:
     """Ends an attempt whose page was settled, replaced or deleted meanwhile: only its time is kept.
 
-    That it was the attempt itself which settled the page, an answer that got lost does not tell: one that
-    was ended is left as it is.
+    The attempt itself may have settled the page, in a commit whose answer was lost: one that has ended stays
+    as it is.
     """
     if await _close_attempt(connection, claim, SUPERSEDED, None, None, **_spent(measurements)):
         await record_operations(connection, measurements, announced=True)
-
-
-async def close_lost_attempts(connection: AsyncConnection, page: Row[Any]) -> None:
-    """Attempts that nobody ended: their worker died. What is known is when they began and were missed."""
-    lost = await connection.execute(
-        update(ATTEMPTS)
-        .where(ATTEMPTS.c.page_id == page.id, ATTEMPTS.c.outcome.is_(None))
-        .values(finished_at=NOW, outcome="lost", error_code=WORKER_LOST, error=WORKER_LOST_WORDS)
-        .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
-    )
-    await record_operations(
-        connection, [lost_work(page, attempt, WORKER_LOST_WORDS) for attempt in lost.all()], announced=True
-    )
-
-
-def lost_work(page: Row[Any], attempt: Any, words: str) -> TimingContext:
-    """The operation of an attempt whose worker could not tell of it."""
-    return TimingContext.past(
-        OperationType.WORKER,
-        "index_document",
-        began_at=attempt.started_at,
-        ended_at=attempt.finished_at,
-        error_message=words,
-        crawl_id=page.crawl_id,
-        job_id=str(page.job_id),
-        document_url=page.source_url,
-        metadata={"attempt": attempt.number},
-    )
 
 
 async def _close_attempt(
@@ -291,10 +387,13 @@ async def _close_attempt(
     error: str | None,
     **spent: Any,
 ) -> bool:
-    """False where it was ended before, or is gone with its page."""
+    """False where it has ended before, or was deleted with its page."""
+    open_or_superseded = or_(
+        ATTEMPTS.c.outcome.is_(None), and_(ATTEMPTS.c.outcome == SUPERSEDED, ATTEMPTS.c.total_ms.is_(None))
+    )
     closed = await connection.execute(
         update(ATTEMPTS)
-        .where(ATTEMPTS.c.page_id == claim.id, ATTEMPTS.c.number == claim.attempt, _GOES_ON)
+        .where(ATTEMPTS.c.page_id == claim.id, ATTEMPTS.c.number == claim.attempt, open_or_superseded)
         .values(finished_at=NOW, outcome=outcome, error_code=error_code, error=error, **spent)
         .returning(ATTEMPTS.c.id)
     )
@@ -302,7 +401,7 @@ async def _close_attempt(
 
 
 async def _supersede_attempts(connection: AsyncConnection, page: Row[Any]) -> None:
-    """Attempts at content that was replaced: who makes one may live, and adds its time when it ends."""
+    """Attempts at content that was replaced: their workers may live, and add the time when they end."""
     await connection.execute(
         update(ATTEMPTS)
         .where(
@@ -312,7 +411,7 @@ async def _supersede_attempts(connection: AsyncConnection, page: Row[Any]) -> No
     )
 
 
-async def _past_tries(connection: AsyncConnection, page: Row[Any]) -> dict[str, PastTries]:
+async def _failed_attempts(connection: AsyncConnection, page: Row[Any]) -> dict[str, FailedAttempts]:
     counted = await connection.execute(
         select(ATTEMPTS.c.error_code, func.count(), func.min(ATTEMPTS.c.started_at))
         .where(
@@ -322,7 +421,7 @@ async def _past_tries(connection: AsyncConnection, page: Row[Any]) -> dict[str, 
         )
         .group_by(ATTEMPTS.c.error_code)
     )
-    return {code: PastTries(count, first_at) for code, count, first_at in counted}
+    return {code: FailedAttempts(count, first_at) for code, count, first_at in counted}
 
 
 def _spent(measurements: Sequence[Measurement]) -> dict[str, Any]:
@@ -339,3 +438,104 @@ def _spent(measurements: Sequence[Measurement]) -> dict[str, Any]:
         "total_ms": total,
         "unaccounted_ms": max(0.0, total - sum(stages.values())),
     }
+
+
+# ---------------------------------------------------------------------- attempts of workers that died
+
+
+async def open_attempts(connection: AsyncConnection) -> Sequence[tuple[int, str, datetime]]:
+    """Page, worker and begin of each attempt in progress."""
+    found = await connection.execute(
+        select(ATTEMPTS.c.page_id, ATTEMPTS.c.worker, ATTEMPTS.c.started_at).where(
+            ATTEMPTS.c.finished_at.is_(None)
+        )
+    )
+    return [(row.page_id, row.worker, row.started_at) for row in found]
+
+
+async def has_open_attempt(connection: AsyncConnection, page: Row[Any], worker: str) -> bool:
+    """Whether `worker` has an attempt in progress at the page's present revision."""
+    held = select(ATTEMPTS.c.id).where(
+        ATTEMPTS.c.page_id == page.id,
+        ATTEMPTS.c.revision == page.revision,
+        ATTEMPTS.c.worker == worker,
+        ATTEMPTS.c.outcome.is_(None),
+    )
+    return (await connection.execute(held)).first() is not None
+
+
+async def pages_of_dead(connection: AsyncConnection, death: WorkerDeath) -> Sequence[int]:
+    """Pages with attempts that died with the worker and are not known to have crashed."""
+    found = select(ATTEMPTS.c.page_id).where(_died_with(death)).distinct()
+    return (await connection.scalars(found)).all()
+
+
+async def count_crashes(connection: AsyncConnection, page: Row[Any]) -> tuple[int, int]:
+    """Attempts at the page's present revision that crashed, and attempts in progress."""
+    counted = await connection.execute(
+        select(
+            func.count().filter(ATTEMPTS.c.outcome == "crashed", ATTEMPTS.c.revision == page.revision),
+            func.count().filter(ATTEMPTS.c.outcome.is_(None)),
+        ).where(ATTEMPTS.c.page_id == page.id)
+    )
+    crashed, in_progress = counted.one()
+    return crashed, in_progress
+
+
+async def close_lost_attempts(connection: AsyncConnection, page: Row[Any]) -> None:
+    """Ends the attempts in progress, whose worker died unseen; they last until now."""
+    error = "the worker died during this attempt"
+    lost = await connection.execute(
+        update(ATTEMPTS)
+        .where(ATTEMPTS.c.page_id == page.id, ATTEMPTS.c.outcome.is_(None))
+        .values(finished_at=NOW, outcome="lost", error_code=WORKER_LOST, error=error)
+        .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
+    )
+    operations = [_operation_of_dead(page, attempt, error) for attempt in lost.all()]
+    await record_operations(connection, operations, announced=True)
+
+
+async def close_crashed_attempts(connection: AsyncConnection, page: Row[Any], death: WorkerDeath) -> bool:
+    """Ends the page's attempts that died with the worker; whether one is of the page's present revision."""
+    error = f"the worker died during this attempt: {death.how}"
+    found = select(*ATTEMPTS.c).where(ATTEMPTS.c.page_id == page.id, _died_with(death))
+    died = (await connection.execute(found.with_for_update())).all()
+    for attempt in died:
+        ended = await connection.execute(
+            update(ATTEMPTS)
+            .where(ATTEMPTS.c.id == attempt.id)
+            .values(
+                finished_at=func.greatest(ATTEMPTS.c.started_at, death.died_at),
+                outcome="crashed",
+                error_code=WORKER_CRASHED,
+                error=error,
+            )
+            .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
+        )
+        if attempt.outcome is None:  # a lost one has its operation already
+            operation = _operation_of_dead(page, ended.one(), error)
+            await record_operations(connection, [operation], announced=True)
+    return any(attempt.revision == page.revision for attempt in died)
+
+
+def _died_with(death: WorkerDeath) -> ColumnElement[bool]:
+    """Process ids come again, but not soon: an attempt from long before this process is of another one."""
+    return and_(
+        ATTEMPTS.c.worker == death.worker,
+        ATTEMPTS.c.started_at >= death.began_at - MAX_CLOCK_DIFFERENCE,
+        or_(ATTEMPTS.c.finished_at.is_(None), ATTEMPTS.c.outcome == "lost"),
+    )
+
+
+def _operation_of_dead(page: Row[Any], attempt: Any, error: str) -> TimingContext:
+    return TimingContext.past(
+        OperationType.WORKER,
+        "index_document",
+        began_at=attempt.started_at,
+        ended_at=attempt.finished_at,
+        error_message=error,
+        crawl_id=page.crawl_id,
+        job_id=str(page.job_id),
+        document_url=page.source_url,
+        metadata={"attempt": attempt.number},
+    )

@@ -1,208 +1,133 @@
-"""When a page is tried again, how often and after what delay, and what settles it instead."""
+"""The retry rule: when a page is tried again, how often and after what delay, and what settles it instead.
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+- After an error the page goes back to the queue, with a backoff, until `is_exhausted`.
+- After the death of its worker it goes back at once, and fails at the third death that a supervisor saw.
+- After a failure it is tried again at an operator's request, with attempts reset.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, any_, cast, func, or_, select, update
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.core.backoff import backoff
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.values import hash_key, storable
 from crawlscope.core.vocabulary import NotRetried, PageState
+from crawlscope.database.engine import Database
 from crawlscope.database.queue import drop_job
+from crawlscope.indexing.documents import stored_since
 from crawlscope.pages.repository import (
-    ATTEMPTS,
-    LOCK_ORDER,
-    PAGES,
-    WAIT_MS,
+    UNSETTLED,
+    WORKER_CRASHED,
+    FailedAttempts,
+    WorkerDeath,
+    close_crashed_attempts,
     close_lost_attempts,
+    count_crashes,
+    fail_page,
+    has_open_attempt,
     lock_page,
-    lost_work,
+    lock_pages,
     queue_page,
-    write_outcome,
+    refresh_last_settled,
 )
 from crawlscope.sessions.store import (
-    SESSIONS,
     counts_of,
-    find_last_settled,
+    failures_without_url,
     keep_action,
     move_counts,
     require_session,
 )
-from crawlscope.timing.store import record_operations
 
-TIMEOUTS_ALLOWED = 3
-FAILURES_BY_PARTS = 20
-"""Only while the part works for others; one that works for nobody makes no document fail."""
-LONGEST_PAUSE_SECONDS = 60.0
+MAX_TIMEOUTS = 3
+MAX_DEPENDENCY_FAILURES = 20
+"""Counted only while the dependency works for others: one that works for no page makes none fail."""
+MAX_CRASHES = 3
+MAX_BACKOFF_SECONDS = 60.0
+DEPENDENCY_RETRY_SECONDS = 1.0
+"""Delay of a job whose page could not even be put back."""
+UNKNOWN_ERROR_RETRY_SECONDS = 60.0
+"""Delay of a job that failed outside of an attempt."""
 
 
 class PageTimeout(CrawlscopeError):
     code = "page_timeout"
 
 
-@asynccontextmanager
-async def in_time(seconds: float) -> AsyncIterator[None]:
-    """Breaks the block off after so long, and raises `PageTimeout`."""
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            yield
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise PageTimeout(f"it was not done after {seconds:g} s") from None
+# ---------------------------------------------------------------------- after an error
 
 
-def tries_allowed(error: Exception, max_attempts: int) -> int:
-    """`max_attempts` is for errors that nobody thought of."""
+def max_failures(error: Exception, max_attempts: int) -> int:
+    """How many attempts may fail by this kind of error; `max_attempts` by one that is unexpected."""
     if isinstance(error, PageTimeout):
-        return TIMEOUTS_ALLOWED
-    return FAILURES_BY_PARTS if isinstance(error, CrawlscopeError) else max_attempts
+        return MAX_TIMEOUTS
+    return MAX_DEPENDENCY_FAILURES if isinstance(error, CrawlscopeError) else max_attempts
 
 
-def pause_seconds(tries: int) -> float:
-    """Between so many tries in vain and the next one."""
-    return min(2.0 ** min(tries - 1, 10), LONGEST_PAUSE_SECONDS)
+def retry_seconds(failures: int) -> float:
+    """The delay after so many failed attempts."""
+    return backoff(failures, first_seconds=1.0, max_seconds=MAX_BACKOFF_SECONDS)
 
 
-WORKER_CRASHED = "worker_crashed"
-CRASHES_ALLOWED = 3
-CLOCKS_DIFFER = timedelta(seconds=60)
-"""Attempts begin by the database's clock, workers by that of their host."""
+async def is_exhausted(database: Database, error: Exception, past: FailedAttempts, max_attempts: int) -> bool:
+    """Whether `error`, after `past` ones of its code, settles the page as failed.
+
+    An error of a dependency does not, unless another document was stored since the page failed first.
+    """
+    if past.count + 1 < max_failures(error, max_attempts):
+        return False
+    if isinstance(error, PageTimeout) or not isinstance(error, CrawlscopeError):
+        return True
+    if past.first_at is None:
+        return False
+    return await database.run(partial(stored_since, moment=past.first_at))
 
 
-@dataclass(frozen=True)
-class WorkerDeath:
-    """A worker that died before the eyes of its supervisor."""
-
-    worker: str
-    began_at: datetime
-    died_at: datetime
-    how: str
-
-
-async def pages_of_dead(connection: AsyncConnection, death: WorkerDeath) -> Sequence[int]:
-    """Pages whose attempts died with the worker and are not known to have crashed."""
-    found = select(ATTEMPTS.c.page_id).where(*_died_with(death)).distinct()
-    return (await connection.scalars(found)).all()
+# ---------------------------------------------------------------------- after the death of a worker
 
 
 async def record_crash(connection: AsyncConnection, page_id: int, death: WorkerDeath) -> PageState | None:
-    """Notes that the page's worker died with it. The page is queued anew, to be worked on alone, or given up.
+    """Notes that the page's worker died with it. The page is queued again, to be indexed alone, or fails.
 
-    Returns its new state; None where nothing follows: it is settled, replaced or with another worker.
+    Returns its new state; None where nothing follows: it is settled, replaced or claimed by another worker.
     """
     page = await lock_page(connection, page_id)
-    if page is None or not await _crash_attempts(connection, page, death):
+    if page is None or not await close_crashed_attempts(connection, page, death):
         return None
-    if PageState(page.state).settled:
+    if page.state not in UNSETTLED:
         return None
-    crashes, in_hand = await _count_crashes(connection, page)
-    if crashes >= CRASHES_ALLOWED:
-        await drop_job(connection, page.job_id)
-        await _give_up(connection, page, WORKER_CRASHED, _crash_words(crashes, death))
-        return PageState.FAILED
-    if in_hand:
+    crashes, in_progress = await count_crashes(connection, page)
+    if crashes < MAX_CRASHES and in_progress:
         return None
     await drop_job(connection, page.job_id)
-    await queue_page(connection, page_id, page.revision, alone=True)
-    return PageState.QUEUED
-
-
-async def pages_in_hand(connection: AsyncConnection) -> Sequence[tuple[int, str, datetime]]:
-    """Page, worker and begin of each attempt that is under way."""
-    found = await connection.execute(
-        select(ATTEMPTS.c.page_id, ATTEMPTS.c.worker, ATTEMPTS.c.started_at).where(
-            ATTEMPTS.c.finished_at.is_(None)
-        )
-    )
-    return [(row.page_id, row.worker, row.started_at) for row in found]
+    if crashes < MAX_CRASHES:
+        await queue_page(connection, page_id, page.revision, alone=True)
+        return PageState.QUEUED
+    error = f"set aside: {crashes} workers died while they worked on this page, the last one: {death.how}"
+    await fail_page(connection, page, WORKER_CRASHED, error)
+    return PageState.FAILED
 
 
 async def requeue_lost(connection: AsyncConnection, page_id: int, worker: str) -> bool:
-    """Queues a page anew whose worker is gone and nobody saw how; it loses no try by that."""
+    """Queues a page again whose worker died unseen; that death does not count against it."""
     page = await lock_page(connection, page_id)
-    if page is None:
+    if page is None or page.state != PageState.INDEXING:
         return False
-    held = select(ATTEMPTS.c.id).where(
-        ATTEMPTS.c.page_id == page_id,
-        ATTEMPTS.c.revision == page.revision,
-        ATTEMPTS.c.worker == worker,
-        ATTEMPTS.c.outcome.is_(None),
-    )
-    if page.state != PageState.INDEXING or (await connection.execute(held)).first() is None:
+    if not await has_open_attempt(connection, page, worker):
         return False
     await close_lost_attempts(connection, page)
-    crashes, _ = await _count_crashes(connection, page)
+    crashes, _ = await count_crashes(connection, page)
     await drop_job(connection, page.job_id)
     await queue_page(connection, page_id, page.revision, alone=crashes > 0)
     return True
 
 
-def _died_with(death: WorkerDeath) -> tuple[ColumnElement[bool], ...]:
-    """Process ids come again, but not soon: an attempt from long before this process is of another one."""
-    unknown = or_(ATTEMPTS.c.finished_at.is_(None), ATTEMPTS.c.outcome == "lost")
-    return ATTEMPTS.c.worker == death.worker, ATTEMPTS.c.started_at >= death.began_at - CLOCKS_DIFFER, unknown
-
-
-async def _crash_attempts(connection: AsyncConnection, page: Row[Any], death: WorkerDeath) -> bool:
-    """Whether one of them is of the page's present revision. Lost ones have their operation already."""
-    died = (
-        await connection.execute(
-            select(*ATTEMPTS.c).where(ATTEMPTS.c.page_id == page.id, *_died_with(death)).with_for_update()
-        )
-    ).all()
-    for attempt in died:
-        ended = await connection.execute(
-            update(ATTEMPTS)
-            .where(ATTEMPTS.c.id == attempt.id)
-            .values(
-                finished_at=func.greatest(ATTEMPTS.c.started_at, death.died_at),
-                outcome="crashed",
-                error_code=WORKER_CRASHED,
-                error=_crashed_words(death),
-            )
-            .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
-        )
-        if attempt.outcome is None:
-            await record_operations(
-                connection, [lost_work(page, ended.one(), _crashed_words(death))], announced=True
-            )
-    return any(attempt.revision == page.revision for attempt in died)
-
-
-async def _count_crashes(connection: AsyncConnection, page: Row[Any]) -> tuple[int, int]:
-    """Of the present revision: attempts that crashed, and those that are under way."""
-    counted = await connection.execute(
-        select(
-            func.count().filter(ATTEMPTS.c.outcome == "crashed", ATTEMPTS.c.revision == page.revision),
-            func.count().filter(ATTEMPTS.c.outcome.is_(None)),
-        ).where(ATTEMPTS.c.page_id == page.id)
-    )
-    crashed, under_way = counted.one()
-    return crashed, under_way
-
-
-async def _give_up(connection: AsyncConnection, page: Row[Any], code: str, words: str) -> None:
-    """Fails a page that no worker has in hand."""
-    settled_at = await write_outcome(
-        connection, page.id, PageState.FAILED, code, words, queue_wait_ms=WAIT_MS
-    )
-    change = counts_of(PageState.FAILED) - counts_of(PageState(page.state))
-    await move_counts(connection, page.crawl_id, change, settled_at=settled_at)
-
-
-def _crashed_words(death: WorkerDeath) -> str:
-    return f"the worker died during this attempt: {death.how}"
-
-
-def _crash_words(crashes: int, death: WorkerDeath) -> str:
-    return f"set aside: {crashes} workers died while they worked on this page, the last one: {death.how}"
+# ---------------------------------------------------------------------- at an operator's request
 
 
 @dataclass(frozen=True)
@@ -215,31 +140,40 @@ class LeftPage:
 
 @dataclass(frozen=True)
 class Retry:
-    """What trying again comes to."""
+    """The result of a request to try failed pages again."""
 
     queued: int = 0
     left: Sequence[LeftPage] = field(default_factory=list)
-    """Pages that are not indexed anew, by URL."""
+    """Pages that are not indexed again, by URL."""
     failures_without_url: int = 0
 
     @property
     def to_scrape(self) -> list[str]:
-        """Of those, the ones that their crawler can be asked for."""
+        """The URLs of those that their crawler can be asked for."""
         return [page.url for page in self.left if page.reason.can_be_scraped]
 
 
 async def retry_pages(connection: AsyncConnection, crawl_id: str, urls: Sequence[str] | None = None) -> Retry:
-    """Queues the crawl's failed pages whose content is known: all, or those of `urls`, which name them by
-    source URL or by where that led. Raises `NotFoundError`.
+    """Queues the failed pages of a crawl whose content is known: all, or those of `urls`, which are source
+    URLs or what those led to. Raises `NotFoundError`.
     """
     crawl_id = storable(crawl_id)
     await require_session(connection, crawl_id)
-    rows = await _asked_for(connection, crawl_id, urls)
-    again = [row.source_url for row in rows if _can_be_indexed(row)]
-    queued = await requeue_failed(connection, crawl_id, again) if again else 0
-    nameless = select(SESSIONS.c.failures_without_url).where(SESSIONS.c.crawl_id == crawl_id)
-    without_url = await connection.scalar(nameless) if urls is None else 0
-    return Retry(queued, _left_of(rows, urls), without_url or 0)
+    keys = {hash_key(url): url for url in map(storable, urls or ())}
+    rows = await lock_pages(connection, crawl_id, None if urls is None else list(keys))
+    queued = 0
+    for row in filter(_can_be_indexed, rows):
+        await queue_page(connection, row.id, row.revision + 1)
+        queued += 1
+    if queued:
+        await keep_action(connection, crawl_id, datetime.now(UTC), "retry", pages=queued)
+        change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
+        await move_counts(connection, crawl_id, change * queued)
+        await refresh_last_settled(connection, crawl_id)
+    found = {row.source_key for row in rows} | {row.document_key for row in rows}
+    unknown = [LeftPage(url, NotRetried.UNKNOWN) for key, url in keys.items() if key not in found]
+    without_url = await failures_without_url(connection, crawl_id) if urls is None else 0
+    return Retry(queued, [_left(row) for row in rows if not _can_be_indexed(row)] + unknown, without_url)
 
 
 async def pages_to_scrape(
@@ -248,7 +182,9 @@ async def pages_to_scrape(
     """The source URLs that `retry_pages` leaves to the crawler. Raises `NotFoundError`."""
     crawl_id = storable(crawl_id)
     await require_session(connection, crawl_id)
-    return Retry(left=_left_of(await _asked_for(connection, crawl_id, urls), urls)).to_scrape
+    keys = None if urls is None else [hash_key(storable(url)) for url in urls]
+    rows = await lock_pages(connection, crawl_id, keys)
+    return Retry(left=[_left(row) for row in rows if not _can_be_indexed(row)]).to_scrape
 
 
 async def note_rescrape(connection: AsyncConnection, crawl_id: str, rescrape_id: str, pages: int) -> None:
@@ -259,30 +195,8 @@ async def note_rescrape(connection: AsyncConnection, crawl_id: str, rescrape_id:
     await keep_action(connection, crawl_id, datetime.now(UTC), "rescrape", **details)
 
 
-async def _asked_for(
-    connection: AsyncConnection, crawl_id: str, urls: Sequence[str] | None
-) -> Sequence[Row[Any]]:
-    """Locked until the commit."""
-    columns = ("source_key", "document_key", "source_url", "state", "delivered", "error_code", "error")
-    pages = select(*(PAGES.c[name] for name in columns)).where(PAGES.c.crawl_id == crawl_id)
-    if urls is None:
-        pages = pages.where(PAGES.c.state == PageState.FAILED)
-    else:
-        keys = any_(cast(list(_keys(urls)), ARRAY(Uuid)))
-        pages = pages.where(or_(PAGES.c.source_key == keys, PAGES.c.document_key == keys))
-    return (await connection.execute(pages.order_by(LOCK_ORDER).with_for_update())).all()
-
-
 def _can_be_indexed(row: Row[Any]) -> bool:
     return row.state == PageState.FAILED and bool(row.delivered)
-
-
-def _left_of(rows: Sequence[Row[Any]], urls: Sequence[str] | None) -> list[LeftPage]:
-    known = {row.source_key for row in rows} | {row.document_key for row in rows}
-    unknown = [
-        LeftPage(url, NotRetried.UNKNOWN) for key, url in _keys(urls or ()).items() if key not in known
-    ]
-    return [_left(row) for row in rows if not _can_be_indexed(row)] + unknown
 
 
 def _left(row: Row[Any]) -> LeftPage:
@@ -296,28 +210,3 @@ def _left(row: Row[Any]) -> LeftPage:
         case _:
             reason = NotRetried.NOT_FAILED
     return LeftPage(row.source_url, reason, row.error_code, row.error)
-
-
-def _keys(urls: Sequence[str]) -> dict[UUID, str]:
-    return {hash_key(url): url for url in map(storable, urls)}
-
-
-async def requeue_failed(
-    connection: AsyncConnection, crawl_id: str, urls: Sequence[str] | None = None
-) -> int:
-    """Queues the failed pages whose content is known, all or those of `urls`; returns how many."""
-    failed = select(PAGES.c.id, PAGES.c.revision).where(
-        PAGES.c.crawl_id == crawl_id, PAGES.c.state == PageState.FAILED, PAGES.c.delivered
-    )
-    if urls is not None:
-        keys = [hash_key(storable(url)) for url in urls]
-        failed = failed.where(PAGES.c.source_key == any_(cast(keys, ARRAY(Uuid))))
-    rows = (await connection.execute(failed.order_by(LOCK_ORDER).with_for_update())).all()
-    for row in rows:
-        await queue_page(connection, row.id, row.revision + 1)
-    if rows:
-        await keep_action(connection, crawl_id, datetime.now(UTC), "retry", pages=len(rows))
-        change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
-        await move_counts(connection, crawl_id, change * len(rows))
-        await find_last_settled(connection, crawl_id)
-    return len(rows)

@@ -20,7 +20,7 @@ from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.insights.insights import Insights
-from crawlscope.pages.reindexing import Filling
+from crawlscope.pages.reindexing import Reindexing
 from crawlscope.processes.index_host import IndexHost, IndexParts, qdrant_indexes
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
@@ -30,7 +30,7 @@ from crawlscope.webhooks.refusals import Refusals
 @dataclass(frozen=True)
 class WorkerParts:
     indexing: IndexingService
-    filling: Filling
+    reindexing: Reindexing
 
 
 @dataclass
@@ -97,7 +97,7 @@ async def worker_parts(
         indexing = IndexingService(database, opened)
         yield WorkerParts(
             indexing,
-            Filling(database, opened, indexing, settings.max_attempts, settings.page_timeout_seconds),
+            Reindexing(database, opened, indexing, settings.max_attempts, settings.page_timeout_seconds),
         )
     finally:
         await opened.aclose()

@@ -1,8 +1,10 @@
 """The SQL of crawl sessions: facts are folded in and counts moved under the lock of the session's row."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -41,6 +43,7 @@ class Counts:
         return Counts(**{name: value * times for name, value in vars(self).items()})
 
 
+@cache
 def counts_of(state: PageState | None) -> Counts:
     """What one page in this state counts for; None is a page that does not exist yet."""
     if state is None:
@@ -62,7 +65,7 @@ TOTALLED = {
     OperationType.QDRANT: "total_qdrant_ms",
     OperationType.BM25: "total_bm25_ms",
 }
-"""Operation types and the session's columns."""
+"""Per operation type whose time a crawl sums up, the session's column."""
 
 
 SESSIONS = models.table_of(models.CrawlSession)
@@ -211,22 +214,30 @@ async def move_counts(
         await connection.execute(update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(**values))
 
 
-async def find_last_settled(connection: AsyncConnection, crawl_id: str) -> None:
-    """Looks anew when the last page settled: settled pages wait again.
-
-    The row is locked by a statement before: the pages must be read as they are once it is.
-    """
-    await lock_session(connection, crawl_id)
-    settled_at = await connection.scalar(
-        select(func.max(PAGES.c.settled_at)).where(PAGES.c.crawl_id == crawl_id)
-    )
+async def set_last_settled(connection: AsyncConnection, crawl_id: str, at: datetime | None) -> None:
     await connection.execute(
-        update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(last_settled_at=settled_at)
+        update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(last_settled_at=at)
     )
 
 
-async def crawl_ids(connection: AsyncConnection) -> Sequence[str]:
-    return (await connection.scalars(select(SESSIONS.c.crawl_id).order_by(SESSIONS.c.started_at))).all()
+async def failures_without_url(connection: AsyncConnection, crawl_id: str) -> int:
+    found = select(SESSIONS.c.failures_without_url).where(SESSIONS.c.crawl_id == crawl_id)
+    return await connection.scalar(found) or 0
+
+
+async def add_totals(connection: AsyncConnection, operations: Iterable[Mapping[str, Any]]) -> None:
+    """Adds the `duration_ms` of successful operations to the totals of their crawls."""
+    totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for each in operations:
+        column = TOTALLED.get(each["operation_type"])
+        if column and each["success"] and each["crawl_id"]:
+            totals[each["crawl_id"]][column] += each["duration_ms"]
+    for crawl_id, sums in sorted(totals.items()):
+        await connection.execute(
+            update(SESSIONS)
+            .where(SESSIONS.c.crawl_id == crawl_id)
+            .values({column: getattr(SESSIONS.c, column) + ms for column, ms in sums.items()})
+        )
 
 
 def _fact_row(crawl_id: str, at: datetime, fact: dict[str, Any], identity: UUID) -> Insert:

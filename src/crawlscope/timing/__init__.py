@@ -1,4 +1,4 @@
-"""What everything took: `TimingContext` measures, `store` writes, `buffer` waits in between."""
+"""How long everything took: `context` measures, `store` writes, `standalone` serves programs of your own."""
 
 from crawlscope.timing.context import TimingContext, note_wait, scope, waits_apart
 

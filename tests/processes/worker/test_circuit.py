@@ -20,7 +20,7 @@ async def rename(database: Database, table: str, name: str) -> None:
 async def test_outages_that_cannot_be_written_down_do_not_keep_it_open(
     own_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crawlscope.processes.worker.circuit.LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("crawlscope.processes.worker.circuit.MAX_DELAY_SECONDS", 0.05)
     away, closed = True, asyncio.Event()
 
     async def probe() -> None:
@@ -30,7 +30,7 @@ async def test_outages_that_cannot_be_written_down_do_not_keep_it_open(
     await rename(own_database, "outages", "elsewhere")
     circuit = Circuit({"embedder": probe}, Outages(own_database, "host:1"), closed.clear, closed.set)
     with capture_logs() as lines:
-        async with circuit.watched():
+        async with circuit.closing_by_itself():
             await eventually(lambda: any(line["event"] == "circuit_not_closed" for line in lines))
             assert not closed.is_set()
             await rename(own_database, "elsewhere", "outages")

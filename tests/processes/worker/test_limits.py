@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from crawlscope.processes.worker.process import TOOK_TOO_MUCH_MEMORY
+from crawlscope.processes.worker.process import MEMORY_EXIT_CODE
 
 HOLDS_THE_INTERPRETER = """
 import re, sys
@@ -78,7 +78,7 @@ def test_pages_in_time_and_idleness_do_not(tmp_path: Path) -> None:
 
 def test_too_much_memory_ends_the_process_with_a_word() -> None:
     ended = run(TAKES_MEMORY, str(200 << 20), "30")
-    assert ended.returncode == TOOK_TOO_MUCH_MEMORY
+    assert ended.returncode == MEMORY_EXIT_CODE
     assert "event=worker_memory_exceeded" in ended.stderr
 
 
@@ -89,5 +89,5 @@ def test_less_memory_does_not_nor_without_a_limit() -> None:
 
 def test_one_watches_the_memory_however_often_the_work_begins_again(tmp_path: Path) -> None:
     ended = run(WITHOUT_A_DATABASE, str(tmp_path))
-    assert ended.stdout.count("worker_waits") == 4
+    assert ended.stdout.count("worker_paused") == 4
     assert ended.stdout.endswith("watchers 1\n")

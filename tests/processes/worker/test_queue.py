@@ -3,10 +3,15 @@
 import asyncio
 
 import pytest
+from pgqueuer.models import Job
 
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import INDEX_PAGE
-from crawlscope.processes.worker.queue import work_on, worker_queue
+from crawlscope.processes.worker.queue import Payload, worker_queue
+
+
+async def no_jobs(job: Job, payload: Payload) -> None:
+    raise AssertionError("there is no job")
 
 
 @pytest.mark.parametrize("option", ["sslmode=prefer", "ssl=prefer", "target_session_attrs=any"])
@@ -16,7 +21,7 @@ async def test_options_of_the_database_url_hold_for_the_queue_too(database_url: 
     stopping = asyncio.Event()
     stopping.set()
     async with worker_queue(database, INDEX_PAGE, 2) as queue:
-        await work_on(queue, 2, stopping)
+        await queue.work(no_jobs, stopping)
     await database.close()
 
 

@@ -8,10 +8,10 @@ import structlog
 
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.database.engine import Database
-from crawlscope.pages.repository import worker_name
-from crawlscope.pages.retry import WorkerDeath, pages_of_dead, record_crash
+from crawlscope.pages.repository import WorkerDeath, pages_of_dead, worker_name
+from crawlscope.pages.retry import record_crash
 from crawlscope.processes.supervisor.supervisor import Exit
-from crawlscope.processes.worker.process import TOOK_TOO_MUCH_MEMORY
+from crawlscope.processes.worker.process import MEMORY_EXIT_CODE
 
 TRIES = 5
 
@@ -63,6 +63,6 @@ class Crashes:
 
 
 def _cause_of(end: Exit) -> str:
-    if end.code == TOOK_TOO_MUCH_MEMORY:
+    if end.code == MEMORY_EXIT_CODE:
         return "it took more memory than CRAWLSCOPE_WORKER_MEMORY_BYTES"
     return end.how

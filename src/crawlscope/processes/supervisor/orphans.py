@@ -8,8 +8,8 @@ import psutil
 import structlog
 
 from crawlscope.database.engine import Database
-from crawlscope.pages.repository import worker_name
-from crawlscope.pages.retry import pages_in_hand, requeue_lost
+from crawlscope.pages.repository import open_attempts, worker_name
+from crawlscope.pages.retry import requeue_lost
 
 log = structlog.get_logger(__name__)
 
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 async def take_over_orphans(database: Database) -> int:
     """Queues them anew; returns how many. Workers of other hosts are left alone."""
     taken = 0
-    for page_id, worker, began_at in await database.run(pages_in_hand):
+    for page_id, worker, began_at in await database.run(open_attempts):
         if _is_gone(worker, began_at):
             taken += await database.run(partial(requeue_lost, page_id=page_id, worker=worker))
     if taken:

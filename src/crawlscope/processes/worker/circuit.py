@@ -1,4 +1,7 @@
-"""A worker takes no pages while a part that they need is away: an outage costs a page in hand one try."""
+"""The circuit breaker of a worker: it takes no pages while a dependency is unavailable.
+
+An outage costs a page in progress one attempt.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -10,35 +13,42 @@ from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from crawlscope import models
-from crawlscope.core.backoff import retry_context
+from crawlscope.core.backoff import backoff, retry_context
 from crawlscope.core.errors import CrawlscopeError, DependencyError
+from crawlscope.core.periodic import in_background
 from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
 
 OUTAGES = models.table_of(models.Outage)
-FORGOTTEN_AFTER = timedelta(minutes=10)
-"""Who waits reports more often: such a row is of a worker that is gone."""
+MAX_REPORT_AGE = timedelta(minutes=10)
+"""A waiting worker reports more often: an older row is of a worker that is gone."""
+FIRST_DELAY_SECONDS = 1.0
+MAX_DELAY_SECONDS = 30.0
+TOLERATED_PAGES = 2
+"""So many pages may fail by themselves; more in a row are a sign of a dependency that works for no page."""
+
+log = structlog.get_logger(__name__)
 
 
 class Outages:
-    """Those that one worker knows of. Without the database they are only logged."""
+    """The outages that one worker knows of. Without the database they are only logged."""
 
     def __init__(self, database: Database, worker: str) -> None:
         self._database = database
         self._worker = worker
-        self._away: set[str] = set()
+        self._unavailable: set[str] = set()
 
     async def note(self, part: str, reason: str) -> None:
         """May be called again for as long as it lasts."""
         reason = storable(reason)
-        if part not in self._away:
-            log.warning("part_away", part=part, reason=reason)
-            self._away.add(part)
+        if part not in self._unavailable:
+            log.warning("dependency_lost", part=part, reason=reason)
+            self._unavailable.add(part)
         row = upsert(OUTAGES).values(part=part, worker=self._worker, reason=reason)
         try:
             async with self._database.transaction() as connection:
                 await connection.execute(
-                    delete(OUTAGES).where(OUTAGES.c.reported_at < func.now() - FORGOTTEN_AFTER)
+                    delete(OUTAGES).where(OUTAGES.c.reported_at < func.now() - MAX_REPORT_AGE)
                 )
                 await connection.execute(
                     row.on_conflict_do_update(
@@ -50,36 +60,28 @@ class Outages:
             log.debug("outage_not_noted", part=part, reason=str(error))
 
     async def end(self, part: str) -> None:
-        """Forgets a part that is back. Raises `DatabaseUnavailable` where it was known to be away."""
-        if part not in self._away:
+        """Raises `DatabaseUnavailable` where the end of a known outage cannot be written."""
+        if part not in self._unavailable:
             return
         async with self._database.transaction() as connection:
             await connection.execute(
                 delete(OUTAGES).where(OUTAGES.c.part == part, OUTAGES.c.worker == self._worker)
             )
-        self._away.discard(part)
-        log.info("part_back", part=part)
+        self._unavailable.discard(part)
+        log.info("dependency_restored", part=part)
 
     async def end_all(self) -> None:
-        """When the worker ends: who takes over sees for itself. Never raises."""
+        """When the worker ends: the next one probes for itself. Never raises."""
         with suppress(DependencyError):
-            for part in sorted(self._away):
+            for part in sorted(self._unavailable):
                 await self.end(part)
 
 
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 30.0
-PAGES_OF_NO_CONCERN = 2
-"""So many pages may fail by themselves; more in a row are a sign of a part that works for nobody."""
-
-log = structlog.get_logger(__name__)
-
-
 class Circuit:
-    """Opened by a page that a part failed; closes by itself when every part passes its probe.
+    """Opened by a page that a dependency failed; closes by itself when every dependency passes its probe.
 
-    It begins open, so that no page is tried before all are there. What it cannot find out, for whatever
-    reason, it tries to find out again.
+    It begins open, so that no page is tried before all are available. An error while it probes does not end
+    the probing.
     """
 
     def __init__(
@@ -89,89 +91,77 @@ class Circuit:
         on_open: Callable[[], None],
         on_close: Callable[[], None],
     ) -> None:
-        """`probes` raise while their part is away."""
+        """`probes` raise while their dependency is unavailable."""
         self._probes = probes
         self._outages = outages
         self._on_open = on_open
         self._on_close = on_close
         self._opened = asyncio.Event()
-        self._failed_pages: set[int] = set()
+        self.failed_pages: set[int] = set()
+        """Pages that a dependency failed since one was settled; to be cleared when one is."""
 
     @asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
-        """While the block runs, the circuit closes by itself."""
+    async def closing_by_itself(self) -> AsyncIterator[None]:
+        """Opens the circuit; while the block runs, it closes by itself."""
         self._open()
-        watching = asyncio.create_task(self._watch())
-        try:
+        async with in_background(self._close_again_and_again()):
             yield
-        finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
 
     def page_failed(self, page_id: int) -> None:
-        """By a part: the worker takes no other page until all parts were seen to work."""
-        self._failed_pages.add(page_id)
+        """A dependency failed the page: no other page is taken until all have passed their probes."""
+        self.failed_pages.add(page_id)
         self._open()
 
-    def page_passed(self) -> None:
-        self._failed_pages.clear()
-
     async def probe(self) -> None:
-        """Asks all parts at once, and keeps note of outages; raises `DependencyError` where one is away."""
-        problems = await asyncio.gather(*[self._problem_of(part) for part in self._probes])
-        away = [problem for problem in problems if problem]
-        if away:
-            raise DependencyError("; ".join(away))
+        """Probes all dependencies at once, and notes outages. Raises `DependencyError` where one is
+        unavailable.
+        """
+
+        async def problem_of(part: str) -> str:
+            try:
+                await self._probes[part]()
+            except Exception as error:  # noqa: BLE001 - however it fails, pages would as well
+                kind = "" if isinstance(error, CrawlscopeError) else f"{type(error).__name__}: "
+                await self._outages.note(part, f"{kind}{error}")
+                return f"{kind}{error}"
+            try:
+                await self._outages.end(part)
+            except DependencyError as error:
+                return str(error)
+            return ""
+
+        problems = await asyncio.gather(*[problem_of(part) for part in self._probes])
+        if any(problems):
+            raise DependencyError("; ".join(filter(None, problems)))
 
     def _open(self) -> None:
         self._opened.set()
         self._on_open()
 
-    async def _watch(self) -> None:
+    async def _close_again_and_again(self) -> None:
         while True:
             await self._opened.wait()
+            # A dependency can pass its probe and yet work for no page: a server that limits its use.
+            beyond = len(self.failed_pages) - TOLERATED_PAGES
+            await asyncio.sleep(
+                backoff(beyond, first_seconds=FIRST_DELAY_SECONDS, max_seconds=MAX_DELAY_SECONDS)
+            )
+            probes = retry_context(
+                DependencyError,
+                attempts=None,
+                timeout=None,
+                wait_initial=FIRST_DELAY_SECONDS,
+                wait_max=MAX_DELAY_SECONDS,
+            )
             try:
-                await self._close_when_parts_work()
+                async for attempt in probes:
+                    with attempt:
+                        await self.probe()
             except Exception:
                 log.exception("circuit_not_closed")
-                await asyncio.sleep(LONGEST_PAUSE_SECONDS)
-
-    async def _close_when_parts_work(self) -> None:
-        await asyncio.sleep(self._pause_seconds())
-        if await self._wait_for_parts():
-            self._failed_pages.clear()
-        self._opened.clear()
-        self._on_close()
-
-    def _pause_seconds(self) -> float:
-        """A part can pass its probe and yet work for no page, such as a server that limits its use."""
-        beyond = len(self._failed_pages) - PAGES_OF_NO_CONCERN
-        return min(2.0 ** min(beyond - 1, 10), LONGEST_PAUSE_SECONDS) if beyond > 0 else 0.0
-
-    async def _wait_for_parts(self) -> bool:
-        """Whether there was anything to wait for."""
-        probes = retry_context(
-            DependencyError,
-            attempts=None,
-            timeout=None,
-            wait_initial=FIRST_PAUSE_SECONDS,
-            wait_max=LONGEST_PAUSE_SECONDS,
-        )
-        async for attempt in probes:
-            with attempt:
-                await self.probe()
-        return attempt.num > 1
-
-    async def _problem_of(self, part: str) -> str:
-        try:
-            await self._probes[part]()
-        except Exception as error:  # noqa: BLE001 - however it fails, pages would as well
-            reason = str(error) if isinstance(error, CrawlscopeError) else f"{type(error).__name__}: {error}"
-            await self._outages.note(part, reason)
-            return reason
-        try:
-            await self._outages.end(part)
-        except DependencyError as error:
-            return str(error)
-        return ""
+                await asyncio.sleep(MAX_DELAY_SECONDS)
+                continue
+            if attempt.num > 1:
+                self.failed_pages.clear()
+            self._opened.clear()
+            self._on_close()

@@ -15,28 +15,29 @@ from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job
 
 from crawlscope.core.errors import CrawlscopeError, DependencyError
+from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import INDEX_PAGE
 from crawlscope.pages.index_page import PageIndexer, PutBack
 from crawlscope.pages.repository import worker_name
+from crawlscope.pages.retry import DEPENDENCY_RETRY_SECONDS, UNKNOWN_ERROR_RETRY_SECONDS
 from crawlscope.processes.parts import worker_parts
 from crawlscope.processes.worker.circuit import Circuit, Outages
-from crawlscope.processes.worker.queue import (
-    LOOK_AGAIN,
-    WorkerQueue,
-    beside,
-    order_of,
-    unless_stopping,
-    work_on,
-    worker_queue,
-)
+from crawlscope.processes.worker.queue import Payload, WorkerQueue, worker_queue
+
+PAGES_AT_ONCE = 2
+"""Per process: while one page is embedded, another is read or written."""
+OVERDUE_SECONDS = 180.0
+"""How long a page may outlast its time limit before the process ends; a slow database takes less."""
+
+log = structlog.get_logger(__name__)
 
 
 class Deadlines:
-    """Ends the process when a page in hand is overdue, also while native code lets no Python run.
+    """Ends the process when a page in progress is overdue, also while native code lets no Python run.
 
-    What it was doing is added to `file` first, which stays open.
+    The tracebacks of all threads are added to `file` first, which stays open.
     """
 
     def __init__(self, seconds: float, file: TextIO) -> None:
@@ -71,15 +72,6 @@ def deadlines(seconds: float, folder: Path) -> Iterator[Deadlines]:
         yield Deadlines(seconds, file)
 
 
-PAGES_AT_ONCE = 2
-"""Per process: while one page is embedded, another is read or written."""
-AFTER_UNKNOWN_ERROR = timedelta(seconds=60)
-OVERDUE_SECONDS = 180.0
-"""How long after its time a page may be in hand before the process ends: a slow database takes less."""
-
-log = structlog.get_logger(__name__)
-
-
 async def index_pages(
     settings: Settings, database: Database, outages: Outages, stopping: asyncio.Event
 ) -> None:
@@ -87,7 +79,7 @@ async def index_pages(
     threads = os.cpu_count() or 1
     async with (
         worker_parts(settings, database, threads) as parts,
-        beside(parts.filling.fill_when_asked()),
+        in_background(parts.reindexing.run()),
         worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE) as queue,
     ):
         circuit = Circuit(parts.indexing.probes, outages, queue.pause, queue.resume)
@@ -101,37 +93,41 @@ async def index_pages(
         overdue_seconds = settings.page_timeout_seconds + OVERDUE_SECONDS
         with deadlines(overdue_seconds, settings.data_dir / "logs") as limits:
 
-            @queue.entrypoint(INDEX_PAGE, on_failure="hold", accepts_context=False)
-            async def index_page(job: Job) -> None:
-                await unless_stopping(stopping, _index_page(job, indexer, queue, circuit, limits))
+            async def index_page(job: Job, payload: Payload) -> None:
+                await _index_page(job, payload, indexer, queue, circuit, limits)
 
-            async with circuit.watched():
-                await work_on(queue, PAGES_AT_ONCE, stopping)
+            async with circuit.closing_by_itself():
+                await queue.work(index_page, stopping)
 
 
 async def _index_page(
-    job: Job, indexer: PageIndexer, queue: WorkerQueue, circuit: Circuit, limits: Deadlines
+    job: Job,
+    payload: Payload,
+    indexer: PageIndexer,
+    queue: WorkerQueue,
+    circuit: Circuit,
+    limits: Deadlines,
 ) -> None:
     """Raises `RetryRequested` for a page that waits again."""
-    order = order_of(job)
-    if order.get("alone"):
-        await queue.empty_hands(keep=job.id)
+    page_id: int = payload["page_id"]
+    if payload.get("alone"):
+        await queue.wait_for_other_jobs(job.id)
     try:
-        if job.attempts:  # what failed it may still be away: that costs no other try
+        if job.attempts:  # the cause of its failure may persist: waiting for that costs no other attempt
             await circuit.probe()
         with limits.page():
-            if order.get("gone"):
-                await indexer.remove_gone(order["page_id"])
+            if payload.get("gone"):
+                await indexer.remove_gone(page_id)
             else:
-                await indexer.index(order["page_id"], order["revision"], job.id)
+                await indexer.index(page_id, payload["revision"], job.id)
     except PutBack as again:
         if isinstance(again.error, CrawlscopeError):
-            circuit.page_failed(order["page_id"])
-        raise RetryRequested(timedelta(seconds=again.pause_seconds), str(again)) from None
+            circuit.page_failed(page_id)
+        raise RetryRequested(timedelta(seconds=again.delay_seconds), str(again)) from None
     except DependencyError as error:
-        circuit.page_failed(order["page_id"])
-        raise RetryRequested(LOOK_AGAIN, str(error)) from None
+        circuit.page_failed(page_id)
+        raise RetryRequested(timedelta(seconds=DEPENDENCY_RETRY_SECONDS), str(error)) from None
     except Exception as error:
         log.exception("page_job_failed", job_id=job.id)
-        raise RetryRequested(AFTER_UNKNOWN_ERROR, str(error)) from error
-    circuit.page_passed()
+        raise RetryRequested(timedelta(seconds=UNKNOWN_ERROR_RETRY_SECONDS), str(error)) from error
+    circuit.failed_pages.clear()

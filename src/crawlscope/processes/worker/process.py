@@ -1,4 +1,4 @@
-"""The life of a worker process: for each kind of job it works until it is stopped, waiting for what is away.
+"""The life of a worker process: it works on each kind of job until it is stopped, and waits during outages.
 
 Each kind loads only what it needs: all of it takes seconds.
 """
@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Literal
 
 import psutil
@@ -20,16 +21,19 @@ from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
 from crawlscope.pages.repository import worker_name
 from crawlscope.processes.worker.circuit import Outages
-from crawlscope.processes.worker.queue import AWAY
+from crawlscope.processes.worker.queue import OUTAGE_ERRORS
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
 
 Kind = Literal["index", "crawl"]
 
-REOPEN_SECONDS = 2.0
+RESTART_SECONDS = 2.0
+MEMORY_POLL_INTERVAL_SECONDS = 0.2
+MEMORY_EXIT_CODE = 86
+"""Of a process that took more memory than it may."""
 THREADS = 64
-"""More than a process ever has work for at once, so that nothing waits for a page that takes long: the loop's
-own few threads would also have to look up names."""
+"""More than a process ever has work for at once, so that nothing waits for a page that takes long: the few
+threads that asyncio has by itself also look up host names."""
 
 log = structlog.get_logger(__name__)
 
@@ -47,56 +51,43 @@ async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Eve
 
 
 async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping: asyncio.Event) -> None:
-    """Starts again when a part that the jobs need went away, until it is back."""
+    """Starts again after an outage of a dependency of the jobs, until it is over."""
     outages = Outages(database, worker_name(os.getpid()))
     if kind == "index":
         watch_memory(settings.worker_memory_bytes)
     while not stopping.is_set():
         try:
-            await _work(kind, settings, database, outages, stopping)
-        except AWAY as error:
+            if kind == "index":
+                from crawlscope.processes.worker.index_pages import index_pages  # noqa: PLC0415
+
+                await index_pages(settings, database, outages, stopping)
+            else:
+                from crawlscope.processes.worker.crawl_sites import crawl_sites  # noqa: PLC0415
+
+                await crawl_sites(settings, database, stopping)
+        except OUTAGE_ERRORS as error:
             reason = str(error) or type(error).__name__
-            log.warning("worker_waits", kind=kind, reason=reason)
+            log.warning("worker_paused", kind=kind, reason=reason)
             if kind == "index" and isinstance(error, DependencyError):
                 await outages.note(error.part, reason)
-            await _wait(stopping, REOPEN_SECONDS)
+            await _wait(stopping, RESTART_SECONDS)
     await outages.end_all()
 
 
-async def _work(
-    kind: Kind, settings: Settings, database: Database, outages: Outages, stopping: asyncio.Event
-) -> None:
-    if kind == "index":
-        from crawlscope.processes.worker.index_pages import index_pages  # noqa: PLC0415
-
-        await index_pages(settings, database, outages, stopping)
-    else:
-        from crawlscope.processes.worker.crawl_sites import crawl_sites  # noqa: PLC0415
-
-        await crawl_sites(settings, database, stopping)
-
-
 async def _wait(stopping: asyncio.Event, seconds: float) -> None:
-    try:
+    with suppress(TimeoutError):
         await asyncio.wait_for(stopping.wait(), seconds)
-    except TimeoutError:
-        return
-
-
-LOOK_SECONDS = 0.2
-TOOK_TOO_MUCH_MEMORY = 86
-"""The exit code that tells so."""
 
 
 def watch_memory(limit_bytes: int) -> None:
     """Ends the process once it takes more; 0: never."""
+
+    def watch() -> None:
+        process = psutil.Process()
+        while (taken := process.memory_info().rss) <= limit_bytes:
+            time.sleep(MEMORY_POLL_INTERVAL_SECONDS)
+        log.error("worker_memory_exceeded", rss_bytes=taken, limit_bytes=limit_bytes)
+        os._exit(MEMORY_EXIT_CODE)
+
     if limit_bytes:
-        threading.Thread(target=_watch_memory, args=(limit_bytes,), name="memory", daemon=True).start()
-
-
-def _watch_memory(limit_bytes: int) -> None:
-    process = psutil.Process()
-    while (taken := process.memory_info().rss) <= limit_bytes:
-        time.sleep(LOOK_SECONDS)
-    log.error("worker_memory_exceeded", rss_bytes=taken, limit_bytes=limit_bytes)
-    os._exit(TOOK_TOO_MUCH_MEMORY)
+        threading.Thread(target=watch, name="memory", daemon=True).start()

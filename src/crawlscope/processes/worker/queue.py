@@ -1,15 +1,14 @@
-"""A worker's end of the queue: which jobs it takes, how many at once, and when none."""
+"""A worker's end of the queue: which jobs it takes, how many at once and when none, and how it stops."""
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
-import structlog
 from pgqueuer.core.buffers import JobStatusLogBuffer
 from pgqueuer.errors import FailingListenerError, RetryRequested
 from pgqueuer.executors import AbstractEntrypointExecutor
@@ -17,32 +16,37 @@ from pgqueuer.models import Context, Job
 from pgqueuer.qm import QueueManager
 from pgqueuer.types import Channel, JobId
 
-from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, DependencyError
+from crawlscope.core.errors import DatabaseUnavailable, DependencyError
 from crawlscope.database.connections import WORKER_QUEUE
 from crawlscope.database.engine import Database, connect
 from crawlscope.database.queue import CHANNELS, AttentiveDriver, queue_queries
 
+Payload = dict[str, Any]
 HEARTBEAT_TIMEOUT = timedelta(seconds=20)
 """A job whose worker was silent for so long goes to another one."""
-LOOK_AGAIN = timedelta(seconds=1)
+MIN_POLL_INTERVAL = timedelta(seconds=1)
 """How soon a worker that missed news of a job finds it."""
-IDLE_POLL = timedelta(seconds=5)
-AWAY = (DependencyError, FailingListenerError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What a worker waits out."""
+IDLE_POLL_INTERVAL = timedelta(seconds=5)
+OUTAGE_ERRORS = (
+    *(DependencyError, FailingListenerError, OSError),
+    *(asyncpg.PostgresError, asyncpg.InterfaceError),
+)
+"""A worker waits until what raises these is available again."""
 
-log = structlog.get_logger(__name__)
 
-
-def order_of(job: Job) -> dict[str, Any]:
-    order: dict[str, Any] = json.loads(job.payload or b"{}")
-    return order
+def payload_of(job: Job) -> Payload:
+    payload: Payload = json.loads(job.payload or b"{}")
+    return payload
 
 
 @dataclass
 class WorkerQueue(QueueManager):
-    """Asks for a job as soon as one in hand is done with; for none while it is paused, or has one in hand
-    that is to be worked on alone."""
+    """Asks for a job as soon as one in progress has ended; for none while it is paused, or while a job that
+    is to run alone is in progress.
+    """
 
+    job_type: str = field(init=False, default="")
+    at_once: int = field(init=False, default=1)
     _paused: bool = field(init=False, default=False)
     _alone: JobId | None = field(init=False, default=None)
     _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
@@ -58,13 +62,46 @@ class WorkerQueue(QueueManager):
         self._paused = False
         self._changed.set()
 
-    def stop(self) -> None:
-        self.shutdown.set()
-        self._changed.set()
+    async def wait_for_other_jobs(self, job_id: JobId) -> None:
+        """Returns when no job but this one is in progress."""
+        await self._until(lambda: self.job_context.keys() <= {job_id})
 
-    async def empty_hands(self, keep: JobId) -> None:
-        """Returns when no other job is in hand."""
-        await self._until(lambda: self.job_context.keys() <= {keep})
+    async def work(self, handle: Callable[[Job, Payload], Awaitable[None]], stopping: asyncio.Event) -> None:
+        """Hands over jobs until `stopping` is set: those in progress are then cancelled and queued again."""
+
+        @self.entrypoint(self.job_type, on_failure="hold", accepts_context=False)
+        async def until_stopping(job: Job) -> None:
+            task = asyncio.ensure_future(handle(job, payload_of(job)))
+            stop = asyncio.ensure_future(stopping.wait())
+            try:
+                await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done():
+                    task.cancel()
+                    await asyncio.wait({task})
+                    raise RetryRequested(timedelta(0), "the worker was stopped")
+                task.result()
+            finally:
+                stop.cancel()
+                task.cancel()
+
+        async def shut_down() -> None:
+            await stopping.wait()
+            self.shutdown.set()
+            self._changed.set()
+
+        shutting_down = asyncio.create_task(shut_down())
+        try:
+            await self.run(
+                batch_size=1,
+                max_concurrent_tasks=self.at_once,
+                dequeue_timeout=IDLE_POLL_INTERVAL,
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                shutdown_on_listener_failure=True,
+            )
+        finally:
+            shutting_down.cancel()
+        if not stopping.is_set():
+            raise DatabaseUnavailable("the queue's connection was lost")
 
     async def fetch_jobs(
         self, batch_size: int, global_concurrency_limit: int | None, heartbeat_timeout: timedelta
@@ -73,7 +110,7 @@ class WorkerQueue(QueueManager):
         async with aclosing(fetched) as jobs:
             await self._until(lambda: self.takes_jobs or self.shutdown.is_set())
             async for job in jobs:
-                if order_of(job).get("alone"):
+                if payload_of(job).get("alone"):
                     self._alone = job.id
                 yield job
                 await self._until(lambda: self.takes_jobs or self.shutdown.is_set())
@@ -93,7 +130,7 @@ class WorkerQueue(QueueManager):
         jbuff: JobStatusLogBuffer,
     ) -> None:
         """A job that could not be put back is left as it is: without heartbeats it goes to another worker."""
-        if not isinstance(exc, AWAY):
+        if not isinstance(exc, OUTAGE_ERRORS):
             await super().log_failure(job, executor, exc, jbuff)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -103,78 +140,20 @@ class WorkerQueue(QueueManager):
 
 
 @asynccontextmanager
-async def worker_queue(database: Database, entrypoint: str, at_once: int) -> AsyncIterator[WorkerQueue]:
+async def worker_queue(database: Database, job_type: str, at_once: int) -> AsyncIterator[WorkerQueue]:
     arguments = database.driver_arguments("crawlscope-queue")
     async with asyncpg.create_pool(
-        **arguments, min_size=WORKER_QUEUE, max_size=WORKER_QUEUE, connect=connect, reset=_leave_as_it_is
+        **arguments, min_size=WORKER_QUEUE, max_size=WORKER_QUEUE, connect=connect, reset=_without_reset
     ) as pool:
         driver = AttentiveDriver(pool, lambda: queue.takes_jobs and len(queue.job_context) < at_once)
-        queue = WorkerQueue(queue_queries(driver, entrypoint), Channel(CHANNELS[entrypoint]))
-        queue.min_dequeue_poll_interval = LOOK_AGAIN
+        queue = WorkerQueue(queue_queries(driver, job_type), Channel(CHANNELS[job_type]))
+        queue.job_type, queue.at_once = job_type, at_once
+        queue.min_dequeue_poll_interval = MIN_POLL_INTERVAL
         # The manager checks at once that it hears itself; it would not, were it to begin to listen then.
         async with driver:  # else the pool would wait for the listening connection of a queue that never ran
             await driver.add_listener(queue.channel, lambda _: None)
             yield queue
 
 
-async def work_on(queue: WorkerQueue, at_once: int, stopping: asyncio.Event) -> None:
-    """Returns when `stopping` is set and the jobs in hand are done with."""
-    stop = asyncio.create_task(_stop_with(queue, stopping))
-    try:
-        await queue.run(
-            batch_size=1,
-            max_concurrent_tasks=at_once,
-            dequeue_timeout=IDLE_POLL,
-            heartbeat_timeout=HEARTBEAT_TIMEOUT,
-            shutdown_on_listener_failure=True,
-        )
-    finally:
-        stop.cancel()
-    if not stopping.is_set():
-        raise DatabaseUnavailable("the queue's connection was lost")
-
-
-async def _stop_with(queue: WorkerQueue, stopping: asyncio.Event) -> None:
-    await stopping.wait()
-    queue.stop()
-
-
-async def _leave_as_it_is(connection: object) -> None:
+async def _without_reset(connection: object) -> None:
     """The queue's statements leave nothing behind; resetting would double the trips to the server."""
-
-
-@asynccontextmanager
-async def beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Runs them while the block runs. One that fails is not begun again: that is its own affair."""
-    tasks = [asyncio.create_task(work, name=getattr(work, "__name__", None)) for work in works]
-    for task in tasks:
-        task.add_done_callback(_tell_of_failure)
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def unless_stopping(stopping: asyncio.Event, work: Awaitable[None]) -> None:
-    """Runs `work`; when the process is to stop, breaks it off and asks for it to be done again."""
-    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-            raise RetryRequested(timedelta(0), "the worker was stopped")
-        task.result()
-    finally:
-        stop.cancel()
-        task.cancel()
-
-
-def _tell_of_failure(task: asyncio.Task[None]) -> None:
-    error = None if task.cancelled() else task.exception()
-    if isinstance(error, CrawlscopeError):
-        log.error("work_ended", work=task.get_name(), reason=str(error))
-    elif error:
-        log.error("work_ended", work=task.get_name(), exc_info=error)
