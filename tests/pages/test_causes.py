@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawlscope.pages.causes import LONGEST_SENTENCE, NO_REASON, cause_of, precision, tells_of_cancel
+from crawlscope.pages.causes import MAX_SENTENCE_LENGTH, NO_REASON, cause_of, precision, tells_of_cancel
 from tests.support.fakes.firecrawl_answers import (
     NEWER_DROPPED,
     NEWER_DROPPED_WRAPPED,
@@ -136,7 +136,7 @@ def test_what_is_short_stays_as_it_is(error, words, detail):
 
 
 def test_no_sentence_is_longer_than_a_line_can_bear():
-    assert len(cause_of("word " * 1_000).words) <= LONGEST_SENTENCE
+    assert len(cause_of("word " * 1_000).words) <= MAX_SENTENCE_LENGTH
 
 
 def test_the_page_s_own_failure_tells_most():

@@ -17,9 +17,9 @@ ROBOTS_BLOCKED = "robots_blocked"
 DENIED = "crawl_denial"
 """The crawl's own rules leave the page out, and nothing tells which one."""
 
-LONGEST_OWN_WORDS = 100
-LONGEST_SENTENCE = 200
-LONGEST_CODE = 100
+MAX_WORDS_LENGTH = 100
+MAX_SENTENCE_LENGTH = 200
+MAX_CODE_LENGTH = 100
 NO_REASON = "Firecrawl gave no reason"
 
 
@@ -138,17 +138,25 @@ _BARE_CODE = re.compile(r"[A-Z0-9_]+")
 def cause_of(error: object, code: str | None = None, *, crawl_cancelled: bool = False) -> Cause:
     """`error` is Firecrawl's: words, or an object with its own code; `code` is that of its errors API.
 
-    In a crawl that is known as cancelled, what fails with words of a cancel and nothing more precise was
-    dropped too.
+    The `words` are Firecrawl's own where they are short, else those of a known cause, else Firecrawl's first
+    sentence. In a crawl that was cancelled, a failure with words of a cancel and nothing more precise is
+    `DROPPED_BY_CANCEL`.
     """
     if isinstance(error, dict):
         code = code or _text(error.get("code"))
         error = error.get("message") or error.get("error")
     said = _text(error)
-    inner = _unwrapped(said)
-    found, known = _code(inner, (code or "").strip().upper(), crawl_cancelled)
-    words = _words(inner, known) or code or NO_REASON
-    return Cause(found[:LONGEST_CODE], words, said if said and said != words else None)
+    unwrapped = (pattern.search(said) for pattern in _WRAPPED)
+    inner = next((found["inner"] for found in unwrapped if found), said).strip()
+    found_code, known = _code(inner, (code or "").strip().upper(), crawl_cancelled)
+    if inner and len(inner) <= MAX_WORDS_LENGTH and not _BARE_CODE.fullmatch(inner):
+        words = inner
+    else:
+        sentence = re.split(r"(?<=[.!?])\s", inner, maxsplit=1)[0]
+        if len(sentence) > MAX_SENTENCE_LENGTH:
+            sentence = f"{sentence[: MAX_SENTENCE_LENGTH - 1]}…"
+        words = known or sentence or code or NO_REASON
+    return Cause(found_code[:MAX_CODE_LENGTH], words, said if said and said != words else None)
 
 
 def error_words(error: object) -> str | None:
@@ -187,24 +195,6 @@ def _code(inner: str, code: str, crawl_cancelled: bool) -> tuple[str, str | None
     if crawl_cancelled and tells_of_cancel(inner):
         return DROPPED_BY_CANCEL, _DROPPED_WORDS
     return (DENIED, "the crawl's rules leave this page out") if code == DENIED.upper() else (UNCLEAR, None)
-
-
-def _words(inner: str, known: str | None) -> str:
-    """Firecrawl's own where they are short, else ours; of what is not known the first sentence."""
-    if inner and len(inner) <= LONGEST_OWN_WORDS and not _BARE_CODE.fullmatch(inner):
-        return inner
-    if known:
-        return known
-    sentence = re.split(r"(?<=[.!?])\s", inner, maxsplit=1)[0]
-    return sentence if len(sentence) <= LONGEST_SENTENCE else f"{sentence[: LONGEST_SENTENCE - 1]}…"
-
-
-def _unwrapped(said: str) -> str:
-    """What is inside an error that nobody foresaw."""
-    for pattern in _WRAPPED:
-        if found := pattern.search(said):
-            return found["inner"].strip()
-    return said.strip()
 
 
 def _text(value: object) -> str:

@@ -79,7 +79,14 @@ class ToldEnd:
     completed_at: datetime | None
     error: str
     running_at: datetime | None = None
-    """When it was known last that the crawl went on."""
+    """When the crawl was last known to be in progress."""
+
+    @classmethod
+    def from_json(
+        cls, asked_at: str, completed_at: str | None, error: str, running_at: str | None = None
+    ) -> Self:
+        moment = datetime.fromisoformat(asked_at)
+        return cls(moment, told_moment(completed_at), error, told_moment(running_at))
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,9 @@ class Lifecycle:
                 for status, (at, error) in stored.get("ends", {}).items()
             },
             created_at=told_moment(stored.get("created_at")),
-            told={CrawlStatus(status): _told_end(*end) for status, end in stored.get("told", {}).items()},
+            told={
+                CrawlStatus(status): ToldEnd.from_json(*end) for status, end in stored.get("told", {}).items()
+            },
             prompt_end_at=told_moment(stored.get("prompt_end_at")),
             last_page_at=told_moment(stored.get("last_page_at")),
             failed_at=told_moment(stored.get("failed_at")),
@@ -205,7 +214,10 @@ def merge(lifecycle: Lifecycle | None, fact: Fact) -> Lifecycle:
 
 
 def summarize(lifecycle: Lifecycle) -> Summary:
-    status = _status(lifecycle)
+    ends = lifecycle.ends.keys() | lifecycle.told.keys()
+    status = next((each for each in PRECEDENCE if each in ends), CrawlStatus.IN_PROGRESS)
+    _, announced_error = lifecycle.ends.get(status, (None, ""))
+    told = lifecycle.told.get(status)
     metadata = {key: value for key, (_, value) in lifecycle.metadata.items()}
     initiated_at = told_moment(metadata.get("initiated_at"))
     started_at = lifecycle.created_at or lifecycle.first_fact_at
@@ -219,7 +231,7 @@ def summarize(lifecycle: Lifecycle) -> Summary:
         duration_ms=milliseconds_between(started_at, completed_at),
         initiated_at=initiated_at,
         e2e_duration_ms=milliseconds_between(initiated_at, completed_at),
-        error_message=_error(lifecycle, status),
+        error_message=announced_error or (told.error if told else "") or None,
         extra_metadata=metadata or None,
         lacks=_lacks(lifecycle, metadata, initiated_at, completed_at),
     )
@@ -317,31 +329,23 @@ def _merge_told(lifecycle: Lifecycle, fact: Told) -> Lifecycle:
     return replace(lifecycle, told={**lifecycle.told, fact.ended: end})
 
 
-def _status(lifecycle: Lifecycle) -> CrawlStatus:
-    known = lifecycle.ends.keys() | lifecycle.told.keys()
-    return next((each for each in PRECEDENCE if each in known), CrawlStatus.IN_PROGRESS)
-
-
 def _completed_at(lifecycle: Lifecycle, status: CrawlStatus) -> datetime | None:
-    """The latest of what is known: by the crawler's own clock where that is known, else as it was announced.
+    """By the crawler's own clock where that is known, else as the end was announced.
 
     The crawler's own time of the end passes over pages that failed, which can be later.
     """
     if status is CrawlStatus.IN_PROGRESS:
         return None
-    return _latest(_own_end(lifecycle, status) or _announced_end(lifecycle), lifecycle.failed_at)
-
-
-def _own_end(lifecycle: Lifecycle, status: CrawlStatus) -> datetime | None:
     told = lifecycle.told.get(status)
-    if told and told.completed_at:
-        return told.completed_at
-    return _latest(*[end.completed_at for end in lifecycle.told.values()])
+    own_ends = [told] if told and told.completed_at else lifecycle.told.values()
+    own_end = _latest(*[end.completed_at for end in own_ends])
+    return _latest(own_end or _announced_end(lifecycle), lifecycle.failed_at)
 
 
 def _announced_end(lifecycle: Lifecycle) -> datetime | None:
-    """An end that is told at once is as good as known. Of one that is told late, or was found out by asking,
-    it is known that it was after the last page, and after the crawl was last known to go on."""
+    """An end that was announced at once is exact. One that was announced late, or found out by asking, came
+    after the last page and after the crawl was last known to be in progress.
+    """
     found_out_at = _earliest_of(*[end.asked_at for end in lifecycle.told.values()])
     if lifecycle.prompt_end_at:
         return _earliest_of(lifecycle.prompt_end_at, found_out_at)
@@ -357,18 +361,6 @@ def _latest(*moments: datetime | None) -> datetime | None:
 
 def _earliest_of(*moments: datetime | None) -> datetime | None:
     return min((at for at in moments if at), default=None)
-
-
-def _told_end(asked_at: str, completed_at: str | None, error: str, running_at: str | None = None) -> ToldEnd:
-    return ToldEnd(
-        datetime.fromisoformat(asked_at), told_moment(completed_at), error, told_moment(running_at)
-    )
-
-
-def _error(lifecycle: Lifecycle, status: CrawlStatus) -> str | None:
-    _, announced = lifecycle.ends.get(status, (None, ""))
-    told = lifecycle.told.get(status)
-    return announced or (told.error if told else "") or None
 
 
 def _lacks(

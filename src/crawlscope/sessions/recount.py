@@ -1,13 +1,13 @@
 """Recomputes a session from the facts: its events, its pages and their operations.
 
-The same transactions that bring facts keep the session right all the time; this proves it, and repairs what
-a mistake of the program has left behind.
+The transactions that store facts also update the session. This verifies it, and repairs the session after a
+defect of the program.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
@@ -32,18 +32,22 @@ OPERATIONS = models.table_of(models.OperationMetric)
 
 @dataclass(frozen=True)
 class Difference:
-    """A column of the session that did not say what the facts say."""
+    """A column of the session that differed from the facts."""
 
     was: Any
     counted: Any
 
 
 async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Difference]:
-    """Sets the session right; what differed, by column: nothing, as a rule. Raises `NotFoundError`."""
+    """Corrects the session; returns what differed, by column: as a rule nothing. Raises `NotFoundError`."""
     crawl_id = storable(crawl_id)
-    session = await _locked_session(connection, crawl_id)
+    if await lock_session(connection, crawl_id) is None:  # before anything is counted: writers wait from here
+        raise NotFoundError(f"Crawl not found: {crawl_id}")
+    of_crawl = SESSIONS.c.crawl_id == crawl_id
+    session = (await connection.execute(select(*SESSIONS.c).where(of_crawl))).mappings().one()
+    lifecycle = fold(None, await known_facts(connection, crawl_id))
     counted = {
-        **await _lifecycle_columns(connection, crawl_id),
+        **(lifecycle_columns(lifecycle) if lifecycle else {}),
         **await _page_columns(connection, crawl_id),
         **await _total_columns(connection, crawl_id),
     }
@@ -52,25 +56,12 @@ async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Diffe
     }
     if differing:
         values = {name: difference.counted for name, difference in differing.items()}
-        await connection.execute(update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(**values))
+        await connection.execute(update(SESSIONS).where(of_crawl).values(**values))
     return differing
 
 
-async def _locked_session(connection: AsyncConnection, crawl_id: str) -> RowMapping:
-    """Nothing is counted before the lock: whoever adds to the session now waits."""
-    if await lock_session(connection, crawl_id) is None:
-        raise NotFoundError(f"Crawl not found: {crawl_id}")
-    found = select(*SESSIONS.c).where(SESSIONS.c.crawl_id == crawl_id)
-    return (await connection.execute(found)).mappings().one()
-
-
-async def _lifecycle_columns(connection: AsyncConnection, crawl_id: str) -> dict[str, Any]:
-    lifecycle = fold(None, await known_facts(connection, crawl_id))
-    return lifecycle_columns(lifecycle) if lifecycle else {}
-
-
 async def known_facts(connection: AsyncConnection, crawl_id: str) -> list[Fact]:
-    """All that the fold is made of, in no order."""
+    """The facts of a crawl, in no particular order."""
     delivered = await connection.execute(
         select(DELIVERIES.c.received_at, DELIVERIES.c.facts).where(DELIVERIES.c.crawl_id == crawl_id)
     )
