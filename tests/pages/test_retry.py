@@ -29,7 +29,7 @@ from crawlscope.pages.repository import (
     worker_name,
 )
 from crawlscope.pages.retry import PageTimeout, record_crash, retry_pages
-from crawlscope.processes.supervisor.orphans import take_over_orphans
+from crawlscope.processes.supervisor.worker_deaths import requeue_orphans
 from crawlscope.processes.worker.circuit import OUTAGES, Outages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.store import ensure_session, move_counts
@@ -313,7 +313,7 @@ async def test_pages_of_workers_that_died_with_the_service_are_queued_at_once(
     await claim(database, elsewhere, "another-host:1")
     job = (await page_of(database, gone)).job_id
 
-    assert await take_over_orphans(database) == 1
+    assert await requeue_orphans(database) == 1
 
     page = await page_of(database, gone)
     assert (page.state, page.job_id == job) == ("queued", False)
@@ -322,4 +322,4 @@ async def test_pages_of_workers_that_died_with_the_service_are_queued_at_once(
     assert await index(database, indexer, gone) is None
     assert await outcomes(database, gone) == ["lost", "indexed"]
     assert await database.run(lambda connection: recount(connection, CRAWL)) == {}
-    assert await take_over_orphans(database) == 0
+    assert await requeue_orphans(database) == 0

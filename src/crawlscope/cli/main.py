@@ -441,7 +441,7 @@ async def _prepare(settings: Settings) -> None:
     """Upgrades the schema, and releases jobs that the workers of the last run left unfinished."""
     from crawlscope.database import revision
     from crawlscope.database.connect import connected_database
-    from crawlscope.processes.supervisor.orphans import take_over_orphans
+    from crawlscope.processes.supervisor.worker_deaths import requeue_orphans
 
     async with connected_database(settings) as database:
         if await revision.current_revision(database) != revision.NEWEST:
@@ -449,7 +449,7 @@ async def _prepare(settings: Settings) -> None:
 
             await schema.upgrade(database)
         if settings.embedded_database:
-            await take_over_orphans(database)
+            await requeue_orphans(database)
 
 
 def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from crawlscope.core.settings import Settings
 from crawlscope.database import connections
@@ -13,17 +13,23 @@ from crawlscope.database.engine import Database
 @asynccontextmanager
 async def connected_database(settings: Settings, pool_size: int = 5) -> AsyncIterator[Database]:
     """Holds the embedded server's lock while the block runs; the last holder stops the server."""
-    if settings.database_url is not None:
-        database = Database.open(settings.database_url.get_secret_value(), pool_size)
-        try:
-            yield database
-        finally:
-            await database.close()
-        return
-    server = EmbeddedPostgres(settings.data_dir, connections.needed(settings.workers))
-    database = Database.open(await asyncio.to_thread(server.acquire), pool_size)
-    try:
+    async with database_and_server(settings, pool_size) as (database, _):
         yield database
-    finally:
-        await database.close()
-        await asyncio.to_thread(server.release)
+
+
+@asynccontextmanager
+async def database_and_server(
+    settings: Settings, pool_size: int
+) -> AsyncIterator[tuple[Database, EmbeddedPostgres | None]]:
+    """As `connected_database`, for the process that keeps the embedded server running; None: not embedded."""
+    async with AsyncExitStack() as stack:
+        server = None
+        if settings.database_url is None:
+            server = EmbeddedPostgres(settings.data_dir, connections.needed(settings.workers))
+            stack.push_async_callback(asyncio.to_thread, server.release)
+            url = await asyncio.to_thread(server.acquire)
+        else:
+            url = settings.database_url.get_secret_value()
+        database = Database.open(url, pool_size)
+        stack.push_async_callback(database.close)
+        yield database, server

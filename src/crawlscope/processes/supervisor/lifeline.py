@@ -1,7 +1,7 @@
-"""A child must not outlive its parent, even one that got SIGKILL and could tell nobody.
+"""Makes children end with their parent, also with one that is killed by SIGKILL.
 
-The parent alone holds the writing end of a pipe; each child blocks reading. However the parent ends, the
-system closes the pipe and the children notice.
+The parent alone holds the writing end of a pipe, and each child blocks in reading it. However the parent
+ends, the system closes the pipe and the children detect it.
 """
 
 import os
@@ -30,7 +30,7 @@ class Lifeline:
         return {VARIABLE: str(self._reading)}
 
     def close(self) -> None:
-        """Tells every child that is left to end."""
+        """Ends every child that is left."""
         if not self._closed:
             self._closed = True
             os.close(self._reading)
@@ -42,26 +42,20 @@ def follow_parent(grace_seconds: float = GRACE_SECONDS) -> bool:
 
     False, and nothing happens, when no parent holds a lifeline. Children of this process do not inherit it.
     """
-    descriptor = _inherited(os.environ.pop(VARIABLE, ""))
-    if descriptor is None:
-        return False
-    os.set_inheritable(descriptor, False)
-    threading.Thread(target=_follow, args=(descriptor, grace_seconds), name="lifeline", daemon=True).start()
-    return True
-
-
-def _inherited(number: str) -> int | None:
-    """The variable alone may have come further than the pipe."""
     try:
-        descriptor = int(number)
-        return descriptor if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
+        descriptor = int(os.environ.pop(VARIABLE, ""))
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):  # the variable came further than the pipe
+            return False
     except (ValueError, OSError):
-        return None
+        return False
 
+    def end_with_parent() -> None:
+        while os.read(descriptor, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace_seconds)
+        os._exit(1)
 
-def _follow(descriptor: int, grace_seconds: float) -> None:
-    while os.read(descriptor, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(grace_seconds)
-    os._exit(1)
+    os.set_inheritable(descriptor, False)
+    threading.Thread(target=end_with_parent, name="lifeline", daemon=True).start()
+    return True

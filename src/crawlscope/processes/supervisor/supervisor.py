@@ -5,9 +5,8 @@ import collections
 import contextlib
 import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -18,6 +17,7 @@ from crawlscope.core.errors import GaveUp
 from crawlscope.core.periodic import run_periodically
 from crawlscope.core.restarts import Restarts
 from crawlscope.processes.supervisor.lifeline import Lifeline
+from crawlscope.processes.supervisor.stderr import relayed_stderr
 
 START_ATTEMPTS = 3
 MANY_FAILURES = 5
@@ -27,7 +27,6 @@ what they name that answers otherwise."""
 READY_POLL_INTERVAL_SECONDS = 0.05
 WATCH_INTERVAL_SECONDS = 1.0
 STDERR_LINES = 20
-MAX_LINE_BYTES = 64 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -62,19 +61,21 @@ class Exit:
 
 
 @dataclass
-class _Life:
+class _Child:
     """One process across its restarts."""
 
     process: Process
-    child: asyncio.subprocess.Process | None = None
+    running: asyncio.subprocess.Process | None = None
     was_ready: asyncio.Event = field(default_factory=asyncio.Event)
     restarts: Restarts = field(default_factory=Restarts)
-    said: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=STDERR_LINES))
+    stderr_lines: collections.deque[str] = field(
+        default_factory=lambda: collections.deque(maxlen=STDERR_LINES)
+    )
     task: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
-        return self.child.pid if self.child is not None and self.child.returncode is None else None
+        return self.running.pid if self.running and self.running.returncode is None else None
 
     def signal(self, number: signal.Signals) -> None:
         if self.pid is not None:
@@ -87,7 +88,7 @@ class _Life:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def last_line(self) -> str:
-        words = next((line for line in reversed(self.said) if line.strip()), "it said nothing")
+        words = next((line for line in reversed(self.stderr_lines) if line.strip()), "it said nothing")
         return words.strip().removeprefix("crawlscope: ")
 
 
@@ -109,7 +110,7 @@ class Supervisor:
         """`watch` is called each second, from the start on; an error in it is logged. `on_exit` is called for
         every process that ended.
         """
-        self._lives = {process.name: _Life(process) for process in processes}
+        self._children = {process.name: _Child(process) for process in processes}
         self._watch = watch
         self._on_exit = on_exit
         self._grace_seconds = grace_seconds
@@ -120,7 +121,7 @@ class Supervisor:
         self._given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def pid(self, name: str) -> int | None:
-        return self._lives[name].pid
+        return self._children[name].pid
 
     async def start(self) -> None:
         """Returns when all run, those with `ready` being ready. Raises `GaveUp`, with everything stopped."""
@@ -135,10 +136,10 @@ class Supervisor:
             )
             for callback in self._watch
         ]
-        for life in self._lives.values():
-            life.task = asyncio.create_task(self._supervise(life))
-            life.task.add_done_callback(self._note_own_error)
-            await self._until(life.was_ready)
+        for child in self._children.values():
+            child.task = asyncio.create_task(self._supervise(child))
+            child.task.add_done_callback(self._note_own_error)
+            await self._until(child.was_ready)
 
     async def wait(self) -> None:
         """Ends only by raising `GaveUp`, with everything stopped."""
@@ -150,13 +151,13 @@ class Supervisor:
         async with self._stop_turn:
             for task in self._watching:
                 task.cancel()
-            together: list[_Life] = []
-            for life in reversed(self._lives.values()):
-                if life.process.ready is None:
-                    together.append(life)
+            together: list[_Child] = []
+            for child in reversed(self._children.values()):
+                if child.process.ready is None:
+                    together.append(child)
                 else:
                     await self._stop_together(together)
-                    await self._stop_together([life])
+                    await self._stop_together([child])
                     together = []
             await self._stop_together(together)
             await asyncio.gather(*self._watching, return_exceptions=True)
@@ -173,36 +174,34 @@ class Supervisor:
             await self.stop()
             raise GaveUp(self._given_up.result())
 
-    # ------------------------------------------------------------------ supervising one process
-
-    async def _supervise(self, life: _Life) -> None:
+    async def _supervise(self, child: _Child) -> None:
         while not self._stop_asked.is_set():
             started = time.monotonic()
             try:
-                code = await self._run_once(life)
+                code = await self._run_once(child)
             except OSError as error:
-                self._give_up(f"{life.process.name} cannot be started: {error}")
+                self._give_up(f"{child.process.name} cannot be started: {error}")
                 return
             if not self._stop_asked.is_set():
-                delay = self._count_end(life, code, time.monotonic() - started)
+                delay = self._count_end(child, code, time.monotonic() - started)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop_asked.wait(), delay)
 
-    async def _run_once(self, life: _Life) -> int:
+    async def _run_once(self, child: _Child) -> int:
         """From start to end of one child; its return code."""
         began_at = datetime.now(UTC)
-        async with self._relayed_stderr(life) as stderr:
-            life.child = child = await self._spawn(life.process, stderr)
+        async with relayed_stderr(child.stderr_lines) as stderr:
+            child.running = running = await self._spawn(child.process, stderr)
             if self._stop_asked.is_set():  # while it was being started
-                life.signal(signal.SIGTERM)
-            readying = asyncio.create_task(self._await_ready(life))
+                child.signal(signal.SIGTERM)
+            readying = asyncio.create_task(self._await_ready(child))
             readying.add_done_callback(self._note_own_error)
             try:
-                code = await child.wait()
+                code = await running.wait()
             finally:
                 readying.cancel()
             ended_at = datetime.now(UTC)
-        end = Exit(life.process.name, child.pid, code, began_at, ended_at, self._stop_asked.is_set())
+        end = Exit(child.process.name, running.pid, code, began_at, ended_at, self._stop_asked.is_set())
         report = log.info if end.asked_for else log.warning
         report("process_ended", child=end.name, pid=end.pid, how=end.how)
         if self._on_exit is not None:
@@ -225,30 +224,34 @@ class Supervisor:
         log.info("process_started", child=process.name, pid=child.pid)
         return child
 
-    async def _await_ready(self, life: _Life) -> None:
+    async def _await_ready(self, child: _Child) -> None:
         """Ends a child that does not get ready in time."""
-        deadline = time.monotonic() + life.process.ready_timeout_seconds
-        while life.process.ready is not None and not life.was_ready.is_set():
-            if await life.process.ready():
+        deadline = time.monotonic() + child.process.ready_timeout_seconds
+        while child.process.ready is not None and not child.was_ready.is_set():
+            if await child.process.ready():
                 break
             if time.monotonic() >= deadline:
-                life.said.append(f"it was not ready after {life.process.ready_timeout_seconds:g} seconds")
-                life.kill_with_descendants()
+                child.stderr_lines.append(
+                    f"it was not ready after {child.process.ready_timeout_seconds:g} seconds"
+                )
+                child.kill_with_descendants()
                 return
             await asyncio.sleep(READY_POLL_INTERVAL_SECONDS)
-        life.was_ready.set()
+        child.was_ready.set()
 
-    def _count_end(self, life: _Life, code: int, lived_seconds: float) -> float:
+    def _count_end(self, child: _Child, code: int, lived_seconds: float) -> float:
         """Gives up where a restart cannot help; returns the seconds until the next start."""
-        name, restarts = life.process.name, life.restarts
+        name, restarts = child.process.name, child.restarts
         delay = restarts.delay_after(lived_seconds)
         if code == WRONG_SETTINGS and not restarts.was_steady:
-            self._give_up(f"{name}: {life.last_line()}")
-        if not life.was_ready.is_set() and restarts.failures >= START_ATTEMPTS:
+            self._give_up(f"{name}: {child.last_line()}")
+        if not child.was_ready.is_set() and restarts.failures >= START_ATTEMPTS:
             how = f"failed {restarts.failures} times to start ({_how(code)})"
-            self._give_up(f"{name} {how}: {life.last_line()}")
+            self._give_up(f"{name} {how}: {child.last_line()}")
         if restarts.failures >= MANY_FAILURES:
-            log.error("process_keeps_dying", child=name, times=restarts.failures, last_words=life.last_line())
+            log.error(
+                "process_keeps_dying", child=name, times=restarts.failures, last_words=child.last_line()
+            )
         return delay
 
     def _give_up(self, reason: str) -> None:
@@ -260,60 +263,18 @@ class Supervisor:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._give_up(f"supervision failed: {error!r}")
 
-    # ------------------------------------------------------------------ its stderr
-
-    @contextlib.asynccontextmanager
-    async def _relayed_stderr(self, life: _Life) -> AsyncIterator[int]:
-        """The end of a pipe for the child. What comes out goes to our stderr, and the last of it is kept.
-
-        Not asyncio's own pipe: a descendant that holds that open can keep the child's end from being seen.
-        """
-        reading, writing = os.pipe()
-        reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
-        )
-        relay = asyncio.create_task(_relay(reader, life.said))
-        try:
-            yield writing
-            await asyncio.wait({relay}, timeout=1)
-        finally:
-            relay.cancel()
-            transport.close()
-
-    # ------------------------------------------------------------------ stopping
-
-    async def _stop_together(self, stage: Sequence[_Life]) -> None:
-        tasks = [life.task for life in stage if life.task is not None]
+    async def _stop_together(self, stage: Sequence[_Child]) -> None:
+        tasks = [child.task for child in stage if child.task is not None]
         if not tasks:
             return
-        for life in stage:
-            life.signal(signal.SIGTERM)
+        for child in stage:
+            child.signal(signal.SIGTERM)
         await asyncio.wait(tasks, timeout=self._grace_seconds)
-        for life in stage:
-            if life.pid is not None:
-                log.warning("process_killed", child=life.process.name, after_seconds=self._grace_seconds)
-                life.kill_with_descendants()
+        for child in stage:
+            if child.pid is not None:
+                log.warning("process_killed", child=child.process.name, after_seconds=self._grace_seconds)
+                child.kill_with_descendants()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _relay(reader: asyncio.StreamReader, said: collections.deque[str]) -> None:
-    pending = b""
-    while chunk := await reader.read(MAX_LINE_BYTES):
-        *lines, pending = (pending + chunk).split(b"\n")
-        if len(pending) > MAX_LINE_BYTES:
-            lines, pending = [*lines, pending], b""
-        _say(lines, said)
-    if pending:
-        _say([pending], said)
-
-
-def _say(lines: Sequence[bytes], said: collections.deque[str]) -> None:
-    decoded = [line.decode(errors="replace") for line in lines]
-    said.extend(decoded)
-    with contextlib.suppress(OSError, ValueError):  # nobody listens any more
-        sys.stderr.writelines(f"{line}\n" for line in decoded)
-        sys.stderr.flush()
 
 
 def _how(code: int) -> str:

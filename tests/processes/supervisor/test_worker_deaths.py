@@ -7,8 +7,8 @@ from structlog.testing import capture_logs
 
 from crawlscope.database.engine import Database
 from crawlscope.pages.repository import ATTEMPTS, PAGES, claim_page, worker_name
-from crawlscope.processes.supervisor.crashes import TRIES, Crashes
 from crawlscope.processes.supervisor.supervisor import Exit
+from crawlscope.processes.supervisor.worker_deaths import MAX_ATTEMPTS, WorkerDeaths
 from tests.support.producing import deliver
 
 BEFORE_ALL_TIMES = datetime.min.replace(tzinfo=UTC)
@@ -25,13 +25,13 @@ async def test_a_death_that_cannot_be_written_keeps_no_other_waiting(database: D
     async with database.transaction() as connection:
         page = (await connection.execute(select(*PAGES.c))).one()
         assert await claim_page(connection, page.id, page.revision, worker_name(2), page.job_id)
-    crashes = Crashes(database)
-    crashes.note(death(1, BEFORE_ALL_TIMES))
-    crashes.note(death(2, began_at))
+    deaths = WorkerDeaths(database)
+    deaths.note(death(1, BEFORE_ALL_TIMES))
+    deaths.note(death(2, began_at))
     with capture_logs() as lines:
-        await crashes.write()
+        await deaths.write()
         async with database.transaction() as connection:
             assert await connection.scalar(select(ATTEMPTS.c.outcome)) == "crashed"
-        for _ in range(TRIES):
-            await crashes.write()
-    assert [line["event"] for line in lines].count("crash_not_written") == TRIES
+        for _ in range(MAX_ATTEMPTS):
+            await deaths.write()
+    assert [line["event"] for line in lines].count("crash_not_written") == MAX_ATTEMPTS
