@@ -588,7 +588,7 @@ async def test_no_page_waits_for_large_ones_to_be_read(monkeypatch: pytest.Monke
         if small.keys() <= crawled.pages.keys():
             small_ones_are_done.set()
 
-    monkeypatch.setattr("crawlscope.crawler.crawl.read_page", read)
+    monkeypatch.setattr("crawlscope.crawler.visited.read_page", read)
     with LargeFirst({"/": html(links=[*large, *small]), **large, **small}) as site:
         await run_crawl(CrawlRequest("c", site.url, allow_private=True), deliver)
     assert crawled.failures == {}

@@ -99,7 +99,7 @@ async def test_a_start_that_is_not_there_opens_no_sitemap(start: Page) -> None:
 
 
 async def test_an_endless_index_of_sitemaps_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sitemaps, "MOST_SITEMAPS", 20)
+    monkeypatch.setattr(sitemaps, "MAX_SITEMAPS", 20)
 
     def endless(path: str) -> Page | None:
         return Page(index(path + "a", path + "b")) if path.startswith("/maps/") else None

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import structlog
 from crawlscope.core.errors import UsageError
 from crawlscope.crawler.engine import Engine
 from crawlscope.crawler.events import Events
-from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
+from crawlscope.crawler.fetch import FetchFailed, PageClient
 from crawlscope.crawler.links import (
     like,
     moved_to,
@@ -22,27 +22,26 @@ from crawlscope.crawler.links import (
     same_name,
     site_of,
 )
-from crawlscope.crawler.originals import Fingerprint, Originals, ReadPage
+from crawlscope.crawler.originals import Originals
 from crawlscope.crawler.pace import Clock, Stopped
 from crawlscope.crawler.polite import Forbidden, PoliteClient
-from crawlscope.crawler.reading.markdown import PageText
-from crawlscope.crawler.reading.page import read_page
 from crawlscope.crawler.robots import RobotsRules
 from crawlscope.crawler.sender import DeliveryTooLarge
 from crawlscope.crawler.sitemaps import listed_pages
 from crawlscope.crawler.traps import Traps
+from crawlscope.crawler.visited import VisitedPage
 
 log = structlog.get_logger(__name__)
 
 Deliver = Callable[[dict[str, Any]], Awaitable[None]]
-"""Hands one event to the webhook door. Raises `DeliveryTooLarge` for one that it has no room for, anything
-else only when the crawl must stop."""
+"""Hands one event to the webhook endpoint. Raises `DeliveryTooLarge` for one that is too large, anything else
+only when the crawl must stop."""
 ShouldStop = Callable[[], Awaitable[bool]]
 
-_ASK_TO_STOP_SECONDS = 0.25
+_STOP_POLL_INTERVAL_SECONDS = 0.25
 # More threads than this only fight with the event loop over the interpreter.
 _READERS = 2
-_LARGE_BODY_BYTES = 1024 * 1024
+_MAX_SMALL_BODY_BYTES = 1024 * 1024
 """A larger page takes seconds to read. Such pages wait for each other, and no other waits for them."""
 
 
@@ -53,10 +52,10 @@ class CrawlRequest:
     urls: Sequence[str] = ()
     """In place of what `url` leads to: these are fetched, and no link is followed."""
     limit: int = 10_000
-    """The most pages, the start page included."""
+    """Maximum number of pages, with the start page."""
     concurrency: int = 10
     timeout_seconds: float = 30
-    """For one page, from the first packet to the last."""
+    """For one answer, from the first packet to the last."""
     allow_private: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Echoed in each event."""
@@ -67,7 +66,7 @@ class CrawlProgress:
     found: int = 0
     """Distinct URLs accepted for this crawl, never more than its limit."""
     fetched: int = 0
-    """Pages that answered, with whatever HTTP status."""
+    """Pages that answered, with any HTTP status."""
     failed: int = 0
 
 
@@ -155,7 +154,13 @@ class _Crawl:
         else:
             await self._follow_until_stopped(should_stop)
         summary = self._summary()
-        await self._deliver(self._last_event(summary))
+        match summary.status:
+            case "cancelled":
+                await self._deliver(self._events.cancelled())
+            case "failed":
+                await self._deliver(self._events.failed(summary.error or ""))
+            case _:
+                await self._deliver(self._events.completed())
         log.info(
             "crawl_ended",
             crawl_id=self._request.crawl_id,
@@ -184,7 +189,7 @@ class _Crawl:
     async def _watch(self, should_stop: ShouldStop | None) -> None:
         """Ends only by raising: what broke the crawl."""
         while True:
-            await asyncio.wait({self._broken}, timeout=_ASK_TO_STOP_SECONDS)
+            await asyncio.wait({self._broken}, timeout=_STOP_POLL_INTERVAL_SECONDS)
             if self._broken.done():
                 self._broken.result()
             if should_stop is not None and not self._stopping.is_set() and await should_stop():
@@ -195,25 +200,22 @@ class _Crawl:
     async def _follow(self) -> None:
         await self._visit_from([self._start])
         if self._start_answered_well:
-            await self._visit_from(await self._listed())
+            # The pages of the site's sitemaps that no link led to, as many as the limit leaves room for.
+            accepted: list[str] = []
+            rules = await self._client.rules(self._home)
+            with suppress(Stopped):
+                async with aclosing(listed_pages(self._client, self._home)) as listed:
+                    while self._has_room and (pages := await anext(listed, None)) is not None:
+                        accepted += self._accept(pages, None, rules)
+            await self._visit_from(accepted)
         for page in self._originals.rest():
             await self._deliver_page(page)
-
-    async def _listed(self) -> list[str]:
-        """The pages of the site's sitemaps that no link led to, as many as the limit leaves room for."""
-        accepted: list[str] = []
-        rules = await self._client.rules(self._home)
-        with suppress(Stopped):
-            async with aclosing(listed_pages(self._client, self._home)) as listed:
-                while self._has_room and (pages := await anext(listed, None)) is not None:
-                    accepted += self._accept(pages, None, rules)
-        return accepted
 
     async def _visit_from(self, urls: list[str]) -> None:
         if not urls or self._stopping.is_set():
             return
         self._engine = await Engine.create(
-            concurrency=self._request.concurrency, visit=self._visit, give_up=self._give_up
+            concurrency=self._request.concurrency, visit=self.visit, give_up=self.give_up
         )
         await self._enqueue(urls)
         await self._engine.crawl()
@@ -222,43 +224,43 @@ class _Crawl:
         if self._engine is not None:
             await self._engine.enqueue(urls, first=first)
 
-    async def _visit(self, url: str) -> None:
-        page = await self._client.fetch(url, partial(self._may_follow, url), text_only=True)
-        text, fingerprint = await self._read(page)
+    async def visit(self, url: str) -> None:
+        visited = await self._read(url, url)
         if url == self._start:
-            if elsewhere := _sent_elsewhere(page, text):
-                page = await self._client.fetch(elsewhere, partial(self._may_follow, url), text_only=True)
-                text, fingerprint = await self._read(page)
-            self._home = page.url
-            site, home = site_of(url), site_of(page.url)
+            if other_site := visited.other_site:
+                visited = await self._read(url, other_site)
+            self._home = visited.page.url
+            site, home = site_of(url), site_of(self._home)
             if site != home and same_name(site, home):
                 self._former_site = site
-            self._start_answered_well = page.status_code < 400
-        await self._settle(url, page, text, fingerprint)
+            self._start_answered_well = visited.page.status_code < 400
+        await self._settle(visited)
 
-    def _may_follow(self, asked_for: str, target: str) -> bool:
-        """Sites move: whoever asks for the old name of one wants the site behind it."""
+    async def _read(self, source_url: str, url: str) -> VisitedPage:
+        page = await self._client.fetch(url, partial(self._may_follow, source_url), text_only=True)
+        is_large = len(page.body) > _MAX_SMALL_BODY_BYTES
+        async with self._reading_large if is_large else self._reading:
+            return await asyncio.to_thread(VisitedPage.read, source_url, page, self._found_on[source_url])
+
+    def _may_follow(self, source_url: str, target: str) -> bool:
+        """Sites move: a crawl of the old name of one is a crawl of the site behind it."""
         site, home = site_of(target), site_of(self._home)
-        return asked_for == self._start or site == home or same_name(site, home)
+        return source_url == self._start or site == home or same_name(site, home)
 
-    async def _read(self, page: FetchedPage) -> tuple[PageText, Fingerprint]:
-        large = len(page.body) > _LARGE_BODY_BYTES
-        async with self._reading_large if large else self._reading:
-            return await asyncio.to_thread(_read_with_fingerprint, page)
-
-    async def _settle(self, url: str, page: FetchedPage, text: PageText, fingerprint: Fingerprint) -> None:
-        rules = await self._client.rules(self._home)
-        found_on, canonical = self._found_on[url], _canonical(page.url, text)
-        if site_of(page.url) == site_of(self._home):
+    async def _settle(self, visited: VisitedPage) -> None:
+        """Follows its links and delivers each page whose document is decided now."""
+        url, canonical = visited.source_url, visited.canonical
+        if site_of(visited.page.url) == site_of(self._home):
+            rules = await self._client.rules(self._home)
             if canonical:
                 await self._enqueue(self._accept([canonical], url, rules), first=True)
-            links = self._traps.links_of(url, fingerprint.digest, found_on, _links(text))
+            digest = visited.fingerprint.digest
+            links = self._traps.links_of(url, digest, visited.found_on, visited.links)
             await self._enqueue(self._accept(links, url, rules))
-        read = ReadPage(url, replace(page, body=b""), text, fingerprint, found_on, canonical)
-        for settled in self._originals.read(read, canonical in self._found_on):
-            await self._deliver_page(settled)
+        for page in self._originals.read(visited, canonical in self._found_on):
+            await self._deliver_page(page)
 
-    async def _give_up(self, url: str, error: Exception) -> None:
+    async def give_up(self, url: str, error: Exception) -> None:
         if self._broken.done() or isinstance(error, Stopped):
             return
         if isinstance(error, Forbidden):
@@ -272,11 +274,13 @@ class _Crawl:
         for page in self._originals.missed(url):
             await self._deliver_page(page)
 
-    async def _deliver_page(self, read: ReadPage) -> None:
+    async def _deliver_page(self, visited: VisitedPage) -> None:
         try:
-            await self._send(self._events.page(read.source_url, read.page, read.text), DeliveryTooLarge)
+            await self._send(
+                self._events.page(visited.source_url, visited.page, visited.text), DeliveryTooLarge
+            )
         except DeliveryTooLarge as error:
-            await self._settle_failed(read.source_url, str(error))
+            await self._settle_failed(visited.source_url, str(error))
             return
         self._progress.fetched += 1
         self._report()
@@ -288,11 +292,11 @@ class _Crawl:
         self._progress.failed += 1
         self._report()
 
-    async def _send(self, event: dict[str, Any], *of_no_concern: type[Exception]) -> None:
-        """Any other error ends the crawl."""
+    async def _send(self, event: dict[str, Any], *expected: type[Exception]) -> None:
+        """Any error that is not expected ends the crawl."""
         try:
             await self._deliver(event)
-        except of_no_concern:
+        except expected:
             raise
         except Exception as error:
             if not self._broken.done():
@@ -356,15 +360,6 @@ class _Crawl:
     def _failure(self) -> str:
         return f"{self._start} could not be crawled: {self._start_error}"
 
-    def _last_event(self, summary: CrawlSummary) -> dict[str, Any]:
-        match summary.status:
-            case "cancelled":
-                return self._events.cancelled()
-            case "failed":
-                return self._events.failed(summary.error or "")
-            case _:
-                return self._events.completed()
-
 
 class _CrawlOfListed(_Crawl):
     """Fetches the URLs that the request lists, each by the rules of its own site, and follows no link."""
@@ -376,12 +371,12 @@ class _CrawlOfListed(_Crawl):
         self._progress.found = len(listed)
         await self._visit_from(list(listed))
 
-    def _may_follow(self, asked_for: str, target: str) -> bool:  # noqa: ARG002
-        """Whoever asks for a page by name wants it wherever it has gone."""
+    def _may_follow(self, source_url: str, target: str) -> bool:  # noqa: ARG002
+        """A page that is asked for by name is wanted wherever it has gone."""
         return True
 
-    async def _settle(self, url: str, page: FetchedPage, text: PageText, fingerprint: Fingerprint) -> None:
-        await self._deliver_page(ReadPage(url, page, text, fingerprint))
+    async def _settle(self, visited: VisitedPage) -> None:
+        await self._deliver_page(visited)
 
     async def _settle_failed(self, url: str, error: str, code: str | None = None) -> None:
         self._start_error = self._start_error or f"{url}: {error}"
@@ -389,32 +384,3 @@ class _CrawlOfListed(_Crawl):
 
     def _failure(self) -> str:
         return f"none of {self._progress.found} pages could be fetched, the first: {self._start_error}"
-
-
-def _read_with_fingerprint(page: FetchedPage) -> tuple[PageText, Fingerprint]:
-    text = read_page(page)
-    return text, Fingerprint.of(text)
-
-
-def _links(text: PageText) -> list[str]:
-    """Where the page leads, by itself or by a click."""
-    return [text.refresh, *text.links] if text.refresh and not text.nofollow else text.links
-
-
-def _sent_elsewhere(page: FetchedPage, text: PageText) -> str | None:
-    """The other site that a page sends its readers to, where none of its links leads on within its own."""
-    target = normalise(text.refresh or "")
-    site = site_of(page.url)
-    if target is None or site_of(target) == site:
-        return None
-    links = (normalise(link) for link in text.links)
-    return None if any(link and site_of(link) == site for link in links) else target
-
-
-def _canonical(url: str, text: PageText) -> str | None:
-    """The other page of this site that the page names; one that differs in the scheme alone is none."""
-    named = normalise(text.canonical or "")
-    canonical = named and like(named, url)
-    if canonical is None or canonical == url or site_of(canonical) != site_of(url):
-        return None
-    return canonical if names_a_page(canonical) else None

@@ -33,6 +33,10 @@ class Engine(BasicCrawler[BasicCrawlingContext]):
 
     def __init__(self, queue: RequestQueue, *, concurrency: int, visit: Visit) -> None:
         configuration = Configuration(internal_timeout=_HANDLER_LIMIT)
+        # All places are open from the start, however busy the machine is: the caller chose their number.
+        places = ConcurrencySettings(
+            min_concurrency=concurrency, max_concurrency=concurrency, desired_concurrency=concurrency
+        )
 
         async def handle(context: BasicCrawlingContext) -> None:
             await visit(context.request.url)
@@ -46,7 +50,7 @@ class Engine(BasicCrawler[BasicCrawlingContext]):
             max_request_retries=0,
             use_session_pool=False,
             retry_on_blocked=False,
-            concurrency_settings=_pace(concurrency),
+            concurrency_settings=places,
             request_handler_timeout=_HANDLER_LIMIT,
             statistics=Statistics.with_default_state(periodic_message_logger=_silent),
             configure_logging=False,
@@ -86,8 +90,3 @@ class Engine(BasicCrawler[BasicCrawlingContext]):
                     await self._autoscaled_pool.abort()
                 running.cancel()
                 await asyncio.wait({running})
-
-
-def _pace(places: int) -> ConcurrencySettings:
-    """All places open from the start, however busy the machine is: the caller has said how many it wants."""
-    return ConcurrencySettings(min_concurrency=places, max_concurrency=places, desired_concurrency=places)

@@ -7,6 +7,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -45,6 +46,15 @@ _UNKNOWN_TYPES = frozenset({"unknown/unknown", "application/unknown"})
 _NO_TEXT_TYPES = frozenset({"text/css", "text/javascript", "text/ecmascript", "text/calendar", "text/vcard"})
 
 
+_FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, bool], ...] = (
+    (httpx2.DecodingError, "the body cannot be decompressed", False),
+    ((httpx2.InvalidURL, httpx2.UnsupportedProtocol), "led to an address that cannot be asked for", False),
+    (httpx2.NetworkError, "connection failed", True),
+    (httpx2.RemoteProtocolError, "connection closed early or no HTTP spoken", True),
+)
+"""Of what no cause says more: what it means, and whether another attempt can help."""
+
+
 class FetchFailed(Exception):
     """No HTTP answer; the text is one line that says why."""
 
@@ -63,6 +73,27 @@ class FetchFailed(Exception):
         self.unreachable = unreachable
         self.code = code
 
+    @classmethod
+    def of(cls, error: Exception) -> "FetchFailed":
+        """In the words of the first cause that says why."""
+        for cause in _causes(error):
+            match cause:
+                case PrivateTarget():
+                    return cls(str(cause), unreachable=True)
+                case socket.gaierror():
+                    return cls(f"the name could not be resolved: {cause.strerror}", unreachable=True)
+                case ssl.SSLError():
+                    return cls(f"no secure connection: {cause.reason or cause}", unreachable=True)
+                case ConnectionRefusedError():
+                    return cls("connection refused", retryable=True, unreachable=True)
+                case ConnectionResetError() | BrokenPipeError():
+                    return cls("connection reset", retryable=True)
+        words = " ".join(str(error).split()) or type(error).__name__
+        for kinds, message, retryable in _FAILURES:
+            if isinstance(error, kinds):
+                return cls(f"{message}: {words}", retryable=retryable)
+        return cls(words)
+
 
 @dataclass(frozen=True)
 class FetchedPage:
@@ -73,6 +104,19 @@ class FetchedPage:
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     """By name in lower case; several of one name have a line each."""
+
+    @classmethod
+    def without_body(cls, url: str, response: httpx2.Response) -> "FetchedPage":
+        """Header values are UTF-8, as browsers read addresses in them, where they are that."""
+        found: dict[str, str] = {}
+        for name, value in response.headers.raw:
+            try:
+                text = value.decode("utf-8")
+            except UnicodeDecodeError:
+                text = value.decode("latin-1")
+            key = name.decode("latin-1").lower()
+            found[key] = f"{found[key]}\n{text}" if key in found else text
+        return cls(url, response.status_code, response.headers.get("content-type", ""), headers=found)
 
     @property
     def media_type(self) -> str:
@@ -137,12 +181,7 @@ class PageClient:
         """
         try:
             async with asyncio.timeout(self._timeout_seconds), self._client.stream("GET", url) as response:
-                page = FetchedPage(
-                    url,
-                    response.status_code,
-                    response.headers.get("content-type", ""),
-                    headers=_headers(response),
-                )
+                page = FetchedPage.without_body(url, response)
                 if page.redirects or (text_only and not may_hold_text(page.media_type)):
                     return page
                 return replace(page, body=await self._body(response, first_bytes))
@@ -151,7 +190,7 @@ class PageClient:
                 f"no complete answer within {self._timeout_seconds:g} seconds", code="scrape_timeout"
             ) from error
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
-            raise _explained(error) from error
+            raise FetchFailed.of(error) from error
 
     async def _body(self, response: httpx2.Response, first_bytes: int | None) -> bytes:
         """Nobody asked for a coding that turns a few bytes into gigabytes within one chunk."""
@@ -168,36 +207,17 @@ class PageClient:
                 break
             if len(body) > self._max_bytes:
                 raise self._too_large()
-        found = _unzipped(bytes(body), first_bytes or self._max_bytes + 1)
+        found = bytes(body)
+        if found.startswith(_GZIP):  # although nothing said so: files such as `sitemap.xml.gz`
+            with suppress(zlib.error):
+                unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+                found = unpacker.decompress(found, first_bytes or self._max_bytes + 1)
         if first_bytes is None and len(found) > self._max_bytes:
             raise self._too_large()
         return found[:first_bytes]
 
     def _too_large(self) -> FetchFailed:
         return FetchFailed(f"too large: the page has more than {self._max_bytes:,} bytes")
-
-
-def _headers(response: httpx2.Response) -> dict[str, str]:
-    """Values in UTF-8, as browsers read addresses in them, where they are that."""
-    found: dict[str, str] = {}
-    for name, value in response.headers.raw:
-        try:
-            text = value.decode("utf-8")
-        except UnicodeDecodeError:
-            text = value.decode("latin-1")
-        key = name.decode("latin-1").lower()
-        found[key] = f"{found[key]}\n{text}" if key in found else text
-    return found
-
-
-def _unzipped(body: bytes, most_bytes: int) -> bytes:
-    """Unpacked as far as it is gzip although nothing said so: files such as `sitemap.xml.gz`."""
-    if not body.startswith(_GZIP):
-        return body
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, most_bytes)
-    except zlib.error:
-        return body
 
 
 class _Transport(httpx2.AsyncHTTPTransport):
@@ -211,39 +231,6 @@ class _Transport(httpx2.AsyncHTTPTransport):
             keepalive_expiry=5.0,
             network_backend=None if allow_private else PublicNetwork(),
         )
-
-
-def _explained(error: Exception) -> FetchFailed:
-    for cause in _causes(error):
-        match cause:
-            case PrivateTarget():
-                return FetchFailed(str(cause), unreachable=True)
-            case socket.gaierror():
-                return FetchFailed(f"the name could not be resolved: {cause.strerror}", unreachable=True)
-            case ssl.SSLError():
-                return FetchFailed(f"no secure connection: {cause.reason or cause}", unreachable=True)
-            case ConnectionRefusedError():
-                return FetchFailed("connection refused", retryable=True, unreachable=True)
-            case ConnectionResetError() | BrokenPipeError():
-                return FetchFailed("connection reset", retryable=True)
-            case _:
-                continue
-    return _explained_by_kind(error)
-
-
-def _explained_by_kind(error: Exception) -> FetchFailed:
-    words = " ".join(str(error).split())
-    match error:
-        case httpx2.DecodingError():
-            return FetchFailed(f"the body cannot be decompressed: {words}")
-        case httpx2.InvalidURL() | httpx2.UnsupportedProtocol():
-            return FetchFailed(f"led to an address that cannot be asked for: {words}")
-        case httpx2.NetworkError():
-            return FetchFailed(f"connection failed: {words or type(error).__name__}", retryable=True)
-        case httpx2.RemoteProtocolError():
-            return FetchFailed(f"connection closed early or no HTTP spoken: {words}", retryable=True)
-        case _:
-            return FetchFailed(words or type(error).__name__)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

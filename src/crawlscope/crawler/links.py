@@ -31,41 +31,12 @@ _TRACKING = re.compile(
 )
 _CLICK_IDS = frozenset(
     [
-        "gclid",
-        "gclsrc",
-        "gad_source",
-        "gad_campaignid",
-        "gbraid",
-        "wbraid",
-        "dclid",
-        "srsltid",
-        "_ga",
-        "_gl",
-        "fbclid",
-        "igshid",
-        "igsh",
-        "msclkid",
-        "yclid",
-        "ysclid",
-        "_openstat",
-        "twclid",
-        "ttclid",
-        "rdt_cid",
-        "li_fat_id",
-        "epik",
-        "irclickid",
-        "wickedid",
-        "mc_cid",
-        "mc_eid",
-        "mkt_tok",
-        "_branch_match_id",
-        "s_kwcid",
-        "ef_id",
-        "_kx",
-        "__s",
-        "scclid",
+        "gclid", "gclsrc", "gad_source", "gad_campaignid", "gbraid", "wbraid", "dclid", "srsltid", "_ga",
+        "_gl", "fbclid", "igshid", "igsh", "msclkid", "yclid", "ysclid", "_openstat", "twclid", "ttclid",
+        "rdt_cid", "li_fat_id", "epik", "irclickid", "wickedid", "mc_cid", "mc_eid", "mkt_tok",
+        "_branch_match_id", "s_kwcid", "ef_id", "_kx", "__s", "scclid",
     ]
-)
+)  # fmt: skip
 _SESSION = re.compile(
     r"jsessionid|phpsessid|aspsessionid\w*|asp\.net_sessionid|cfid|cftoken|oscsid|zenid|xtc?sid"
 )
@@ -77,8 +48,8 @@ _SESSION_IN_PATH = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _INDEX_PAGE = re.compile(r"/(?:index|default|home|welcome)\.(?:s?html?|xhtml|php\d?|aspx?|jspx?|cgi|cfm)$")
-_REPETITIONS = 5
-_LONGEST_REPEATED = 16
+_MAX_REPETITIONS = 5
+_MAX_REPEATED_PIECES = 16
 
 
 @lru_cache(maxsize=16_384)
@@ -156,11 +127,11 @@ def variant_key(url: str) -> str:
 
 
 def _has_run(pieces: list[str]) -> bool:
-    for period in range(1, min(len(pieces) // _REPETITIONS, _LONGEST_REPEATED) + 1):
+    for period in range(1, min(len(pieces) // _MAX_REPETITIONS, _MAX_REPEATED_PIECES) + 1):
         alike = 0
         for earlier, later in zip(pieces, pieces[period:], strict=False):
             alike = alike + 1 if earlier == later else 0
-            if alike == (_REPETITIONS - 1) * period:
+            if alike == (_MAX_REPETITIONS - 1) * period:
                 return True
     return False
 

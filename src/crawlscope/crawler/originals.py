@@ -3,63 +3,14 @@
 Nothing is taken for the same on the word of an address or of `rel=canonical` alone: the texts are compared.
 """
 
-import re
-from array import array
 from collections import OrderedDict, defaultdict
-from dataclasses import dataclass, replace
-from hashlib import blake2b
-from zlib import crc32
+from dataclasses import replace
 
-from crawlscope.crawler.fetch import FetchedPage
 from crawlscope.crawler.links import variant_key
 from crawlscope.crawler.reading.markdown import PageText
+from crawlscope.crawler.visited import Fingerprint, VisitedPage
 
-_LINK_TARGET = re.compile(r"\]\([^()\s]*\)")
-_WORD = re.compile(r"\w+")
-_SKETCHED = 64
-_ALIKE = 0.7
-"""Share of words in common from which a page is what it names as its canonical address."""
-_KEPT_CHARACTERS = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """Of what a page says, whatever its links lead to."""
-
-    digest: bytes
-    sketch: bytes
-    """The smallest hashes of its words: a sample that is drawn alike from every text."""
-
-    @classmethod
-    def of(cls, text: PageText) -> "Fingerprint":
-        said = f"{text.title or ''}\n{_LINK_TARGET.sub(']', text.markdown)}".encode("utf-8", "replace")
-        words = {word.lower() for word in _WORD.findall(said.decode())}
-        hashes = sorted({crc32(word.encode()) for word in words})
-        return cls(blake2b(said, digest_size=16).digest(), array("I", hashes[:_SKETCHED]).tobytes())
-
-    def is_like(self, other: "Fingerprint") -> bool:
-        if self.digest == other.digest:
-            return True
-        mine, others = set(memoryview(self.sketch).cast("I")), set(memoryview(other.sketch).cast("I"))
-        sample = set(sorted(mine | others)[:_SKETCHED])
-        return bool(sample) and len(sample & mine & others) >= _ALIKE * len(sample)
-
-
-@dataclass(frozen=True)
-class ReadPage:
-    """A page that was fetched and read; what it shows is found under `page.url`."""
-
-    source_url: str
-    page: FetchedPage
-    text: PageText
-    fingerprint: Fingerprint
-    found_on: str | None = None
-    canonical: str | None = None
-    """Another page of the same site that it names as the one to keep."""
-
-    @property
-    def shows_something(self) -> bool:
-        return 200 <= self.page.status_code < 300 and bool(self.text.markdown.strip())
+_MAX_KEPT_CHARACTERS = 16 * 1024 * 1024
 
 
 class Originals:
@@ -84,7 +35,7 @@ class Originals:
         self._firsts: dict[tuple[str, bytes], str] = {}
         self._stand_ins: dict[str, str] = {}
         """For a canonical page that nobody can read: the first page that named it."""
-        self._waiting: defaultdict[str, list[ReadPage]] = defaultdict(list)
+        self._waiting: defaultdict[str, list[VisitedPage]] = defaultdict(list)
         self._texts = _Texts()
 
     def expect(self, url: str) -> None:
@@ -94,7 +45,7 @@ class Originals:
             if (len(url), url) < (len(shortest), shortest):
                 self._shortest[variant_key(url)] = url
 
-    def read(self, page: ReadPage, canonical_comes: bool) -> list[ReadPage]:
+    def read(self, page: VisitedPage, canonical_comes: bool) -> list[VisitedPage]:
         """The pages to deliver now. `canonical_comes`: the canonical page is one of this crawl."""
         url = page.page.url
         self._seen.add(page.source_url)
@@ -103,30 +54,27 @@ class Originals:
         if not page.shows_something:
             return [page, *self._released(page.source_url)]
         self._fingerprints[page.source_url] = self._fingerprints[url] = page.fingerprint
-        settled = []
         awaited = page.canonical if canonical_comes else self._shortest.get(variant_key(url))
-        if awaited and not self._is_settled(awaited):
+        decided = []
+        if awaited and awaited not in self._seen and awaited not in self._fingerprints:
             self._waiting[awaited].append(page)
         else:
-            settled = [self._decided(page)]
-        return [*settled, *self._released(page.source_url), *self._released(url)]
+            decided = [self._decided(page)]
+        return [*decided, *self._released(page.source_url), *self._released(url)]
 
-    def missed(self, url: str) -> list[ReadPage]:
+    def missed(self, url: str) -> list[VisitedPage]:
         """The pages that waited for this one, which cannot be read."""
         self._seen.add(url)
         return self._released(url)
 
-    def rest(self) -> list[ReadPage]:
+    def rest(self) -> list[VisitedPage]:
         """The pages that still wait, when nothing is read any more."""
         return [page for url in list(self._waiting) for page in self._released(url)]
 
-    def _is_settled(self, url: str) -> bool:
-        return url in self._seen or url in self._fingerprints
-
-    def _released(self, canonical: str) -> list[ReadPage]:
+    def _released(self, canonical: str) -> list[VisitedPage]:
         return [self._decided(page) for page in self._waiting.pop(canonical, [])]
 
-    def _decided(self, page: ReadPage) -> ReadPage:
+    def _decided(self, page: VisitedPage) -> VisitedPage:
         url = page.page.url
         original = self._original(page) or url
         self._documents[url] = original
@@ -137,23 +85,19 @@ class Originals:
         text = self._texts.of(original) or page.text
         return replace(page, page=replace(page.page, url=original), text=text)
 
-    def _original(self, page: ReadPage) -> str | None:
-        if page.canonical and (named := self._canonical_of(page, page.canonical)):
-            return named
-        if page.found_on in self._documents and self._says_the_same(page, page.found_on):
-            return self._document_of(page.found_on)
-        first = self._firsts.get((variant_key(page.page.url), page.fingerprint.digest))
+    def _original(self, page: VisitedPage) -> str | None:
+        fingerprint = page.fingerprint
+        if canonical := page.canonical:
+            if canonical not in self._fingerprints:
+                canonical = self._stand_ins.setdefault(canonical, page.page.url)
+            if self._fingerprints[canonical].is_like(fingerprint):
+                return self._document_of(canonical)
+        if page.found_on in self._documents:
+            other = self._fingerprints.get(page.found_on)
+            if other is not None and other.digest == fingerprint.digest:
+                return self._document_of(page.found_on)
+        first = self._firsts.get((variant_key(page.page.url), fingerprint.digest))
         return first and self._document_of(first)
-
-    def _canonical_of(self, page: ReadPage, canonical: str) -> str | None:
-        if canonical not in self._fingerprints:
-            canonical = self._stand_ins.setdefault(canonical, page.page.url)
-        is_like = self._fingerprints[canonical].is_like(page.fingerprint)
-        return self._document_of(canonical) if is_like else None
-
-    def _says_the_same(self, page: ReadPage, url: str) -> bool:
-        other = self._fingerprints.get(url)
-        return other is not None and other.digest == page.fingerprint.digest
 
     def _document_of(self, url: str) -> str:
         url = self._landed.get(url, url)
@@ -173,7 +117,7 @@ class _Texts:
         self._drop(url)
         self._texts[url] = text
         self._characters += len(text.markdown)
-        while self._characters > _KEPT_CHARACTERS:
+        while self._characters > _MAX_KEPT_CHARACTERS:
             self._drop(next(iter(self._texts)))
 
     def _drop(self, url: str) -> None:

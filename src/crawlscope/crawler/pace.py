@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager, suppress
 
 from crawlscope.crawler.fetch import FetchFailed
 
-LONGEST_WAIT_SECONDS = 300.0
+MAX_WAIT_SECONDS = 300.0
 """A host that asks for more is not asked again in this crawl."""
-_REFUSING_SECONDS = 600.0
+_MAX_REFUSING_SECONDS = 600.0
 """A host that has refused for so long without a page in between is not asked again either."""
 _FIRST_INTERVAL_SECONDS = 0.1
-_LONGEST_INTERVAL_SECONDS = 10.0
-_LONGEST_INTERVAL_UNTOLD_SECONDS = 1.0
+_MAX_INTERVAL_SECONDS = 10.0
+_MAX_INTERVAL_WITHOUT_RETRY_AFTER_SECONDS = 1.0
 _ANSWERS_UNTIL_FASTER = 10
 
 
@@ -61,13 +61,17 @@ class Pace:
         async with self._places:
             async with self._queue:
                 while (seconds := self._next_at - self._clock.now()) > 0:
-                    self._require_open(seconds)
-                    await self.pause(seconds)
+                    since = self._refusing_since
+                    if seconds > MAX_WAIT_SECONDS:
+                        raise self._closed(f"wants to be left alone for {seconds:.0f} seconds more")
+                    if since is not None and self._clock.now() + seconds - since > _MAX_REFUSING_SECONDS:
+                        raise self._closed(f"nothing else for {_MAX_REFUSING_SECONDS:.0f} seconds")
+                    await self.wait(seconds)
                 now = self._clock.now()
                 self._next_at = now + self._interval
             yield now
 
-    async def pause(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
         """Raises `Stopped`."""
         await self._clock.wait(seconds, self._stopping)
         if self._stopping.is_set():
@@ -84,8 +88,8 @@ class Pace:
         self._refusing_since = now if self._refusing_since is None else self._refusing_since
         self._answers = 0
         if asked_at > self._slowed_at:  # what was on its way already says nothing about the new pace
-            longest = _LONGEST_INTERVAL_SECONDS if wait_seconds else _LONGEST_INTERVAL_UNTOLD_SECONDS
-            slower = min(max(2 * self._interval, _FIRST_INTERVAL_SECONDS), longest)
+            limit = _MAX_INTERVAL_SECONDS if wait_seconds else _MAX_INTERVAL_WITHOUT_RETRY_AFTER_SECONDS
+            slower = min(max(2 * self._interval, _FIRST_INTERVAL_SECONDS), limit)
             self._interval = max(self._interval, slower)
             self._slowed_at = now
 
@@ -98,13 +102,6 @@ class Pace:
             self._interval = faster if faster > max(self._delay_seconds, 0.01) else self._delay_seconds
             self._answers = 0
 
-    def _require_open(self, seconds: float) -> None:
-        since = self._refusing_since
+    def _closed(self, reason: str) -> FetchFailed:
         refused = f"not asked for: {self._host} answered {self._refused_with}"
-        code = f"http_{self._refused_with}"
-        if seconds > LONGEST_WAIT_SECONDS:
-            raise FetchFailed(
-                f"{refused} and wants to be left alone for {seconds:.0f} seconds more", code=code
-            )
-        if since is not None and self._clock.now() + seconds - since > _REFUSING_SECONDS:
-            raise FetchFailed(f"{refused} and nothing else for {_REFUSING_SECONDS:.0f} seconds", code=code)
+        return FetchFailed(f"{refused} and {reason}", code=f"http_{self._refused_with}")

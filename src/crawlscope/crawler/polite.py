@@ -1,4 +1,4 @@
-"""Asks hosts as they want to be asked: what robots.txt allows, at their pace, again where they say so."""
+"""Requests pages as their hosts want it: what robots.txt allows, at their pace, again where that can help."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,22 +6,23 @@ from dataclasses import dataclass, replace
 from itertools import count
 from urllib.parse import urljoin
 
+from crawlscope.core.backoff import backoff
 from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.crawler.fetch import FetchedPage, FetchFailed, PageClient
 from crawlscope.crawler.links import absolute, normalise, site_of
-from crawlscope.crawler.pace import LONGEST_WAIT_SECONDS, Clock, Pace
+from crawlscope.crawler.pace import MAX_WAIT_SECONDS, Clock, Pace
 from crawlscope.crawler.robots import READ_BYTES, RobotsRules
 
 _MAX_REDIRECTS = 10
 _TOO_MANY = 429
 _UNAVAILABLE = 503
 _PASSING = frozenset({408, 425, 500, 502, _UNAVAILABLE, 504, 520, 521, 522, 523, 524})
-_TRIES = {_TOO_MANY: 8, _UNAVAILABLE: 4}
-"""The pauses between eight make up a minute, the usual window of limits."""
-_TRIES_WHERE_FAILING = 3
-_TRIES_TO_CONNECT = 2
-_FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_BACKOFF_SECONDS = 16.0
+_MAX_ATTEMPTS = {_TOO_MANY: 8, _UNAVAILABLE: 4}
+"""The backoff between eight makes up a minute, the usual window of limits."""
+_MAX_ATTEMPTS_WHERE_FAILING = 3
+_MAX_ATTEMPTS_TO_CONNECT = 2
+_FIRST_BACKOFF_SECONDS = 1.0
+_MAX_BACKOFF_SECONDS = 16.0
 
 
 class Forbidden(FetchFailed):
@@ -88,25 +89,22 @@ class PoliteClient:
         return self._hosts[site]
 
     async def _arrive(self, url: str, site: str) -> _Host:
+        """Reads robots.txt, wherever its redirects lead: no other robots.txt can forbid to read this one."""
         name = site.removesuffix(":default")
-        robots_url = urljoin(url, "/robots.txt")
+        robots_url = target = urljoin(url, "/robots.txt")
         pace = Pace(name, self._clock, self._stopping)
-        answer: FetchedPage | FetchFailed
+        answer: FetchedPage | FetchFailed = _too_many_redirects()
         try:
-            answer = await self._robots_txt(pace, robots_url)
+            for _ in range(_MAX_REDIRECTS + 1):
+                page = await self._ask(pace, target, first_bytes=READ_BYTES)
+                if not page.redirects:
+                    answer = page
+                    break
+                target = _target(page)
         except FetchFailed as failure:
             answer = failure
         rules = RobotsRules.read(robots_url, answer)
         return _Host(rules, Pace(name, self._clock, self._stopping, rules.delay_seconds))
-
-    async def _robots_txt(self, pace: Pace, url: str) -> FetchedPage:
-        """Wherever its redirects lead; no other robots.txt can forbid to read this one."""
-        for _ in range(_MAX_REDIRECTS + 1):
-            page = await self._ask(pace, url, first_bytes=READ_BYTES)
-            if not page.redirects:
-                return page
-            url = _target(page)
-        raise _too_many_redirects()
 
     async def _ask(
         self, pace: Pace, url: str, *, text_only: bool = False, first_bytes: int | None = None
@@ -120,8 +118,8 @@ class PoliteClient:
                     answer = await self._client.get(url, text_only=text_only, first_bytes=first_bytes)
             except FetchFailed as failure:
                 failures += 1
-                if failures < _TRIES_TO_CONNECT and failure.retryable:
-                    await pace.pause(_FIRST_PAUSE_SECONDS)
+                if failures < _MAX_ATTEMPTS_TO_CONNECT and failure.retryable:
+                    await pace.wait(_FIRST_BACKOFF_SECONDS)
                 elif answer is None:
                     raise
                 else:
@@ -132,23 +130,25 @@ class PoliteClient:
         raise AssertionError("unreachable")
 
     async def _try_again(self, pace: Pace, answer: FetchedPage, attempt: int, asked_at: float) -> bool:
-        """After the pause that it takes. At first it is one for all pages of the host; a page that is refused
-        again waits alone, since the trouble may be its own."""
+        """After the delay that it takes. At first the whole host waits; a page that is refused again waits
+        alone, since the trouble may be its own."""
         status_code = answer.status_code
-        told = retry_after_seconds(answer.headers.get("retry-after"))
-        wait_seconds = told or min(_FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1), _LONGEST_BACKOFF_SECONDS)
         limited = status_code == _TOO_MANY
         if not limited and status_code not in _PASSING:
             pace.answered()
             return False
-        all_wait = attempt <= 2 if limited else attempt == 1 and bool(told)
-        hopeless = not limited and wait_seconds > LONGEST_WAIT_SECONDS
-        if limited or status_code == _UNAVAILABLE or told:
-            pace.refused(asked_at, status_code, wait_seconds if all_wait and not hopeless else 0.0)
-        if hopeless or attempt >= _TRIES.get(status_code, _TRIES_WHERE_FAILING):
+        retry_after = retry_after_seconds(answer.headers.get("retry-after"))
+        delay = retry_after or backoff(
+            attempt, first_seconds=_FIRST_BACKOFF_SECONDS, max_seconds=_MAX_BACKOFF_SECONDS
+        )
+        all_wait = attempt <= 2 if limited else attempt == 1 and bool(retry_after)
+        hopeless = not limited and delay > MAX_WAIT_SECONDS
+        if limited or status_code == _UNAVAILABLE or retry_after:
+            pace.refused(asked_at, status_code, delay if all_wait and not hopeless else 0.0)
+        if hopeless or attempt >= _MAX_ATTEMPTS.get(status_code, _MAX_ATTEMPTS_WHERE_FAILING):
             return False
         if not all_wait:
-            await pace.pause(wait_seconds)
+            await pace.wait(delay)
         return True
 
 

@@ -10,7 +10,7 @@ from crawlscope.crawler.reading.charset import decode
 
 READ_BYTES = 512 * 1024
 _FORBID_ALL = "User-agent: *\nDisallow: /"
-_LONGEST_DELAY_SECONDS = 30.0
+_MAX_DELAY_SECONDS = 30.0
 _HTML = re.compile(r"\s*<(?:!doctype|html|head|body|!--)", re.IGNORECASE)
 
 
@@ -28,8 +28,10 @@ class RobotsRules:
             return cls._forbidding(str(answer) if answer.unreachable else _unreadable(url, unreadable))
         if answer.status_code >= 500 or answer.status_code == 429:
             return cls._forbidding(_unreadable(url, f"answered {answer.status_code}"))
-        text = _text(answer) if answer.status_code < 300 else ""
-        return cls(Protego.parse(text), f"blocked by {url}")
+        # A line that was cut off is left out: half a path is another rule.
+        body = answer.body if len(answer.body) < READ_BYTES else answer.body.rpartition(b"\n")[0]
+        text = decode(body, answer.charset) if answer.status_code < 300 else ""
+        return cls(Protego.parse("" if _HTML.match(text) else text), f"blocked by {url}")
 
     @classmethod
     def _forbidding(cls, refusal: str) -> "RobotsRules":
@@ -43,7 +45,7 @@ class RobotsRules:
         """Between the starts of two requests."""
         rate = self._rules.request_rate(ROBOT)
         between = rate.seconds / rate.requests if rate and rate.requests else 0.0
-        return min(max(self._rules.crawl_delay(ROBOT) or 0.0, between), _LONGEST_DELAY_SECONDS)
+        return min(max(self._rules.crawl_delay(ROBOT) or 0.0, between), _MAX_DELAY_SECONDS)
 
     @property
     def sitemaps(self) -> list[str]:
@@ -53,10 +55,3 @@ class RobotsRules:
 
 def _unreadable(url: str, what: str) -> str:
     return f"{url} {what}: nothing may be crawled until it can be read"
-
-
-def _text(answer: FetchedPage) -> str:
-    """Without a line that was cut off: half a path is another rule. A page of HTML is no robots.txt."""
-    body = answer.body if len(answer.body) < READ_BYTES else answer.body.rpartition(b"\n")[0]
-    text = decode(body, answer.charset)
-    return "" if _HTML.match(text) else text

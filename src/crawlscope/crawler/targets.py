@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
@@ -13,6 +14,8 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 """All that IANA has given out; everything else is local, reserved, or an old way to write IPv4 addresses."""
 _PRIVATE_DOMAINS = (".localhost", ".local", ".internal", ".home.arpa")
+_NO_NAME = re.compile(r":|(?:^|\.)\d[^.]*$")
+"""No top-level domain begins with a digit; to browsers such a name is an address, or none."""
 _LOOKUP_SECONDS = 5.0
 _LOOKUPS_AT_ONCE = 4
 """Fewer than the threads that the process has for what blocks."""
@@ -25,18 +28,13 @@ class PrivateTarget(httpcore2.ConnectError):
 
 def is_public(address: str) -> bool:
     """IPv4 addresses inside IPv6 ones (mapped, 6to4, NAT64) are judged by themselves."""
-    found = _without_wrapping(ipaddress.ip_address(address.partition("%")[0]))
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, IPv6Address):
+        inner = IPv4Address(int(found) & 0xFFFF_FFFF) if found in _NAT64 else None
+        found = inner or found.ipv4_mapped or found.sixtofour or found
     if isinstance(found, IPv6Address) and found not in _GLOBAL_UNICAST:
         return False
     return found.is_global and not found.is_multicast
-
-
-def _without_wrapping(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    if isinstance(address, IPv4Address):
-        return address
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped or address.sixtofour or address
 
 
 class PublicNetwork(httpcore2.AnyIOBackend):
@@ -68,7 +66,14 @@ async def require_public(urls: Iterable[str]) -> None:
     Only as far as can be told here and now. A name that nobody knows here passes, unless it is of a kind that
     is never public: it may be known where it is fetched. One that takes too long to look up does not.
     """
-    names = _names_to_look_up(urls)
+    names = []
+    for host in dict.fromkeys(map(_host_as_fetched, urls)):
+        if address := _spelled_out(host):
+            _require_public_address(address, host)
+        elif "." not in host or host.endswith(_PRIVATE_DOMAINS) or _NO_NAME.search(host):
+            raise _no_public_name(host)
+        else:
+            names.append(host)
     at_once = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
     try:
         async with asyncio.TaskGroup() as lookups:
@@ -76,20 +81,6 @@ async def require_public(urls: Iterable[str]) -> None:
                 lookups.create_task(_require_public_name(name, at_once))
     except ExceptionGroup as refusals:
         raise refusals.exceptions[0] from None
-
-
-def _names_to_look_up(urls: Iterable[str]) -> list[str]:
-    """Raises `PrivateTarget` for what a URL itself tells."""
-    names = []
-    for host in dict.fromkeys(_host_as_fetched(url) for url in urls):
-        address = _spelled_out(host)
-        if address:
-            _require_public_address(address, host)
-        elif _is_never_public(host):
-            raise _no_public_name(host)
-        else:
-            names.append(host)
-    return names
 
 
 async def _require_public_name(name: str, at_once: asyncio.Semaphore) -> None:
@@ -124,12 +115,6 @@ def _host_as_fetched(url: str) -> str:
     if not host or "\\" in url.partition("://")[2].partition("/")[0]:
         raise _no_public_name(url)
     return host
-
-
-def _is_never_public(host: str) -> bool:
-    """No top-level domain begins with a digit; to browsers such a name is an address, or none."""
-    last_label = host.rpartition(".")[2]
-    return "." not in host or ":" in host or last_label[0].isdigit() or host.endswith(_PRIVATE_DOMAINS)
 
 
 def _spelled_out(host: str) -> str | None:

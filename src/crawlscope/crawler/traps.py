@@ -1,9 +1,9 @@
-"""Endless sites: links that only ever lead to what was read already are kept back."""
+"""Endless sites: links that lead only to texts that were read before are kept back."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-_REPETITIONS = 5
+_MAX_REPEATED = 5
 
 
 class Traps:
@@ -16,7 +16,7 @@ class Traps:
     def __init__(self) -> None:
         self._digests: dict[str, bytes] = {}
         self._known: set[bytes] = set()
-        self._in_vain: Counter[bytes] = Counter()
+        self._repeated: Counter[bytes] = Counter()
         """By the text of the page where they were found: pages since the last new text."""
         self._kept_back: defaultdict[bytes, dict[str, None]] = defaultdict(dict)
 
@@ -28,9 +28,9 @@ class Traps:
         released: list[str] = []
         if found_on in self._digests:
             parent = self._digests[found_on]
-            self._in_vain[parent] = 0 if new else self._in_vain[parent] + 1
+            self._repeated[parent] = 0 if new else self._repeated[parent] + 1
             released = list(self._kept_back.pop(parent, ())) if new else []
-        if new or self._in_vain[digest] < _REPETITIONS:
+        if new or self._repeated[digest] < _MAX_REPEATED:
             return [*released, *links]
         self._kept_back[digest].update(dict.fromkeys(links))
         return released

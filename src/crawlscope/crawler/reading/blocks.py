@@ -62,6 +62,16 @@ class Weight:
     def is_prose(self) -> bool:
         return self.running >= RUNNING_TEXT and not self.is_mostly_links
 
+    @property
+    def is_list_of_links(self) -> bool:
+        return self.links >= 5 and self.linked * 10 >= self.text * 8 and self.headings == 0
+
+    @property
+    def is_sidebar(self) -> bool:
+        """Several lists of links, each below a heading."""
+        lists = self.headings >= 2 and self.h1s == 0 and self.links >= 3 * self.headings
+        return lists and self.linked * 10 >= (self.text - self.titles) * 9
+
     def count_block(self, element: Element, tag: str) -> None:
         if tag in _BLOCKS:
             self.blocks = 1

@@ -61,108 +61,127 @@ _MAX_STEPS = 12
 
 def is_furniture(blocks: Blocks, at: int, controlled: set[str]) -> bool:
     """`controlled` are the ids of what a reader can open with a click."""
-    element, weight, names = blocks.elements[at], blocks.weights[at], names_of(blocks.elements[at])
-    tag, role = element.tag, next(iter((element.attr("role") or "").lower().split()), "")
-    if any(map(_LINE_NUMBERS.match, names)) or _is_unseen(element, weight, names, role, controlled):
+    block = _Block(blocks.elements[at], blocks.weights[at])
+    if any(map(_LINE_NUMBERS.match, block.names)) or block.is_unseen(controlled):
         return True
-    if tag in ("main", "article", *HEADINGS) or role == "main":
+    if block.tag in ("main", "article", *HEADINGS) or block.role == "main":
         return False
-    by_role = _is_furniture_by_role(_ROLES.get(role, role), element, weight, names)
+    by_role = block.is_furniture_by_role(_ROLES.get(block.role, block.role))
     if by_role is None:
-        by_role = _is_furniture_by_role(_ROLES_OF_TAGS.get(tag, ""), element, weight, names)
+        by_role = block.is_furniture_by_role(_ROLES_OF_TAGS.get(block.tag, ""))
     if by_role is not None:
         return by_role
     small = blocks.ends[at] - at <= _MAX_BAR_BLOCKS
-    return (small and _reads_like_navigation(element, weight)) or (
-        bool(names) and _is_named_like_furniture(element, weight, blocks.weights[0], names)
+    return (small and block.reads_like_navigation()) or (
+        bool(block.names) and block.is_named_like_furniture(blocks.weights[0])
     )
 
 
-def _is_furniture_by_role(role: str, element: Element, weight: Weight, names: list[str]) -> bool | None:
-    """None where the role says nothing."""
-    match role:
-        case "navigation":
-            return not weight.is_prose or (weight.navigation > 1 and weight.running < LONG_TEXT)
-        case "banner":
-            return _is_banner(element, weight)
-        case "contentinfo":
-            return _is_imprint(element, weight)
-        case "complementary":
-            return weight.is_mostly_links
-        case "form":
-            return weight.blocks == 0 and weight.running < 2 * RUNNING_TEXT
-        case "dialog":
-            return _is_beside_text(element, weight) or any(map(CONSENT.search, names))
-        case "noscript":
-            asks = weight.text < LONG_TEXT and "javascript" in element.text.lower()
-            return asks or _is_beside_text(element, weight)
-    return None
+class _Block:
+    __slots__ = ("element", "names", "role", "tag", "weight")
 
+    def __init__(self, element: Element, weight: Weight) -> None:
+        self.element = element
+        self.weight = weight
+        self.tag = element.tag
+        self.role = next(iter((element.attr("role") or "").lower().split()), "")
+        self.names = names_of(element)
 
-def _is_beside_text(element: Element, weight: Weight) -> bool:
-    return weight.is_mostly_links if is_within(element, "main", "article") else not weight.is_prose
+    def is_within(self, *tags: str) -> bool:
+        return is_within(self.element, *tags)
 
+    def is_furniture_by_role(self, role: str) -> bool | None:
+        """None where the role says nothing."""
+        weight = self.weight
+        match role:
+            case "navigation":
+                return not weight.is_prose or (weight.navigation > 1 and weight.running < LONG_TEXT)
+            case "banner":
+                return self.is_banner()
+            case "contentinfo":
+                return self.is_imprint()
+            case "complementary":
+                return weight.is_mostly_links
+            case "form":
+                return weight.blocks == 0 and weight.running < 2 * RUNNING_TEXT
+            case "dialog":
+                return self.is_beside_text() or any(map(CONSENT.search, self.names))
+            case "noscript":
+                asks = weight.text < LONG_TEXT and "javascript" in self.element.text.lower()
+                return asks or self.is_beside_text()
+        return None
 
-def _is_banner(element: Element, weight: Weight) -> bool:
-    if is_within(element, *_SECTIONS) or (element.attr("role") or "").lower() == "doc-cover":
-        return weight.is_mostly_links and weight.headings == 0
-    if weight.navigation or weight.is_mostly_links:
-        return weight.running < LONG_TEXT or weight.is_mostly_links
-    return weight.headings == 0 and weight.running < RUNNING_TEXT
+    def is_beside_text(self) -> bool:
+        weight = self.weight
+        return weight.is_mostly_links if self.is_within("main", "article") else not weight.is_prose
 
+    def is_banner(self) -> bool:
+        weight = self.weight
+        if self.is_within(*_SECTIONS) or (self.element.attr("role") or "").lower() == "doc-cover":
+            return weight.is_mostly_links and weight.headings == 0
+        if weight.navigation or weight.is_mostly_links:
+            return weight.running < LONG_TEXT or weight.is_mostly_links
+        return weight.headings == 0 and weight.running < RUNNING_TEXT
 
-def _is_imprint(element: Element, weight: Weight) -> bool:
-    if is_within(element, "blockquote", "figure") or element.select_one(NOTES) is not None:
-        return False
-    outermost = not is_within(element, "footer")
-    legal = outermost and _LEGAL.search(element.text) is not None
-    if is_within(element, "article", "section", "li", "td", "dd"):
-        return weight.is_mostly_links or legal
-    if is_within(element, "main"):
-        return not weight.is_prose
-    return weight.is_mostly_links or weight.running < LONG_TEXT or legal
+    def is_imprint(self) -> bool:
+        weight = self.weight
+        if self.is_within("blockquote", "figure") or self.element.select_one(NOTES) is not None:
+            return False
+        outermost = not self.is_within("footer")
+        legal = outermost and _LEGAL.search(self.element.text) is not None
+        if self.is_within("article", "section", "li", "td", "dd"):
+            return weight.is_mostly_links or legal
+        if self.is_within("main"):
+            return not weight.is_prose
+        return weight.is_mostly_links or weight.running < LONG_TEXT or legal
 
+    def reads_like_navigation(self) -> bool:
+        """Steps to the pages beside this one, or a bar: links with nothing but separators between them."""
+        weight = self.weight
+        if weight.steps >= 2 and (weight.steps * 2 >= weight.links or weight.is_mostly_links):
+            return weight.running < 2 * RUNNING_TEXT and weight.links <= _MAX_STEPS and weight.headings == 0
+        if not 3 <= weight.links <= _MAX_BAR_LINKS or weight.text > MAX_NOTICE:
+            return False
+        if not 0 < weight.running <= 4 * weight.links:
+            return False
+        texts = (node for node in self.element.descendants if isinstance(node, Text))
+        between = [text.data for text in texts if text.parent is None or text.parent.closest("a") is None]
+        return _SEPARATORS.fullmatch("".join(between)) is not None
 
-def _reads_like_navigation(element: Element, weight: Weight) -> bool:
-    """Steps to the pages beside this one, or a bar: links with nothing but separators between them."""
-    if weight.steps >= 2 and (weight.steps * 2 >= weight.links or weight.is_mostly_links):
-        return weight.running < 2 * RUNNING_TEXT and weight.links <= _MAX_STEPS and weight.headings == 0
-    if not 3 <= weight.links <= _MAX_BAR_LINKS or weight.text > MAX_NOTICE:
-        return False
-    if not 0 < weight.running <= 4 * weight.links:
-        return False
-    texts = (node for node in element.descendants if isinstance(node, Text))
-    between = [text.data for text in texts if text.parent is None or text.parent.closest("a") is None]
-    return _SEPARATORS.fullmatch("".join(between)) is not None
+    def is_named_like_furniture(self, whole: Weight) -> bool:
+        weight = self.weight
+        if any(map(_ALWAYS_NAVIGATION.search, self.names)) and not weight.is_prose and not weight.headings:
+            return True
+        if any(map(_FOOTER.match, self.names)) and not self.is_within("main", "article"):
+            legal = weight.running < MAX_NOTICE and _LEGAL.search(self.element.text) is not None
+            return weight.is_mostly_links or weight.running < RUNNING_TEXT or legal
+        return (
+            weight.is_mostly_links
+            and weight.running * 2 < whole.running
+            and any(map(NAVIGATION.search, self.names))
+        )
 
-
-def _is_named_like_furniture(element: Element, weight: Weight, whole: Weight, names: list[str]) -> bool:
-    if any(map(_ALWAYS_NAVIGATION.search, names)) and not weight.is_prose and not weight.headings:
-        return True
-    if any(map(_FOOTER.match, names)) and not is_within(element, "main", "article"):
-        legal = weight.running < MAX_NOTICE and _LEGAL.search(element.text) is not None
-        return weight.is_mostly_links or weight.running < RUNNING_TEXT or legal
-    return (
-        weight.is_mostly_links and weight.running * 2 < whole.running and any(map(NAVIGATION.search, names))
-    )
-
-
-def _is_unseen(element: Element, weight: Weight, names: list[str], role: str, controlled: set[str]) -> bool:
-    hidden = element.attr("hidden") if "hidden" in element.attrs else None
-    silent = (element.attr("aria-hidden") or "").strip().lower() == "true"
-    if hidden is None and not silent:
-        return False
-    if weight.is_mostly_links or any(map(CONSENT.search, names)):
-        return True
-    opened = (
-        (hidden or "").strip().lower() == "until-found"
-        or role in ("tabpanel", "region")
-        or (element.attr("id") or "\0") in controlled
-        or any(map(_PANELS.search, names))
-    )
-    if hidden is None and role not in ("dialog", "alertdialog") and not any(map(_OVERLAY.search, names)):
-        opened = opened or weight.blocks > 0  # silent, but seen
-    if opened or weight.is_prose:
-        return False
-    # A definition, code, a table, something with a heading is an answer, hidden until a script shows it.
-    return element.tag != "dd" and element.find([*HEADINGS, "pre", "table", "dl"]) is None
+    def is_unseen(self, controlled: set[str]) -> bool:
+        weight = self.weight
+        hidden = self.element.attr("hidden") if "hidden" in self.element.attrs else None
+        silent = (self.element.attr("aria-hidden") or "").strip().lower() == "true"
+        if hidden is None and not silent:
+            return False
+        if weight.is_mostly_links or any(map(CONSENT.search, self.names)):
+            return True
+        opened = (
+            (hidden or "").strip().lower() == "until-found"
+            or self.role in ("tabpanel", "region")
+            or (self.element.attr("id") or "\0") in controlled
+            or any(map(_PANELS.search, self.names))
+        )
+        if (
+            hidden is None
+            and self.role not in ("dialog", "alertdialog")
+            and not any(map(_OVERLAY.search, self.names))
+        ):
+            opened = opened or weight.blocks > 0  # silent, but seen
+        if opened or weight.is_prose:
+            return False
+        # A definition, code, a table, something with a heading is an answer, hidden until a script shows it.
+        return self.tag != "dd" and self.element.find([*HEADINGS, "pre", "table", "dl"]) is None

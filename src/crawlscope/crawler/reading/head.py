@@ -17,6 +17,8 @@ _REFRESH = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LANGUAGE = re.compile(r"(?!(?:und|mul|mis|zxx)\b)[a-z]{2,3}(?:[-_][a-z0-9]{1,8})*", re.IGNORECASE | re.ASCII)
+_SCOPED = re.compile(r"\s*([\w-]+)\s*:(.*)", re.DOTALL)
+_WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 _ROBOTS = ("robots", ROBOT.lower())
 
 
@@ -56,12 +58,14 @@ def read_head(document: Document, url: str) -> Head:
         word for name, content in metas if name in _ROBOTS for word in re.split(r"[\s,;]+", content.lower())
     }
     nofollow = not asked.isdisjoint({"nofollow", "none"})
+    hrefs = dict.fromkeys(href.partition("#")[0] for href in _hrefs(document))
+    links = (absolute(href, base) for href in hrefs if href.strip())
     return Head(
         base=base,
         title=next(filter(None, map(words, titles)), None) or _said(metas, "og:title"),
         description=_said(metas, "description") or _said(metas, "og:description"),
         language=_language(document, metas),
-        links=[] if nofollow else _links(document, base),
+        links=[] if nofollow else list(dict.fromkeys(filter(None, links))),
         canonical=next(canonicals, None),
         refresh=next(filter(None, refreshes), None),
         nofollow=nofollow,
@@ -115,10 +119,15 @@ def refresh_target(content: str, base: str) -> str | None:
     return absolute(next(filter(None, found.groups())), base) if found else None
 
 
-def _links(document: Document, base: str) -> list[str]:
-    hrefs = dict.fromkeys(href.partition("#")[0] for href in _hrefs(document))
-    found = (absolute(href, base) for href in hrefs if href.strip())
-    return list(dict.fromkeys(link for link in found if link))
+def robots_directives(header: str) -> Iterator[str]:
+    """What `X-Robots-Tag` asks of every robot or of this one, in lower case."""
+    for line in header.lower().splitlines():
+        scoped = _SCOPED.match(line)
+        if scoped and scoped[1] not in _WITH_VALUES:
+            if scoped[1] != ROBOT.lower():
+                continue
+            line = scoped[2]  # noqa: PLW2901
+        yield from (word.strip() for word in line.split(","))
 
 
 def _hrefs(document: Document) -> Iterator[str]:

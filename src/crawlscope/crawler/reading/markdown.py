@@ -14,7 +14,7 @@ from crawlscope.crawler.reading.formulas import write_formulas, write_readings
 from crawlscope.crawler.reading.head import read_head
 from crawlscope.crawler.reading.legacy import end_headings, mark_docstrings
 from crawlscope.crawler.reading.region import main_region
-from crawlscope.crawler.reading.tables import plain_tables
+from crawlscope.crawler.reading.tables import mark_tables, plain_tables
 from crawlscope.crawler.reading.tree import clean, parse
 
 log = structlog.get_logger(__name__)
@@ -89,6 +89,7 @@ def _markdown_of(body: Element, url: str, base: str) -> str:
     region = main_region(body)
     mark_docstrings(region)
     end_headings(region)
+    mark_tables(region)
     plain_tables(region)
     write_formulas(region)
     write_readings(region)

@@ -8,7 +8,7 @@ from turbohtml import Element
 from crawlscope.crawler.reading.blocks import HEADINGS, Blocks, Weight, names_of
 from crawlscope.crawler.reading.furniture import LONG_TEXT, NAVIGATION, NOTES, is_furniture
 from crawlscope.crawler.reading.tree import words
-from crawlscope.crawler.reading.unread import drop_unread
+from crawlscope.crawler.reading.unread import drop_consent, drop_controls, drop_marks, drop_never_text
 
 _CONTENTS = re.compile(
     r"^contents$|(?:^|[-_])(?:toc|tocs|toctree\w*|mini[-_]?toc|local[-_]?toc|page[-_]?toc|on[-_]?this[-_]?page"
@@ -24,7 +24,10 @@ def main_region(body: Element) -> Element:
         for attribute in ("aria-controls", "data-target", "data-bs-target", "href")
         for name in (element.attr(attribute) or "").replace("#", "").split()
     }
-    drop_unread(body)
+    drop_consent(body)
+    drop_never_text(body)
+    drop_controls(body)
+    drop_marks(body)
     blocks = Blocks(body)
     for at in blocks.within(0):
         if is_furniture(blocks, at, controlled):
@@ -98,24 +101,13 @@ def _drop_lists_of_links_beside(blocks: Blocks, region: int) -> None:
         before: Element | None = None
         for child in children:
             element, weight = blocks.elements[child], blocks.weights[child]
-            listed = _is_list_of_links(element, weight) or (child < heaviest and _is_sidebar(weight))
+            is_table = element.tag == "table" and len(element.find_all("tr", limit=2)) > 1
+            listed = (weight.is_list_of_links and not is_table) or (child < heaviest and weight.is_sidebar)
             announced = before is not None and (before.tag in HEADINGS or words(before).endswith((":", "：")))
             if listed and child != heaviest and not announced:
                 blocks.drop(child)
             before = element
         at = heaviest
-
-
-def _is_list_of_links(element: Element, weight: Weight) -> bool:
-    if element.tag == "table" and len(element.find_all("tr", limit=2)) > 1:
-        return False
-    return weight.links >= 5 and weight.linked * 10 >= weight.text * 8 and weight.headings == 0
-
-
-def _is_sidebar(weight: Weight) -> bool:
-    """Several lists of links, each below a heading."""
-    lists = weight.headings >= 2 and weight.h1s == 0 and weight.links >= 3 * weight.headings
-    return lists and weight.linked * 10 >= (weight.text - weight.titles) * 9
 
 
 def _take_in_what_is_outside(body: Element, main: Element) -> None:

@@ -9,6 +9,7 @@ from turbohtml import Element, Text
 from crawlscope.crawler.reading.tree import is_within, words
 
 _NEVER_IN_DATA = "hr, h1, h2, h3, h4, h5, h6, dl, form, article, section, p + p + p"
+_NEVER_IN_LINE = "p, div, ul, ol, pre, br"
 _MAX_ROWS_SPANNED = 1000
 _MAX_REPETITIONS_PER_CELL = 4
 _MAX_REPEATED_CHARACTERS = 200
@@ -26,7 +27,6 @@ _TABLE_ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def plain_tables(body: Element) -> None:
-    _tables_by_role(body)
     tables = list(body.iter_elements("table"))
     depths = {
         table: 1 + sum(isinstance(outer, Element) and outer.tag == "table" for outer in table.ancestors)
@@ -41,7 +41,7 @@ def plain_tables(body: Element) -> None:
             _repeat_spanning_cells(table)
 
 
-def _tables_by_role(body: Element) -> None:
+def mark_tables(body: Element) -> None:
     """Tables that are drawn with style sheets, where every part stands in the right one."""
     for table in list(body.select("div[role=table], div[role=grid]")):
         if is_within(table, "[role=table]", "[role=grid]"):
@@ -88,17 +88,16 @@ def _is_layout(table: Element) -> bool:
         return True
     filled = [[cell for cell in _cells(row) if _holds_something(cell)] for row in rows]
     several = [cells for cells in filled if len(cells) > 1]
-    data = sum(all(_is_datum(cell, alone=len(several) == 1) for cell in cells) for cells in several)
-    return data * 2 <= len(several)
-
-
-def _is_datum(cell: Element, *, alone: bool) -> bool:
-    """Whether a cell reads as a part of its row; in a row that is alone it must be short and of one line."""
-    if cell.select_one(_NEVER_IN_DATA) is not None:
-        return False
-    return not alone or (
-        len(cell.text) < _MAX_REPEATED_CHARACTERS and cell.select_one("p, div, ul, ol, pre, br") is None
+    # Whether a row reads as data; one that is alone must be short and each cell of one line.
+    never = _NEVER_IN_DATA if len(several) > 1 else f"{_NEVER_IN_DATA}, {_NEVER_IN_LINE}"
+    data = sum(
+        all(
+            cell.select_one(never) is None and (len(several) > 1 or len(cell.text) < _MAX_REPEATED_CHARACTERS)
+            for cell in cells
+        )
+        for cells in several
     )
+    return data * 2 <= len(several)
 
 
 def _title_cell(rows: list[Element]) -> Element | None:

@@ -29,8 +29,7 @@ _CONSENT_BANNER = re.compile(
 _ACCORDION = re.compile(r"accordion|collaps|faq|question|disclosure|expand|toggle")
 
 
-def drop_unread(body: Element) -> None:
-    _drop_consent(body)
+def drop_never_text(body: Element) -> None:
     for element in list(body.iter_elements(_NEVER_TEXT)):
         if element.tag == "template" and ("shadowroot" in element.attrs or "shadowrootmode" in element.attrs):
             for part in list(element):
@@ -41,15 +40,17 @@ def drop_unread(body: Element) -> None:
             element.decompose()
     for element in list(body.iter_elements(["object", "canvas"])):
         element.unwrap()
-    _drop_controls(body)
-    # What stands within lines and is not read with them: icons, numbers of lines, doubles of formulas.
+
+
+def drop_marks(body: Element) -> None:
+    """What stands within lines and is not read with them: icons, numbers of lines, doubles of formulas."""
     marks = body.select("[aria-hidden=true i], [hidden], .linenos, .lineno, .line-number, .gutter")
     for element in list(marks):
         if element.tag in INLINE and element.find("h1, h2, h3, p, pre") is None:
             element.decompose()
 
 
-def _drop_consent(body: Element) -> None:
+def drop_consent(body: Element) -> None:
     """A chapter on cookies has no button to accept them."""
     for element in list(body.select(_MAY_ASK_CONSENT)):
         names = [*names_of(element), (element.attr("aria-label") or "").lower()]
@@ -62,7 +63,7 @@ def _drop_consent(body: Element) -> None:
             element.decompose()
 
 
-def _drop_controls(body: Element) -> None:
+def drop_controls(body: Element) -> None:
     """Questions that open their answers are headings; "Copy" and "Menu" name nothing."""
     for element in list(body.iter_elements(_CONTROLS)):
         shown = next((node for node in islice(element.next_siblings, 2) if isinstance(node, Element)), None)

@@ -74,7 +74,15 @@ def listing_of(text: str, url: str) -> Listing:
         case "urlset" | "sitemapindex":
             return Listing(_normal(_locations(root, "url"), url), _normal(_locations(root, "sitemap"), url))
         case "rss" | "rdf" | "feed":
-            return Listing(pages=_normal(_feed_links(root), url))
+            # RSS has a link as text, Atom as `href`, several for one entry where they differ in `rel`.
+            links = (
+                link.get("href") or link.text or ""
+                for link in root.iter("{*}link")
+                if (parent := link.getparent()) is not None
+                and _name(parent) in ("item", "entry")
+                and link.get("rel", "alternate") == "alternate"
+            )
+            return Listing(pages=_normal(filter(None, links), url))
         case _:
             return Listing()
 
@@ -109,16 +117,6 @@ def _locations(root: etree._Element, entry: str) -> Iterator[str]:
         parent = element.getparent()
         if _name(element) == "loc" and parent is not None and _name(parent) == entry and element.text:
             yield element.text
-
-
-def _feed_links(root: etree._Element) -> Iterator[str]:
-    """RSS has a link as text, Atom as `href`, several for one entry where they differ in `rel`."""
-    for element in root.iter("{*}link"):
-        parent = element.getparent()
-        if parent is None or _name(parent) not in ("item", "entry"):
-            continue
-        if element.get("rel", "alternate") == "alternate" and (link := element.get("href") or element.text):
-            yield link
 
 
 def _normal(links: Iterator[str], base: str) -> list[str]:
