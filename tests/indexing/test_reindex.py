@@ -20,7 +20,7 @@ from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.indexing.generations.lifecycle import IndexKeeping
+from crawlscope.indexing.generations.lifecycle import IndexLifecycle
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation, Live
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
@@ -58,13 +58,13 @@ class Process:
         self.database = database
         self.indexes = indexes
         self.opened = OpenGenerations(settings, indexes, Bm25Encoder())
-        self.keeping = IndexKeeping(database, indexes)
+        self.lifecycle = IndexLifecycle(database, indexes)
         self.indexing = IndexingService(database, self.opened)
         self.filling = Reindexing(database, self.opened, self.indexing, 3, timeout_seconds=60)
 
     async def start(self) -> "Process":
         await self.opened.ensure_serving(self.database)
-        await self.keeping.look()
+        await self.lifecycle.advance()
         return self
 
     async def crawl(self, crawl_id: str, *topics: str, more: str = "") -> None:
@@ -105,14 +105,14 @@ class Process:
 
     async def begin(self) -> Generation:
         recipe = await self.opened.open_configured()
-        await self.database.run(lambda connection: generations.begin_filling(connection, recipe))
-        filling = (await self.keeping.look()).filling
+        await self.database.run(lambda connection: generations.begin_reindexing(connection, recipe))
+        filling = (await self.lifecycle.advance()).replacement
         assert filling is not None
         return filling
 
     async def reindex(self) -> None:
         await self.filling.fill((await self.begin()).id)
-        await self.keeping.look()
+        await self.lifecycle.advance()
 
     async def live(self) -> Live:
         async with self.database.transaction() as connection:
@@ -127,7 +127,7 @@ class Process:
         """Documents and chunks as the database says, chunks as the index does."""
         serving = await self.serving()
         async with self.database.transaction() as connection:
-            held = await generations.holding(connection, serving.id)
+            held = await documents.count(connection, serving.id)
         return held.documents, held.chunks, (await (await self.opened.index(serving)).size()).chunks
 
 
@@ -230,7 +230,7 @@ async def test_the_new_index_takes_over_with_all_that_the_old_one_held(
     assert results[0].score == pytest.approx(float(cosine), abs=1e-3)
     assert after.opened.embedder(await after.serving()).notice is None
     live = await after.live()
-    assert live.filling is None
+    assert live.replacement is None
     assert live.serving is not None
     assert live.serving.name == "index-2"
 
@@ -245,13 +245,13 @@ async def test_an_index_of_an_older_version_is_made_anew_beside(
     held = await before.holding()
     monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
     upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
-    filling = (await upgraded.live()).filling
+    filling = (await upgraded.live()).replacement
     assert filling is not None
     assert ":999:" in filling.fingerprint
     assert await upgraded.found("apples") == await before.found("apples")
     await upgraded.filling.fill(filling.id)
-    live = await upgraded.keeping.look()
-    assert live.filling is None
+    live = await upgraded.lifecycle.advance()
+    assert live.replacement is None
     assert live.serving is not None
     assert live.serving.fingerprint == filling.fingerprint
     assert await upgraded.holding() == held
@@ -269,7 +269,7 @@ async def test_an_index_with_documents_that_are_not_kept_is_not_made_anew_unaske
     )
     monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
     upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
-    assert (await upgraded.live()).filling is None
+    assert (await upgraded.live()).replacement is None
     assert url_of("glaciers") in await upgraded.found("glaciers")
 
 
@@ -333,7 +333,7 @@ async def test_killed_in_the_middle_it_goes_on_where_it_was(
     new.fail_after = 3
     with pytest.raises(EmbedderUnavailable):
         await after.filling.fill(filling.id)
-    halfway = (await after.live()).filling
+    halfway = (await after.live()).replacement
     assert halfway is not None
     assert "told to fail" in str(halfway.problem)
     made = embedded_texts(new)
@@ -368,7 +368,7 @@ async def test_another_embedder_while_one_is_filled_gives_that_one_up(
     second = await other.begin()
     assert second.id != first.id
     await after.filling.fill(first.id)
-    assert (await after.live()).filling == second
+    assert (await after.live()).replacement == second
     await other.filling.fill(second.id)
     assert (await other.serving()).recipe.chunk_tokens == 64
     assert (await other.holding())[1] > 2 * (await after.holding())[0]
@@ -418,7 +418,7 @@ async def test_what_the_new_embedder_cannot_take_is_left_out_and_told(
             select(Document.url, Document.error).where(Document.error.is_not(None)).order_by(Document.url)
         )
         errors = {row.url: row.error for row in rows}
-        held = await generations.holding(connection, (await after.serving()).id)
+        held = await documents.count(connection, (await after.serving()).id)
     assert errors.keys() == {url_of("dunes"), url_of("own")}
     assert "maximum context length" in errors[url_of("dunes")]
     assert errors[url_of("own")] == NOTHING_KEPT
@@ -524,7 +524,7 @@ async def test_the_old_index_is_dropped_when_nobody_asks_it_any_more(
     await after.reindex()
     assert (await former.size()).chunks > 0
     monkeypatch.setattr("crawlscope.indexing.generations.lifecycle.DROP_AFTER_SECONDS", 0.0)
-    await after.keeping.look()
+    await after.lifecycle.advance()
     with pytest.raises((IndexUnavailable, ValueError)):  # the latter is the in-memory server's 404
         await former.size()
     assert not (tmp_path / "index").exists()
@@ -549,11 +549,11 @@ async def test_an_index_is_dropped_while_a_crawl_is_deleted(after: Process) -> N
     await after.reindex()
     urls = list(map(url_of, topics))  # as `forget_crawl` takes them
     async with after.database.transaction() as deleting:
-        await documents.drop_document(deleting, urls[0])
+        await documents.delete_document(deleting, urls[0])
         dropping = asyncio.create_task(drop_as_from_a_large_table(after.database, former))
         await until_waiting_for_a_lock(after.database)
         for url in urls[1:]:
-            await documents.drop_document(deleting, url)
+            await documents.delete_document(deleting, url)
     await dropping
     async with after.database.transaction() as connection:
         assert await generations.retired(connection, 0.0) == []
@@ -564,20 +564,20 @@ async def drop_as_from_a_large_table(database: Database, generation: Generation)
     async with database.transaction() as connection:
         await connection.execute(text("SET LOCAL enable_indexscan = off"))
         await connection.execute(text("SET LOCAL enable_bitmapscan = off"))
-        await generations.note_dropped(connection, generation.id)
+        await generations.mark_dropped(connection, generation.id)
 
 
 @pytest.mark.parametrize("indexes", ["edge"], indirect=True)
 async def test_a_document_that_shrinks_while_its_index_is_checked_is_no_loss(
     before: Process, indexes: OwnedIndexes
 ) -> None:
-    started_now = IndexKeeping(before.database, indexes)
+    started_now = IndexLifecycle(before.database, indexes)
     prepared = await before.indexing.prepare(
         IndexDocumentRequest(url=url_of("apples"), markdown="Short now.")
     )
     async with before.database.transaction() as connection:
         await before.indexing.store(connection, prepared, "crawl-1")
-        looking = asyncio.create_task(started_now.look())
+        looking = asyncio.create_task(started_now.advance())
         await until_waiting_for_a_lock(before.database)
     await looking
     assert (await before.serving()).problem is None

@@ -1,4 +1,4 @@
-"""The service follows its indexes for as long as it runs, whatever happens to one look at them."""
+"""The service polls its indexes as long as it runs, whatever error one poll ends with."""
 
 import asyncio
 import threading
@@ -42,10 +42,10 @@ async def rename(database: Database, table: str, name: str) -> None:
         await connection.execute(text(f"ALTER TABLE webhook.{table} RENAME TO {name}"))
 
 
-async def test_an_error_that_nobody_thought_of_is_told_once_and_ends_nothing(
+async def test_an_unexpected_error_is_logged_once_and_ends_nothing(
     own_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crawlscope.processes.index_host.REOPEN_SECONDS", 0.02)
+    monkeypatch.setattr("crawlscope.processes.index_host.RETRY_SECONDS", 0.02)
     await rename(own_database, "index_generations", "elsewhere")
     with FakeEmbeddingServer() as server, capture_logs() as lines:
         settings = Settings(data_dir=tmp_path, embedder="tei", embedder_url=server.url)
@@ -54,8 +54,9 @@ async def test_an_error_that_nobody_thought_of_is_told_once_and_ends_nothing(
             await asyncio.sleep(0.2)
             await rename(own_database, "elsewhere", "index_generations")
             await eventually(lambda: serves(host))
-    told = [line for line in lines if line["event"] == "index_not_open"]
-    assert [type(line["exc_info"]) for line in told] == [ProgrammingError]
+    logged = [line for line in lines if line["event"] == "index_open_failed"]
+    assert [line["exc_info"] for line in logged] == [True]
+    assert ProgrammingError.__name__ in logged[0]["reason"]
 
 
 class NotFound(BaseHTTPRequestHandler):
@@ -79,7 +80,7 @@ def proxy_without_a_server() -> Iterator[str]:
 
 
 @pytest.mark.filterwarnings("ignore:Failed to obtain server version:UserWarning")
-async def test_a_proxy_that_finds_no_qdrant_is_an_index_that_is_away(tmp_path: Path) -> None:
+async def test_a_proxy_without_a_qdrant_server_is_an_unavailable_index(tmp_path: Path) -> None:
     with proxy_without_a_server() as url:
         indexes = qdrant_indexes(Settings(data_dir=tmp_path, qdrant_url=url))
         assert indexes is not None

@@ -25,14 +25,14 @@ La médiathèque ouvre à neuf heures.
 def test_markup_case_and_line_ends_do_not_hide_a_phrase(query: str) -> None:
     phrase = Phrase.of(query)
     assert phrase is not None
-    assert phrase.stands_in(TEXT)
+    assert phrase.is_in(TEXT)
 
 
 @pytest.mark.parametrize("query", ["The function returns a file object", "functions html open function"])
 def test_words_apart_are_no_phrase(query: str) -> None:
     phrase = Phrase.of(query)
     assert phrase is not None
-    assert not phrase.stands_in(TEXT)
+    assert not phrase.is_in(TEXT)
 
 
 @pytest.mark.parametrize("query", ["file object", "?! " * 20, ""])

@@ -17,7 +17,7 @@ from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, chunk_id
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.schemas import SearchRequest
-from crawlscope.search.service import MOST_PASSAGES, SearchService
+from crawlscope.search.service import MAX_PASSAGES, SearchService
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -131,7 +131,7 @@ async def test_the_chunks_of_a_page_are_one_result(service: SearchService) -> No
     assert best.url == f"{ANIMALS}cat.html"
     assert best.title == "cat.html"
     assert best.text.startswith("Cats sleep")
-    assert len(best.passages) == MOST_PASSAGES
+    assert len(best.passages) == MAX_PASSAGES
     scores = [best.score, *(passage.score for passage in best.passages)]
     assert scores == sorted(scores, reverse=True)
     assert best.chunk_index not in {passage.chunk_index for passage in best.passages}

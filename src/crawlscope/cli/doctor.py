@@ -31,10 +31,10 @@ from crawlscope.database import revision, schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database, sqlalchemy_url
 from crawlscope.firecrawl.client import FirecrawlClient
+from crawlscope.indexing import documents
 from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.indexing.generations.embedder import named
 from crawlscope.indexing.generations.repository import Generation
 from crawlscope.indexing.index.port import FIRST_NAME
 from crawlscope.indexing.index.socket_path import socket_path_for
@@ -297,8 +297,8 @@ async def _check_index_is_of(identity: EmbedderIdentity, settings: Settings) -> 
         serving = await _serving_index(settings)
         if serving and serving.recipe.identity != identity:
             raise Failed(
-                f"works, but the index was built with {named(serving.recipe.identity)}, not with "
-                f"{named(identity)}",
+                f"works, but the index was built with {serving.recipe.identity.description}, not with "
+                f"{identity.description}",
                 "run `crawlscope reindex`, or go back to the former",
             )
 
@@ -310,7 +310,7 @@ async def _serving_index(settings: Settings) -> Generation | None:
             return None
         async with database.transaction() as connection:
             serving = (await generations.live(connection)).serving
-            filled = serving and (await generations.holding(connection, serving.id)).chunks
+            filled = serving and (await documents.count(connection, serving.id)).chunks
             return serving if filled else None
 
 

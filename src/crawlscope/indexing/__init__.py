@@ -1,4 +1,4 @@
-"""The way of a page into the index; `IndexingService` walks it."""
+"""Brings documents into the index: `IndexingService`."""
 
 from crawlscope.indexing.service import DocumentMetadata, IndexDocumentRequest, IndexingService
 

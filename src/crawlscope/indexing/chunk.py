@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import NamedTuple
 
 from semantic_text_splitter import MarkdownSplitter
@@ -14,28 +15,28 @@ from tokenizers import Tokenizer
 from crawlscope.indexing.blocks import Block, closes, find_blocks
 
 _SECTION_CHARACTERS = 10_000
-"""The splitter's time grows faster than its input, so it gets no more than this at once."""
+"""Maximum input of the splitter, whose time grows faster than its input."""
 
-_CHARACTERS_PER_TOKEN = 20
-"""A chunk with more is not text to the tokenizer, which counts any word of over 100 letters as one token."""
+_MAX_CHARACTERS_PER_TOKEN = 20
+"""The tokenizer counts any word of over 100 letters as one token, so tokens alone do not limit a chunk."""
 
 _TINY_TOKENS = 10
 
-_WORDS_KEPT = 200_000
+_MAX_WORDS_KEPT = 200_000
 
 _PROBE = "# A  probe:\n\n\tfoo.bar(x_1, 'y')  \n- naïve 東京 word-word\n\n```\n  indented = [1, 2]\n```\n"
 
 _FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})")
 
 
-_LEAD_SHARE = 4
-"""What introduces a table or code goes with its first piece if it takes at most this part of a chunk."""
+_MAX_LEAD_SHARE = 4
+"""An introduction of a table or code joins its first piece if it takes at most 1/4 of a chunk."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """`text` is the page's from `start` to `end`; of a table or of code that is cut the lines that make sense
-    of it stand before and after that in each piece."""
+    """`text` is the page's text from `start` to `end`. Each piece of a table or of code that is cut also
+    has the header rows or fences of the whole before and after that."""
 
     index: int
     text: str
@@ -57,9 +58,9 @@ class _Span(NamedTuple):
 def split(text: str, tokenizer: Tokenizer, max_tokens: int) -> list[Chunk]:
     """The chunks in order, each of at most `max_tokens` tokens, not counting the model's special ones.
 
-    Together they hold every character of the text but white space between them. Code and tables that fit are
-    not cut, others between lines where that is possible. Takes seconds for megabytes and lets other threads
-    run meanwhile.
+    Together they hold every character of the text except white space between them. Code and tables that fit
+    are not cut; others are cut between lines if possible. Takes seconds for megabytes, without blocking other
+    threads.
     """
     cutter = _Cutter(text, tokenizer, max_tokens)
     spans = list(cutter.spans())
@@ -72,7 +73,7 @@ class _Cutter:
         self._text = text
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        self._most_characters = max_tokens * _CHARACTERS_PER_TOKEN
+        self._max_characters = max_tokens * _MAX_CHARACTERS_PER_TOKEN
         self._counter = _counter(tokenizer)
 
     def spans(self) -> Iterator[_Span]:
@@ -88,7 +89,7 @@ class _Cutter:
         yield from self._prose(place, len(self._text), small)
 
     def join_tiny_end(self, spans: list[_Span]) -> None:
-        """A few last words say little alone; they join the chunk before them where they fit."""
+        """A few last words say little alone; they join the chunk before them if they fit."""
         if len(spans) < 2 or spans[-2].tail or spans[-1].head:
             return
         (start, _, head, _), (tail, end, _, _) = spans[-2:]
@@ -102,7 +103,7 @@ class _Cutter:
         return not self._is_long(start, end) and self._count(start, end) <= self._max_tokens - besides
 
     def _prose(self, start: int, end: int, whole: Sequence[Block]) -> list[_Span]:
-        """Cuts along headings, blocks and sentences; what shall stay `whole` does."""
+        """Cuts along headings, blocks and sentences, but not within the blocks of `whole`."""
         spans = list(self._cut_prose(start, end, self._max_tokens))
         for block in whole:
             self._keep_whole(spans, block)
@@ -113,12 +114,20 @@ class _Cutter:
         for offset, section in _sections(self._text[start:end]):
             for place, piece in splitter.chunk_indices(section):
                 first = start + offset + place
-                yield from _bound(self._text, first, first + len(piece), self._most_characters)
+                last = first + len(piece)
+                # Parts of about one size, because a short rest of a long word would count as several tokens.
+                while last - first > self._max_characters:
+                    limit = first + min(self._max_characters, (last - first + 1) // 2)
+                    middle = _cut(self._text, first, limit)
+                    yield _Span(first, middle)
+                    first = middle
+                yield _Span(first, last)
 
     def _keep_whole(self, spans: list[_Span], block: Block) -> None:
-        """Joins the parts of a block that was cut: with what comes after it, where they fit, else alone."""
-        first = bisect_right(spans, self._solid(block.start), key=_start) - 1
-        after = bisect_left(spans, block.end, key=_start)
+        """Joins the parts of a block that was cut, with the text after it if that fits."""
+        indented = self._text[block.start : block.end].lstrip()
+        first = bisect_right(spans, block.end - len(indented), key=attrgetter("start")) - 1
+        after = bisect_left(spans, block.end, key=attrgetter("start"))
         if first < 0 or after - first < 2:
             return
         before = self._trimmed(spans[first].start, block.start)
@@ -129,12 +138,6 @@ class _Cutter:
             parts = [before, self._trimmed(block.start, block.end), self._trimmed(block.end, end)]
         spans[first:after] = [part for part in parts if part.start < part.end]
 
-    def _solid(self, place: int) -> int:
-        """The first character from there on that is no blank."""
-        while place < len(self._text) and self._text[place].isspace():
-            place += 1
-        return place
-
     def _trimmed(self, start: int, end: int) -> _Span:
         """Without blank lines around it."""
         part = self._text[start:end]
@@ -142,18 +145,18 @@ class _Cutter:
         return _Span(end - len(indented), start + len(part.rstrip())) if part.strip() else _Span(end, end)
 
     def _lead(self, start: int, end: int) -> int:
-        """Where the heading and the few words begin that introduce a block."""
+        """The start of the heading and the few words that introduce a block."""
         lead = end
         while lead > start and not (lead < end and self._text.startswith("#", lead)):
             blank = self._text.rfind("\n\n", start, self._solid_end(start, lead))
             place = blank + 2 if blank >= 0 else start
-            if self._count(max(place, end - self._most_characters), end) > self._max_tokens // _LEAD_SHARE:
+            if self._count(max(place, end - self._max_characters), end) > self._max_tokens // _MAX_LEAD_SHARE:
                 break
             lead = place
         return lead
 
     def _pieces(self, block: Block, start: int) -> Iterator[_Span]:
-        """A block that does not fit, cut between its lines into pieces of about one size."""
+        """Cuts a block that does not fit between its lines, into pieces of about one size."""
         repeated = self._counter(f"{block.head}{block.tail}")
         head, tail, body = block.head, block.tail, block.body
         if repeated > self._max_tokens // 2:
@@ -188,7 +191,7 @@ class _Cutter:
             yield piece(begin, block.end)
 
     def _lines(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """The last line with words together with the closing fence, which says nothing alone."""
+        """Start and end of each line; a closing fence says nothing alone and belongs to the line before."""
         lines = self._text[start:end].splitlines(keepends=True)
         if len(lines) > 1 and not lines[-1].strip(" \t>`~\n"):
             lines[-2:] = ["".join(lines[-2:])]
@@ -197,7 +200,7 @@ class _Cutter:
             start += len(line)
 
     def _is_long(self, start: int, end: int) -> bool:
-        return end - start > self._most_characters
+        return end - start > self._max_characters
 
     def _solid_end(self, start: int, end: int) -> int:
         while end > start and self._text[end - 1].isspace():
@@ -206,9 +209,9 @@ class _Cutter:
 
 
 class WordCounter:
-    """Counts a text's tokens as the sum of its words', each of which the tokenizer sees once.
+    """Counts the tokens of a text as the sum over its words, and asks the tokenizer once for each word.
 
-    The splitter asks for the same words over and over: this is twenty times as fast as counting anew.
+    The splitter counts the same words over and over: this is twenty times as fast.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -220,25 +223,23 @@ class WordCounter:
         total = 0
         for word in text.split():
             count = known.get(word)
-            total += self._learn(word) if count is None else count
+            if count is None:
+                if len(known) >= _MAX_WORDS_KEPT:
+                    known.clear()
+                count = known[word] = _count(word, self._tokenizer)
+            total += count
         return total
-
-    def _learn(self, word: str) -> int:
-        if len(self._known) >= _WORDS_KEPT:
-            self._known.clear()
-        count = self._known[word] = _count(word, self._tokenizer)
-        return count
-
-
-def _start(span: _Span) -> int:
-    return span.start
 
 
 @lru_cache(maxsize=4)
 def _counter(tokenizer: Tokenizer) -> Callable[[str], int]:
-    """Kept with the words it has counted."""
+    """Cached with the words that it has counted.
+
+    Counts whole texts if the tokens of a text are not those of its words, for example if spaces are tokens.
+    """
     counter = WordCounter(tokenizer)
-    return counter if _counts_word_by_word(counter, tokenizer) else partial(_count, tokenizer=tokenizer)
+    whole = partial(_count, tokenizer=tokenizer)
+    return counter if counter(_PROBE) == whole(_PROBE) else whole
 
 
 @lru_cache(maxsize=16)
@@ -246,13 +247,8 @@ def _splitter(tokenizer: Tokenizer, max_tokens: int) -> MarkdownSplitter:
     return MarkdownSplitter.from_callback(_counter(tokenizer), max_tokens)
 
 
-def _counts_word_by_word(counter: WordCounter, tokenizer: Tokenizer) -> bool:
-    """Whether the tokens of a text are those of its words; not so where spaces are tokens, for instance."""
-    return counter(_PROBE) == _count(_PROBE, tokenizer)
-
-
 def _sections(text: str) -> Iterator[tuple[int, str]]:
-    """The text cut, with the offset of each part, where that hurts least: see `_cut`."""
+    """Offset and text of parts that the splitter takes at once, cut as `_cut` does."""
     start = 0
     while len(text) - start > _SECTION_CHARACTERS:
         end = _cut(text, start, start + _SECTION_CHARACTERS)
@@ -262,9 +258,9 @@ def _sections(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _cut(text: str, start: int, limit: int) -> int:
-    """The last good place before `limit`: before a heading, a blank line, the end of a line or of a word.
+    """The last good place to cut before `limit`: before a heading, at a blank line, after a line or a word.
 
-    None of them in the first half, so that the number of parts stays in proportion to the text.
+    In the second half only, so that the number of parts stays in proportion to the text.
     """
     middle = start + (limit - start) // 2
     for place in _block_ends(text, start, limit):
@@ -278,33 +274,19 @@ def _cut(text: str, start: int, limit: int) -> int:
 
 
 def _block_ends(text: str, start: int, limit: int) -> tuple[int, int]:
-    """Outside fenced code: before the last heading, and after the last block that is none; or 0."""
+    """Outside fenced code: start of the last heading, end of the last block that is no heading; else 0."""
     place, heading, block, fence, before = start, 0, 0, "", ""
     for line in text[start:limit].splitlines(keepends=True):
         bare, mark = line.strip(), _FENCE.match(line)
         if not fence and line.startswith("#"):
             heading = place
-        elif not fence and not bare and not _is_heading(before):
-            block = place + len(line)
+        elif not fence and not bare and before.strip("=-") and not before.startswith("#"):
+            block = place + len(line)  # not right below a heading or its underline
         if mark and (not fence or mark[1].startswith(fence)):
             fence = "" if fence else mark[1]
         before = bare or before
         place += len(line)
     return heading, block
-
-
-def _is_heading(line: str) -> bool:
-    """With its underline, or a rule: cutting behind a rule is as good as before it."""
-    return line.startswith("#") or not line.strip("=-")
-
-
-def _bound(text: str, start: int, end: int, most: int) -> Iterator[_Span]:
-    """Leaves no short rest of a long word: only words of over 100 letters are one token to the tokenizer."""
-    while end - start > most:
-        cut = _cut(text, start, start + min(most, (end - start + 1) // 2))
-        yield _Span(start, cut)
-        start = cut
-    yield _Span(start, end)
 
 
 def _count(text: str, tokenizer: Tokenizer) -> int:

@@ -1,9 +1,9 @@
-"""Takes from a page's Markdown what is not its text, so that only words are chunked, embedded and compared.
+"""Reduces a page's Markdown to its text, so that only words are chunked, embedded and compared.
 
-Headings, lists, tables and code stay. What goes: invisible characters, comments, embedded images, anchors
-beside headings, and the targets of links and images. Targets are no words of the page, yet they are more than
-half of the tokens of a typical documentation page. Every pattern here takes linear time on any input: each
-stops at the character that could begin its next match.
+Headings, lists, tables and code stay. Invisible characters, comments, embedded images, anchors beside
+headings, and the targets of links and images are removed. Targets are no words of the page, yet they are
+more than half of the tokens of a typical documentation page. Every pattern here takes linear time on any
+input: each stops at the character that could begin its next match.
 """
 
 import re
@@ -59,19 +59,28 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 _WORD = re.compile(r"[^\W_]")
 
 _ANCHOR_TEXTS = frozenset({"¶", "§", "#", "🔗", "⚓", "⚓\ufe0e"})
-_LEAST_CONTROLS = 8
-_MOST_CONTROLS_SHARE = 0.05
-_MOST_UNREADABLE_SHARE = 0.3
-_LONGEST_CODE_PAYLOAD = 64
+_MIN_UNREADABLE = 8
+_MAX_CONTROLS_SHARE = 0.05
+_MAX_UNREADABLE_SHARE = 0.3
+_MAX_CODE_PAYLOAD = 64
 
 
 def clean(markdown: str) -> str:
-    """Empty where no word remains. Raises `PageError` with the code `binary_content` for what is no text."""
+    """Empty if no word remains. Raises `PageError` with the code `binary_content` for binary content."""
     _refuse_binary(markdown)
-    text = _normalise(markdown)
-    cleaned = "".join(
-        _clean_code(part) if is_code else _clean_prose(part) for is_code, part in _separate_code(text)
-    ).strip()
+    text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", markdown))
+    if not text.isascii():
+        # In short pieces, because sorting a long run of combining marks takes quadratic time.
+        text = _NON_ASCII.sub(lambda piece: unicodedata.normalize("NFC", piece[0]), text)
+    cleaned = ""
+    for is_code, part in _separate_code(text):
+        if is_code:
+            cleaned += _DATA_URI.sub(
+                lambda uri: uri["head"] if len(uri["payload"]) > _MAX_CODE_PAYLOAD else uri[0], part
+            )
+        else:
+            cleaned += _clean_prose(part)
+    cleaned = cleaned.strip()
     return cleaned if _WORD.search(cleaned) else ""
 
 
@@ -79,8 +88,8 @@ def _refuse_binary(text: str) -> None:
     controls = len(_CONTROLS.findall(text))
     unreadable = controls + text.count("\ufffd")
     if _PDF.match(text) or (
-        unreadable >= _LEAST_CONTROLS
-        and (controls > _MOST_CONTROLS_SHARE * len(text) or unreadable > _MOST_UNREADABLE_SHARE * len(text))
+        unreadable >= _MIN_UNREADABLE
+        and (controls > _MAX_CONTROLS_SHARE * len(text) or unreadable > _MAX_UNREADABLE_SHARE * len(text))
     ):
         raise PageError(
             "binary_content",
@@ -88,20 +97,8 @@ def _refuse_binary(text: str) -> None:
         )
 
 
-def _normalise(text: str) -> str:
-    text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
-    if text.isascii():
-        return text
-    return _NON_ASCII.sub(_compose, text)
-
-
-def _compose(match: re.Match[str]) -> str:
-    """In short pieces, because sorting a long run of combining marks takes quadratic time."""
-    return unicodedata.normalize("NFC", match[0])
-
-
 def _separate_code(text: str) -> Iterator[tuple[bool, str]]:
-    """The text in order, as (is it fenced code?, part); a fence that nobody closes ends with the text."""
+    """The text in order, as (is it fenced code?, part); a fence that is never closed ends with the text."""
     part: list[str] = []
     mark = ""
     for line in text.splitlines(keepends=True):
@@ -119,12 +116,6 @@ def _separate_code(text: str) -> Iterator[tuple[bool, str]]:
     yield bool(mark), "".join(part)
 
 
-def _clean_code(code: str) -> str:
-    return _DATA_URI.sub(
-        lambda match: match["head"] if len(match["payload"]) > _LONGEST_CODE_PAYLOAD else match[0], code
-    )
-
-
 def _clean_prose(prose: str) -> str:
     prose = _drop_comments(prose)
     prose = _IMAGES.sub(_keep_text, prose)
@@ -140,7 +131,7 @@ def _clean_prose(prose: str) -> str:
 
 
 def _drop_comments(prose: str) -> str:
-    """One that is never closed stays, and is the last that is looked for."""
+    """A comment that is never closed stays, and ends the search."""
     kept: list[str] = []
     position = 0
     for match in _CODE_OR_COMMENT.finditer(prose):
@@ -155,20 +146,16 @@ def _drop_comments(prose: str) -> str:
 
 
 def _keep_text(match: re.Match[str]) -> str:
-    """What a reader sees of a link or image; nothing of an anchor. Code and escapes stay as they are.
+    """The visible text of a link or image; nothing for an anchor. Code and escapes are not changed.
 
-    Two habits of HTML converters are undone with the link that brought them: the line break between a link
-    and the comma after it, and the blank line between a heading with an anchor and its underline.
+    Also removes what HTML converters add: the line break between a link and the comma after it, and the blank
+    line between a heading with an anchor and its underline.
     """
     text = match["text"]
     if text is None:
         return match[0]
     underline = match.groupdict().get("underline") or ""
-    if _is_anchor(text, match["target"]):
+    bare = text.strip().removeprefix("\\")
+    if not bare or (bare in _ANCHOR_TEXTS and "#" in match["target"]):
         return "\n" if underline else ""
     return text + underline
-
-
-def _is_anchor(text: str, target: str) -> bool:
-    bare = text.strip().removeprefix("\\")
-    return not bare or (bare in _ANCHOR_TEXTS and "#" in target)

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.values import hash_key
 
-FINDERS = models.table_of(models.DocumentCrawl)
+DOCUMENT_CRAWLS = models.table_of(models.DocumentCrawl)
 DOCUMENTS = models.table_of(models.Document)
 GENERATIONS = models.table_of(models.IndexGeneration)
 PAGES = models.table_of(models.Page)
-NOT_MADE = 0
-"""A revision that no document has: what was made of it is to be made again."""
+NO_REVISION = 0
+"""A revision that no document has: reindexing makes the document again."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,25 @@ class KnownDocument:
 
 
 @dataclass(frozen=True)
-class DocumentToFill:
+class DocumentToReindex:
     key: UUID
     url: str
     revision: int
     crawl_id: str | None
 
 
+@dataclass(frozen=True)
+class DocumentCounts:
+    """What one index should hold."""
+
+    documents: int
+    chunks: int
+    failed: int
+    """Documents of an earlier index that this one could not take."""
+
+
 async def lock_document(connection: AsyncConnection, url: str) -> None:
-    """One transaction at a time replaces the chunks of a URL; held until the commit."""
+    """One transaction at a time replaces the chunks of a URL; the lock ends with the transaction."""
     key = hash_key(url).int & 0x7FFF_FFFF_FFFF_FFFF
     await connection.execute(select(func.pg_advisory_xact_lock(key)))
 
@@ -64,7 +74,7 @@ async def find_document(connection: AsyncConnection, generation_id: int, url: st
     return KnownDocument(*row) if row else None
 
 
-async def keep_document(
+async def save_document(
     connection: AsyncConnection, generation_id: int, url: str, document: KnownDocument
 ) -> None:
     values = {**vars(document), "indexed_at": func.now()}
@@ -75,67 +85,55 @@ async def keep_document(
     )
 
 
-async def drop_document(connection: AsyncConnection, url: str) -> None:
-    """From every index, with those who found it."""
+async def delete_document(connection: AsyncConnection, url: str) -> None:
+    """Deletes it from every index, with the record of the crawls that found it."""
     key = hash_key(url)
     await connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.key == key))
-    await connection.execute(delete(FINDERS).where(FINDERS.c.document_key == key))
+    await connection.execute(delete(DOCUMENT_CRAWLS).where(DOCUMENT_CRAWLS.c.document_key == key))
 
 
-async def add_finder(connection: AsyncConnection, url: str, crawl_id: str) -> bool:
-    """Remembers that the crawl found the document; false where that was known."""
+async def add_crawl(connection: AsyncConnection, url: str, crawl_id: str) -> bool:
+    """Records that the crawl found the document; false if that was recorded already."""
     added = await connection.execute(
-        upsert(FINDERS)
+        upsert(DOCUMENT_CRAWLS)
         .values(document_key=hash_key(url), crawl_id=crawl_id)
         .on_conflict_do_nothing()
-        .returning(FINDERS.c.crawl_id)
+        .returning(DOCUMENT_CRAWLS.c.crawl_id)
     )
     return added.one_or_none() is not None
 
 
-async def finders(connection: AsyncConnection, url: str) -> list[str]:
-    """The crawls that found the document, the first one first."""
+async def remove_crawl(connection: AsyncConnection, url: str, crawl_id: str) -> None:
+    await connection.execute(
+        delete(DOCUMENT_CRAWLS).where(
+            DOCUMENT_CRAWLS.c.document_key == hash_key(url), DOCUMENT_CRAWLS.c.crawl_id == crawl_id
+        )
+    )
+
+
+async def crawl_ids(connection: AsyncConnection, url: str) -> list[str]:
+    """The crawls that found the document, in the order in which they found it."""
     found = await connection.scalars(
-        select(FINDERS.c.crawl_id)
-        .where(FINDERS.c.document_key == hash_key(url))
-        .order_by(FINDERS.c.found_at, FINDERS.c.crawl_id)
+        select(DOCUMENT_CRAWLS.c.crawl_id)
+        .where(DOCUMENT_CRAWLS.c.document_key == hash_key(url))
+        .order_by(DOCUMENT_CRAWLS.c.found_at, DOCUMENT_CRAWLS.c.crawl_id)
     )
     return list(found)
 
 
-async def found_by(connection: AsyncConnection, generation_id: int, crawl_id: str) -> Sequence[str]:
-    """The URL of each document that the crawl found, in the order to lock them."""
+async def urls_of_crawl(connection: AsyncConnection, generation_id: int, crawl_id: str) -> Sequence[str]:
+    """The URLs of the documents that the crawl found, in the order to lock them."""
     urls = await connection.scalars(
         select(DOCUMENTS.c.url)
-        .join(FINDERS, FINDERS.c.document_key == DOCUMENTS.c.key)
-        .where(DOCUMENTS.c.generation_id == generation_id, FINDERS.c.crawl_id == crawl_id)
+        .join(DOCUMENT_CRAWLS, DOCUMENT_CRAWLS.c.document_key == DOCUMENTS.c.key)
+        .where(DOCUMENTS.c.generation_id == generation_id, DOCUMENT_CRAWLS.c.crawl_id == crawl_id)
         .order_by(DOCUMENTS.c.key)
     )
     return urls.all()
 
 
-async def remove_finder(connection: AsyncConnection, url: str, crawl_id: str) -> None:
-    await connection.execute(
-        delete(FINDERS).where(FINDERS.c.document_key == hash_key(url), FINDERS.c.crawl_id == crawl_id)
-    )
-
-
-async def distrust(connection: AsyncConnection, generation_id: int) -> None:
-    """Something of this index is lost: whatever is delivered again is indexed again."""
-    await connection.execute(
-        update(DOCUMENTS).where(DOCUMENTS.c.generation_id == generation_id).values(fingerprint="")
-    )
-
-
-async def all_kept(connection: AsyncConnection, generation_id: int) -> bool:
-    """Whether there is a page to make each document of this index from again."""
-    page = exists().where(PAGES.c.document_key == DOCUMENTS.c.key, PAGES.c.delivered)
-    lost = exists().where(DOCUMENTS.c.generation_id == generation_id, DOCUMENTS.c.chunks > 0, ~page)
-    return not await connection.scalar(select(lost))
-
-
 async def stored_since(connection: AsyncConnection, moment: datetime) -> bool:
-    """Whether any document was embedded and put into the index that serves: then both worked."""
+    """Whether the serving index took any document: then embedder and index both worked."""
     serving = select(GENERATIONS.c.id).where(GENERATIONS.c.state == "serving")
     stored = select(DOCUMENTS.c.key).where(
         DOCUMENTS.c.generation_id.in_(serving), DOCUMENTS.c.indexed_at > moment
@@ -143,31 +141,32 @@ async def stored_since(connection: AsyncConnection, moment: datetime) -> bool:
     return bool(await connection.scalar(select(stored.exists())))
 
 
-async def refill(connection: AsyncConnection, generation_id: int) -> None:
-    """Has everything made again of an index that is being filled."""
-    await connection.execute(
-        update(DOCUMENTS)
-        .where(DOCUMENTS.c.generation_id == generation_id)
-        .values(fingerprint="", revision=NOT_MADE)
-    )
+async def count(connection: AsyncConnection, generation_id: int) -> DocumentCounts:
+    held = DOCUMENTS.c.error.is_(None)
+    documents, chunks, failed = (
+        await connection.execute(
+            select(
+                func.count().filter(held),
+                func.coalesce(func.sum(DOCUMENTS.c.chunks).filter(held), 0),
+                func.count().filter(~held),
+            ).where(DOCUMENTS.c.generation_id == generation_id)
+        )
+    ).one()
+    return DocumentCounts(documents, int(chunks), failed)
 
 
-async def last_made(connection: AsyncConnection, generation_id: int) -> DocumentToFill | None:
-    """The document that was put into this index last."""
-    made = (
-        select(DOCUMENTS.c.key, DOCUMENTS.c.url, DOCUMENTS.c.revision, DOCUMENTS.c.crawl_id)
-        .where(DOCUMENTS.c.generation_id == generation_id, DOCUMENTS.c.chunks > 0)
-        .order_by(DOCUMENTS.c.indexed_at.desc())
-        .limit(1)
-    )
-    row = (await connection.execute(made)).one_or_none()
-    return DocumentToFill(*row) if row else None
+async def can_be_rebuilt(connection: AsyncConnection, generation_id: int) -> bool:
+    """Whether a stored page exists for each document of the index."""
+    page = exists().where(PAGES.c.document_key == DOCUMENTS.c.key, PAGES.c.delivered)
+    lost = exists().where(DOCUMENTS.c.generation_id == generation_id, DOCUMENTS.c.chunks > 0, ~page)
+    return not await connection.scalar(select(lost))
 
 
-async def to_fill(
+async def to_reindex(
     connection: AsyncConnection, source: int, target: int, after: UUID, limit: int
-) -> list[DocumentToFill]:
-    """Documents of one index that the other lacks or made from an earlier content, by key from `after` on."""
+) -> list[DocumentToReindex]:
+    """Documents of the index `source` that `target` lacks or has with an earlier content, by key from
+    `after` on."""
     made = DOCUMENTS.alias()
     up_to_date = exists().where(
         and_(
@@ -182,4 +181,45 @@ async def to_fill(
         .order_by(DOCUMENTS.c.key)
         .limit(limit)
     )
-    return [DocumentToFill(*row) for row in rows]
+    return [DocumentToReindex(*row) for row in rows]
+
+
+async def latest_stored(connection: AsyncConnection, generation_id: int) -> DocumentToReindex | None:
+    """The document that was put into this index last."""
+    latest = (
+        select(DOCUMENTS.c.key, DOCUMENTS.c.url, DOCUMENTS.c.revision, DOCUMENTS.c.crawl_id)
+        .where(DOCUMENTS.c.generation_id == generation_id, DOCUMENTS.c.chunks > 0)
+        .order_by(DOCUMENTS.c.indexed_at.desc())
+        .limit(1)
+    )
+    row = (await connection.execute(latest)).one_or_none()
+    return DocumentToReindex(*row) if row else None
+
+
+async def invalidate(connection: AsyncConnection, generation_id: int) -> None:
+    """Has each document indexed again when a page of it is delivered: the index lost some of them."""
+    await connection.execute(
+        update(DOCUMENTS).where(DOCUMENTS.c.generation_id == generation_id).values(fingerprint="")
+    )
+
+
+async def restart_reindexing(connection: AsyncConnection, generation_id: int) -> None:
+    """Has reindexing make every document of this index again."""
+    await connection.execute(
+        update(DOCUMENTS)
+        .where(DOCUMENTS.c.generation_id == generation_id)
+        .values(fingerprint="", revision=NO_REVISION)
+    )
+
+
+async def move_all(connection: AsyncConnection, source: int, target: int) -> None:
+    await connection.execute(
+        update(DOCUMENTS).where(DOCUMENTS.c.generation_id == source).values(generation_id=target)
+    )
+
+
+async def delete_all(connection: AsyncConnection, generation_id: int) -> None:
+    """Locks the documents by key, as the deletion of a crawl does: another order could deadlock."""
+    of_index = DOCUMENTS.c.generation_id == generation_id
+    in_order = select(DOCUMENTS.c.key).where(of_index).order_by(DOCUMENTS.c.key).with_for_update()
+    await connection.execute(delete(DOCUMENTS).where(of_index, DOCUMENTS.c.key.in_(in_order)))

@@ -1,8 +1,8 @@
-"""What counts of all that crawls found at a URL: the newest.
+"""Whether a document is gone or outdated: the newest finding of all crawls counts.
 
-A page of a crawl either brought content, or answered 404 or 410; any other failure says nothing of the
-document. What it says is as old as its delivery, and never newer than the end of its crawl: a delivery that
-comes late neither brings a document back, nor takes one away, nor replaces what is newer.
+A page of a crawl either brought content or answered 404 or 410; any other failure says nothing about the
+document. A finding is as old as its delivery, and never newer than the end of its crawl: a late delivery
+neither restores a document, nor removes one, nor replaces a newer one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,12 +30,12 @@ _ANSWERED_GONE = and_(
 )
 FACTS = PAGES.join(SESSIONS, SESSIONS.c.crawl_id == PAGES.c.crawl_id)
 FOUND_AT = func.least(PAGES.c.received_at, SESSIONS.c.completed_at)
-"""How old a fact is, in a select from `FACTS`."""
+"""The time of a finding, in a select from `FACTS`."""
 
 
 @dataclass(frozen=True)
 class GoneAnswer:
-    """That a source URL led to a page which is no more, and when that was found last."""
+    """A source URL led to a page that is gone; `at` is when a crawl found that last."""
 
     source: UUID
     document: UUID
@@ -43,10 +43,10 @@ class GoneAnswer:
 
 
 def is_outdated(document: UUID, brought: Mapping[UUID, datetime], gone: Iterable[GoneAnswer]) -> bool:
-    """Whether the document left its site. `brought` says of each source when it last led to it with content.
+    """Whether the document left its site. `brought` has the time of the last content for each source URL.
 
-    It stays for as long as one source leads to it and nothing newer says that this source, or the document
-    itself, is gone.
+    A document stays while one source leads to it and no newer finding says that this source, or the
+    document itself, is gone.
     """
     gone = list(gone)
 
@@ -76,7 +76,7 @@ async def is_gone(connection: AsyncConnection, url: str) -> bool:
 
 
 async def has_newer(connection: AsyncConnection, url: str, crawl_id: str, source_url: str) -> bool:
-    """Whether another crawl found the document later than this one did, and that is in the index."""
+    """Whether another crawl found the document later than this one, and the index has that content."""
     here = select(FOUND_AT).select_from(FACTS)
     here = here.where(PAGES.c.crawl_id == crawl_id, PAGES.c.source_key == hash_key(source_url))
     newer = (
@@ -95,13 +95,13 @@ async def has_newer(connection: AsyncConnection, url: str, crawl_id: str, source
 
 
 async def may_be_gone(connection: AsyncConnection, url: str, source_url: str) -> bool:
-    """Whether any crawl was told so: a question that costs little."""
-    told = select(PAGES.c.id).where(_about(hash_key(url), hash_key(source_url))).limit(1)
-    return await connection.scalar(told) is not None
+    """Whether any crawl found a page of the document gone; much cheaper than `is_gone`."""
+    gone = select(PAGES.c.id).where(_about(hash_key(url), hash_key(source_url))).limit(1)
+    return await connection.scalar(gone) is not None
 
 
 async def documents_of_gone(connection: AsyncConnection, page_id: int) -> list[str]:
-    """URLs of documents that may be gone, since this page is: its own, and where its source led before."""
+    """URLs of documents that may be gone with this page: its own, and those that its source led to before."""
     page = (
         await connection.execute(
             select(PAGES.c.source_key, PAGES.c.source_url, PAGES.c.url).where(

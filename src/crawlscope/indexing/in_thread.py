@@ -1,4 +1,4 @@
-"""Work in a thread, which nothing can break off."""
+"""Work in a thread, which nothing can cancel."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Who is cancelled meanwhile still waits for the thread.
+    """Waits for the thread even if the caller is cancelled.
 
-    Given up, it would go on unseen and take the place of later work, until there is no place left.
+    Abandoned threads would go on unseen and take the places of later work, until none is left.
     """
     working = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
     try:

@@ -1,4 +1,4 @@
-"""What a document takes before the index can have it: clean → chunk → embed, each step measured."""
+"""Document preparation: clean → chunk → embed, each step measured."""
 
 import re
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from crawlscope.indexing.passages import passages
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.timing import TimingContext, waits_apart
 
-HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$|^(.+)\n[=-]{3,}\s*$", re.MULTILINE)
+FIRST_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$|^(.+)\n[=-]{3,}\s*$", re.MULTILINE)
 
 
 class DocumentMetadata(BaseModel):
-    """What is known of a document besides its text; further fields are ignored."""
+    """Facts about a document besides its text; further fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -45,7 +45,7 @@ class IndexDocumentRequest(BaseModel):
 
 @dataclass(frozen=True)
 class PreparedDocument:
-    """All that an index needs of a document; without chunks where it has them already."""
+    """All that an index needs of a document; without chunks if the index has them already."""
 
     generation_id: int
     fingerprint: str
@@ -59,7 +59,7 @@ class PreparedDocument:
     vectors: Vectors | None = None
     sparse: Sequence[SparseVector] = ()
     unreadable: PageError | None = None
-    """Why a page that brought something has no text."""
+    """Why a document with content has no text."""
 
     def indexed_chunks(self, crawl_ids: list[str]) -> list[IndexedChunk]:
         assert self.vectors is not None
@@ -85,7 +85,7 @@ class PreparedDocument:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class DocumentPreparer:
     """Prepares documents for one index, by its recipe."""
 
     generation_id: int
@@ -94,20 +94,30 @@ class Workshop:
     bm25: Bm25Encoder
 
     async def prepare(self, document: IndexDocumentRequest, known: KnownDocument | None) -> PreparedDocument:
+        """Makes no chunks if `known` holds the same content already.
+
+        A document that is no text, such as an image, has an empty `text` and the reason in `unreadable`.
+        """
         metadata = document.metadata or DocumentMetadata(url=document.url)
+        unreadable, fingerprint = None, self.recipe.fingerprint
         async with self.embedder.in_use() as embedder:
             with TimingContext(OperationType.CHUNKING, "chunk_text") as chunking:
-                text, unreadable = await _cleaned(document.markdown)
+                try:
+                    text = await in_thread(clean, document.markdown)
+                except PageError as error:
+                    text, unreadable = "", error
                 title = metadata.title or _first_heading(text)
                 language = primary_language(metadata.language) or await in_thread(language_of, text)
-                content_hash = _hash(title or "", language, text)
-                fingerprint = self.recipe.fingerprint
+                content_hash = sha256("\0".join([title or "", language, text]).encode()).hexdigest()
                 unchanged = known is not None and known.holds(content_hash, fingerprint)
-                chunks = [] if unchanged or not text else await self._split(text, embedder)
+                chunks: list[Chunk] = []
+                if text and not unchanged:
+                    chunks = await in_thread(split, text, embedder.tokenizer, self.recipe.chunk_tokens)
                 chunking.metadata["chunks"] = len(chunks)
-            vectors, sparse = (
-                await self._encode(title or "", text, chunks, embedder) if chunks else (None, [])
-            )
+            vectors, sparse = None, list[SparseVector]()
+            if chunks:
+                texts = passages(title or "", text, chunks, embedder.tokenizer)
+                vectors, sparse = await self._encode(texts, embedder)
         return PreparedDocument(
             generation_id=self.generation_id,
             fingerprint=fingerprint,
@@ -123,38 +133,17 @@ class Workshop:
             unreadable=unreadable,
         )
 
-    async def _split(self, text: str, embedder: Embedder) -> list[Chunk]:
-        return await in_thread(split, text, embedder.tokenizer, self.recipe.chunk_tokens)
-
-    async def _encode(
-        self, title: str, text: str, chunks: Sequence[Chunk], embedder: Embedder
-    ) -> tuple[Vectors, list[SparseVector]]:
-        texts = passages(title, text, chunks, embedder.tokenizer)
+    async def _encode(self, texts: Sequence[str], embedder: Embedder) -> tuple[Vectors, list[SparseVector]]:
         with (
             TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}) as whole,
             waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
         ):
             vectors = await embedder.embed(texts)
         with TimingContext(OperationType.BM25, "index_document", metadata={"chunks": len(texts)}):
-            sparse = await in_thread(self._encode_sparse, texts)
+            sparse = await in_thread(lambda: [self.bm25.encode_document(text) for text in texts])
         return vectors, sparse
-
-    def _encode_sparse(self, texts: Sequence[str]) -> list[SparseVector]:
-        return [self.bm25.encode_document(text) for text in texts]
-
-
-async def _cleaned(markdown: str) -> tuple[str, PageError | None]:
-    """What is no text at all, such as an image, is a page without text, and says why."""
-    try:
-        return await in_thread(clean, markdown), None
-    except PageError as error:
-        return "", error
 
 
 def _first_heading(text: str) -> str | None:
-    found = HEADING.search(text[:4_000])
+    found = FIRST_HEADING.search(text[:4_000])
     return (found[1] or found[2]).strip() if found else None
-
-
-def _hash(*parts: str) -> str:
-    return sha256("\0".join(parts).encode()).hexdigest()

@@ -1,13 +1,10 @@
-"""Text to BM25 term weights: the sparse half of every chunk and query."""
+"""BM25 term weights of texts: the sparse half of every chunk and query."""
 
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import pairwise
 
 from qdrant_edge import Bm25, Bm25Config, TokenizerType
-from qdrant_edge import SparseVector as EngineVector
 
 from crawlscope.indexing.index.port import SparseVector
 
@@ -25,7 +22,7 @@ _UNSPACED = re.compile(
     "\uac00-\ud7a3"  # Korean: words have spaces between them, but particles stick to nouns
     "]+"
 )
-"""Runs of the scripts in which spaces do not tell the words."""
+"""Runs of scripts that do not separate words by spaces."""
 
 _MARKS = re.compile(
     "[\u0300\u0301]"  # accents, also those that show the stress of a Russian word
@@ -34,7 +31,7 @@ _MARKS = re.compile(
     "|[\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed]"  # Arabic vowel signs
 )
 _ONE_LETTER = str.maketrans("ёЁىیکة", "еЕييكه")
-"""Letters that writers use for each other."""
+"""Letters that are written for each other."""
 _DIGIT = re.compile(r"\d")
 _UMLAUTS = str.maketrans(
     {
@@ -53,16 +50,16 @@ _UMLAUTS = str.maketrans(
 
 
 class Bm25Encoder:
-    """Weights without IDF, which the index knows and applies when it is asked.
+    """Weights without IDF, which the index knows and applies to queries.
 
-    Identifiers count whole and in parts: `getUserName` is found by itself and by `user name`. English
-    words are stemmed, English stop words left out. Accents, vowel signs, width and the script of digits do
-    not tell words apart; `ü` is also `ue`. In scripts without spaces, and in Korean, every two neighbouring
-    characters count as a word, and in documents every single one besides.
+    Identifiers count whole and in parts: `getUserName` is found by itself and by `user name`. English words
+    are stemmed, English stop words left out. Accents, vowel signs, width and the script of digits make no
+    difference; `ü` is also `ue`. In scripts without spaces, and in Korean, every two neighbouring
+    characters count as a word, and in documents every single character too.
     """
 
     fingerprint = f"bm25:english:code:folded:unigrams+bigrams:k{K}:b{B}:len{AVERAGE_CHUNK_WORDS:g}"
-    """Weights of two encoders belong in one index only if their fingerprints are equal."""
+    """Weights of two encoders may share an index only if their fingerprints are equal."""
 
     def __init__(self) -> None:
         self._bm25 = Bm25(
@@ -77,34 +74,28 @@ class Bm25Encoder:
         )
 
     def encode_document(self, text: str) -> SparseVector:
-        """Of all readings of the text the highest weight of each term: none makes the text longer."""
-        readings = [spaced for each in _spellings(text) for spaced in (_bigrams(each), _characters(each))]
-        return _highest([self._bm25.embed_document(each) for each in dict.fromkeys(readings)])
+        """The highest weight of each term over all readings; none of them makes the text longer."""
+        readings = [spaced for each in _spellings(text) for spaced in (_ngrams(each, 2), _ngrams(each, 1))]
+        vectors = [self._bm25.embed_document(each) for each in dict.fromkeys(readings)]
+        if len(vectors) == 1:
+            return SparseVector(indices=vectors[0].indices, values=vectors[0].values)
+        weights: dict[int, float] = {}
+        for vector in vectors:
+            for term, weight in zip(vector.indices, vector.values, strict=True):
+                weights[term] = max(weight, weights.get(term, 0.0))
+        return _vector(weights)
 
     def encode_query(self, text: str) -> SparseVector:
-        """Empty for a query of nothing but stop words and punctuation.
+        """Empty for a query of stop words and punctuation only.
 
-        A word that can be spelled in two ways counts as one: each spelling has half of its weight.
+        A word with two spellings counts once: each spelling has half of its weight.
         """
-        return _mean([self._bm25.embed_query(_bigrams(each)) for each in _spellings(text)])
-
-
-def _highest(vectors: Sequence[EngineVector]) -> SparseVector:
-    if len(vectors) == 1:
-        return SparseVector(indices=vectors[0].indices, values=vectors[0].values)
-    weights: dict[int, float] = {}
-    for vector in vectors:
-        for term, weight in zip(vector.indices, vector.values, strict=True):
-            weights[term] = max(weight, weights.get(term, 0.0))
-    return _vector(weights)
-
-
-def _mean(vectors: Sequence[EngineVector]) -> SparseVector:
-    weights: defaultdict[int, float] = defaultdict(float)
-    for vector in vectors:
-        for term, weight in zip(vector.indices, vector.values, strict=True):
-            weights[term] += weight / len(vectors)
-    return _vector(weights)
+        vectors = [self._bm25.embed_query(_ngrams(each, 2)) for each in _spellings(text)]
+        weights: defaultdict[int, float] = defaultdict(float)
+        for vector in vectors:
+            for term, weight in zip(vector.indices, vector.values, strict=True):
+                weights[term] += weight / len(vectors)
+        return _vector(weights)
 
 
 def _vector(weights: dict[int, float]) -> SparseVector:
@@ -113,7 +104,7 @@ def _vector(weights: dict[int, float]) -> SparseVector:
 
 
 def _spellings(text: str) -> list[str]:
-    """The text without what does not tell words apart; and once more as written without umlauts."""
+    """The text with variants of characters folded, and once more with umlauts written as two letters."""
     if text.isascii():
         return [text]
     text = unicodedata.normalize("NFKC", text)
@@ -121,14 +112,16 @@ def _spellings(text: str) -> list[str]:
 
 
 def _folded(text: str) -> str:
-    """Latin letters lose their marks in the engine."""
+    """The engine itself removes the marks of Latin letters."""
     bare = _MARKS.sub("", unicodedata.normalize("NFD", text.translate(_ONE_LETTER)))
     return _DIGIT.sub(lambda digit: str(unicodedata.digit(digit[0])), unicodedata.normalize("NFC", bare))
 
 
-def _bigrams(text: str) -> str:
-    return _UNSPACED.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
+def _ngrams(text: str, size: int) -> str:
+    """Separates the n-grams of scripts without spaces; a run that is shorter stays as it is."""
 
+    def split(run: re.Match[str]) -> str:
+        grams = [run[0][start : start + size] for start in range(len(run[0]) - size + 1)]
+        return f" {' '.join(grams) or run[0]} "
 
-def _characters(text: str) -> str:
-    return _UNSPACED.sub(lambda run: f" {' '.join(run[0])} ", text)
+    return _UNSPACED.sub(split, text)

@@ -2,8 +2,8 @@
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.indexing import documents
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.indexing.generations.embedder import named
 from crawlscope.indexing.generations.repository import Generation
 from crawlscope.insights.responses import IndexReport, ReindexResponse
 
@@ -11,7 +11,7 @@ from crawlscope.insights.responses import IndexReport, ReindexResponse
 async def report_indexes(connection: AsyncConnection) -> ReindexResponse:
     live = await generations.live(connection)
     return ReindexResponse(
-        serving=await _report(connection, live.serving), filling=await _report(connection, live.filling)
+        serving=await _report(connection, live.serving), filling=await _report(connection, live.replacement)
     )
 
 
@@ -20,10 +20,10 @@ async def _report(connection: AsyncConnection, generation: Generation | None) ->
         return None
     return IndexReport(
         name=generation.name,
-        embedder=named(generation.recipe.identity),
+        embedder=generation.recipe.identity.description,
         chunk_tokens=generation.recipe.chunk_tokens,
         problem=generation.problem,
         created_at=generation.created_at,
         switched_at=generation.switched_at,
-        **vars(await generations.holding(connection, generation.id)),
+        **vars(await documents.count(connection, generation.id)),
     )

@@ -12,7 +12,6 @@ from crawlscope.core.errors import NotFoundError
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationState, PageState, ReconcileState
 from crawlscope.database.engine import Database
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.indexing.generations.embedder import named
 from crawlscope.insights import queries
 from crawlscope.insights.changes import ChangeListResponse, ChangeRow, changes
 from crawlscope.insights.compare import compare
@@ -217,7 +216,7 @@ class Insights:
         async with self._snapshots.transaction() as connection:
             stats = StatsResponse(**await row_of(connection, queries.stats()))
             if serving := (await generations.live(connection)).serving:
-                stats.embedder, stats.index_problem = named(serving.recipe.identity), serving.problem
+                stats.embedder, stats.index_problem = serving.recipe.identity.description, serving.problem
             return stats
 
     async def _measured(

@@ -13,7 +13,7 @@ from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, PageErr
 from crawlscope.core.periodic import run_periodically
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
-from crawlscope.indexing.documents import DocumentToFill, KnownDocument
+from crawlscope.indexing.documents import DocumentToReindex, KnownDocument
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation
@@ -65,7 +65,7 @@ class Reindexing:
         self._indexing = indexing
         self._max_attempts = max_attempts
         self._timeout_seconds = timeout_seconds
-        self._failures: Counter[tuple[int, DocumentToFill, str]] = Counter()
+        self._failures: Counter[tuple[int, DocumentToReindex, str]] = Counter()
         """Failed attempts at a document of an index, by error code. Another process counts from 0."""
 
     async def run(self) -> None:
@@ -77,9 +77,9 @@ class Reindexing:
 
         async def fill_if_requested() -> None:
             async with self._database.transaction() as connection:
-                filling = (await generations.live(connection)).filling
+                filling = (await generations.live(connection)).replacement
             if filling:
-                async with generations.sole_filler(self._database) as alone:
+                async with generations.reindexing_lock(self._database) as alone:
                     if alone:
                         await self.fill(filling.id)
 
@@ -99,7 +99,7 @@ class Reindexing:
         try:
             while True:
                 async with self._database.transaction() as connection:
-                    generation = (await generations.live(connection)).filling
+                    generation = (await generations.live(connection)).replacement
                 if generation is None or generation.id != generation_id:
                     return
                 await self._fill_what_is_left(generation)
@@ -118,7 +118,7 @@ class Reindexing:
         while True:
             async with self._database.transaction() as connection:
                 serving = (await generations.live(connection)).serving
-                left = serving and await documents.to_fill(
+                left = serving and await documents.to_reindex(
                     connection, serving.id, generation.id, after, BATCH_DOCUMENTS
                 )
             if not left:
@@ -138,7 +138,7 @@ class Reindexing:
             raise failures[0]
 
     async def _fill_one(
-        self, generation: Generation, document: DocumentToFill, at_once: asyncio.Semaphore, batch: _Batch
+        self, generation: Generation, document: DocumentToReindex, at_once: asyncio.Semaphore, batch: _Batch
     ) -> None:
         async with at_once:
             if batch.fails:
@@ -155,9 +155,11 @@ class Reindexing:
                 if not await self._given_up(generation, document, error):
                     batch.failures.append(error)
 
-    async def _make(self, generation: Generation, document: DocumentToFill, *, again: bool = False) -> bool:
+    async def _make(
+        self, generation: Generation, document: DocumentToReindex, *, again: bool = False
+    ) -> bool:
         """False where no text is kept; `again` also makes a document that the index has already."""
-        if await self._database.run(partial(self._indexing.drop_if_gone, url=document.url)):
+        if await self._database.run(partial(self._indexing.remove_if_gone, url=document.url)):
             return True
         async with in_time(self._timeout_seconds):
             async with self._database.transaction() as connection:
@@ -166,8 +168,8 @@ class Reindexing:
             for row in rows:
                 metadata = DocumentMetadata(url=document.url, title=row.title, language=row.language)
                 request = IndexDocumentRequest(url=document.url, markdown=row.markdown, metadata=metadata)
-                workshop = self._opened.workshop(generation)
-                prepared = await workshop.prepare(request, None if again else known)
+                preparer = self._opened.preparer(generation)
+                prepared = await preparer.prepare(request, None if again else known)
                 if prepared.text:
                     break
             else:
@@ -175,7 +177,7 @@ class Reindexing:
         await self._keep(generation, document, prepared, None if prepared else NOTHING_KEPT)
         return prepared is not None
 
-    async def _given_up(self, generation: Generation, document: DocumentToFill, error: Exception) -> bool:
+    async def _given_up(self, generation: Generation, document: DocumentToReindex, error: Exception) -> bool:
         """Leaves out a document with too many failed attempts, if it is itself the cause."""
         code = error.code if isinstance(error, CrawlscopeError) else ""
         failed = generation.id, document, code
@@ -191,7 +193,7 @@ class Reindexing:
     async def _makes_others(self, generation: Generation) -> bool:
         """Whether all dependencies work for a document that the index has already."""
         async with self._database.transaction() as connection:
-            made = await documents.last_made(connection, generation.id)
+            made = await documents.latest_stored(connection, generation.id)
         try:
             return made is not None and await self._make(generation, made, again=True)
         except Exception as error:  # noqa: BLE001 - that it fails is the answer
@@ -201,7 +203,7 @@ class Reindexing:
     async def _keep(
         self,
         generation: Generation,
-        document: DocumentToFill,
+        document: DocumentToReindex,
         prepared: PreparedDocument | None,
         error: str | None,
     ) -> None:
@@ -211,8 +213,8 @@ class Reindexing:
         """
 
         async def keep(connection: AsyncConnection) -> None:
-            live = await generations.hold(connection)
-            if live.serving is None or live.filling is None or live.filling.id != generation.id:
+            live = await generations.lock_shared(connection)
+            if live.serving is None or live.replacement is None or live.replacement.id != generation.id:
                 return
             await documents.lock_document(connection, document.url)
             source = await documents.find_document(connection, live.serving.id, document.url)
@@ -220,8 +222,8 @@ class Reindexing:
                 return
             if prepared is None:
                 nothing = KnownDocument("", "", 0, source.crawl_id, source.revision, error)
-                await documents.keep_document(connection, generation.id, document.url, nothing)
-                await (await self._opened.index(generation)).cut(document.url, keep=0)
+                await documents.save_document(connection, generation.id, document.url, nothing)
+                await (await self._opened.index(generation)).truncate(document.url, keep=0)
             else:
                 await self._put(connection, generation, prepared, source)
 
@@ -242,31 +244,31 @@ class Reindexing:
             source.revision,
         )
         if not prepared.unchanged:
-            await self._indexing.put(connection, generation, prepared, made)
+            await self._indexing.replace_document(connection, generation, prepared, made)
         elif known := await documents.find_document(connection, generation.id, prepared.url):
             confirmed = replace(known, crawl_id=source.crawl_id, revision=source.revision)
-            await documents.keep_document(connection, generation.id, prepared.url, confirmed)
+            await documents.save_document(connection, generation.id, prepared.url, confirmed)
 
     async def _change_over(self, generation: Generation) -> bool:
         """Where the new index lacks nothing that it should hold; what it lost is made again."""
         async with self._database.transaction() as connection:
-            live = await generations.hold_for_change_over(connection)
-            if live.serving is None or live.filling is None or live.filling.id != generation.id:
+            live = await generations.lock_exclusively(connection)
+            if live.serving is None or live.replacement is None or live.replacement.id != generation.id:
                 return False
-            if await documents.to_fill(connection, live.serving.id, generation.id, BEFORE_ALL, 1):
+            if await documents.to_reindex(connection, live.serving.id, generation.id, BEFORE_ALL, 1):
                 return False
-            wanted = (await generations.holding(connection, generation.id)).chunks
+            wanted = (await documents.count(connection, generation.id)).chunks
             found = (await (await self._opened.index(generation)).size()).chunks
             if found < wanted:
                 log.warning("filled_index_lacks_chunks", index=generation.name, wanted=wanted, found=found)
-                await documents.refill(connection, generation.id)
+                await documents.restart_reindexing(connection, generation.id)
                 return False
             await generations.change_over(connection, generation.id)
             return True
 
     async def _note(self, generation_id: int, problem: str | None) -> None:
         async with self._database.transaction() as connection:
-            await generations.note_problem(connection, generation_id, problem)
+            await generations.set_problem(connection, generation_id, problem)
 
 
 def _words(error: Exception) -> str:

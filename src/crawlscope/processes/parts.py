@@ -21,7 +21,7 @@ from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.insights.insights import Insights
 from crawlscope.pages.reindexing import Reindexing
-from crawlscope.processes.index_host import IndexHost, IndexParts, qdrant_indexes
+from crawlscope.processes.index_host import IndexHost, ServingIndex, qdrant_indexes
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
 from crawlscope.webhooks.refusals import Refusals
@@ -48,7 +48,7 @@ class Parts:
     watching: Watching
     host: IndexHost
 
-    def require_index(self) -> IndexParts:
+    def require_index(self) -> ServingIndex:
         """Raises `IndexUnavailable` with the reason."""
         return self.host.require_index()
 

@@ -1,4 +1,4 @@
-"""One ranking out of two: how BM25 and dense scores of the same query are put together."""
+"""Combines the BM25 and dense scores of one query into one ranking."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 BM25_WEIGHT = 0.6
 DENSE_WEIGHT = 0.4
 WINDOW = 100
-"""How many of the best of each half are scored; those after them follow in the order of their ranks."""
+"""Number of best hits of each half that are scored; the others follow in the order of their ranks."""
 
 
 class Orderable(Protocol):
@@ -26,11 +26,10 @@ def fuse(
 ) -> list[tuple[Id, float]]:
     """Best first, each with a score from 0 to 1.
 
-    Scores are stretched so that each half's best is 1 and the last of its window 0; what a half did
-    not find is 0 there. BM25 that does not fill its window has found all that has any of the words:
-    its 0 is then the score 0 of everything else. Equal ones stand by their better rank, then by id.
-    Looking deeper into the halves appends to the ranking and never reorders it, so that pages of
-    results fit together.
+    Scores are stretched so that each half's best is 1 and the last of its window 0; a hit that a half did
+    not find has 0 there. If BM25 does not fill its window, it found all chunks with any of the words: its 0
+    is then the score 0 of all others. Equal scores are ordered by the better rank, then by id. More hits in
+    the halves append to the ranking and never reorder it, so that pages of results fit together.
     """
     found_all = len(bm25) < window
     bm25_shares = normalise(bm25, window, floor=0.0 if found_all else None)
@@ -50,7 +49,7 @@ def fuse(
 
 
 def normalise(scores: Mapping[Id, float], window: int, floor: float | None = None) -> dict[Id, float]:
-    """Min–max over the best `window` scores and the floor; all 1 where these are equal."""
+    """Min–max over the best `window` scores and the floor; all 1 if these are equal."""
     if not scores:
         return {}
     best_first = sorted(scores.values(), reverse=True)[:window]
@@ -63,7 +62,7 @@ def normalise(scores: Mapping[Id, float], window: int, floor: float | None = Non
 
 
 def ranks(scores: Mapping[Id, float]) -> dict[Id, int]:
-    """How many are better; equal scores share a rank."""
+    """The number of better scores; equal scores share a rank."""
     rank_of: dict[float, int] = {}
     for rank, score in enumerate(sorted(scores.values(), reverse=True)):
         rank_of.setdefault(score, rank)

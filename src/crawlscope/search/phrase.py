@@ -1,11 +1,11 @@
-"""Recognises a query that stands in a text word for word, as one pasted from a page does."""
+"""Recognises a query that a text contains word for word, such as one copied from a page."""
 
 import re
 import unicodedata
 from dataclasses import dataclass
 
-FEWEST_CHARACTERS = 20
-"""Shorter queries stand word for word in too many texts for that to say anything."""
+MIN_CHARACTERS = 20
+"""Too many texts contain shorter queries word for word."""
 
 _LINK_TARGET = re.compile(r"\]\([^()\s]*(?:\s+\"[^\"]*\")?\)")
 _WORD = re.compile(r"[^\W_]+")
@@ -18,13 +18,13 @@ class Phrase:
     @classmethod
     def of(cls, query: str) -> "Phrase | None":
         words = _words(query)
-        return cls(words) if len(words) >= FEWEST_CHARACTERS else None
+        return cls(words) if len(words) >= MIN_CHARACTERS else None
 
-    def stands_in(self, text: str) -> bool:
+    def is_in(self, text: str) -> bool:
         return self.words in _words(text)
 
 
 def _words(text: str) -> str:
-    """Without case, width, punctuation and Markdown, the targets of links included."""
+    """The words alone, without case, width, punctuation, Markdown and the targets of links."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_WORD.findall(_LINK_TARGET.sub("]", text)))

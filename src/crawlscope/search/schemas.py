@@ -1,4 +1,4 @@
-"""What a search is asked and what it answers: the words that every face and client of it shares."""
+"""Search requests and responses, as all interfaces and clients use them."""
 
 from typing import Annotated, Literal
 

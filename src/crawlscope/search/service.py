@@ -1,4 +1,4 @@
-"""Search over everything indexed: one query, its best pages."""
+"""Search over all indexed pages: the best pages for a query."""
 
 import time
 from collections import defaultdict
@@ -13,11 +13,11 @@ from crawlscope.search.fusion import WINDOW, fuse
 from crawlscope.search.phrase import Phrase
 from crawlscope.search.schemas import Mode, Passage, SearchRequest, SearchResponse, SearchResult
 
-FEWEST_CANDIDATES = WINDOW
-MOST_CANDIDATES = 6_000
+MIN_CANDIDATES = WINDOW
+MAX_CANDIDATES = 6_000
 CANDIDATES_PER_PAGE = 3
-"""Chunks asked of each half for each page wanted; more are fetched when one page has many of them."""
-MOST_PASSAGES = 4
+"""Chunks to ask of each half for each page wanted; more are asked for if one page has many of them."""
+MAX_PASSAGES = 4
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class _Ranked:
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Query:
     mode: Mode
     dense: Floats | None
     sparse: SparseVector | None
@@ -44,53 +44,52 @@ class SearchService:
     async def search(self, request: SearchRequest) -> SearchResponse:
         """Raises `IndexUnavailable`, and `EmbedderUnavailable` in any mode but `keyword`."""
         started = time.perf_counter()
-        question = await self._encode(request)
-        pages = await self._find_pages(question, request.offset + request.limit)
+        query = _Query(
+            request.mode,
+            dense=None if request.mode == "keyword" else (await self._embedder.embed([request.query]))[0],
+            sparse=None if request.mode == "semantic" else self._bm25.encode_query(request.query),
+            phrase=None if request.mode == "semantic" else Phrase.of(request.query),
+            filters=Filters(**request.filters.model_dump()) if request.filters else Filters(),
+        )
+        pages = await self._find_pages(query, request.offset + request.limit)
         shown = pages[request.offset : request.offset + request.limit]
         return SearchResponse(
-            results=[_result(page, question.filters.crawl_id) for page in shown],
+            results=[_result(page, query.filters.crawl_id) for page in shown],
             total=len(pages),
             mode=request.mode,
             took_ms=round((time.perf_counter() - started) * 1000, 3),
         )
 
-    async def _encode(self, request: SearchRequest) -> _Question:
-        filters = Filters(**request.filters.model_dump()) if request.filters else Filters()
-        dense = None if request.mode == "keyword" else (await self._embedder.embed([request.query]))[0]
-        sparse = None if request.mode == "semantic" else self._bm25.encode_query(request.query)
-        phrase = None if request.mode == "semantic" else Phrase.of(request.query)
-        return _Question(request.mode, dense, sparse, phrase, filters)
-
-    async def _find_pages(self, question: _Question, wanted: int) -> list[list[_Ranked]]:
-        depth = max(FEWEST_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
+    async def _find_pages(self, query: _Query, wanted: int) -> list[list[_Ranked]]:
+        """The chunks of each page, pages and chunks best first; at least `wanted` pages if so many match."""
+        depth = max(MIN_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
         while True:
-            halves = await self._index.query(question.dense, question.sparse, question.filters, depth)
-            pages = _by_page(_lift(_rank(halves, question.mode), question.phrase))
+            halves = await self._index.query(query.dense, query.sparse, query.filters, depth)
+            pages: defaultdict[str, list[_Ranked]] = defaultdict(list)
+            for ranked in _rank(halves, query.mode, query.phrase):
+                pages[ranked.hit.payload["url"]].append(ranked)
             exhausted = max(len(halves.dense), len(halves.bm25)) < depth
-            if len(pages) >= wanted or exhausted or depth >= MOST_CANDIDATES:
-                return pages
-            depth = min(4 * depth, MOST_CANDIDATES)
+            if len(pages) >= wanted or exhausted or depth >= MAX_CANDIDATES:
+                return list(pages.values())
+            depth = min(4 * depth, MAX_CANDIDATES)
 
 
-def _rank(halves: Halves, mode: Mode) -> list[_Ranked]:
+def _rank(halves: Halves, mode: Mode, phrase: Phrase | None) -> list[_Ranked]:
+    """Best first. The chunks with the phrase come first of all, with the best score.
+
+    The phrase is looked up within the window that fusion scores only, so that deeper candidates do not
+    change the order.
+    """
     hits = {hit.id: hit for hit in (*halves.dense, *halves.bm25)}
     if mode == "hybrid":
-        ranking = fuse(_scores(halves.bm25), _scores(halves.dense))
+        scores = fuse(_scores(halves.bm25), _scores(halves.dense))
     else:
-        ranking = sorted(_scores(hits.values()).items(), key=lambda scored: (-scored[1], scored[0]))
-    return [_Ranked(hits[one], score) for one, score in ranking]
-
-
-def _lift(ranking: list[_Ranked], phrase: Phrase | None) -> list[_Ranked]:
-    """Puts first what has the phrase word for word, with the best score there is.
-
-    Looks at the window that fusion scores and no further, so that deeper candidates change no order.
-    """
+        scores = sorted(_scores(hits.values()).items(), key=lambda scored: (-scored[1], scored[0]))
+    ranking = [_Ranked(hits[one], score) for one, score in scores]
     if phrase is None or not ranking:
         return ranking
-    best = ranking[0].score
-    near, far = ranking[:WINDOW], ranking[WINDOW:]
-    verbatim = [ranked for ranked in near if phrase.stands_in(ranked.hit.payload["text"])]
+    best, near, far = ranking[0].score, ranking[:WINDOW], ranking[WINDOW:]
+    verbatim = [ranked for ranked in near if phrase.is_in(ranked.hit.payload["text"])]
     lifted = {ranked.hit.id for ranked in verbatim}
     others = [ranked for ranked in near if ranked.hit.id not in lifted]
     return [*(_Ranked(ranked.hit, best) for ranked in verbatim), *others, *far]
@@ -98,14 +97,6 @@ def _lift(ranking: list[_Ranked], phrase: Phrase | None) -> list[_Ranked]:
 
 def _scores(hits: Iterable[Hit]) -> dict[UUID, float]:
     return {hit.id: hit.score for hit in hits}
-
-
-def _by_page(ranking: Iterable[_Ranked]) -> list[list[_Ranked]]:
-    """Pages in the order of their best chunk."""
-    pages: defaultdict[str, list[_Ranked]] = defaultdict(list)
-    for ranked in ranking:
-        pages[ranked.hit.payload["url"]].append(ranked)
-    return list(pages.values())
 
 
 def _result(page: list[_Ranked], filtered_crawl: str | None) -> SearchResult:
@@ -122,10 +113,12 @@ def _result(page: list[_Ranked], filtered_crawl: str | None) -> SearchResult:
         crawl_ids=crawl_ids,
         domain=payload["domain"],
         language=payload["language"],
-        passages=[_passage(other) for other in others[:MOST_PASSAGES]],
+        passages=[
+            Passage(
+                text=other.hit.payload["text"],
+                chunk_index=other.hit.payload["chunk_index"],
+                score=other.score,
+            )
+            for other in others[:MAX_PASSAGES]
+        ],
     )
-
-
-def _passage(ranked: _Ranked) -> Passage:
-    payload = ranked.hit.payload
-    return Passage(text=payload["text"], chunk_index=payload["chunk_index"], score=ranked.score)

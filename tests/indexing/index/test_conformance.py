@@ -76,7 +76,7 @@ async def opened(
 async def index(opened: SearchIndex) -> SearchIndex:
     while hits := (await opened.query(direction(0), None, EVERYTHING, 1_000)).dense:
         for url in {hit.payload["url"] for hit in hits}:
-            await opened.cut(url, keep=0)
+            await opened.truncate(url, keep=0)
     return opened
 
 
@@ -271,14 +271,14 @@ async def test_a_large_page_arrives_whole(index: SearchIndex) -> None:
     assert await search_words(index, "number299") == ["https://h/"]
     await index.set_crawl_ids(ids, ["later"])
     assert len(await search_words(index, "apple", Filters(crawl_id="later"))) == 100
-    await index.cut("https://h/", keep=0)
+    await index.truncate("https://h/", keep=0)
     assert (await index.size()).chunks == 0
 
 
 async def test_a_cut_takes_the_end_of_one_document(index: SearchIndex) -> None:
     for url in ("https://h/", "https://h/longer"):
         await index.upsert([make_chunk(url, f"word{n}", n) for n in range(5)])
-    await index.cut("https://h/", keep=2)
+    await index.truncate("https://h/", keep=2)
     assert (await index.size()).chunks == 7
     assert sorted(await search_words(index, "word1")) == ["https://h/", "https://h/longer"]
     assert await search_words(index, "word2") == ["https://h/longer"]
@@ -286,7 +286,7 @@ async def test_a_cut_takes_the_end_of_one_document(index: SearchIndex) -> None:
 
 async def test_nothing_to_do_is_fine(index: SearchIndex) -> None:
     await index.upsert([])
-    await index.cut("https://nobody/", keep=0)
+    await index.truncate("https://nobody/", keep=0)
     await index.set_crawl_ids([], ["crawl"])
     assert (await index.size()).chunks == 0
 

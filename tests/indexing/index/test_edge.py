@@ -18,7 +18,7 @@ from tests.indexing.index.chunks import DIMENSION, make_chunk
 async def main():
     index = EdgeIndex.open(Path(sys.argv[1]), DIMENSION)
     await index.upsert([make_chunk("https://h/", f"apple number{n}", n) for n in range(150)])
-    await index.cut("https://h/", keep=149)
+    await index.truncate("https://h/", keep=149)
     print("written", flush=True)
     time.sleep(60)
 

@@ -13,7 +13,7 @@ from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Filters
 from crawlscope.indexing.index.socket_client import BYTES_PER_UPSERT, RemoteIndex
-from crawlscope.indexing.index.socket_path import LONGEST_SOCKET_PATH, socket_path_for
+from crawlscope.indexing.index.socket_path import MAX_SOCKET_PATH_BYTES, socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_chunk, urls
 
@@ -162,7 +162,7 @@ async def test_an_answer_too_large_for_a_frame_is_an_error_and_no_hang(
     server: IndexServer, remote: RemoteIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await remote.upsert([make_chunk("https://h/", "apple " * 2_000)])
-    monkeypatch.setattr(wire, "LARGEST_FRAME", 5_000)
+    monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 5_000)
     with pytest.raises(CrawlscopeError, match="over the limit"):
         await remote.query(direction(0), None, Filters(), 10)
     assert (await remote.size()).chunks == 1
@@ -230,7 +230,7 @@ def test_a_long_path_gives_a_short_private_one(tmp_path: Path, monkeypatch: pyte
     with tempfile.TemporaryDirectory(dir="/tmp") as temporary:
         monkeypatch.setattr(tempfile, "tempdir", temporary)
         path = socket_path_for(deep)
-        assert len(bytes(path)) <= LONGEST_SOCKET_PATH
+        assert len(bytes(path)) <= MAX_SOCKET_PATH_BYTES
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert socket_path_for(deep) == path
         assert socket_path_for(deep / "other") != path

@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawlscope.indexing.index.urls import DEEPEST_PREFIX, LONGEST_PREFIX, domain_of, host_of, url_prefixes
+from crawlscope.indexing.index.urls import (
+    MAX_PREFIX_LENGTH,
+    MAX_PREFIX_SEGMENTS,
+    domain_of,
+    host_of,
+    url_prefixes,
+)
 
 
 def test_prefixes_end_at_path_segments() -> None:
@@ -15,8 +21,8 @@ def test_prefixes_end_at_path_segments() -> None:
 @given(st.text() | st.text("ab/:?#").map("https://h/".__add__))
 def test_prefixes_are_few_short_and_growing(url: str) -> None:
     prefixes = url_prefixes(url)
-    assert len(prefixes) <= DEEPEST_PREFIX
-    assert all(len(prefix) <= LONGEST_PREFIX for prefix in prefixes)
+    assert len(prefixes) <= MAX_PREFIX_SEGMENTS
+    assert all(len(prefix) <= MAX_PREFIX_LENGTH for prefix in prefixes)
     assert prefixes == sorted(set(prefixes), key=len)
     assert all(prefix.endswith("/") and (url.startswith(prefix) or len(prefixes) == 1) for prefix in prefixes)
 

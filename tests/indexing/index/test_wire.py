@@ -53,7 +53,7 @@ def test_errors_keep_their_kind_and_text() -> None:
 
 
 @given(st.lists(st.binary(max_size=30)), st.integers(1, 60))
-def test_loads_keep_the_order_and_their_weight(packed: list[bytes], largest: int) -> None:
-    loads = list(wire.in_loads(packed, largest))
-    assert [one for load in loads for one in load] == packed
-    assert all(sum(map(len, load)) <= largest or len(load) == 1 for load in loads)
+def test_batches_keep_the_order_and_their_size(packed: list[bytes], max_bytes: int) -> None:
+    batches = list(wire.batches(packed, max_bytes))
+    assert [item for batch in batches for item in batch] == packed
+    assert all(sum(map(len, batch)) <= max_bytes or len(batch) == 1 for batch in batches)

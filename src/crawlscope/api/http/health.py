@@ -11,7 +11,6 @@ from crawlscope import __version__
 from crawlscope.api.http.parts import ServiceParts
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.indexing.generations.embedder import named
 from crawlscope.processes.parts import Parts
 
 CHECK_SECONDS = 5.0
@@ -83,7 +82,7 @@ async def _examine_index(parts: Parts) -> str:
 async def _examine_embedder(parts: Parts) -> str:
     embedder = parts.require_index().embedder
     await embedder.ready()
-    return embedder.notice or named(parts.require_index().generation.recipe.identity)
+    return embedder.notice or parts.require_index().generation.recipe.identity.description
 
 
 async def _checked(check: Awaitable[str | None]) -> PartHealth:

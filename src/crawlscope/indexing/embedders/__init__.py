@@ -1,4 +1,4 @@
-"""The embedders, and which of them the settings ask for."""
+"""The embedders; `open_embedder` opens the one of the settings."""
 
 import asyncio
 
@@ -16,9 +16,9 @@ __all__ = ["FastembedEmbedder", "LocalEmbedder", "open_embedder", "open_openai",
 
 
 async def open_embedder(settings: Settings, threads: int = 1) -> Embedder:
-    """Ready to embed, its identity known; `threads` is for those that compute here.
+    """Opens the embedder of the settings; `threads` is for those that compute in this process.
 
-    Raises `EmbedderUnavailable` when a server does not answer, `SettingsError` when it never will.
+    Raises `EmbedderUnavailable` if a server does not answer, `SettingsError` for settings that cannot work.
     """
     model = settings.embedder_model
     match settings.embedder:

@@ -1,4 +1,4 @@
-"""What every embedder does with a text before the model sees it, and with the vectors that it answers."""
+"""Shared by the embedders: tokenizers, encodable texts, normalised vectors."""
 
 import numpy as np
 from crawlscope_minilm import TOKENIZER_PATH
@@ -8,24 +8,29 @@ from crawlscope.core.errors import EmbedderUnavailable
 from crawlscope.indexing.embedders.port import Vectors
 
 SPECIAL_TOKENS = 2
-"""Put around each text by the models of this family, and counted in their limits."""
+"""Models of this family add these to each text, and their limits include them."""
 
 
 def load_minilm_tokenizer() -> Tokenizer:
-    """The local model's tokenizer, made to count whole texts: its file says to cut and pad at 128 tokens."""
-    tokenizer = Tokenizer.from_file(str(TOKENIZER_PATH))
+    """The local model's tokenizer, which counts whole texts; its file says to cut and pad at 128 tokens."""
+    return counting_tokenizer(TOKENIZER_PATH.read_text())
+
+
+def counting_tokenizer(definition: str) -> Tokenizer:
+    """A tokenizer that neither pads nor truncates, from its definition in JSON."""
+    tokenizer = Tokenizer.from_str(definition)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
 def encodable(text: str) -> str:
-    """Half a surrogate pair, which JSON can bring and UTF-8 cannot carry, becomes a question mark."""
+    """Replaces lone surrogates, which UTF-8 cannot encode, by question marks."""
     return text.encode(errors="replace").decode()
 
 
 def normalised(vectors: Vectors, embedder: str) -> Vectors:
-    """Raises `EmbedderUnavailable` for numbers that are not finite and for a vector of zeros."""
+    """Scales to length 1. Raises `EmbedderUnavailable` for numbers that are not finite and zero vectors."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(lengths).all():
         raise EmbedderUnavailable(f"{embedder} answered vectors with numbers that are not finite.")

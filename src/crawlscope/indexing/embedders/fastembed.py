@@ -8,22 +8,26 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from crawlscope.core.errors import EmbedderUnavailable, SettingsError
-from crawlscope.indexing.embedders.common import SPECIAL_TOKENS, encodable, normalised
+from crawlscope.indexing.embedders.common import SPECIAL_TOKENS, counting_tokenizer, encodable, normalised
+from crawlscope.indexing.embedders.fair_pool import FairThreadPool
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
-from crawlscope.indexing.embedders.turns import Turns
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 
 
 class FastembedEmbedder:
-    """One text per run, as in the local embedder: quantised models mix what they are given together."""
+    """Runs the model on one text at a time, like the local embedder: in quantised models the texts of a run
+    change each other's vectors.
+    """
 
     def __init__(self, model: str = DEFAULT_MODEL, threads: int = 1) -> None:
-        """Blocks while it loads the model, and the first time downloads it."""
+        """Blocks while it loads the model, and while it downloads it the first time."""
         self._embedding = _load(model, threads)
-        self._tokenizer, self._max_tokens = _whole_text_tokenizer(self._embedding.model.tokenizer)
+        tokenizer: Tokenizer = self._embedding.model.tokenizer
+        self._max_tokens: int = (tokenizer.truncation or {}).get("max_length", 512) - SPECIAL_TOKENS
+        self._tokenizer = counting_tokenizer(tokenizer.to_str())
         self._identity = EmbedderIdentity("fastembed", model, "", len(self._embed_one(model)))
-        self._turns = Turns(1)
+        self._pool = FairThreadPool(1)
 
     @property
     def identity(self) -> EmbedderIdentity:
@@ -38,13 +42,13 @@ class FastembedEmbedder:
         return self._max_tokens
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        rows = await self._turns.map(self._embed_one, texts)
+        rows = await self._pool.map(self._embed_one, texts)
         if not rows:
             return np.empty((0, self._identity.dimension), np.float32)
         return normalised(np.stack(rows), "fastembed")
 
     async def aclose(self) -> None:
-        await self._turns.aclose()
+        await self._pool.aclose()
 
     def _embed_one(self, text: str) -> Any:
         (row,) = self._embedding.embed([encodable(text)], batch_size=1)
@@ -65,12 +69,3 @@ def _load(model: str, threads: int) -> Any:
         return fastembed.TextEmbedding(model, threads=threads)
     except (OSError, ValueError) as error:
         raise EmbedderUnavailable(f"fastembed cannot load {model} ({type(error).__name__}).") from error
-
-
-def _whole_text_tokenizer(model_tokenizer: Tokenizer) -> tuple[Tokenizer, int]:
-    """A copy that neither pads nor truncates, and the length at which the model's own truncates."""
-    longest = (model_tokenizer.truncation or {}).get("max_length", 512)
-    tokenizer = Tokenizer.from_str(model_tokenizer.to_str())
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer, longest - SPECIAL_TOKENS

@@ -1,4 +1,4 @@
-"""What embedding servers have in common: batches, their sizes, and what can be wrong with an answer."""
+"""Shared by the embedders that are servers: batches, their sizes, and wrong answers."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ from crawlscope.indexing.embedders.common import encodable, load_minilm_tokenize
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 
 TIMEOUT_SECONDS = 60.0
-_CONNECT_SECONDS = 5.0
-_LONGEST_DETAIL = 200
-_PASSING = frozenset({408, 409, 424, 425, 429})
-"""Refusals that another try can turn; 424 is how Text Embeddings Inference says that its model failed."""
+CONNECT_TIMEOUT_SECONDS = 5.0
+MAX_DETAIL_CHARACTERS = 200
+TRANSIENT_STATUSES = frozenset({408, 409, 424, 425, 429})
+"""Another attempt can succeed; Text Embeddings Inference answers 424 if its model failed."""
 _SIZE_COMPLAINT = re.compile(
     r"too (?:long|large|many|big)|batch size|context (?:length|window)|max\w* (?:\w+ ){0,3}(?:tokens|length)",
     re.IGNORECASE,
@@ -26,11 +26,11 @@ _SIZE_COMPLAINT = re.compile(
 
 
 class BatchTooLarge(Exception):
-    """The server takes fewer or shorter texts at once."""
+    """The server accepts only fewer or shorter texts at once."""
 
 
 class Dialect(Protocol):
-    """How one kind of server wants to be asked and how it answers."""
+    """The requests and answers of one kind of server."""
 
     @property
     def path(self) -> str: ...
@@ -38,7 +38,7 @@ class Dialect(Protocol):
     def body(self, texts: Sequence[str]) -> dict[str, object]: ...
 
     def rows(self, answer: object) -> object:
-        """One list of numbers for each text, in their order; one of `SHAPE_ERRORS` on another shape."""
+        """One list of numbers for each text, in order. Raises one of `SHAPE_ERRORS` for another shape."""
         ...
 
 
@@ -53,7 +53,7 @@ class Limits:
 
 
 class EmbeddingServer:
-    """Turns every way a request can end into an answer or an error of one line, which never holds the key."""
+    """Requests end with an answer, or with an error of one line that never contains the API key."""
 
     def __init__(
         self, url: str, api_key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
@@ -62,13 +62,13 @@ class EmbeddingServer:
         self._api_key = header_safe_key("EMBEDDER_API_KEY", api_key)
         self._timeout_seconds = timeout_seconds
         self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS)),
+            timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_TIMEOUT_SECONDS)),
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
         )
 
     @property
     def name(self) -> str:
-        """For messages: the address without what may be secret in it."""
+        """For messages: the address without secrets."""
         return f"The embedding server at {self._url.copy_with(userinfo=b'', query=None, fragment=None)}"
 
     @property
@@ -109,23 +109,36 @@ class EmbeddingServer:
             return BatchTooLarge(said)
         if status in (httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT):
             return BatchTooLarge(said) if _SIZE_COMPLAINT.search(detail) else SettingsError(said)
-        if status in _PASSING or response.is_server_error:
+        if status in TRANSIENT_STATUSES or response.is_server_error:
             return EmbedderUnavailable(said)
-        return SettingsError(f"{said} — check {_setting_behind(status)}.")
+        setting = "CRAWLSCOPE_EMBEDDER_URL and CRAWLSCOPE_EMBEDDER_MODEL"
+        if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
+            setting = "CRAWLSCOPE_EMBEDDER_API_KEY"
+        return SettingsError(f"{said} — check {setting}.")
 
     def _detail(self, response: httpx2.Response) -> str:
-        """What the server says is wrong, on one line; servers exist that repeat the key in it."""
-        line = " ".join(_message_of(response).split())
+        """The server's message on one line, without the API key, which some servers repeat.
+
+        Known shapes: `{"error": "…"}`, `{"error": {"message": "…"}}`, `{"detail": "…"}`.
+        """
+        try:
+            answer = response.json()
+        except (ValueError, RecursionError):
+            answer = None
+        for key in ("error", "message", "detail"):
+            if isinstance(answer, dict) and key in answer:
+                answer = answer[key]
+        line = " ".join(answer.split()) if isinstance(answer, str) else ""
         if self._api_key:
             line = line.replace(self._api_key, "…")
-        return line[:_LONGEST_DETAIL] or response.reason_phrase
+        return line[:MAX_DETAIL_CHARACTERS] or response.reason_phrase
 
 
 class HttpEmbedder:
-    """One batch after the other; a batch that the server finds too large is halved, down to a single text.
+    """Sends one batch after the other; halves a batch that the server refuses as too large.
 
-    Nothing is tried twice: that is for the queue. The server's own tokenizer is not at hand, so texts are
-    counted with the local model's.
+    Never retries, because the queue does. The local model's tokenizer counts the tokens, because the
+    server's is not available.
     """
 
     def __init__(
@@ -193,7 +206,7 @@ async def ask(server: EmbeddingServer, dialect: Dialect, texts: Sequence[str]) -
 
 
 async def learn_dimension(server: EmbeddingServer, dialect: Dialect) -> int:
-    """By embedding one word; raises `SettingsError` where even that is refused."""
+    """Embeds one word. Raises `SettingsError` if the server refuses even that."""
     try:
         vectors = await ask(server, dialect, ["dimension"])
     except BatchTooLarge as refusal:
@@ -205,7 +218,8 @@ def _batches(texts: Sequence[str], limits: Limits) -> Iterator[list[str]]:
     batch: list[str] = []
     tokens = 0
     for text in texts:
-        count = _estimate_tokens(text)
+        # An estimate at no cost: three bytes for a token are few in English and about right in Chinese.
+        count = len(text.encode()) // 3 + 2
         if batch and (len(batch) == limits.batch_texts or tokens + count > limits.batch_tokens):
             yield batch
             batch, tokens = [], 0
@@ -213,26 +227,3 @@ def _batches(texts: Sequence[str], limits: Limits) -> Iterator[list[str]]:
         tokens += count
     if batch:
         yield batch
-
-
-def _estimate_tokens(text: str) -> int:
-    """From the bytes, at no cost: three for a token are few for English and about right for Chinese."""
-    return len(text.encode()) // 3 + 2
-
-
-def _setting_behind(status: int) -> str:
-    if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
-        return "CRAWLSCOPE_EMBEDDER_API_KEY"
-    return "CRAWLSCOPE_EMBEDDER_URL and CRAWLSCOPE_EMBEDDER_MODEL"
-
-
-def _message_of(response: httpx2.Response) -> str:
-    """The text of the known shapes `{"error": "…"}`, `{"error": {"message": "…"}}`, `{"detail": "…"}`."""
-    try:
-        answer = response.json()
-    except (ValueError, RecursionError):
-        return ""
-    for key in ("error", "message", "detail"):
-        if isinstance(answer, dict) and key in answer:
-            answer = answer[key]
-    return answer if isinstance(answer, str) else ""

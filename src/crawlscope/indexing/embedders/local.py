@@ -1,4 +1,4 @@
-"""Embeds on this computer, with the model that ships as a package: no service, no download."""
+"""Embeds on this computer with the model that is installed as a package: no service, no download."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,31 +11,37 @@ from tokenizers import Tokenizer
 
 from crawlscope.core.errors import SettingsError
 from crawlscope.indexing.embedders.common import SPECIAL_TOKENS, encodable, load_minilm_tokenizer
+from crawlscope.indexing.embedders.fair_pool import FairThreadPool
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
-from crawlscope.indexing.embedders.turns import Turns
 
 SLOW_FUSION = "SkipLayerNormFusion"
 """An optimisation of the runtime that costs a fifth of the speed on a CPU."""
 
 
 class LocalEmbedder:
-    """`threads` texts are embedded at once, each alone on one thread; callers get their turns one text each.
+    """Embeds `threads` texts at once, each in a run of its own on one thread.
 
-    Alone, because the int8 model takes the range of its activations from all texts of a run: in a batch a
-    text would get another vector in other company. All threads share one session: two would be no faster.
+    The int8 model takes the range of its activations from all texts of a run, so in a batch a text's vector
+    would depend on the other texts. All threads share one session, because two would be no faster.
     """
 
     def __init__(self, threads: int = 1) -> None:
-        """Takes about 0.15 s; raises `SettingsError` when the model's file is not what it should be."""
+        """Takes about 0.15 s. Raises `SettingsError` if the model's file is missing or damaged."""
         _verify_model()
+        options = SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        # The memory arena would keep the peak of the longest text for good, and is no faster.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
         self._session = InferenceSession(
             str(MODEL_PATH),
-            _one_thread(),
+            options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=[SLOW_FUSION],
         )
         self._tokenizer = load_minilm_tokenizer()
-        self._turns = Turns(threads)
+        self._pool = FairThreadPool(threads)
 
     @property
     def identity(self) -> EmbedderIdentity:
@@ -50,11 +56,11 @@ class LocalEmbedder:
         return MAX_TOKENS - SPECIAL_TOKENS
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        rows = await self._turns.map(self._embed_one, texts)
+        rows = await self._pool.map(self._embed_one, texts)
         return np.stack(rows) if rows else np.empty((0, DIMENSION), np.float32)
 
     async def aclose(self) -> None:
-        await self._turns.aclose()
+        await self._pool.aclose()
 
     def _embed_one(self, text: str) -> npt.NDArray[np.float32]:
         ids = self._tokenizer.encode(encodable(text)).ids
@@ -67,7 +73,7 @@ class LocalEmbedder:
 
 
 def _verify_model() -> None:
-    """A file damaged in a download or a checkout would fail in mid-crawl, or give wrong vectors."""
+    """A file that is damaged by a download or checkout would fail during a crawl, or give wrong vectors."""
     try:
         with MODEL_PATH.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -77,13 +83,3 @@ def _verify_model() -> None:
         raise SettingsError(
             f"The model file {MODEL_PATH} is missing or damaged: reinstall the package crawlscope-minilm."
         )
-
-
-def _one_thread() -> SessionOptions:
-    """Without the memory arena, which keeps the peak of the longest text for good and gains no speed."""
-    options = SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    return options

@@ -1,6 +1,7 @@
 """Any server with OpenAI's `POST /v1/embeddings`: OpenAI, vLLM, Ollama, llama.cpp and many more."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from crawlscope.indexing.embedders.http import (
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 
 _LIMITS = Limits(batch_texts=64, batch_tokens=16_384, text_tokens=8_191)
-"""Such servers do not tell their limits: these are OpenAI's for one text, and modest ones for a batch."""
+"""Such servers do not report their limits: these are OpenAI's for a text, and low ones for a batch."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class OpenAIDialect:
     model: str
     path: str
     dimensions: int | None = None
-    """None: not asked for, because many servers refuse to be."""
+    """None sends no such field, because many servers refuse it."""
 
     def body(self, texts: Sequence[str]) -> dict[str, object]:
         asked = {} if self.dimensions is None else {"dimensions": self.dimensions}
         return {"model": self.model, "input": list(texts), "encoding_format": "float", **asked}
 
     def rows(self, answer: Any) -> object:
-        """Ordered by `index`, because the order of the answer is not promised."""
+        """Ordered by `index`, because servers may answer in any order."""
         rows = {item["index"]: item["embedding"] for item in answer["data"]}
         if len(rows) != len(answer["data"]):
             raise ValueError("an index twice")
@@ -44,22 +45,20 @@ async def open_openai(
     dimensions: int | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> HttpEmbedder:
-    """`url` with or without the closing `/v1`. Embeds one word to learn the dimension."""
-    server = EmbeddingServer(url, api_key, timeout_seconds)
-    path = "/embeddings" if server.path.endswith("/v1") else "/v1/embeddings"
-    dialect = OpenAIDialect(model, path, dimensions)
-    try:
+    """`url` with or without `/v1` at its end. Embeds one word to learn the dimension.
+
+    Raises `EmbedderUnavailable` or `SettingsError`.
+    """
+    async with AsyncExitStack() as on_error:
+        server = EmbeddingServer(url, api_key, timeout_seconds)
+        on_error.push_async_callback(server.aclose)
+        path = "/embeddings" if server.path.endswith("/v1") else "/v1/embeddings"
+        dialect = OpenAIDialect(model, path, dimensions)
         dimension = await learn_dimension(server, dialect)
-        _require_dimensions(server, dimension, dimensions)
-    except BaseException:
-        await server.aclose()
-        raise
+        if dimensions not in (None, dimension):
+            raise SettingsError(
+                f"{server.name} answers vectors of {dimension} dimensions whatever is asked for: "
+                "unset CRAWLSCOPE_EMBEDDER_DIMENSIONS."
+            )
+        on_error.pop_all()
     return HttpEmbedder(server, dialect, EmbedderIdentity("openai", model, "", dimension), _LIMITS)
-
-
-def _require_dimensions(server: EmbeddingServer, found: int, asked: int | None) -> None:
-    if asked not in (None, found):
-        raise SettingsError(
-            f"{server.name} answers vectors of {found} dimensions whatever is asked for: "
-            "unset CRAWLSCOPE_EMBEDDER_DIMENSIONS."
-        )

@@ -1,4 +1,4 @@
-"""The port to whatever turns text into dense vectors."""
+"""The port to embedders, which turn text into dense vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EmbedderIdentity:
-    """Which vectors may be compared with each other: those of one identity."""
+    """Vectors may be compared with each other if they are of one identity."""
 
     embedder: str
     model: str
@@ -25,11 +25,16 @@ class EmbedderIdentity:
     def fingerprint(self) -> str:
         return f"{self.embedder}:{self.model}:{self.revision}:{self.dimension}"
 
+    @property
+    def description(self) -> str:
+        """For people: `local all-MiniLM-L6-v2 (384 dimensions)`."""
+        return f"{self.embedder} {self.model} ({self.dimension} dimensions)"
+
 
 class TextEmbedder(Protocol):
-    """Order is kept: row i belongs to text i.
+    """Row i belongs to text i.
 
-    `embed` raises `EmbedderUnavailable` when another try can help, `PageError` when it cannot.
+    `embed` raises `EmbedderUnavailable` if another attempt can help, `PageError` if it cannot.
     """
 
     async def embed(self, texts: Sequence[str]) -> Vectors: ...
@@ -46,7 +51,7 @@ class Embedder(TextEmbedder, Protocol):
 
     @property
     def max_tokens(self) -> int:
-        """The longest text, in tokens, of which the model sees all."""
+        """Maximum number of tokens of a text; the model does not see what is beyond."""
         ...
 
     async def aclose(self) -> None: ...

@@ -1,6 +1,7 @@
-"""Hugging Face Text Embeddings Inference, which tells itself what it serves."""
+"""Hugging Face Text Embeddings Inference, which reports its model and limits."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -28,7 +29,7 @@ class TeiDialect:
 
 
 class TeiInfo(BaseModel):
-    """What `GET /info` says of the model and of the sizes the server was started with."""
+    """The model, and the limits that the server was started with, as `GET /info` reports them."""
 
     model_id: str
     model_sha: str | None = None
@@ -40,32 +41,23 @@ class TeiInfo(BaseModel):
 async def open_tei(
     url: str, model: str | None = None, api_key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> HttpEmbedder:
-    """Asks the server what it is; raises `SettingsError` when it serves another model than the wanted one."""
-    server = EmbeddingServer(url, api_key, timeout_seconds)
+    """Asks the server for its model and limits. Raises `SettingsError` if it does not serve `model`."""
     dialect = TeiDialect()
-    try:
-        info = await _ask_info(server)
-        _expect(model, info, server)
+    async with AsyncExitStack() as on_error:
+        server = EmbeddingServer(url, api_key, timeout_seconds)
+        on_error.push_async_callback(server.aclose)
+        try:
+            info = TeiInfo.model_validate(await server.get("/info"))
+        except ValidationError:
+            raise EmbedderUnavailable(f"{server.name} does not say what it serves (GET /info).") from None
+        except BatchTooLarge as refusal:
+            raise SettingsError(str(refusal)) from None
+        if model and model != info.model_id:
+            raise SettingsError(
+                f"{server.name} serves {info.model_id}, but CRAWLSCOPE_EMBEDDER_MODEL is {model}."
+            )
         dimension = await learn_dimension(server, dialect)
-    except BaseException:
-        await server.aclose()
-        raise
+        on_error.pop_all()
     identity = EmbedderIdentity("tei", info.model_id, info.model_sha or "", dimension)
     limits = Limits(info.max_client_batch_size, info.max_batch_tokens, info.max_input_length - SPECIAL_TOKENS)
     return HttpEmbedder(server, dialect, identity, limits)
-
-
-async def _ask_info(server: EmbeddingServer) -> TeiInfo:
-    try:
-        return TeiInfo.model_validate(await server.get("/info"))
-    except ValidationError:
-        raise EmbedderUnavailable(f"{server.name} does not say what it serves (GET /info).") from None
-    except BatchTooLarge as refusal:
-        raise SettingsError(str(refusal)) from None
-
-
-def _expect(model: str | None, info: TeiInfo, server: EmbeddingServer) -> None:
-    if model and model != info.model_id:
-        raise SettingsError(
-            f"{server.name} serves {info.model_id}, but CRAWLSCOPE_EMBEDDER_MODEL is {model}."
-        )

@@ -2,18 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import open_embedder
-from crawlscope.indexing.embedders.port import Embedder, EmbedderIdentity, Vectors
-from crawlscope.indexing.generations.recipe import Recipe, public_address
+from crawlscope.indexing.embedders.port import Embedder, Vectors
+from crawlscope.indexing.generations.recipe import Recipe, without_secrets
 
-AGAIN_AFTER_SECONDS = 2.0
-"""An embedder that could not be opened is not tried sooner."""
+REOPEN_AFTER_SECONDS = 2.0
+"""How long an embedder that could not be opened is not tried again."""
 REMEDY = "run `crawlscope reindex`"
 
 
@@ -24,16 +24,13 @@ class Reopened:
     """That the settings ask for something else than what the index was built with, and what to do."""
 
 
-Opening = Callable[[], Awaitable[Reopened]]
-
-
 class IndexEmbedder:
-    """The embedder of one index, opened when it is first needed: searches by keyword need none."""
+    """The embedder of one index, opened when it is first needed: keyword searches need none."""
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: Callable[[], Awaitable[Reopened]], opened: Reopened | None = None) -> None:
         self._opening = opening
         self._lock = asyncio.Lock()
-        self._opened: Reopened | None = None
+        self._opened = opened
         self._failure: CrawlscopeError | None = None
         self._failed_at = 0.0
         self._users = 0
@@ -51,10 +48,17 @@ class IndexEmbedder:
         return str(self._failure) if self._failure else None
 
     async def ready(self) -> None:
-        """Raises what keeps it from being opened, `EmbedderUnavailable` or `SettingsError`."""
+        """Opens it. Raises `EmbedderUnavailable` or `SettingsError`."""
         async with self._lock:
-            if self._opened is None:
-                self._opened = await self._open()
+            if self._opened is not None:
+                return
+            if self._failure and time.monotonic() - self._failed_at < REOPEN_AFTER_SECONDS:
+                raise self._failure
+            try:
+                self._opened = await self._opening()
+            except CrawlscopeError as error:
+                self._failure, self._failed_at = error, time.monotonic()
+                raise
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         async with self.in_use() as embedder:
@@ -62,7 +66,7 @@ class IndexEmbedder:
 
     @asynccontextmanager
     async def in_use(self) -> AsyncIterator[Embedder]:
-        """The embedder stays open for as long as anybody uses it."""
+        """The embedder stays open while the block runs."""
         await self.ready()
         assert self._opened is not None
         embedder = self._opened.embedder
@@ -75,59 +79,42 @@ class IndexEmbedder:
                 await embedder.aclose()
 
     async def aclose(self) -> None:
-        """Now, or when the last who uses it is done."""
+        """Closes it now, or when its last user is done."""
         self._closing = True
         if self._opened and not self._users:
             await self._opened.embedder.aclose()
 
-    async def _open(self) -> Reopened:
-        if self._failure and time.monotonic() - self._failed_at < AGAIN_AFTER_SECONDS:
-            raise self._failure
-        try:
-            return await self._opening()
-        except CrawlscopeError as error:
-            self._failure, self._failed_at = error, time.monotonic()
-            raise
-
 
 async def reopen_embedder(settings: Settings, recipe: Recipe, threads: int = 1) -> Reopened:
-    """The configured embedder where it makes the same vectors, else one like that of the recipe.
+    """The configured embedder if it makes the same vectors, else one like that of the recipe.
 
     Raises `EmbedderUnavailable` that says what the index needs, what is configured, and what to do.
     """
+    same_kind, as_configured = settings.embedder == recipe.identity.embedder, _asks_for(settings, recipe)
+    candidates = [settings] if same_kind else []
+    if not as_configured:
+        candidates.append(_as_built(settings, recipe))
     problem = ""
-    for candidate in _candidates(settings, recipe):
+    for candidate in candidates:
         try:
             embedder = await open_embedder(candidate, threads)
         except CrawlscopeError as error:
-            if _asks_for(settings, recipe):
+            if as_configured:
                 raise
             problem = str(error).rstrip(".")
             continue
         if embedder.identity == recipe.identity:
             return Reopened(embedder, _notice(embedder, recipe, settings, candidate))
         await embedder.aclose()
-        problem = f"in its place there is {named(embedder.identity)}"
+        problem = f"in its place there is {embedder.identity.description}"
     raise EmbedderUnavailable(
-        f"the index was built with {named(recipe.identity)}, which cannot be opened ({problem}); now "
-        f"{configured(settings)} is configured: {REMEDY}, or go back to the former"
+        f"the index was built with {recipe.identity.description}, which cannot be opened ({problem}); now "
+        f"{_configured(settings)} is configured: {REMEDY}, or go back to the former"
     )
 
 
-def named(identity: EmbedderIdentity) -> str:
-    """For people: `local all-MiniLM-L6-v2 (384 dimensions)`."""
-    return f"{identity.embedder} {identity.model} ({identity.dimension} dimensions)"
-
-
-def configured(settings: Settings) -> str:
+def _configured(settings: Settings) -> str:
     return " ".join(filter(None, [settings.embedder, settings.embedder_model]))
-
-
-def _candidates(settings: Settings, recipe: Recipe) -> Iterator[Settings]:
-    if settings.embedder == recipe.identity.embedder:
-        yield settings
-    if not _asks_for(settings, recipe):
-        yield _as_built(settings, recipe)
 
 
 def _asks_for(settings: Settings, recipe: Recipe) -> bool:
@@ -155,14 +142,14 @@ def _as_built(settings: Settings, recipe: Recipe) -> Settings:
 
 
 def _same_server(settings: Settings, recipe: Recipe) -> bool:
-    return recipe.url is None or public_address(settings.embedder_url) == recipe.url
+    return recipe.url is None or without_secrets(settings.embedder_url) == recipe.url
 
 
 def _notice(embedder: Embedder, recipe: Recipe, settings: Settings, opened: Settings) -> str | None:
     if opened is not settings:
         return (
-            f"the index was built with {named(recipe.identity)} and is used with it; now "
-            f"{configured(settings)} is configured: to change over, {REMEDY}"
+            f"the index was built with {recipe.identity.description} and is used with it; now "
+            f"{_configured(settings)} is configured: to change over, {REMEDY}"
         )
     if Recipe.of(embedder, settings).fingerprint != recipe.fingerprint:
         return f"the index was built with other chunks than configured: to change over, {REMEDY}"

@@ -1,4 +1,4 @@
-"""How the chunks and vectors of one index are made: what must be equal for all that it holds."""
+"""How the chunks and vectors of one index are made: the same for all that it holds."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,7 +11,7 @@ from crawlscope.indexing.sparse import Bm25Encoder
 CHUNKING_VERSION = 4
 """Goes up when cleaning or chunking changes, or what is embedded of a chunk."""
 CONTEXT_TOKENS = 54
-"""The most of a page's title and headings that goes before each chunk; the model sees both."""
+"""Maximum number of tokens of title and headings before each chunk; the model sees both."""
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,21 @@ class Recipe:
     identity: EmbedderIdentity
     chunk_tokens: int
     url: str | None = None
-    """Of the embedding server, without what may be secret in it. No part of the fingerprint: it may move."""
+    """The embedding server's, without secrets. Not part of the fingerprint, because a server may move."""
 
     @classmethod
     def of(cls, embedder: Embedder, settings: Settings) -> Self:
-        """What the settings ask for, with their embedder opened."""
+        """The recipe that the settings ask for; `embedder` is the one that they configure."""
         served = embedder.identity.embedder in ("tei", "openai")
         return cls(
             embedder.identity,
             min(settings.chunk_tokens, max(embedder.max_tokens - CONTEXT_TOKENS, embedder.max_tokens // 2)),
-            public_address(settings.embedder_url) if served else None,
+            without_secrets(settings.embedder_url) if served else None,
         )
 
     @property
     def fingerprint(self) -> str:
-        """Of what this version of the program makes by it; an older one may have made something else."""
+        """Identifies what this version makes by the recipe; an older version may have made other chunks."""
         chunking = f"chunks:{CHUNKING_VERSION}:{self.chunk_tokens}"
         return "|".join([self.identity.fingerprint, Bm25Encoder.fingerprint, chunking])
 
@@ -47,7 +47,7 @@ class Recipe:
         return cls(EmbedderIdentity(**kept), chunk_tokens, url)
 
 
-def public_address(url: str | None) -> str | None:
+def without_secrets(url: str | None) -> str | None:
     """Without user, password, query and fragment."""
     if url is None:
         return None

@@ -1,7 +1,7 @@
-"""The SQL of index generations: which index serves, which one is being filled beside it, and the change over.
+"""The SQL of index generations: which index serves, which one is built to replace it, and the change over.
 
-A store holds the generations with others; the change over holds them alone. So no page is stored by the old
-order of things once the new one holds.
+Transactions that store documents hold the generations' lock shared; a change over holds it exclusively. So no
+document is stored into the former index after the change over.
 """
 
 from collections.abc import AsyncIterator
@@ -11,24 +11,22 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Row, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.database.engine import Database, sqlstate, translated_errors
+from crawlscope.indexing import documents
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.index.port import FIRST_NAME
 
-DOCUMENTS = models.table_of(models.Document)
 GENERATIONS = models.table_of(models.IndexGeneration)
-LOCK = (7_108, 4)
-"""Key of the advisory lock on which index is which."""
-FILLERS_LOCK = (7_108, 5)
-"""Key of the advisory lock of the process that fills."""
-PATIENCE = "SET LOCAL lock_timeout = '5s'"
-"""Who waits for the lock alone holds up all who come after."""
+GENERATIONS_LOCK = (7_108, 4)
+REINDEXING_LOCK = (7_108, 5)
+LIMIT_LOCK_WAIT = "SET LOCAL lock_timeout = '5s'"
+"""A transaction that waits for the exclusive lock blocks all that ask for the lock after it."""
 LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -36,11 +34,8 @@ class State(StrEnum):
     FILLING = "filling"
     SERVING = "serving"
     RETIRED = "retired"
-    """No longer asked; dropped when nobody can be in the middle of asking it."""
+    """Searches no longer use it; it is dropped when those in progress are done."""
     DROPPED = "dropped"
-
-
-LIVE = (State.SERVING, State.FILLING)
 
 
 @dataclass(frozen=True)
@@ -58,84 +53,92 @@ class Generation:
 @dataclass(frozen=True)
 class Live:
     serving: Generation | None
-    filling: Generation | None
+    replacement: Generation | None
+    """The one that reindexing fills."""
 
     @property
     def all(self) -> list[Generation]:
-        return [each for each in (self.serving, self.filling) if each]
+        return [each for each in (self.serving, self.replacement) if each]
 
-
-@dataclass(frozen=True)
-class Holding:
-    """What the database says that an index holds."""
-
-    documents: int
-    chunks: int
-    failed: int
-    """Documents that an earlier index had and this one could not take."""
-
-
-async def hold(connection: AsyncConnection) -> Live:
-    """Until the commit none of them changes its state."""
-    await connection.execute(select(func.pg_advisory_xact_lock_shared(*LOCK)))
-    return await live(connection)
+    @property
+    def outdated_recipe(self) -> Recipe | None:
+        """The newest index's recipe, if an older version made other chunks or vectors by it."""
+        newest = self.replacement or self.serving
+        return newest.recipe if newest and newest.fingerprint != newest.recipe.fingerprint else None
 
 
 async def live(connection: AsyncConnection) -> Live:
-    rows = await connection.execute(select(*GENERATIONS.c).where(GENERATIONS.c.state.in_(LIVE)))
+    in_use = GENERATIONS.c.state.in_([State.SERVING, State.FILLING])
+    rows = await connection.execute(select(*GENERATIONS.c).where(in_use))
     by_state = {row.state: _generation(row) for row in rows}
     return Live(by_state.get(State.SERVING), by_state.get(State.FILLING))
 
 
-def outdated(live: Live) -> Recipe | None:
-    """The recipe of the newest index, where an older version of the program made something else of it."""
-    newest = live.filling or live.serving
-    return newest.recipe if newest and newest.fingerprint != newest.recipe.fingerprint else None
+async def lock_shared(connection: AsyncConnection) -> Live:
+    """No generation changes its state until the transaction ends."""
+    await connection.execute(select(func.pg_advisory_xact_lock_shared(*GENERATIONS_LOCK)))
+    return await live(connection)
 
 
-async def holding(connection: AsyncConnection, generation_id: int) -> Holding:
-    held = DOCUMENTS.c.error.is_(None)
-    row = (
-        await connection.execute(
-            select(
-                func.count().filter(held),
-                func.coalesce(func.sum(DOCUMENTS.c.chunks).filter(held), 0),
-                func.count().filter(~held),
-            ).where(DOCUMENTS.c.generation_id == generation_id)
-        )
-    ).one()
-    return Holding(row[0], int(row[1]), row[2])
+async def lock_exclusively(connection: AsyncConnection) -> Live:
+    """Waits for transactions that store documents; raises `DatabaseUnavailable` if one takes too long."""
+    await connection.execute(text(LIMIT_LOCK_WAIT))
+    try:
+        await connection.execute(select(func.pg_advisory_xact_lock(*GENERATIONS_LOCK)))
+    except DBAPIError as error:
+        if sqlstate(error) != LOCK_NOT_AVAILABLE:
+            raise
+        raise DatabaseUnavailable("documents are being stored or removed: try again in a moment") from None
+    return await live(connection)
 
 
 async def ensure_serving(connection: AsyncConnection, recipe: Recipe) -> Generation:
-    """The serving one: a new one where there is none, or where it is empty and made by another recipe."""
-    await _hold_alone(connection)
-    current = (await live(connection)).serving
-    if current is None:
+    """The serving generation; adds one if there is none, or if it is empty and has another recipe."""
+    serving = (await lock_exclusively(connection)).serving
+    if serving is None:
         return await _add(connection, recipe, State.SERVING)
-    if current.fingerprint == recipe.fingerprint or (await holding(connection, current.id)).chunks:
-        return current
-    await _retire(connection, current.id)
-    made = await _add(connection, recipe, State.SERVING)
-    await connection.execute(
-        update(DOCUMENTS).where(DOCUMENTS.c.generation_id == current.id).values(generation_id=made.id)
-    )
-    return made
+    if serving.fingerprint == recipe.fingerprint or (await documents.count(connection, serving.id)).chunks:
+        return serving
+    await _retire(connection, GENERATIONS.c.id == serving.id)
+    added = await _add(connection, recipe, State.SERVING)
+    await documents.move_all(connection, serving.id, added.id)
+    return added
 
 
-async def begin_filling(connection: AsyncConnection, recipe: Recipe) -> Generation:
-    """The one that is being filled by this recipe already, else a new one; another recipe's is given up."""
-    await _hold_alone(connection)
-    current = (await live(connection)).filling
+async def begin_reindexing(connection: AsyncConnection, recipe: Recipe) -> Generation:
+    """The replacement that is built by this recipe; adds it if needed, and retires one of another recipe."""
+    current = (await lock_exclusively(connection)).replacement
     if current and current.fingerprint == recipe.fingerprint:
         return current
     if current:
-        await _retire(connection, current.id)
+        await _retire(connection, GENERATIONS.c.id == current.id)
     return await _add(connection, recipe, State.FILLING)
 
 
-async def claim_making(connection: AsyncConnection, generation_id: int) -> bool:
-    """Whether its index is still to be made, which nobody else does until the commit."""
+@asynccontextmanager
+async def reindexing_lock(database: Database) -> AsyncIterator[bool]:
+    """True if this process got the lock, of which there is one; it ends with the block or the process."""
+    with translated_errors():
+        async with database.engine.connect() as connection:
+            session = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            try:
+                yield bool(await session.scalar(select(func.pg_try_advisory_lock(*REINDEXING_LOCK))))
+            finally:
+                await connection.invalidate()  # the lock ends with its session
+
+
+async def change_over(connection: AsyncConnection, replacement_id: int) -> None:
+    """Makes the replacement serve. The caller holds the lock by `lock_exclusively`."""
+    await _retire(connection, GENERATIONS.c.state == State.SERVING)
+    await connection.execute(
+        update(GENERATIONS)
+        .where(GENERATIONS.c.id == replacement_id)
+        .values(state=State.SERVING, switched_at=func.now(), problem=None)
+    )
+
+
+async def claim_creation(connection: AsyncConnection, generation_id: int) -> bool:
+    """True if the index still has to be created; no other process creates it before the transaction ends."""
     claimed = await connection.execute(
         update(GENERATIONS)
         .where(GENERATIONS.c.id == generation_id, GENERATIONS.c.made_at.is_(None))
@@ -145,27 +148,7 @@ async def claim_making(connection: AsyncConnection, generation_id: int) -> bool:
     return claimed.one_or_none() is not None
 
 
-async def change_over(connection: AsyncConnection, filled: int) -> None:
-    """Makes the filled one serve. The caller holds the generations alone, by `hold_for_change_over`."""
-    await connection.execute(
-        update(GENERATIONS)
-        .where(GENERATIONS.c.state == State.SERVING)
-        .values(state=State.RETIRED, retired_at=func.now())
-    )
-    await connection.execute(
-        update(GENERATIONS)
-        .where(GENERATIONS.c.id == filled)
-        .values(state=State.SERVING, switched_at=func.now(), problem=None)
-    )
-
-
-async def hold_for_change_over(connection: AsyncConnection) -> Live:
-    """Waits for stores in progress; raises `DatabaseUnavailable` where one takes too long."""
-    await _hold_alone(connection)
-    return await live(connection)
-
-
-async def note_problem(connection: AsyncConnection, generation_id: int, problem: str | None) -> None:
+async def set_problem(connection: AsyncConnection, generation_id: int, problem: str | None) -> None:
     await connection.execute(
         update(GENERATIONS)
         .where(GENERATIONS.c.id == generation_id, GENERATIONS.c.problem.is_distinct_from(problem))
@@ -173,20 +156,8 @@ async def note_problem(connection: AsyncConnection, generation_id: int, problem:
     )
 
 
-@asynccontextmanager
-async def sole_filler(database: Database) -> AsyncIterator[bool]:
-    """Whether nobody else fills; then nobody will until the end of the block, or of this process."""
-    with translated_errors():
-        async with database.engine.connect() as connection:
-            lasting = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            try:
-                yield bool(await lasting.scalar(select(func.pg_try_advisory_lock(*FILLERS_LOCK))))
-            finally:
-                await connection.invalidate()  # the lock ends with its session
-
-
 async def retired(connection: AsyncConnection, for_seconds: float) -> list[Generation]:
-    """Those whose index can be dropped by now."""
+    """The generations that were retired at least `for_seconds` ago and are not dropped yet."""
     rows = await connection.execute(
         select(*GENERATIONS.c).where(
             GENERATIONS.c.state == State.RETIRED,
@@ -196,24 +167,12 @@ async def retired(connection: AsyncConnection, for_seconds: float) -> list[Gener
     return [_generation(row) for row in rows]
 
 
-async def note_dropped(connection: AsyncConnection, generation_id: int) -> None:
-    """Locks its documents in the order in which those of a crawl are, lest both wait for each other."""
-    its_own = DOCUMENTS.c.generation_id == generation_id
-    in_order = select(DOCUMENTS.c.key).where(its_own).order_by(DOCUMENTS.c.key).with_for_update()
-    await connection.execute(delete(DOCUMENTS).where(its_own, DOCUMENTS.c.key.in_(in_order)))
+async def mark_dropped(connection: AsyncConnection, generation_id: int) -> None:
+    """Deletes the record of its documents too."""
+    await documents.delete_all(connection, generation_id)
     await connection.execute(
         update(GENERATIONS).where(GENERATIONS.c.id == generation_id).values(state=State.DROPPED)
     )
-
-
-async def _hold_alone(connection: AsyncConnection) -> None:
-    await connection.execute(text(PATIENCE))
-    try:
-        await connection.execute(select(func.pg_advisory_xact_lock(*LOCK)))
-    except DBAPIError as error:
-        if sqlstate(error) != LOCK_NOT_AVAILABLE:
-            raise
-        raise DatabaseUnavailable("documents are being stored or removed: try again in a moment") from None
 
 
 async def _add(connection: AsyncConnection, recipe: Recipe, state: State) -> Generation:
@@ -234,11 +193,9 @@ async def _add(connection: AsyncConnection, recipe: Recipe, state: State) -> Gen
     return _generation(added.one())
 
 
-async def _retire(connection: AsyncConnection, generation_id: int) -> None:
+async def _retire(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
     await connection.execute(
-        update(GENERATIONS)
-        .where(GENERATIONS.c.id == generation_id)
-        .values(state=State.RETIRED, retired_at=func.now())
+        update(GENERATIONS).where(which).values(state=State.RETIRED, retired_at=func.now())
     )
 
 

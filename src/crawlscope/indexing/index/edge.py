@@ -29,13 +29,13 @@ from crawlscope.indexing.index.port import (
 from crawlscope.indexing.index.qdrant_common import (
     KEYWORD_FIELDS,
     PREFIX_FIELD,
-    Condition,
     as_floats,
     as_integers,
-    asked,
     check_dimension,
     conditions,
-    gathered,
+    halves,
+    one_line,
+    vectors_by_name,
 )
 
 POINTS_PER_UPDATE = 64
@@ -49,12 +49,12 @@ log = structlog.get_logger(__name__)
 
 
 class EdgeIndex(SearchIndex):
-    """Owns its folder: a second process that opens it is refused.
+    """Owns its folder: a second process cannot open it.
 
-    A write is in the engine's write-ahead log when it returns and so outlives the process, however
-    that ends. It outlives the machine's power once flushed, a few seconds later.
+    A write is in the engine's write-ahead log when it returns, so it survives a crash of the process. It
+    survives a power failure once flushed, a few seconds later.
 
-    The engine's `optimize` is not used: it would hold the interpreter lock for seconds.
+    The engine's `optimize` is not used, because it would hold the interpreter lock for seconds.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class EdgeIndex(SearchIndex):
     def open(cls, path: Path, dimension: int) -> "EdgeIndex":
         """Blocks while the shard is loaded, about 0.3 s for 20,000 chunks.
 
-        Raises `IndexUnavailable` where another process owns the folder, `IndexUnusable` where what
-        is in it cannot be read or holds vectors of another dimension.
+        Raises `IndexUnavailable` if another process owns the folder, `IndexUnusable` if its content cannot be
+        read or holds vectors of another dimension.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="index")
         try:
@@ -84,24 +84,72 @@ class EdgeIndex(SearchIndex):
         return cls(shard, thread, path, dimension)
 
     async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
+        def upsert(start: int, shard: engine.EdgeShard) -> int:
+            batch = chunks[start : start + POINTS_PER_UPDATE]
+            points = [
+                engine.Point(
+                    chunk.id,
+                    {DENSE: as_floats(chunk.dense), BM25: _engine_vector(chunk.sparse)},
+                    dict(chunk.payload),
+                )
+                for chunk in batch
+            ]
+            shard.update(engine.UpdateOperation.upsert_points(points))
+            return len(batch)
+
         for chunk in chunks:
             check_dimension(chunk.dense, self._dimension)
         for start in range(0, len(chunks), POINTS_PER_UPDATE):
-            await self._write(partial(_upsert, chunks[start : start + POINTS_PER_UPDATE]))
+            await self._write(partial(upsert, start))
 
-    async def cut(self, url: str, keep: int) -> None:
-        await self._write(partial(_cut, url, keep))
+    async def truncate(self, url: str, keep: int) -> None:
+        def delete(shard: engine.EdgeShard) -> int:
+            of_document = engine.FieldCondition("url", match=engine.MatchValue(url))
+            beyond = engine.FieldCondition("chunk_index", range=engine.RangeFloat(gte=keep))
+            which = engine.Filter(must=[of_document, beyond])
+            shard.update(engine.UpdateOperation.delete_points_by_filter(which))
+            return 1
+
+        await self._write(delete)
 
     async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
+        def set_payload(start: int, shard: engine.EdgeShard) -> int:
+            batch = ids[start : start + IDS_PER_UPDATE]
+            # A filter, because the engine refuses a plain list with an unknown id.
+            known = engine.Filter(must=[engine.HasIdCondition(set(batch))])
+            shard.update(engine.UpdateOperation.set_payload_by_filter(known, {"crawl_ids": list(crawl_ids)}))
+            return len(batch)
+
         for start in range(0, len(ids), IDS_PER_UPDATE):
-            await self._write(partial(_set_crawl_ids, ids[start : start + IDS_PER_UPDATE], crawl_ids))
+            await self._write(partial(set_payload, start))
 
     async def query(
         self, dense: Floats | None, sparse: SparseVector | None, filters: Filters, limit: int
     ) -> Halves:
+        def query(shard: engine.EdgeShard) -> Halves:
+            vectors = vectors_by_name(dense, sparse)
+            requests = [
+                engine.QueryRequest(
+                    limit=limit,
+                    query=engine.Query.Nearest(_engine_vector(vector), using=name),
+                    filter=where,
+                    with_payload=True,
+                )
+                for name, vector in vectors.items()
+            ]
+            answers = shard.query_batch(engine.QueryBatchRequest(requests)) if requests else []
+            return halves(
+                vectors,
+                (
+                    [Hit(cast("UUID", p.id), p.score, cast("ChunkPayload", p.payload)) for p in points]
+                    for points in answers
+                ),
+            )
+
         if dense is not None:
             check_dimension(dense, self._dimension)
-        return await self._on_thread(partial(_query, dense, sparse, _filter(filters), limit))
+        where = _filter(filters)
+        return await self._on_thread(query)
 
     async def size(self) -> IndexSize:
         chunks = await self._on_thread(lambda shard: shard.count(engine.CountRequest()))
@@ -110,9 +158,16 @@ class EdgeIndex(SearchIndex):
     async def aclose(self) -> None:
         if self._closed:
             return
+
+        def close(shard: engine.EdgeShard) -> None:
+            try:
+                shard.flush()
+            finally:
+                shard.close()
+
         self._stop_flush_timer()
         try:
-            await self._on_thread(_close)
+            await self._on_thread(close)
         finally:
             self._closed = True
             self._thread.shutdown(wait=False)
@@ -145,36 +200,29 @@ class EdgeIndex(SearchIndex):
 
 
 def _load(path: Path, dimension: int) -> engine.EdgeShard:
+    config = engine.EdgeConfig(
+        vectors={DENSE: engine.EdgeVectorParams(dimension, engine.Distance.Cosine)},
+        sparse_vectors={BM25: engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)},
+        wal_enabled=True,
+    )
+    schemas: dict[str, engine.PayloadSchemaType | engine.KeywordIndexParams] = {
+        PREFIX_FIELD: engine.KeywordIndexParams(prefix=True),
+        **dict.fromkeys(KEYWORD_FIELDS, engine.PayloadSchemaType.Keyword),
+    }
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shard = engine.EdgeShard.load(str(path), _config(dimension))
-        _index_fields(shard)
+        shard = engine.EdgeShard.load(str(path), config)
+        # Some are missing if a process was killed while it made the shard.
+        for field in schemas.keys() - shard.info().payload_schema.keys():
+            shard.update(engine.UpdateOperation.create_field_index(field, schemas[field]))
     except Exception as error:
         raise _refusal(path, dimension, error) from error
     return shard
 
 
-def _config(dimension: int) -> engine.EdgeConfig:
-    return engine.EdgeConfig(
-        vectors={DENSE: engine.EdgeVectorParams(dimension, engine.Distance.Cosine)},
-        sparse_vectors={BM25: engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)},
-        wal_enabled=True,
-    )
-
-
-def _index_fields(shard: engine.EdgeShard) -> None:
-    """Those that a process killed while it made the shard did not get to, or all."""
-    schemas: dict[str, engine.PayloadSchemaType | engine.KeywordIndexParams] = {
-        PREFIX_FIELD: engine.KeywordIndexParams(prefix=True),
-        **dict.fromkeys(KEYWORD_FIELDS, engine.PayloadSchemaType.Keyword),
-    }
-    for field in schemas.keys() - shard.info().payload_schema.keys():
-        shard.update(engine.UpdateOperation.create_field_index(field, schemas[field]))
-
-
 def _refusal(path: Path, dimension: int, error: Exception) -> CrawlscopeError:
-    """Tells the engine's refusals apart by their text: it has one exception for all."""
-    reason = _one_line(error)
+    """Distinguishes the engine's errors by their text, because it has one exception for all."""
+    reason = one_line(error)
     if "WouldBlock" in reason:
         return IndexUnavailable(f"the index in {path} is in use by another process: stop that one first")
     if "config is incompatible" in reason:
@@ -188,91 +236,35 @@ def _translated(call: Callable[[engine.EdgeShard], Answer], shard: engine.EdgeSh
     try:
         return call(shard)
     except Exception as error:
-        raise IndexUnavailable(f"the index failed: {_one_line(error)}") from error
+        raise IndexUnavailable(f"the index failed: {one_line(error)}") from error
     except BaseException as error:
         # A panic in the engine arrives as a BaseException, which would take the whole process down.
         if type(error).__name__ != "PanicException":
             raise
-        raise IndexUnavailable(f"the index engine panicked: {_one_line(error)}") from error
+        raise IndexUnavailable(f"the index engine panicked: {one_line(error)}") from error
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def _upsert(chunks: Sequence[IndexedChunk], shard: engine.EdgeShard) -> int:
-    shard.update(engine.UpdateOperation.upsert_points([_point(chunk) for chunk in chunks]))
-    return len(chunks)
-
-
-def _cut(url: str, keep: int, shard: engine.EdgeShard) -> int:
-    of_document = engine.FieldCondition("url", match=engine.MatchValue(url))
-    beyond = engine.FieldCondition("chunk_index", range=engine.RangeFloat(gte=keep))
-    shard.update(engine.UpdateOperation.delete_points_by_filter(engine.Filter(must=[of_document, beyond])))
-    return 1
-
-
-def _set_crawl_ids(ids: Sequence[UUID], crawl_ids: Sequence[str], shard: engine.EdgeShard) -> int:
-    """Through a filter, because an unknown id in a plain list of ids is an error to the engine."""
-    known = engine.Filter(must=[engine.HasIdCondition(set(ids))])
-    shard.update(engine.UpdateOperation.set_payload_by_filter(known, {"crawl_ids": list(crawl_ids)}))
-    return len(ids)
-
-
-def _point(chunk: IndexedChunk) -> engine.Point:
-    vectors: dict[str, engine.NamedVector] = {
-        DENSE: as_floats(chunk.dense),
-        BM25: _sparse(chunk.sparse),
-    }
-    return engine.Point(chunk.id, vectors, dict(chunk.payload))
-
-
-def _sparse(vector: SparseVector) -> engine.SparseVector:
-    return engine.SparseVector(as_integers(vector.indices), as_floats(vector.values))
-
-
-def _query(
-    dense: Floats | None,
-    sparse: SparseVector | None,
-    where: engine.Filter | None,
-    limit: int,
-    shard: engine.EdgeShard,
-) -> Halves:
-    vectors = asked(dense, sparse)
-    requests = [_request(name, vector, where, limit) for name, vector in vectors.items()]
-    answers = shard.query_batch(engine.QueryBatchRequest(requests)) if requests else []
-    return gathered(vectors, map(_hits, answers))
-
-
-def _request(
-    name: str, vector: Floats | SparseVector, where: engine.Filter | None, limit: int
-) -> engine.QueryRequest:
-    plain = _sparse(vector) if isinstance(vector, SparseVector) else as_floats(vector)
-    return engine.QueryRequest(
-        limit=limit, query=engine.Query.Nearest(plain, using=name), filter=where, with_payload=True
-    )
-
-
-def _hits(points: list[engine.ScoredPoint]) -> list[Hit]:
-    return [Hit(cast("UUID", point.id), point.score, cast("ChunkPayload", point.payload)) for point in points]
+def _engine_vector(vector: Floats | SparseVector) -> list[float] | engine.SparseVector:
+    if isinstance(vector, SparseVector):
+        return engine.SparseVector(as_integers(vector.indices), as_floats(vector.values))
+    return as_floats(vector)
 
 
 def _filter(filters: Filters) -> engine.Filter | None:
-    must: list[engine.ConditionType] = [_condition(condition) for condition in conditions(filters)]
+    must: list[engine.ConditionType] = [
+        engine.FieldCondition(
+            condition.key,
+            match=engine.MatchPrefix(*condition.texts)
+            if condition.match == "prefix"
+            else engine.MatchAny(list(condition.texts)),
+        )
+        for condition in conditions(filters)
+    ]
     return engine.Filter(must=must) if must else None
 
 
-def _condition(condition: Condition) -> engine.FieldCondition:
-    match = (
-        engine.MatchPrefix(*condition.texts)
-        if condition.match == "prefix"
-        else engine.MatchAny(list(condition.texts))
-    )
-    return engine.FieldCondition(condition.key, match=match)
-
-
 def _bytes_on_disk(path: Path) -> int:
-    """What the files take up: the engine makes some far larger than what is written in them."""
+    """The blocks that the files occupy: the engine makes some far larger than their content."""
     total = 0
     for folder, _, names in os.walk(path):
         for name in names:
@@ -281,13 +273,6 @@ def _bytes_on_disk(path: Path) -> int:
             except FileNotFoundError:  # a log file that the engine has just dropped
                 continue
     return total
-
-
-def _close(shard: engine.EdgeShard) -> None:
-    try:
-        shard.flush()
-    finally:
-        shard.close()
 
 
 def _report_flush(flushed: Future[None]) -> None:

@@ -24,10 +24,17 @@ class EdgeIndexes(OwnedIndexes):
         self._opening = asyncio.Lock()
 
     async def open(self, name: str, dimension: int) -> SearchIndex:
-        """Raises `IndexUnavailable` where another process has it open."""
+        """Raises `IndexUnavailable` if another process has it open."""
         async with self._opening:
             if name not in self.opened:
-                self.opened[name] = await self._open(self._data_dir / name, dimension)
+                try:
+                    index: SearchIndex = await asyncio.to_thread(
+                        EdgeIndex.open, self._data_dir / name, dimension
+                    )
+                except IndexUnusable as damage:
+                    log.warning("index_damaged", reason=str(damage))
+                    index = UnusableIndex(str(damage))
+                self.opened[name] = index
             return self.opened[name]
 
     async def make(self, name: str, dimension: int) -> None:
@@ -44,13 +51,6 @@ class EdgeIndexes(OwnedIndexes):
             await index.aclose()
         self.opened.clear()
 
-    async def _open(self, folder: Path, dimension: int) -> SearchIndex:
-        try:
-            return await asyncio.to_thread(EdgeIndex.open, folder, dimension)
-        except IndexUnusable as damage:
-            log.warning("index_unusable", reason=str(damage))
-            return UnusableIndex(str(damage))
-
 
 class UnusableIndex(SearchIndex):
     """Stands for a damaged index, so that pages wait until another index replaces it.
@@ -64,7 +64,7 @@ class UnusableIndex(SearchIndex):
     async def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise IndexUnavailable(self._reason)
 
-    upsert = cut = set_crawl_ids = query = size = _refuse
+    upsert = truncate = set_crawl_ids = query = size = _refuse
 
     async def aclose(self) -> None:
         """Nothing is open."""

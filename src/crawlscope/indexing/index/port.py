@@ -1,4 +1,4 @@
-"""The port to the search index: named vectors `dense` and `bm25` over the chunks of all documents."""
+"""The port to search indexes: named vectors `dense` and `bm25` over the chunks of all documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ Floats: TypeAlias = Sequence[float] | npt.NDArray[np.float32]
 Integers: TypeAlias = Sequence[int] | npt.NDArray[np.uint32]
 
 FIRST_NAME = "index"
-"""Of the index of an installation, until another takes its place."""
+"""The name of an installation's first index."""
 DENSE = "dense"
 BM25 = "bm25"
 
 
 def chunk_id(url: str, chunk_index: int) -> UUID:
-    """The same chunk of the same document has the same id wherever and whenever it is made."""
+    """The same chunk of the same document always has the same id."""
     return uuid5(NAMESPACE_URL, f"{url}#{chunk_index}")
 
 
@@ -29,10 +29,10 @@ class ChunkPayload(TypedDict):
     chunk_index: int
     domain: str
     url_prefixes: list[str]
-    """What `urls.url_prefixes` says of the URL."""
+    """`urls.url_prefixes` of the URL."""
     language: str
     crawl_ids: list[str]
-    """Every crawl that found this document, the latest last."""
+    """The crawls that found the document, the latest last."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class IndexedChunk:
 
 @dataclass(frozen=True)
 class Filters:
-    """All that are given must hold. `url_prefix` is any beginning of a URL, also inside a path segment."""
+    """All given filters must match. `url_prefix` is any beginning of a URL, also inside a path segment."""
 
     domain: str | None = None
     crawl_id: str | None = None
@@ -68,7 +68,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Halves:
-    """What each half of one hybrid query found, best first; a half that was not asked is empty."""
+    """The hits of each half of a hybrid query, best first; empty for a half that was not queried."""
 
     dense: list[Hit]
     bm25: list[Hit]
@@ -81,26 +81,26 @@ class IndexSize:
 
 
 class SearchIndex(Protocol):
-    """Every call raises `IndexUnavailable` when the index cannot be reached or does not answer in time,
-    and `IndexUnusable` when it was made for vectors of another dimension.
+    """Every call raises `IndexUnavailable` if the index cannot be reached or does not answer in time, and
+    `IndexUnusable` if it was made for vectors of another dimension.
     """
 
     async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
-        """Durable when it returns; the same chunk again replaces the old one."""
+        """Durable when it returns. Replaces chunks of the same ids."""
         ...
 
-    async def cut(self, url: str, keep: int) -> None:
-        """Deletes the document's chunks from number `keep` on, also those that nobody remembers storing."""
+    async def truncate(self, url: str, keep: int) -> None:
+        """Deletes the document's chunks from number `keep` on, also those that the database does not know."""
         ...
 
     async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
-        """Replaces who found these chunks, leaves the rest of them as it is; unknown ids are passed over."""
+        """Replaces the `crawl_ids` of these chunks; ignores unknown ids."""
         ...
 
     async def query(
         self, dense: Floats | None, sparse: SparseVector | None, filters: Filters, limit: int
     ) -> Halves:
-        """At most `limit` hits in each half; a half without a vector is not asked."""
+        """At most `limit` hits in each half; a half without a vector is not queried."""
         ...
 
     async def size(self) -> IndexSize: ...
@@ -109,22 +109,22 @@ class SearchIndex(Protocol):
 
 
 class Indexes(Protocol):
-    """The indexes of all generations, each under its name."""
+    """The indexes of all generations, by name."""
 
     async def open(self, name: str, dimension: int) -> SearchIndex:
-        """The same object each time. Does not mind whether the index is there: its first call says so."""
+        """The same object each time. A missing index raises on its first call, not here."""
         ...
 
     async def aclose(self) -> None: ...
 
 
 class OwnedIndexes(Indexes, Protocol):
-    """As the process sees them that makes and drops them."""
+    """The indexes in the process that makes and drops them."""
 
     async def make(self, name: str, dimension: int) -> None:
-        """Makes an empty index, in place of whatever is there under that name."""
+        """Makes an empty index; replaces an existing one of that name."""
         ...
 
     async def drop(self, name: str) -> None:
-        """Closes and deletes it, however much of it is there."""
+        """Closes and deletes it, also if only parts of it exist."""
         ...

@@ -1,4 +1,4 @@
-"""What Qdrant Edge and a Qdrant server have in common: filters, the halves of a query, plain vectors."""
+"""What Qdrant Edge and a Qdrant server have in common: filters, query vectors, results, errors."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from crawlscope.indexing.index.urls import host_of, url_prefixes
 from crawlscope.indexing.language import primary_language
 
 KEYWORD_FIELDS = ("domain", "crawl_ids", "language", "url_prefixes")
-"""Payload fields that are matched as a whole; of a list, one element has to match."""
+"""Payload fields that are matched as a whole; one element of a list has to match."""
 PREFIX_FIELD = "url"
-"""The payload field that is matched by how it begins."""
+"""The payload field that is matched by its beginning."""
 
 
 @dataclass(frozen=True)
@@ -27,31 +27,22 @@ class Condition:
 
 def conditions(filters: Filters) -> Iterator[Condition]:
     if filters.domain is not None:
-        yield Condition("domain", "any", _with_and_without_www(host_of(filters.domain)))
+        host = host_of(filters.domain).removeprefix("www.")
+        yield Condition("domain", "any", (host, f"www.{host}"))
     if filters.crawl_id is not None:
         yield Condition("crawl_ids", "any", (filters.crawl_id,))
     if filters.language is not None:
         yield Condition("language", "any", (primary_language(filters.language) or filters.language,))
     if filters.url_prefix:
-        yield _under(filters.url_prefix)
+        # Whole segments are one keyword. Other prefixes walk every URL below, which takes several times as
+        # long on a large site.
+        keyword = filters.url_prefix in url_prefixes(filters.url_prefix)
+        texts = (filters.url_prefix,)
+        yield Condition("url_prefixes", "any", texts) if keyword else Condition(PREFIX_FIELD, "prefix", texts)
 
 
-def _with_and_without_www(host: str) -> tuple[str, str]:
-    bare = host.removeprefix("www.")
-    return bare, f"www.{bare}"
-
-
-def _under(prefix: str) -> Condition:
-    """A prefix of whole segments is one keyword; any other walks every URL that begins so, which on a
-    large site takes several times as long.
-    """
-    if prefix in url_prefixes(prefix):
-        return Condition("url_prefixes", "any", (prefix,))
-    return Condition(PREFIX_FIELD, "prefix", (prefix,))
-
-
-def asked(dense: Floats | None, sparse: SparseVector | None) -> dict[str, Floats | SparseVector]:
-    """The vector of each half that has one, under its name. BM25 without any word finds nothing."""
+def vectors_by_name(dense: Floats | None, sparse: SparseVector | None) -> dict[str, Floats | SparseVector]:
+    """The vectors to query. A sparse vector without any term finds nothing and is left out."""
     vectors: dict[str, Floats | SparseVector] = {}
     if dense is not None:
         vectors[DENSE] = dense
@@ -60,10 +51,10 @@ def asked(dense: Floats | None, sparse: SparseVector | None) -> dict[str, Floats
     return vectors
 
 
-def gathered(names: Iterable[str], answers: Iterable[list[Hit]]) -> Halves:
-    """`answers` in the order of the `names` asked."""
-    halves = dict(zip(names, answers, strict=True))
-    return Halves(dense=halves.get(DENSE, []), bm25=halves.get(BM25, []))
+def halves(names: Iterable[str], hits: Iterable[list[Hit]]) -> Halves:
+    """`hits` in the order of the `names` of the vectors that were queried."""
+    by_name = dict(zip(names, hits, strict=True))
+    return Halves(dense=by_name.get(DENSE, []), bm25=by_name.get(BM25, []))
 
 
 def as_floats(values: Floats) -> list[float]:
@@ -82,3 +73,7 @@ def check_dimension(vector: Floats, dimension: int) -> None:
             f"the index holds vectors of {dimension} dimensions and was handed one of {len(vector)}: "
             "the embedder was changed: run `crawlscope reindex`"
         )
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -29,13 +29,13 @@ from crawlscope.indexing.index.port import (
 from crawlscope.indexing.index.qdrant_common import (
     KEYWORD_FIELDS,
     PREFIX_FIELD,
-    Condition,
     as_floats,
     as_integers,
-    asked,
     check_dimension,
     conditions,
-    gathered,
+    halves,
+    one_line,
+    vectors_by_name,
 )
 
 COLLECTION = "crawlscope"
@@ -49,12 +49,13 @@ IN_MEMORY = models.ScalarQuantization(
 
 
 class CollectionGone(IndexUnavailable):
-    """It was there when it was last asked for, or has never been made."""
+    """It was deleted, or never made."""
 
 
 class QdrantServerIndex(SearchIndex):
-    """Looks at the collection when it is first needed, so that a server which is away at start is no reason
-    not to start. One that is gone is not made anew: what it held would seem to be in it.
+    """Checks the collection on first use, so that a process can start while the server is unavailable.
+
+    A collection that is gone is not made again, because an empty one would pass for the lost one.
     """
 
     def __init__(self, client: AsyncQdrantClient, dimension: int, collection: str = COLLECTION) -> None:
@@ -69,10 +70,17 @@ class QdrantServerIndex(SearchIndex):
             check_dimension(chunk.dense, self._dimension)
         async with self._server() as server:
             for start in range(0, len(chunks), POINTS_PER_REQUEST):
-                points = [_point(chunk) for chunk in chunks[start : start + POINTS_PER_REQUEST]]
+                points = [
+                    models.PointStruct(
+                        id=chunk.id,
+                        vector={DENSE: as_floats(chunk.dense), BM25: _client_vector(chunk.sparse)},
+                        payload=dict(chunk.payload),
+                    )
+                    for chunk in chunks[start : start + POINTS_PER_REQUEST]
+                ]
                 await server.upsert(self._collection, points, wait=True)
 
-    async def cut(self, url: str, keep: int) -> None:
+    async def truncate(self, url: str, keep: int) -> None:
         of_document = models.FieldCondition(key="url", match=models.MatchValue(value=url))
         beyond = models.FieldCondition(key="chunk_index", range=models.Range(gte=keep))
         chosen = models.FilterSelector(filter=models.Filter(must=[of_document, beyond]))
@@ -95,14 +103,25 @@ class QdrantServerIndex(SearchIndex):
     ) -> Halves:
         if dense is not None:
             check_dimension(dense, self._dimension)
-        vectors = asked(dense, sparse)
+        vectors = vectors_by_name(dense, sparse)
         if not vectors:
             return Halves([], [])
         where = _filter(filters)
-        requests = [_request(name, vector, where, limit) for name, vector in vectors.items()]
+        requests = [
+            models.QueryRequest(
+                query=_client_vector(vector), using=name, filter=where, limit=limit, with_payload=True
+            )
+            for name, vector in vectors.items()
+        ]
         async with self._server() as server:
             answers = await server.query_batch_points(self._collection, requests)
-        return gathered(vectors, map(_hits, answers))
+        return halves(
+            vectors,
+            (
+                [Hit(UUID(str(p.id)), p.score, cast("ChunkPayload", p.payload)) for p in answer.points]
+                for answer in answers
+            ),
+        )
 
     async def size(self) -> IndexSize:
         """The server does not say how many bytes it takes."""
@@ -110,10 +129,15 @@ class QdrantServerIndex(SearchIndex):
             return IndexSize((await server.count(self._collection, exact=True)).count, None)
 
     async def aclose(self) -> None:
-        """The client belongs to who made it."""
+        """The caller closes the client."""
 
     async def make(self) -> None:
-        """Makes the collection, in place of one that is there."""
+        """Makes an empty collection; replaces an existing one."""
+        schemas: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
+            **dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD),
+            PREFIX_FIELD: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, prefix=True),
+            NUMBER_FIELD: models.PayloadSchemaType.INTEGER,
+        }
         with _translated():
             await self._client.delete_collection(self._collection)
             await self._client.create_collection(
@@ -127,7 +151,8 @@ class QdrantServerIndex(SearchIndex):
                 quantization_config=IN_MEMORY,
                 on_disk_payload=True,
             )
-            await self._index_fields()
+            for field, schema in schemas.items():
+                await self._client.create_payload_index(self._collection, field, schema)
 
     @asynccontextmanager
     async def _server(self) -> AsyncIterator[AsyncQdrantClient]:
@@ -143,34 +168,22 @@ class QdrantServerIndex(SearchIndex):
 
     async def _check(self) -> None:
         async with self._checking:
-            if not self._checked:
-                if not await self._client.collection_exists(self._collection):
-                    raise CollectionGone("there is no such collection")
-                await self._check_vectors()
-                self._checked = True
-
-    async def _check_vectors(self) -> None:
-        params = (await self._client.get_collection(self._collection)).config.params
-        dense = params.vectors.get(DENSE) if isinstance(params.vectors, dict) else None
-        if dense is None or BM25 not in (params.sparse_vectors or {}) or dense.size != self._dimension:
-            raise IndexUnusable(
-                f"the Qdrant collection {self._collection} was not made for vectors of {self._dimension} "
-                "dimensions: run `crawlscope reindex`"
-            )
-
-    async def _index_fields(self) -> None:
-        by_beginning = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, prefix=True)
-        schemas: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
-            **dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD),
-            PREFIX_FIELD: by_beginning,
-            NUMBER_FIELD: models.PayloadSchemaType.INTEGER,
-        }
-        for field, schema in schemas.items():
-            await self._client.create_payload_index(self._collection, field, schema)
+            if self._checked:
+                return
+            if not await self._client.collection_exists(self._collection):
+                raise CollectionGone("there is no such collection")
+            params = (await self._client.get_collection(self._collection)).config.params
+            dense = params.vectors.get(DENSE) if isinstance(params.vectors, dict) else None
+            if dense is None or BM25 not in (params.sparse_vectors or {}) or dense.size != self._dimension:
+                raise IndexUnusable(
+                    f"the Qdrant collection {self._collection} was not made for vectors of {self._dimension} "
+                    "dimensions: run `crawlscope reindex`"
+                )
+            self._checked = True
 
 
 class QdrantIndexes(OwnedIndexes):
-    """A collection for each, all through one client, which ends with them."""
+    """One collection for each index, all through one client, which is closed with them."""
 
     def __init__(self, client: AsyncQdrantClient) -> None:
         self._client = client
@@ -206,58 +219,32 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except UnexpectedResponse as error:
-        raise _refusal(error) from error
+        refused = f"Qdrant refused a request: {one_line(error)}"
+        if error.status_code == 404:
+            raise CollectionGone(refused) from error
+        if error.status_code in (401, 403):
+            raise SettingsError(
+                "Qdrant refuses the key: set CRAWLSCOPE_QDRANT_API_KEY to one that may write"
+            ) from error
+        raise IndexUnavailable(refused) from error
     except (ResponseHandlingException, ResourceExhaustedResponse) as error:
-        raise IndexUnavailable(f"Qdrant does not answer: {_one_line(error)}") from error
+        raise IndexUnavailable(f"Qdrant does not answer: {one_line(error)}") from error
 
 
-def _refusal(error: UnexpectedResponse) -> Exception:
-    refused = f"Qdrant refused a request: {_one_line(error)}"
-    if error.status_code == 404:
-        return CollectionGone(refused)
-    if error.status_code in (401, 403):
-        return SettingsError("Qdrant refuses the key: set CRAWLSCOPE_QDRANT_API_KEY to one that may write")
-    return IndexUnavailable(refused)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _point(chunk: IndexedChunk) -> models.PointStruct:
-    return models.PointStruct(
-        id=chunk.id,
-        vector={DENSE: as_floats(chunk.dense), BM25: _sparse(chunk.sparse)},
-        payload=dict(chunk.payload),
-    )
-
-
-def _sparse(vector: SparseVector) -> models.SparseVector:
-    return models.SparseVector(indices=as_integers(vector.indices), values=as_floats(vector.values))
-
-
-def _request(
-    name: str, vector: Floats | SparseVector, where: models.Filter | None, limit: int
-) -> models.QueryRequest:
-    plain = _sparse(vector) if isinstance(vector, SparseVector) else as_floats(vector)
-    return models.QueryRequest(query=plain, using=name, filter=where, limit=limit, with_payload=True)
-
-
-def _hits(answer: models.QueryResponse) -> list[Hit]:
-    return [
-        Hit(UUID(str(point.id)), point.score, cast("ChunkPayload", point.payload)) for point in answer.points
-    ]
+def _client_vector(vector: Floats | SparseVector) -> list[float] | models.SparseVector:
+    if isinstance(vector, SparseVector):
+        return models.SparseVector(indices=as_integers(vector.indices), values=as_floats(vector.values))
+    return as_floats(vector)
 
 
 def _filter(filters: Filters) -> models.Filter | None:
-    must: list[models.Condition] = [_condition(condition) for condition in conditions(filters)]
+    must: list[models.Condition] = [
+        models.FieldCondition(
+            key=condition.key,
+            match=models.MatchPrefix(prefix=condition.texts[0])
+            if condition.match == "prefix"
+            else models.MatchAny(any=list(condition.texts)),
+        )
+        for condition in conditions(filters)
+    ]
     return models.Filter(must=must) if must else None
-
-
-def _condition(condition: Condition) -> models.FieldCondition:
-    match = (
-        models.MatchPrefix(prefix=condition.texts[0])
-        if condition.match == "prefix"
-        else models.MatchAny(any=list(condition.texts))
-    )
-    return models.FieldCondition(key=condition.key, match=match)

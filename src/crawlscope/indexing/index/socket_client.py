@@ -1,4 +1,4 @@
-"""The index as a worker process sees it: calls to the process that owns it."""
+"""The index in a worker process: calls over a local socket to the process that owns the index."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ CALL_TIMEOUT_SECONDS = 60.0
 
 
 class RemoteIndex(SearchIndex):
-    """Connects when first called, and again by itself after the owner was restarted.
+    """Connects on the first call, and again after the owner was restarted.
 
-    A call that was under way when the connection broke raises `IndexUnavailable`; it may or may not
-    have been carried out. Every call can be repeated without harm.
+    A call in progress when the connection breaks raises `IndexUnavailable`; it may or may not have been
+    carried out. Every call can be repeated without harm.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class RemoteIndex(SearchIndex):
         self._connecting = asyncio.Lock()
 
     async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
-        for load in wire.in_loads(map(wire.pack_chunk, chunks), BYTES_PER_UPSERT):
-            await self._call("upsert", chunks=load)
+        for batch in wire.batches(map(wire.pack_chunk, chunks), BYTES_PER_UPSERT):
+            await self._call("upsert", chunks=batch)
 
-    async def cut(self, url: str, keep: int) -> None:
-        await self._call("cut", url=url, keep=keep)
+    async def truncate(self, url: str, keep: int) -> None:
+        await self._call("truncate", url=url, keep=keep)
 
     async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
         for start in range(0, len(ids), IDS_PER_CALL):
@@ -77,13 +77,13 @@ class RemoteIndex(SearchIndex):
         return IndexSize(chunks, size_bytes)
 
     async def aclose(self) -> None:
-        """Hangs up; the index itself belongs to the other process."""
+        """Closes the connection; the index belongs to the other process."""
         if self._connection is not None:
             await self._connection.aclose()
             self._connection = None
 
     async def _call(self, verb: str, **arguments: Any) -> Any:
-        connection = await self._connected()
+        connection = await self._connect()
         try:
             async with asyncio.timeout(self._call_timeout_seconds):
                 return await connection.call({"index": self._name, "verb": verb, **arguments})
@@ -92,22 +92,21 @@ class RemoteIndex(SearchIndex):
                 f"the index did not answer within {self._call_timeout_seconds:g} s"
             ) from None
 
-    async def _connected(self) -> "_Connection":
-        async with self._connecting:
-            if self._connection is None or self._connection.broken:
-                self._connection = await self._connect()
-            return self._connection
-
     async def _connect(self) -> "_Connection":
-        try:
-            async with asyncio.timeout(self._connect_timeout_seconds):
-                reader, writer = await asyncio.open_unix_connection(self._path)
-        except (OSError, TimeoutError) as error:
-            reason = str(error) or f"no answer within {self._connect_timeout_seconds:g} s"
-            raise IndexUnavailable(
-                f"the process that owns the index does not answer at {self._path}: {reason}"
-            ) from error
-        return _Connection(reader, writer)
+        """The open connection, or a new one."""
+        async with self._connecting:
+            if self._connection and not self._connection.broken:
+                return self._connection
+            try:
+                async with asyncio.timeout(self._connect_timeout_seconds):
+                    reader, writer = await asyncio.open_unix_connection(self._path)
+            except (OSError, TimeoutError) as error:
+                reason = str(error) or f"no answer within {self._connect_timeout_seconds:g} s"
+                raise IndexUnavailable(
+                    f"the process that owns the index does not answer at {self._path}: {reason}"
+                ) from error
+            self._connection = _Connection(reader, writer)
+            return self._connection
 
 
 class RemoteIndexes(Indexes):
@@ -126,7 +125,7 @@ class RemoteIndexes(Indexes):
 
 
 class _Connection:
-    """Many calls at once over one stream: answers find their call by its number, in any order."""
+    """Many calls at once over one stream: each answer has the number of its call."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -151,7 +150,7 @@ class _Connection:
         finally:
             del self._waiting[number]
             if answer.done() and not answer.cancelled():
-                answer.exception()  # counts as heard, also where writing failed first
+                answer.exception()  # retrieved, or asyncio would log it if writing failed first
 
     async def aclose(self) -> None:
         self._listening.cancel()
@@ -160,23 +159,21 @@ class _Connection:
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
-                self._hand_over(await wire.read_frame(reader))
+                message = await wire.read_frame(reader)
+                answer = self._waiting.get(message["id"])
+                if answer is None or answer.done():
+                    continue  # its caller was cancelled
+                if "error" in message:
+                    answer.set_exception(wire.unpack_error(message["error"]))
+                else:
+                    answer.set_result(message["result"])
         except (asyncio.IncompleteReadError, ConnectionError, ValueError, CrawlscopeError):
-            return  # whoever waits is told below, and the next call connects anew
+            return  # the next call connects again
         finally:
             self._writer.close()
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(_hung_up())
-
-    def _hand_over(self, message: wire.Message) -> None:
-        answer = self._waiting.get(message["id"])
-        if answer is None or answer.done():
-            return  # its caller has given up
-        if "error" in message:
-            answer.set_exception(wire.unpack_error(message["error"]))
-        else:
-            answer.set_result(message["result"])
 
 
 def _hung_up() -> IndexUnavailable:

@@ -1,9 +1,9 @@
-"""Serves the indexes that this process owns to the other processes of the machine, over a local socket."""
+"""Serves the indexes that this process owns to other processes of the machine, over a local socket."""
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,16 @@ from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.port import Filters, SearchIndex
 
-CALLS_IN_FLIGHT = 32
-"""Per connection; the frames after these stay in the socket until one is answered."""
+MAX_CALLS_IN_PROGRESS = 32
+"""Maximum number of calls in progress per connection; further frames stay in the socket."""
 
 log = structlog.get_logger(__name__)
 
 
 class IndexServer:
-    """Whoever may open the socket file, which is this user alone, may do all that an index can.
+    """Only the user of this process may open the socket file; its callers have full access to the indexes.
 
-    `indexes` by name; it may change meanwhile.
+    `indexes` by name; the mapping may change while the server runs.
     """
 
     def __init__(self, indexes: Mapping[str, SearchIndex], socket_path: Path) -> None:
@@ -32,11 +32,11 @@ class IndexServer:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Takes the place of a killed server; raises `IndexUnavailable` where a living one listens."""
+        """Replaces the socket of a killed server; raises `IndexUnavailable` if another process listens."""
         self._server = await asyncio.start_unix_server(self._accept, sock=_bind(self._path))
 
     async def stop(self) -> None:
-        """Calls in flight are cut off: their callers get `IndexUnavailable`. The indexes stay open."""
+        """Callers with a call in progress get `IndexUnavailable`. The indexes stay open."""
         if self._server is None:
             return
         self._server.close()
@@ -53,78 +53,62 @@ class IndexServer:
         connection.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        in_flight = asyncio.Semaphore(CALLS_IN_FLIGHT)
+        in_progress = asyncio.Semaphore(MAX_CALLS_IN_PROGRESS)
         try:
             async with asyncio.TaskGroup() as calls:
                 async for call in _calls(reader):
-                    await in_flight.acquire()
+                    await in_progress.acquire()
                     answer = calls.create_task(self._answer(call, writer))
-                    answer.add_done_callback(lambda _: in_flight.release())
+                    answer.add_done_callback(lambda _: in_progress.release())
         finally:
             writer.close()
 
     async def _answer(self, call: wire.Message, writer: asyncio.StreamWriter) -> None:
-        answer = {"id": call.get("id"), **await self._outcome(call)}
+        answer: wire.Message = {"id": call.get("id")}
         try:
-            writer.write(_framed(answer))
-            await writer.drain()
-        except ConnectionError:
-            log.info("index_caller_gone", verb=call.get("verb"))
-
-    async def _outcome(self, call: wire.Message) -> wire.Message:
-        try:
-            return {"result": await _VERBS[call["verb"]](self._index(call["index"]), call)}
+            framed = wire.frame({**answer, "result": await self._carry_out(call)})
         except CrawlscopeError as error:
-            return {"error": wire.pack_error(error)}
+            framed = wire.frame({**answer, "error": wire.pack_error(error)})
         except Exception as error:
             log.exception("index_call_failed", verb=call.get("verb"))
-            return {"error": wire.pack_error(CrawlscopeError(f"the index call failed: {error!r}"))}
+            failure = CrawlscopeError(f"the index call failed: {error!r}")
+            framed = wire.frame({**answer, "error": wire.pack_error(failure)})
+        try:
+            writer.write(framed)
+            await writer.drain()
+        except ConnectionError:
+            log.info("index_caller_disconnected", verb=call.get("verb"))
 
-    def _index(self, name: str) -> SearchIndex:
-        if name not in self._indexes:
-            raise IndexUnavailable(f"the index {name} is not open")
-        return self._indexes[name]
-
-
-async def _upsert(index: SearchIndex, call: wire.Message) -> None:
-    await index.upsert([wire.unpack_chunk(chunk) for chunk in call["chunks"]])
-
-
-async def _cut(index: SearchIndex, call: wire.Message) -> None:
-    await index.cut(call["url"], call["keep"])
-
-
-async def _set_crawl_ids(index: SearchIndex, call: wire.Message) -> None:
-    await index.set_crawl_ids(wire.unpack_ids(call["ids"]), call["crawl_ids"])
-
-
-async def _query(index: SearchIndex, call: wire.Message) -> dict[str, list[Any]]:
-    dense, sparse = call["dense"], call["sparse"]
-    halves = await index.query(
-        None if dense is None else wire.unpack_floats(dense),
-        None if sparse is None else wire.unpack_sparse(sparse),
-        Filters(**call["filters"]),
-        call["limit"],
-    )
-    return wire.pack_halves(halves)
-
-
-async def _size(index: SearchIndex, _: wire.Message) -> list[int | None]:
-    size = await index.size()
-    return [size.chunks, size.bytes]
-
-
-_VERBS: dict[str, Callable[[SearchIndex, wire.Message], Awaitable[Any]]] = {
-    "upsert": _upsert,
-    "cut": _cut,
-    "set_crawl_ids": _set_crawl_ids,
-    "query": _query,
-    "size": _size,
-}
+    async def _carry_out(self, call: wire.Message) -> Any:
+        if call["index"] not in self._indexes:
+            raise IndexUnavailable(f"the index {call['index']} is not open")
+        index = self._indexes[call["index"]]
+        match call["verb"]:
+            case "upsert":
+                await index.upsert([wire.unpack_chunk(chunk) for chunk in call["chunks"]])
+            case "truncate":
+                await index.truncate(call["url"], call["keep"])
+            case "set_crawl_ids":
+                await index.set_crawl_ids(wire.unpack_ids(call["ids"]), call["crawl_ids"])
+            case "query":
+                dense, sparse = call["dense"], call["sparse"]
+                found = await index.query(
+                    None if dense is None else wire.unpack_floats(dense),
+                    None if sparse is None else wire.unpack_sparse(sparse),
+                    Filters(**call["filters"]),
+                    call["limit"],
+                )
+                return wire.pack_halves(found)
+            case "size":
+                size = await index.size()
+                return [size.chunks, size.bytes]
+            case verb:
+                raise ValueError(f"no such call: {verb}")
+        return None
 
 
 async def _calls(reader: asyncio.StreamReader) -> AsyncIterator[wire.Message]:
-    """Ends with the connection, and where what arrives is not a call."""
+    """Ends with the connection, or with data that is no call."""
     while True:
         try:
             yield await wire.read_frame(reader)
@@ -133,13 +117,6 @@ async def _calls(reader: asyncio.StreamReader) -> AsyncIterator[wire.Message]:
         except (wire.FrameTooLarge, ValueError) as error:
             log.warning("index_call_unreadable", error=str(error))
             return
-
-
-def _framed(answer: wire.Message) -> bytes:
-    try:
-        return wire.frame(answer)
-    except wire.FrameTooLarge as error:
-        return wire.frame({"id": answer["id"], "error": wire.pack_error(error)})
 
 
 def _bind(path: Path) -> socket.socket:
@@ -158,7 +135,7 @@ def _bind(path: Path) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """A killed server leaves its file behind; nobody answers there."""
+    """Removes the socket file of a killed server; raises `IndexUnavailable` if a server answers there."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:

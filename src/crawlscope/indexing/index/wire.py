@@ -1,4 +1,4 @@
-"""How index calls travel between the processes of one machine: length-prefixed msgpack frames."""
+"""The protocol of index calls between processes of one machine: length-prefixed msgpack frames."""
 
 import asyncio
 import struct
@@ -21,7 +21,7 @@ from crawlscope.indexing.index.port import (
     SparseVector,
 )
 
-LARGEST_FRAME = 64 * 1024 * 1024
+MAX_FRAME_BYTES = 64 * 1024 * 1024
 _LENGTH = struct.Struct("!I")
 
 Message: TypeAlias = dict[str, Any]
@@ -31,22 +31,22 @@ class FrameTooLarge(CrawlscopeError):
     code = "frame_too_large"
 
 
-_TRAVELLING_ERRORS = {error.code: error for error in (IndexUnavailable, IndexUnusable, SettingsError)}
+_ERRORS = {error.code: error for error in (IndexUnavailable, IndexUnusable, SettingsError)}
 
 
 def frame(message: Message) -> bytes:
     """Raises `FrameTooLarge`."""
     body: bytes = msgpack.packb(message)
-    if len(body) > LARGEST_FRAME:
-        raise FrameTooLarge(f"an index call of {len(body)} bytes is over the limit of {LARGEST_FRAME}")
+    if len(body) > MAX_FRAME_BYTES:
+        raise FrameTooLarge(f"an index call of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
     return _LENGTH.pack(len(body)) + body
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Message:
     """Raises `IncompleteReadError` at the end of the stream, `FrameTooLarge` before reading the body."""
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    if length > LARGEST_FRAME:
-        raise FrameTooLarge(f"a frame of {length} bytes is over the limit of {LARGEST_FRAME}")
+    if length > MAX_FRAME_BYTES:
+        raise FrameTooLarge(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
     return cast("Message", msgpack.unpackb(await reader.readexactly(length)))
 
 
@@ -56,7 +56,7 @@ def pack_error(error: CrawlscopeError) -> list[str]:
 
 def unpack_error(packed: Sequence[str]) -> CrawlscopeError:
     code, text = packed
-    return _TRAVELLING_ERRORS.get(code, CrawlscopeError)(text)
+    return _ERRORS.get(code, CrawlscopeError)(text)
 
 
 def pack_floats(values: Floats) -> bytes:
@@ -123,15 +123,15 @@ def _unpack_hit(packed: Sequence[Any]) -> Hit:
     return Hit(UUID(bytes=identity), score, payload)
 
 
-def in_loads(packed: Iterable[bytes], largest: int) -> Iterator[list[bytes]]:
-    """Cuts into lists of at most `largest` bytes; one that is larger by itself travels alone."""
-    load: list[bytes] = []
-    weight = 0
-    for one in packed:
-        if load and weight + len(one) > largest:
-            yield load
-            load, weight = [], 0
-        load.append(one)
-        weight += len(one)
-    if load:
-        yield load
+def batches(packed: Iterable[bytes], max_bytes: int) -> Iterator[list[bytes]]:
+    """Lists of at most `max_bytes` bytes; an item that is larger is a list of its own."""
+    batch: list[bytes] = []
+    size = 0
+    for item in packed:
+        if batch and size + len(item) > max_bytes:
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += len(item)
+    if batch:
+        yield batch

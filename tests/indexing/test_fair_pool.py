@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from crawlscope.core.errors import EmbedderUnavailable
-from crawlscope.indexing.embedders.turns import Turns
+from crawlscope.indexing.embedders.fair_pool import FairThreadPool
 from crawlscope.timing import TimingContext, scope, waits_apart
 
 LIMIT_SECONDS = 30
 
 
 @pytest.fixture
-async def one_thread() -> AsyncIterator[Turns]:
-    turns = Turns(1)
+async def one_thread() -> AsyncIterator[FairThreadPool]:
+    turns = FairThreadPool(1)
     yield turns
     await turns.aclose()
 
@@ -47,11 +47,11 @@ def page(name: str, items: int) -> list[str]:
     return [f"{name}{number}" for number in range(items)]
 
 
-def start(turns: Turns, log: Log, items: list[str]) -> asyncio.Task[list[str]]:
+def start(turns: FairThreadPool, log: Log, items: list[str]) -> asyncio.Task[list[str]]:
     return asyncio.create_task(turns.map(log.work, items))
 
 
-async def test_a_small_page_is_served_beside_a_giant_one(one_thread: Turns) -> None:
+async def test_a_small_page_is_served_beside_a_giant_one(one_thread: FairThreadPool) -> None:
     log = Log("giant0")
     giant = start(one_thread, log, page("giant", 2_700))
     await log.until(lambda: log.began == ["giant0"])
@@ -64,7 +64,7 @@ async def test_a_small_page_is_served_beside_a_giant_one(one_thread: Turns) -> N
 
 
 async def test_the_threads_are_shared_out_among_the_pages() -> None:
-    turns = Turns(4)
+    turns = FairThreadPool(4)
     held = [*page("a", 4), *page("b", 2)]
     log = Log(*held)
     first = start(turns, log, page("a", 20))
@@ -80,12 +80,12 @@ async def test_the_threads_are_shared_out_among_the_pages() -> None:
     await turns.aclose()
 
 
-async def test_no_items_take_no_thread(one_thread: Turns) -> None:
+async def test_no_items_take_no_thread(one_thread: FairThreadPool) -> None:
     assert await one_thread.map(Log().work, []) == []
 
 
 async def test_each_gets_its_own_results_whoever_else_asks() -> None:
-    turns = Turns(3)
+    turns = FairThreadPool(3)
     log = Log()
     pages = [page(f"{name}-", name % 7 * 5) for name in range(40)]
     answers = await asyncio.gather(*(turns.map(log.work, each) for each in pages))
@@ -94,7 +94,7 @@ async def test_each_gets_its_own_results_whoever_else_asks() -> None:
     await turns.aclose()
 
 
-async def test_an_error_ends_its_own_page_only(one_thread: Turns) -> None:
+async def test_an_error_ends_its_own_page_only(one_thread: FairThreadPool) -> None:
     log = Log("good0")
 
     def work(item: str) -> str:
@@ -112,7 +112,7 @@ async def test_an_error_ends_its_own_page_only(one_thread: Turns) -> None:
     assert [item for item in log.began if item.startswith("bad")] == ["bad0"]
 
 
-async def test_a_page_that_is_given_up_takes_no_further_turn(one_thread: Turns) -> None:
+async def test_a_page_that_is_given_up_takes_no_further_turn(one_thread: FairThreadPool) -> None:
     log = Log("kept0")
     kept = start(one_thread, log, page("kept", 5))
     await log.until(lambda: log.began == ["kept0"])
@@ -126,7 +126,7 @@ async def test_a_page_that_is_given_up_takes_no_further_turn(one_thread: Turns) 
     assert log.began == page("kept", 5)
 
 
-async def test_who_waits_when_it_is_closed_is_told(one_thread: Turns) -> None:
+async def test_who_waits_when_it_is_closed_is_told(one_thread: FairThreadPool) -> None:
     log = Log("first0")
     first = start(one_thread, log, ["first0"])
     await log.until(lambda: log.began == ["first0"])
@@ -144,7 +144,7 @@ async def test_who_waits_when_it_is_closed_is_told(one_thread: Turns) -> None:
 
 
 async def measured(
-    turns: Turns, log: Log, items: list[str], found: list[TimingContext] | None = None
+    turns: FairThreadPool, log: Log, items: list[str], found: list[TimingContext] | None = None
 ) -> dict[str, TimingContext]:
     """What was measured of it, by type, and in `found` in its order."""
     found = [] if found is None else found
@@ -157,7 +157,7 @@ async def measured(
     return {each.operation_type: each for each in found}
 
 
-async def test_the_wait_behind_another_page_is_measured_apart(one_thread: Turns) -> None:
+async def test_the_wait_behind_another_page_is_measured_apart(one_thread: FairThreadPool) -> None:
     log = Log("first0", "second0")
     first = asyncio.create_task(measured(one_thread, log, ["first0"]))
     await log.until(lambda: log.began == ["first0"])
@@ -175,12 +175,12 @@ async def test_the_wait_behind_another_page_is_measured_apart(one_thread: Turns)
 
 async def test_a_page_that_is_alone_never_waits() -> None:
     for threads in (1, 2):
-        turns = Turns(threads)
+        turns = FairThreadPool(threads)
         assert set(await measured(turns, Log(), page("alone", 50))) == {"work"}
         await turns.aclose()
 
 
-async def test_the_wait_of_a_page_that_is_given_up_is_measured_too(one_thread: Turns) -> None:
+async def test_the_wait_of_a_page_that_is_given_up_is_measured_too(one_thread: FairThreadPool) -> None:
     log = Log("first0")
     first = start(one_thread, log, ["first0"])
     await log.until(lambda: log.began == ["first0"])

@@ -1,4 +1,4 @@
-"""Threads that serve several callers in turns, so that one with much work does not block one with little."""
+"""A thread pool that is fair to its callers: one with much work does not block one with little."""
 
 import asyncio
 from collections import deque
@@ -23,66 +23,60 @@ class _Caller:
         self.in_progress = 0
         self.waited_seconds = 0.0
         self.done: Future[None] = Future()
-        self.done.set_running_or_notify_cancel()  # from now on it is set by a thread only
+        self.done.set_running_or_notify_cancel()  # a thread sets it; cancelling the awaiting task does not
 
 
-class Turns:
-    """A thread takes one item at a time: of the caller with the fewest in progress, and among equals of the
-    one whose last turn is longest ago."""
+class FairThreadPool:
+    """A thread takes one item at a time: from the caller with the fewest items in progress, and among equals
+    from the one that has waited longest."""
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embed")
         self._threads = threads
         self._lock = Lock()
         self._line: deque[_Caller] = deque()
-        """Callers with items that wait."""
+        """Callers with waiting items."""
         self._serving = 0
-        """Threads that are to look for items, of which `_in_progress` have one."""
+        """Threads that run `_serve`; `_in_progress` of them have an item."""
         self._in_progress = 0
         self._counted_until = 0.0
         self._closed = False
 
     async def map(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """The results in the order of the items; the first error ends all.
+        """Returns the results in the order of the items; the first error ends the call.
 
-        The time in which items wait, none is in progress and all threads work for others is noted as a wait.
+        The time in which no item is in progress because all threads work for others counts as a wait.
         """
         if not items:
             return []
         caller = _Caller(work, items)
         try:
-            self._join(caller)
+            with self._lock:
+                if self._closed:
+                    raise EmbedderUnavailable("the embedder is closed")
+                self._count_waits()
+                self._line.append(caller)
+                for _ in range(min(self._threads - self._serving, len(caller.waiting))):
+                    self._pool.submit(self._serve)
+                    self._serving += 1
             await asyncio.wrap_future(caller.done)
         finally:
-            self._leave(caller)
+            with self._lock:
+                self._count_waits()
+                self._end(caller)
             note_wait(caller.waited_seconds)
         return caller.results
 
     async def aclose(self) -> None:
-        """Whoever still waits gets `EmbedderUnavailable`."""
+        """Callers that still wait get `EmbedderUnavailable`."""
         with self._lock:
             self._closed = True
             for caller in list(self._line):
                 self._end(caller, EmbedderUnavailable("the embedder was closed"))
         await asyncio.to_thread(self._pool.shutdown)
 
-    def _join(self, caller: _Caller) -> None:
-        with self._lock:
-            if self._closed:
-                raise EmbedderUnavailable("the embedder is closed")
-            self._count_waits()
-            self._line.append(caller)
-            for _ in range(min(self._threads - self._serving, len(caller.waiting))):
-                self._pool.submit(self._serve)
-                self._serving += 1
-
-    def _leave(self, caller: _Caller) -> None:
-        with self._lock:
-            self._count_waits()
-            self._end(caller)
-
     def _serve(self) -> None:
-        """A thread's work until nobody waits."""
+        """A thread's loop until no caller has waiting items."""
         served: _Caller | None = None
         while taken := self._next(served):
             served, (number, item) = taken
@@ -124,7 +118,7 @@ class Turns:
             caller.done.set_result(None)
 
     def _count_waits(self) -> None:
-        """Before anything changes: who has waited since the last change."""
+        """To be called before each change: adds the time since the last one to the callers that waited."""
         now = perf_counter()
         if self._in_progress == self._threads:
             for caller in self._line:
