@@ -36,7 +36,7 @@ from crawlscope.pages.repository import Outcome, abandon, claim_page, put_back, 
 from crawlscope.pages.retry import retry_pages
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.store import ensure_session
+from crawlscope.sessions.repository import ensure_session
 from crawlscope.webhooks import acceptance
 from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.retention import drop_bodies

@@ -18,8 +18,8 @@ from crawlscope.insights.insights import Insights
 from crawlscope.insights.progress import is_settled
 from crawlscope.insights.responses import CrawlMetricsResponse, PageListResponse
 from crawlscope.insights.sealing import UNANSWERED_CHECKS, sealing
-from crawlscope.sessions.fold import Told
-from crawlscope.sessions.store import keep_fact
+from crawlscope.sessions.fold import StatusAnswer
+from crawlscope.sessions.repository import keep_fact
 from tests.support.producing import A, B, deliver, deliver_pages, index_pages, note_settled
 
 END = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -230,7 +230,7 @@ async def test_the_first_event_of_an_end_that_was_found_out_changes_nothing(
     await deliver_pages(database, "crawl-1", A)
     await index_pages(database, "crawl-1")
     at = datetime.now(UTC)
-    fact = Told(at, CrawlStatus.COMPLETED, at, at)
+    fact = StatusAnswer(at, CrawlStatus.COMPLETED, at, at)
     await database.run(lambda connection: keep_fact(connection, "crawl-1", fact, "told"))
     await note_settled(database, "crawl-1")
     await deliver(database, "crawl-1", "crawl.completed")

@@ -32,7 +32,7 @@ from crawlscope.pages.retry import PageTimeout, record_crash, retry_pages
 from crawlscope.processes.supervisor.worker_deaths import requeue_orphans
 from crawlscope.processes.worker.circuit import OUTAGES, Outages
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.store import ensure_session, move_counts
+from crawlscope.sessions.repository import ensure_session, move_counts
 from crawlscope.timing.store import OPERATIONS
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 

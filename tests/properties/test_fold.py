@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.sessions.fold import (
     PRECEDENCE,
+    CrawlSeen,
     Ended,
     Fact,
-    Heard,
     Lifecycle,
     PageSeen,
-    Told,
+    StatusAnswer,
+    credible_moment,
     fact_from_json,
     fact_to_json,
     fold,
     summarize,
-    told_moment,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,11 +36,11 @@ metadata = st.fixed_dictionaries(
 errors = st.sampled_from([None, "a", "b"])
 facts = st.lists(
     st.one_of(
-        st.builds(Heard, moments, metadata, st.sampled_from(["started", "page", "request", ""])),
+        st.builds(CrawlSeen, moments, metadata, st.sampled_from(["started", "page", "request", ""])),
         st.builds(PageSeen, moments, urls, st.booleans()),
         st.builds(Ended, moments, st.sampled_from(PRECEDENCE), errors, st.booleans()),
         st.builds(
-            Told,
+            StatusAnswer,
             moments,
             st.none() | st.sampled_from(PRECEDENCE),
             st.none() | moments,
@@ -106,8 +106,8 @@ def test_what_was_folded_in_before_or_after_makes_no_difference(facts, data):
 def test_summaries_hold_together(facts):
     summary = summarize(folded(facts))
     ends = {fact.status for fact in facts if isinstance(fact, Ended)}
-    ends |= {fact.ended for fact in facts if isinstance(fact, Told) and fact.ended}
-    created = [fact.created_at for fact in facts if isinstance(fact, Told) and fact.created_at]
+    ends |= {fact.ended for fact in facts if isinstance(fact, StatusAnswer) and fact.ended}
+    created = [fact.created_at for fact in facts if isinstance(fact, StatusAnswer) and fact.created_at]
     assert summary.started_at == min(created or [fact.at for fact in facts])
     assert (summary.status is CrawlStatus.IN_PROGRESS) == (not ends)
     assert summary.success is (None if not ends else summary.status is CrawlStatus.COMPLETED)
@@ -120,9 +120,9 @@ def test_the_crawlers_own_times_win_over_those_of_its_messengers():
     summary = summarize(
         folded(
             [
-                Heard(START + timedelta(seconds=5), what="started"),
+                CrawlSeen(START + timedelta(seconds=5), what="started"),
                 Ended(START + timedelta(seconds=90), CrawlStatus.COMPLETED),
-                Told(
+                StatusAnswer(
                     START + timedelta(seconds=600),
                     CrawlStatus.COMPLETED,
                     created_at=START + timedelta(seconds=3),
@@ -139,7 +139,7 @@ def at(seconds: float) -> datetime:
 
 
 BATCH = [
-    Heard(START, what="started"),
+    CrawlSeen(START, what="started"),
     PageSeen(at(1), "https://a.example/1"),
     PageSeen(at(14.9), "https://a.example/2"),
 ]
@@ -151,27 +151,30 @@ END = Ended(at(20), CrawlStatus.COMPLETED)
     ("facts", "seconds"),
     [
         ([*BATCH, LATE_END], 14.9),
-        ([Heard(START, what="started"), LATE_END], 33.9),
+        ([CrawlSeen(START, what="started"), LATE_END], 33.9),
         ([*BATCH, LATE_END, PageSeen(at(40), "https://a.example/slow")], 33.9),
         ([*BATCH, END], 20),
         ([*BATCH, END, PageSeen(at(40), "https://a.example/slow")], 20),
-        ([*BATCH, LATE_END, Told(at(35), CrawlStatus.COMPLETED, at(0), at(0.5), None, at(15.6))], 15.6),
-        ([*BATCH, LATE_END, Told(at(35), CrawlStatus.COMPLETED, at(0), at(0), None, at(15.6))], 15.6),
-        ([*BATCH, LATE_END, Told(at(35), CrawlStatus.COMPLETED, at(0), at(14.5))], 14.5),
+        (
+            [*BATCH, LATE_END, StatusAnswer(at(35), CrawlStatus.COMPLETED, at(0), at(0.5), None, at(15.6))],
+            15.6,
+        ),
+        ([*BATCH, LATE_END, StatusAnswer(at(35), CrawlStatus.COMPLETED, at(0), at(0), None, at(15.6))], 15.6),
+        ([*BATCH, LATE_END, StatusAnswer(at(35), CrawlStatus.COMPLETED, at(0), at(14.5))], 14.5),
         (
             [
                 *BATCH,
                 Ended(at(20), CrawlStatus.COMPLETED),
-                Told(at(21), CrawlStatus.COMPLETED, failed_at=at(19)),
+                StatusAnswer(at(21), CrawlStatus.COMPLETED, failed_at=at(19)),
             ],
             20,
         ),
-        ([*BATCH, Ended(at(90), CrawlStatus.COMPLETED), Told(at(21), CrawlStatus.COMPLETED)], 21),
-        ([*BATCH, Told(at(60), CrawlStatus.COMPLETED, running_at=at(55))], 55),
-        ([*BATCH, Told(at(60), CrawlStatus.COMPLETED)], 14.9),
-        ([Heard(START, what="request"), Told(at(60), CrawlStatus.COMPLETED)], 60),
+        ([*BATCH, Ended(at(90), CrawlStatus.COMPLETED), StatusAnswer(at(21), CrawlStatus.COMPLETED)], 21),
+        ([*BATCH, StatusAnswer(at(60), CrawlStatus.COMPLETED, running_at=at(55))], 55),
+        ([*BATCH, StatusAnswer(at(60), CrawlStatus.COMPLETED)], 14.9),
+        ([CrawlSeen(START, what="request"), StatusAnswer(at(60), CrawlStatus.COMPLETED)], 60),
         ([*BATCH, PageSeen(at(50), "https://a.example/3", fetched=True), LATE_END], 14.9),
-        ([*BATCH, LATE_END, Told(at(35), CrawlStatus.CANCELLED, at(0), at(12.5))], 12.5),
+        ([*BATCH, LATE_END, StatusAnswer(at(35), CrawlStatus.CANCELLED, at(0), at(12.5))], 12.5),
     ],
     ids=[
         "a late event counts less than the last page",
@@ -203,9 +206,9 @@ def test_a_cancel_that_only_the_status_api_knows_ends_the_crawl_when_it_was_anno
     summary = summarize(
         folded(
             [
-                Heard(START, what="started"),
+                CrawlSeen(START, what="started"),
                 Ended(START + timedelta(seconds=90), CrawlStatus.COMPLETED),
-                Told(START + timedelta(seconds=600), CrawlStatus.CANCELLED),
+                StatusAnswer(START + timedelta(seconds=600), CrawlStatus.CANCELLED),
             ]
         )
     )
@@ -216,5 +219,5 @@ def test_a_cancel_that_only_the_status_api_knows_ends_the_crawl_when_it_was_anno
 def test_what_the_database_takes_for_infinite_is_no_time_of_a_fact():
     for text in ("0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"):
         for zone in ("", "Z", "+14:00", "-14:00"):
-            assert told_moment(text + zone) is None
-    assert told_moment("2026-01-01T01:00:00+01:00") == told_moment("2026-01-01T00:00:00") == START
+            assert credible_moment(text + zone) is None
+    assert credible_moment("2026-01-01T01:00:00+01:00") == credible_moment("2026-01-01T00:00:00") == START

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from crawlscope.core.settings import is_web_address
 from crawlscope.core.values import hash_key, storable
-from crawlscope.sessions.fold import told_moment
+from crawlscope.sessions.fold import credible_moment
 from crawlscope.webhooks.payload import MalformedDelivery, UnreadableDelivery
 
 IDS = ("watch_id", "watch_uuid", "uuid")
@@ -147,7 +147,7 @@ def _read_moment(value: Any) -> datetime | None:
     if re.fullmatch(r"\d{9,14}(\.\d+)?", text):
         number = float(text)
         return datetime.fromtimestamp(number / (1_000 if number >= MILLISECONDS_SINCE else 1), UTC)
-    return told_moment(text.removesuffix(" UTC").removesuffix(" GMT")) if len(text) >= 16 else None
+    return credible_moment(text.removesuffix(" UTC").removesuffix(" GMT")) if len(text) >= 16 else None
 
 
 def _text(fields: Fields, names: tuple[str, ...], longest: int | None = LONGEST_TEXT) -> str | None:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.vocabulary import CrawlStatus, PageState, RescrapeStatus
-from crawlscope.sessions.store import PAGES, SESSIONS
+from crawlscope.sessions.repository import PAGES, SESSIONS
 
 EVENTS = models.table_of(models.ChangeEvent)
 

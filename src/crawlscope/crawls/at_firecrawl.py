@@ -33,8 +33,8 @@ from crawlscope.crawls.requests import CrawlRequest
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient, Webhook
 from crawlscope.firecrawl.schemas import JobKind
-from crawlscope.sessions.fold import Heard
-from crawlscope.sessions.store import ensure_session, keep_fact
+from crawlscope.sessions.fold import CrawlSeen
+from crawlscope.sessions.repository import ensure_session, keep_fact
 
 COMPLAINTS = (400, 422)
 """Statuses that say what is wrong with the request, not with its sender."""
@@ -95,7 +95,7 @@ async def start(
     async def keep(connection: AsyncConnection) -> None:
         if not await ensure_session(connection, started.crawl_id, asked_at):  # events may have made it before
             return
-        await keep_fact(connection, started.crawl_id, Heard(asked_at, metadata, "request"), "request")
+        await keep_fact(connection, started.crawl_id, CrawlSeen(asked_at, metadata, "request"), "request")
         size: dict[str, Any] = {"limit": request.limit}
         if request.kind is JobKind.BATCH_SCRAPE:
             asked = [storable(url) for url in request.urls if url not in set(started.invalid_urls)]

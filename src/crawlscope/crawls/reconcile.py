@@ -33,8 +33,8 @@ from crawlscope.pages.causes import (
 from crawlscope.pages.delivered import DeliveredPage
 from crawlscope.pages.receive import take_pages
 from crawlscope.pages.repository import known_pages
-from crawlscope.sessions.fold import PageSeen, Told
-from crawlscope.sessions.store import find_session, keep_fact, move_counts, require_session
+from crawlscope.sessions.fold import PageSeen, StatusAnswer
+from crawlscope.sessions.repository import find_session, keep_fact, move_counts, require_session
 
 TOO_MUCH = "Firecrawl hands out {found:,} of the {promised:,} documents that it counts"
 NAMELESS = "{count:,} of the documents that Firecrawl hands out name no URL"
@@ -206,7 +206,7 @@ class Reconciler:
         running_at: datetime | None = None,
     ) -> None:
         """`failed_at` is when the last page failed, `running_at` when the crawl was last known to run."""
-        told = Told(
+        told = StatusAnswer(
             datetime.now(UTC),
             CrawlStatus(status.status) if status.ended else None,
             status.created_at,

@@ -20,8 +20,8 @@ from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, enqueue
 from crawlscope.firecrawl.schemas import JobKind
 from crawlscope.indexing.service import IndexingService
 from crawlscope.pages.repository import lock_all_pages
-from crawlscope.sessions.fold import Heard
-from crawlscope.sessions.store import (
+from crawlscope.sessions.fold import CrawlSeen
+from crawlscope.sessions.repository import (
     DELETED,
     SESSIONS,
     delivered_event_type,
@@ -56,7 +56,7 @@ async def start_crawl(connection: AsyncConnection, request: CrawlRequest) -> str
         options["urls"] = list(request.urls)
     metadata = {"initiated_at": now.isoformat(), "url": request.url, **request.metadata}
     await ensure_session(connection, crawl_id, now)
-    await keep_fact(connection, crawl_id, Heard(now, metadata, "request"), "request")
+    await keep_fact(connection, crawl_id, CrawlSeen(now, metadata, "request"), "request")
     job_id = await enqueue(connection, CRAWL_SITE, {"crawl_id": crawl_id})
     await keep_request(connection, crawl_id, Engine.BUILTIN, request.url, options, job_id=job_id)
     return crawl_id

@@ -29,8 +29,8 @@ from crawlscope.firecrawl.client import SharedFirecrawl
 from crawlscope.firecrawl.schemas import JobKind
 from crawlscope.indexing.service import IndexingService
 from crawlscope.pages.retry import note_rescrape, pages_to_scrape, retry_pages
-from crawlscope.sessions.fold import Heard
-from crawlscope.sessions.store import ensure_session, find_session, keep_action, keep_fact
+from crawlscope.sessions.fold import CrawlSeen
+from crawlscope.sessions.repository import ensure_session, find_session, keep_action, keep_fact
 
 MAX_PAGES_NAMED = 1_000
 ONE_OF_BOTH = "give either `url`, where a crawl starts, or `urls`, to scrape just these"
@@ -238,5 +238,5 @@ async def _adopt(connection: AsyncConnection, crawl_id: str) -> None:
     now = datetime.now(UTC)
     if not await ensure_session(connection, crawl_id, now):
         raise NotFoundError(f"Crawl not found: {crawl_id}, it was deleted here")
-    await keep_fact(connection, crawl_id, Heard(now, what="adopted"), "adopted")
+    await keep_fact(connection, crawl_id, CrawlSeen(now, what="adopted"), "adopted")
     await keep_action(connection, crawl_id, now, "adopt")

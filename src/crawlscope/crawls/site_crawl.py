@@ -18,7 +18,7 @@ from crawlscope.crawls.repository import DEFAULT_LIMIT, note_progress, running_r
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.schemas import JobKind
 from crawlscope.sessions.fold import Ended
-from crawlscope.sessions.store import ensure_session, keep_fact
+from crawlscope.sessions.repository import ensure_session, keep_fact
 
 NOTE_INTERVAL_SECONDS = 0.5
 

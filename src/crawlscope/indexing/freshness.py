@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import PageState
-from crawlscope.sessions.store import SESSIONS
+from crawlscope.sessions.repository import SESSIONS
 
 PAGES = models.table_of(models.Page)
 GONE_STATUSES = (404, 410)

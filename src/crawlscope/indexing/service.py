@@ -25,7 +25,7 @@ from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation, Live
 from crawlscope.indexing.index.port import chunk_id
 from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument
-from crawlscope.sessions.store import ensure_session
+from crawlscope.sessions.repository import ensure_session
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import record_operations
 

@@ -19,7 +19,7 @@ from crawlscope.insights.sealing import sealing
 from crawlscope.insights.searchable import Session, time_to_searchable_ms
 from crawlscope.notifications.baseline import Run
 from crawlscope.notifications.retry import Reply
-from crawlscope.sessions.store import SESSIONS
+from crawlscope.sessions.repository import SESSIONS
 
 NOTIFYING = models.table_of(models.Notifying)
 NOTIFICATIONS = models.table_of(models.Notification)

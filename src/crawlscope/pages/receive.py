@@ -26,7 +26,7 @@ from crawlscope.pages.repository import (
     refresh_last_settled,
     write_outcome,
 )
-from crawlscope.sessions.store import Counts, counts_of
+from crawlscope.sessions.repository import Counts, counts_of
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import FACTS, FOUND_AT
-from crawlscope.sessions.store import counts_of, lock_session, move_counts, set_last_settled
+from crawlscope.sessions.repository import counts_of, lock_session, move_counts, set_last_settled
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import Measurement, record_operations
 

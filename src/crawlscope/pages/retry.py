@@ -36,7 +36,7 @@ from crawlscope.pages.repository import (
     queue_page,
     refresh_last_settled,
 )
-from crawlscope.sessions.store import (
+from crawlscope.sessions.repository import (
     counts_of,
     failures_without_url,
     keep_action,

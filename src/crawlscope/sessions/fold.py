@@ -23,7 +23,7 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo
 
 
 @dataclass(frozen=True)
-class Heard:
+class CrawlSeen:
     """Something was heard of the crawl: an event, a request to start it, an operation."""
 
     at: datetime
@@ -51,7 +51,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Told:
+class StatusAnswer:
     """What the crawler's status API answered, by the crawler's own clock."""
 
     at: datetime
@@ -67,11 +67,11 @@ class Told:
     """When it was asked last while the crawl went on."""
 
 
-Fact = Heard | PageSeen | Ended | Told
+Fact = CrawlSeen | PageSeen | Ended | StatusAnswer
 
 
 @dataclass(frozen=True)
-class ToldEnd:
+class AnsweredEnd:
     """An end as the status API tells it."""
 
     asked_at: datetime
@@ -86,7 +86,7 @@ class ToldEnd:
         cls, asked_at: str, completed_at: str | None, error: str, running_at: str | None = None
     ) -> Self:
         moment = datetime.fromisoformat(asked_at)
-        return cls(moment, told_moment(completed_at), error, told_moment(running_at))
+        return cls(moment, credible_moment(completed_at), error, credible_moment(running_at))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Lifecycle:
 
     first_fact_at: datetime
     last_fact_at: datetime
-    heard: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
     metadata: Mapping[str, tuple[datetime, Any]] = field(default_factory=dict)
     """Per key the value that was heard first, and when."""
     first_page: tuple[datetime, str] | None = None
@@ -109,7 +109,7 @@ class Lifecycle:
     """When the last page failed, as the errors API told it."""
     created_at: datetime | None = None
     """As the status API told it."""
-    told: Mapping[CrawlStatus, ToldEnd] = field(default_factory=dict)
+    answers: Mapping[CrawlStatus, AnsweredEnd] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], last_fact_at: datetime) -> Self | None:
@@ -120,7 +120,7 @@ class Lifecycle:
         return cls(
             first_fact_at=datetime.fromisoformat(stored["first_fact_at"]),
             last_fact_at=last_fact_at,
-            heard=frozenset(stored.get("heard", ())),
+            seen=frozenset(stored.get("heard", ())),
             metadata={
                 key: (datetime.fromisoformat(at), value)
                 for key, (at, value) in stored.get("metadata", {}).items()
@@ -130,27 +130,28 @@ class Lifecycle:
                 CrawlStatus(status): (datetime.fromisoformat(at), error)
                 for status, (at, error) in stored.get("ends", {}).items()
             },
-            created_at=told_moment(stored.get("created_at")),
-            told={
-                CrawlStatus(status): ToldEnd.from_json(*end) for status, end in stored.get("told", {}).items()
+            created_at=credible_moment(stored.get("created_at")),
+            answers={
+                CrawlStatus(status): AnsweredEnd.from_json(*end)
+                for status, end in stored.get("told", {}).items()
             },
-            prompt_end_at=told_moment(stored.get("prompt_end_at")),
-            last_page_at=told_moment(stored.get("last_page_at")),
-            failed_at=told_moment(stored.get("failed_at")),
+            prompt_end_at=credible_moment(stored.get("prompt_end_at")),
+            last_page_at=credible_moment(stored.get("last_page_at")),
+            failed_at=credible_moment(stored.get("failed_at")),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Without what is at its default: most crawls need few of these, and each delivery writes them."""
         stored = {
             "first_fact_at": self.first_fact_at.isoformat(),
-            "heard": sorted(self.heard),
+            "heard": sorted(self.seen),
             "metadata": {key: [at.isoformat(), value] for key, (at, value) in self.metadata.items()},
             "first_page": self.first_page and [self.first_page[0].isoformat(), self.first_page[1]],
             "ends": {status: [at.isoformat(), error] for status, (at, error) in self.ends.items()},
             "created_at": _text(self.created_at),
             "told": {
                 status: [end.asked_at.isoformat(), _text(end.completed_at), end.error, _text(end.running_at)]
-                for status, end in self.told.items()
+                for status, end in self.answers.items()
             },
             "prompt_end_at": _text(self.prompt_end_at),
             "last_page_at": _text(self.last_page_at),
@@ -193,9 +194,9 @@ def merge(lifecycle: Lifecycle | None, fact: Fact) -> Lifecycle:
         last_fact_at=max(lifecycle.last_fact_at, fact.at),
     )
     match fact:
-        case Heard(at, metadata, what):
-            heard = lifecycle.heard | {what} if what else lifecycle.heard
-            return replace(lifecycle, heard=heard, metadata=_earliest(lifecycle.metadata, at, metadata))
+        case CrawlSeen(at, metadata, what):
+            seen = lifecycle.seen | {what} if what else lifecycle.seen
+            return replace(lifecycle, seen=seen, metadata=_earliest(lifecycle.metadata, at, metadata))
         case PageSeen(at, url, fetched):
             return replace(
                 lifecycle,
@@ -209,17 +210,17 @@ def merge(lifecycle: Lifecycle | None, fact: Fact) -> Lifecycle:
                 ends={**lifecycle.ends, status: end},
                 prompt_end_at=_latest(lifecycle.prompt_end_at, None if late else at),
             )
-        case Told():
-            return _merge_told(lifecycle, fact)
+        case StatusAnswer():
+            return _merge_answer(lifecycle, fact)
 
 
 def summarize(lifecycle: Lifecycle) -> Summary:
-    ends = lifecycle.ends.keys() | lifecycle.told.keys()
+    ends = lifecycle.ends.keys() | lifecycle.answers.keys()
     status = next((each for each in PRECEDENCE if each in ends), CrawlStatus.IN_PROGRESS)
     _, announced_error = lifecycle.ends.get(status, (None, ""))
-    told = lifecycle.told.get(status)
+    told = lifecycle.answers.get(status)
     metadata = {key: value for key, (_, value) in lifecycle.metadata.items()}
-    initiated_at = told_moment(metadata.get("initiated_at"))
+    initiated_at = credible_moment(metadata.get("initiated_at"))
     started_at = lifecycle.created_at or lifecycle.first_fact_at
     completed_at = _completed_at(lifecycle, status)
     return Summary(
@@ -241,13 +242,13 @@ def fact_to_json(fact: Fact) -> dict[str, Any]:
     """What `fact_from_json` needs besides the time."""
     stored: dict[str, Any]
     match fact:
-        case Heard(_, metadata, what):
+        case CrawlSeen(_, metadata, what):
             stored = {"heard": what, "metadata": dict(metadata)}
         case PageSeen(_, url, fetched):
             stored = {"page": url, "fetched": fetched}
         case Ended(_, status, error, late):
             stored = {"ended": status.value, "error": error, "late": late}
-        case Told(_, ended, created_at, completed_at, error, failed_at, running_at):
+        case StatusAnswer(_, ended, created_at, completed_at, error, failed_at, running_at):
             stored = {
                 "told": ended.value if ended else CrawlStatus.IN_PROGRESS.value,
                 "created_at": _text(created_at),
@@ -262,21 +263,21 @@ def fact_to_json(fact: Fact) -> dict[str, Any]:
 def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
     """None for what has no part in the fold, such as an operator's action."""
     if "heard" in stored:
-        return Heard(at, stored.get("metadata", {}), stored["heard"])
+        return CrawlSeen(at, stored.get("metadata", {}), stored["heard"])
     if "page" in stored:
         return PageSeen(at, stored["page"], stored.get("fetched", False))
     if "ended" in stored:
         return Ended(at, CrawlStatus(stored["ended"]), stored.get("error"), stored.get("late", False))
     if "told" in stored:
         told = CrawlStatus(stored["told"])
-        return Told(
+        return StatusAnswer(
             at,
             None if told is CrawlStatus.IN_PROGRESS else told,
-            told_moment(stored.get("created_at")),
-            told_moment(stored.get("completed_at")),
+            credible_moment(stored.get("created_at")),
+            credible_moment(stored.get("completed_at")),
             stored.get("error"),
-            told_moment(stored.get("failed_at")),
-            told_moment(stored.get("running_at")),
+            credible_moment(stored.get("failed_at")),
+            credible_moment(stored.get("running_at")),
         )
     return None
 
@@ -292,7 +293,7 @@ def parse_moment(value: object) -> datetime | None:
         return None
 
 
-def told_moment(value: object) -> datetime | None:
+def credible_moment(value: object) -> datetime | None:
     """A time at which something happened, as others write it; None for what is none, or not credible."""
     moment = parse_moment(value)
     return credible(moment) if moment else None
@@ -310,7 +311,7 @@ def milliseconds_between(begin: datetime | None, end: datetime | None) -> float 
     return max(0.0, (end - begin).total_seconds() * 1000)
 
 
-def _merge_told(lifecycle: Lifecycle, fact: Told) -> Lifecycle:
+def _merge_answer(lifecycle: Lifecycle, fact: StatusAnswer) -> Lifecycle:
     created = [each for each in (lifecycle.created_at, fact.created_at) if each]
     lifecycle = replace(
         lifecycle,
@@ -319,14 +320,14 @@ def _merge_told(lifecycle: Lifecycle, fact: Told) -> Lifecycle:
     )
     if fact.ended is None:
         return lifecycle
-    known = lifecycle.told.get(fact.ended)
-    end = ToldEnd(
+    known = lifecycle.answers.get(fact.ended)
+    end = AnsweredEnd(
         asked_at=min(known.asked_at, fact.at) if known else fact.at,
         completed_at=_latest(known.completed_at if known else None, fact.completed_at),
         error=max(known.error if known else "", fact.error or ""),
         running_at=_latest(known.running_at if known else None, fact.running_at),
     )
-    return replace(lifecycle, told={**lifecycle.told, fact.ended: end})
+    return replace(lifecycle, answers={**lifecycle.answers, fact.ended: end})
 
 
 def _completed_at(lifecycle: Lifecycle, status: CrawlStatus) -> datetime | None:
@@ -336,8 +337,8 @@ def _completed_at(lifecycle: Lifecycle, status: CrawlStatus) -> datetime | None:
     """
     if status is CrawlStatus.IN_PROGRESS:
         return None
-    told = lifecycle.told.get(status)
-    own_ends = [told] if told and told.completed_at else lifecycle.told.values()
+    told = lifecycle.answers.get(status)
+    own_ends = [told] if told and told.completed_at else lifecycle.answers.values()
     own_end = _latest(*[end.completed_at for end in own_ends])
     return _latest(own_end or _announced_end(lifecycle), lifecycle.failed_at)
 
@@ -346,11 +347,11 @@ def _announced_end(lifecycle: Lifecycle) -> datetime | None:
     """An end that was announced at once is exact. One that was announced late, or found out by asking, came
     after the last page and after the crawl was last known to be in progress.
     """
-    found_out_at = _earliest_of(*[end.asked_at for end in lifecycle.told.values()])
+    found_out_at = _earliest_of(*[end.asked_at for end in lifecycle.answers.values()])
     if lifecycle.prompt_end_at:
         return _earliest_of(lifecycle.prompt_end_at, found_out_at)
     announced_at = _latest(*[at for at, _ in lifecycle.ends.values()])
-    running_at = [end.running_at for end in lifecycle.told.values()]
+    running_at = [end.running_at for end in lifecycle.answers.values()]
     went_on_at = _latest(lifecycle.last_page_at, lifecycle.failed_at, *running_at)
     return _earliest_of(went_on_at, announced_at, found_out_at)
 
@@ -370,7 +371,7 @@ def _lacks(
     completed_at: datetime | None,
 ) -> list[str]:
     known = {
-        "started": bool(lifecycle.heard & BEGINNINGS) or lifecycle.created_at is not None,
+        "started": bool(lifecycle.seen & BEGINNINGS) or lifecycle.created_at is not None,
         "initiated_at": initiated_at is not None,
         "url": _crawl_url(metadata, lifecycle.first_page) != UNKNOWN_URL,
         "pages": lifecycle.first_page is not None,

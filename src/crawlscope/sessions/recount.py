@@ -15,7 +15,7 @@ from crawlscope.core.errors import NotFoundError
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import PageState
 from crawlscope.sessions.fold import Fact, fact_from_json, fold
-from crawlscope.sessions.store import (
+from crawlscope.sessions.repository import (
     FACTS,
     PAGES,
     SESSIONS,

@@ -16,7 +16,7 @@ from crawlscope import models
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
-from crawlscope.sessions.store import add_totals, hear_operations
+from crawlscope.sessions.repository import add_totals, note_operations
 
 OPERATIONS = models.table_of(models.OperationMetric)
 REQUESTS = models.table_of(models.RequestMetric)
@@ -78,7 +78,7 @@ async def record_operations(
         deleted = {
             crawl_id
             for crawl_id, at in sorted(began.items())
-            if not await hear_operations(connection, crawl_id, min(at), max(at))
+            if not await note_operations(connection, crawl_id, min(at), max(at))
         }
         for row in rows:
             row["crawl_id"] = None if row["crawl_id"] in deleted else row["crawl_id"]

@@ -17,7 +17,7 @@ from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import Database
 from crawlscope.pages.receive import take_pages
 from crawlscope.sessions.fold import fact_to_json
-from crawlscope.sessions.store import DELIVERIES, apply_facts, ensure_session, move_counts
+from crawlscope.sessions.repository import DELIVERIES, apply_facts, ensure_session, move_counts
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import record_operations
 from crawlscope.webhooks import payload
@@ -95,7 +95,7 @@ async def _take_in(connection: AsyncConnection, delivery: Delivery, brought: Bro
     before = await apply_facts(connection, crawl_id, brought.facts)
     await move_counts(connection, crawl_id, taken.change, taken.settled_at, brought.without_url)
     # A new page, start or end of a crawl that had ended says that it went on: more may have been lost.
-    ended = before is not None and bool(before.ends or before.told)
+    ended = before is not None and bool(before.ends or before.answers)
     again = before is not None and (delivery.end in before.ends or delivery.action == "started")
     if ended and (taken.touched or again):
         await note_news(connection, crawl_id)

@@ -14,7 +14,7 @@ from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.firecrawl.documents import scraped_page, source_url
 from crawlscope.pages.causes import error_words
 from crawlscope.pages.delivered import DeliveredPage
-from crawlscope.sessions.fold import Ended, Fact, Heard, PageSeen
+from crawlscope.sessions.fold import CrawlSeen, Ended, Fact, PageSeen
 
 FAMILIES = {"crawl", "batch_scrape", "extract", "agent", "monitor"}
 CRAWL_FAMILIES = {"crawl", "batch_scrape"}
@@ -163,7 +163,7 @@ def brought(delivery: Delivery, received_at: datetime) -> Brought:
             known = best.get(page.source_url)
             if known is None or known.arrival <= page.arrival:
                 best[page.source_url] = page
-    facts: list[Fact] = [Heard(received_at, delivery.metadata, delivery.action)]
+    facts: list[Fact] = [CrawlSeen(received_at, delivery.metadata, delivery.action)]
     if first_url:
         facts.append(PageSeen(received_at, first_url))
     if delivery.end:

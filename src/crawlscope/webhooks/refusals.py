@@ -23,8 +23,8 @@ from crawlscope.core.file_lock import is_open_at
 from crawlscope.core.periodic import in_background, run_periodically
 from crawlscope.crawls.reconciliations import note_news
 from crawlscope.database.engine import Database
-from crawlscope.sessions.fold import Heard
-from crawlscope.sessions.store import ensure_session, keep_fact
+from crawlscope.sessions.fold import CrawlSeen
+from crawlscope.sessions.repository import ensure_session, keep_fact
 from crawlscope.webhooks import payload
 
 LOG_INTERVAL_SECONDS = 60.0
@@ -144,7 +144,7 @@ class Refusals:
             for crawl_id, times in sorted(refused.items()):
                 if await ensure_session(connection, crawl_id, times[0]):
                     for at in times:
-                        fact = Heard(at, what="refused")
+                        fact = CrawlSeen(at, what="refused")
                         await keep_fact(connection, crawl_id, fact, "refused", at.isoformat())
                     await note_news(connection, crawl_id)
 

@@ -14,7 +14,7 @@ from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
 from crawlscope.pages.receive import take_pages
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.store import DELIVERIES, keep_action, move_counts, require_session
+from crawlscope.sessions.repository import DELIVERIES, keep_action, move_counts, require_session
 from crawlscope.webhooks import payload
 from crawlscope.webhooks.acceptance import UNKNOWN, accept_delivery, ledger_columns
 

@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
-from crawlscope.sessions.store import DELIVERIES
+from crawlscope.sessions.repository import DELIVERIES
 
 BATCH_SIZE = 1_000
 

@@ -18,7 +18,15 @@ from crawlscope import models
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
-from crawlscope.sessions.fold import Fact, Heard, Lifecycle, fact_to_json, fold, summarize, told_moment
+from crawlscope.sessions.fold import (
+    CrawlSeen,
+    Fact,
+    Lifecycle,
+    credible_moment,
+    fact_to_json,
+    fold,
+    summarize,
+)
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,7 @@ async def keep_action(
     await connection.execute(_fact_row(crawl_id, at, {"action": action, **details}, uuid4()))
 
 
-async def hear_operations(
+async def note_operations(
     connection: AsyncConnection, crawl_id: str, first: datetime, last: datetime
 ) -> bool:
     """Takes operations, begun from `first` to `last`, as signs of a crawl that nobody may have announced.
@@ -183,7 +191,7 @@ async def hear_operations(
     """
     if not await ensure_session(connection, crawl_id, first):
         return False
-    heard = [Heard(first, what="operation"), Heard(last, what="operation")]
+    heard = [CrawlSeen(first, what="operation"), CrawlSeen(last, what="operation")]
     for fact, name, further in zip(heard, ("first", "last"), (func.least, func.greatest), strict=True):
         row = _fact_row(crawl_id, fact.at, fact_to_json(fact), hash_key(name, "operation"))
         await connection.execute(
@@ -246,7 +254,7 @@ def _fact_row(crawl_id: str, at: datetime, fact: dict[str, Any], identity: UUID)
 
 def _report_unusable_times(crawl_id: str, facts: Iterable[Fact]) -> None:
     for fact in facts:
-        if isinstance(fact, Heard) and "initiated_at" in fact.metadata:
+        if isinstance(fact, CrawlSeen) and "initiated_at" in fact.metadata:
             value = fact.metadata["initiated_at"]
-            if told_moment(value) is None:
+            if credible_moment(value) is None:
                 log.warning("initiated_at_unreadable", crawl_id=crawl_id, value=str(value)[:100])
