@@ -1,8 +1,7 @@
-"""Why pages fail, in Firecrawl's vocabulary: one code per cause, whichever way it was learned. Pure rules.
+"""Causes of failed pages, one code each, from Firecrawl's events and API. Pure rules.
 
-Firecrawl's errors API gives codes, its events only words, and both wrap what nobody foresaw into
-`UNKNOWN_ERROR` with the true reason somewhere in a paragraph. Codes here are Firecrawl's own in lower case,
-as far as it has one.
+Firecrawl's errors API returns codes, its events only words. Both wrap unforeseen errors into `UNKNOWN_ERROR`
+with the reason somewhere in a paragraph. The codes are Firecrawl's own in lower case, where it has one.
 """
 
 import re
@@ -12,10 +11,10 @@ from crawlscope.core.values import storable
 
 DROPPED_BY_CANCEL = "crawl_cancelled"
 UNCLEAR = "scrape_failed"
-"""Where nothing tells the cause."""
+"""The cause is unknown."""
 ROBOTS_BLOCKED = "robots_blocked"
 DENIED = "crawl_denial"
-"""The crawl's own rules leave the page out, and nothing tells which one."""
+"""A rule of the crawl excludes the page; which one is unknown."""
 
 MAX_WORDS_LENGTH = 100
 MAX_SENTENCE_LENGTH = 200
@@ -31,14 +30,14 @@ class Cause:
     words: str
     """One short sentence."""
     detail: str | None
-    """Firecrawl's own words, where they are longer or others."""
+    """Firecrawl's words, if they differ."""
 
 
 @dataclass(frozen=True)
 class _Known:
     code: str
     says: str
-    """What Firecrawl's words have in them, as a pattern."""
+    """A pattern that Firecrawl's words contain."""
     words: str
 
 
@@ -117,7 +116,7 @@ _CODES = {
     "SCRAPE_PDF_OCR_REQUIRED": "the PDF holds no text but pictures of it",
     **{known.code.upper(): known.words for known in _KNOWN},
 }
-"""Firecrawl's codes and what they mean."""
+"""Firecrawl's codes and their meaning."""
 _GENERIC = {"", "UNKNOWN_ERROR", "SCRAPE_UNKNOWN_ERROR", UNCLEAR.upper(), DENIED.upper()}
 _DROPPED_CODES = {"SCRAPE_JOB_CANCELLED", "SCRAPE_JOB_CANCELED", DROPPED_BY_CANCEL.upper()}
 _DROPPED_WORDS = "dropped because the crawl was cancelled"
@@ -160,16 +159,16 @@ def cause_of(error: object, code: str | None = None, *, crawl_cancelled: bool = 
 
 
 def error_words(error: object) -> str | None:
-    """What an error says, be it words or an object: its message, or at least its code. None for no error."""
+    """The message of an error (words or an object), or at least its code. None for no error."""
     if isinstance(error, dict):
         error = error.get("message") or error.get("error") or error.get("code")
     return storable(str(error)) if error else None
 
 
 def precision(code: str | None) -> int:
-    """How much a code tells: of two about one page the greater one holds.
+    """How precise a code is: of two failures of one page the more precise one counts.
 
-    A failure of the page itself beats that it was dropped, and that beats a failure of no known cause.
+    A cause of the page itself is more precise than a cancelled crawl, and that than an unknown cause.
     """
     if code is None or code == UNCLEAR:
         return 0
@@ -177,12 +176,12 @@ def precision(code: str | None) -> int:
 
 
 def tells_of_cancel(words: str | None) -> bool:
-    """Whether the words of a failure speak of a cancel, though perhaps of none of the crawl."""
+    """Whether the words of a failure mention a cancel, perhaps not of the crawl."""
     return bool(words and _CANCELLED.search(words))
 
 
 def _code(inner: str, code: str, crawl_cancelled: bool) -> tuple[str, str | None]:
-    """With the cause in our words, where it is a known one."""
+    """The code, and its meaning if it is a known one."""
     if code in _DROPPED_CODES or _DROPPED.search(inner):
         return DROPPED_BY_CANCEL, _DROPPED_WORDS
     if code in _CODES:

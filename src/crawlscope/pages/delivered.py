@@ -1,4 +1,4 @@
-"""A page as a delivery brings it, and which of several deliveries wins: pure rules, no I/O."""
+"""A page in a delivery, and which of several deliveries wins: pure rules, no I/O."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,40 +8,40 @@ from crawlscope.core.vocabulary import PageState
 
 @dataclass(frozen=True, order=True)
 class Arrival:
-    """One delivery of a page, as far as it decides which of several wins: the greater one.
+    """What decides which of several deliveries of a page wins: the greater one.
 
-    A success beats a failure, and of two failures the one that tells more wins. What was delivered beats what
-    was fetched from the crawler's API; of two alike the one received last wins, then the greater webhook id.
+    Content beats a failure, and of two failures the more precise one wins. A webhook delivery beats a page
+    that was fetched from the crawler's API. Else the last one wins, then the greater webhook id.
     """
 
     usable: bool
-    """Whether it brought content to index, not a failure."""
+    """Whether it has content to index."""
     precision: int
-    """How much it tells of the cause of a failure; see `causes.precision`."""
+    """How precise the cause of a failure is; see `causes.precision`."""
     pushed: bool
-    """Whether it was delivered, not fetched."""
+    """Whether it was delivered by a webhook, not fetched."""
     received_at: datetime
     webhook_id: str
 
 
 @dataclass(frozen=True)
 class DeliveredPage:
-    """A page as a delivery brings it: with content to index, or failed already."""
+    """A page in a delivery: with content to index, or failed already."""
 
     source_url: str
     url: str
     arrival: Arrival
     markdown: str = ""
     html: str = ""
-    """In place of Markdown, where none came."""
+    """Used if there is no Markdown."""
     title: str | None = None
     language: str | None = None
     status_code: int | None = None
     failure: PageState | None = None
-    """`failed` or `cancelled` where there is nothing to index."""
+    """`failed` or `cancelled` if there is nothing to index."""
     error_code: str | None = None
     error: str | None = None
     error_detail: str | None = None
-    """Firecrawl's own words."""
+    """The error in Firecrawl's words."""
     failed_at: datetime | None = None
-    """When it failed by Firecrawl's clock, where it says so; else when that was delivered."""
+    """When it failed by Firecrawl's clock, if known; else when the failure was delivered."""

@@ -31,15 +31,15 @@ from crawlscope.sessions.repository import Counts, counts_of
 
 @dataclass(frozen=True)
 class Received:
-    """What a delivered page changed: nothing where a better delivery was known already."""
+    """The effect of a delivered page: none if a better delivery is stored."""
 
     change: Counts
     job_id: int | None = None
     settled_at: datetime | None = None
     unsettled: bool = False
-    """Whether it had settled before: now it waits again, or settled at another time."""
+    """Whether it was settled before: now it waits again, or settled at another time."""
     reworded: bool = False
-    """Only why it failed is news."""
+    """Whether only the cause of its failure changed."""
 
 
 async def receive_page(connection: AsyncConnection, crawl_id: str, page: DeliveredPage) -> Received:
@@ -76,10 +76,10 @@ class Taken:
     change: Counts = field(default_factory=Counts)
     job_ids: list[int] = field(default_factory=list)
     settled: list[PageState] = field(default_factory=list)
-    """The states of pages that came without content, as far as this was news."""
+    """The states of pages without content that changed."""
     settled_at: datetime | None = None
     reworded: bool = False
-    """Whether why a page failed is news, though not that it did."""
+    """Whether the cause of a failure changed."""
 
     @property
     def touched(self) -> bool:
@@ -107,7 +107,7 @@ async def take_pages(connection: AsyncConnection, crawl_id: str, pages: Sequence
 
 
 async def _brings_nothing(connection: AsyncConnection, known: Row[Any], page: DeliveredPage) -> bool:
-    """Whether what is known wins: a better delivery, or the same page that came another way or again."""
+    """Whether the stored delivery wins: it is better, or the same page was delivered again or fetched."""
     arrival = Arrival(
         known.delivered,
         0 if known.delivered else precision(known.error_code),

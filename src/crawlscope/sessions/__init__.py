@@ -1,1 +1,1 @@
-"""What is known of a crawl: facts, the fold over them, and the session row that keeps its result."""
+"""The state of a crawl: facts, the fold over them, and the session row that stores its result."""

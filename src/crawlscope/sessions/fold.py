@@ -1,8 +1,8 @@
-"""What a crawl is follows from the set of facts known about it, in whatever order they came.
+"""Computes the life of a crawl from the facts about it, in whatever order they arrived.
 
 Each fact is merged into a `Lifecycle` by minimum, maximum, union or precedence, so merging commutes and a
-fact merged twice changes nothing. `Lifecycle` is what is remembered (the column `fold`); `summarize`
-computes from it what is shown.
+fact merged twice changes nothing. The column `fold` stores the `Lifecycle`; `summarize` computes from it the
+columns that are shown.
 """
 
 import json
@@ -14,21 +14,21 @@ from typing import Any, Self
 from crawlscope.core.vocabulary import CrawlStatus
 
 PRECEDENCE = (CrawlStatus.CANCELLED, CrawlStatus.FAILED, CrawlStatus.COMPLETED)
-"""Of several ends that are known, the first of these is the crawl's."""
+"""If several ends are known, the first of these is the crawl's."""
 UNKNOWN_URL = "unknown"
 BEGINNINGS = frozenset({"request", "started"})
-"""What tells that a crawl was begun, and when."""
+"""Values of `CrawlSeen.what` that say when a crawl was started."""
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-"""No clock tells a time outside of these."""
+"""No time outside of these is credible."""
 
 
 @dataclass(frozen=True)
 class CrawlSeen:
-    """Something was heard of the crawl: an event, a request to start it, an operation."""
+    """A sign of the crawl: an event, a request to start it, an operation."""
 
     at: datetime
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """The initiator's own, as every event echoes it."""
+    """The metadata of the crawl's initiator, which every event repeats."""
     what: str = ""
     """The event's part after the dot, `request` or `operation`."""
 
@@ -38,7 +38,7 @@ class PageSeen:
     at: datetime
     url: str
     fetched: bool = False
-    """Whether it was asked for: then `at` says nothing of when it was scraped."""
+    """Whether it was fetched from Firecrawl's API: then `at` is not the time at which it was scraped."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,24 @@ class Ended:
     status: CrawlStatus
     error: str | None = None
     late: bool = False
-    """Whether it was told by a crawler that tells so long after the end."""
+    """Whether the crawler announces an end long after it."""
 
 
 @dataclass(frozen=True)
 class StatusAnswer:
-    """What the crawler's status API answered, by the crawler's own clock."""
+    """An answer of the crawler's status API; its times are by the crawler's own clock."""
 
     at: datetime
-    """When it was asked."""
+    """When the API was asked."""
     ended: CrawlStatus | None = None
-    """None while the crawl runs."""
+    """None while the crawl is in progress."""
     created_at: datetime | None = None
     completed_at: datetime | None = None
     error: str | None = None
     failed_at: datetime | None = None
-    """When the last page failed; `completed_at` passes over those."""
+    """When the last page failed; `completed_at` does not cover failed pages."""
     running_at: datetime | None = None
-    """When it was asked last while the crawl went on."""
+    """When the API was last asked while the crawl was in progress."""
 
 
 Fact = CrawlSeen | PageSeen | Ended | StatusAnswer
@@ -72,10 +72,10 @@ Fact = CrawlSeen | PageSeen | Ended | StatusAnswer
 
 @dataclass(frozen=True)
 class AnsweredEnd:
-    """An end as the status API tells it."""
+    """An end as the status API reports it."""
 
     asked_at: datetime
-    """When it was first known."""
+    """When the API first reported it."""
     completed_at: datetime | None
     error: str
     running_at: datetime | None = None
@@ -91,29 +91,29 @@ class AnsweredEnd:
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """All that is remembered of the facts."""
+    """The facts of a crawl, merged."""
 
     first_fact_at: datetime
     last_fact_at: datetime
     seen: frozenset[str] = frozenset()
     metadata: Mapping[str, tuple[datetime, Any]] = field(default_factory=dict)
-    """Per key the value that was heard first, and when."""
+    """Per key the value that arrived first, and when."""
     first_page: tuple[datetime, str] | None = None
     ends: Mapping[CrawlStatus, tuple[datetime, str]] = field(default_factory=dict)
-    """Per kind of end the last time it was announced, and its error text (empty for none)."""
+    """Per kind of end when it was announced last, and its error text (empty for none)."""
     prompt_end_at: datetime | None = None
-    """When an end was announced last by a crawler that does so at once."""
+    """When a crawler that announces its end at once did so last."""
     last_page_at: datetime | None = None
     """When a page was delivered last."""
     failed_at: datetime | None = None
-    """When the last page failed, as the errors API told it."""
+    """When the last page failed, by the errors API."""
     created_at: datetime | None = None
-    """As the status API told it."""
+    """By the status API."""
     answers: Mapping[CrawlStatus, AnsweredEnd] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], last_fact_at: datetime) -> Self | None:
-        """None where nothing is stored: no fact was folded in yet."""
+        """None where nothing is stored: no fact was merged yet."""
         if not stored:
             return None
         page = stored.get("first_page")
@@ -175,11 +175,11 @@ class Summary:
     error_message: str | None
     extra_metadata: dict[str, Any] | None
     lacks: list[str]
-    """What was never heard of: `started`, `initiated_at`, `url`, `pages`, `end`."""
+    """The facts that are missing, of `started`, `initiated_at`, `url`, `pages` and `end`."""
 
 
 def fold(lifecycle: Lifecycle | None, facts: Iterable[Fact]) -> Lifecycle | None:
-    """None where nothing was known and there are no facts."""
+    """None where there is no lifecycle and there are no facts."""
     for fact in facts:
         lifecycle = merge(lifecycle, fact)
     return lifecycle
@@ -195,8 +195,11 @@ def merge(lifecycle: Lifecycle | None, fact: Fact) -> Lifecycle:
     )
     match fact:
         case CrawlSeen(at, metadata, what):
-            seen = lifecycle.seen | {what} if what else lifecycle.seen
-            return replace(lifecycle, seen=seen, metadata=_earliest(lifecycle.metadata, at, metadata))
+            merged = dict(lifecycle.metadata)
+            for key, value in metadata.items():
+                rivals = [merged.get(key, (at, value)), (at, value)]
+                merged[key] = min(rivals, key=lambda rival: (rival[0], json.dumps(rival[1], sort_keys=True)))
+            return replace(lifecycle, seen=lifecycle.seen | ({what} if what else set()), metadata=merged)
         case PageSeen(at, url, fetched):
             return replace(
                 lifecycle,
@@ -261,7 +264,7 @@ def fact_to_json(fact: Fact) -> dict[str, Any]:
 
 
 def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
-    """None for what has no part in the fold, such as an operator's action."""
+    """None for what is not merged, such as an operator's action."""
     if "heard" in stored:
         return CrawlSeen(at, stored.get("metadata", {}), stored["heard"])
     if "page" in stored:
@@ -294,13 +297,13 @@ def parse_moment(value: object) -> datetime | None:
 
 
 def credible_moment(value: object) -> datetime | None:
-    """A time at which something happened, as others write it; None for what is none, or not credible."""
+    """The time in `value`, as other programs write it; None for what is no time, or not credible."""
     moment = parse_moment(value)
     return credible(moment) if moment else None
 
 
 def credible(moment: datetime) -> datetime | None:
-    """In UTC; None for what says "no time" in other programs, and is infinite to PostgreSQL."""
+    """In UTC; None for values that mean "no time" in other programs, and infinity in PostgreSQL."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return aware.astimezone(UTC) if EARLIEST <= aware < LATEST else None
 
@@ -378,16 +381,6 @@ def _lacks(
         "end": completed_at is not None,
     }
     return [name for name, is_known in known.items() if not is_known]
-
-
-def _earliest(
-    known: Mapping[str, tuple[datetime, Any]], at: datetime, metadata: Mapping[str, Any]
-) -> Mapping[str, tuple[datetime, Any]]:
-    merged = dict(known)
-    for key, value in metadata.items():
-        rivals = [each for each in (merged.get(key), (at, value)) if each is not None]
-        merged[key] = min(rivals, key=lambda rival: (rival[0], json.dumps(rival[1], sort_keys=True)))
-    return merged
 
 
 def _crawl_url(metadata: Mapping[str, Any], first_page: tuple[datetime, str] | None) -> str:

@@ -1,4 +1,4 @@
-"""The SQL of crawl sessions: facts are folded in and counts moved under the lock of the session's row."""
+"""The SQL of crawl sessions: merges facts and moves counts under the lock of the session's row."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -86,13 +86,13 @@ log = structlog.get_logger(__name__)
 
 
 async def ensure_session(connection: AsyncConnection, crawl_id: str, at: datetime) -> bool:
-    """Makes the session of a crawl that was not known, as started at `at`; false if it was deleted."""
+    """Creates the session of an unknown crawl, as started at `at`; false if the crawl was deleted."""
     await connection.execute(
         upsert(SESSIONS)
         .values(crawl_id=crawl_id, started_at=at, last_fact_at=at)
         .on_conflict_do_nothing(index_elements=["crawl_id"])
     )
-    # Asked second: a deletion under way makes the insert wait, and is seen here when it is through.
+    # After the insert, which waits for a deletion in progress: that is visible here.
     deleted = await connection.scalar(select(DELETED.c.crawl_id).where(DELETED.c.crawl_id == crawl_id))
     if deleted:
         await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))
@@ -100,7 +100,7 @@ async def ensure_session(connection: AsyncConnection, crawl_id: str, at: datetim
 
 
 async def require_session(connection: AsyncConnection, crawl_id: str) -> None:
-    """Keeps the session from being deleted before the commit. Raises `NotFoundError`."""
+    """Prevents the deletion of the session before the commit. Raises `NotFoundError`."""
     found = select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == crawl_id)
     if await connection.scalar(found.with_for_update(read=True, key_share=True)) is None:
         raise NotFoundError(f"Crawl not found: {crawl_id}")
@@ -128,17 +128,21 @@ async def was_delivered_since(connection: AsyncConnection, crawl_id: str, moment
 
 
 async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterable[Fact]) -> Lifecycle | None:
-    """Folds facts into the session, which must exist; its row stays locked until the commit.
+    """Merges facts into the session, which must exist; its row stays locked until the commit.
 
-    They are the caller's to keep, with their delivery; others go through `keep_fact`. Returns what was known
-    before.
+    The caller stores the facts, with their delivery; facts without one go through `keep_fact`. Returns the
+    lifecycle before.
     """
     facts = list(facts)
     row = await lock_session(connection, crawl_id)
-    assert row is not None, "the caller has made the session"
+    assert row is not None, "the caller has created the session"
     before = Lifecycle.from_json(row.fold, row.last_fact_at)
     after = fold(before, facts)
-    _report_unusable_times(crawl_id, facts)
+    for fact in facts:
+        if isinstance(fact, CrawlSeen) and "initiated_at" in fact.metadata:
+            value = fact.metadata["initiated_at"]
+            if credible_moment(value) is None:
+                log.warning("initiated_at_unreadable", crawl_id=crawl_id, value=str(value)[:100])
     if after and after != before:
         await connection.execute(
             update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(lifecycle_columns(after))
@@ -147,7 +151,7 @@ async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterabl
 
 
 async def lock_session(connection: AsyncConnection, crawl_id: str) -> Row[Any, Any] | None:
-    """What is remembered of its life (`fold`, `last_fact_at`), locked until the commit; None if unknown."""
+    """Locks the session until the commit; returns `fold` and `last_fact_at`, or None if unknown."""
     locked = await connection.execute(
         select(SESSIONS.c.fold, SESSIONS.c.last_fact_at)
         .where(SESSIONS.c.crawl_id == crawl_id)
@@ -165,7 +169,7 @@ def lifecycle_columns(lifecycle: Lifecycle) -> dict[str, Any]:
 
 
 async def keep_fact(connection: AsyncConnection, crawl_id: str, fact: Fact, *identity: str) -> None:
-    """Keeps a fact that no delivery brought, and folds it in; not again one that `identity` says is known."""
+    """Stores and merges a fact without a delivery, unless one with the same `identity` is stored."""
     kept = await connection.execute(
         _fact_row(crawl_id, fact.at, fact_to_json(fact), hash_key(*identity))
         .on_conflict_do_nothing()
@@ -178,21 +182,21 @@ async def keep_fact(connection: AsyncConnection, crawl_id: str, fact: Fact, *ide
 async def keep_action(
     connection: AsyncConnection, crawl_id: str, at: datetime, action: str, /, **details: Any
 ) -> None:
-    """Keeps what an operator did; the fold passes over it."""
+    """Stores what an operator did; it is not merged."""
     await connection.execute(_fact_row(crawl_id, at, {"action": action, **details}, uuid4()))
 
 
 async def note_operations(
     connection: AsyncConnection, crawl_id: str, first: datetime, last: datetime
 ) -> bool:
-    """Takes operations, begun from `first` to `last`, as signs of a crawl that nobody may have announced.
+    """Merges operations that began from `first` to `last` as signs of a crawl, which may be unknown so far.
 
     False for a crawl that was deleted.
     """
     if not await ensure_session(connection, crawl_id, first):
         return False
-    heard = [CrawlSeen(first, what="operation"), CrawlSeen(last, what="operation")]
-    for fact, name, further in zip(heard, ("first", "last"), (func.least, func.greatest), strict=True):
+    seen = [CrawlSeen(first, what="operation"), CrawlSeen(last, what="operation")]
+    for fact, name, further in zip(seen, ("first", "last"), (func.least, func.greatest), strict=True):
         row = _fact_row(crawl_id, fact.at, fact_to_json(fact), hash_key(name, "operation"))
         await connection.execute(
             row.on_conflict_do_update(
@@ -200,7 +204,7 @@ async def note_operations(
                 set_={"at": further(FACTS.c.at, row.excluded.at)},
             )
         )
-    await apply_facts(connection, crawl_id, heard)
+    await apply_facts(connection, crawl_id, seen)
     return True
 
 
@@ -250,11 +254,3 @@ async def add_totals(connection: AsyncConnection, operations: Iterable[Mapping[s
 
 def _fact_row(crawl_id: str, at: datetime, fact: dict[str, Any], identity: UUID) -> Insert:
     return upsert(FACTS).values(crawl_id=crawl_id, identity=identity, at=at, fact=fact)
-
-
-def _report_unusable_times(crawl_id: str, facts: Iterable[Fact]) -> None:
-    for fact in facts:
-        if isinstance(fact, CrawlSeen) and "initiated_at" in fact.metadata:
-            value = fact.metadata["initiated_at"]
-            if credible_moment(value) is None:
-                log.warning("initiated_at_unreadable", crawl_id=crawl_id, value=str(value)[:100])

@@ -12,20 +12,20 @@ from typing import Any, Self
 from crawlscope.timing import standalone
 
 TICKS_PER_MS = 1024
-"""Durations are multiples of 1/1024 ms: floating point adds those exactly, in whatever order, so that a total
-equals the sum over its parts."""
+"""Durations are multiples of 1/1024 ms: floating point adds these exactly in any order, so that a total is
+the sum of its parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose work is under way; set once per page or request, read by each `TimingContext`."""
+    """The owner of the work in progress: set once per page or request, read by each `TimingContext`."""
 
     crawl_id: str | None = None
     job_id: str | None = None
     request_id: str | None = None
     document_url: str | None = None
     collect: "Callable[[TimingContext], None] | None" = None
-    """Takes what is measured here; without it, measurements go to the process's own store."""
+    """Gets the measurements; without it they go to the buffer of the process."""
 
 
 _scope: ContextVar[Scope] = ContextVar("crawlscope_timing_scope", default=Scope())  # noqa: B039 - frozen
@@ -39,7 +39,7 @@ def scope(
     document_url: str | None = None,
     collect: "Callable[[TimingContext], None] | None" = None,
 ) -> Iterator[None]:
-    """Everything measured within belongs to these; what is not given is taken from the scope around."""
+    """Measurements in the block belong to these ids; those not given come from the surrounding scope."""
     outer = _scope.get()
     token = _scope.set(
         Scope(
@@ -118,7 +118,7 @@ class TimingContext:
         error_message: str | None = None,
         **ids: Any,
     ) -> Self:
-        """What others measured, by the clock; failed where it has an error."""
+        """An operation that was measured by the clock, elsewhere; failed if it has an error."""
         known = cls(operation_type, operation_name, **ids)
         known.timestamp = began_at.timestamp()
         known._duration_ms = whole_ticks(max(0.0, (ended_at - began_at).total_seconds() * 1000))
@@ -156,7 +156,7 @@ class TimingContext:
             self.stop()
 
     def set_apart(self, seconds: float, operation_type: str, operation_name: str) -> None:
-        """Makes so much of the time since the block began another operation's, and none of this one's."""
+        """Attributes so much of the time since the block began to another operation instead of this one."""
         apart_ms = whole_ticks(min(seconds * 1000, self.duration_ms))
         if apart_ms <= 0:
             return
@@ -168,7 +168,7 @@ class TimingContext:
         other._hand_over()
 
     def stop(self) -> None:
-        """Ends the measurement before its block does; what the block still does is not part of it."""
+        """Ends the measurement before its block ends."""
         self._duration_ms = max(0.0, whole_ticks(self._elapsed_ms()) - self._apart_ms)
         self._hand_over()
 
@@ -204,14 +204,14 @@ _wait: ContextVar[_Wait | None] = ContextVar("crawlscope_timing_wait", default=N
 
 
 def note_wait(seconds: float) -> None:
-    """Whatever `waits_apart` is around has waited for so long."""
+    """Adds to the wait of the surrounding `waits_apart`."""
     if wait := _wait.get():
         wait.seconds += seconds
 
 
 @contextmanager
 def waits_apart(whole: TimingContext, operation_type: str, operation_name: str) -> Iterator[None]:
-    """What is noted in the block as a wait becomes another operation, and no part of `whole`."""
+    """Attributes the waits noted in the block to another operation instead of `whole`."""
     wait = _Wait()
     token = _wait.set(wait)
     try:

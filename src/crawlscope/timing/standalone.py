@@ -1,4 +1,4 @@
-"""Where measurements go that nobody collects: to the process's buffer, or to a writer of their own.
+"""Writes measurements that no scope collects: through the buffer of the process, or a writer of their own.
 
 A service registers its buffer with `use`. In any other program the first measurement starts a thread
 that connects to the database of the settings and writes what is measured, at the latest on exit.
@@ -33,7 +33,7 @@ class _Writer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crawlscope-timing", daemon=True)
         self._thread.start()
-        # At `atexit` it would be too late: no thread may be started any more, to resolve a name for example.
+        # `atexit` is too late: no thread can be started then, which the lookup of a host name needs.
         threading._register_atexit(self.stop)  # type: ignore[attr-defined]  # noqa: SLF001
 
     def collect(self, measurement: Measurement) -> None:
@@ -69,7 +69,7 @@ class _Writer:
 
 
 class _Process:
-    """The one thing of this module that lives as long as the process does."""
+    """The state of this module, for the life of the process."""
 
     collect: Callable[[Measurement], None] | None = None
     lock = threading.Lock()
@@ -85,7 +85,7 @@ def collect(measurement: Measurement) -> None:
 
 @contextmanager
 def use(buffer: MeasurementBuffer) -> Iterator[None]:
-    """Within the block, what nobody else collects goes to `buffer`."""
+    """Within the block, measurements that no scope collects go to `buffer`."""
     before, _Process.collect = _Process.collect, buffer.add_operation
     try:
         yield

@@ -64,12 +64,28 @@ async def record_operations(
 ) -> None:
     """Inserts operations and adds the successful ones to their crawls' totals.
 
-    A crawl that nobody has announced gets its session; one that was deleted is left out of the row. With
-    `announced` the caller knows that the sessions exist in this transaction.
+    Creates the session of an unknown crawl; the row of a deleted crawl has no crawl. `announced`: the caller
+    knows that all sessions exist in this transaction.
     """
     if not measurements:
         return
-    rows = [_row(each) for each in measurements]
+    durations = [each.duration_ms for each in measurements]
+    rows: list[dict[str, Any]] = [
+        {
+            "timestamp": datetime.fromtimestamp(each.timestamp, UTC),
+            "operation_type": each.operation_type[:50],
+            "operation_name": each.operation_name[:100],
+            "duration_ms": duration_ms,
+            "success": each.success,
+            "error_message": each.error_message and storable(each.error_message),
+            "request_id": each.request_id and storable(each.request_id),
+            "job_id": each.job_id and storable(each.job_id),
+            "crawl_id": storable(each.crawl_id)[:255] if each.crawl_id else None,
+            "document_url": each.document_url and storable(each.document_url),
+            "extra_metadata": each.metadata or None,
+        }
+        for each, duration_ms in zip(measurements, durations, strict=True)
+    ]
     if not announced:
         began: dict[str, list[datetime]] = defaultdict(list)
         for row in rows:
@@ -89,22 +105,6 @@ async def record_operations(
 async def record_requests(connection: AsyncConnection, requests: Sequence[RequestRecord]) -> None:
     if requests:
         await connection.execute(insert(REQUESTS), [each._asdict() for each in requests])
-
-
-def _row(measurement: Measurement) -> dict[str, Any]:
-    return {
-        "timestamp": datetime.fromtimestamp(measurement.timestamp, UTC),
-        "operation_type": measurement.operation_type[:50],
-        "operation_name": measurement.operation_name[:100],
-        "duration_ms": measurement.duration_ms,
-        "success": measurement.success,
-        "error_message": measurement.error_message and storable(measurement.error_message),
-        "request_id": measurement.request_id and storable(measurement.request_id),
-        "job_id": measurement.job_id and storable(measurement.job_id),
-        "crawl_id": storable(measurement.crawl_id)[:255] if measurement.crawl_id else None,
-        "document_url": measurement.document_url and storable(measurement.document_url),
-        "extra_metadata": measurement.metadata or None,
-    }
 
 
 class MeasurementBuffer:
