@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.vocabulary import CrawlStatus, PageState, RescrapeStatus
-from crawlscope.sessions.repository import PAGES, SESSIONS
+from crawlscope.pages.repository import PAGES
+from crawlscope.sessions.repository import SESSIONS
 
 EVENTS = models.table_of(models.ChangeEvent)
 

@@ -17,7 +17,6 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.sessions.fold import Fact, fact_from_json, fold
 from crawlscope.sessions.repository import (
     FACTS,
-    PAGES,
     SESSIONS,
     TOTALLED,
     Counts,
@@ -27,6 +26,7 @@ from crawlscope.sessions.repository import (
 )
 
 DELIVERIES = models.table_of(models.Delivery)
+PAGES = models.table_of(models.Page)
 OPERATIONS = models.table_of(models.OperationMetric)
 
 

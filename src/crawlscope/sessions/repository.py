@@ -79,7 +79,6 @@ TOTALLED = {
 SESSIONS = models.table_of(models.CrawlSession)
 DELETED = models.table_of(models.DeletedCrawl)
 FACTS = models.table_of(models.CrawlFact)
-PAGES = models.table_of(models.Page)
 DELIVERIES = models.table_of(models.Delivery)
 
 log = structlog.get_logger(__name__)
