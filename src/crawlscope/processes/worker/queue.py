@@ -41,8 +41,12 @@ def payload_of(job: Job) -> Payload:
 
 @dataclass
 class WorkerQueue(QueueManager):
-    """Asks for a job as soon as one in progress has ended; for none while it is paused, or while a job that
-    is to run alone is in progress.
+    """Fetches a job as soon as one in progress has ended; none while it is paused, or while a job that must
+    run alone is in progress.
+
+    It overrides three methods of pgqueuer's manager, which has no setting for these: `fetch_jobs` can be
+    paused, `forget_job` looks for the next job at once instead of after the poll interval, and `log_failure`
+    leaves a job as it is while the database is unavailable.
     """
 
     job_type: str = field(init=False, default="")
@@ -129,7 +133,7 @@ class WorkerQueue(QueueManager):
         exc: Exception,
         jbuff: JobStatusLogBuffer,
     ) -> None:
-        """A job that could not be put back is left as it is: without heartbeats it goes to another worker."""
+        """A job that could not be put back stays as it is: without heartbeats it goes to another worker."""
         if not isinstance(exc, OUTAGE_ERRORS):
             await super().log_failure(job, executor, exc, jbuff)
 
@@ -149,11 +153,11 @@ async def worker_queue(database: Database, job_type: str, at_once: int) -> Async
         queue = WorkerQueue(queue_queries(driver, job_type), Channel(CHANNELS[job_type]))
         queue.job_type, queue.at_once = job_type, at_once
         queue.min_dequeue_poll_interval = MIN_POLL_INTERVAL
-        # The manager checks at once that it hears itself; it would not, were it to begin to listen then.
-        async with driver:  # else the pool would wait for the listening connection of a queue that never ran
+        # Listens already here: the manager tests at its start whether notifications arrive.
+        async with driver:  # closes the listening connection also where the manager never ran
             await driver.add_listener(queue.channel, lambda _: None)
             yield queue
 
 
 async def _without_reset(connection: object) -> None:
-    """The queue's statements leave nothing behind; resetting would double the trips to the server."""
+    """The queue's statements need no reset of the connection, which would double the round trips."""
