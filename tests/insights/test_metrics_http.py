@@ -47,11 +47,19 @@ PAGE_FIELDS = {
 class ServiceWithoutIndex(SimpleNamespace):
     """What the routes ask for while the index is still being opened."""
 
+    @property
+    def host(self) -> Any:
+        return self
+
     def require_index(self) -> Any:
         raise IndexUnavailable("search is not ready: the index is being opened")
 
 
 class ServiceWithIndex(SimpleNamespace):
+    @property
+    def host(self) -> Any:
+        return self
+
     def require_index(self) -> Any:
         return SimpleNamespace(index=self.index, embedder=SimpleNamespace(notice=None))
 

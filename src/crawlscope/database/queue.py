@@ -40,12 +40,11 @@ QUEUE_SCHEMA = "queue"
 _JOBS = table("pgqueuer", column("id"), column("status"), column("entrypoint"), schema=QUEUE_SCHEMA)
 INDEX_PAGE = "index_page"
 CRAWL_SITE = "crawl_site"
-JOB_NEWS: Literal["table_changed_event"] = "table_changed_event"
-
+TABLE_CHANGED: Literal["table_changed_event"] = "table_changed_event"
 
 CHANNELS = {INDEX_PAGE: "ch_pgqueuer", CRAWL_SITE: "ch_crawl_site"}
-"""Where workers of each kind hear of jobs. The queue's own trigger tells of every change on the first: who
-waits for a crawl to run would wake with every page."""
+"""The channels of job notifications. The queue's own trigger notifies the first one of every change: on it,
+workers that wait for a crawl would wake up for every page."""
 
 
 @cache
@@ -55,7 +54,7 @@ def queue_settings(entrypoint: str = INDEX_PAGE) -> DBSettings:
 
 
 def queue_queries(driver: Driver, entrypoint: str = INDEX_PAGE) -> Queries:
-    """The queue as workers for one kind of job see it."""
+    """pgqueuer's statements for workers of one kind of job."""
     settings = queue_settings(entrypoint)
     return Queries(
         driver,
@@ -65,25 +64,25 @@ def queue_queries(driver: Driver, entrypoint: str = INDEX_PAGE) -> Queries:
     )
 
 
-class AttentiveDriver(AsyncpgPoolDriver):
-    """Passes on news of jobs only while its worker has a hand free: each piece costs several queries."""
+class CapacityAwareDriver(AsyncpgPoolDriver):
+    """Passes on notifications of jobs only while its worker has capacity: each one costs several queries."""
 
-    def __init__(self, pool: asyncpg.Pool, has_hand_free: Callable[[], bool]) -> None:
+    def __init__(self, pool: asyncpg.Pool, has_capacity: Callable[[], bool]) -> None:
         super().__init__(pool)
-        self._has_hand_free = has_hand_free
+        self._has_capacity = has_capacity
         self._callbacks: dict[str, NotifyCallback] = {}
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
-        def attentive(payload: str | bytes | bytearray) -> None:
-            if self._has_hand_free() or JOB_NEWS not in str(payload):
+        def pass_on(payload: str | bytes | bytearray) -> None:
+            if self._has_capacity() or TABLE_CHANGED not in str(payload):
                 callback(payload)
 
         self._callbacks[channel] = callback
-        await super().add_listener(channel, attentive)
+        await super().add_listener(channel, pass_on)
 
-    def look_again(self, channel: str) -> None:
-        """As if news had come: for a worker that has just finished a job."""
-        self._callbacks[channel](_job_added(channel))
+    def poll_now(self, channel: str) -> None:
+        """As if a notification had come: for a worker that has just finished a job."""
+        self._callbacks[channel](_insert_notification(channel))
 
 
 def schema_installation() -> list[str]:
@@ -101,13 +100,13 @@ def is_waiting(job_id: ColumnElement[int]) -> ColumnElement[bool]:
     return exists().where(_JOBS.c.id == job_id, cast(_JOBS.c.status, Text) == "queued")
 
 
-def jobs_in_hand(entrypoint: str) -> ScalarSelect[int]:
-    in_hand = (_JOBS.c.entrypoint == entrypoint, cast(_JOBS.c.status, Text) == "picked")
-    return select(func.count()).select_from(_JOBS).where(*in_hand).scalar_subquery()
+def jobs_in_progress(entrypoint: str) -> ScalarSelect[int]:
+    in_progress = (_JOBS.c.entrypoint == entrypoint, cast(_JOBS.c.status, Text) == "picked")
+    return select(func.count()).select_from(_JOBS).where(*in_progress).scalar_subquery()
 
 
 async def drop_waiting_jobs(connection: AsyncConnection, jobs: Iterable[int | None]) -> None:
-    """Leaves a job that is being done: its worker finds out by itself that there is nothing to do."""
+    """Leaves jobs in progress: their workers find out by themselves that there is nothing to do."""
     waiting = [job for job in jobs if job is not None]
     await connection.execute(
         delete(_JOBS).where(
@@ -117,25 +116,25 @@ async def drop_waiting_jobs(connection: AsyncConnection, jobs: Iterable[int | No
 
 
 async def drop_job(connection: AsyncConnection, job: int | None) -> None:
-    """Also one that is being done: for the job of a worker that died."""
+    """Also one in progress: for the job of a worker that died."""
     await connection.execute(delete(_JOBS).where(_JOBS.c.id == job))
 
 
-async def enqueue(connection: AsyncConnection, entrypoint: str, order: dict[str, Any]) -> int:
-    """Adds a job on the connection of a transaction: it commits with it, and workers hear of it then."""
+async def enqueue(connection: AsyncConnection, entrypoint: str, payload: dict[str, Any]) -> int:
+    """Adds a job in the connection's transaction; workers are notified when that commits. The job's id."""
     raw = await connection.get_raw_connection()
     driver_connection: Any = raw.driver_connection
     queue = queue_queries(AsyncpgDriver(driver_connection), entrypoint)
-    [job_id] = await queue.enqueue(entrypoint, json.dumps(order).encode())
+    [job_id] = await queue.enqueue(entrypoint, json.dumps(payload).encode())
     if entrypoint != INDEX_PAGE:
-        await queue.driver.notify(CHANNELS[entrypoint], _job_added(CHANNELS[entrypoint]))
+        await queue.driver.notify(CHANNELS[entrypoint], _insert_notification(CHANNELS[entrypoint]))
     return int(job_id)
 
 
-def _job_added(channel: str) -> str:
-    """What the queue's trigger would say."""
+def _insert_notification(channel: str) -> str:
+    """As the queue's trigger sends it."""
     return TableChangedEvent(
-        type=JOB_NEWS,
+        type=TABLE_CHANGED,
         channel=Channel(channel),
         sent_at=datetime.now(UTC),
         operation="insert",

@@ -10,7 +10,7 @@ from sqlalchemy.sql import ColumnElement
 
 from crawlscope.core.values import hash_key, storable
 from crawlscope.core.vocabulary import CrawlStatus, Engine, PageState
-from crawlscope.database.queue import CRAWL_SITE, is_waiting, jobs_in_hand
+from crawlscope.database.queue import CRAWL_SITE, is_waiting, jobs_in_progress
 from crawlscope.insights.percentiles import MEDIAN, P95, P99
 from crawlscope.models import (
     CrawlFact,
@@ -108,7 +108,7 @@ def work_in_hand(crawl_ids: Sequence[str]) -> Rows:
 def waiting_for_crawler(crawl_ids: Sequence[str]) -> Rows:
     """Crawls that the built-in crawler has not begun, and how many others it works on."""
     request = CrawlRequest.__table__.c
-    return select(request.crawl_id, request.requested_at, jobs_in_hand(CRAWL_SITE).label("others")).where(
+    return select(request.crawl_id, request.requested_at, jobs_in_progress(CRAWL_SITE).label("others")).where(
         request.crawl_id.in_(crawl_ids), request.engine == Engine.BUILTIN, is_waiting(request.job_id)
     )
 

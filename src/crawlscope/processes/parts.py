@@ -1,4 +1,7 @@
-"""Puts the parts of a process together; of a service and its workers the service owns the embedded index."""
+"""The composition root: builds what the API process and the workers consist of.
+
+The API process owns the embedded index; workers and other programs reach it through a socket.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -9,8 +12,7 @@ from crawlscope.core.secrets import api_secret, local_token
 from crawlscope.core.settings import Settings
 from crawlscope.crawls.reconciliations import compare_after_outage
 from crawlscope.crawls.service import Crawls
-from crawlscope.database import connections, revision
-from crawlscope.database.connect import connected_database
+from crawlscope.database import connections
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import SharedFirecrawl
 from crawlscope.indexing.generations.opened import OpenGenerations
@@ -21,8 +23,8 @@ from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.insights.insights import Insights
 from crawlscope.pages.reindexing import Reindexing
-from crawlscope.processes.index_host import IndexHost, ServingIndex, qdrant_indexes
-from crawlscope.timing import standalone
+from crawlscope.processes.index_host import IndexHost, qdrant_indexes
+from crawlscope.timing.standalone import measured_database
 from crawlscope.timing.store import MeasurementBuffer
 from crawlscope.webhooks.refusals import Refusals
 
@@ -35,7 +37,7 @@ class WorkerParts:
 
 @dataclass
 class Parts:
-    """The running service. The door and the metrics need the database only; the rest may come later."""
+    """The API process. The webhook endpoint and the metrics need the database alone; indexes open later."""
 
     settings: Settings
     secret: str
@@ -48,40 +50,39 @@ class Parts:
     watching: Watching
     host: IndexHost
 
-    def require_index(self) -> ServingIndex:
-        """Raises `IndexUnavailable` with the reason."""
-        return self.host.require_index()
-
 
 @asynccontextmanager
 async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
-    """The service's parts; indexes are opened beside, so that deliveries are taken while they are away."""
+    """Opens indexes in the background: deliveries are accepted before."""
     secret, token = api_secret(settings), local_token(settings)
-    async with connected_database(settings, connections.SERVICE) as database:
-        await revision.require_current(database)
+    async with measured_database(settings, connections.SERVICE) as (database, buffer):
         if settings.firecrawl_url is not None:
-            await database.run(compare_after_outage)  # nobody took deliveries until now
-        buffer = MeasurementBuffer(database)
-        buffer.start()
-        refusals = Refusals(settings.data_dir, database)
-        insights = Insights(
-            database, settings.reconcile_after_seconds, asks_firecrawl=settings.firecrawl_url is not None
-        )
-        firecrawl, watching = SharedFirecrawl(settings), Watching(settings, database)
-        crawls = Crawls(settings, database, secret, firecrawl)
-        with standalone.use(buffer):
-            async with aclosing(firecrawl), refusals.written_down(), IndexHost(settings, database) as host:
-                yield Parts(
-                    settings, secret, token, database, buffer, insights, refusals, crawls, watching, host
-                )
-        await buffer.stop()
+            await database.run(compare_after_outage)  # nobody accepted deliveries until now
+        firecrawl, refusals = SharedFirecrawl(settings), Refusals(settings.data_dir, database)
+        async with aclosing(firecrawl), refusals.written_down(), IndexHost(settings, database) as host:
+            yield Parts(
+                settings=settings,
+                secret=secret,
+                local_token=token,
+                database=database,
+                buffer=buffer,
+                insights=Insights(
+                    database,
+                    settings.reconcile_after_seconds,
+                    asks_firecrawl=settings.firecrawl_url is not None,
+                ),
+                refusals=refusals,
+                crawls=Crawls(settings, database, secret, firecrawl),
+                watching=Watching(settings, database),
+                host=host,
+            )
 
 
 @asynccontextmanager
 async def indexing_service(
     settings: Settings, database: Database, threads: int = 1
 ) -> AsyncIterator[IndexingService]:
-    """For any program beside the service: an embedded index is reached through the service."""
+    """For any program besides the service."""
     async with worker_parts(settings, database, threads) as parts:
         yield parts.indexing
 

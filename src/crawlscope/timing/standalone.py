@@ -7,15 +7,16 @@ that connects to the database of the settings and writes what is measured, at th
 import asyncio
 import concurrent.futures.thread  # noqa: F401 - registers its own end, which must come after ours
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 
 from crawlscope.core.errors import CrawlscopeError
-from crawlscope.core.settings import load_settings
+from crawlscope.core.settings import Settings, load_settings
 from crawlscope.database import revision
 from crawlscope.database.connect import connected_database
+from crawlscope.database.engine import Database
 from crawlscope.timing.store import Measurement, MeasurementBuffer
 
 EXIT_SECONDS = 10
@@ -91,3 +92,20 @@ def use(buffer: MeasurementBuffer) -> Iterator[None]:
         yield
     finally:
         _Process.collect = before
+
+
+@asynccontextmanager
+async def measured_database(
+    settings: Settings, pool_size: int
+) -> AsyncIterator[tuple[Database, MeasurementBuffer]]:
+    """The database, and the buffer that collects what the block measures and is written at its end.
+
+    Raises `SettingsError` where the tables are not at this version's revision.
+    """
+    async with connected_database(settings, pool_size) as database:
+        await revision.require_current(database)
+        buffer = MeasurementBuffer(database)
+        buffer.start()
+        with use(buffer):
+            yield database, buffer
+        await buffer.stop()

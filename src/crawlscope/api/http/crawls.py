@@ -102,7 +102,7 @@ async def delete_crawl(crawl_id: Segment, parts: ServiceParts, response: Respons
 
     One that runs is stopped. Where Firecrawl cannot be told to, a header of the answer says so.
     """
-    goes_on = await parts.crawls.delete(crawl_id, parts.require_index().indexing)
+    goes_on = await parts.crawls.delete(crawl_id, parts.host.require_index().indexing)
     if goes_on:
         response.headers[GOES_ON_HEADER] = " ".join(goes_on.split()).encode("ascii", "replace").decode()
 

@@ -71,7 +71,7 @@ async def _check_embedder(parts: Parts) -> PartHealth:
 
 
 async def _examine_index(parts: Parts) -> str:
-    index = parts.require_index()
+    index = parts.host.require_index()
     async with parts.database.transaction() as connection:
         serving = (await generations.live(connection)).serving
     if serving and serving.problem:
@@ -80,9 +80,9 @@ async def _examine_index(parts: Parts) -> str:
 
 
 async def _examine_embedder(parts: Parts) -> str:
-    embedder = parts.require_index().embedder
+    embedder = parts.host.require_index().embedder
     await embedder.ready()
-    return embedder.notice or parts.require_index().generation.recipe.identity.description
+    return embedder.notice or parts.host.require_index().generation.recipe.identity.description
 
 
 async def _checked(check: Awaitable[str | None]) -> PartHealth:

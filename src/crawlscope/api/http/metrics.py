@@ -178,7 +178,7 @@ async def show_stats(parts: ServiceParts) -> StatsResponse:
     """How much there is: crawls, pages, documents, chunks, bytes."""
     stats = await parts.insights.stats()
     try:
-        index = parts.require_index()
+        index = parts.host.require_index()
         size = await index.index.size()
     except CrawlscopeError as error:  # the rest of the numbers do not need it
         stats.index_problem = str(error)

@@ -33,6 +33,6 @@ async def _report(parts: Parts) -> ReindexResponse:
 
 def _notice(parts: Parts) -> str | None:
     try:
-        return parts.require_index().embedder.notice
+        return parts.host.require_index().embedder.notice
     except CrawlscopeError:
         return None

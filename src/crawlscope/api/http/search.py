@@ -12,4 +12,4 @@ router = APIRouter(tags=["search"], dependencies=[Authenticated])
 @router.post("/api/search")
 async def search(request: SearchRequest, parts: ServiceParts) -> SearchResponse:
     """Finds pages; each comes once, with its best passage in `text`."""
-    return await parts.require_index().search.search(request)
+    return await parts.host.require_index().search.search(request)

@@ -11,7 +11,13 @@ from crawlscope.core.periodic import in_background, run_periodically
 from crawlscope.core.settings import Settings
 from crawlscope.crawls import reconciliations
 from crawlscope.crawls.reconcile import Reconciler
-from crawlscope.crawls.reconciliations import claim_due, end_lease, enrol_all, enrol_open_crawls, renew_lease
+from crawlscope.crawls.reconciliations import (
+    claim_due,
+    end_lease,
+    enrol_all,
+    enrol_open_crawls,
+    renew_lease,
+)
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import firecrawl_client
 
@@ -67,17 +73,18 @@ class Sweep:
         if claim is None:
             return False
         crawl_id = claim.crawl_id
-        async with in_background(self._renew_lease(crawl_id)):
+
+        async def renew_periodically() -> None:
+            """No other process checks the crawl meanwhile, nor for a while after this one has died."""
+            while True:
+                await asyncio.sleep(reconciliations.LEASE.total_seconds() / 3)
+                with suppress(Exception):  # the check itself says what is wrong
+                    await self._database.run(lambda connection: renew_lease(connection, crawl_id))
+
+        async with in_background(renew_periodically()):
             try:
                 await self._reconciler.check(crawl_id, in_full=claim.in_full)
             except CrawlscopeError as error:  # recorded, with the time of the next check
                 log.warning("reconciliation_failed", crawl_id=crawl_id, reason=str(error))
             await self._database.run(lambda connection: end_lease(connection, crawl_id))
         return True
-
-    async def _renew_lease(self, crawl_id: str) -> None:
-        """No other process checks the crawl in the meantime, nor for a while after this one has died."""
-        while True:
-            await asyncio.sleep(reconciliations.LEASE.total_seconds() / 3)
-            with suppress(Exception):  # the check itself says what is wrong
-                await self._database.run(lambda connection: renew_lease(connection, crawl_id))

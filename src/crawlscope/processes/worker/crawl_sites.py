@@ -7,16 +7,13 @@ from importlib import import_module
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job
 
-from crawlscope.changes.rescrapes import rescrape_changes
 from crawlscope.core.backoff import backoff
 from crawlscope.core.errors import DependencyError
 from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import CRAWL_SITE
-from crawlscope.notifications.background import tell_of_crawls
-from crawlscope.processes.maintenance.retention import drop_old_bodies
-from crawlscope.processes.maintenance.sweep import reconcile_crawls
+from crawlscope.processes.maintenance.tasks import maintenance_tasks
 from crawlscope.processes.worker.queue import Payload, worker_queue
 
 CRAWLS_AT_ONCE = 4
@@ -36,12 +33,7 @@ async def crawl_sites(settings: Settings, database: Database, stopping: asyncio.
             raise RetryRequested(timedelta(seconds=seconds), str(error)) from None
 
     async with (
-        in_background(
-            reconcile_crawls(settings, database),
-            drop_old_bodies(database, settings.keep_deliveries_days),
-            rescrape_changes(settings, database),
-            tell_of_crawls(settings, database),
-        ),
+        in_background(*maintenance_tasks(settings, database)),
         worker_queue(database, CRAWL_SITE, CRAWLS_AT_ONCE) as queue,
     ):
         await queue.work(crawl_site, stopping)

@@ -16,14 +16,12 @@ import structlog
 
 from crawlscope.core.errors import DependencyError
 from crawlscope.core.settings import Settings
-from crawlscope.database import connections, revision
-from crawlscope.database.connect import connected_database
+from crawlscope.database import connections
 from crawlscope.database.engine import Database
 from crawlscope.pages.repository import worker_name
 from crawlscope.processes.worker.circuit import Outages
 from crawlscope.processes.worker.queue import OUTAGE_ERRORS
-from crawlscope.timing import standalone
-from crawlscope.timing.store import MeasurementBuffer
+from crawlscope.timing.standalone import measured_database
 
 Kind = Literal["index", "crawl"]
 
@@ -41,13 +39,8 @@ log = structlog.get_logger(__name__)
 async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Event) -> None:
     """Works until `stopping` is set; a page in progress then goes back to the queue."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
-    async with connected_database(settings, connections.WORKER) as database:
-        await revision.require_current(database)
-        buffer = MeasurementBuffer(database)
-        buffer.start()
-        with standalone.use(buffer):
-            await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
-        await buffer.stop()
+    async with measured_database(settings, connections.WORKER) as (database, _):
+        await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
 
 
 async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping: asyncio.Event) -> None:

@@ -19,7 +19,7 @@ from pgqueuer.types import Channel, JobId
 from crawlscope.core.errors import DatabaseUnavailable, DependencyError
 from crawlscope.database.connections import WORKER_QUEUE
 from crawlscope.database.engine import Database, connect
-from crawlscope.database.queue import CHANNELS, AttentiveDriver, queue_queries
+from crawlscope.database.queue import CHANNELS, CapacityAwareDriver, queue_queries
 
 Payload = dict[str, Any]
 HEARTBEAT_TIMEOUT = timedelta(seconds=20)
@@ -123,8 +123,8 @@ class WorkerQueue(QueueManager):
         super().forget_job(job_id, context, task)
         self._changed.set()
         driver = self.queries.driver
-        assert isinstance(driver, AttentiveDriver)
-        driver.look_again(self.channel)
+        assert isinstance(driver, CapacityAwareDriver)
+        driver.poll_now(self.channel)
 
     async def log_failure(
         self,
@@ -149,7 +149,7 @@ async def worker_queue(database: Database, job_type: str, at_once: int) -> Async
     async with asyncpg.create_pool(
         **arguments, min_size=WORKER_QUEUE, max_size=WORKER_QUEUE, connect=connect, reset=_without_reset
     ) as pool:
-        driver = AttentiveDriver(pool, lambda: queue.takes_jobs and len(queue.job_context) < at_once)
+        driver = CapacityAwareDriver(pool, lambda: queue.takes_jobs and len(queue.job_context) < at_once)
         queue = WorkerQueue(queue_queries(driver, job_type), Channel(CHANNELS[job_type]))
         queue.job_type, queue.at_once = job_type, at_once
         queue.min_dequeue_poll_interval = MIN_POLL_INTERVAL

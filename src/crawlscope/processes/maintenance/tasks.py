@@ -1,0 +1,27 @@
+"""All work that runs by itself for all crawls, in one list.
+
+Each runs until it is cancelled, on `run_periodically`. Other such work belongs to one process alone: the API
+process follows its indexes (`IndexHost`) and records refused deliveries (`Refusals`), an indexing worker
+fills a new index (`Reindexing`) and closes its circuit (`Circuit`), and `up` watches the embedded database
+and dead workers (`Supervisor`).
+"""
+
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from crawlscope.changes.rescrapes import rescrape_changes
+from crawlscope.core.settings import Settings
+from crawlscope.database.engine import Database
+from crawlscope.notifications.background import tell_of_crawls
+from crawlscope.processes.maintenance.retention import drop_old_bodies
+from crawlscope.processes.maintenance.sweep import reconcile_crawls
+
+
+def maintenance_tasks(settings: Settings, database: Database) -> Sequence[Coroutine[Any, Any, None]]:
+    """Any number of processes may run them; the crawler's worker does."""
+    return [
+        reconcile_crawls(settings, database),
+        drop_old_bodies(database, settings.keep_deliveries_days),
+        rescrape_changes(settings, database),
+        tell_of_crawls(settings, database),
+    ]
