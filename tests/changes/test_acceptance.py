@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from crawlscope.changes.acceptance import Rescraping, TakenChange, accept_change
+from crawlscope.changes.acceptance import AcceptedChange, Rescraping, accept_change
 from crawlscope.core.errors import UsageError
 from crawlscope.core.vocabulary import Engine
 from crawlscope.database.engine import Database
@@ -18,7 +18,7 @@ HERE = Rescraping(Engine.BUILTIN, allow_private=True)
 URL = "https://a.example/"
 
 
-async def take(database: Database, **fields: Any) -> TakenChange:
+async def take(database: Database, **fields: Any) -> AcceptedChange:
     body = json.dumps({"watch_url": URL, **fields}).encode()
     return await accept_change(database, body, datetime.now(UTC), HERE)
 

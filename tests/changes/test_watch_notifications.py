@@ -1,6 +1,6 @@
 import pytest
 
-from crawlscope.changes.watch_notifications import BODY, by_secret, by_token
+from crawlscope.changes.watches import BODY, by_secret, by_token
 from tests.support.documentation import page, sections
 
 HOW_TO = {section.title: section for section in sections(page("docs/how-to.md"), level=2)}
@@ -12,15 +12,15 @@ def test_the_documented_body_is_the_one_that_watches_get():
 
 
 @pytest.mark.parametrize(
-    ("address", "door"),
+    ("address", "endpoint"),
     [
         ("http://127.0.0.1:8108", "post://127.0.0.1:8108/api/webhook/changedetection"),
         ("https://here.example/x", "posts://here.example/x/api/webhook/changedetection"),
     ],
 )
-def test_the_door_as_apprise_writes_it(address, door):
-    assert by_secret(address, "s3cret-_.~") == f"{door}?+X-API-Secret=s3cret-_.~"
-    assert by_token(address, "token") == f"{door}/token"
+def test_the_endpoint_as_apprise_writes_it(address, endpoint):
+    assert by_secret(address, "s3cret-_.~") == f"{endpoint}?+X-API-Secret=s3cret-_.~"
+    assert by_token(address, "token") == f"{endpoint}/token"
 
 
 def test_odd_characters_arrive_as_they_are():

@@ -12,8 +12,7 @@ from pydantic import SecretStr
 from crawlscope.api.app import create_app
 from crawlscope.api.client import ServiceClient
 from crawlscope.changes.schemas import CrawlWatched
-from crawlscope.changes.watch_notifications import BODY
-from crawlscope.changes.watches import AT_ONCE, Watching
+from crawlscope.changes.watches import AT_ONCE, BODY, Watching
 from crawlscope.core.errors import (
     ChangedetectionRefused,
     ChangedetectionUnavailable,

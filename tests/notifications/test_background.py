@@ -1,4 +1,4 @@
-"""Facts are noticed, put into the outbox, and sent until a receiver has them."""
+"""Events are detected, put into the outbox, and sent until a receiver has them."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ from crawlscope.crawls import reconciliations
 from crawlscope.database.engine import Database
 from crawlscope.models import CrawlSession, Notification, Page
 from crawlscope.notifications import outbox
-from crawlscope.notifications.detection import Noticer
+from crawlscope.notifications.detection import Detector
 from crawlscope.notifications.retry import Reply as AttemptReply
 from crawlscope.notifications.sending import Receiver, send_due
 from tests.support.fakes.firecrawl_http import Reply
@@ -26,7 +26,7 @@ from tests.support.fakes.notification_receiver import OK, SECRET, FakeReceiver
 from tests.support.producing import A, B, deliver, deliver_pages, index_pages, note_settled
 
 SITE = "https://docs.example"
-NO_PAUSES = [0.0] * 7
+NO_DELAYS = [0.0] * 7
 
 
 @pytest.fixture
@@ -35,17 +35,17 @@ def receiver() -> Iterator[FakeReceiver]:
         yield running
 
 
-async def noticer(database: Database, *, asks_firecrawl: bool = False, **options: float) -> Noticer:
-    """One whose switch was on before the test's crawls began."""
+async def detecting(database: Database, *, asks_firecrawl: bool = False, **options: float) -> Detector:
+    """A detector that was on before the test's crawls began."""
     seconds = {"grace_seconds": 0.0, "stall_patience_seconds": 0.0, **options}
-    made = Noticer(database, 300, **seconds, asks_firecrawl=asks_firecrawl)
-    await made.notice()
+    made = Detector(database, 300, **seconds, asks_firecrawl=asks_firecrawl)
+    await made.detect()
     return made
 
 
-async def send(database: Database, receiver: FakeReceiver, pauses: list[float] = NO_PAUSES) -> int:
+async def send(database: Database, receiver: FakeReceiver, delays: list[float] = NO_DELAYS) -> int:
     async with Receiver(receiver.url, SECRET, answer_seconds=5) as target:
-        return await send_due(database, target, pauses)
+        return await send_due(database, target, delays)
 
 
 async def notifications(database: Database) -> list[Any]:
@@ -66,12 +66,12 @@ async def crawl(database: Database, *urls: str, took: timedelta = timedelta(0), 
     return crawl_id
 
 
-async def test_a_searchable_crawl_is_told_once(database: Database, receiver: FakeReceiver) -> None:
-    noticing = await noticer(database)
+async def test_a_searchable_crawl_is_notified_of_once(database: Database, receiver: FakeReceiver) -> None:
+    detector = await detecting(database)
     crawl_id = await crawl(database, A, B)
-    assert await noticing.notice() == 1
-    assert await noticing.notice() == 0
-    assert await (await noticer(database)).notice() == 0
+    assert await detector.detect() == 1
+    assert await detector.detect() == 0
+    assert await (await detecting(database)).detect() == 0
     assert await send(database, receiver) == 1
     assert await send(database, receiver) == 0
     [message] = receiver.messages
@@ -86,123 +86,125 @@ async def test_a_searchable_crawl_is_told_once(database: Database, receiver: Fak
     assert row.delivered_at is not None
 
 
-async def test_what_comes_between_two_looks_is_told(database: Database) -> None:
-    noticing = await noticer(database)
-    assert await noticing.notice() == 0
+async def test_what_comes_between_two_detections_is_notified_of(database: Database) -> None:
+    detector = await detecting(database)
+    assert await detector.detect() == 0
     early = await crawl(database, A)
     await deliver(database, "f-1", "crawl.failed", error="no such host")
-    assert await noticing.notice() == 2
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 2
+    assert await detector.detect() == 0
     await crawl(database, B)
-    assert await noticing.notice() == 1
+    assert await detector.detect() == 1
     assert early in {row.crawl_id for row in await notifications(database)}
 
 
-async def test_a_time_that_means_none_keeps_no_crawl_from_being_told(database: Database) -> None:
-    noticing = await noticer(database)
+async def test_a_time_that_means_none_keeps_no_crawl_from_being_notified_of(database: Database) -> None:
+    detector = await detecting(database)
     none = {"initiated_at": "0001-01-01T00:00:00Z"}
     await deliver(database, str(uuid4()), "crawl.completed", metadata=none)
     await crawl(database, A)
-    assert await noticing.notice() == 2
+    assert await detector.detect() == 2
 
 
 async def test_an_open_crawl_is_no_news(database: Database) -> None:
-    noticing = await noticer(database)
+    detector = await detecting(database)
     crawl_id = str(uuid4())
     await deliver_pages(database, crawl_id, A)
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 0
     await deliver(database, crawl_id, "crawl.completed")
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 0
     await index_pages(database, crawl_id)
-    assert await noticing.notice() == 1
+    assert await detector.detect() == 1
 
 
-async def test_where_firecrawl_can_be_asked_it_is_told_after_that_and_once(
+async def test_where_firecrawl_can_be_asked_it_is_notified_of_after_that_and_once(
     database: Database, receiver: FakeReceiver
 ) -> None:
-    noticing = await noticer(database, asks_firecrawl=True)
+    detector = await detecting(database, asks_firecrawl=True)
     crawl_id = await crawl(database, A)
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 0
     await note_settled(database, crawl_id)
-    assert await noticing.notice() == 1
+    assert await detector.detect() == 1
     await note_settled(database, crawl_id)
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 0
     await send(database, receiver)
     [message] = receiver.of(crawl_id)
     assert (message["data"]["completeness"], message["data"]["reservation"]) == ("compared", None)
 
 
-async def test_an_incomplete_crawl_is_not_told_as_searchable(database: Database) -> None:
-    noticing = await noticer(database, asks_firecrawl=True)
+async def test_an_incomplete_crawl_is_not_notified_of_as_searchable(database: Database) -> None:
+    detector = await detecting(database, asks_firecrawl=True)
     crawl_id = await crawl(database, A)
     found = reconciliations.Found(ReconcileState.INCOMPLETE, note="some are missing", missing=1)
     for _ in range(reconciliations.CHECKS_OF_INCOMPLETE):
         async with database.transaction() as connection:
             await reconciliations.note_check(connection, crawl_id, found, datetime.now(UTC))
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 0
 
 
-async def test_what_was_never_compared_is_told_with_that_reservation(
+async def test_what_was_never_compared_is_notified_of_with_that_reservation(
     database: Database, receiver: FakeReceiver
 ) -> None:
-    noticing = await noticer(database)
+    detector = await detecting(database)
     crawl_id = await crawl(database, A)
-    await noticing.notice()
+    await detector.detect()
     await send(database, receiver)
     [message] = receiver.of(crawl_id)
     assert message["data"]["completeness"] == "as_delivered"
     assert message["data"]["reservation"].endswith("not compared with Firecrawl")
 
 
-async def test_what_is_sealed_again_is_told_again(database: Database, receiver: FakeReceiver) -> None:
-    noticing = await noticer(database)
+async def test_what_is_sealed_again_is_notified_of_again(database: Database, receiver: FakeReceiver) -> None:
+    detector = await detecting(database)
     crawl_id = await crawl(database, A)
-    assert await noticing.notice() == 1
+    assert await detector.detect() == 1
     await deliver_pages(database, crawl_id, B)
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 0
     await index_pages(database, crawl_id)
-    assert await noticing.notice() == 1
+    assert await detector.detect() == 1
     await send(database, receiver)
     assert sorted(each["data"]["total_pages"] for each in receiver.of(crawl_id)) == [1, 2]
 
 
 async def test_the_end_has_a_moment_to_be_taken_back(database: Database) -> None:
-    noticing = await noticer(database, grace_seconds=60)
+    detector = await detecting(database, grace_seconds=60)
     await crawl(database, A)
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 0
 
 
-async def test_what_happened_before_it_was_set_is_not_told(database: Database) -> None:
+async def test_what_happened_before_it_was_set_is_not_notified_of(database: Database) -> None:
     await crawl(database, A)
     await deliver(database, "f-1", "crawl.failed", error="no such host")
-    noticing = await noticer(database)
-    assert await noticing.notice() == 0
+    detector = await detecting(database)
+    assert await detector.detect() == 0
     await crawl(database, A)
-    assert await noticing.notice() == 1
-    await database.run(outbox.stop_telling)
+    assert await detector.detect() == 1
+    await database.run(outbox.stop_notifying)
     await crawl(database, A)
-    assert await (await noticer(database)).notice() == 0
+    assert await (await detecting(database)).detect() == 0
 
 
-async def test_a_failed_crawl_is_told(database: Database, receiver: FakeReceiver) -> None:
-    noticing = await noticer(database)
+async def test_a_failed_crawl_is_notified_of(database: Database, receiver: FakeReceiver) -> None:
+    detector = await detecting(database)
     await deliver(database, "f-1", "crawl.failed", error="no such host")
-    assert await noticing.notice() == 1
+    assert await detector.detect() == 1
     await deliver_pages(database, "f-2", A)
     await deliver(database, "f-2", "crawl.failed", error="the site is down")
-    assert await noticing.notice() == 1
+    assert await detector.detect() == 1
     await index_pages(database, "f-2")
-    assert await noticing.notice() == 1
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 1
+    assert await detector.detect() == 0
     await send(database, receiver)
-    [told] = receiver.of("f-1")
-    assert (told["type"], told["data"]["status"]) == ("crawl.failed", "failed")
-    assert told["data"]["error_message"] == "no such host"
+    [sent] = receiver.of("f-1")
+    assert (sent["type"], sent["data"]["status"]) == ("crawl.failed", "failed")
+    assert sent["data"]["error_message"] == "no such host"
     assert {each["type"] for each in receiver.of("f-2")} == {"crawl.failed", "crawl.searchable"}
 
 
-async def test_a_crawl_slower_than_its_like_is_told(database: Database, receiver: FakeReceiver) -> None:
-    noticing = await noticer(database)
+async def test_a_crawl_slower_than_others_like_it_is_notified_of(
+    database: Database, receiver: FakeReceiver
+) -> None:
+    detector = await detecting(database)
     for minutes in (4, 3, 3.5):
         await crawl(database, A, took=timedelta(minutes=minutes))
     other_site = await crawl(database, A, took=timedelta(minutes=20), site="https://other.example")
@@ -218,30 +220,32 @@ async def test_a_crawl_slower_than_its_like_is_told(database: Database, receiver
             .values(last_settled_at=CrawlSession.last_settled_at - timedelta(days=1))
         )
         await connection.execute(delete(Notification))
-    assert await noticing.notice() == 4
+    assert await detector.detect() == 4
     await send(database, receiver)
     assert [each["type"] for each in receiver.of(usual)] == ["crawl.searchable"]
     assert [each["type"] for each in receiver.of(other_site)] == ["crawl.searchable"]
-    told = {each["type"]: each for each in receiver.of(slow)}
-    assert told.keys() == {"crawl.searchable", "crawl.slow"}
-    baseline = told["crawl.slow"]["data"]["baseline"]
+    sent = {each["type"]: each for each in receiver.of(slow)}
+    assert sent.keys() == {"crawl.searchable", "crawl.slow"}
+    baseline = sent["crawl.slow"]["data"]["baseline"]
     assert baseline["runs"] == 3
     assert baseline["median_ms"] == pytest.approx(3.5 * 60_000, rel=0.05)
 
 
-async def test_a_stalled_crawl_is_told_once_per_stall(database: Database, receiver: FakeReceiver) -> None:
-    noticing = await noticer(database)
+async def test_a_stalled_crawl_is_notified_of_once_per_stall(
+    database: Database, receiver: FakeReceiver
+) -> None:
+    detector = await detecting(database)
     crawl_id = str(uuid4())
     await deliver_pages(database, crawl_id, A)
-    assert await noticing.notice() == 0, "it was queued just now"
+    assert await detector.detect() == 0, "it was queued just now"
     await backdate_queue(database)
-    assert await noticing.notice() == 1
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 1
+    assert await detector.detect() == 0
     await index_pages(database, crawl_id)
     await deliver_pages(database, crawl_id, B)
     await forget_that_it_settled_just_now(database)
     await backdate_queue(database)
-    assert await noticing.notice() == 1
+    assert await detector.detect() == 1
     await send(database, receiver)
     first, second = receiver.of(crawl_id)
     assert first["type"] == second["type"] == "crawl.stalled"
@@ -251,10 +255,10 @@ async def test_a_stalled_crawl_is_told_once_per_stall(database: Database, receiv
 
 
 async def test_a_moment_without_work_is_no_stall(database: Database) -> None:
-    noticing = await noticer(database, stall_patience_seconds=60)
+    detector = await detecting(database, stall_patience_seconds=60)
     await deliver_pages(database, "s-1", A)
     await backdate_queue(database)
-    assert await noticing.notice() == 0
+    assert await detector.detect() == 0
 
 
 async def backdate_queue(database: Database) -> None:
@@ -269,14 +273,14 @@ async def forget_that_it_settled_just_now(database: Database) -> None:
         await connection.execute(update(CrawlSession).values(last_settled_at=long_ago))
 
 
-async def told_of_one(database: Database) -> None:
-    noticing = await noticer(database)
+async def notification_of_one(database: Database) -> None:
+    detector = await detecting(database)
     await crawl(database, A)
-    assert await noticing.notice() == 1
+    assert await detector.detect() == 1
 
 
 async def test_a_failed_attempt_is_made_again_as_the_same_message(database: Database) -> None:
-    await told_of_one(database)
+    await notification_of_one(database)
     with FakeReceiver(Reply(500, {"detail": "oops"}), OK) as receiver:
         await send(database, receiver)
         [row] = await notifications(database)
@@ -291,7 +295,7 @@ async def test_a_failed_attempt_is_made_again_as_the_same_message(database: Data
 
 
 async def test_a_receiver_gets_the_time_it_asks_for(database: Database) -> None:
-    await told_of_one(database)
+    await notification_of_one(database)
     with FakeReceiver(Reply(503, {}, {"Retry-After": "120"}), OK) as receiver:
         await send(database, receiver)
         assert await send(database, receiver) == 0
@@ -300,7 +304,7 @@ async def test_a_receiver_gets_the_time_it_asks_for(database: Database) -> None:
 
 
 async def test_gone_is_gone(database: Database) -> None:
-    await told_of_one(database)
+    await notification_of_one(database)
     with FakeReceiver(Reply(410, {})) as receiver:
         await send(database, receiver)
         assert await send(database, receiver) == 0
@@ -309,7 +313,7 @@ async def test_gone_is_gone(database: Database) -> None:
 
 
 async def test_after_eight_attempts_it_is_given_up(database: Database) -> None:
-    await told_of_one(database)
+    await notification_of_one(database)
     with FakeReceiver(Reply(500, {})) as receiver:
         for _ in range(8):
             assert await send(database, receiver) == 1
@@ -330,7 +334,7 @@ async def test_only_what_is_known_can_be_sent_again(database: Database) -> None:
 
 
 async def test_a_redirect_is_not_followed(database: Database, receiver: FakeReceiver) -> None:
-    await told_of_one(database)
+    await notification_of_one(database)
     with FakeReceiver(Reply(307, {}, {"Location": receiver.url})) as elsewhere:
         await send(database, elsewhere)
     assert receiver.requests == []
@@ -351,7 +355,7 @@ async def test_an_address_that_nobody_can_have_is_a_failed_attempt(host: str) ->
 
 
 async def test_a_receiver_that_is_away_is_waited_for(database: Database) -> None:
-    await told_of_one(database)
+    await notification_of_one(database)
     address = f"http://127.0.0.1:{free_port()}/secret-in-the-path"
     async with Receiver(address, SECRET) as target:
         assert await send_due(database, target) == 1
@@ -366,7 +370,7 @@ async def test_a_receiver_that_is_away_is_waited_for(database: Database) -> None
 async def test_what_a_process_that_died_was_sending_is_sent_by_another(
     database: Database, receiver: FakeReceiver
 ) -> None:
-    await told_of_one(database)
+    await notification_of_one(database)
     [lost] = await database.run(lambda connection: outbox.claim_due(connection, lease=timedelta(0)))
     assert await send(database, receiver) == 1
     [row] = await notifications(database)
@@ -378,7 +382,7 @@ async def test_what_a_process_that_died_was_sending_is_sent_by_another(
 
 
 async def test_two_processes_do_not_send_the_same(database: Database) -> None:
-    await told_of_one(database)
+    await notification_of_one(database)
     assert len(await database.run(outbox.claim_due)) == 1
     assert await database.run(outbox.claim_due) == []
 
@@ -391,12 +395,12 @@ async def test_the_doctor_says_when_the_last_ones_failed(
         assert "secret-in-the-path" not in found.words
         return found
 
-    await told_of_one(database)
+    await notification_of_one(database)
     address = f"http://127.0.0.1:{free_port()}/secret-in-the-path"
     settings = load_settings(data_dir=tmp_path, database_url=database_url, notify_url=address)
     assert (await finding()).ok
     async with Receiver(address, SECRET) as target:
-        await send_due(database, target, NO_PAUSES)
+        await send_due(database, target, NO_DELAYS)
     said = await finding()
     assert not said.ok
     assert said.words.startswith("the last 1 failed, ")
@@ -406,10 +410,10 @@ async def test_the_doctor_says_when_the_last_ones_failed(
     assert (await finding()).ok
 
 
-async def test_a_deleted_crawl_is_not_told(database: Database, receiver: FakeReceiver) -> None:
-    noticing = await noticer(database)
+async def test_a_deleted_crawl_is_not_notified_of(database: Database, receiver: FakeReceiver) -> None:
+    detector = await detecting(database)
     crawl_id = await crawl(database, A)
-    await noticing.notice()
+    await detector.detect()
     async with database.transaction() as connection:
         await connection.execute(delete(CrawlSession).where(CrawlSession.crawl_id == crawl_id))
     assert await send(database, receiver) == 0

@@ -1,4 +1,4 @@
-"""Takes a watcher's notification in: the change and the fetching of its page in one transaction."""
+"""Accepts a notification of changedetection.io: the change and its rescrape in one transaction."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.changes.payload import Change, read_change
+from crawlscope.changes.payload import read_change
 from crawlscope.changes.repository import record_change, same_change
 from crawlscope.core.errors import UsageError
 from crawlscope.core.vocabulary import Engine, RescrapeStatus
@@ -26,7 +26,7 @@ class Rescraping:
 
 
 @dataclass(frozen=True)
-class TakenChange:
+class AcceptedChange:
     status: str
     """`queued` or `duplicate`."""
     change_id: UUID
@@ -36,64 +36,51 @@ class TakenChange:
 
 async def accept_change(
     database: Database, body: bytes, received_at: datetime, rescraping: Rescraping
-) -> TakenChange:
+) -> AcceptedChange:
     """Returns once everything is committed. The same notification again changes nothing.
 
     Raises `UnreadableDelivery` or `MalformedDelivery` for what is no notification, `UsageError` for a page
     that cannot or may not be fetched, `DatabaseUnavailable`.
     """
     change = read_change(body, received_at)
-    url = check_target(change.watch_url)
-    refusal = None if rescraping.allow_private else await _refusal(url)
+    url, refusal = check_target(change.watch_url), None
+    if not rescraping.allow_private:
+        try:
+            await require_public([url])
+        except PrivateTarget as error:
+            refusal = str(error)
 
-    async def take(connection: AsyncConnection) -> TakenChange | None:
+    def row(status: RescrapeStatus, crawl_id: str | None = None) -> dict[str, Any]:
+        return {
+            "watch_id": change.watch_id,
+            "watch_url": url,
+            "detected_at": change.detected_at,
+            "diff_summary": change.diff_summary,
+            "snapshot_url": change.snapshot_url,
+            "rescrape_job_id": crawl_id,
+            "rescrape_status": status,
+            "rescrape_error": refusal,
+            "identity": change.identity,
+            "metadata": change.further or None,
+        }
+
+    async def take(connection: AsyncConnection) -> AcceptedChange | None:
         known = await same_change(connection, change.identity, change.dated)
         if known and known.status != RescrapeStatus.REFUSED:
-            return TakenChange("duplicate", known.id, known.crawl_id)
+            return AcceptedChange("duplicate", known.id, known.crawl_id)
         if refusal:
             if not known:
-                await record_change(connection, _row(change, url, RescrapeStatus.REFUSED, None, refusal))
+                await record_change(connection, row(RescrapeStatus.REFUSED))
             return None
-        return await _queue(connection, change, url, rescraping)
+        if rescraping.engine is Engine.FIRECRAWL:  # a worker asks it, so that it may be unavailable now
+            change_id = await record_change(connection, row(RescrapeStatus.WAITING))
+            return AcceptedChange("queued", change_id, None)
+        request = crawl_request(url, 1, allow_private=rescraping.allow_private)
+        crawl_id = await start_crawl(connection, request)
+        change_id = await record_change(connection, row(RescrapeStatus.RUNNING, crawl_id))
+        return AcceptedChange("queued", change_id, crawl_id)
 
-    taken = await database.run(take)
-    if taken is None:
+    accepted = await database.run(take)
+    if accepted is None:
         raise UsageError(f"{refusal}; CRAWLSCOPE_ALLOW_PRIVATE_TARGETS permits it")
-    return taken
-
-
-async def _refusal(url: str) -> str | None:
-    try:
-        await require_public([url])
-    except PrivateTarget as error:
-        return str(error)
-    return None
-
-
-async def _queue(
-    connection: AsyncConnection, change: Change, url: str, rescraping: Rescraping
-) -> TakenChange:
-    """Firecrawl is asked by a worker, so that a change is kept while it is away."""
-    if rescraping.engine is Engine.FIRECRAWL:
-        change_id = await record_change(connection, _row(change, url, RescrapeStatus.WAITING))
-        return TakenChange("queued", change_id, None)
-    crawl_id = await start_crawl(connection, crawl_request(url, 1, allow_private=rescraping.allow_private))
-    change_id = await record_change(connection, _row(change, url, RescrapeStatus.RUNNING, crawl_id))
-    return TakenChange("queued", change_id, crawl_id)
-
-
-def _row(
-    change: Change, url: str, status: RescrapeStatus, crawl_id: str | None = None, error: str | None = None
-) -> dict[str, Any]:
-    return {
-        "watch_id": change.watch_id,
-        "watch_url": url,
-        "detected_at": change.detected_at,
-        "diff_summary": change.diff_summary,
-        "snapshot_url": change.snapshot_url,
-        "rescrape_job_id": crawl_id,
-        "rescrape_status": status,
-        "rescrape_error": error,
-        "identity": change.identity,
-        "metadata": change.further or None,
-    }
+    return accepted

@@ -1,6 +1,6 @@
-"""What a notification of changedetection.io says, whatever body it was given: pure reading.
+"""Reads a notification of changedetection.io, whatever body it was configured with: pure, without I/O.
 
-A body of one's own (`post://`) is an object with the fields below. `json://` wraps title and text in an
+A body of your own (`post://`) is an object with the fields below. `json://` wraps title and text in an
 envelope; that text may itself be such an object.
 """
 
@@ -26,12 +26,12 @@ SNAPSHOTS = ("snapshot_url", "preview_url", "diff_url")
 NOT_KEPT = {"version", "attachments", *IDS, *URLS, *TIMES, *DIFFS, *SNAPSHOTS}
 SOURCE_PREFIX = "source:"
 """With it a watch looks at the page's HTML."""
-LONGEST_DIFF = 20_000
-LONGEST_ID = 255
-LONGEST_TEXT = 2_048
-MOST_FURTHER = 20
+MAX_DIFF_LENGTH = 20_000
+MAX_ID_LENGTH = 255
+MAX_TEXT_LENGTH = 2_048
+MAX_FURTHER_FIELDS = 20
 MILLISECONDS_SINCE = 1e11
-"""Numbers from here on are no seconds: those would be of the year 5138."""
+"""Numbers from here on are milliseconds: as seconds they would be of the year 5138."""
 
 _DEFAULT_TEXTS = {
     "title": re.compile(
@@ -39,11 +39,11 @@ _DEFAULT_TEXTS = {
     ),
     "message": re.compile(r"^(?:source:)?(https?://[^\s<>].*?) had a change\.", re.MULTILINE | re.IGNORECASE),
 }
-"""What changedetection.io says unless it is told to say something else: there the whole URL stands alone."""
+"""The default texts of changedetection.io, in which the whole URL stands alone."""
 _URL_IN_TEXT = re.compile(r"https?://[^\s<>\"`]+", re.IGNORECASE)
 _ESCAPED = re.compile(r"&(?:amp|lt|gt|quot|#39|#x27|#34);")
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
-_OF_THE_SENTENCE = ".,;:!?'’”»*。，、；：！？…"
+_PUNCTUATION = ".,;:!?'’”»*。，、；：！？…"
 
 Fields = Mapping[str, Any]
 
@@ -54,7 +54,7 @@ class Change:
     watch_url: str
     detected_at: datetime
     dated: bool
-    """Whether the watcher said when."""
+    """Whether the notification has a time of its own."""
     diff_summary: str | None
     snapshot_url: str | None
     further: dict[str, Any]
@@ -70,27 +70,28 @@ class Change:
 
 def read_change(body: bytes, received_at: datetime) -> Change:
     """Raises `UnreadableDelivery` for what is no JSON, `MalformedDelivery` for what names no page."""
-    fields = _fields(_json(body))
-    detected_at = _moment(fields)
-    return Change(
-        watch_id=_text(fields, IDS, LONGEST_ID),
-        watch_url=_watch_url(fields),
-        detected_at=min(detected_at or received_at, received_at),
-        dated=detected_at is not None,
-        diff_summary=_text(fields, DIFFS, LONGEST_DIFF),
-        snapshot_url=_snapshot_url(fields),
-        further=_further(fields, None if detected_at else _text(fields, TIMES)),
-    )
-
-
-def _json(body: bytes) -> Any:
-    """Line breaks within texts are let pass: templates put them there."""
     try:
-        return json.loads(body, strict=False)
+        sent = json.loads(body, strict=False)  # templates put line breaks into texts
     except (ValueError, RecursionError):
         raise UnreadableDelivery(
             "the body is not JSON: use the notification body of docs/how-to.md, in the format plain text"
         ) from None
+    fields = _fields(sent)
+    detected_at = next(filter(None, (_moment(fields.get(name)) for name in TIMES)), None)
+    snapshot_urls = (_text(fields, (name,), None) for name in SNAPSHOTS)
+    return Change(
+        watch_id=_text(fields, IDS, MAX_ID_LENGTH),
+        watch_url=_watch_url(fields),
+        detected_at=min(detected_at or received_at, received_at),
+        dated=detected_at is not None,
+        diff_summary=_text(fields, DIFFS, MAX_DIFF_LENGTH),
+        # Without a base URL of its own, changedetection.io has a sentence about that in place of a URL.
+        snapshot_url=next(
+            (url for url in snapshot_urls if url and len(url) <= MAX_TEXT_LENGTH and is_web_address(url)),
+            None,
+        ),
+        further=_further(fields, None if detected_at else _text(fields, TIMES)),
+    )
 
 
 def _fields(sent: Any) -> Fields:
@@ -108,7 +109,7 @@ def _fields(sent: Any) -> Fields:
 
 
 def _watch_url(fields: Fields) -> str:
-    """As long as it is: a part of it would be another page."""
+    """In full length: a part of the URL would be another page."""
     named = _text(fields, URLS, None)
     if named:
         return named.removeprefix(SOURCE_PREFIX)
@@ -118,30 +119,22 @@ def _watch_url(fields: Fields) -> str:
             return _unescaped(found[1].strip())
     for text in texts.values():
         if found := _URL_IN_TEXT.search(text):
-            return _without_sentence(_unescaped(found[0]))
+            url = _unescaped(found[0])
+            # The punctuation and the brackets of the sentence around it go, its own stay.
+            while url[-1] in _PUNCTUATION or url.count(url[-1]) > url.count(_BRACKETS.get(url[-1], url[-1])):
+                url = url[:-1]
+            return url
     raise MalformedDelivery(
         "the notification names no page: put `watch_url` into its body, as docs/how-to.md shows"
     )
 
 
 def _unescaped(url: str) -> str:
-    """The formats with HTML in them escape it."""
+    """Notification formats with HTML escape the URL."""
     return _ESCAPED.sub(lambda reference: html.unescape(reference[0]), url)
 
 
-def _without_sentence(url: str) -> str:
-    """Without the punctuation and the brackets of the sentence that it stands in; its own are kept."""
-    while url[-1] in _OF_THE_SENTENCE or url.count(url[-1]) > url.count(_BRACKETS.get(url[-1], url[-1])):
-        url = url[:-1]
-    return url
-
-
-def _moment(fields: Fields) -> datetime | None:
-    """The first that can be read."""
-    return next(filter(None, (_read_moment(fields.get(name)) for name in TIMES)), None)
-
-
-def _read_moment(value: Any) -> datetime | None:
+def _moment(value: Any) -> datetime | None:
     """ISO 8601, seconds or milliseconds since 1970, or changedetection.io's own `2026-01-31 12:00:00 UTC`."""
     text = _word(value)
     if re.fullmatch(r"\d{9,14}(\.\d+)?", text):
@@ -150,10 +143,10 @@ def _read_moment(value: Any) -> datetime | None:
     return credible_moment(text.removesuffix(" UTC").removesuffix(" GMT")) if len(text) >= 16 else None
 
 
-def _text(fields: Fields, names: tuple[str, ...], longest: int | None = LONGEST_TEXT) -> str | None:
-    """Of the first of these fields that says something; cut to `longest`, unless that is None."""
+def _text(fields: Fields, names: tuple[str, ...], max_length: int | None = MAX_TEXT_LENGTH) -> str | None:
+    """The first of these fields that has a text or number, cut to `max_length`."""
     text = next(filter(None, (_word(fields.get(name)) for name in names)), None)
-    return storable(text[:longest]) if text else None
+    return storable(text[:max_length]) if text else None
 
 
 def _word(value: Any) -> str:
@@ -161,18 +154,12 @@ def _word(value: Any) -> str:
     return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 
-def _snapshot_url(fields: Fields) -> str | None:
-    """Without a base URL of its own, changedetection.io says so in place of one."""
-    named = (_text(fields, (name,), None) for name in SNAPSHOTS)
-    return next((url for url in named if url and len(url) <= LONGEST_TEXT and is_web_address(url)), None)
-
-
 def _further(fields: Fields, unreadable_time: str | None) -> dict[str, Any]:
-    """Short texts, numbers and flags; screenshots are none."""
+    """Other fields with a text, number or flag, not screenshots."""
     kept = {
-        storable(name): value[:LONGEST_TEXT] if isinstance(value, str) else value
+        storable(name): value[:MAX_TEXT_LENGTH] if isinstance(value, str) else value
         for name, value in fields.items()
         if name not in NOT_KEPT and isinstance(value, str | int | float | bool) and value != ""
     }
     told = {"unreadable_time": unreadable_time} if unreadable_time else {}
-    return told | dict(list(kept.items())[:MOST_FURTHER])
+    return told | dict(list(kept.items())[:MAX_FURTHER_FIELDS])

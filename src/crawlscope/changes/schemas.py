@@ -1,4 +1,4 @@
-"""What having a crawl's pages watched answers."""
+"""The HTTP API's answers on watches."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,7 +14,7 @@ class CrawlWatched(BaseModel):
     crawl_id: str
     created: int
     known: int
-    """Pages that were watched before, whoever had them watched."""
+    """Pages that had a watch before."""
     refused: list[PageNotWatched]
     left: int
-    """Further pages without a watch: beyond the limit, or not tried any more."""
+    """Further pages without a watch: beyond the limit, or not attempted."""

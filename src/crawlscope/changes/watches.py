@@ -1,38 +1,50 @@
-"""Has changedetection.io watch the searchable pages of a crawl, and tell us when they change."""
+"""Has changedetection.io watch the searchable pages of a crawl, and report their changes here."""
 
 import asyncio
 import re
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from urllib.parse import quote
 
 import structlog
 
 from crawlscope.changes.changedetection_client import ChangedetectionClient
+from crawlscope.changes.repository import SearchablePage, pages_to_watch
 from crawlscope.changes.schemas import CrawlWatched, PageNotWatched
-from crawlscope.changes.watch_notifications import BODY, FORMAT, by_secret, by_token, spellings
-from crawlscope.changes.watched_pages import SearchablePage, pages_to_watch
 from crawlscope.core.errors import ChangedetectionRefused, ChangedetectionUnavailable, SettingsError
 from crawlscope.core.public_address import public_address
 from crawlscope.core.secrets import api_secret
+from crawlscope.core.service_file import CHANGES_PATH
 from crawlscope.core.settings import Settings
 from crawlscope.core.values import storable
 from crawlscope.crawls.repository import known_crawl
 from crawlscope.database.engine import Database
 
+FORMAT = "text"
+"""The other notification formats put HTML into the body."""
+BODY = """\
+{
+  "watch_url": {{ watch_url | tojson }},
+  "watch_id": {{ watch_uuid | tojson }},
+  "watch_title": {{ watch_title | tojson }},
+  "diff": {{ diff | tojson }},
+  "snapshot_url": {{ preview_url | tojson }},
+  "detected_at": {{ change_datetime | tojson }}
+}"""
+"""A template that changedetection.io fills in."""
 DEFAULT_LIMIT = 1_000
-MOST_WATCHES = 10_000
+MAX_WATCHES = 10_000
 AT_ONCE = 4
-LONGEST_SECONDS = 240.0
-"""After so long no further watch is begun."""
-LONGEST_TITLE = 1_000
+MAX_SECONDS = 240.0
+"""After this time no further watch is created."""
+MAX_TITLE_LENGTH = 1_000
 COMPLAINTS = (400, 422)
-"""Statuses that say what is wrong with one watch, not with who asks."""
+"""Statuses that say what is wrong with one watch, not with the client."""
 NOT_SEARCHABLE = "no searchable page of this crawl"
 MAYBE_CREATED = "It may have been created all the same: ask again, then it is known."
 
 _FILLED_IN = re.compile(r"\{\{|\{%[-+]?\s*[a-zA-Z_]")
-"""What makes a URL a template there; `{%22` does not."""
+"""What makes a URL a template for changedetection.io; `{%22` does not."""
 _SHARED = "https://changedetection.io/share/"
 
 log = structlog.get_logger(__name__)
@@ -54,7 +66,7 @@ def changedetection_client(settings: Settings) -> ChangedetectionClient:
 
 
 class Watching:
-    """One for all who ask in a process: two at once would create each watch twice."""
+    """Shared by all of a process: two requests at once would create each watch twice."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
@@ -67,12 +79,16 @@ class Watching:
         """Creates at most `limit` watches. Safe to repeat: pages that are watched already are left alone.
 
         Raises `NotFoundError`, `SettingsError`, and `ChangedetectionUnavailable` or `ChangedetectionRefused`
-        where that is all that came of it.
+        where no watch was created.
         """
         crawl_id = storable(crawl_id)
         named = None if urls is None else [storable(url) for url in urls]
         await self._database.run(lambda connection: known_crawl(connection, crawl_id))
-        notification_url = self._notification_url()
+        address, token = public_address(self._settings), self._settings.receive_token
+        if token:  # then the API secret stays here
+            notification_url = by_token(address, token.get_secret_value())
+        else:
+            notification_url = by_secret(address, api_secret(self._settings))
         async with self._turn, await asyncio.to_thread(changedetection_client, self._settings) as client:
             watched = await client.watched_urls()
             pages = await self._database.run(
@@ -90,16 +106,9 @@ class Watching:
             left=pages.beyond + creating.left,
         )
 
-    def _notification_url(self) -> str:
-        """Where a token lets notifications in, the API secret stays here."""
-        address, token = public_address(self._settings), self._settings.receive_token
-        if token:
-            return by_token(address, token.get_secret_value())
-        return by_secret(address, api_secret(self._settings))
-
 
 class _Creating:
-    """Asks for the watches, a few at a time, until changedetection.io is away or wants no more."""
+    """Creates watches, a few at a time, until changedetection.io is unavailable or refuses any more."""
 
     def __init__(
         self, client: ChangedetectionClient, notification_url: str, pages: Sequence[SearchablePage]
@@ -117,56 +126,73 @@ class _Creating:
 
     async def run(self) -> None:
         """Raises what ended it where nothing was created."""
-        deadline, pages = time.monotonic() + LONGEST_SECONDS, iter(self._pages)
+        deadline, pages = time.monotonic() + MAX_SECONDS, iter(self._pages)
+
+        async def work() -> None:
+            while self._end is None and time.monotonic() < deadline and (page := next(pages, None)):
+                reason = _not_watchable(page.url) or await self._create(page)
+                if reason:
+                    self.refused.append(PageNotWatched(url=page.url, reason=reason))
+                else:
+                    self.created += 1
+
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
-                group.create_task(self._work(pages, deadline))
+                group.create_task(work())
         if self._end and not self.created:
             raise self._end
 
-    async def _work(self, pages: Iterator[SearchablePage], deadline: float) -> None:
-        while self._end is None and time.monotonic() < deadline:
-            page = next(pages, None)
-            if page is None:
-                return
-            await self._create(page)
-
-    async def _create(self, page: SearchablePage) -> None:
-        reason = _not_watchable(page.url)
-        if reason:
-            self._refuse(page, reason)
-            return
+    async def _create(self, page: SearchablePage) -> str | None:
+        """Why the page has no watch; None for success."""
+        watch = {
+            "url": page.url,
+            **({"title": page.title[:MAX_TITLE_LENGTH]} if page.title else {}),
+            "notification_urls": [self._notification_url],
+            "notification_format": FORMAT,
+            "notification_body": BODY,
+        }
         try:
-            await self._client.create(_watch(page, self._notification_url))
+            await self._client.create(watch)
         except ChangedetectionRefused as error:
-            self._refuse(page, str(error))
             if error.status_code not in COMPLAINTS:
                 self._end = error
+            return str(error)
         except ChangedetectionUnavailable as error:
-            self._refuse(page, f"{error} {MAYBE_CREATED}" if error.maybe_done else str(error))
             self._end = error
-        else:
-            self.created += 1
-
-    def _refuse(self, page: SearchablePage, reason: str) -> None:
-        self.refused.append(PageNotWatched(url=page.url, reason=reason))
-
-
-def _watch(page: SearchablePage, notification_url: str) -> dict[str, Any]:
-    """In the words of changedetection.io's API."""
-    return {
-        "url": page.url,
-        **({"title": page.title[:LONGEST_TITLE]} if page.title else {}),
-        "notification_urls": [notification_url],
-        "notification_format": FORMAT,
-        "notification_body": BODY,
-    }
+            return f"{error} {MAYBE_CREATED}" if error.maybe_done else str(error)
+        return None
 
 
 def _not_watchable(url: str) -> str | None:
-    """What changedetection.io would take, but for something else than this page."""
+    """Why changedetection.io would take the URL for something else than this page."""
     if _FILLED_IN.search(url):
         return "changedetection.io takes its URL for a template to fill in, because of {{ or {%"
     if url.startswith(_SHARED):
         return "changedetection.io takes its URL for somebody's shared watch, and adopts that"
     return None
+
+
+def by_secret(address: str, secret: str) -> str:
+    """The notification URL that sends the API secret as a header; `address` is the public address."""
+    # Both Apprise and changedetection.io decode a header's value.
+    return f"{_sent_to(address)}?+X-API-Secret={_quoted(_quoted(secret))}"
+
+
+def by_token(address: str, token: str) -> str:
+    """The notification URL that names the receive token in its path, and no secret."""
+    return f"{_sent_to(address)}/{_quoted(token)}"
+
+
+def spellings(secret: str) -> set[str]:
+    """All the ways in which changedetection.io may write the secret of a watch."""
+    return {secret, _quoted(secret), _quoted(_quoted(secret))}
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _sent_to(address: str) -> str:
+    """Apprise writes a POST as `post://`, and with TLS as `posts://`."""
+    scheme, _, place = address.partition("://")
+    return f"{'posts' if scheme.lower() == 'https' else 'post'}://{place}{CHANGES_PATH}"

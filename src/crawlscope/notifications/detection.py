@@ -1,8 +1,7 @@
-"""Notices what is to be told, by looking at the crawls: also what happened while no process ran."""
+"""Detects events of crawls to notify of, also those that happened while no process ran."""
 
 import math
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import RowMapping
@@ -11,27 +10,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.database.engine import Database
 from crawlscope.insights.sealing import Sealing, sealing
-from crawlscope.insights.searchable import Session, time_to_searchable_ms
+from crawlscope.insights.searchable import time_to_searchable_ms
 from crawlscope.insights.verdict import VerdictName
 from crawlscope.insights.verdicts import verdicts_of
 from crawlscope.notifications import messages, outbox
 from crawlscope.notifications.baseline import Run, exceeded_baseline
 
 GRACE_SECONDS = 2.0
-"""Crawlers tell the end before the last page, too: what is sealed for so long has a chance to stay so."""
+"""A crawl's end can arrive before its last page: a crawl that is sealed for so long may stay so."""
 STALL_PATIENCE_SECONDS = 30.0
-"""After a restart nothing is done for a moment: a crawl stalls when it is found stalled for so long."""
+"""After a restart there is no progress for a moment: a crawl must be found stalled for so long."""
 
-ALL_SECONDS = 600.0
+FULL_INTERVAL_SECONDS = 600.0
+"""All crawls are looked at so often, and between those only crawls with new facts."""
 OVERLAP = timedelta(minutes=3)
-"""Longer than a transaction takes that wrote down what was heard before it ended."""
+"""Longer than a transaction takes that stores a fact with a time before its commit."""
 EVER = datetime.min.replace(tzinfo=UTC)
 
 Stall = tuple[str, datetime | None]
 """A crawl, and when its last page had settled."""
 
 
-class Noticer:
+class Detector:
     def __init__(
         self,
         database: Database,
@@ -41,92 +41,72 @@ class Noticer:
         *,
         asks_firecrawl: bool = False,
     ) -> None:
-        """`quiet_seconds` is how long a crawl may be silent before that says something; `asks_firecrawl`,
-        whether crawls are compared with a Firecrawl, which is told of after that."""
+        """`quiet_seconds` is how long a running crawl may be silent; `asks_firecrawl`, whether crawls are
+        compared with a Firecrawl: then they are searchable after that."""
         self._asks_firecrawl = asks_firecrawl
         self._database = database
         self._quiet_seconds = quiet_seconds
         self._grace = timedelta(seconds=grace_seconds)
         self._stall_patience_seconds = stall_patience_seconds
         self._stalls: dict[Stall, float] = {}
-        """When they were first found, by the monotonic clock."""
-        self._heard_since = EVER
-        """Whatever was heard before is told, as far as it is news."""
-        self._all_looked_at = -math.inf
+        """When each was first found, by the monotonic clock."""
+        self._facts_since = EVER
+        """All events of facts before are in the outbox."""
+        self._full_detection_at = -math.inf
 
-    async def notice(self) -> int:
-        """Puts what is new into the outbox; returns how much that was."""
-        return await self._database.run(self._notice)
+    async def detect(self) -> int:
+        """Puts new events into the outbox; returns how many."""
+        return await self._database.run(self._detect)
 
-    async def _notice(self, connection: AsyncConnection) -> int:
-        began = datetime.now(UTC)
-        since = await outbox.begin_telling(connection)
-        heard_since = self._look_back()
-        told = await self._searchable(connection, since, heard_since)
-        told += await self._failed(connection, since, heard_since)
-        if not told:
-            self._heard_since = began - OVERLAP
-        return told + await self._stalled(connection)
+    async def _detect(self, connection: AsyncConnection) -> int:
+        began, now = datetime.now(UTC), time.monotonic()
+        since = await outbox.begin_notifying(connection)
+        if now - self._full_detection_at > FULL_INTERVAL_SECONDS:
+            self._full_detection_at, self._facts_since = now, EVER
+        found = await self._searchable(connection, since)
+        for session in await outbox.new_failed(connection, since, self._facts_since):
+            found += await outbox.put(connection, session, messages.failed(session), None)
+        if not found:
+            self._facts_since = began - OVERLAP
+        return found + await self._stalled(connection)
 
-    def _look_back(self) -> datetime:
-        """Once in a while at all crawls."""
-        now = time.monotonic()
-        if now - self._all_looked_at > ALL_SECONDS:
-            self._all_looked_at, self._heard_since = now, EVER
-        return self._heard_since
-
-    async def _searchable(self, connection: AsyncConnection, since: datetime, heard_since: datetime) -> int:
-        quiet_since = datetime.now(UTC) - self._grace
-        told = 0
-        for session in await outbox.news_searchable(
-            connection, since, quiet_since, heard_since, self._asks_firecrawl
+    async def _searchable(self, connection: AsyncConnection, since: datetime) -> int:
+        """Also those that took longer than usual."""
+        found, quiet_since = 0, datetime.now(UTC) - self._grace
+        for session in await outbox.new_searchable(
+            connection, since, quiet_since, self._facts_since, self._asks_firecrawl
         ):
-            payload, settled_at = (
-                messages.searchable(session, self._sealing(session)),
-                session["last_settled_at"],
-            )
-            if await outbox.put(connection, session, payload, settled_at):
-                told += 1 + await self._slow(connection, session)
-        return told
-
-    async def _slow(self, connection: AsyncConnection, session: Session) -> int:
-        took_ms = time_to_searchable_ms(session)
-        if session["status"] != CrawlStatus.COMPLETED or took_ms is None:
-            return 0
-        run = Run(session["total_pages"], took_ms)
-        baseline = exceeded_baseline(run, await outbox.earlier_runs(connection, session))
-        if baseline is None:
-            return 0
-        payload = messages.slow(session, baseline)
-        return await outbox.put(connection, session, payload, session["last_settled_at"])
-
-    async def _failed(self, connection: AsyncConnection, since: datetime, heard_since: datetime) -> int:
-        sessions = await outbox.news_failed(connection, since, heard_since)
-        return sum([await outbox.put(connection, each, messages.failed(each), None) for each in sessions])
+            settled_at, took_ms = session["last_settled_at"], time_to_searchable_ms(session)
+            message = messages.searchable(session, self._sealing(session))
+            if not await outbox.put(connection, session, message, settled_at):
+                continue
+            found += 1
+            if session["status"] == CrawlStatus.COMPLETED and took_ms is not None:
+                run = Run(session["total_pages"], took_ms)
+                baseline = exceeded_baseline(run, await outbox.earlier_runs(connection, session))
+                if baseline:
+                    message = messages.slow(session, baseline)
+                    found += await outbox.put(connection, session, message, settled_at)
+        return found
 
     async def _stalled(self, connection: AsyncConnection) -> int:
-        sessions = await outbox.waiting_for_workers(connection)
+        """Only crawls that were found stalled each time for long enough."""
+        sessions = await outbox.with_pending_pages(connection)
         checks = {each["crawl_id"]: check for each in sessions if (check := outbox.check_in(each))}
         sealings = {each["crawl_id"]: self._sealing(each) for each in sessions}
         verdicts = await verdicts_of(connection, sessions, checks, sealings, self._quiet_seconds)
-        stalled = {key: each for key, each in verdicts.items() if each.verdict is VerdictName.STALLED}
-        lasting = self._lasting([each for each in sessions if each["crawl_id"] in stalled])
-        told = 0
-        for session in lasting:
-            payload = messages.stalled(session, stalled[session["crawl_id"]])
-            told += await outbox.put(connection, session, payload, session["last_settled_at"])
-        return told
+        stalled = {
+            (each["crawl_id"], each["last_settled_at"]): each
+            for each in sessions
+            if (verdict := verdicts.get(each["crawl_id"])) and verdict.verdict is VerdictName.STALLED
+        }
+        now, found = time.monotonic(), 0
+        self._stalls = {stall: self._stalls.get(stall, now) for stall in stalled}
+        for stall, session in stalled.items():
+            if now - self._stalls[stall] >= self._stall_patience_seconds:
+                message = messages.stalled(session, verdicts[session["crawl_id"]])
+                found += await outbox.put(connection, session, message, session["last_settled_at"])
+        return found
 
     def _sealing(self, session: RowMapping) -> Sealing:
         return sealing(session, outbox.check_in(session), self._asks_firecrawl)
-
-    def _lasting(self, stalled: Sequence[RowMapping]) -> list[RowMapping]:
-        """Those that were found stalled each time for long enough; others are forgotten."""
-        now = time.monotonic()
-        found = {(each["crawl_id"], each["last_settled_at"]): each for each in stalled}
-        self._stalls = {stall: self._stalls.get(stall, now) for stall in found}
-        return [
-            session
-            for stall, session in found.items()
-            if now - self._stalls[stall] >= self._stall_patience_seconds
-        ]

@@ -1,4 +1,4 @@
-"""What is told: the payload of each notification, in the shape of Standard Webhooks."""
+"""The payload of each notification, in the shape of Standard Webhooks."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""The SQL of telling: which facts are news, what waits to be sent, and how sending went."""
+"""The SQL of notifications: new events of crawls, what waits to be sent, and the results of sending."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ OF_SEALING = [REQUESTS.c.engine, *(column for column in CHECKS.c if column.name 
 CRAWLS = SESSIONS.outerjoin(REQUESTS, REQUESTS.c.crawl_id == SESSIONS.c.crawl_id).outerjoin(
     CHECKS, CHECKS.c.crawl_id == SESSIONS.c.crawl_id
 )
-AT_ONCE = 100
-UNDER_WAY_AT_ONCE = 8
+MAX_EVENTS = 100
+MAX_CLAIMS = 8
 LEASE = timedelta(minutes=1)
 """How long an attempt may take before another process may make the next."""
-RUNS_LOOKED_AT = 50
+MAX_EARLIER_RUNS = 50
 UNKNOWN_URL = "unknown"
 
 
@@ -58,28 +58,28 @@ class Failing:
     error: str
 
 
-async def begin_telling(connection: AsyncConnection) -> datetime:
-    """Since when facts are told; from now on where none were before."""
+async def begin_notifying(connection: AsyncConnection) -> datetime:
+    """Since when crawls are notified of: now, where they were not before."""
     await connection.execute(upsert(NOTIFYING).values(since=datetime.now(UTC)).on_conflict_do_nothing())
     since: datetime = (await connection.execute(select(NOTIFYING.c.since))).scalar_one()
     return since
 
 
-async def stop_telling(connection: AsyncConnection) -> None:
+async def stop_notifying(connection: AsyncConnection) -> None:
     await connection.execute(delete(NOTIFYING))
 
 
-async def news_searchable(
+async def new_searchable(
     connection: AsyncConnection,
     since: datetime,
     quiet_since: datetime,
-    heard_since: datetime,
+    facts_since: datetime,
     asks_firecrawl: bool,
 ) -> Sequence[RowMapping]:
-    """Sealed crawls; of those that something was heard of after `quiet_since` more can come at once."""
+    """Sealed crawls without a fact since `quiet_since`, after which more could follow at once."""
     sealed_at = func.greatest(SESSIONS.c.completed_at, SESSIONS.c.last_settled_at)
     can_be_sealed = or_(CHECKS.c.settled, REQUESTS.c.engine == Engine.BUILTIN, literal(not asks_firecrawl))
-    news = _news(
+    new = _new(
         NotificationType.SEARCHABLE,
         SESSIONS.c.completed_at.is_not(None),
         SESSIONS.c.pages_pending == 0,
@@ -89,37 +89,35 @@ async def news_searchable(
         SESSIONS.c.last_fact_at < quiet_since,
         func.coalesce(CHECKS.c.state, "") != ReconcileState.INCOMPLETE,
         can_be_sealed,
-        _heard_since(heard_since),
+        _has_fact_since(facts_since),
         settled_at=SESSIONS.c.last_settled_at,
     )
-    found = await rows_of(connection, news)
+    found = await rows_of(connection, new)
     return [each for each in found if sealing(each, check_in(each), asks_firecrawl).sealed]
 
 
 def check_in(session: RowMapping) -> RowMapping | None:
-    """The row of `reconciliations` that was read along with the session; None where there is none."""
+    """The row of `reconciliations` that was read with the session; None where there is none."""
     return session if session["settled"] is not None else None
 
 
-async def news_failed(
-    connection: AsyncConnection, since: datetime, heard_since: datetime
+async def new_failed(
+    connection: AsyncConnection, since: datetime, facts_since: datetime
 ) -> Sequence[RowMapping]:
-    news = _news(
+    new = _new(
         NotificationType.FAILED,
         SESSIONS.c.status == CrawlStatus.FAILED,
         SESSIONS.c.completed_at >= since,
-        _heard_since(heard_since),
+        _has_fact_since(facts_since),
         settled_at=None,
     )
-    return await rows_of(connection, news)
+    return await rows_of(connection, new)
 
 
-async def waiting_for_workers(connection: AsyncConnection) -> Sequence[RowMapping]:
-    """Crawls with pages in hand of which it was not told that they stall where they are."""
-    news = _news(
-        NotificationType.STALLED, SESSIONS.c.pages_pending > 0, settled_at=SESSIONS.c.last_settled_at
-    )
-    return await rows_of(connection, news.limit(None))
+async def with_pending_pages(connection: AsyncConnection) -> Sequence[RowMapping]:
+    """Crawls with pending pages, without a notification that they stalled at this point."""
+    new = _new(NotificationType.STALLED, SESSIONS.c.pages_pending > 0, settled_at=SESSIONS.c.last_settled_at)
+    return await rows_of(connection, new.limit(None))
 
 
 async def earlier_runs(connection: AsyncConnection, session: Session) -> list[Run]:
@@ -135,7 +133,7 @@ async def earlier_runs(connection: AsyncConnection, session: Session) -> list[Ru
             SESSIONS.c.pages_pending == 0,
         )
         .order_by(SESSIONS.c.started_at.desc())
-        .limit(RUNS_LOOKED_AT)
+        .limit(MAX_EARLIER_RUNS)
     )
     runs = [(row["total_pages"], time_to_searchable_ms(row)) for row in await rows_of(connection, earlier)]
     return [Run(pages, took_ms) for pages, took_ms in runs if took_ms is not None]
@@ -144,7 +142,7 @@ async def earlier_runs(connection: AsyncConnection, session: Session) -> list[Ru
 async def put(
     connection: AsyncConnection, session: Session, payload: dict[str, Any], settled_at: datetime | None
 ) -> bool:
-    """False for a fact that is told already."""
+    """False for an event that is in the outbox already."""
     entered = await connection.execute(
         upsert(NOTIFICATIONS)
         .values(
@@ -160,7 +158,7 @@ async def put(
 
 
 async def claim_due(connection: AsyncConnection, lease: timedelta = LEASE) -> list[Due]:
-    """What is to be sent now, for this process alone; each claim counts as an attempt."""
+    """Notifications to be sent now, for this process alone; each claim counts as an attempt."""
     now = datetime.now(UTC)
     due = (
         select(NOTIFICATIONS.c.id)
@@ -170,7 +168,7 @@ async def claim_due(connection: AsyncConnection, lease: timedelta = LEASE) -> li
             NOTIFICATIONS.c.next_attempt_at <= now,
         )
         .order_by(NOTIFICATIONS.c.next_attempt_at)
-        .limit(UNDER_WAY_AT_ONCE)
+        .limit(MAX_CLAIMS)
         .with_for_update(skip_locked=True)
     )
     claimed = await connection.execute(
@@ -183,17 +181,17 @@ async def claim_due(connection: AsyncConnection, lease: timedelta = LEASE) -> li
 
 
 async def note_reply(
-    connection: AsyncConnection, sent: Due, reply: Reply, pause_seconds: float | None
+    connection: AsyncConnection, sent: Due, reply: Reply, delay_seconds: float | None
 ) -> None:
-    """Passes over a notification that somebody asked to be sent again meanwhile."""
+    """Ignored for a notification that was requested to be sent again meanwhile."""
     now = datetime.now(UTC)
     values: dict[str, Any] = {"last_status": reply.status, "last_error": reply.error}
     if reply.accepted:
         values["delivered_at"] = now
-    elif pause_seconds is None:
+    elif delay_seconds is None:
         values["dead"] = True
     else:
-        values["next_attempt_at"] = now + timedelta(seconds=pause_seconds)
+        values["next_attempt_at"] = now + timedelta(seconds=delay_seconds)
     await connection.execute(
         update(NOTIFICATIONS)
         .where(NOTIFICATIONS.c.id == sent.id, NOTIFICATIONS.c.attempts == sent.attempts)
@@ -202,7 +200,7 @@ async def note_reply(
 
 
 async def send_again(connection: AsyncConnection, notification_id: UUID) -> None:
-    """With all attempts, also one that was delivered or given up. Raises `NotFoundError`."""
+    """With attempts reset, also one that was delivered or given up. Raises `NotFoundError`."""
     found = await connection.execute(
         update(NOTIFICATIONS)
         .where(NOTIFICATIONS.c.id == notification_id)
@@ -214,7 +212,7 @@ async def send_again(connection: AsyncConnection, notification_id: UUID) -> None
 
 
 async def failing(connection: AsyncConnection) -> Failing | None:
-    """Notifications that were tried since the last one was delivered; None where all is well."""
+    """Notifications that failed since the last one was delivered; None where there are none."""
     delivered = select(func.max(NOTIFICATIONS.c.delivered_at)).scalar_subquery()
     latest_first = aggregate_order_by(NOTIFICATIONS.c.last_error, NOTIFICATIONS.c.attempted_at.desc())
     failed = (
@@ -226,22 +224,22 @@ async def failing(connection: AsyncConnection) -> Failing | None:
     return Failing(count, at, errors[0]) if count else None
 
 
-def _heard_since(moment: datetime) -> ColumnElement[bool]:
-    """Anything: a fact, an outcome of a page, or what Firecrawl said."""
-    heard = func.greatest(SESSIONS.c.last_fact_at, SESSIONS.c.last_settled_at, CHECKS.c.checked_at)
-    return heard >= moment
+def _has_fact_since(moment: datetime) -> ColumnElement[bool]:
+    """Of any kind: a fact, an outcome of a page, or an answer of Firecrawl."""
+    latest = func.greatest(SESSIONS.c.last_fact_at, SESSIONS.c.last_settled_at, CHECKS.c.checked_at)
+    return latest >= moment
 
 
-def _news(
+def _new(
     event_type: NotificationType,
     *conditions: ColumnElement[bool],
     settled_at: ColumnElement[datetime | None] | None,
 ) -> Select[Any]:
-    """Sessions that meet the conditions and were not told of as such, since their last page settled."""
-    told = exists().where(
+    """Sessions that meet the conditions, without such a notification since their last page settled."""
+    notified = exists().where(
         NOTIFICATIONS.c.crawl_id == SESSIONS.c.crawl_id,
         NOTIFICATIONS.c.event_type == event_type,
         NOTIFICATIONS.c.settled_at.is_not_distinct_from(settled_at),
     )
     columns = select(*COLUMNS, *OF_SEALING).select_from(CRAWLS)
-    return columns.where(*conditions, ~told).limit(AT_ONCE)
+    return columns.where(*conditions, ~notified).limit(MAX_EVENTS)

@@ -17,17 +17,17 @@ from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.database.engine import Database
 from crawlscope.notifications import outbox
 from crawlscope.notifications.outbox import Due
-from crawlscope.notifications.retry import PAUSES_SECONDS, Reply, pause_before_next
+from crawlscope.notifications.retry import DELAYS_SECONDS, Reply, delay_before_next
 
 ANSWER_SECONDS = 20.0
-LONGEST_REASON = 300
+MAX_REASON_LENGTH = 300
 ASKS_TO_WAIT = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 log = structlog.get_logger(__name__)
 
 
 class Receiver:
-    """Whoever listens at `NOTIFY_URL`."""
+    """The server at `NOTIFY_URL`."""
 
     def __init__(self, url: str, secret: str, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._url = url
@@ -44,14 +44,14 @@ class Receiver:
         await self._http.aclose()
 
     async def send(self, notification_id: UUID, payload: dict[str, Any]) -> Reply:
-        """Never raises for what a receiver, or the way to it, can do."""
+        """Returns failures of the receiver and the network, never raises them."""
         body = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
         headers = self._headers(str(notification_id), body)
         try:
             async with asyncio.timeout(self._answer_seconds):
                 request = self._http.build_request("POST", self._url, content=body.encode(), headers=headers)
                 answer = await self._http.send(request, stream=True)
-                await answer.aclose()  # what it says besides may be endless
+                await answer.aclose()  # its body may be endless
         except TimeoutError:
             return Reply(None, f"the receiver did not answer within {self._answer_seconds:g} s")
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
@@ -68,27 +68,27 @@ class Receiver:
         }
 
     def _why(self, error: Exception) -> str:
-        """Without the address, which may hold a secret."""
+        """Without the address, which may contain a secret."""
         words = " ".join(str(error).split()) or type(error).__name__
-        return words.replace(self._url, "its address")[:LONGEST_REASON]
+        return words.replace(self._url, "its address")[:MAX_REASON_LENGTH]
 
 
 async def send_due(
-    database: Database, receiver: Receiver, pauses_seconds: Sequence[float] = PAUSES_SECONDS
+    database: Database, receiver: Receiver, delays_seconds: Sequence[float] = DELAYS_SECONDS
 ) -> int:
-    """Sends what is due now, several at once; returns how many were tried."""
+    """Sends the notifications that are due, several at once; returns how many."""
     due = await database.run(outbox.claim_due)
-    await asyncio.gather(*(_send(database, receiver, each, pauses_seconds) for each in due))
+    await asyncio.gather(*(_send(database, receiver, each, delays_seconds) for each in due))
     return len(due)
 
 
-async def _send(database: Database, receiver: Receiver, due: Due, pauses_seconds: Sequence[float]) -> None:
+async def _send(database: Database, receiver: Receiver, due: Due, delays_seconds: Sequence[float]) -> None:
     reply = await receiver.send(due.id, due.payload)
-    pause_seconds = pause_before_next(due.attempts, reply, pauses_seconds)
+    delay_seconds = delay_before_next(due.attempts, reply, delays_seconds)
     if not reply.accepted:
-        event = "notification_not_delivered" if pause_seconds is not None else "notification_given_up"
+        event = "notification_not_delivered" if delay_seconds is not None else "notification_given_up"
         log.warning(event, notification_id=str(due.id), attempts=due.attempts, reason=reply.error)
-    await database.run(lambda connection: outbox.note_reply(connection, due, reply, pause_seconds))
+    await database.run(lambda connection: outbox.note_reply(connection, due, reply, delay_seconds))
 
 
 def _reply(answer: httpx2.Response) -> Reply:

@@ -9,7 +9,7 @@ from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parts import ServiceParts
 from crawlscope.api.http.segments import Segment
 from crawlscope.changes.schemas import CrawlWatched
-from crawlscope.changes.watches import DEFAULT_LIMIT, MOST_WATCHES
+from crawlscope.changes.watches import DEFAULT_LIMIT, MAX_WATCHES
 
 router = APIRouter(prefix="/api/crawls", tags=["changes"], dependencies=[Authenticated])
 
@@ -17,8 +17,8 @@ router = APIRouter(prefix="/api/crawls", tags=["changes"], dependencies=[Authent
 class WatchPages(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=DEFAULT_LIMIT, ge=1, le=MOST_WATCHES)
-    urls: Annotated[list[str], Field(min_length=1, max_length=MOST_WATCHES)] | None = None
+    limit: int = Field(default=DEFAULT_LIMIT, ge=1, le=MAX_WATCHES)
+    urls: Annotated[list[str], Field(min_length=1, max_length=MAX_WATCHES)] | None = None
     """Only these pages; all searchable ones without it."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from crawlscope.changes.rescrapes import rescrape_changes
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
-from crawlscope.notifications.background import tell_of_crawls
+from crawlscope.notifications.background import notify_of_crawls
 from crawlscope.processes.maintenance.retention import drop_old_bodies
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 
@@ -23,5 +23,5 @@ def maintenance_tasks(settings: Settings, database: Database) -> Sequence[Corout
         reconcile_crawls(settings, database),
         drop_old_bodies(database, settings.keep_deliveries_days),
         rescrape_changes(settings, database),
-        tell_of_crawls(settings, database),
+        notify_of_crawls(settings, database),
     ]
