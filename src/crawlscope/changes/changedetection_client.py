@@ -1,5 +1,4 @@
-"""One call of changedetection.io's API: however it ends, it becomes an answer or a one-line error without
-the key."""
+"""changedetection.io's API: each call ends in an answer or a one-line error without the key."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -15,7 +14,7 @@ from crawlscope.core.remote_api import RemoteApi, Response, login
 PATIENCE_SECONDS = 30.0
 _WATCHES = "/api/v1/watch"
 _IS_FULL = re.compile(r"watch limit reached", re.IGNORECASE)
-"""Said with a 429, though waiting changes nothing."""
+"""Sent with a 429, though waiting changes nothing."""
 
 Shape = TypeVar("Shape")
 
@@ -88,9 +87,16 @@ class ChangedetectionClient(RemoteApi):
 
     async def _ask(self, method: str, watch: Mapping[str, Any] | None = None) -> Response:
         response = await self.request(method, _WATCHES, watch)
-        if not 200 <= response.status < 300:
-            raise self._refusal(response)
-        return response
+        if 200 <= response.status < 300:
+            return response
+        reason = self.reason(response)
+        if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            reason = f"{reason.rstrip('.')}. Check CRAWLSCOPE_CHANGEDETECTION_API_KEY."
+        elif not reason:
+            reason = f": {self.address} is no changedetection.io. Check CRAWLSCOPE_CHANGEDETECTION_URL."
+        raise ChangedetectionRefused(
+            f"changedetection.io refused ({response.status_line}){reason}", response.status
+        )
 
     def _read(self, shape: TypeAdapter[Shape], response: Response) -> Shape:
         try:
@@ -100,13 +106,3 @@ class ChangedetectionClient(RemoteApi):
                 "answered something else than its API does. Check CRAWLSCOPE_CHANGEDETECTION_URL.",
                 maybe_done=True,
             ) from None
-
-    def _refusal(self, response: Response) -> ChangedetectionRefused:
-        reason = self.reason(response)
-        if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            reason = f"{reason.rstrip('.')}. Check CRAWLSCOPE_CHANGEDETECTION_API_KEY."
-        elif not reason:
-            reason = f": {self.address} is no changedetection.io. Check CRAWLSCOPE_CHANGEDETECTION_URL."
-        return ChangedetectionRefused(
-            f"changedetection.io refused ({response.status_line}){reason}", response.status
-        )

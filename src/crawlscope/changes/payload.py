@@ -25,7 +25,7 @@ DIFFS = ("diff_summary", "diff", "message")
 SNAPSHOTS = ("snapshot_url", "preview_url", "diff_url")
 NOT_KEPT = {"version", "attachments", *IDS, *URLS, *TIMES, *DIFFS, *SNAPSHOTS}
 SOURCE_PREFIX = "source:"
-"""With it a watch looks at the page's HTML."""
+"""A prefix for watches of the page's HTML."""
 MAX_DIFF_LENGTH = 20_000
 MAX_ID_LENGTH = 255
 MAX_TEXT_LENGTH = 2_048
@@ -161,5 +161,5 @@ def _further(fields: Fields, unreadable_time: str | None) -> dict[str, Any]:
         for name, value in fields.items()
         if name not in NOT_KEPT and isinstance(value, str | int | float | bool) and value != ""
     }
-    told = {"unreadable_time": unreadable_time} if unreadable_time else {}
-    return told | dict(list(kept.items())[:MAX_FURTHER_FIELDS])
+    unreadable = {"unreadable_time": unreadable_time} if unreadable_time else {}
+    return unreadable | dict(list(kept.items())[:MAX_FURTHER_FIELDS])

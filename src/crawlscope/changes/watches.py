@@ -168,7 +168,7 @@ def _not_watchable(url: str) -> str | None:
     if _FILLED_IN.search(url):
         return "changedetection.io takes its URL for a template to fill in, because of {{ or {%"
     if url.startswith(_SHARED):
-        return "changedetection.io takes its URL for somebody's shared watch, and adopts that"
+        return "changedetection.io takes its URL for a shared watch, and adopts that"
     return None
 
 

@@ -118,7 +118,7 @@ async def start(
 
 
 async def require_public_targets(request: CrawlRequest) -> None:
-    """Raises `UsageError` for the first URL that leads to a private address, as far as can be told here."""
+    """Raises `UsageError` for the first URL that leads to a private address, as far as is known here."""
     try:
         await require_public(request.urls)
     except PrivateTarget as error:
@@ -144,14 +144,14 @@ async def cancel(
         await database.run(lambda connection: note_cancel(connection, crawl_id))
     try:
         await reconciler.take_over_status(crawl_id)
-    except CrawlscopeError as error:  # reconciling will find it out
+    except CrawlscopeError as error:  # the next reconciliation takes it over
         log.warning("status_not_taken_over", crawl_id=crawl_id, reason=str(error))
     await database.run(lambda connection: note_end(connection, crawl_id))
     return cancelled
 
 
 async def stop_before_deletion(database: Database, firecrawl: FirecrawlClient, crawl_id: str) -> str | None:
-    """Why the crawl, which is about to be deleted here, may go on at Firecrawl; None where it does not."""
+    """Cancels a crawl that is about to be deleted. Returns why it may still run; None where it does not."""
     crawl_id = storable(crawl_id)
     kind = await database.run(lambda connection: job_kind(connection, crawl_id))
     try:

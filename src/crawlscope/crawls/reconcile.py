@@ -1,5 +1,5 @@
-"""Compares a crawl with what Firecrawl's own API says of it: fetches pages that no delivery brought, records
-those that failed, and takes over how and when the crawl ended."""
+"""Compares a crawl with Firecrawl's API: fetches pages that no delivery brought, records failed pages, and
+takes over the end of the crawl."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -175,8 +175,14 @@ class Reconciler:
         errors = await self._firecrawl.errors(crawl_id, known.kind)
         failed = _failed_pages(errors, listing.status, known)
         findings += await self._take(crawl_id, _missing(failed, known))
-        failed_at = _last_failed_at(failed, listing.status)
-        await self._keep_status(crawl_id, listing.status, failed_at, known.running_at)
+        # When the last scraped page failed: by Firecrawl's clock if that dates the crawl's end, too.
+        theirs = listing.status.completed_at is not None
+        times = [
+            page.failed_at if theirs else page.arrival.received_at
+            for page in failed
+            if page.failed_at and page.error_code not in (DROPPED_BY_CANCEL, ROBOTS_BLOCKED)
+        ]
+        await self._keep_status(crawl_id, listing.status, max(times, default=None), known.running_at)
         return await self._note(crawl_id, asked_at, _found(listing, known, nameless), findings)
 
     async def _take(self, crawl_id: str, pages: Sequence[DeliveredPage]) -> _Findings:
@@ -296,26 +302,15 @@ def _failed_pages(errors: JobErrors, status: JobStatus, known: _Known) -> list[D
         for each in errors.errors
         if each.url
     ]
-    told = {page.source_url for page in failed}
+    named = {page.source_url for page in failed}
     dropped = [
         failed_page(url, now, cause_of(words, crawl_cancelled=True))
         for url, words in known.unclear.items()
-        if cancelled and url not in told and tells_of_cancel(words)
+        if cancelled and url not in named and tells_of_cancel(words)
     ]
     blocked = Cause(ROBOTS_BLOCKED, "robots.txt forbids this page", None)
     forbidden = [failed_page(url, now, blocked, known.started_at) for url in errors.robots_blocked]
     return failed + dropped + forbidden
-
-
-def _last_failed_at(failed: Sequence[DeliveredPage], status: JobStatus) -> datetime | None:
-    """When the last scraped page failed, by Firecrawl's clock if that dates the crawl's end, too."""
-    theirs = status.completed_at is not None
-    times = [
-        page.failed_at if theirs else page.arrival.received_at
-        for page in failed
-        if page.failed_at and page.error_code not in (DROPPED_BY_CANCEL, ROBOTS_BLOCKED)
-    ]
-    return max(times, default=None)
 
 
 def _found(listing: Listing, known: _Known, nameless: int) -> Found:

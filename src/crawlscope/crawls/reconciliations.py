@@ -41,7 +41,7 @@ class Claim:
 
     crawl_id: str
     in_full: bool
-    """Its pages are compared also if it goes on."""
+    """Whether its pages are compared even if it still runs."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ async def note_running(
     connection: AsyncConnection, crawl_id: str, completed: int, total: int, took: timedelta
 ) -> None:
     """Firecrawl says that the crawl runs; `took` is how long asking took."""
-    await lock_session(connection, crawl_id)  # an end that is being told brings the next check forward
+    await lock_session(connection, crawl_id)  # a concurrent end of the crawl brings the next check forward
     now, before = datetime.now(UTC), await _row(connection, crawl_id)
     moved = before is None or (before.completed, before.total) != (completed, total)
     moved_at = now if before is None or moved else before.moved_at
@@ -171,7 +171,7 @@ async def note_running(
 
 async def note_check(connection: AsyncConnection, crawl_id: str, found: Found, asked_at: datetime) -> None:
     """Keeps the result of a check. Deliveries since `asked_at` may be of pages that it did not see."""
-    await lock_session(connection, crawl_id)  # deliveries under way are through, or will see it
+    await lock_session(connection, crawl_id)  # concurrent deliveries are committed, or will see it
     now, before = datetime.now(UTC), await _row(connection, crawl_id)
     if before and before.settled and found.state in FORGOTTEN:  # that it forgets takes nothing back
         await _put(connection, crawl_id, {"in_full": False, "next_check_at": None})

@@ -110,7 +110,7 @@ async def known_crawl(connection: AsyncConnection, crawl_id: str) -> KnownCrawl:
 
 
 async def job_kind(connection: AsyncConnection, crawl_id: str) -> JobKind | None:
-    """As it was requested here, or as its deliveries say; None where neither tells."""
+    """As requested here or, otherwise, as delivered; None where neither is known."""
     request = await find_request(connection, crawl_id)
     family = request.options.get("kind") if request else None
     if not family:
@@ -119,7 +119,7 @@ async def job_kind(connection: AsyncConnection, crawl_id: str) -> JobKind | None
 
 
 async def note_progress(connection: AsyncConnection, crawl_id: str, found: int, fetched: int) -> bool:
-    """Whether the crawler shall go on: not when the crawl was cancelled or deleted."""
+    """False for a crawl that was cancelled or deleted: its crawler stops."""
     cancelled = await connection.scalar(
         update(REQUESTS)
         .where(REQUESTS.c.crawl_id == crawl_id)

@@ -50,7 +50,7 @@ class CrawlCancelled(_Answer):
 
 class CrawlDeleted(_Answer):
     goes_on: str | None
-    """Why the crawl may go on at Firecrawl, which could not be told to stop it; null where it does not."""
+    """Why the crawl may still run at Firecrawl, where it could not be cancelled; null where it does not."""
 
 
 class PageNotRetried(BaseModel):

@@ -1,4 +1,4 @@
-"""What users do with crawls: they start, cancel, retry, reconcile and delete them, whichever crawler runs."""
+"""Starts, cancels, retries, reconciles and deletes crawls, whichever crawler runs them."""
 
 from collections import Counter
 from collections.abc import Set
@@ -166,7 +166,14 @@ class Crawls:
         Raises `SettingsError`, `NotFoundError` where neither knows it or it was deleted here, and what
         `Reconciler.reconcile` raises.
         """
-        crawl_id = storable(crawl_id)
+        crawl_id, now = storable(crawl_id), datetime.now(UTC)
+
+        async def adopt(connection: AsyncConnection) -> None:
+            if not await ensure_session(connection, crawl_id, now):
+                raise NotFoundError(f"Crawl not found: {crawl_id}, it was deleted here")
+            await keep_fact(connection, crawl_id, CrawlSeen(now, what="adopted"), "adopted")
+            await keep_action(connection, crawl_id, now, "adopt")
+
         firecrawl = await self._firecrawl.client()
         adopted = await self._database.run(lambda c: find_session(c, crawl_id)) is None
         if adopted:
@@ -174,33 +181,32 @@ class Crawls:
                 await firecrawl.status(crawl_id)
             except FirecrawlJobUnknown as error:
                 raise NotFoundError(f"Crawl not found: {crawl_id}, neither here nor there: {error}") from None
-            await self._database.run(lambda c: _adopt(c, crawl_id))
+            await self._database.run(adopt)
             log.info("crawl_adopted", crawl_id=crawl_id)
         reconciled = await Reconciler(self._database, firecrawl).reconcile(crawl_id)
         return CrawlReconciled(**vars(reconciled), adopted=adopted)
 
     async def delete(self, crawl_id: str, indexing: IndexingService) -> str | None:
-        """Stops and removes the crawl. Returns why it may go on at Firecrawl; None where it does not.
+        """Stops and removes the crawl. Returns why it may still run at Firecrawl; None where it does not.
 
         Raises `NotFoundError`.
         """
-        goes_on = await self._stop(crawl_id)
+        known = await self._database.run(lambda c: repository.known_crawl(c, crawl_id))
+        goes_on = None
+        if known.ended or known.engine == Engine.BUILTIN:
+            pass  # deleting stops the built-in crawler
+        elif self._settings.firecrawl_url is None:
+            goes_on = "it runs elsewhere, and CRAWLSCOPE_FIRECRAWL_URL is not set"
+        else:
+            try:
+                firecrawl = await self._firecrawl.client()
+                goes_on = await at_firecrawl.stop_before_deletion(self._database, firecrawl, crawl_id)
+            except SettingsError as error:
+                goes_on = str(error)
         await self._database.run(lambda c: repository.delete_crawl(c, crawl_id, indexing))
         if goes_on:
             log.warning("deleted_crawl_goes_on", crawl_id=crawl_id, reason=goes_on)
         return goes_on
-
-    async def _stop(self, crawl_id: str) -> str | None:
-        known = await self._database.run(lambda c: repository.known_crawl(c, crawl_id))
-        if known.ended or known.engine == Engine.BUILTIN:  # deleting stops the built-in crawler
-            return None
-        if self._settings.firecrawl_url is None:
-            return "it runs elsewhere, and CRAWLSCOPE_FIRECRAWL_URL is not set"
-        try:
-            firecrawl = await self._firecrawl.client()
-        except SettingsError as error:
-            return str(error)
-        return await at_firecrawl.stop_before_deletion(self._database, firecrawl, crawl_id)
 
 
 def _builtin_request(wanted: StartCrawl, allow_private: bool) -> CrawlRequest:
@@ -232,11 +238,3 @@ def _firecrawl_request(wanted: StartCrawl, allow_private: bool) -> CrawlRequest:
             "limit and crawl_options are for crawls; a batch scrape takes its urls and no others"
         )
     return batch_request(wanted.urls or (), wanted.scrape_options, allow_private=allow_private)
-
-
-async def _adopt(connection: AsyncConnection, crawl_id: str) -> None:
-    now = datetime.now(UTC)
-    if not await ensure_session(connection, crawl_id, now):
-        raise NotFoundError(f"Crawl not found: {crawl_id}, it was deleted here")
-    await keep_fact(connection, crawl_id, CrawlSeen(now, what="adopted"), "adopted")
-    await keep_action(connection, crawl_id, now, "adopt")

@@ -67,7 +67,10 @@ class SiteCrawl:
                 raise
             except Exception as error:
                 log.exception("crawl_failed", crawl_id=crawl_id)
-                await self._fail(crawl_id, f"the crawler failed: {error}")
+                failed = Ended(datetime.now(UTC), CrawlStatus.FAILED, f"the crawler failed: {error}")
+                async with self._database.transaction() as connection:
+                    if await ensure_session(connection, crawl_id, failed.at):
+                        await keep_fact(connection, crawl_id, failed, "crawler failed")
 
     def _service_url(self) -> str:
         running = service_file.read(self._settings.data_dir)
@@ -95,7 +98,7 @@ class SiteCrawl:
             await self._note(crawl_id, progress)
 
     async def _note(self, crawl_id: str, progress: CrawlProgress) -> bool:
-        """Whether the crawl shall go on. It does where the progress cannot be kept."""
+        """False for a crawl that was cancelled. True also where the progress cannot be kept."""
         found, fetched = progress.found, progress.fetched
         try:
             return await self._database.run(
@@ -104,11 +107,3 @@ class SiteCrawl:
         except DependencyError as error:
             log.warning("progress_not_noted", crawl_id=crawl_id, reason=str(error))
             return True
-
-    async def _fail(self, crawl_id: str, reason: str) -> None:
-        now = datetime.now(UTC)
-        async with self._database.transaction() as connection:
-            if await ensure_session(connection, crawl_id, now):
-                await keep_fact(
-                    connection, crawl_id, Ended(now, CrawlStatus.FAILED, reason), "crawler failed"
-                )

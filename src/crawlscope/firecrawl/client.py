@@ -130,14 +130,14 @@ class FirecrawlClient:
         return await self._start(BatchStarted, JobKind.BATCH_SCRAPE, body)
 
     async def cancel(self, job_id: str, kind: JobKind | None = None) -> None:
-        """Pages in progress are still delivered. Newer servers refuse (409) where the job has ended."""
+        """Pages in progress are still delivered. Newer servers refuse (409) if the job has ended."""
         await self._find(kind, lambda kind: self._ask("DELETE", _path(kind, job_id)))
 
     async def status(self, job_id: str, kind: JobKind | None = None) -> JobStatus:
         return await self._find(kind, partial(self._status_page, job_id, "limit=1"))
 
     def documents(self, job_id: str, kind: JobKind | None = None) -> Listing:
-        """What has been scraped so far; the request is made, and fails, when it is iterated over."""
+        """The documents so far; the requests are made, and fail, while it is iterated over."""
         return Listing(lambda query: self._find(kind, partial(self._status_page, job_id, query)))
 
     async def errors(self, job_id: str, kind: JobKind | None = None) -> JobErrors:
@@ -180,7 +180,7 @@ class FirecrawlClient:
         return await ask(JobKind.BATCH_SCRAPE)
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """For endpoints that every server has, in one version or the other."""
+        """For endpoints that every server has, in v2 or v1."""
         if self._has_v2:
             try:
                 return await self._server.ask(method, f"/v2/{path}", body)

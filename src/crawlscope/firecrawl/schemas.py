@@ -1,4 +1,4 @@
-"""What Firecrawl's API answers, in Crawlscope's words."""
+"""The answers of Firecrawl's API."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -35,7 +35,7 @@ MOST = 2**31 - 1
 
 
 def _none_if_unreadable(given: Any, read: Callable[[Any], Any]) -> Any:
-    """What tells only more of a job must not keep it from being read."""
+    """An optional field must not keep an answer from being read."""
     try:
         return read(given)
     except ValidationError:
@@ -46,7 +46,7 @@ Moment = Annotated[Annotated[datetime, AfterValidator(credible)] | None, WrapVal
 
 Item = TypeVar("Item")
 Listed = Annotated[list[Item], BeforeValidator(lambda given: [] if given is None else given)]
-"""Null for none, too, as some servers write it."""
+"""Some servers write null for an empty list."""
 Text = Annotated[str | None, WrapValidator(_none_if_unreadable)]
 Strings = Annotated[
     Listed[str],
@@ -84,7 +84,7 @@ class JobStatus(_Answer):
     expires_at: Moment = None
     """When Firecrawl forgets the results: 24 hours after the start, by default."""
     error: Any = None
-    """Words, or an object with words in it; see `crawls.causes.error_words`."""
+    """Words, or an object with words in it; see `pages.causes.error_words`."""
 
     @property
     def ended(self) -> bool:
@@ -107,12 +107,12 @@ class PageFailure(_Answer):
     code: Text = None
     """Such as `SCRAPE_TIMEOUT`; some failures have none."""
     error: Any = None
-    """Words, or an object with its own code; see `crawls.causes.cause_of`."""
+    """Words, or an object with its own code; see `pages.causes.cause_of`."""
     at: Moment = Field(None, validation_alias=AliasChoices("timestamp", "at"))
 
 
 class JobErrors(_Answer):
-    """Pages that brought no document. After a cancel also the dropped ones, which are no failures."""
+    """Pages without a document. After a cancel that includes dropped ones, which are no failures."""
 
     errors: Listed[PageFailure]
     robots_blocked: Strings = []
@@ -129,4 +129,4 @@ class CrawlStarted(_Answer):
 
 class BatchStarted(CrawlStarted):
     invalid_urls: Listed[str] = Field([], validation_alias=AliasChoices("invalidURLs", "invalid_urls"))
-    """What Firecrawl does not take for a URL, and leaves out."""
+    """URLs that Firecrawl regards as invalid, and leaves out."""

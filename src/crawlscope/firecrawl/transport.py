@@ -1,4 +1,4 @@
-"""One call of Firecrawl's API: however it ends, it becomes an answer or a one-line error without the key."""
+"""One call of Firecrawl's API: the result is an answer or a one-line error without the key."""
 
 import json
 import re
@@ -16,18 +16,18 @@ from crawlscope.firecrawl.schemas import tells_of_job
 _MAY_NOT_BE_STORABLE = re.compile(rb"\\u|\xed[\xa0-\xbf]|NaN|Infinity")
 """NUL and lone surrogates, escaped or not, and what JSON has no number for."""
 _WAIT_IN_WORDS = re.compile(r"retry after (\d+)s")
-"""How the hosted Firecrawl says it, where no header does."""
+"""The words of the hosted Firecrawl, which sends no header."""
 
 
 class EndpointMissing(Exception):
-    """The server is too old for it. That it says in HTML; that it does not know a crawl, in JSON."""
+    """The server is too old for it. It says so in HTML; that it does not know a crawl, in JSON."""
 
 
 class FirecrawlServer(RemoteApi):
     called = "Firecrawl"
     unavailable = FirecrawlUnavailable
     largest_answer_bytes = 128 * 1024 * 1024
-    """A page of results ends at 10 MiB, or with its first document."""
+    """A page of results has at most 10 MiB, or one document."""
 
     def __init__(
         self, url: str, api_key: str | None, patience_seconds: float, hidden: Collection[str] = ()
@@ -47,7 +47,8 @@ class FirecrawlServer(RemoteApi):
         Raises `EndpointMissing`, `FirecrawlUnavailable`, `FirecrawlRefused` or `FirecrawlJobUnknown`.
         """
         response = await self.request(method, path, body)
-        if _names_missing_endpoint(response):
+        missing = f"Cannot {response.method} /".encode()
+        if response.status == HTTPStatus.NOT_FOUND and missing in response.body:
             raise EndpointMissing
         fields = _fields(response)
         if _refuses(response, fields):
@@ -62,9 +63,9 @@ class FirecrawlServer(RemoteApi):
 
     def pause_seconds(self, response: Response) -> float | None:
         fields = _fields(response) or {}
-        told = response.headers.get("retry-after") or str(fields.get("retry_after_seconds", ""))
+        header = response.headers.get("retry-after") or str(fields.get("retry_after_seconds", ""))
         in_words = _WAIT_IN_WORDS.search(self.reason(response))
-        return retry_after_seconds(told or (in_words and in_words[1]))
+        return retry_after_seconds(header or (in_words and in_words[1]))
 
     def _refusal(self, response: Response, fields: dict[str, Any] | None) -> Exception:
         reason = self.reason(response)
@@ -91,12 +92,8 @@ def _fields(response: Response) -> dict[str, Any] | None:
         return None
 
 
-def _names_missing_endpoint(response: Response) -> bool:
-    return response.status == HTTPStatus.NOT_FOUND and f"Cannot {response.method} /".encode() in response.body
-
-
 def _refuses(response: Response, fields: dict[str, Any] | None) -> bool:
-    """Some servers say of a job that failed, too, that there is no success: that is an answer."""
+    """An answer on a failed job can have `success: false`, too: that is no refusal."""
     if not 200 <= response.status < 300:
         return True
     if fields is None or fields.get("success") is not False:
@@ -105,7 +102,7 @@ def _refuses(response: Response, fields: dict[str, Any] | None) -> bool:
 
 
 def _complaints(fields: dict[str, Any]) -> Iterator[str]:
-    """`details` are what its validation minds."""
+    """`details` are the complaints of its validation."""
     details = fields.get("details")
     issues = [issue for issue in details if isinstance(issue, dict)] if isinstance(details, list) else []
     for words in (fields.get("error"), fields.get("message"), *(issue.get("message") for issue in issues)):

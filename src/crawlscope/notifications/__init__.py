@@ -1,1 +1,1 @@
-"""Tells others what happens to crawls: an outbox in the database, sent as Standard Webhooks."""
+"""Notifications of crawls: detected, put into an outbox in the database, sent as Standard Webhooks."""

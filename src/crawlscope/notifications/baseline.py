@@ -31,13 +31,13 @@ def exceeded_baseline(run: Run, earlier: Sequence[Run]) -> Baseline | None:
 
     `earlier` has the latest first.
     """
-    alike = [each.took_ms for each in earlier if _alike(each.pages, run.pages)][:MAX_RUNS]
+    alike = [
+        each.took_ms
+        for each in earlier
+        if max(each.pages, run.pages) <= LIKE_IN_PAGES * min(each.pages, run.pages)
+    ][:MAX_RUNS]
     if len(alike) < MIN_RUNS:
         return None
     usual_ms = median(alike)
     slow = run.took_ms > TIMES_THE_MEDIAN * usual_ms and run.took_ms - usual_ms > MIN_EXCESS_MS
     return Baseline(usual_ms, len(alike)) if slow else None
-
-
-def _alike(pages: int, others: int) -> bool:
-    return max(pages, others) <= LIKE_IN_PAGES * min(pages, others)

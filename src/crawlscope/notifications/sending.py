@@ -46,7 +46,13 @@ class Receiver:
     async def send(self, notification_id: UUID, payload: dict[str, Any]) -> Reply:
         """Returns failures of the receiver and the network, never raises them."""
         body = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
-        headers = self._headers(str(notification_id), body)
+        message_id, now = str(notification_id), datetime.now(UTC)
+        headers = {
+            "Content-Type": "application/json",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._webhook.sign(message_id, now, body),
+        }
         try:
             async with asyncio.timeout(self._answer_seconds):
                 request = self._http.build_request("POST", self._url, content=body.encode(), headers=headers)
@@ -58,15 +64,6 @@ class Receiver:
             return Reply(None, f"the receiver cannot be reached: {self._why(error)}")
         return _reply(answer)
 
-    def _headers(self, message_id: str, body: str) -> dict[str, str]:
-        now = datetime.now(UTC)
-        return {
-            "Content-Type": "application/json",
-            "webhook-id": message_id,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._webhook.sign(message_id, now, body),
-        }
-
     def _why(self, error: Exception) -> str:
         """Without the address, which may contain a secret."""
         words = " ".join(str(error).split()) or type(error).__name__
@@ -77,18 +74,18 @@ async def send_due(
     database: Database, receiver: Receiver, delays_seconds: Sequence[float] = DELAYS_SECONDS
 ) -> int:
     """Sends the notifications that are due, several at once; returns how many."""
-    due = await database.run(outbox.claim_due)
-    await asyncio.gather(*(_send(database, receiver, each, delays_seconds) for each in due))
-    return len(due)
 
+    async def send(due: Due) -> None:
+        reply = await receiver.send(due.id, due.payload)
+        delay_seconds = delay_before_next(due.attempts, reply, delays_seconds)
+        if not reply.accepted:
+            event = "notification_not_delivered" if delay_seconds is not None else "notification_given_up"
+            log.warning(event, notification_id=str(due.id), attempts=due.attempts, reason=reply.error)
+        await database.run(lambda connection: outbox.note_reply(connection, due, reply, delay_seconds))
 
-async def _send(database: Database, receiver: Receiver, due: Due, delays_seconds: Sequence[float]) -> None:
-    reply = await receiver.send(due.id, due.payload)
-    delay_seconds = delay_before_next(due.attempts, reply, delays_seconds)
-    if not reply.accepted:
-        event = "notification_not_delivered" if delay_seconds is not None else "notification_given_up"
-        log.warning(event, notification_id=str(due.id), attempts=due.attempts, reason=reply.error)
-    await database.run(lambda connection: outbox.note_reply(connection, due, reply, delay_seconds))
+    claimed = await database.run(outbox.claim_due)
+    await asyncio.gather(*map(send, claimed))
+    return len(claimed)
 
 
 def _reply(answer: httpx2.Response) -> Reply:

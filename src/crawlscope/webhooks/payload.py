@@ -1,4 +1,4 @@
-"""What a delivery says: Firecrawl's v0, v1 and v2 envelopes read into one shape."""
+"""Reads a delivery: Firecrawl's v0, v1 and v2 envelopes become one shape."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -70,8 +70,8 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Brought:
-    """What a delivery brings; pages in the order of their URLs, so that two deliveries with the same pages
-    cannot wait for each other."""
+    """A delivery's pages and facts. Pages are in the order of their URLs, so that two deliveries with the
+    same pages cannot wait for each other."""
 
     pages: list[DeliveredPage]
     without_url: int
@@ -118,10 +118,10 @@ def crawl_id_of(body: bytes) -> str | None:
 
 
 def identity(delivery: Delivery, body: bytes) -> UUID | None:
-    """Equal for deliveries of one event; None for one that cannot be told from others like it.
+    """Equal for deliveries of one event; None for one that cannot be distinguished from others like it.
 
-    Newer Firecrawls send a `webhookId`; otherwise the crawl, the event and the scrape (for a failed page
-    its URL and error) tell. A page that names neither can be one of many.
+    Newer Firecrawls send a `webhookId`. Otherwise the crawl, the event and the scrape identify it, or a
+    failed page's URL and error. A failed page without a URL can be one of many.
     """
     if delivery.webhook_id:
         return hash_key("webhook", delivery.webhook_id)

@@ -131,7 +131,7 @@ class Refusals:
     async def written_down(self) -> AsyncIterator[None]:
         """Writes them to the database while the block runs, as soon as that works."""
         writing = run_periodically(
-            self._write_down,
+            self.store,
             interval_seconds=POLL_INTERVAL_SECONDS,
             retry_seconds=POLL_INTERVAL_SECONDS,
             failure_event="refusals_not_stored",
@@ -139,8 +139,11 @@ class Refusals:
         async with in_background(writing):
             yield
 
-    async def _write_down(self) -> None:
+    async def store(self) -> None:
+        """Writes the refusals so far to the database. Raises `DatabaseUnavailable`, `OSError`."""
+
         async def keep(connection: AsyncConnection, refused: Mapping[str, list[datetime]]) -> None:
+            """The first and the last refusal of each crawl."""
             for crawl_id, times in sorted(refused.items()):
                 if await ensure_session(connection, crawl_id, times[0]):
                     for at in times:
@@ -152,17 +155,12 @@ class Refusals:
         if not files and self._file.exists():
             files = [self._file.rename(self._file.with_suffix(f".{uuid4().hex}.taken"))]
         for file in files:
-            refused = await asyncio.to_thread(_refused, file)
+            times = defaultdict(list)
+            for line in (await asyncio.to_thread(file.read_bytes)).split(b"\n"):
+                with suppress(ValidationError):  # a line may be cut off
+                    refusal = Refusal.model_validate_json(line)
+                    times[refusal.crawl_id].append(refusal.at)
+            refused = {crawl_id: sorted({min(each), max(each)}) for crawl_id, each in times.items()}
             await self._database.run(partial(keep, refused=refused))
             await asyncio.to_thread(file.unlink, missing_ok=True)
             log.warning("refused_deliveries", crawls=sorted(refused))
-
-
-def _refused(file: Path) -> dict[str, list[datetime]]:
-    """Per crawl the times of its first and last refusal. Incomplete lines are ignored."""
-    times = defaultdict(list)
-    for line in file.read_bytes().split(b"\n"):
-        with suppress(ValidationError):
-            refusal = Refusal.model_validate_json(line)
-            times[refusal.crawl_id].append(refusal.at)
-    return {crawl_id: sorted({min(each), max(each)}) for crawl_id, each in times.items()}

@@ -28,7 +28,7 @@ class WhichDeliveries:
     since: datetime | None = None
     until: datetime | None = None
     noted: bool = False
-    """Only deliveries with a note, such as that they name no page."""
+    """Only deliveries with a note, for example that they name no page."""
 
 
 @dataclass
@@ -67,11 +67,16 @@ async def replay(database: Database, which: WhichDeliveries, now: datetime) -> R
             replayed.changed += 1
             replayed.pages_queued += queued
             replayed.crawls.add(crawl_id)
+
+    async def note(connection: AsyncConnection, crawl_id: str) -> None:
+        await require_session(connection, crawl_id)
+        await keep_action(connection, crawl_id, now, "replay")
+
     for crawl_id in sorted(replayed.crawls):
         with suppress(NotFoundError):  # it was deleted meanwhile
-            await database.run(partial(_note_replay, crawl_id=crawl_id, now=now))
+            await database.run(partial(note, crawl_id=crawl_id))
     if which.crawl_id is None and not which.noted:
-        await _take_newly_known(database, which, replayed)
+        await accept_newly_known(database, which, replayed)
     return replayed
 
 
@@ -109,12 +114,7 @@ async def _take_again(connection: AsyncConnection, delivery_id: int) -> tuple[st
     return row.crawl_id, len(taken.job_ids)
 
 
-async def _note_replay(connection: AsyncConnection, crawl_id: str, now: datetime) -> None:
-    await require_session(connection, crawl_id)
-    await keep_action(connection, crawl_id, now, "replay")
-
-
-async def _take_newly_known(database: Database, which: WhichDeliveries, replayed: Replayed) -> None:
+async def accept_newly_known(database: Database, which: WhichDeliveries, replayed: Replayed) -> None:
     """Events that were kept because their type was unknown, and that this version knows."""
     found = select(UNKNOWN.c.id).where(*_conditions(UNKNOWN, which)).order_by(UNKNOWN.c.id)
     async with database.transaction() as connection:
