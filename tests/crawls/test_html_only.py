@@ -1,33 +1,16 @@
 """Pages that come without Markdown: what can be read is read, and what cannot says so."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select, text
 
-from crawlscope.database.engine import Database
 from crawlscope.models import Page, PageContent
-from crawlscope.timing import standalone
-from crawlscope.timing.store import MeasurementBuffer
-from tests.crawls.test_gone import Installation
-from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.installation import Installation
 from tests.support.producing import deliver
 
 URL = "https://docs.example/kiln"
 HTML = "<h1>Kiln schedule</h1><p>Bisque firing reaches <b>nine hundred</b> degrees.</p>"
-
-
-@pytest.fixture
-async def here(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
-    buffer = MeasurementBuffer(database)
-    buffer.start()
-    with FakeEmbeddingServer() as server, standalone.use(buffer):
-        installation = await Installation(database, tmp_path, server).start()
-        yield installation
-        await installation.opened.aclose()
-    await buffer.stop()
 
 
 async def bring(here: Installation, crawl_id: str, **page: Any) -> None:

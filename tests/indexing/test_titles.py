@@ -8,10 +8,8 @@ from sqlalchemy import select
 
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
-from crawlscope.timing import standalone
-from crawlscope.timing.store import MeasurementBuffer
-from tests.crawls.test_gone import Installation
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.installation import Installation, running_installation
 from tests.support.producing import deliver
 
 URL = "https://docs.example/rotate"
@@ -19,22 +17,14 @@ TEXT = "Press the button twice. " * 60
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[FakeEmbeddingServer]:
-    with FakeEmbeddingServer() as running:
-        yield running
+async def here(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
+    async with running_installation(database, tmp_path) as installation:
+        yield installation
 
 
 @pytest.fixture
-async def here(
-    database: Database, tmp_path: Path, server: FakeEmbeddingServer
-) -> AsyncIterator[Installation]:
-    buffer = MeasurementBuffer(database)
-    buffer.start()
-    with standalone.use(buffer):
-        installation = await Installation(database, tmp_path, server).start()
-        yield installation
-        await installation.opened.aclose()
-    await buffer.stop()
+def server(here: Installation) -> FakeEmbeddingServer:
+    return here.server
 
 
 async def bring(here: Installation, crawl_id: str, **metadata: object) -> str:

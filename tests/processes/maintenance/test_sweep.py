@@ -1,4 +1,4 @@
-"""Firecrawl is asked after crawls that go on, and those that have ended are compared at once."""
+"""Running crawls are checked at Firecrawl, and ended ones are compared at once."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -33,13 +33,22 @@ async def sweep(database: Database, firecrawl: FakeFirecrawl) -> AsyncIterator[S
         yield Sweep(database, Reconciler(database, client), quiet_seconds=300)
 
 
+async def started(database: Database, firecrawl: FakeFirecrawl, pages: int, **deliver_options: Any) -> str:
+    """A crawl that Firecrawl holds after so many scraped pages, and whose start was delivered."""
+    firecrawl.hold_after = pages
+    job = firecrawl.start("crawl", {"url": DOCS})
+    firecrawl.wait_until_scraped(job.id, pages)
+    await deliver(database, job.id, "crawl.started", **deliver_options)
+    return str(job.id)
+
+
 async def check_of(database: Database) -> Any:
     async with database.transaction() as connection:
         return (await connection.execute(select(*Reconciliation.__table__.columns))).one()
 
 
 async def make_due(database: Database) -> None:
-    """As if the pause until the next check were over."""
+    """As if the delay until the next check were over."""
     async with database.transaction() as connection:
         await reconciliations.enrol_all(connection)
         await connection.execute(update(Reconciliation).values(next_check_at=datetime.now(UTC)))
@@ -53,49 +62,46 @@ def seconds_until_next(check: Any) -> float:
     return float((check.next_check_at - datetime.now(UTC)).total_seconds())
 
 
-async def test_an_end_that_nobody_told_is_found(
+async def test_an_end_that_was_not_delivered_is_found(
     database: Database, firecrawl: FakeFirecrawl, sweep: Sweep
 ) -> None:
-    firecrawl.hold_after = 2
-    job = firecrawl.start("crawl", {"url": DOCS})
-    firecrawl.wait_until_scraped(job.id, 2)
-    await deliver(database, job.id, "crawl.started")
+    crawl_id = await started(database, firecrawl, 2)
     await make_due(database)
     assert await sweep.check_next()
     check = await check_of(database)
     assert (check.state, check.completed, check.total, check.settled) == ("running", 2, 3, False)
     assert 0 < seconds_until_next(check) <= 6
-    assert len(firecrawl.requests) == 1, "while it goes on one small request is enough"
-    crawl = await crawl_of(database, job.id)
+    assert len(firecrawl.requests) == 1, "while it runs one small request is enough"
+    crawl = await crawl_of(database, crawl_id)
     assert (crawl.pages_pending, crawl.awaits) == (0, "Firecrawl to finish")
-    assert not await sweep.check_next(), "not before its pause is over"
+    assert not await sweep.check_next(), "not before its delay is over"
 
     firecrawl.hold_after = None
-    firecrawl.wait_until_ended(job.id)
+    firecrawl.wait_until_ended(crawl_id)
     await make_due(database)
     assert await sweep.check_next()
-    await index_pages(database, job.id)
-    crawl = await crawl_of(database, job.id)
+    await index_pages(database, crawl_id)
+    crawl = await crawl_of(database, crawl_id)
     assert (crawl.status, crawl.pages_indexed, crawl.sealed) == (CrawlStatus.COMPLETED, 3, True)
     assert not await sweep.check_next()
 
 
-async def test_an_end_that_is_told_is_checked_at_once_and_until_firecrawl_answers(
+async def test_a_delivered_end_is_checked_at_once_and_until_firecrawl_answers(
     database: Database, firecrawl: FakeFirecrawl, sweep: Sweep
 ) -> None:
     job = firecrawl.start("crawl", {"url": DOCS})
     firecrawl.wait_until_ended(job.id)
     firecrawl.outage = "503"
     await deliver(database, job.id, "crawl.completed")
-    pauses: list[int] = []
+    delays: list[int] = []
     for _ in range(4):
-        if pauses:
+        if delays:
             await make_due(database)
         assert await sweep.check_next()
         check = await check_of(database)
         assert check.state == ReconcileState.FAILING
-        pauses.append(round(seconds_until_next(check)))
-    assert pauses == [2, 4, 8, 16]
+        delays.append(round(seconds_until_next(check)))
+    assert delays == [2, 4, 8, 16]
     assert not (await crawl_of(database, job.id)).sealed
     firecrawl.outage = None
     await make_due(database)
@@ -104,7 +110,7 @@ async def test_an_end_that_is_told_is_checked_at_once_and_until_firecrawl_answer
     assert (await crawl_of(database, job.id)).sealed
 
 
-async def test_a_crawl_that_goes_on_after_it_was_told_to_have_ended_is_not_sealed(
+async def test_a_crawl_that_runs_on_after_its_delivered_end_is_not_sealed(
     database: Database, firecrawl: FakeFirecrawl, sweep: Sweep
 ) -> None:
     firecrawl.hold_after = 2
@@ -124,13 +130,10 @@ async def test_a_crawl_that_goes_on_after_it_was_told_to_have_ended_is_not_seale
     assert (crawl.pages_indexed, crawl.sealed) == (3, True)
 
 
-async def test_after_an_outage_pages_are_compared_while_the_crawl_goes_on(
+async def test_after_an_outage_pages_are_compared_while_the_crawl_runs(
     database: Database, firecrawl: FakeFirecrawl, sweep: Sweep
 ) -> None:
-    firecrawl.hold_after = 2
-    job = firecrawl.start("crawl", {"url": DOCS})
-    firecrawl.wait_until_scraped(job.id, 2)
-    await deliver(database, job.id, "crawl.started")
+    await started(database, firecrawl, 2)
     await database.run(reconciliations.compare_after_outage)
     assert await sweep.check_next()
     check = await check_of(database)
@@ -140,14 +143,14 @@ async def test_after_an_outage_pages_are_compared_while_the_crawl_goes_on(
 async def test_an_outage_unseals_nothing_by_itself(
     database: Database, firecrawl: FakeFirecrawl, sweep: Sweep
 ) -> None:
-    """What was compared stays so, also when Firecrawl is away then, or has forgotten the crawl."""
+    """What was compared stays so, also when Firecrawl is unavailable then, or has forgotten the crawl."""
     job = firecrawl.start("crawl", {"url": DOCS})
     firecrawl.wait_until_ended(job.id)
     await deliver(database, job.id, "crawl.completed")
     assert await sweep.check_next()
     await index_pages(database, job.id)
-    for misfortune in ("none", "away", "forgotten"):
-        firecrawl.outage = "503" if misfortune == "away" else None
+    for misfortune in ("none", "outage", "forgotten"):
+        firecrawl.outage = "503" if misfortune == "outage" else None
         if misfortune == "forgotten":
             firecrawl.expire(job.id)
         await database.run(reconciliations.compare_after_outage)
@@ -157,16 +160,13 @@ async def test_an_outage_unseals_nothing_by_itself(
         assert (crawl.sealed, crawl.completeness) == (True, "compared"), misfortune
 
 
-async def test_silence_makes_asking_rare_and_news_frequent(
+async def test_checks_become_rare_in_silence_and_frequent_with_progress(
     database: Database, firecrawl: FakeFirecrawl, sweep: Sweep
 ) -> None:
-    firecrawl.hold_after = 1
-    job = firecrawl.start("crawl", {"url": DOCS})
-    firecrawl.wait_until_scraped(job.id, 1)
-    await deliver(database, job.id, "crawl.started", at=datetime.now(UTC) - timedelta(hours=20))
+    long_ago = datetime.now(UTC) - timedelta(hours=20)
+    crawl_id = await started(database, firecrawl, 1, at=long_ago)
     await make_due(database)
     assert await sweep.check_next()
-    long_ago = datetime.now(UTC) - timedelta(hours=20)
     async with database.transaction() as connection:
         await connection.execute(update(CrawlSession).values(last_fact_at=long_ago))
         await connection.execute(update(Reconciliation).values(moved_at=long_ago))
@@ -174,22 +174,22 @@ async def test_silence_makes_asking_rare_and_news_frequent(
     assert await sweep.check_next()
     assert 3_500 < seconds_until_next(await check_of(database)) <= 3_600
     firecrawl.hold_after = 2
-    firecrawl.wait_until_scraped(job.id, 2)
+    firecrawl.wait_until_scraped(crawl_id, 2)
     await make_due(database)
     assert await sweep.check_next()
     assert seconds_until_next(await check_of(database)) <= 16, "it moves again"
 
 
-async def test_a_crawl_that_firecrawl_never_knew_is_not_asked_after_for_ever(
+async def test_a_crawl_that_firecrawl_never_knew_is_not_checked_for_ever(
     database: Database, firecrawl: FakeFirecrawl, sweep: Sweep
 ) -> None:
     await deliver(database, "0b0c5f0e", "crawl.started")
-    pauses = []
+    delays = []
     for _ in range(3):
         await make_due(database)
         assert await sweep.check_next()
-        pauses.append(round(seconds_until_next(await check_of(database))))
-    assert pauses == [10, 20, 40]
+        delays.append(round(seconds_until_next(await check_of(database))))
+    assert delays == [10, 20, 40]
     async with database.transaction() as connection:
         await connection.execute(
             update(CrawlSession).values(last_fact_at=datetime.now(UTC) - timedelta(hours=1))

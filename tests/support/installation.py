@@ -1,0 +1,122 @@
+"""The webhook endpoint's work, a worker and a search over one index, in this process."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select, text
+
+from crawlscope.core.settings import Settings
+from crawlscope.database.engine import Database
+from crawlscope.indexing.generations import repository as generations
+from crawlscope.indexing.generations.lifecycle import IndexKeeping
+from crawlscope.indexing.generations.opened import OpenGenerations
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.service import IndexingService
+from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.models import CrawlSession, Page
+from crawlscope.pages.index_page import PageIndexer
+from crawlscope.pages.reindexing import Reindexing
+from crawlscope.search.schemas import SearchFilters, SearchRequest, SearchResponse
+from crawlscope.search.service import SearchService
+from crawlscope.timing import standalone
+from crawlscope.timing.store import MeasurementBuffer
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.producing import deliver
+
+
+class Installation:
+    def __init__(self, database: Database, folder: Path, server: FakeEmbeddingServer) -> None:
+        self.database = database
+        self.server = server
+        indexes = EdgeIndexes(folder)
+        settings = Settings(_env_file=None, data_dir=folder, embedder="tei", embedder_url=server.url)
+        self.opened = OpenGenerations(settings, indexes, Bm25Encoder())
+        self.keeping = IndexKeeping(database, indexes)
+        self.indexing = IndexingService(database, self.opened)
+        self.indexer = PageIndexer(database, self.indexing, "worker-1", 3, timeout_seconds=60)
+        self.reindexing = Reindexing(database, self.opened, self.indexing, 3, timeout_seconds=60)
+
+    async def start(self) -> "Installation":
+        await self.opened.ensure_serving(self.database)
+        await self.keeping.look()
+        return self
+
+    async def deliver(
+        self,
+        crawl_id: str,
+        url: str,
+        at: datetime,
+        status_code: int = 200,
+        final_url: str | None = None,
+        words: str = "The narwhal plan costs four coins.",
+    ) -> dict[str, Any]:
+        metadata = {"sourceURL": url, "url": final_url or url, "title": "Prices", "statusCode": status_code}
+        page = {"markdown": words, "metadata": metadata}
+        return await deliver(self.database, crawl_id, "crawl.page", [page], at=at)
+
+    async def work(self) -> None:
+        """Everything that is queued, as a worker does it."""
+        async with self.database.transaction() as connection:
+            jobs = (
+                await connection.execute(text("SELECT id, payload FROM queue.pgqueuer ORDER BY id"))
+            ).all()
+        for job_id, payload in jobs:
+            order = json.loads(payload)
+            if order.get("gone"):
+                await self.indexer.remove_gone(order["page_id"])
+            else:
+                await self.indexer.index(order["page_id"], order["revision"], job_id)
+            async with self.database.transaction() as connection:
+                await connection.execute(text("DELETE FROM queue.pgqueuer WHERE id = :id"), {"id": job_id})
+
+    async def crawl(self, crawl_id: str, url: str, at: datetime, status_code: int = 200, **more: Any) -> None:
+        await self.deliver(crawl_id, url, at, status_code, **more)
+        await self.work()
+
+    async def end(self, crawl_id: str, at: datetime) -> None:
+        await deliver(self.database, crawl_id, "crawl.completed", at=at)
+
+    async def found(self, query: str = "narwhal", crawl_id: str | None = None) -> list[str]:
+        return [result.url for result in (await self.search(query, crawl_id)).results]
+
+    async def search(self, query: str, crawl_id: str | None = None) -> SearchResponse:
+        async with self.database.transaction() as connection:
+            serving = (await generations.live(connection)).serving
+        assert serving is not None
+        index, embedder = await self.opened.index(serving), self.opened.embedder(serving)
+        filters = SearchFilters(crawl_id=crawl_id) if crawl_id else None
+        request = SearchRequest(query=query, mode="keyword", filters=filters)
+        return await SearchService(index, embedder, Bm25Encoder()).search(request)
+
+    async def page(self, crawl_id: str) -> tuple[str, str | None]:
+        found = select(Page.state, Page.error_code).where(Page.crawl_id == crawl_id)
+        async with self.database.transaction() as connection:
+            return tuple((await connection.execute(found)).one())  # type: ignore[return-value]
+
+    async def counts(self, crawl_id: str) -> tuple[int, int, int]:
+        counted = select(CrawlSession.total_pages, CrawlSession.pages_indexed, CrawlSession.pages_failed)
+        async with self.database.transaction() as connection:
+            row = (await connection.execute(counted.where(CrawlSession.crawl_id == crawl_id))).one()
+        return tuple(row)  # type: ignore[return-value]
+
+    async def reindex(self) -> None:
+        recipe = await self.opened.open_configured()
+        filling = await self.database.run(lambda c: generations.begin_filling(c, recipe))
+        await self.keeping.look()
+        await self.reindexing.fill(filling.id)
+        await self.keeping.look()
+
+
+@asynccontextmanager
+async def running_installation(database: Database, folder: Path) -> AsyncIterator[Installation]:
+    buffer = MeasurementBuffer(database)
+    buffer.start()
+    with FakeEmbeddingServer() as server, standalone.use(buffer):
+        installation = await Installation(database, folder, server).start()
+        yield installation
+        await installation.opened.aclose()
+    await buffer.stop()
