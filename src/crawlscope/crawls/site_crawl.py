@@ -55,8 +55,13 @@ class SiteCrawl:
         async def should_stop() -> bool:
             return cancelled.is_set()
 
+        def service_url() -> str:
+            running = service_file.read(self._settings.data_dir)
+            address = f"http://{self._settings.host}:{self._settings.port}"
+            return running.url if running else self._settings.public_url or address
+
         async with (
-            WebhookSender(self._service_url, api_secret(self._settings)) as sender,
+            WebhookSender(service_url, api_secret(self._settings)) as sender,
             self._progress_noted(crawl_id, progress, cancelled),
         ):
             try:
@@ -71,12 +76,6 @@ class SiteCrawl:
                 async with self._database.transaction() as connection:
                     if await ensure_session(connection, crawl_id, failed.at):
                         await keep_fact(connection, crawl_id, failed, "crawler failed")
-
-    def _service_url(self) -> str:
-        running = service_file.read(self._settings.data_dir)
-        if running:
-            return running.url
-        return self._settings.public_url or f"http://{self._settings.host}:{self._settings.port}"
 
     @asynccontextmanager
     async def _progress_noted(

@@ -2,8 +2,8 @@
 
 import asyncio
 import zlib
-from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +16,6 @@ from crawlscope.core.vocabulary import OperationType
 from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import Database
 from crawlscope.pages.receive import take_pages
-from crawlscope.sessions.fold import fact_to_json
 from crawlscope.sessions.repository import DELIVERIES, apply_facts, ensure_session, move_counts
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import record_operations
@@ -24,7 +23,6 @@ from crawlscope.webhooks import payload
 from crawlscope.webhooks.payload import Brought, Delivery
 
 UNKNOWN = models.table_of(models.UnknownEvent)
-WITHOUT_URL = "names no page URL"
 LARGE_BODY_BYTES = 256 * 1024
 """A smaller body is not worth a thread."""
 
@@ -37,13 +35,11 @@ async def accept_delivery(database: Database, body: bytes, received_at: datetime
     """
     measured: list[TimingContext] = []
     with scope(collect=measured.append), TimingContext(OperationType.WEBHOOK, "receive") as timing:
-        if len(body) < LARGE_BODY_BYTES:
-            delivery, brought, row = _read(body, received_at)
-        else:
-            delivery, brought, row = await asyncio.to_thread(_read, body, received_at)
+        read = partial(_read, body, received_at)
+        delivery, brought, row = read() if len(body) < LARGE_BODY_BYTES else await asyncio.to_thread(read)
         timing.operation_name, timing.crawl_id = delivery.event_type, delivery.crawl_id or None
 
-        async def take(connection: AsyncConnection) -> dict[str, Any]:
+        async def store(connection: AsyncConnection) -> dict[str, Any]:
             if not delivery.known:
                 await connection.execute(insert(UNKNOWN).values(row).on_conflict_do_nothing())
                 return {"status": "ignored", "event_type": delivery.event_type}
@@ -52,26 +48,30 @@ async def accept_delivery(database: Database, body: bytes, received_at: datetime
             entered = insert(DELIVERIES).values(row).on_conflict_do_nothing().returning(DELIVERIES.c.id)
             if await connection.scalar(entered) is None:
                 return {"status": "duplicate", "crawl_id": delivery.crawl_id}
-            answer = await _take_in(connection, delivery, brought)
+            taken = await take_pages(connection, delivery.crawl_id, brought.pages)
+            before = await apply_facts(connection, delivery.crawl_id, brought.facts)
+            counted = (taken.change, taken.settled_at, brought.without_url)
+            await move_counts(connection, delivery.crawl_id, *counted)
+            # A new page, start or end of a crawl that had ended: it went on, and more may have been lost.
+            ended = before is not None and bool(before.ends or before.answers)
+            again = before is not None and (delivery.end in before.ends or delivery.action == "started")
+            if ended and (taken.touched or again):
+                await note_news(connection, delivery.crawl_id)
+            elif delivery.end:
+                await note_end(connection, delivery.crawl_id)
             timing.stop()
             await record_operations(connection, measured[-1:], announced=True)
-            return answer
+            queued = {"queued_jobs": len(taken.job_ids), "job_ids": list(map(str, taken.job_ids))}
+            if delivery.action == "page" and delivery.brings_pages:
+                return {"status": "queued", **queued, "crawl_id": delivery.crawl_id}
+            answer = {"status": "acknowledged", "event_type": delivery.event_type}
+            answer["crawl_id"] = delivery.crawl_id
+            return answer | queued if delivery.documents else answer
 
-        return await database.run(take)
-
-
-def ledger_columns(delivery: Delivery, brought: Brought) -> dict[str, Any]:
-    """The ledger's columns that follow from a delivery's content."""
-    nameless = delivery.brings_pages and not brought.pages
-    return {
-        "pages": len(delivery.documents),
-        "without_url": brought.without_url,
-        "facts": list(map(fact_to_json, brought.facts)),
-        "note": WITHOUT_URL if nameless else None,
-    }
+        return await database.run(store)
 
 
-def _read(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, Mapping[str, Any]]:
+def _read(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[str, Any]]:
     """With the row of the ledger, or of unknown events."""
     delivery = payload.read(body)
     brought = payload.brought(delivery, received_at)
@@ -84,25 +84,6 @@ def _read(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, Mappin
         "identity": payload.identity(delivery, body) or uuid4(),
         "webhook_id": delivery.webhook_id,
         "body_bytes": len(body),
-        **ledger_columns(delivery, brought),
+        **brought.columns,
     }
     return delivery, brought, row
-
-
-async def _take_in(connection: AsyncConnection, delivery: Delivery, brought: Brought) -> dict[str, Any]:
-    crawl_id = delivery.crawl_id
-    taken = await take_pages(connection, crawl_id, brought.pages)
-    before = await apply_facts(connection, crawl_id, brought.facts)
-    await move_counts(connection, crawl_id, taken.change, taken.settled_at, brought.without_url)
-    # A new page, start or end of a crawl that had ended says that it went on: more may have been lost.
-    ended = before is not None and bool(before.ends or before.answers)
-    again = before is not None and (delivery.end in before.ends or delivery.action == "started")
-    if ended and (taken.touched or again):
-        await note_news(connection, crawl_id)
-    elif delivery.end:
-        await note_end(connection, crawl_id)
-    queued = {"queued_jobs": len(taken.job_ids), "job_ids": list(map(str, taken.job_ids))}
-    if delivery.action == "page" and delivery.brings_pages:
-        return {"status": "queued", **queued, "crawl_id": crawl_id}
-    answer = {"status": "acknowledged", "event_type": delivery.event_type, "crawl_id": crawl_id}
-    return answer | queued if delivery.documents else answer

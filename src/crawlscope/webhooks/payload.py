@@ -14,7 +14,7 @@ from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.firecrawl.documents import scraped_page, source_url
 from crawlscope.pages.causes import error_words
 from crawlscope.pages.delivered import DeliveredPage
-from crawlscope.sessions.fold import CrawlSeen, Ended, Fact, PageSeen
+from crawlscope.sessions.fold import CrawlSeen, Ended, Fact, PageSeen, fact_to_json
 
 FAMILIES = {"crawl", "batch_scrape", "extract", "agent", "monitor"}
 CRAWL_FAMILIES = {"crawl", "batch_scrape"}
@@ -27,6 +27,7 @@ ENDS = {
     "canceled": CrawlStatus.CANCELLED,
 }
 """Events that end a crawl."""
+WITHOUT_URL = "names no page URL"
 _NUL_ESCAPE = rb"\u0000"
 
 
@@ -77,6 +78,8 @@ class Brought:
     without_url: int
     """How many page objects name no URL."""
     facts: list[Fact]
+    columns: dict[str, Any]
+    """The ledger's columns that follow from the content."""
 
 
 def read(body: bytes) -> Delivery:
@@ -169,7 +172,13 @@ def brought(delivery: Delivery, received_at: datetime) -> Brought:
     if delivery.end:
         late = delivery.webhook_id is not None and delivery.action == "completed"
         facts.append(Ended(received_at, delivery.end, error_words(delivery.error), late))
-    return Brought(list(dict(sorted(best.items())).values()), without_url, facts)
+    columns = {
+        "pages": len(delivery.documents),
+        "without_url": without_url,
+        "facts": list(map(fact_to_json, facts)),
+        "note": WITHOUT_URL if delivery.brings_pages and not best else None,
+    }
+    return Brought(list(dict(sorted(best.items())).values()), without_url, facts, columns)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

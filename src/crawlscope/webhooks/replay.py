@@ -16,7 +16,7 @@ from crawlscope.pages.receive import take_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.repository import DELIVERIES, keep_action, move_counts, require_session
 from crawlscope.webhooks import payload
-from crawlscope.webhooks.acceptance import UNKNOWN, accept_delivery, ledger_columns
+from crawlscope.webhooks.acceptance import UNKNOWN, accept_delivery
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ async def replay(database: Database, which: WhichDeliveries, now: datetime) -> R
     for delivery_id in delivery_ids:
         replayed.deliveries += 1
         try:
-            changed = await database.run(partial(_take_again, delivery_id=delivery_id))
+            changed = await database.run(partial(replay_delivery, delivery_id=delivery_id))
         except (UsageError, zlib.error):
             replayed.unreadable += 1
             continue
@@ -92,7 +92,7 @@ def _conditions(kept: Table, which: WhichDeliveries) -> list[ColumnElement[bool]
     return conditions
 
 
-async def _take_again(connection: AsyncConnection, delivery_id: int) -> tuple[str, int] | None:
+async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tuple[str, int] | None:
     """The crawl and its newly queued pages; None where nothing changed."""
     found = select(*DELIVERIES.c).where(DELIVERIES.c.id == delivery_id).with_for_update(key_share=True)
     row = (await connection.execute(found)).one_or_none()
@@ -104,10 +104,11 @@ async def _take_again(connection: AsyncConnection, delivery_id: int) -> tuple[st
     brought = payload.brought(delivery, row.received_at)
     taken = await take_pages(connection, row.crawl_id, brought.pages)
     await move_counts(connection, row.crawl_id, taken.change, taken.settled_at)
-    columns = ledger_columns(delivery, brought)
-    differs = any(getattr(row, name) != value for name, value in columns.items())
+    differs = any(getattr(row, name) != value for name, value in brought.columns.items())
     if differs:
-        await connection.execute(update(DELIVERIES).where(DELIVERIES.c.id == delivery_id).values(columns))
+        await connection.execute(
+            update(DELIVERIES).where(DELIVERIES.c.id == delivery_id).values(brought.columns)
+        )
         await recount(connection, row.crawl_id)
     if not differs and not taken.touched and not taken.reworded:
         return None
