@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.indexing.generations.lifecycle import IndexKeeping
+from crawlscope.indexing.generations.lifecycle import IndexLifecycle
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.service import IndexingService
@@ -35,14 +35,14 @@ class Installation:
         indexes = EdgeIndexes(folder)
         settings = Settings(_env_file=None, data_dir=folder, embedder="tei", embedder_url=server.url)
         self.opened = OpenGenerations(settings, indexes, Bm25Encoder())
-        self.keeping = IndexKeeping(database, indexes)
+        self.lifecycle = IndexLifecycle(database, indexes)
         self.indexing = IndexingService(database, self.opened)
         self.indexer = PageIndexer(database, self.indexing, "worker-1", 3, timeout_seconds=60)
         self.reindexing = Reindexing(database, self.opened, self.indexing, 3, timeout_seconds=60)
 
     async def start(self) -> "Installation":
         await self.opened.ensure_serving(self.database)
-        await self.keeping.look()
+        await self.lifecycle.advance()
         return self
 
     async def deliver(
@@ -105,10 +105,10 @@ class Installation:
 
     async def reindex(self) -> None:
         recipe = await self.opened.open_configured()
-        filling = await self.database.run(lambda c: generations.begin_filling(c, recipe))
-        await self.keeping.look()
+        filling = await self.database.run(lambda c: generations.begin_reindexing(c, recipe))
+        await self.lifecycle.advance()
         await self.reindexing.fill(filling.id)
-        await self.keeping.look()
+        await self.lifecycle.advance()
 
 
 @asynccontextmanager
