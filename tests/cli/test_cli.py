@@ -125,10 +125,42 @@ def test_the_doctor_says_part_by_part_what_is_wrong(tmp_path):
     assert ended.stderr == "crawlscope: 5 of the checks failed\n"
 
 
-@pytest.mark.parametrize("module", ["crawlscope.cli.commands", "crawlscope.cli.mcp_stdio"])
-def test_what_only_asks_the_service_loads_nothing_of_its_engine(module):
+ASKING = [
+    ["crawls"],
+    ["profile", "c"],
+    ["compare", "a", "b"],
+    ["search", "x"],
+    ["retry", "c"],
+    ["cancel", "c"],
+]
+
+
+def test_what_only_asks_the_service_loads_nothing_of_its_engine():
     """It would take several times as long to start."""
-    loaded = f"import sys, {module}; print(*sys.modules)"
-    names = subprocess.check_output([sys.executable, "-c", loaded], text=True).split()
-    assert module in names
-    assert not {"sqlalchemy", "asyncpg", "pgqueuer", "numpy", "onnxruntime", "qdrant_edge"} & set(names)
+    program = f"""
+import sys
+import crawlscope.cli.main, crawlscope.cli.mcp_stdio
+from crawlscope.cli.stack import Stack
+
+async def bring_up(stack):
+    raise LookupError
+
+Stack.bring_up = bring_up
+for arguments in {ASKING}:
+    try:
+        crawlscope.cli.main.app(arguments, standalone_mode=False)
+    except LookupError:
+        print("asked")
+print(*sys.modules)
+"""
+    *asked, names = subprocess.check_output([sys.executable, "-c", program], text=True).splitlines()
+    assert asked == ["asked"] * len(ASKING)
+    engine = {"sqlalchemy", "asyncpg", "pgqueuer", "numpy", "onnxruntime", "qdrant_edge"}
+    assert not engine & set(names.split())
+
+
+def test_printing_the_version_loads_neither_a_client_nor_a_terminal():
+    program = "import sys, crawlscope.cli.main; print(*sys.modules)"
+    names = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+    assert "crawlscope.cli.crawls" in names
+    assert not {"httpx2", "rich.live", "crawlscope.api.client", "crawlscope.cli.stack"} & set(names)

@@ -7,16 +7,7 @@ from typing import Any
 
 import pytest
 
-from crawlscope.cli.doctor import (
-    Finding,
-    _check_database,
-    _check_firecrawl,
-    _check_index,
-    _check_index_is_of,
-    _check_python,
-    _check_secrets,
-    _find,
-)
+from crawlscope.cli.doctor import Finding, find, require_embedder_of_index
 from crawlscope.core.secrets import SECRET_FILE
 from crawlscope.core.settings import Settings, load_settings
 from crawlscope.indexing.embedders.port import EmbedderIdentity
@@ -41,7 +32,7 @@ def server(*replies: Reply) -> Iterator[str]:
 
 
 async def firecrawl_found(settings: Settings) -> Finding:
-    return await _find("firecrawl", _check_firecrawl, settings)
+    return await find("firecrawl", settings)
 
 
 async def test_a_firecrawl_that_takes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,16 +87,18 @@ async def test_a_firecrawl_too_old_to_list_its_crawls(tmp_path: Path) -> None:
 
 async def test_a_database_url_that_cannot_work_hides_no_other_finding(tmp_path: Path) -> None:
     settings = given(tmp_path, database_url="postgresql://u:p@ss:w0rd-hidden@db.example/x")
-    assert (await _find("python", _check_python, settings)).ok
-    await _check_index_is_of(EmbedderIdentity("local", "any", "1", 384), settings)  # nothing to compare with
-    found = await _find("database", _check_database, settings)
+    assert (await find("python", settings)).ok
+    await require_embedder_of_index(
+        EmbedderIdentity("local", "any", "1", 384), settings
+    )  # nothing to compare with
+    found = await find("database", settings)
     assert not found.ok
     assert "CRAWLSCOPE_DATABASE_URL" in found.words
     assert "hidden" not in found.words
 
 
 async def test_a_qdrant_server_that_does_not_answer(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    found = await _find("index", _check_index, given(tmp_path, qdrant_url="http://127.0.0.1:9"))
+    found = await find("index", given(tmp_path, qdrant_url="http://127.0.0.1:9"))
     assert not found.ok
     assert found.words.endswith("check CRAWLSCOPE_QDRANT_URL and CRAWLSCOPE_QDRANT_API_KEY")
     assert list(recwarn) == []
@@ -116,6 +109,6 @@ async def test_a_kept_secret_that_cannot_be_used(tmp_path: Path, content: bytes)
     kept = tmp_path / SECRET_FILE
     kept.write_bytes(content)
     kept.chmod(0o600)
-    found = await _find("secrets", _check_secrets, given(tmp_path))
+    found = await find("secrets", given(tmp_path))
     assert not found.ok
-    assert found.words == f"{kept} holds no usable secret: remove it, the next start makes another"
+    assert found.words == f"{kept} contains no usable secret: remove it, the next start makes another"

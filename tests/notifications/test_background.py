@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import delete, select, update
 
-from crawlscope.cli.doctor import Finding, _check_notifying, _find
+from crawlscope.cli.doctor import Finding, find
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.settings import load_settings
 from crawlscope.core.vocabulary import ReconcileState
@@ -391,7 +391,7 @@ async def test_the_doctor_says_when_the_last_ones_failed(
     database: Database, database_url: str, tmp_path: Path
 ) -> None:
     async def finding() -> Finding:
-        found = await _find("notifying", _check_notifying, settings)
+        found = await find("notifying", settings)
         assert "secret-in-the-path" not in found.words
         return found
 

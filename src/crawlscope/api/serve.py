@@ -10,6 +10,7 @@ import uvicorn
 from crawlscope.api.app import create_app
 from crawlscope.core import service_file
 from crawlscope.core.errors import SettingsError
+from crawlscope.core.listening import bound_socket
 from crawlscope.core.settings import Settings
 from crawlscope.processes.parts import service_parts
 
@@ -56,17 +57,14 @@ async def _serve_until(server: uvicorn.Server, listener: socket.socket, stopping
 
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sends without delay only on sockets that name their protocol; others answer 40 ms late.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise SettingsError(
-                f"cannot listen on {host}:{port}: {error.strerror}; "
-                "stop what uses it or set CRAWLSCOPE_PORT (and CRAWLSCOPE_HOST)"
-            ) from None
+    try:
+        listener = bound_socket(host, port)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host}:{port}: {error.strerror}; "
+            "stop what uses it or set CRAWLSCOPE_PORT (and CRAWLSCOPE_HOST)"
+        ) from None
+    with listener:
         listener.listen(BACKLOG)
         yield listener
 

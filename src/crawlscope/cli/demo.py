@@ -1,26 +1,28 @@
-"""The demo: crawls a real website on this machine, indexes it, and shows what the recorder saw."""
+"""The demo: crawls a website on this machine, prints the profile of the crawl, and searches the pages."""
 
 import shlex
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from crawlscope.api.rendering.outcome import failure
 from crawlscope.api.rendering.profile import render_profile
 from crawlscope.api.report import gather_report
 from crawlscope.cli import demo_site
-from crawlscope.cli.commands import require_success
 from crawlscope.cli.output.follow import follow, shown_on
 from crawlscope.cli.output.results import render_results
 from crawlscope.cli.stack import Stack
+from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.settings import Settings, default_data_dir, load_settings
 from crawlscope.search.schemas import SearchRequest
 
 PORT = 8109
-"""Of the site, where it is free: pages are known by their URL, so that a second demo finds them unchanged."""
+"""The website's, if it is free. A second demo on the same port finds the same URLs and unchanged pages."""
 QUERIES = (
     "run a function in another thread",
     "how do I avoid a deadlock",
@@ -48,8 +50,11 @@ async def run_demo(settings: Settings, console: Console) -> None:
                     await stack.bring_up()
                 crawl_id = await _crawl(stack, console, url)
                 for query in QUERIES:
-                    await _search(stack, console, query)
-    console.print(_what_next(settings, crawl_id), soft_wrap=True)
+                    request = SearchRequest(query=query, limit=RESULTS_SHOWN)
+                    response = await stack.patiently(partial(stack.client.search, request))
+                    console.print(Text.assemble(("Search: ", "bold"), (query, "bold yellow"), "\n"))
+                    console.print(render_results(query, response, console.width), Text())
+    console.print(_next_steps(settings, crawl_id), soft_wrap=True)
 
 
 async def _crawl(stack: Stack, console: Console, url: str) -> str:
@@ -59,37 +64,24 @@ async def _crawl(stack: Stack, console: Console, url: str) -> str:
         await follow(stack.client, crawl_id, show, stack.recover, console.print)
     report = await gather_report(stack.client, crawl_id)
     console.print(render_profile(report))
-    require_success(report)
+    if reason := failure(report):
+        raise CrawlscopeError(reason)
     return crawl_id
 
 
-async def _search(stack: Stack, console: Console, query: str) -> None:
-    request = SearchRequest(query=query, limit=RESULTS_SHOWN)
-    response = await stack.patiently(lambda: stack.client.search(request))
-    console.print(Text.assemble(("Search: ", "bold"), (query, "bold yellow"), "\n"))
-    console.print(render_results(query, response, console.width))
-    console.print()
-
-
-def _what_next(settings: Settings, crawl_id: str) -> Text:
-    chosen = "" if settings.data_dir == default_data_dir() else _variable(settings)
-    commands = (
-        ("search what was crawled", "search 'parse a date'"),
-        ("see this profile again", f"profile {crawl_id}"),
-        ("crawl a site of yours", "crawl https://example.com --limit 50"),
+def _next_steps(settings: Settings, crawl_id: str) -> Text:
+    # `make setup` does not put its environment on the path, so the command names the program's file then.
+    program = "crawlscope" if shutil.which("crawlscope") else shlex.quote(sys.argv[0])
+    if settings.data_dir != default_data_dir():
+        program = f"CRAWLSCOPE_DATA_DIR={shlex.quote(str(settings.data_dir))} {program}"
+    steps = (
+        ("search the crawled pages", "search 'parse a date'"),
+        ("show this profile again", f"profile {crawl_id}"),
+        ("crawl a website of yours", "crawl https://example.com --limit 50"),
         ("keep everything running", "up"),
     )
-    lines = [(f"  # {purpose}\n", "dim") for purpose, _ in commands]
-    words: list[str | tuple[str, str]] = [("What to try next\n", "bold")]
-    for line, (_, command) in zip(lines, commands, strict=True):
-        words += [line, f"  {chosen}{_program()} {command}\n"]
-    return Text.assemble(*words)
-
-
-def _program() -> str:
-    """As the user can type it: the environment of `make setup` need not be on the path."""
-    return "crawlscope" if shutil.which("crawlscope") else shlex.quote(sys.argv[0])
-
-
-def _variable(settings: Settings) -> str:
-    return f"CRAWLSCOPE_DATA_DIR={shlex.quote(str(settings.data_dir))} "
+    text = Text.assemble(("What to try next\n", "bold"))
+    for purpose, command in steps:
+        text.append(f"  # {purpose}\n", "dim")
+        text.append(f"  {program} {command}\n")
+    return text

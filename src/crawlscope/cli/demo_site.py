@@ -9,14 +9,13 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from crawlscope.core.errors import CrawlscopeError
 
-# Chosen for text worth searching and for imports without side effects; what a Python lacks is left out.
+# Chosen for text worth searching and imports without side effects. Modules that a Python lacks are left out.
 # fmt: off
 MODULES = (
     "abc", "argparse", "array", "asyncio.events", "asyncio.futures", "asyncio.locks", "asyncio.queues",
@@ -39,36 +38,54 @@ MODULES = (
 )
 # fmt: on
 
-_BUILD_SECONDS = 120
-_LINK = re.compile(r'<a href="([^"]*)"[^>]*>(.*?)</a>', re.DOTALL)
-_SOURCE_LINK = re.compile(r'<a href="file:[^"]*"[^>]*>(.*?)</a>', re.DOTALL)
-_ADDRESS = re.compile(r"(?: |&nbsp;)at(?: |&nbsp;)0x[0-9a-fA-F]+")
+BUILD_SECONDS = 120
+LINK = re.compile(r'<a href="([^"]*)"[^>]*>(.*?)</a>', re.DOTALL)
+SOURCE_LINK = re.compile(r'<a href="file:[^"]*"[^>]*>(.*?)</a>', re.DOTALL)
+ADDRESS = re.compile(r"(?: |&nbsp;)at(?: |&nbsp;)0x[0-9a-fA-F]+")
 
 
 def build(folder: Path, modules: Sequence[str] = MODULES) -> int:
-    """Writes one page per module and an index that links to all; returns how many pages that makes.
+    """Writes one page per module and an index with links to all; returns the number of pages.
 
     The pages link only to each other and to docs.python.org, and are the same each time they are built. A
-    module that cannot be imported or documented is left out.
-    Raises `CrawlscopeError` where the folder cannot be written or it takes longer than two minutes.
+    module that cannot be imported or documented is left out. A process of its own writes them, because
+    documenting a module imports it, and the documentation of `os` shows the environment.
+    Raises `CrawlscopeError` if the folder cannot be written or it takes longer than two minutes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_documentation(folder, modules)
-    written = [module for module in modules if (folder / _file_of(module)).is_file()]
-    known = {_file_of(module) for module in written}
+    command = [sys.executable, "-P", "-W", "ignore", "-m", __name__, str(folder), *modules]
+    try:
+        subprocess.run(  # noqa: S603  # our own interpreter and module
+            command,
+            check=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=BUILD_SECONDS,
+            env={"PYTHONHASHSEED": "0"},
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        raise CrawlscopeError(f"the demo site could not be written to {folder}: {error}") from error
+    written = [module for module in modules if (folder / f"{module}.html").is_file()]
+    known = {f"{module}.html" for module in written}
     for name in known:
         page = folder / name
-        page.write_text(_tidy(page.read_text(encoding="utf-8"), known), encoding="utf-8")
+        page.write_text(_cleaned(page.read_text(encoding="utf-8"), known), encoding="utf-8")
     (folder / "index.html").write_text(_index(written), encoding="utf-8")
     return len(written) + 1
 
 
 @contextlib.contextmanager
 def serve(folder: Path, port: int = 0) -> Iterator[str]:
-    """Serves the folder on the loopback interface; gives the URL of its index. A `port` that is taken is
-    replaced by a free one."""
-    handler = partial(_QuietHandler, directory=str(folder))
-    with _bound_server(port, handler) as server:
+    """Serves the folder on the loopback interface; gives the URL of its index.
+
+    Another free port replaces a `port` that is in use.
+    """
+    handler = partial(QuietHandler, directory=str(folder))
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    with server:
         thread = threading.Thread(target=server.serve_forever, name="demo-site", daemon=True)
         thread.start()
         try:
@@ -78,70 +95,45 @@ def serve(folder: Path, port: int = 0) -> Iterator[str]:
             thread.join()
 
 
-def _bound_server(port: int, handler: Callable[..., Any]) -> http.server.ThreadingHTTPServer:
-    try:
-        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
-    except OSError:
-        return http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-
-
-class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name it overrides
-        """The terminal belongs to the demo."""
+        """Logs nothing: the terminal belongs to the demo."""
 
 
-def _file_of(module: str) -> str:
-    return f"{module}.html"
-
-
-def _write_documentation(folder: Path, modules: Sequence[str]) -> None:
-    """In a process of its own, because documenting a module imports it, and `os` tells its environment."""
-    command = [sys.executable, "-P", "-W", "ignore", "-m", __name__, str(folder), *modules]
-    try:
-        subprocess.run(  # noqa: S603  # our own interpreter and module
-            command,
-            check=True,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=_BUILD_SECONDS,
-            env={"PYTHONHASHSEED": "0"},
-        )
-    except (subprocess.SubprocessError, OSError) as error:
-        raise CrawlscopeError(f"the demo site could not be written to {folder}: {error}") from error
-
-
-def _document(modules: Iterable[str], folder: Path) -> None:
+def document(modules: Iterable[str], folder: Path) -> None:
     for name in modules:
         page = ""
         with contextlib.suppress(Exception, SystemExit):  # importing a module runs it
             module = importlib.import_module(name)
             page = pydoc.html.page(pydoc.describe(module), pydoc.html.document(module, name))
         if page:
-            (folder / _file_of(name)).write_text(page, encoding="utf-8")
+            (folder / f"{name}.html").write_text(page, encoding="utf-8")
 
 
-def _tidy(page: str, known: set[str]) -> str:
-    page = _SOURCE_LINK.sub(lambda link: re.split(r"[/\\]", link[1])[-1], page)
-    page = _ADDRESS.sub("", page).replace(sys.base_prefix, "").replace('href="."', 'href="index.html"')
-    return _LINK.sub(lambda link: link[0] if _leads_somewhere(link[1], known) else link[2], page)
+def _cleaned(page: str, known: set[str]) -> str:
+    """Without paths and addresses of this machine, and without links to pages that do not exist."""
 
+    def kept(link: re.Match[str]) -> str:
+        target = html.unescape(link[1]).partition("#")[0]
+        exists = target in known or target in ("", "index.html")
+        return link[0] if exists or target.startswith("https://docs.python.org/") else link[2]
 
-def _leads_somewhere(href: str, known: set[str]) -> bool:
-    target = html.unescape(href).partition("#")[0]
-    return target in known or target in ("", "index.html") or target.startswith("https://docs.python.org/")
+    page = SOURCE_LINK.sub(lambda link: re.split(r"[/\\]", link[1])[-1], page)
+    page = ADDRESS.sub("", page).replace(sys.base_prefix, "").replace('href="."', 'href="index.html"')
+    return LINK.sub(kept, page)
 
 
 def _index(modules: list[str]) -> str:
-    links = "\n".join(f'<li><a href="{_file_of(module)}">{module}</a></li>' for module in modules)
+    links = "\n".join(f'<li><a href="{module}.html">{module}</a></li>' for module in modules)
     version = ".".join(map(str, sys.version_info[:2]))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>The standard library of Python {version}</title></head>
 <body><main>
 <h1>The standard library of Python {version}</h1>
-<p>The documentation of {len(modules)} modules, as Python itself tells it.</p>
+<p>The documentation of {len(modules)} modules, written by Python itself.</p>
 <ul>
 {links}
 </ul>
@@ -151,4 +143,4 @@ def _index(modules: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    _document(sys.argv[2:], Path(sys.argv[1]))
+    document(sys.argv[2:], Path(sys.argv[1]))

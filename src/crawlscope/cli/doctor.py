@@ -1,41 +1,42 @@
-"""Checks every part that Crawlscope depends on, and says of each what is wrong and what to do."""
+"""Checks the installation and every dependency, and says what is wrong and what to do."""
 
 import asyncio
 import os
 import shutil
-import socket
 import stat
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import SecretStr
 from qdrant_client import AsyncQdrantClient
+from rich.table import Table
+from rich.text import Text
 from sqlalchemy import RowMapping, text
 
 from crawlscope.api.client import ServiceClient
+from crawlscope.api.rendering.words import plain
 from crawlscope.changes.watches import changedetection_client
 from crawlscope.core import service_file
 from crawlscope.core.data_dir import explained
 from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, FirecrawlUnavailable, SettingsError
+from crawlscope.core.listening import bound_socket
 from crawlscope.core.secrets import NOTIFY_SECRET_FILE, SECRET_FILE, TOKEN_FILE
 from crawlscope.core.settings import Settings, is_header_safe
 from crawlscope.database import revision, schema
 from crawlscope.database.connect import connected_database
-from crawlscope.database.engine import Database, sqlalchemy_url
+from crawlscope.database.engine import sqlalchemy_url
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.indexing import documents
 from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.indexing.generations.repository import Generation
 from crawlscope.indexing.index.port import FIRST_NAME
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.insights import queries
@@ -43,7 +44,7 @@ from crawlscope.insights.rows import rows_of
 from crawlscope.notifications import outbox
 from crawlscope.webhooks.refusals import Cause
 
-OLDEST_PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 CHECK_SECONDS = 75.0
 ANSWER_SECONDS = 10.0
 REFUSALS_HOURS = 24
@@ -84,10 +85,11 @@ REFUSALS = {
 }
 """Why, and what to do."""
 TEST_TEXT = "A flight recorder for crawls."
+PART_WIDTH = 12
 
 
 class Failed(Exception):
-    """A check's bad end: what is wrong, and what to do."""
+    """The result of a failed check: what is wrong, and what to do."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         super().__init__(f"{problem}: {remedy}" if remedy else problem)
@@ -101,57 +103,63 @@ class Finding:
 
 
 Check = Callable[[Settings], Awaitable[str]]
-"""Returns what was found, nothing where there is nothing to say; raises `Failed` or `CrawlscopeError`."""
+"""Returns the result in words, or nothing where there is nothing to check. Raises `Failed` or
+`CrawlscopeError`."""
+
+CHECKS: dict[str, Check] = {}
+"""By the name of the part, in the order in which they are made."""
+
+
+def check_of(part: str) -> Callable[[Check], Check]:
+    def register(check: Check) -> Check:
+        CHECKS[part] = check
+        return check
+
+    return register
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Finding by finding, as they are made; none of them shows a secret."""
-    for part, check in _checks(settings):
-        finding = await _find(part, check, settings)
+    """Yields each finding as soon as it is made; no finding contains a secret."""
+    for part in CHECKS:
+        finding = await find(part, settings)
         if finding.words:
             yield finding
 
 
-def _checks(settings: Settings) -> Iterator[tuple[str, Check]]:
-    yield "python", _check_python
-    yield "data folder", _check_data_folder
-    yield "secrets", _check_secrets
-    yield "service", _check_service
-    yield "database", _check_database
-    yield "index", _check_index
-    yield "embedder", _check_embedder
-    yield "port", _check_port
-    yield "deliveries", _check_deliveries
-    if settings.firecrawl_url:
-        yield "firecrawl", _check_firecrawl
-    if settings.changedetection_url:
-        yield "watches", _check_watches
-    if settings.notify_url:
-        yield "notifying", _check_notifying
-
-
-async def _find(part: str, check: Check, settings: Settings) -> Finding:
+async def find(part: str, settings: Settings) -> Finding:
     ok = False
     try:
-        words = await asyncio.wait_for(check(settings), CHECK_SECONDS)
+        words = await asyncio.wait_for(CHECKS[part](settings), CHECK_SECONDS)
         ok = True
     except TimeoutError:
         words = f"no result after {CHECK_SECONDS:.0f} s"
     except (Failed, CrawlscopeError) as error:
         words = str(error)
-    except Exception as error:  # noqa: BLE001 - one part's surprise must not hide the others
+    except Exception as error:  # noqa: BLE001 - an unexpected error in one check must not prevent the others
         words = f"{type(error).__name__}: {error}"
     return Finding(part, ok, _redacted(" ".join(words.split()), settings))
 
 
-async def _check_python(_settings: Settings) -> str:
+def render_finding(finding: Finding) -> Table:
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=6, no_wrap=True)
+    line.add_column(width=PART_WIDTH, no_wrap=True, style="bold")
+    line.add_column(overflow="fold")
+    mark = Text("ok", style="green") if finding.ok else Text("failed", style="bold red")
+    line.add_row(mark, finding.part, Text(plain(finding.words)))
+    return line
+
+
+@check_of("python")
+async def check_python(_settings: Settings) -> str:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < OLDEST_PYTHON:
+    if sys.version_info < MIN_PYTHON:
         raise Failed(f"Python {version} is too old", "use 3.11 or newer")
     return f"{version} ({sys.executable})"
 
 
-async def _check_data_folder(settings: Settings) -> str:
+@check_of("data folder")
+async def check_data_folder(settings: Settings) -> str:
     folder = settings.data_dir
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,30 +173,28 @@ async def _check_data_folder(settings: Settings) -> str:
     return f"{folder}, {_size(free)} free"
 
 
-async def _check_secrets(settings: Settings) -> str:
-    files = [settings.data_dir / name for name in (SECRET_FILE, TOKEN_FILE)]
-    if settings.api_secret is not None:
-        files = files[1:]
+@check_of("secrets")
+async def check_secrets(settings: Settings) -> str:
+    needed = [SECRET_FILE, TOKEN_FILE] if settings.api_secret is None else [TOKEN_FILE]
+    files = [settings.data_dir / name for name in (*needed, NOTIFY_SECRET_FILE)]
     kept = [file for file in files if file.exists()]
-    made_for_signing = settings.data_dir / NOTIFY_SECRET_FILE
-    for file in [*kept, *([made_for_signing] if made_for_signing.exists() else [])]:
-        _check_secret_file(file)
+    for file in kept:
+        try:
+            content, mode = file.read_text(errors="replace").strip(), stat.S_IMODE(file.stat().st_mode)
+        except OSError as error:
+            remedy = "run as the user that owns it"
+            raise Failed(f"{file} cannot be read ({error.strerror})", remedy) from error
+        if not is_header_safe(content):
+            raise Failed(f"{file} contains no usable secret", "remove it, the next start makes another")
+        if mode & 0o077:
+            raise Failed(f"other users can read {file}", f"chmod 600 {file}")
     source = "the API secret comes from the environment" if settings.api_secret else "kept in the data folder"
-    return source if len(kept) == len(files) else f"{source}, made on first start"
+    complete = {file.name for file in kept}.issuperset(needed)
+    return source if complete else f"{source}, made on first start"
 
 
-def _check_secret_file(file: Path) -> None:
-    try:
-        content, mode = file.read_text(errors="replace").strip(), stat.S_IMODE(file.stat().st_mode)
-    except OSError as error:
-        raise Failed(f"{file} cannot be read ({error.strerror})", "run as the user that owns it") from error
-    if not is_header_safe(content):
-        raise Failed(f"{file} holds no usable secret", "remove it, the next start makes another")
-    if mode & 0o077:
-        raise Failed(f"others can read {file}", f"chmod 600 {file}")
-
-
-async def _check_service(settings: Settings) -> str:
+@check_of("service")
+async def check_service(settings: Settings) -> str:
     service = service_file.read(settings.data_dir)
     if service is None:
         return "none runs for this data folder; commands start one for as long as they need it"
@@ -204,24 +210,21 @@ async def _check_service(settings: Settings) -> str:
     return f"runs at {service.url} (process {service.pid})"
 
 
-async def _check_database(settings: Settings) -> str:
+@check_of("database")
+async def check_database(settings: Settings) -> str:
     async with connected_database(settings) as database:
-        version = await _server_version(database)
+        async with database.transaction() as connection:
+            version = int(await connection.scalar(text("SHOW server_version_num")) or 0) // 10_000
         if version < schema.MIN_SERVER_VERSION:
             raise Failed(f"PostgreSQL {version} is too old", f"use {schema.MIN_SERVER_VERSION} or newer")
-        tables = await _check_tables(database, settings)
+        tables = _schema_state(await revision.current_revision(database), settings)
     kind = "embedded" if settings.embedded_database else "your own"
     return f"{kind} PostgreSQL {version} works, {tables}"
 
 
-async def _server_version(database: Database) -> int:
-    async with database.transaction() as connection:
-        return int(await connection.scalar(text("SHOW server_version_num")) or 0) // 10_000
-
-
-async def _check_tables(database: Database, settings: Settings) -> str:
-    """Tables that are missing or old are no fault where the next start brings them up."""
-    found, needed = await revision.current_revision(database), revision.NEWEST
+def _schema_state(found: str | None, settings: Settings) -> str:
+    """Missing or old tables are no failure if the next start upgrades them."""
+    needed = revision.NEWEST
     if found == needed:
         return f"tables at revision {found}"
     if found is not None and not schema.is_known(found):
@@ -229,33 +232,27 @@ async def _check_tables(database: Database, settings: Settings) -> str:
             f"its tables are at revision {found}, which is newer than this program", "update Crawlscope"
         )
     if settings.embedded_database:
-        return f"tables at revision {found or 'none'}, brought to {needed} on the next start"
+        return f"tables at revision {found or 'none'}, upgraded to {needed} on the next start"
     raise Failed(f"its tables are at revision {found or 'none'}, not {needed}", "run `crawlscope db upgrade`")
 
 
-async def _check_index(settings: Settings) -> str:
+@check_of("index")
+async def check_index(settings: Settings) -> str:
     if service_file.read(settings.data_dir) is not None:
-        return await _ask_service_for_index(settings)
+        async with aclosing(ServiceClient.of(settings)) as client:
+            index = (await client.health())["parts"]["index"]
+        if index["state"] != "ok":
+            raise Failed(str(index["detail"]))
+        return f"open in the running service, {index['detail']}"
     if settings.qdrant_url is not None:
         return await _check_qdrant_server(settings.qdrant_url, settings.qdrant_api_key)
-    path = socket_path_for(settings.data_dir)
     folders = [each for each in settings.data_dir.glob(f"{FIRST_NAME}*") if each.is_dir()]
     with explained(settings.data_dir):
         for folder in folders:
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
                 raise Failed(f"{folder} cannot be written", "run as the user that owns it")
-    return f"embedded, {'there' if folders else 'empty until the first page'}; socket {path}"
-
-
-async def _ask_service_for_index(settings: Settings) -> str:
-    client = ServiceClient.of(settings)
-    try:
-        index = (await client.health())["parts"]["index"]
-    finally:
-        await client.aclose()
-    if index["state"] != "ok":
-        raise Failed(str(index["detail"]))
-    return f"open in the running service, {index['detail']}"
+    found = "exists" if folders else "empty until the first page"
+    return f"embedded, {found}; socket {socket_path_for(settings.data_dir)}"
 
 
 async def _check_qdrant_server(url: str, key: SecretStr | None) -> str:
@@ -277,94 +274,53 @@ async def _check_qdrant_server(url: str, key: SecretStr | None) -> str:
     return f"the Qdrant server at {_place(url)} answers, {len(collections.collections)} collections"
 
 
-async def _check_embedder(settings: Settings) -> str:
-    embedder = await open_embedder(settings)
-    try:
+@check_of("embedder")
+async def check_embedder(settings: Settings) -> str:
+    async with aclosing(await open_embedder(settings)) as embedder:
         await embedder.embed([TEST_TEXT])  # the first call warms up
         began = time.perf_counter()
         vectors = await embedder.embed([TEST_TEXT])
         took_ms = (time.perf_counter() - began) * 1000
-    finally:
-        await embedder.aclose()
-    await _check_index_is_of(embedder.identity, settings)
+    await require_embedder_of_index(embedder.identity, settings)
     model = embedder.identity.model
     return f"{settings.embedder} ({model}), {vectors.shape[1]} dimensions, {took_ms:.1f} ms for a short text"
 
 
-async def _check_index_is_of(identity: EmbedderIdentity, settings: Settings) -> None:
-    """Searches need the embedder that the index was built with, which may not be there any more."""
+async def require_embedder_of_index(identity: EmbedderIdentity, settings: Settings) -> None:
+    """Raises `Failed` if the index was built with another embedder, which searches then need."""
     with suppress(DatabaseUnavailable, SettingsError):  # the database has a finding of its own
-        serving = await _serving_index(settings)
-        if serving and serving.recipe.identity != identity:
+        async with connected_database(settings) as database:
+            if await revision.current_revision(database) != revision.NEWEST:
+                return
+            async with database.transaction() as connection:
+                serving = (await generations.live(connection)).serving
+                if not serving or not (await documents.count(connection, serving.id)).chunks:
+                    return
+        if serving.recipe.identity != identity:
             raise Failed(
                 f"works, but the index was built with {serving.recipe.identity.description}, not with "
                 f"{identity.description}",
-                "run `crawlscope reindex`, or go back to the former",
+                "run `crawlscope reindex`, or configure the former embedder",
             )
 
 
-async def _serving_index(settings: Settings) -> Generation | None:
-    """None where there is none, or nothing in it."""
-    async with connected_database(settings) as database:
-        if await revision.current_revision(database) != revision.NEWEST:
-            return None
-        async with database.transaction() as connection:
-            serving = (await generations.live(connection)).serving
-            filled = serving and (await documents.count(connection, serving.id)).chunks
-            return serving if filled else None
-
-
-async def _check_port(settings: Settings) -> str:
+@check_of("port")
+async def check_port(settings: Settings) -> str:
     service = service_file.read(settings.data_dir)
     if service is not None and urlsplit(service.url).port == settings.port:
         return f"{settings.port} is held by the running service"
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise Failed(
-                f"cannot listen on {settings.host}:{settings.port} ({error.strerror})",
-                "stop what uses it, or set CRAWLSCOPE_PORT",
-            ) from error
+    try:
+        bound_socket(settings.host, settings.port).close()
+    except OSError as error:
+        raise Failed(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror})",
+            "stop what uses it, or set CRAWLSCOPE_PORT",
+        ) from error
     return f"{settings.host}:{settings.port} is free"
 
 
-async def _check_firecrawl(settings: Settings) -> str:
-    assert settings.firecrawl_url is not None
-    key = settings.firecrawl_api_key.get_secret_value() if settings.firecrawl_api_key else None
-    async with FirecrawlClient(settings.firecrawl_url, key, patience_seconds=ANSWER_SECONDS) as client:
-        try:
-            running = await client.active()
-        except FirecrawlUnavailable as error:
-            raise Failed(
-                str(error).rstrip("."), "check CRAWLSCOPE_FIRECRAWL_URL, or look at its logs"
-            ) from error
-        words = f"{client.name} {'takes the key' if key else 'answers'}"
-    return words if running is None else f"{words}, {running} crawls run there"
-
-
-async def _check_watches(settings: Settings) -> str:
-    async with changedetection_client(settings) as client:
-        urls = await client.watched_urls()
-        return f"{client.name} takes the key and watches {len(urls)} pages"
-
-
-async def _check_notifying(settings: Settings) -> str:
-    async with connected_database(settings) as database:
-        if await revision.current_revision(database) != revision.NEWEST:
-            return "none yet: the tables come with the next start"
-        failing = await database.run(outbox.failing)
-    if failing:
-        raise Failed(
-            f"the last {failing.count} failed, {failing.at:%Y-%m-%d %H:%M} UTC: {failing.error}",
-            "check CRAWLSCOPE_NOTIFY_URL and its receiver",
-        )
-    return "none failed since the last one that was delivered"
-
-
-async def _check_deliveries(settings: Settings) -> str:
+@check_of("deliveries")
+async def check_deliveries(settings: Settings) -> str:
     """Nothing where none was refused. What was refused for a while only, and is taken again, is no fault."""
     until = datetime.now(UTC)
     since = until - timedelta(hours=REFUSALS_HOURS)
@@ -384,6 +340,47 @@ async def _check_deliveries(settings: Settings) -> str:
     if taken_at and taken_at > last_at and until - last_at > REFUSALS_PASS:
         return f"the last one was taken at {taken_at:%H:%M} UTC. Before that {words}"
     raise Failed(words)
+
+
+@check_of("firecrawl")
+async def check_firecrawl(settings: Settings) -> str:
+    if settings.firecrawl_url is None:
+        return ""
+    key = settings.firecrawl_api_key.get_secret_value() if settings.firecrawl_api_key else None
+    async with FirecrawlClient(settings.firecrawl_url, key, patience_seconds=ANSWER_SECONDS) as client:
+        try:
+            running = await client.active()
+        except FirecrawlUnavailable as error:
+            raise Failed(
+                str(error).rstrip("."), "check CRAWLSCOPE_FIRECRAWL_URL, or look at its logs"
+            ) from error
+        words = f"{client.name} {'takes the key' if key else 'answers'}"
+    return words if running is None else f"{words}, {running} crawls run there"
+
+
+@check_of("watches")
+async def check_watches(settings: Settings) -> str:
+    if settings.changedetection_url is None:
+        return ""
+    async with changedetection_client(settings) as client:
+        urls = await client.watched_urls()
+        return f"{client.name} takes the key and watches {len(urls)} pages"
+
+
+@check_of("notifying")
+async def check_notifications(settings: Settings) -> str:
+    if settings.notify_url is None:
+        return ""
+    async with connected_database(settings) as database:
+        if await revision.current_revision(database) != revision.NEWEST:
+            return "none yet: the tables come with the next start"
+        failing = await database.run(outbox.failing)
+    if failing:
+        raise Failed(
+            f"the last {failing.count} failed, {failing.at:%Y-%m-%d %H:%M} UTC: {failing.error}",
+            "check CRAWLSCOPE_NOTIFY_URL and its receiver",
+        )
+    return "none failed since the last one that was delivered"
 
 
 def _refusal_words(row: RowMapping, settings: Settings) -> str:

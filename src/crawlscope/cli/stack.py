@@ -1,20 +1,19 @@
-"""The running service for a command: the one that runs already, or a stack started for as long as needed."""
+"""The service for a command: the one that runs already, or one that is started for as long as needed."""
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from crawlscope.api.client import ServiceClient
 from crawlscope.core.data_dir import explained
 from crawlscope.core.errors import ServiceUnavailable, SettingsError
 from crawlscope.core.file_lock import is_locked
+from crawlscope.core.listening import bound_socket
 from crawlscope.core.settings import ENV_PREFIX, Settings
 from crawlscope.processes.supervisor.lifeline import Lifeline
 
@@ -22,33 +21,26 @@ T = TypeVar("T")
 
 READY_SECONDS = 90.0
 STOP_SECONDS = 60.0
-AWAY_SECONDS = 15.0
-"""How long somebody else's service may be gone, for a restart, before a stack is started in its place."""
+RESTART_SECONDS = 15.0
+"""Time that a service which this process did not start has to restart before another one is started."""
 OPENING_SECONDS = 20.0
-"""How long a service that is up may take to open its index."""
-POLL_SECONDS = 0.1
-LOG_BYTES = 10 * 1024 * 1024
+"""Time that a running service has to open its index."""
+POLL_INTERVAL_SECONDS = 0.1
+MAX_LOG_BYTES = 10 * 1024 * 1024
 LOG_CHECK_SECONDS = 10.0
 WRONG_SETTINGS = 2
 
 
-@asynccontextmanager
-async def running_service(settings: Settings) -> AsyncIterator[ServiceClient]:
-    async with Stack(settings) as stack:
-        await stack.bring_up()
-        yield stack.client
-
-
 class Stack:
-    """Owns what it started, and stops it when its block ends; a service that ran before is left alone.
+    """Stops the service that it started when its block ends, and leaves any other service alone.
 
-    What it started also ends when this process is killed: it holds the other end of a lifeline.
+    The service also stops when this process is killed, because this process holds its lifeline.
     """
 
     client: ServiceClient
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._log = settings.data_dir / "logs" / "up.log"
         self._lifeline = Lifeline()
         self._child: subprocess.Popen[bytes] | None = None
@@ -56,19 +48,27 @@ class Stack:
         self._log_watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Stack":
-        self.client = ServiceClient.of(self._settings)
+        self.client = ServiceClient.of(self.settings)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            await self._stop()
+            if self._log_watch is not None:
+                self._log_watch.cancel()
+            if self._child is not None and self._child.poll() is None:
+                self._child.terminate()
+                try:
+                    await asyncio.to_thread(self._child.wait, STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self._child.kill()
+                    await asyncio.to_thread(self._child.wait)
         finally:
             self._lifeline.close()
             await self.client.aclose()
 
     @property
     def is_own(self) -> bool:
-        """Whether the service goes when this stack does."""
+        """Whether the service stops with this stack."""
         return self._child is not None
 
     async def bring_up(self) -> None:
@@ -76,18 +76,22 @@ class Stack:
         deadline = time.monotonic() + READY_SECONDS
         while not await self.client.is_ready():
             if time.monotonic() >= deadline:
-                await self._give_up()
+                if self._child is None:
+                    await self.client.require_ready()  # raises with the reason
+                raise ServiceUnavailable(
+                    f"the service was not ready after {READY_SECONDS:.0f} s: {self._last_log_line()}"
+                )
             if self.client.url is None:
-                self._have_child()
-            await asyncio.sleep(POLL_SECONDS)
+                self._ensure_child()
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def recover(self) -> None:
-        """Like `bring_up` after the service was lost; gives somebody else's the time to restart."""
-        patience_seconds = 0.0 if self.is_own else AWAY_SECONDS
-        for _ in range(round(patience_seconds / POLL_SECONDS)):
+        """Like `bring_up` after the service was lost, but first waits for a service of others to restart."""
+        deadline = time.monotonic() + (0.0 if self.is_own else RESTART_SECONDS)
+        while time.monotonic() < deadline:
             if await self.client.is_ready():
                 return
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
         await self.bring_up()
 
     async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -99,114 +103,73 @@ class Stack:
             except ServiceUnavailable:
                 if time.monotonic() >= deadline:
                     raise
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
-    # ------------------------------------------------------------------ starting
-
-    def _have_child(self) -> None:
-        """Starts `up`, unless it is being started here or by somebody else."""
+    def _ensure_child(self) -> None:
+        """Starts `crawlscope up`, unless this or another process is starting it already."""
         code = None if self._child is None else self._child.poll()
         if self._child is not None and code is None:
             return
-        if is_locked(self._settings.data_dir / "up.lock"):
+        if is_locked(self.settings.data_dir / "up.lock"):
             self._child = None
-            return
-        if code == WRONG_SETTINGS:
-            raise SettingsError(self._last_words())
-        if code is not None:
-            raise ServiceUnavailable(f"the service does not start: {self._last_words()}")
-        self._spawn()
+        elif code == WRONG_SETTINGS:
+            raise SettingsError(self._last_log_line())
+        elif code is not None:
+            raise ServiceUnavailable(f"the service does not start: {self._last_log_line()}")
+        else:
+            self._start_child()
 
-    def _spawn(self) -> None:
-        with explained(self._settings.data_dir):
+    def _start_child(self) -> None:
+        with explained(self.settings.data_dir):
             self._log.parent.mkdir(parents=True, exist_ok=True)
-            _bound(self._log)
+            self._limit_log()
             descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             self._log_start = os.fstat(descriptor).st_size
+        given = {f"{ENV_PREFIX}DATA_DIR": str(self.settings.data_dir)}
+        if "port" not in self.settings.model_fields_set:
+            given[f"{ENV_PREFIX}PORT"] = str(_free_port(self.settings.host, self.settings.port))
         try:
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "crawlscope", "up"],
-                env=self._environment(),
+                env=os.environ | given | self._lifeline.environment,
                 pass_fds=self._lifeline.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
-                start_new_session=True,  # Ctrl-C is for the command, which then stops its stack in order
+                start_new_session=True,  # Ctrl-C is for the command, which then stops the service in order
             )
         finally:
             os.close(descriptor)
         if self._log_watch is None:
-            self._log_watch = asyncio.create_task(_keep_bounded(self._log))
+            self._log_watch = asyncio.create_task(self._keep_log_limited())
 
-    def _environment(self) -> dict[str, str]:
-        settings = self._settings
-        given = {"DATA_DIR": str(settings.data_dir)}
-        if "port" not in settings.model_fields_set and not _is_free(settings.host, settings.port):
-            given["PORT"] = str(_free_port(settings.host))
-        named = {f"{ENV_PREFIX}{name}": value for name, value in given.items()}
-        return {**os.environ, **named, **self._lifeline.environment}
+    async def _keep_log_limited(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_CHECK_SECONDS)
+            with suppress(OSError):
+                self._limit_log()
 
-    async def _give_up(self) -> None:
-        if self._child is None:
-            await self.client.require_ready()  # says why
-        else:
-            raise ServiceUnavailable(
-                f"the service was not ready after {READY_SECONDS:.0f} s: {self._last_words()}"
-            )
+    def _limit_log(self) -> None:
+        """Empties a log that is too long; its writers append, so that they continue at the new end."""
+        if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
+            os.truncate(self._log, 0)
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         try:
             written = self._log.read_bytes()[self._log_start :]
         except OSError:
             written = b""
-        said = [line.strip() for line in written.decode(errors="replace").splitlines() if line.strip()]
-        return said[-1].removeprefix("crawlscope: ") if said else f"see {self._log}"
-
-    # ------------------------------------------------------------------ stopping
-
-    async def _stop(self) -> None:
-        if self._log_watch is not None:
-            self._log_watch.cancel()
-        if self._child is None or self._child.poll() is not None:
-            return
-        self._child.terminate()
-        try:
-            await asyncio.to_thread(self._child.wait, STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            await asyncio.to_thread(self._child.wait)
+        lines = [line.strip() for line in written.decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1].removeprefix("crawlscope: ") if lines else f"see {self._log}"
 
 
-def _is_free(host: str, port: int) -> bool:
-    try:
-        _bound_port(host, port)
-    except OSError:
-        return False
-    return True
+def _free_port(host: str, preferred: int) -> int:
+    """`preferred` if it is free, otherwise one that the system chooses.
 
-
-def _free_port(host: str) -> int:
-    """Chosen here and not by the service, which is to come back at the same one when it restarts."""
-    return _bound_port(host, 0)
-
-
-def _bound_port(host: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        bound: int = probe.getsockname()[1]
-        return bound
-
-
-async def _keep_bounded(log: Path) -> None:
-    while True:
-        await asyncio.sleep(LOG_CHECK_SECONDS)
-        with suppress(OSError):
-            _bound(log)
-
-
-def _bound(log: Path) -> None:
-    """Its writers append, so that they go on at the new end."""
-    if log.exists() and log.stat().st_size > LOG_BYTES:
-        os.truncate(log, 0)
+    Chosen here and not by the service, so that the service has the same port after a restart.
+    """
+    for port in (preferred, 0):
+        with suppress(OSError), bound_socket(host, port) as bound:
+            number: int = bound.getsockname()[1]
+            return number
+    return preferred  # the service says why it cannot listen on this host

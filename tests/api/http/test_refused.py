@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from crawlscope.cli.doctor import _check_deliveries, _find
+from crawlscope.cli.doctor import find
 from crawlscope.core.settings import Settings
 from crawlscope.webhooks.refusals import BY_STATUS, Cause, RefusalLog
 from tests.api.http.conftest import SECRET, TOKEN, Serve, Service
@@ -50,7 +50,7 @@ async def refused(service: Service) -> list[dict[str, Any]]:
 
 
 async def found(settings: Settings):
-    return await _find("deliveries", _check_deliveries, settings)
+    return await find("deliveries", settings)
 
 
 @pytest.mark.parametrize(("path", "headers", "content", "status", "door", "cause"), REFUSED)

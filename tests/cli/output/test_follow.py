@@ -1,6 +1,6 @@
 from typing import Any
 
-from crawlscope.cli.output.follow import QUIET_SECONDS, _Quiet, progress_words, render_progress
+from crawlscope.cli.output.follow import QUIET_SECONDS, QuietCrawl, progress_words, render_progress
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.insights.progress import Pace, Progress
 from crawlscope.insights.responses import Verdict
@@ -128,7 +128,7 @@ def test_pages_that_come_along_are_told_by_the_numbers_alone():
 
 def test_a_crawl_that_does_not_move_is_said_so_once_with_what_is_known_of_why():
     said: list[str] = []
-    quiet = _Quiet(said.append)
+    quiet = QuietCrawl(said.append)
     crawl = crawl_metrics(**AT_FIRECRAWL, verdict=verdict("stalled"))
     for at in (0, QUIET_SECONDS):
         quiet.note(at, Progress.of(crawl), crawl)

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from crawlscope.cli.output.passages import excerpt
+from crawlscope.cli.output.results import excerpt
 
 FILLER = "Nothing of interest stands in this sentence. " * 20
 

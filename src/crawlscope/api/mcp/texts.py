@@ -17,7 +17,7 @@ from crawlscope.api.mcp.answers import (
 )
 from crawlscope.api.rendering.comparison import render_comparison
 from crawlscope.api.rendering.profile import render_profile
-from crawlscope.api.rendering.retried import render_retried
+from crawlscope.api.rendering.retried import retried_lines
 from crawlscope.api.rendering.words import NONE, count, duration, plain
 from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import NotRetried
@@ -53,7 +53,7 @@ def comparison_text(comparison: CrawlComparison) -> str:
 
 
 def requeued_text(retried: PagesQueued) -> str:
-    lines = [render_retried(retried).plain]
+    lines = [*retried_lines(retried)]
     if retried.rescrape_crawl_id:
         lines.append(f"Or with crawl_status and crawl_id={plain(retried.rescrape_crawl_id)}.")
     if any(NotRetried(reason).can_be_scraped for reason in retried.left):

@@ -9,7 +9,7 @@ from rich.text import Text
 from crawlscope.api.rendering.outcome import doubt, shown_status
 from crawlscope.api.rendering.profile import STATUS_STYLES
 from crawlscope.api.rendering.words import ago, duration, plain, shorten_middle
-from crawlscope.insights.responses import CrawlListResponse, CrawlMetricsResponse
+from crawlscope.insights.responses import CrawlListResponse
 
 URL_WIDTH = 36
 
@@ -23,19 +23,15 @@ def render_crawls(listed: CrawlListResponse, now: datetime) -> RenderableType:
     for name in ("indexed", "failed", "took", "started"):
         table.add_column(name, justify="right", no_wrap=True)
     for crawl in listed.crawls:
-        table.add_row(*_cells(crawl, now))
+        url, status = shorten_middle(plain(crawl.crawl_url), URL_WIDTH), shown_status(crawl)
+        doubted = (doubt(crawl) or "").partition(" ")[0]
+        table.add_row(
+            Text.assemble((plain(crawl.crawl_id), "bold"), "\n", (url, "dim")),
+            Text.assemble((status.replace("_", " "), STATUS_STYLES[status]), "\n", (doubted, "yellow")),
+            Text(f"{crawl.pages_indexed:,}"),
+            Text(f"{crawl.pages_failed:,}", style="red" if crawl.pages_failed else ""),
+            Text(duration(crawl.time_to_searchable_ms)),
+            Text(ago(crawl.started_at, now)),
+        )
     hidden = listed.total - len(listed.crawls)
     return Group(table, Text(f"{hidden:,} older ones are not shown", style="dim")) if hidden > 0 else table
-
-
-def _cells(crawl: CrawlMetricsResponse, now: datetime) -> list[Text]:
-    url, status = shorten_middle(plain(crawl.crawl_url), URL_WIDTH), shown_status(crawl)
-    doubted = (doubt(crawl) or "").partition(" ")[0]
-    return [
-        Text.assemble((plain(crawl.crawl_id), "bold"), "\n", (url, "dim")),
-        Text.assemble((status.replace("_", " "), STATUS_STYLES[status]), "\n", (doubted, "yellow")),
-        Text(f"{crawl.pages_indexed:,}"),
-        Text(f"{crawl.pages_failed:,}", style="red" if crawl.pages_failed else ""),
-        Text(duration(crawl.time_to_searchable_ms)),
-        Text(ago(crawl.started_at, now)),
-    ]

@@ -1,4 +1,4 @@
-"""Follows a crawl until every page of it is settled, and shows how it comes along."""
+"""Follows a crawl until every page of it is settled, and shows the progress."""
 
 import asyncio
 import time
@@ -27,18 +27,18 @@ Recover = Callable[[], Awaitable[None]]
 
 
 class Notice(Protocol):
-    def __call__(self, words: str, /) -> None: ...
+    def __call__(self, message: str, /) -> None: ...
 
 
 async def follow(
     client: ServiceClient, crawl_id: str, show: Show, recover: Recover, notice: Notice
 ) -> CrawlMetricsResponse:
-    """Returns when waiting brings nothing more: the crawl is sealed, as a rule.
+    """Returns when waiting brings nothing more: usually the crawl is sealed then.
 
-    `recover` is called while the service is away, and raises to give up. `notice` is told, once, that
-    nothing happens.
+    Calls `recover` while the service is unavailable; it raises to give up. Calls `notice` once if nothing
+    happens.
     """
-    pace, quiet = Pace(), _Quiet(notice)
+    pace, quiet = Pace(), QuietCrawl(notice)
     while True:
         asked = time.monotonic()
         try:
@@ -58,12 +58,20 @@ async def follow(
 
 @contextmanager
 def shown_on(console: Console) -> Iterator[Show]:
-    """A live bar on a terminal; elsewhere a line every few seconds."""
-    if not console.is_terminal:
-        yield _Lines(console)
+    """A live progress bar on a terminal; otherwise a line every few seconds."""
+    if console.is_terminal:
+        with Live(console=console, transient=True, refresh_per_second=8) as live:
+            yield lambda progress, pace: live.update(render_progress(progress, pace))
         return
-    with Live(console=console, transient=True, refresh_per_second=8) as live:
-        yield lambda progress, pace: live.update(render_progress(progress, pace))
+    next_line = time.monotonic() + LINE_SECONDS
+
+    def print_line(progress: Progress, pace: Pace) -> None:
+        nonlocal next_line
+        if time.monotonic() >= next_line:
+            next_line += LINE_SECONDS
+            console.print(progress_words(progress, pace), soft_wrap=True)
+
+    yield print_line
 
 
 def ignore(_progress: Progress, _pace: Pace) -> None:
@@ -71,7 +79,7 @@ def ignore(_progress: Progress, _pace: Pace) -> None:
 
 
 def render_progress(progress: Progress, pace: Pace) -> RenderableType:
-    """The bar only pulses while nobody knows how many pages there are."""
+    """The bar pulses while the number of pages is not known."""
     total = max(1, progress.expected) if progress.is_known else None
     lines = Table.grid()
     lines.add_row(ProgressBar(total=total, completed=progress.settled, width=BAR_WIDTH))
@@ -82,7 +90,7 @@ def render_progress(progress: Progress, pace: Pace) -> RenderableType:
 
 
 def progress_words(progress: Progress, pace: Pace) -> Text:
-    """In one line."""
+    """The progress in one line."""
     if not progress.awaits:
         return numbers(progress, pace)
     return Text.assemble(numbers(progress, pace), (f"  waiting for {plain(progress.awaits)}", "dim"))
@@ -101,33 +109,20 @@ def numbers(progress: Progress, pace: Pace) -> Text:
     )
 
 
-class _Lines:
-    """For logs and pipes."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._next = time.monotonic() + LINE_SECONDS
-
-    def __call__(self, progress: Progress, pace: Pace) -> None:
-        if time.monotonic() >= self._next:
-            self._next += LINE_SECONDS
-            self._console.print(progress_words(progress, pace), soft_wrap=True)
-
-
-class _Quiet:
-    """Says once that a crawl does not move, and what is known of why."""
+class QuietCrawl:
+    """Notices once that a crawl makes no progress, with the known reason."""
 
     def __init__(self, notice: Notice) -> None:
         self._notice = notice
         self._last: tuple[int, int, int] | None = None
         self._since = 0.0
-        self._told = False
+        self._noticed = False
 
     def note(self, now: float, progress: Progress, crawl: CrawlMetricsResponse) -> None:
-        moved = (progress.expected, progress.received, progress.settled)
-        if moved != self._last:
-            self._last, self._since = moved, now
-        elif not self._told and now - self._since > QUIET_SECONDS:
-            self._told = True
+        counts = (progress.expected, progress.received, progress.settled)
+        if counts != self._last:
+            self._last, self._since = counts, now
+        elif not self._noticed and now - self._since > QUIET_SECONDS:
+            self._noticed = True
             reason = crawl.verdict.reason if crawl.verdict else f"it waits for {crawl.awaits}"
             self._notice(f"nothing has happened for {QUIET_SECONDS:.0f} s: {plain(reason)}")

@@ -1,4 +1,4 @@
-"""Follows the filling of a new index until it serves."""
+"""Follows a reindex until the new index serves."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,45 +11,42 @@ from crawlscope.api.rendering.words import count
 from crawlscope.core.errors import CrawlscopeError, ServiceUnavailable
 from crawlscope.insights.responses import IndexReport, ReindexResponse
 
-POLL_SECONDS = 0.3
+POLL_INTERVAL_SECONDS = 0.3
 
 
 async def follow_reindex(
     client: ServiceClient,
     begun: ReindexResponse,
-    console: Console,
     recover: Callable[[], Awaitable[None]],
     notice: Callable[[str], None],
 ) -> IndexReport:
-    """Returns what serves then. `recover` is called while the service is away, and raises to give up.
+    """Shows the progress on stderr, and returns the index that serves at the end.
 
-    `notice` is told what the filling waits for. Raises `CrawlscopeError` where something else took its place.
+    Calls `recover` while the service is unavailable; it raises to give up. Calls `notice` with each problem
+    that delays the reindex. Raises `CrawlscopeError` if another reindex replaces this one.
     """
     awaited = begun.filling.name if begun.filling else None
-    told = None
+    noticed = None
     found = begun
-    with _bar(console) as bar:
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reindexing", total=None)
         while found.filling and found.filling.name == awaited:
             done = found.filling.documents + found.filling.failed
             bar.update(task, completed=done, total=found.serving.documents if found.serving else None)
-            if found.filling.problem != told and (told := found.filling.problem):
-                notice(told)
-            await asyncio.sleep(POLL_SECONDS)
+            if found.filling.problem != noticed and (noticed := found.filling.problem):
+                notice(noticed)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
             try:
                 found = await client.reindex()
             except ServiceUnavailable:
                 await recover()
     if found.serving is None or awaited not in (None, found.serving.name):
-        raise CrawlscopeError("another reindex took the place of this one: see GET /api/reindex")
+        raise CrawlscopeError("another reindex replaced this one: see GET /api/reindex")
     return found.serving
 
 
-def reindexed_words(index: IndexReport) -> str:
-    words = f"{count(index.documents, 'document')}, {count(index.chunks, 'chunk')} with {index.embedder}"
-    return f"{words}; {count(index.failed, 'document')} left out" if index.failed else words
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+def reindexed_text(index: IndexReport) -> str:
+    text = f"{count(index.documents, 'document')}, {count(index.chunks, 'chunk')} with {index.embedder}"
+    return f"{text}; {count(index.failed, 'document')} left out" if index.failed else text

@@ -1,0 +1,112 @@
+"""The commands that run a part of the service, check it, or show it."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Literal
+
+import typer
+
+from crawlscope.cli.common import complain, process_settings, quiet_settings, run, terminal
+from crawlscope.core.errors import CrawlscopeError
+
+UP_GRACE_SECONDS = 60.0
+"""Time limit for the orderly shutdown of `up` after its parent process has ended."""
+
+
+def up() -> None:
+    """Run the whole service: database, API and workers."""
+    from crawlscope.database import revision
+    from crawlscope.database.connect import connected_database
+    from crawlscope.processes.supervisor.lifeline import follow_parent
+    from crawlscope.processes.supervisor.orphans import take_over_orphans
+    from crawlscope.processes.supervisor.up import up as keep_up
+
+    settings = process_settings("up")
+
+    async def prepare() -> None:
+        """Upgrades the schema, and takes over the jobs of workers that the last run left behind."""
+        async with connected_database(settings) as database:
+            if await revision.current_revision(database) != revision.NEWEST:
+                from crawlscope.database import schema
+
+                await schema.upgrade(database)
+            if settings.embedded_database:
+                await take_over_orphans(database)
+
+    def announce(url: str) -> None:
+        typer.echo(f"Crawlscope runs at {url}. Stop it with Ctrl-C.")
+
+    follow_parent(UP_GRACE_SECONDS)
+    raise typer.Exit(asyncio.run(keep_up(settings, announce, prepare)))
+
+
+def serve() -> None:
+    """Run only the API process."""
+    from crawlscope.api.serve import serve as serve_http
+    from crawlscope.processes.supervisor.lifeline import follow_parent
+
+    settings = process_settings("api")
+    follow_parent()
+    _until_stopped(lambda stopping: serve_http(settings, stopping))
+
+
+def worker(
+    only: Annotated[
+        Literal["index", "crawl"] | None,
+        typer.Option(help="Process only jobs of this kind. Default: both kinds."),
+    ] = None,
+) -> None:
+    """Run one worker process."""
+    from crawlscope.processes.supervisor.lifeline import follow_parent
+    from crawlscope.processes.worker.process import Kind, run_worker
+
+    settings = process_settings(f"{only or ''}worker")
+    follow_parent()
+    kinds: set[Kind] = {only} if only else {"index", "crawl"}
+    _until_stopped(lambda stopping: run_worker(settings, kinds, stopping))
+
+
+def mcp() -> None:
+    """Run the MCP server on stdin and stdout. Agent programs start this command."""
+    from crawlscope.cli.mcp_stdio import serve_mcp
+
+    if sys.stdin.isatty():
+        complain("this command speaks MCP with an agent program on stdin and stdout; press Ctrl-D to end it")
+    run(serve_mcp(quiet_settings()))
+
+
+def doctor() -> None:
+    """Check the installation and all dependencies."""
+    from crawlscope.cli.doctor import examine, render_finding
+
+    async def examine_all() -> int:
+        """Prints each finding as it is made; returns the number of failed checks."""
+        failed = 0
+        async for finding in examine(quiet_settings()):
+            terminal().print(render_finding(finding))
+            failed += not finding.ok
+        return failed
+
+    if failed := run(examine_all()):
+        raise CrawlscopeError(f"{failed} of the checks failed")
+
+
+def demo() -> None:
+    """Crawl a demo website on this machine, print its profile and search it."""
+    from crawlscope.cli.demo import demo_settings, run_demo
+
+    run(run_demo(demo_settings(quiet_settings()), terminal()))
+
+
+def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Runs until the work ends or SIGTERM or SIGINT stops it."""
+
+    async def stoppable() -> None:
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        await work(stopping)
+
+    asyncio.run(stoppable())
