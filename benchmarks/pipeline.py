@@ -27,7 +27,7 @@ from crawlscope.crawler.sender import WebhookSender
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.embedders.local import LocalEmbedder
-from crawlscope.insights.responses import CrawlMetricsResponse
+from crawlscope.insights.schemas import CrawlMetricsResponse
 
 LIMIT_RATIO = 0.85
 MIN_PAGE_CHARACTERS = 12_000

@@ -23,7 +23,7 @@ from benchmarks.service import running_service, settled
 from crawlscope.api.client import ServiceClient
 from crawlscope.cli import demo_site
 from crawlscope.core.vocabulary import PageState
-from crawlscope.insights.responses import PageRow
+from crawlscope.insights.schemas import PageRow
 from crawlscope.search.schemas import SearchFilters, SearchRequest
 
 DOCUMENTATION = Path("/usr/share/doc/python3/html")

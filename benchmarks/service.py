@@ -11,7 +11,7 @@ from crawlscope.api.client import ServiceClient
 from crawlscope.cli.stack import Stack
 from crawlscope.core.settings import ENV_PREFIX, load_settings
 from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.insights.responses import CrawlMetricsResponse
+from crawlscope.insights.schemas import CrawlMetricsResponse
 
 API_SECRET = "a-secret-of-this-benchmark"
 

@@ -19,7 +19,7 @@ from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.insights.insights import Insights
+from crawlscope.insights.service import Insights
 from crawlscope.pages.index_page import PageIndexer
 from crawlscope.pages.repository import PAGES
 from crawlscope.sessions.recount import recount

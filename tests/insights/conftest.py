@@ -3,7 +3,7 @@
 import pytest
 
 from crawlscope.database.engine import Database
-from crawlscope.insights.insights import Insights
+from crawlscope.insights.service import Insights
 
 
 @pytest.fixture

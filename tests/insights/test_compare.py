@@ -3,8 +3,8 @@ import pytest
 from crawlscope.core.errors import NotFoundError
 from crawlscope.database.engine import Database
 from crawlscope.insights.compare import compare
-from crawlscope.insights.insights import Insights
-from crawlscope.insights.responses import QueueWait
+from crawlscope.insights.schemas import QueueWait
+from crawlscope.insights.service import Insights
 from tests.support.metrics_examples import crawl_metrics, operation
 from tests.support.producing import A, B, C, deliver, deliver_pages, index_pages
 

@@ -4,7 +4,7 @@ import pytest
 
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.database.engine import Database
-from crawlscope.insights.insights import Insights
+from crawlscope.insights.service import Insights
 from crawlscope.sessions.recount import recount
 from tests.support.producing import (
     NOON,

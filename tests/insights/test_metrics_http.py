@@ -18,7 +18,7 @@ from crawlscope.core.errors import IndexUnavailable
 from crawlscope.database.engine import Database
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, SparseVector, chunk_id
-from crawlscope.insights.insights import Insights
+from crawlscope.insights.service import Insights
 from tests.support.producing import (
     NOON,
     A,

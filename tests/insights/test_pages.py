@@ -5,8 +5,8 @@ import pytest
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
-from crawlscope.insights.insights import Insights
 from crawlscope.insights.queries import PageSort
+from crawlscope.insights.service import Insights
 from crawlscope.pages.retry import retry_pages
 from tests.support.producing import (
     NOON,

@@ -14,10 +14,10 @@ from crawlscope.crawls.reconciliations import Found
 from crawlscope.crawls.repository import start_crawl
 from crawlscope.crawls.requests import crawl_request
 from crawlscope.database.engine import Database
-from crawlscope.insights.insights import Insights
 from crawlscope.insights.progress import is_settled
-from crawlscope.insights.responses import CrawlMetricsResponse, PageListResponse
+from crawlscope.insights.schemas import CrawlMetricsResponse, PageListResponse
 from crawlscope.insights.sealing import UNANSWERED_CHECKS, sealing
+from crawlscope.insights.service import Insights
 from crawlscope.sessions.fold import StatusAnswer
 from crawlscope.sessions.repository import keep_fact
 from tests.support.producing import A, B, deliver, deliver_pages, index_pages, note_settled

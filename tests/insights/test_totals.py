@@ -5,7 +5,7 @@ from crawlscope.indexing.documents import KnownDocument, save_document
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.recipe import Recipe
-from crawlscope.insights.insights import Insights
+from crawlscope.insights.service import Insights
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import MeasurementBuffer, RequestRecord
 from tests.support.producing import (

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from crawlscope.core.vocabulary import Completeness
+from crawlscope.core.vocabulary import Completeness, VerdictName
 from crawlscope.crawls.repository import start_crawl
 from crawlscope.crawls.requests import crawl_request
 from crawlscope.database.engine import Database
-from crawlscope.insights.insights import Insights
-from crawlscope.insights.verdict import Asked, Evidence, PartAway, VerdictName, judge
+from crawlscope.insights.service import Insights
+from crawlscope.insights.verdict import Asked, Evidence, PartOutage, judge
 from crawlscope.processes.worker.circuit import Outages
 from tests.support.producing import attempt, deliver, deliver_pages, index_pages, queued
 
@@ -40,7 +40,7 @@ def evidence(**known: Any) -> Evidence:
 WAITING = {"queued": 3, "oldest_queued_at": seconds_ago(600)}
 AT_WORK = {"indexing": 1, "oldest_started_at": seconds_ago(600), "newest_started_at": seconds_ago(600)}
 GOES_ON = Asked(running_at=seconds_ago(20))
-EMBEDDER = PartAway("embedder", seconds_ago(300), "connection refused")
+EMBEDDER = PartOutage("embedder", seconds_ago(300), "connection refused")
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ EMBEDDER = PartAway("embedder", seconds_ago(300), "connection refused")
         ({**WAITING, "others_settled_at": seconds_ago(500)}, "stalled", "queue"),
         ({**WAITING, "last_settled_at": seconds_ago(500)}, "stalled", "queue"),
         ({**WAITING, **AT_WORK}, "stalled", "indexing"),
-        ({**WAITING, "parts_away": [EMBEDDER]}, "stalled", "embedding"),
+        ({**WAITING, "outages": [EMBEDDER]}, "stalled", "embedding"),
         (
-            {**WAITING, "parts_away": [EMBEDDER], "last_settled_at": seconds_ago(301)},
+            {**WAITING, "outages": [EMBEDDER], "last_settled_at": seconds_ago(301)},
             "stalled",
             "embedding",
         ),
-        ({**WAITING, "parts_away": [EMBEDDER], "last_settled_at": seconds_ago(2)}, "advancing", None),
-        ({**WAITING, "parts_away": [PartAway("index", NOW, "gone")]}, "stalled", "qdrant"),
+        ({**WAITING, "outages": [EMBEDDER], "last_settled_at": seconds_ago(2)}, "advancing", None),
+        ({**WAITING, "outages": [PartOutage("index", NOW, "gone")]}, "stalled", "qdrant"),
         ({}, "waiting for Firecrawl", None),
         ({"last_fact_at": seconds_ago(301)}, "drained", None),
         (
@@ -72,11 +72,11 @@ EMBEDDER = PartAway("embedder", seconds_ago(300), "connection refused")
         ({"builtin": True, "crawler_asked_at": seconds_ago(2)}, "waiting for the crawler", None),
         ({"builtin": True, "crawler_asked_at": seconds_ago(400)}, "waiting for the crawler", None),
         (
-            {"builtin": True, "crawler_asked_at": seconds_ago(2), "crawls_in_hand": 4},
+            {"builtin": True, "crawler_asked_at": seconds_ago(2), "crawls_in_progress": 4},
             "waiting for the crawler",
             None,
         ),
-        ({"builtin": True, "crawler_asked_at": seconds_ago(20), "crawls_in_hand": 4}, "starved", None),
+        ({"builtin": True, "crawler_asked_at": seconds_ago(20), "crawls_in_progress": 4}, "starved", None),
         ({"builtin": True, "last_fact_at": seconds_ago(301)}, "drained", None),
         ({"last_fact_at": seconds_ago(301), "asked": GOES_ON}, "waiting for Firecrawl", None),
         ({"completeness": Completeness.UNCHECKED}, "comparing with Firecrawl", None),
@@ -85,17 +85,17 @@ EMBEDDER = PartAway("embedder", seconds_ago(300), "connection refused")
     ],
 )
 def test_evidence_and_verdict(known: dict[str, Any], name: str, stage: str | None) -> None:
-    judgement = judge(evidence(**known))
-    assert (judgement.name, judgement.stage) == (name, stage)
-    assert judgement.since <= NOW
-    assert judgement.reason
+    verdict = judge(evidence(**known))
+    assert (verdict.verdict, verdict.stage) == (name, stage)
+    assert verdict.since <= NOW
+    assert verdict.reason
 
 
 def test_the_culprit_is_named_with_what_it_said() -> None:
-    judgement = judge(evidence(**WAITING, parts_away=[EMBEDDER]))
-    assert "embedder" in judgement.reason
-    assert "connection refused" in judgement.reason
-    assert judgement.since == seconds_ago(300)
+    verdict = judge(evidence(**WAITING, outages=[EMBEDDER]))
+    assert "embedder" in verdict.reason
+    assert "connection refused" in verdict.reason
+    assert verdict.since == seconds_ago(300)
 
 
 async def test_the_life_of_a_crawl_in_verdicts(database: Database) -> None:
@@ -152,7 +152,7 @@ async def test_a_crawl_says_what_was_never_heard_of_it(database: Database) -> No
 
 def test_a_crawl_behind_others_says_how_many_they_are() -> None:
     asked = {"builtin": True, "crawler_asked_at": seconds_ago(30)}
-    behind = judge(evidence(**asked, crawls_in_hand=1))
+    behind = judge(evidence(**asked, crawls_in_progress=1))
     assert behind.awaits == "its turn: the crawler is busy with 1 other crawl"
     assert behind.reason == "the crawler was asked for it 30 s ago, and is busy with 1 other crawl"
     alone = judge(evidence(**asked))

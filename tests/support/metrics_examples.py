@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from crawlscope.core.vocabulary import Completeness, CrawlStatus, PageState
-from crawlscope.insights.responses import (
+from crawlscope.insights.schemas import (
     AggregateTiming,
     CrawlMetricsResponse,
     OperationStats,

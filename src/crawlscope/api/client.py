@@ -23,7 +23,7 @@ from crawlscope.crawls.schemas import (
     CrawlStarted,
     PagesQueued,
 )
-from crawlscope.insights.responses import (
+from crawlscope.insights.schemas import (
     CrawlComparison,
     CrawlListResponse,
     CrawlMetricsResponse,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from crawlscope.api.client import ServiceClient
 from crawlscope.core.vocabulary import PageState
-from crawlscope.insights.responses import CrawlMetricsResponse, PageListResponse
+from crawlscope.insights.schemas import CrawlMetricsResponse, PageListResponse
 
 PAGES_ASKED = 1_000
 """As many as one answer holds."""

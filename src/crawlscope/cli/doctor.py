@@ -40,7 +40,7 @@ from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.index.port import FIRST_NAME
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.insights import queries
-from crawlscope.insights.rows import rows_of
+from crawlscope.insights.queries import rows_of
 from crawlscope.notifications import outbox
 from crawlscope.webhooks.refusals import Cause
 

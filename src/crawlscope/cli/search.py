@@ -8,7 +8,7 @@ from crawlscope.cli.common import Json, complain, show, terminal, with_service
 
 if TYPE_CHECKING:
     from crawlscope.cli.stack import Stack
-    from crawlscope.insights.responses import IndexReport
+    from crawlscope.insights.schemas import IndexReport
 
 MAX_RESULTS = 100
 MAX_QUERY_LENGTH = 4_096

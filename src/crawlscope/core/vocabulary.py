@@ -97,6 +97,28 @@ class NotificationType(StrEnum):
     SLOW = "crawl.slow"
 
 
+class VerdictName(StrEnum):
+    """What a crawl that is not sealed is doing."""
+
+    ADVANCING = "advancing"
+    STARVED = "starved"
+    """Its pages wait behind those of other crawls."""
+    STALLED = "stalled"
+    """Its pages wait, and nothing is being done."""
+    WAITING_FOR_FIRECRAWL = "waiting for Firecrawl"
+    """All that was delivered is searchable, and more can come."""
+    WAITING_FOR_CRAWLER = "waiting for the crawler"
+    """The same of the built-in crawler."""
+    DRAINED = "drained"
+    """All that was delivered is searchable, nothing has come for long, and the end is not known."""
+    COMPARING = "comparing with Firecrawl"
+    """It has ended and its pages are settled; whether deliveries were lost is being found out."""
+    INCOMPLETE = "incomplete"
+    """Pages are missing that Firecrawl does not hand out: waiting brings nothing more."""
+    FORGOTTEN = "forgotten by Firecrawl"
+    """Its end is not known, and nobody will tell: waiting brings nothing more."""
+
+
 class NotificationState(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"

@@ -5,7 +5,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from crawlscope.core.vocabulary import OperationType
-from crawlscope.insights.responses import (
+from crawlscope.insights.schemas import (
     Compared,
     ComparedCrawl,
     CrawlComparison,

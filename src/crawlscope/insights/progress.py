@@ -4,9 +4,8 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from crawlscope.core.vocabulary import Completeness, CrawlStatus
-from crawlscope.insights.responses import CrawlMetricsResponse
-from crawlscope.insights.verdict import VerdictName
+from crawlscope.core.vocabulary import Completeness, CrawlStatus, VerdictName
+from crawlscope.insights.schemas import CrawlMetricsResponse
 
 POLL_SECONDS = 0.3
 MAX_POLL_SECONDS = 3.0

@@ -1,24 +1,26 @@
-"""The SQL of observing: all that the insight service asks the database; nothing here changes it."""
+"""The SQL of the insight service. All statements only read."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from sqlalchemy import BigInteger, Select, case, cast, func, literal, select
+from sqlalchemy import BigInteger, RowMapping, Select, case, cast, func, literal, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ColumnElement
 
 from crawlscope.core.values import hash_key, storable
-from crawlscope.core.vocabulary import CrawlStatus, Engine, PageState
+from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationState, PageState
 from crawlscope.database.queue import CRAWL_SITE, is_waiting, jobs_in_progress
-from crawlscope.insights.percentiles import MEDIAN, P95, P99
 from crawlscope.models import (
+    ChangeEvent,
     CrawlFact,
     CrawlRequest,
     CrawlSession,
     Delivery,
     Document,
     IndexGeneration,
+    Notification,
     OperationMetric,
     Outage,
     Page,
@@ -35,6 +37,18 @@ class PageSort(StrEnum):
     SLOWEST = "slowest"
     RECENT = "recent"
     URL = "url"
+
+
+async def rows_of(connection: AsyncConnection, statement: Rows) -> Sequence[RowMapping]:
+    return (await connection.execute(statement)).mappings().all()
+
+
+async def row_of(connection: AsyncConnection, statement: Rows) -> RowMapping:
+    return (await connection.execute(statement)).mappings().one()
+
+
+async def by_crawl(connection: AsyncConnection, statement: Rows) -> dict[str, RowMapping]:
+    return {row["crawl_id"]: row for row in await rows_of(connection, statement)}
 
 
 def crawls(
@@ -75,8 +89,8 @@ def queue_waits(crawl_ids: Sequence[str]) -> Rows:
     return (
         select(
             Page.crawl_id,
-            _percentile(wait, MEDIAN).label("p50_ms"),
-            _percentile(wait, P95).label("p95_ms"),
+            _percentile(wait, 0.5).label("p50_ms"),
+            _percentile(wait, 0.95).label("p95_ms"),
             func.max(wait).label("max_ms"),
         )
         .where(Page.crawl_id.in_(crawl_ids), Page.settled_at.is_not(None))
@@ -88,7 +102,7 @@ def reconciliations(crawl_ids: Sequence[str]) -> Rows:
     return select(*Reconciliation.__table__.columns).where(Reconciliation.crawl_id.in_(crawl_ids))
 
 
-def work_in_hand(crawl_ids: Sequence[str]) -> Rows:
+def work_in_progress(crawl_ids: Sequence[str]) -> Rows:
     """Per crawl with pages that wait or are being indexed: how many, and since when."""
     queued, indexing = Page.state == PageState.QUEUED, Page.state == PageState.INDEXING
     return (
@@ -193,7 +207,14 @@ def pages(crawl_id: str, state: PageState | None = None, sort: PageSort = PageSo
     ).where(Page.crawl_id == storable(crawl_id))
     if state is not None:
         matching = matching.where(Page.state == state)
-    return matching.order_by(*_page_order(sort), Page.id.desc())
+    match sort:
+        case PageSort.SLOWEST:
+            order = _once_settled(Page.total_ms).desc().nulls_last()
+        case PageSort.URL:
+            order = Page.source_url.asc()
+        case PageSort.RECENT:
+            order = func.greatest(Page.queued_at, Page.started_at, Page.settled_at).desc()
+    return matching.order_by(order, Page.id.desc())
 
 
 def page_id(crawl_id: str, source_url: str) -> Rows:
@@ -324,6 +345,53 @@ def refused_deliveries(since: datetime, until: datetime) -> Rows:
     return _between(refused, RequestMetric.timestamp, since, until)
 
 
+def changes(url: str | None = None) -> Rows:
+    """Newest first. `url` is any part of the page's URL."""
+    seconds = func.extract("epoch", ChangeEvent.indexed_at - ChangeEvent.detected_at)
+    took_ms = case((seconds.is_not(None), func.greatest(0, seconds * 1000)))
+    matching = select(
+        ChangeEvent.id,
+        ChangeEvent.watch_id,
+        ChangeEvent.watch_url,
+        ChangeEvent.detected_at,
+        ChangeEvent.created_at.label("received_at"),
+        ChangeEvent.diff_summary,
+        ChangeEvent.snapshot_url,
+        ChangeEvent.rescrape_job_id.label("crawl_id"),
+        ChangeEvent.rescrape_status,
+        ChangeEvent.rescrape_error,
+        ChangeEvent.indexed_at,
+        took_ms.label("change_to_searchable_ms"),
+        ChangeEvent.extra_metadata.label("metadata"),
+    ).order_by(ChangeEvent.detected_at.desc(), ChangeEvent.id.desc())
+    return matching.where(ChangeEvent.watch_url.contains(storable(url), autoescape=True)) if url else matching
+
+
+def notifications(state: NotificationState | None = None) -> Rows:
+    """Newest first."""
+    state_now = case(
+        (Notification.delivered_at.is_not(None), NotificationState.DELIVERED.value),
+        (Notification.dead, NotificationState.DEAD.value),
+        else_=NotificationState.PENDING.value,
+    ).label("state")
+    pending = state_now == NotificationState.PENDING.value
+    matching = select(
+        Notification.id,
+        Notification.crawl_id,
+        Notification.event_type.label("type"),
+        state_now,
+        Notification.created_at,
+        Notification.attempts,
+        Notification.attempted_at,
+        case((pending, Notification.next_attempt_at)).label("next_attempt_at"),
+        Notification.delivered_at,
+        Notification.last_status,
+        Notification.last_error,
+        Notification.payload,
+    ).order_by(Notification.created_at.desc(), Notification.id.desc())
+    return matching if state is None else matching.where(state_now == state.value)
+
+
 def last_delivery_at() -> Rows:
     return select(func.max(Delivery.received_at))
 
@@ -383,16 +451,6 @@ def _between(matching: Rows, column: Any, since: datetime | None, until: datetim
     return matching
 
 
-def _page_order(sort: PageSort) -> list[ColumnElement[Any]]:
-    match sort:
-        case PageSort.SLOWEST:
-            return [_once_settled(Page.total_ms).desc().nulls_last()]
-        case PageSort.URL:
-            return [Page.source_url.asc()]
-        case PageSort.RECENT:
-            return [func.greatest(Page.queued_at, Page.started_at, Page.settled_at).desc()]
-
-
 def _once_settled(column: Any) -> Any:
     """A page that waits again still carries the measurements of its last outcome."""
     return case((Page.settled_at.is_not(None), column)).label(column.key)
@@ -413,15 +471,15 @@ def _spread_of_operations() -> list[ColumnElement[Any]]:
 def _spread(duration_ms: Any, *which: Any) -> list[ColumnElement[Any]]:
     return [
         func.avg(duration_ms).filter(*which).label("mean_ms"),
-        _percentile(duration_ms, MEDIAN).filter(*which).label("p50_ms"),
-        _percentile(duration_ms, P95).filter(*which).label("p95_ms"),
-        _percentile(duration_ms, P99).filter(*which).label("p99_ms"),
+        _percentile(duration_ms, 0.5).filter(*which).label("p50_ms"),
+        _percentile(duration_ms, 0.95).filter(*which).label("p95_ms"),
+        _percentile(duration_ms, 0.99).filter(*which).label("p99_ms"),
         func.max(duration_ms).filter(*which).label("max_ms"),
     ]
 
 
 def _percentile(column: Any, point: float) -> Any:
-    """The same as `percentiles` computes; several of one column share one sort."""
+    """Interpolated between the two nearest values; several of one column share one sort."""
     return func.percentile_cont(point).within_group(column)
 
 

@@ -1,12 +1,13 @@
-"""When a crawl is sealed, and what is not certain about it all the same: pure rules over what is known.
+"""When a crawl is sealed and searchable, and what is not certain about it: pure rules over database rows.
 
-A crawl is sealed when its end is known, its pages are settled and, where Firecrawl can be asked, it was
-compared with Firecrawl after its end. The built-in crawler needs no comparison: it tells of its end after
-its last page was taken in.
+A crawl is sealed when its end is known, its pages are settled and, if a Firecrawl is configured, it was
+compared with Firecrawl after its end. A crawl of the built-in crawler needs no comparison, because its end
+comes after its last page was received.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from crawlscope.core.vocabulary import Completeness, Engine, ReconcileState
@@ -14,9 +15,9 @@ from crawlscope.core.vocabulary import Completeness, Engine, ReconcileState
 Row = Mapping[Any, Any]
 """The columns of a row, by name."""
 
-NAMED_AT_MOST = 3
+MAX_NAMED = 3
 UNANSWERED_CHECKS = 8
-"""So many comparisons in a row without an answer, over some minutes: nobody should wait for the next."""
+"""Comparisons in a row without an answer, over some minutes, after which nobody should wait for the next."""
 SEALING = frozenset(
     {Completeness.EXACT, Completeness.COMPARED, Completeness.FORGOTTEN, Completeness.AS_DELIVERED}
 )
@@ -28,11 +29,11 @@ class Sealing:
     completeness: Completeness
     sealed: bool
     reservation: str | None
-    """What is not certain, or missing; None where all is there, or not known yet."""
+    """What is missing or not certain; None where nothing is, or where it is not known yet."""
 
 
 def sealing(session: Row, check: Row | None, asks_firecrawl: bool) -> Sealing:
-    """`session` has the `engine` that crawls; `check` is its row of `reconciliations`."""
+    """`session` is a row of `crawl_sessions` with its `engine`; `check` is its row of `reconciliations`."""
     ended = session["completed_at"] is not None
     completeness = _completeness(session, ended, check, asks_firecrawl)
     sealed = ended and not session["pages_pending"] and completeness in SEALING
@@ -64,20 +65,30 @@ def _reservation(completeness: Completeness, ended: bool, check: Row | None) -> 
             return "its end is not known; Firecrawl no longer knows this crawl"
         case Completeness.INCOMPLETE:
             assert check is not None
-            return f"incomplete: {check['error']}{_named(check)}"
-        case Completeness.UNCHECKED if check is not None and _is_unanswered(check):
+            urls, left = check["missing_urls"], check["missing"] - MAX_NAMED
+            more = f" and {left:,} more" if urls and left > 0 else ""
+            named = f": {', '.join(urls[:MAX_NAMED])}" if urls else ""
+            return f"incomplete: {check['error']}{named}{more}"
+        case Completeness.UNCHECKED if (
+            check is not None
+            and check["state"] == ReconcileState.FAILING
+            and check["failures"] >= UNANSWERED_CHECKS
+        ):
             return f"{AS_FAR_AS_DELIVERED}; it could not be compared with Firecrawl: {check['error']}"
     return None
 
 
-def _is_unanswered(check: Row) -> bool:
-    return bool(check["state"] == ReconcileState.FAILING and check["failures"] >= UNANSWERED_CHECKS)
+def searchable_at(session: Row) -> datetime | None:
+    """When the last page settled, or the end of a crawl without pages; None until both are known."""
+    if session["completed_at"] is None or session["pages_pending"]:
+        return None
+    at: datetime = session["last_settled_at"] or session["completed_at"]
+    return at
 
 
-def _named(check: Row) -> str:
-    urls = check["missing_urls"]
-    if not urls:
-        return ""
-    left = check["missing"] - NAMED_AT_MOST
-    more = f" and {left:,} more" if left > 0 else ""
-    return f": {', '.join(urls[:NAMED_AT_MOST])}{more}"
+def time_to_searchable_ms(session: Row) -> float | None:
+    at = searchable_at(session)
+    if at is None:
+        return None
+    began: datetime = session["initiated_at"] or session["started_at"]
+    return max(0.0, (at - began).total_seconds() * 1000)

@@ -7,12 +7,10 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.vocabulary import CrawlStatus
+from crawlscope.core.vocabulary import CrawlStatus, VerdictName
 from crawlscope.database.engine import Database
-from crawlscope.insights.sealing import Sealing, sealing
-from crawlscope.insights.searchable import time_to_searchable_ms
-from crawlscope.insights.verdict import VerdictName
-from crawlscope.insights.verdicts import verdicts_of
+from crawlscope.insights.sealing import Sealing, sealing, time_to_searchable_ms
+from crawlscope.insights.service import verdicts_of
 from crawlscope.notifications import messages, outbox
 from crawlscope.notifications.baseline import Run, exceeded_baseline
 

@@ -4,9 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crawlscope.core.vocabulary import NotificationType
-from crawlscope.insights.responses import Verdict
-from crawlscope.insights.sealing import Sealing
-from crawlscope.insights.searchable import Session, searchable_at, time_to_searchable_ms
+from crawlscope.insights.schemas import Verdict
+from crawlscope.insights.sealing import Row, Sealing, searchable_at, time_to_searchable_ms
 from crawlscope.notifications.baseline import Baseline
 
 COPIED = (
@@ -25,21 +24,21 @@ COPIED = (
 )
 
 
-def searchable(session: Session, sealing: Sealing) -> dict[str, Any]:
+def searchable(session: Row, sealing: Sealing) -> dict[str, Any]:
     certain = {"completeness": sealing.completeness.value, "reservation": sealing.reservation}
     return _message(NotificationType.SEARCHABLE, searchable_at(session), session, **certain)
 
 
-def failed(session: Session) -> dict[str, Any]:
+def failed(session: Row) -> dict[str, Any]:
     return _message(NotificationType.FAILED, session["completed_at"], session)
 
 
-def slow(session: Session, baseline: Baseline) -> dict[str, Any]:
+def slow(session: Row, baseline: Baseline) -> dict[str, Any]:
     usual = {"median_ms": round(baseline.median_ms, 1), "runs": baseline.runs}
     return _message(NotificationType.SLOW, searchable_at(session), session, baseline=usual)
 
 
-def stalled(session: Session, verdict: Verdict) -> dict[str, Any]:
+def stalled(session: Row, verdict: Verdict) -> dict[str, Any]:
     since, stage, reason = verdict.since.isoformat(), verdict.stage, verdict.reason
     return _message(
         NotificationType.STALLED,
@@ -50,7 +49,7 @@ def stalled(session: Session, verdict: Verdict) -> dict[str, Any]:
 
 
 def _message(
-    event_type: NotificationType, at: datetime | None, session: Session, **further: Any
+    event_type: NotificationType, at: datetime | None, session: Row, **further: Any
 ) -> dict[str, Any]:
     facts = {name: session[name] for name in COPIED}
     facts |= {

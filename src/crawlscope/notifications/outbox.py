@@ -14,9 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationType, ReconcileState
-from crawlscope.insights.rows import rows_of
-from crawlscope.insights.sealing import sealing
-from crawlscope.insights.searchable import Session, time_to_searchable_ms
+from crawlscope.insights.queries import rows_of
+from crawlscope.insights.sealing import Row, sealing, time_to_searchable_ms
 from crawlscope.notifications.baseline import Run
 from crawlscope.notifications.retry import Reply
 from crawlscope.sessions.repository import SESSIONS
@@ -120,7 +119,7 @@ async def with_pending_pages(connection: AsyncConnection) -> Sequence[RowMapping
     return await rows_of(connection, new.limit(None))
 
 
-async def earlier_runs(connection: AsyncConnection, session: Session) -> list[Run]:
+async def earlier_runs(connection: AsyncConnection, session: Row) -> list[Run]:
     """Completed crawls of the same URL that began before, the latest first."""
     if session["crawl_url"] == UNKNOWN_URL:
         return []
@@ -140,7 +139,7 @@ async def earlier_runs(connection: AsyncConnection, session: Session) -> list[Ru
 
 
 async def put(
-    connection: AsyncConnection, session: Session, payload: dict[str, Any], settled_at: datetime | None
+    connection: AsyncConnection, session: Row, payload: dict[str, Any], settled_at: datetime | None
 ) -> bool:
     """False for an event that is in the outbox already."""
     entered = await connection.execute(

@@ -21,7 +21,7 @@ from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.insights.insights import Insights
+from crawlscope.insights.service import Insights
 from crawlscope.pages.reindexing import Reindexing
 from crawlscope.processes.index_host import IndexHost, qdrant_indexes
 from crawlscope.timing.standalone import measured_database

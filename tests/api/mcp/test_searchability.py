@@ -1,9 +1,8 @@
 import pytest
 
 from crawlscope.api.mcp.searchability import searchability
-from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.insights.responses import Verdict
-from crawlscope.insights.verdict import VerdictName
+from crawlscope.core.vocabulary import CrawlStatus, VerdictName
+from crawlscope.insights.schemas import Verdict
 from tests.support.metrics_examples import BEGAN, crawl_metrics
 
 WHOLE = {"pages_failed": 0}

@@ -7,7 +7,7 @@ import pytest
 from crawlscope.api.rendering.outcome import failure, shortfall, shown_status
 from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.insights.responses import PageRow
+from crawlscope.insights.schemas import PageRow
 from tests.support.metrics_examples import crawl_metrics, failed_row, page_list
 
 URL = "https://docs.example.com/page-1"

@@ -6,7 +6,7 @@ import pytest
 from crawlscope.api.rendering.profile import group_failures, render_profile, stage_lines
 from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.insights.responses import PageListResponse, QueueWait, ReconciliationInfo, Verdict
+from crawlscope.insights.schemas import PageListResponse, QueueWait, ReconciliationInfo, Verdict
 from tests.support.metrics_examples import (
     BEGAN,
     crawl_metrics,

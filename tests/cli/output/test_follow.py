@@ -1,10 +1,9 @@
 from typing import Any
 
 from crawlscope.cli.output.follow import QUIET_SECONDS, QuietCrawl, progress_words, render_progress
-from crawlscope.core.vocabulary import CrawlStatus
+from crawlscope.core.vocabulary import CrawlStatus, VerdictName
 from crawlscope.insights.progress import Pace, Progress
-from crawlscope.insights.responses import Verdict
-from crawlscope.insights.verdict import VerdictName
+from crawlscope.insights.schemas import Verdict
 from tests.support.metrics_examples import BEGAN, crawl_metrics, rendered
 
 NOTHING_YET: dict[str, Any] = {

@@ -6,9 +6,8 @@ from crawlscope.api.rendering.profile import render_profile
 from crawlscope.api.report import CrawlReport
 from crawlscope.cli.output.crawls import render_crawls
 from crawlscope.cli.output.results import render_results
-from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.insights.responses import CrawlListResponse, Verdict
-from crawlscope.insights.verdict import VerdictName
+from crawlscope.core.vocabulary import CrawlStatus, VerdictName
+from crawlscope.insights.schemas import CrawlListResponse, Verdict
 from crawlscope.search.schemas import SearchResponse, SearchResult
 from tests.support.metrics_examples import BEGAN, crawl_metrics, page_list, rendered
 

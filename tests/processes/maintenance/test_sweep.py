@@ -12,7 +12,7 @@ from crawlscope.crawls import reconciliations
 from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient
-from crawlscope.insights.insights import Insights
+from crawlscope.insights.service import Insights
 from crawlscope.models import CrawlSession, Reconciliation
 from crawlscope.processes.maintenance.sweep import Sweep
 from tests.support.fakes.firecrawl_server import FakeFirecrawl, Site

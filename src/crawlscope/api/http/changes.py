@@ -14,8 +14,8 @@ from crawlscope.api.http.segments import Segment
 from crawlscope.changes.acceptance import Rescraping, accept_change
 from crawlscope.core.service_file import CHANGES_PATH
 from crawlscope.core.vocabulary import Engine
-from crawlscope.insights.changes import ChangeListResponse
-from crawlscope.insights.insights import DEFAULT_LIMIT
+from crawlscope.insights.schemas import ChangeListResponse
+from crawlscope.insights.service import DEFAULT_LIMIT
 from crawlscope.processes.parts import Parts
 from crawlscope.webhooks.payload import UnreadableDelivery
 

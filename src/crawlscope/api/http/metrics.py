@@ -11,9 +11,8 @@ from crawlscope.api.http.parts import ServiceParts
 from crawlscope.api.http.segments import Segment
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.vocabulary import CrawlStatus, PageState
-from crawlscope.insights.insights import DEFAULT_LIMIT
 from crawlscope.insights.queries import PageSort
-from crawlscope.insights.responses import (
+from crawlscope.insights.schemas import (
     AttemptListResponse,
     CrawlComparison,
     CrawlListResponse,
@@ -25,6 +24,7 @@ from crawlscope.insights.responses import (
     StatsResponse,
     SummaryResponse,
 )
+from crawlscope.insights.service import DEFAULT_LIMIT
 from crawlscope.sessions.fold import parse_moment
 
 LARGEST_OFFSET = 2**63 - 1

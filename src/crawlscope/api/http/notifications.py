@@ -10,8 +10,8 @@ from crawlscope.api.http.metrics import Limit, Offset
 from crawlscope.api.http.parts import ServiceParts
 from crawlscope.core.errors import UsageError
 from crawlscope.core.vocabulary import NotificationState
-from crawlscope.insights.insights import DEFAULT_LIMIT
-from crawlscope.insights.notifications import NotificationListResponse
+from crawlscope.insights.schemas import NotificationListResponse
+from crawlscope.insights.service import DEFAULT_LIMIT
 from crawlscope.notifications.outbox import send_again
 
 router = APIRouter(prefix="/api/notifications", tags=["notifications"], dependencies=[Authenticated])

@@ -1,12 +1,13 @@
 """Filling a new index over HTTP."""
 
+from contextlib import suppress
+
 from fastapi import APIRouter
 
 from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parts import ServiceParts
 from crawlscope.core.errors import CrawlscopeError
-from crawlscope.insights.index_report import report_indexes
-from crawlscope.insights.responses import ReindexResponse
+from crawlscope.insights.schemas import ReindexResponse
 from crawlscope.processes.parts import Parts
 
 router = APIRouter(prefix="/api/reindex", tags=["index"], dependencies=[Authenticated])
@@ -26,13 +27,7 @@ async def show_reindex(parts: ServiceParts) -> ReindexResponse:
 
 
 async def _report(parts: Parts) -> ReindexResponse:
-    async with parts.database.transaction() as connection:
-        found = await report_indexes(connection)
-    return found.model_copy(update={"notice": _notice(parts)})
-
-
-def _notice(parts: Parts) -> str | None:
-    try:
-        return parts.host.require_index().embedder.notice
-    except CrawlscopeError:
-        return None
+    report = await parts.insights.indexes()
+    with suppress(CrawlscopeError):
+        report.notice = parts.host.require_index().embedder.notice
+    return report

@@ -2,10 +2,9 @@
 
 from datetime import datetime
 
-from crawlscope.core.vocabulary import Completeness, CrawlStatus
+from crawlscope.core.vocabulary import Completeness, CrawlStatus, VerdictName
 from crawlscope.crawls.schemas import PagesQueued
-from crawlscope.insights.responses import Answer, CrawlMetricsResponse, PageRow
-from crawlscope.insights.verdict import VerdictName
+from crawlscope.insights.schemas import Answer, CrawlMetricsResponse, PageRow
 from crawlscope.search.schemas import Mode
 
 

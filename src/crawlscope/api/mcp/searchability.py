@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from crawlscope.api.rendering.words import count, plain
 from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.insights.responses import CrawlMetricsResponse
+from crawlscope.insights.schemas import CrawlMetricsResponse
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from crawlscope.api.rendering.words import NONE, count, duration, plain
 from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import NotRetried
 from crawlscope.crawls.schemas import PagesQueued
-from crawlscope.insights.responses import CrawlComparison, PageRow
+from crawlscope.insights.schemas import CrawlComparison, PageRow
 
 WIDTH = 100
 

@@ -31,7 +31,7 @@ from crawlscope.core.errors import ServiceUnavailable
 from crawlscope.core.vocabulary import NotRetried, PageState
 from crawlscope.crawls.schemas import MAX_BATCH_URLS
 from crawlscope.insights.progress import Progress, is_settled, poll_interval
-from crawlscope.insights.responses import CrawlComparison, CrawlMetricsResponse, PageListResponse
+from crawlscope.insights.schemas import CrawlComparison, CrawlMetricsResponse, PageListResponse
 from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest, SearchResponse
 
 Connect = Callable[[], Awaitable[ServiceClient]]

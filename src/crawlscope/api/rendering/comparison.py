@@ -9,7 +9,7 @@ from rich.text import Text
 from crawlscope.api.rendering.profile import STATUS_STYLES, stage_name, stages_shown
 from crawlscope.api.rendering.words import NONE, duration, plain, shorten_middle
 from crawlscope.core.vocabulary import OperationType
-from crawlscope.insights.responses import Compared, ComparedCrawl, CrawlComparison, CrawlNumbers
+from crawlscope.insights.schemas import Compared, ComparedCrawl, CrawlComparison, CrawlNumbers
 
 URL_WIDTH = 74
 FIRST_WIDTH = 16

@@ -4,9 +4,8 @@ from collections import Counter
 
 from crawlscope.api.rendering.words import count, plain
 from crawlscope.api.report import CrawlReport
-from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.insights.responses import CrawlMetricsResponse
-from crawlscope.insights.verdict import VerdictName
+from crawlscope.core.vocabulary import CrawlStatus, VerdictName
+from crawlscope.insights.schemas import CrawlMetricsResponse
 
 NO_REASON = "no reason was given"
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from statistics import quantiles
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,8 +13,7 @@ from crawlscope.api.rendering.outcome import doubt, shown_status
 from crawlscope.api.rendering.words import NONE, count, duration, percent, plain, shorten_middle
 from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import CrawlStatus, OperationType
-from crawlscope.insights.percentiles import MEDIAN, P95, percentiles
-from crawlscope.insights.responses import (
+from crawlscope.insights.schemas import (
     CrawlMetricsResponse,
     OperationStats,
     PageListResponse,
@@ -131,7 +131,10 @@ def _queue_wait(report: CrawlReport) -> StageLine:
 def _unaccounted(report: CrawlReport, whole: OperationStats, stages: Iterable[StageLine]) -> StageLine:
     total = max(0.0, whole.total_ms - sum(stage.total_ms or 0.0 for stage in stages))
     rests = [page.unaccounted_ms for page in report.slowest.pages if page.unaccounted_ms is not None]
-    middle, high = percentiles(rests, [MEDIAN, P95]) if rests and _has_all_pages(report) else (None, None)
+    middle, high = None, None
+    if rests and _has_all_pages(report):
+        cuts = quantiles(rests if len(rests) > 1 else rests * 2, n=20, method="inclusive")
+        middle, high = cuts[9], cuts[18]
     return StageLine("unaccounted", total, total / max(1, whole.count - whole.failed), middle, high)
 
 

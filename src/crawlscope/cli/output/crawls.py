@@ -9,7 +9,7 @@ from rich.text import Text
 from crawlscope.api.rendering.outcome import doubt, shown_status
 from crawlscope.api.rendering.profile import STATUS_STYLES
 from crawlscope.api.rendering.words import ago, duration, plain, shorten_middle
-from crawlscope.insights.responses import CrawlListResponse
+from crawlscope.insights.schemas import CrawlListResponse
 
 URL_WIDTH = 36
 

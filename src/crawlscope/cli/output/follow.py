@@ -16,7 +16,7 @@ from crawlscope.api.client import ServiceClient
 from crawlscope.api.rendering.words import NONE, duration, plain
 from crawlscope.core.errors import ServiceUnavailable
 from crawlscope.insights.progress import Pace, Progress, is_settled, poll_interval
-from crawlscope.insights.responses import CrawlMetricsResponse
+from crawlscope.insights.schemas import CrawlMetricsResponse
 
 LINE_SECONDS = 5.0
 QUIET_SECONDS = 30.0

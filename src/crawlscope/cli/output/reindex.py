@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from crawlscope.api.client import ServiceClient
 from crawlscope.api.rendering.words import count
 from crawlscope.core.errors import CrawlscopeError, ServiceUnavailable
-from crawlscope.insights.responses import IndexReport, ReindexResponse
+from crawlscope.insights.schemas import IndexReport, ReindexResponse
 
 POLL_INTERVAL_SECONDS = 0.3
 

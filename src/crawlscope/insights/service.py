@@ -1,9 +1,10 @@
-"""The one read service behind every face: what is known of crawls, pages and the time everything took."""
+"""The read service behind the API, the CLI and MCP: crawls, their pages, and the time each step took."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,22 +12,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationState, PageState, ReconcileState
 from crawlscope.database.engine import Database
+from crawlscope.indexing import documents
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.insights import queries
-from crawlscope.insights.changes import ChangeListResponse, ChangeRow, changes
 from crawlscope.insights.compare import compare
-from crawlscope.insights.notifications import NotificationListResponse, NotificationRow, notifications
-from crawlscope.insights.queries import PageSort, Rows
-from crawlscope.insights.responses import (
+from crawlscope.insights.queries import PageSort, Rows, by_crawl, row_of, rows_of
+from crawlscope.insights.schemas import (
     AggregateTiming,
     AttemptListResponse,
     AttemptRow,
+    ChangeListResponse,
+    ChangeRow,
     CrawlComparison,
     CrawlListResponse,
     CrawlMetricsResponse,
     CrawlTotals,
     DeliveryListResponse,
     DeliveryRow,
+    IndexReport,
+    NotificationListResponse,
+    NotificationRow,
     OperationListResponse,
     OperationRow,
     OperationStats,
@@ -36,6 +41,7 @@ from crawlscope.insights.responses import (
     QueueWait,
     ReconciliationInfo,
     RefusedDeliveries,
+    ReindexResponse,
     RequestListResponse,
     RequestRow,
     RequestTotals,
@@ -43,25 +49,32 @@ from crawlscope.insights.responses import (
     SummaryResponse,
     Verdict,
 )
-from crawlscope.insights.rows import by_crawl, row_of, rows_of
-from crawlscope.insights.sealing import Sealing, sealing
-from crawlscope.insights.searchable import searchable_at, time_to_searchable_ms
-from crawlscope.insights.verdicts import verdicts_of
+from crawlscope.insights.sealing import Row, Sealing, sealing, searchable_at, time_to_searchable_ms
+from crawlscope.insights.verdict import Asked, Evidence, PartOutage, judge
 
 DEFAULT_LIMIT = 50
+OUTAGE_REPORT_LASTS = timedelta(minutes=2)
+"""Workers report an outage more often; the report of a worker that has ended is older."""
+NO_WORK: dict[str, Any] = {
+    "queued": 0,
+    "indexing": 0,
+    "oldest_queued_at": None,
+    "oldest_started_at": None,
+    "newest_started_at": None,
+}
 
 
 class Insights:
-    """Each answer is of one moment: its numbers agree with each other, also while a crawl runs.
+    """Each answer comes from one snapshot, so that its numbers agree with each other while a crawl runs.
 
-    Whoever asks for a crawl that nobody knows gets `NotFoundError`.
+    Methods that take a crawl's id raise `NotFoundError` for an unknown crawl.
     """
 
     def __init__(
         self, database: Database, quiet_seconds: float = 300.0, *, asks_firecrawl: bool = False
     ) -> None:
-        """`quiet_seconds` is how long a crawl may be silent before that says something; `asks_firecrawl`,
-        whether crawls are compared with a Firecrawl."""
+        """After `quiet_seconds` without events a crawl counts as silent. `asks_firecrawl` says whether crawls
+        are compared with a Firecrawl."""
         self._quiet_seconds = quiet_seconds
         self._asks_firecrawl = asks_firecrawl
         snapshots = database.engine.execution_options(
@@ -106,7 +119,7 @@ class Insights:
         limit: int = DEFAULT_LIMIT,
         offset: int = 0,
     ) -> PageListResponse:
-        """`recent` is by the last thing that happened to a page; what was not measured is never `slowest`."""
+        """`recent` sorts by the last event of a page. `slowest` lists pages without a measurement last."""
         matching = queries.pages(crawl_id, state, sort)
         async with self._known(crawl_id) as connection:
             total, rows = await _slice(connection, matching, limit, offset)
@@ -179,7 +192,7 @@ class Insights:
     ) -> NotificationListResponse:
         """Newest first."""
         async with self._snapshots.transaction() as connection:
-            total, rows = await _slice(connection, notifications(state), limit, offset)
+            total, rows = await _slice(connection, queries.notifications(state), limit, offset)
             return NotificationListResponse(
                 notifications=[NotificationRow(**row) for row in rows], total=total
             )
@@ -189,7 +202,7 @@ class Insights:
     ) -> ChangeListResponse:
         """Newest first. `url` is any part of the page's URL."""
         async with self._snapshots.transaction() as connection:
-            total, rows = await _slice(connection, changes(url), limit, offset)
+            total, rows = await _slice(connection, queries.changes(url), limit, offset)
             return ChangeListResponse(changes=[ChangeRow(**row) for row in rows], total=total)
 
     async def summary(self, hours: int = 24) -> SummaryResponse:
@@ -212,47 +225,68 @@ class Insights:
         )
 
     async def stats(self) -> StatsResponse:
-        """Without what the index says of itself."""
+        """Counts of the database. The index's own counts are left out."""
         async with self._snapshots.transaction() as connection:
             stats = StatsResponse(**await row_of(connection, queries.stats()))
             if serving := (await generations.live(connection)).serving:
                 stats.embedder, stats.index_problem = serving.recipe.identity.description, serving.problem
             return stats
 
+    async def indexes(self) -> ReindexResponse:
+        """The index that serves, and the progress of the one that will replace it."""
+        async with self._snapshots.transaction() as connection:
+            live = await generations.live(connection)
+            reports = [
+                each
+                and IndexReport(
+                    name=each.name,
+                    embedder=each.recipe.identity.description,
+                    chunk_tokens=each.recipe.chunk_tokens,
+                    problem=each.problem,
+                    created_at=each.created_at,
+                    switched_at=each.switched_at,
+                    **vars(await documents.count(connection, each.id)),
+                )
+                for each in (live.serving, live.replacement)
+            ]
+            return ReindexResponse(serving=reports[0], filling=reports[1])
+
     async def _measured(
         self, connection: AsyncConnection, sessions: Sequence[RowMapping]
     ) -> list[CrawlMetricsResponse]:
-        """A few queries for all of the sessions together."""
+        """Needs a few queries for all of the sessions together."""
         crawl_ids = [session["crawl_id"] for session in sessions]
         if not crawl_ids:
             return []
         operations: dict[str, dict[str, OperationStats]] = defaultdict(dict)
         for row in await rows_of(connection, queries.operation_stats(crawl_ids)):
             operations[row["crawl_id"]][row["operation_type"]] = OperationStats(**row)
-        waits = {
-            row["crawl_id"]: QueueWait(**row)
-            for row in await rows_of(connection, queries.queue_waits(crawl_ids))
-        }
+        waits = await by_crawl(connection, queries.queue_waits(crawl_ids))
         checks = await by_crawl(connection, queries.reconciliations(crawl_ids))
         sealings = {
             each["crawl_id"]: sealing(each, checks.get(each["crawl_id"]), self._asks_firecrawl)
             for each in sessions
         }
         verdicts = await verdicts_of(connection, sessions, checks, sealings, self._quiet_seconds)
-        failed = await by_crawl(connection, queries.failed_at_crawler(_at_firecrawl(sessions)))
+        at_firecrawl = [
+            each["crawl_id"]
+            for each in sessions
+            if each["completed_at"] is None and each["engine"] != Engine.BUILTIN
+        ]
+        failed = await by_crawl(connection, queries.failed_at_crawler(at_firecrawl))
         cancels = await by_crawl(connection, queries.cancel_requests(crawl_ids))
         return [
             _crawl(
                 each,
-                operations[each["crawl_id"]],
-                waits.get(each["crawl_id"]),
-                sealings[each["crawl_id"]],
-                verdicts.get(each["crawl_id"]),
-                _reconciliation(checks.get(each["crawl_id"])),
-                _expected(each, checks.get(each["crawl_id"]), failed.get(each["crawl_id"])),
-                each["crawl_id"] in cancels,
+                sealings[crawl_id],
+                verdicts.get(crawl_id),
+                checks.get(crawl_id),
+                operations=operations[crawl_id],
+                queue_wait=QueueWait(**waits.get(crawl_id, {})),
+                pages_expected=_pages_expected(each, checks.get(crawl_id), failed.get(crawl_id)),
+                cancel_requested=crawl_id in cancels,
             )
-            for each in sessions
+            for crawl_id, each in zip(crawl_ids, sessions, strict=True)
         ]
 
     @asynccontextmanager
@@ -273,16 +307,16 @@ async def _slice(
 
 def _crawl(
     session: RowMapping,
-    operations: dict[str, OperationStats],
-    queue_wait: QueueWait | None,
     sealing: Sealing,
     verdict: Verdict | None,
-    reconciliation: ReconciliationInfo | None,
-    pages_expected: int | None,
-    cancel_requested: bool,
+    check: RowMapping | None,
+    **measured: Any,
 ) -> CrawlMetricsResponse:
+    compared = check is not None and check["state"] != ReconcileState.DUE
     return CrawlMetricsResponse(
         **session,
+        **vars(sealing),
+        **measured,
         aggregate_timing=AggregateTiming(
             chunking_ms=session["total_chunking_ms"],
             embedding_ms=session["total_embedding_ms"],
@@ -292,30 +326,14 @@ def _crawl(
         per_page_metrics=None,
         searchable_at=searchable_at(session),
         time_to_searchable_ms=time_to_searchable_ms(session),
-        operations=operations,
-        queue_wait=queue_wait or QueueWait(),
-        sealed=sealing.sealed,
-        completeness=sealing.completeness,
-        reservation=sealing.reservation,
         awaits=verdict.awaits if verdict else None,
         verdict=verdict,
-        reconciliation=reconciliation,
-        pages_expected=pages_expected,
-        cancel_requested=cancel_requested,
+        reconciliation=ReconciliationInfo(**check, note=check["error"]) if check and compared else None,
     )
 
 
-def _at_firecrawl(sessions: Sequence[RowMapping]) -> list[str]:
-    """Those that go on, and not here."""
-    return [
-        each["crawl_id"]
-        for each in sessions
-        if each["completed_at"] is None and each["engine"] != Engine.BUILTIN
-    ]
-
-
-def _expected(session: RowMapping, check: RowMapping | None, failed: RowMapping | None) -> int | None:
-    """Firecrawl's total shrinks as pages fail: those belong to the crawl all the same."""
+def _pages_expected(session: RowMapping, check: RowMapping | None, failed: RowMapping | None) -> int | None:
+    """Failed pages are added to Firecrawl's total, which no longer includes them."""
     if session["completed_at"] is not None:
         return None
     if session["engine"] == Engine.BUILTIN:
@@ -326,14 +344,51 @@ def _expected(session: RowMapping, check: RowMapping | None, failed: RowMapping 
     return int(check["total"] + (failed["pages"] if failed else 0))
 
 
-def _reconciliation(row: RowMapping | None) -> ReconciliationInfo | None:
-    if row is None or row["state"] == ReconcileState.DUE:
-        return None
-    return ReconciliationInfo(**row, note=row["error"])
-
-
 def _page(row: RowMapping) -> PageRow:
     stages = row["stages"] or {}
     total_ms = row["total_ms"]
     unaccounted_ms = None if total_ms is None else max(0.0, total_ms - sum(stages.values()))
     return PageRow(**{**row, "stages": stages, "unaccounted_ms": unaccounted_ms})
+
+
+async def verdicts_of(
+    connection: AsyncConnection,
+    sessions: Sequence[RowMapping],
+    checks: Mapping[str, Row],
+    sealings: Mapping[str, Sealing],
+    quiet_seconds: float,
+) -> dict[str, Verdict]:
+    """The verdicts on the crawls that are not sealed, by crawl id. `checks` are rows of `reconciliations`."""
+    crawls = {each["crawl_id"]: each for each in sessions if not sealings[each["crawl_id"]].sealed}
+    if not crawls:
+        return {}
+    now = datetime.now(UTC)
+    in_progress = await by_crawl(connection, queries.work_in_progress(list(crawls)))
+    not_begun = await by_crawl(connection, queries.waiting_for_crawler(list(crawls)))
+    settled = await rows_of(connection, queries.last_settled())
+    outages = [
+        PartOutage(row["part"], row["since"], row["reason"])
+        for row in await rows_of(connection, queries.outages(now - OUTAGE_REPORT_LASTS))
+    ]
+
+    def evidence(crawl_id: str, session: RowMapping) -> Evidence:
+        work, waiting = in_progress.get(crawl_id), not_begun.get(crawl_id)
+        others = (row["last_settled_at"] for row in settled if row["crawl_id"] != crawl_id)
+        return Evidence(
+            now=now,
+            completeness=sealings[crawl_id].completeness,
+            last_fact_at=session["last_fact_at"],
+            last_settled_at=session["last_settled_at"],
+            **{name: work[name] if work else default for name, default in NO_WORK.items()},
+            others_settled_at=next(others, None),
+            outages=outages,
+            quiet_seconds=quiet_seconds,
+            builtin=session["engine"] == Engine.BUILTIN,
+            reservation=sealings[crawl_id].reservation,
+            asked=Asked.of(checks.get(crawl_id)),
+            received=session["total_pages"] + session["pages_pending"] + session["pages_cancelled"],
+            crawler_asked_at=waiting["requested_at"] if waiting else None,
+            crawls_in_progress=waiting["others"] if waiting else 0,
+        )
+
+    return {crawl_id: judge(evidence(crawl_id, session)) for crawl_id, session in crawls.items()}

@@ -9,8 +9,15 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from crawlscope.core.vocabulary import Completeness, CrawlStatus, PageState, ReconcileState
-from crawlscope.insights.verdict import VerdictName
+from crawlscope.core.vocabulary import (
+    Completeness,
+    CrawlStatus,
+    NotificationState,
+    NotificationType,
+    PageState,
+    ReconcileState,
+    VerdictName,
+)
 
 
 class Answer(BaseModel):
@@ -428,3 +435,52 @@ class ReindexResponse(Answer):
     """What is filled from the kept pages, to take its place."""
     notice: str | None = None
     """That another embedder is configured than the index was built with, and what to do."""
+
+
+class ChangeRow(Answer):
+    id: UUID
+    watch_id: str | None
+    watch_url: str
+    detected_at: datetime
+    """When the watcher says that it saw the change; when it told, where it does not say."""
+    received_at: datetime
+    diff_summary: str | None
+    snapshot_url: str | None
+    crawl_id: str | None
+    """The crawl that fetches the page again; null before there is one."""
+    rescrape_status: str | None
+    rescrape_error: str | None
+    indexed_at: datetime | None
+    """When the new content was searchable."""
+    change_to_searchable_ms: float | None
+    """From `detected_at` to `indexed_at`."""
+    metadata: dict[str, Any] | None
+    """What else was sent."""
+
+
+class ChangeListResponse(Answer):
+    changes: list[ChangeRow]
+    total: int
+
+
+class NotificationRow(Answer):
+    id: UUID
+    """Sent as `webhook-id`."""
+    crawl_id: str
+    type: NotificationType
+    state: NotificationState
+    created_at: datetime
+    attempts: int
+    attempted_at: datetime | None
+    next_attempt_at: datetime | None
+    """Null unless it is pending."""
+    delivered_at: datetime | None
+    last_status: int | None
+    """The HTTP status of the last attempt; null where none came."""
+    last_error: str | None
+    payload: dict[str, Any]
+
+
+class NotificationListResponse(Answer):
+    notifications: list[NotificationRow]
+    total: int
