@@ -8,27 +8,25 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from crawlscope import __version__
 from crawlscope.api.http import (
-    changes,
     crawls,
     errors,
     health,
+    index,
     metrics,
     notifications,
-    reindex,
-    search,
     watches,
-    webhook,
+    webhooks,
 )
 from crawlscope.api.http.access import Authenticated, Guard
+from crawlscope.api.http.parameters import WholeSegments
 from crawlscope.api.http.requests import RequestRecorder
-from crawlscope.api.http.segments import WholeSegments
 from crawlscope.api.mcp.http import McpDoor, mcp_door
 from crawlscope.api.mcp.http import router as mcp_router
 from crawlscope.processes.parts import Parts
 
 
 def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
-    """What waits on behalf of a client ends its answer when `stopping` is set."""
+    """Requests that wait, such as MCP calls, are answered at once when `stopping` is set."""
     app = FastAPI(
         title="Crawlscope",
         version=__version__,
@@ -44,25 +42,17 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         app.add_middleware(middleware)
     errors.install(app)
     for router in (
-        webhook.router,
+        webhooks.router,
         crawls.router,
         crawls.ledger,
-        search.router,
-        reindex.router,
+        index.router,
         metrics.router,
-        changes.router,
         watches.router,
         notifications.router,
         health.router,
         mcp_router,
     ):
         app.include_router(router)
-    _add_reference(app)
-    return app
-
-
-def _add_reference(app: FastAPI) -> None:
-    """The API's own description asks for the secret too."""
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Authenticated])
     async def openapi(request: Request) -> JSONResponse:
@@ -71,3 +61,5 @@ def _add_reference(app: FastAPI) -> None:
     @app.get("/docs", include_in_schema=False, dependencies=[Authenticated])
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(openapi_url="/openapi.json", title="Crawlscope API")
+
+    return app

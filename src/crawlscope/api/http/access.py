@@ -1,4 +1,4 @@
-"""Who may call, and how much they may send: every path but a few open ones asks for the API secret."""
+"""Authentication and the limit of a body: every path except a few open ones needs the API secret."""
 
 import hmac
 from hashlib import sha256
@@ -9,8 +9,8 @@ from fastapi.exception_handlers import http_exception_handler
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crawlscope.api.http.parts import ServiceParts, of_request
-from crawlscope.api.http.requests import DOORS
+from crawlscope.api.http.parameters import ServiceParts, of_request
+from crawlscope.api.http.requests import endpoint_of
 
 SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
 BEARER = "bearer "
@@ -47,14 +47,14 @@ async def require_secret(
     authorization: Annotated[str | None, Header()] = None,
 ) -> None:
     if not carries_secret(parts.secret, x_api_secret, authorization):
-        raise _stranger()
+        raise _unauthenticated()
 
 
 Authenticated = Depends(require_secret)
 
 
 class Guard:
-    """ASGI middleware: FastAPI reads a body, of any size, before it asks `Authenticated`."""
+    """ASGI middleware: without it, FastAPI reads a body of any size before it checks `Authenticated`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -64,18 +64,18 @@ class Guard:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        parts, headers = of_request(request), request.headers
-        if not (
-            _is_open(scope["path"])
-            or carries_secret(parts.secret, headers.get(SECRET_HEADER), headers.get("authorization"))
+        parts, headers, path = of_request(request), request.headers, scope["path"]
+        open_path = path in OPEN_PATHS or endpoint_of(path) is not None
+        if open_path or carries_secret(
+            parts.secret, headers.get(SECRET_HEADER), headers.get("authorization")
         ):
-            refusal = await http_exception_handler(request, _stranger())
+            await self._app(scope, _limited(receive, headers, parts.settings.max_body_bytes), send)
+        else:
+            refusal = await http_exception_handler(request, _unauthenticated())
             await refusal(scope, receive, send)
-            return
-        await self._app(scope, _limited(receive, headers, parts.settings.max_body_bytes), send)
 
 
-def _stranger() -> HTTPException:
+def _unauthenticated() -> HTTPException:
     return HTTPException(
         401,
         f"send the API secret as {SECRET_HEADER} or as a bearer token",
@@ -83,30 +83,23 @@ def _stranger() -> HTTPException:
     )
 
 
-def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or any(path == door or path.startswith(f"{door}/") for door in DOORS)
-
-
 def _limited(receive: Receive, headers: Headers, limit: int) -> Receive:
-    """Raises an answer of 413 as soon as the body is known to be too large."""
+    """Raises a 413 as soon as the body is known to be too large."""
     announced = headers.get("content-length", "")
     size = int(announced) if announced.isdecimal() else 0
     received = 0
+    too_large = HTTPException(
+        413, f"the body is larger than {limit} bytes; raise CRAWLSCOPE_MAX_BODY_BYTES to accept it"
+    )
 
     async def receive_some() -> Message:
         nonlocal received
         if size > limit:
-            raise _too_large(limit)
+            raise too_large
         message = await receive()
         received += len(message.get("body", b""))
         if received > limit:
-            raise _too_large(limit)
+            raise too_large
         return message
 
     return receive_some
-
-
-def _too_large(limit: int) -> HTTPException:
-    return HTTPException(
-        413, f"the body is larger than {limit} bytes; raise CRAWLSCOPE_MAX_BODY_BYTES to accept it"
-    )

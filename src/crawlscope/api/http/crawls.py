@@ -7,9 +7,7 @@ from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict
 
 from crawlscope.api.http.access import Authenticated, same_secret
-from crawlscope.api.http.metrics import Moment
-from crawlscope.api.http.parts import ServiceParts
-from crawlscope.api.http.segments import Segment
+from crawlscope.api.http.parameters import Moment, Segment, ServiceParts
 from crawlscope.crawls.schemas import (
     GOES_ON_HEADER,
     CountDifference,

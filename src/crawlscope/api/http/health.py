@@ -1,4 +1,4 @@
-"""Whether the service lives, can work, and which of its parts cannot."""
+"""Liveness, readiness, and the state of each part."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -8,10 +8,9 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from crawlscope import __version__
-from crawlscope.api.http.parts import ServiceParts
+from crawlscope.api.http.parameters import ServiceParts
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.processes.parts import Parts
 
 CHECK_SECONDS = 5.0
 
@@ -38,7 +37,7 @@ async def alive() -> dict[str, str]:
 @router.get("/readyz")
 async def ready(parts: ServiceParts, response: Response) -> PartHealth:
     """Deliveries can be committed; 503 while they cannot."""
-    database = await _check_database(parts)
+    database = await _checked(parts.database.ping())
     if database.state != "ok":
         response.status_code = 503
     return database
@@ -47,8 +46,22 @@ async def ready(parts: ServiceParts, response: Response) -> PartHealth:
 @router.get("/health")
 async def health(parts: ServiceParts) -> Health:
     """Each part with its state: `failing` without the database, `degraded` without another part."""
+
+    async def index_detail() -> str:
+        index = parts.host.require_index()
+        async with parts.database.transaction() as connection:
+            serving = (await generations.live(connection)).serving
+        if serving and serving.problem:
+            raise IndexUnavailable(serving.problem)
+        return f"{(await index.index.size()).chunks} chunks"
+
+    async def embedder_detail() -> str:
+        index = parts.host.require_index()
+        await index.embedder.ready()
+        return index.embedder.notice or index.generation.recipe.identity.description
+
     database, index, embedder = await asyncio.gather(
-        _check_database(parts), _check_index(parts), _check_embedder(parts)
+        _checked(parts.database.ping()), _checked(index_detail()), _checked(embedder_detail())
     )
     if database.state != "ok":
         status: Literal["ok", "degraded", "failing"] = "failing"
@@ -56,33 +69,6 @@ async def health(parts: ServiceParts) -> Health:
         status = "ok" if index.state == embedder.state == "ok" else "degraded"
     found = {"database": database, "index": index, "embedder": embedder}
     return Health(status=status, version=__version__, parts=found)
-
-
-async def _check_database(parts: Parts) -> PartHealth:
-    return await _checked(parts.database.ping())
-
-
-async def _check_index(parts: Parts) -> PartHealth:
-    return await _checked(_examine_index(parts))
-
-
-async def _check_embedder(parts: Parts) -> PartHealth:
-    return await _checked(_examine_embedder(parts))
-
-
-async def _examine_index(parts: Parts) -> str:
-    index = parts.host.require_index()
-    async with parts.database.transaction() as connection:
-        serving = (await generations.live(connection)).serving
-    if serving and serving.problem:
-        raise IndexUnavailable(serving.problem)
-    return f"{(await index.index.size()).chunks} chunks"
-
-
-async def _examine_embedder(parts: Parts) -> str:
-    embedder = parts.host.require_index().embedder
-    await embedder.ready()
-    return embedder.notice or parts.host.require_index().generation.recipe.identity.description
 
 
 async def _checked(check: Awaitable[str | None]) -> PartHealth:

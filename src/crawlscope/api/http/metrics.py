@@ -1,19 +1,18 @@
-"""The recorder over HTTP: crawls, their pages and deliveries, operations, requests, totals."""
+"""The insight service over HTTP: crawls, pages, deliveries, changes, operations, requests and totals."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BeforeValidator
 
 from crawlscope.api.http.access import Authenticated
-from crawlscope.api.http.parts import ServiceParts
-from crawlscope.api.http.segments import Segment
+from crawlscope.api.http.parameters import Hours, Limit, Offset, Segment, ServiceParts, Since, Until, UrlPart
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.vocabulary import CrawlStatus, PageState
 from crawlscope.insights.queries import PageSort
 from crawlscope.insights.schemas import (
     AttemptListResponse,
+    ChangeListResponse,
     CrawlComparison,
     CrawlListResponse,
     CrawlMetricsResponse,
@@ -25,38 +24,11 @@ from crawlscope.insights.schemas import (
     SummaryResponse,
 )
 from crawlscope.insights.service import DEFAULT_LIMIT
-from crawlscope.sessions.fold import parse_moment
 
-LARGEST_OFFSET = 2**63 - 1
-HOURS_OF_A_YEAR = 8_760
-
-router = APIRouter(tags=["metrics"], dependencies=[Authenticated])
+router = APIRouter(dependencies=[Authenticated])
 
 
-def _moment(value: object) -> datetime:
-    """A `+` that nobody escaped arrives as a blank."""
-    moment = parse_moment(value.strip().replace(" ", "+") if isinstance(value, str) else value)
-    if moment is None:
-        raise ValueError("give a time in ISO 8601, such as 2025-01-31T12:00:00Z")
-    return moment
-
-
-Limit = Annotated[int, Query(ge=1, le=1_000)]
-Offset = Annotated[int, Query(ge=0, le=LARGEST_OFFSET)]
-Hours = Annotated[int, Query(ge=1, le=HOURS_OF_A_YEAR, description="only the last so many hours")]
-Moment = Annotated[datetime, BeforeValidator(_moment)]
-Since = Annotated[
-    Moment | None,
-    Query(description="ISO 8601, UTC where it names no zone; this moment is included"),
-]
-Until = Annotated[
-    Moment | None,
-    Query(description="ISO 8601, UTC where it names no zone; this moment is not included"),
-]
-UrlPart = Annotated[str | None, Query(description="any part of the URL")]
-
-
-@router.get("/api/metrics/crawls")
+@router.get("/api/metrics/crawls", tags=["metrics"])
 async def list_crawls(
     parts: ServiceParts,
     status: CrawlStatus | None = None,
@@ -70,15 +42,15 @@ async def list_crawls(
     return await parts.insights.crawls(status, url, since, until, limit, offset)
 
 
-@router.get("/api/metrics/crawls/{crawl_id}")
+@router.get("/api/metrics/crawls/{crawl_id}", tags=["metrics"])
 async def show_crawl(
     crawl_id: Segment, parts: ServiceParts, include_per_page: bool = False
 ) -> CrawlMetricsResponse:
-    """All numbers of a crawl; with `include_per_page` also each operation on each of its pages."""
+    """All numbers of a crawl; `include_per_page` adds each operation on each of its pages."""
     return await parts.insights.crawl(crawl_id, include_per_page)
 
 
-@router.get("/api/metrics/crawls/{crawl_id}/pages")
+@router.get("/api/metrics/crawls/{crawl_id}/pages", tags=["metrics"])
 async def list_pages(
     crawl_id: Segment,
     parts: ServiceParts,
@@ -87,11 +59,11 @@ async def list_pages(
     limit: Limit = DEFAULT_LIMIT,
     offset: Offset = 0,
 ) -> PageListResponse:
-    """What became of the crawl's pages and what that took."""
+    """The pages of the crawl with their state and timing."""
     return await parts.insights.pages(crawl_id, state, sort, limit, offset)
 
 
-@router.get("/api/metrics/crawls/{crawl_id}/compare")
+@router.get("/api/metrics/crawls/{crawl_id}/compare", tags=["metrics"])
 async def compare_crawls(
     crawl_id: Segment,
     parts: ServiceParts,
@@ -101,17 +73,17 @@ async def compare_crawls(
     return await parts.insights.compare(crawl_id, against)
 
 
-@router.get("/api/metrics/crawls/{crawl_id}/attempts")
+@router.get("/api/metrics/crawls/{crawl_id}/attempts", tags=["metrics"])
 async def list_attempts(
     crawl_id: Segment,
     parts: ServiceParts,
     url: Annotated[str, Query(description="the page's source URL, all of it")],
 ) -> AttemptListResponse:
-    """Every try at one page, the first one first."""
+    """All attempts at one page, oldest first."""
     return await parts.insights.attempts(crawl_id, url)
 
 
-@router.get("/api/metrics/crawls/{crawl_id}/deliveries")
+@router.get("/api/metrics/crawls/{crawl_id}/deliveries", tags=["metrics"])
 async def list_deliveries(
     crawl_id: Segment, parts: ServiceParts, limit: Limit = DEFAULT_LIMIT, offset: Offset = 0
 ) -> DeliveryListResponse:
@@ -119,7 +91,7 @@ async def list_deliveries(
     return await parts.insights.deliveries(crawl_id, limit, offset)
 
 
-@router.get("/api/metrics/operations")
+@router.get("/api/metrics/operations", tags=["metrics"])
 async def list_operations(
     parts: ServiceParts,
     crawl_id: str | None = None,
@@ -151,7 +123,7 @@ async def list_operations(
     )
 
 
-@router.get("/api/metrics/requests")
+@router.get("/api/metrics/requests", tags=["metrics"])
 async def list_requests(
     parts: ServiceParts,
     url: Annotated[str | None, Query(description="any part of the path")] = None,
@@ -167,15 +139,23 @@ async def list_requests(
     return await parts.insights.requests(url, method, status_code, _later(since, hours), until, limit, offset)
 
 
-@router.get("/api/metrics/summary")
+@router.get("/api/changes", tags=["changes"])
+async def list_changes(
+    parts: ServiceParts, url: UrlPart = None, limit: Limit = DEFAULT_LIMIT, offset: Offset = 0
+) -> ChangeListResponse:
+    """Reported changes, newest first, and the time until each was searchable."""
+    return await parts.insights.changes(url, limit, offset)
+
+
+@router.get("/api/metrics/summary", tags=["metrics"])
 async def summarize(parts: ServiceParts, hours: Hours = 24) -> SummaryResponse:
     """Totals: crawls that started, operations and requests that began in the last `hours`."""
     return await parts.insights.summary(hours)
 
 
-@router.get("/api/stats")
+@router.get("/api/stats", tags=["metrics"])
 async def show_stats(parts: ServiceParts) -> StatsResponse:
-    """How much there is: crawls, pages, documents, chunks, bytes."""
+    """The number of crawls, pages, documents and chunks, and their size in bytes."""
     stats = await parts.insights.stats()
     try:
         index = parts.host.require_index()
@@ -189,7 +169,7 @@ async def show_stats(parts: ServiceParts) -> StatsResponse:
 
 
 def _later(since: datetime | None, hours: int | None) -> datetime | None:
-    """The beginning of the time asked for, where both ways to say it are used the later one."""
+    """The later of `since` and the beginning of the last `hours`."""
     if hours is None:
         return since
     cutoff = datetime.now(UTC) - timedelta(hours=hours)

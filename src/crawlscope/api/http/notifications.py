@@ -1,4 +1,4 @@
-"""What was told to others, and telling it again."""
+"""The log of notifications over HTTP, and sending one again."""
 
 from uuid import UUID
 
@@ -6,8 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from crawlscope.api.http.access import Authenticated
-from crawlscope.api.http.metrics import Limit, Offset
-from crawlscope.api.http.parts import ServiceParts
+from crawlscope.api.http.parameters import Limit, Offset, ServiceParts
 from crawlscope.core.errors import UsageError
 from crawlscope.core.vocabulary import NotificationState
 from crawlscope.insights.schemas import NotificationListResponse
@@ -35,8 +34,8 @@ async def list_notifications(
 
 @router.post("/{notification_id}/resend", status_code=202)
 async def resend_notification(notification_id: UUID, parts: ServiceParts) -> NotificationQueued:
-    """Sends it again, with all attempts: also what was given up or delivered."""
+    """Sends a notification again, with attempts reset, whatever its state."""
     if parts.settings.notify_url is None:
-        raise UsageError("there is nobody to send to: set CRAWLSCOPE_NOTIFY_URL")
+        raise UsageError("there is no receiver: set CRAWLSCOPE_NOTIFY_URL")
     await parts.database.run(lambda connection: send_again(connection, notification_id))
     return NotificationQueued(id=notification_id, state=NotificationState.PENDING)

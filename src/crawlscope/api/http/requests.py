@@ -17,17 +17,25 @@ from crawlscope.timing import scope as timing_scope
 from crawlscope.timing.store import RequestRecord
 from crawlscope.webhooks.refusals import BY_STATUS, Cause, RefusalLog
 
-LONGEST_TEXT = 1_000
+MAX_TEXT_LENGTH = 1_000
 HIDDEN = "{token}"
 
-DOORS = (WEBHOOK_PATH, CHANGES_PATH)
-"""Have rules of their own, and tokens below them."""
+ENDPOINTS = (WEBHOOK_PATH, CHANGES_PATH)
+"""The webhook endpoints, which authenticate in their own way; a token may follow in the path."""
 REFUSAL = "refusal"
 
 _OF_A_SENDER = re.compile("webhook", re.IGNORECASE)
-"""In the path of what is meant as a delivery, also where the path is not quite that of a door."""
-_BELOW_A_DOOR = re.compile(r"(/webhook/+(?:firecrawl|changedetection)/+).+", re.IGNORECASE | re.DOTALL)
-"""What stands there is meant as a token, also where no route is."""
+"""In the path of a request that is meant as a delivery, even if the path is not quite that of an endpoint."""
+_TOKEN_IN_PATH = re.compile(r"(/webhook/+(?:firecrawl|changedetection)/+).+", re.IGNORECASE | re.DOTALL)
+"""The end of such a path is meant as a token, even if no route takes it."""
+
+
+def endpoint_of(path: str) -> str | None:
+    """`firecrawl` or `changedetection`; None for a path of neither webhook endpoint."""
+    for endpoint in ENDPOINTS:
+        if path == endpoint or path.startswith(f"{endpoint}/"):
+            return endpoint.rsplit("/", 1)[1]
+    return None
 
 
 class RequestRecorder:
@@ -41,7 +49,7 @@ class RequestRecorder:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope.setdefault("state", {})  # of the request; routes say in it why they refuse a delivery
+        scope.setdefault("state", {})  # routes note there why they refuse a delivery
         request_id, status = str(uuid4()), 500
         began_at, began = datetime.now(UTC), perf_counter()
 
@@ -66,35 +74,33 @@ class RequestRecorder:
 
 @dataclass(frozen=True)
 class RefusedDelivery:
-    door: str | None
-    """The last part of its path; None for a delivery that came nowhere near one."""
+    endpoint: str | None
+    """See `endpoint_of`."""
     cause: Cause
     reason: str | None = None
-    """What the log may say of it besides."""
+    """A reason for the log, beside the cause."""
 
 
 def refused_delivery(scope: Scope, status: int) -> RefusedDelivery | None:
-    """None for what was taken, and for what is no delivery as far as its path tells."""
+    """None for an accepted delivery, and for a request that is no delivery by its path."""
     path = unquote(scope["raw_path"].decode("latin-1"))
     if status < 400 or scope["method"] != "POST" or not _OF_A_SENDER.search(path):
         return None
-    said = scope["state"].get(REFUSAL)
-    if isinstance(said, RefusedDelivery):
-        return said
-    door = next((each for each in DOORS if path == each or path.startswith(f"{each}/")), None)
-    name = door and door.rsplit("/", 1)[1]
-    if door is None:
+    noted = scope["state"].get(REFUSAL)
+    if isinstance(noted, RefusedDelivery):
+        return noted
+    endpoint = endpoint_of(path)
+    if endpoint is None:
         return RefusedDelivery(None, Cause.WRONG_PATH)
     if status == HTTPStatus.UNAUTHORIZED:
         sent = {header for header, _ in scope["headers"]} & {b"x-api-secret", b"authorization"}
-        return RefusedDelivery(name, Cause.WRONG_SECRET if sent else Cause.NO_CREDENTIALS)
-    return RefusedDelivery(name, BY_STATUS.get(status, Cause.UNAVAILABLE))
+        return RefusedDelivery(endpoint, Cause.WRONG_SECRET if sent else Cause.NO_CREDENTIALS)
+    return RefusedDelivery(endpoint, BY_STATUS.get(status, Cause.UNAVAILABLE))
 
 
 def note_refusal(request: Request, cause: Cause, reason: str | None = None) -> None:
-    """Keeps why a delivery is about to be refused, where its status alone does not tell."""
-    door = next(each for each in DOORS if request.url.path.startswith(each))
-    setattr(request.state, REFUSAL, RefusedDelivery(door.rsplit("/", 1)[1], cause, reason))
+    """Records why a delivery is refused, if its status alone does not tell."""
+    setattr(request.state, REFUSAL, RefusedDelivery(endpoint_of(request.url.path), cause, reason))
 
 
 def _record(
@@ -115,14 +121,14 @@ def _record(
         duration_ms=elapsed_ms,
         request_id=request_id,
         client_ip=client[0] if client else None,
-        user_agent=headers.get(b"user-agent", b"").decode("latin-1")[:LONGEST_TEXT] or None,
-        extra_metadata={"refused": refused.cause.value, "door": refused.door} if refused else None,
+        user_agent=headers.get(b"user-agent", b"").decode("latin-1")[:MAX_TEXT_LENGTH] or None,
+        extra_metadata={"refused": refused.cause.value, "door": refused.endpoint} if refused else None,
     )
 
 
 def shown_path(scope: Scope) -> str:
-    """The path for logs and metrics: without the token, wherever in it a sender has put that."""
-    path = _BELOW_A_DOOR.sub(rf"\1{HIDDEN}", unquote(scope["raw_path"].decode("latin-1")))
+    """The path for logs and metrics, without the token, wherever in the path a sender has put it."""
+    path = _TOKEN_IN_PATH.sub(rf"\1{HIDDEN}", unquote(scope["raw_path"].decode("latin-1")))
     if token := scope["app"].state.parts.settings.receive_token:
         path = path.replace(token.get_secret_value(), HIDDEN)
-    return storable(path[:LONGEST_TEXT])
+    return storable(path[:MAX_TEXT_LENGTH])

@@ -6,8 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from crawlscope.api.http.access import Authenticated
-from crawlscope.api.http.parts import ServiceParts
-from crawlscope.api.http.segments import Segment
+from crawlscope.api.http.parameters import Segment, ServiceParts
 from crawlscope.changes.schemas import CrawlWatched
 from crawlscope.changes.watches import DEFAULT_LIMIT, MAX_WATCHES
 

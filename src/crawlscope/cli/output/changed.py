@@ -2,7 +2,8 @@
 
 from crawlscope.api.rendering.words import count, plain
 from crawlscope.changes.schemas import CrawlWatched
-from crawlscope.crawls.schemas import CrawlReconciled, CrawlRecounted, DeliveriesReplayed
+from crawlscope.crawls.schemas import CrawlReconciled, CrawlRecounted
+from crawlscope.webhooks.schemas import DeliveriesReplayed
 
 MAX_SHOWN = 20
 

@@ -1,0 +1,146 @@
+"""The webhook endpoints, of Firecrawl and of changedetection.io."""
+
+import shutil
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Header, HTTPException, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+
+from crawlscope.api.http.access import Authenticated, carries_secret, same_secret, signs
+from crawlscope.api.http.errors import unavailable
+from crawlscope.api.http.parameters import Segment, ServiceParts
+from crawlscope.api.http.requests import note_refusal
+from crawlscope.changes.acceptance import Rescraping, accept_change
+from crawlscope.core.errors import DatabaseUnavailable, DependencyError
+from crawlscope.core.service_file import CHANGES_PATH, WEBHOOK_PATH
+from crawlscope.core.vocabulary import Engine
+from crawlscope.processes.parts import Parts
+from crawlscope.webhooks.acceptance import accept_delivery
+from crawlscope.webhooks.payload import MalformedDelivery, UnreadableDelivery
+from crawlscope.webhooks.refusals import Cause
+
+SIGNATURE_HEADER = "X-Firecrawl-Signature"
+
+log = structlog.get_logger(__name__)
+router = APIRouter()
+
+
+class ChangeTaken(BaseModel):
+    status: str
+    change_id: UUID
+    crawl_id: str | None
+
+
+@router.post(WEBHOOK_PATH, status_code=202, tags=["webhook"])
+async def deliver(
+    request: Request,
+    parts: ServiceParts,
+    x_api_secret: Annotated[str | None, Header()] = None,
+    authorization: Annotated[str | None, Header()] = None,
+    x_firecrawl_signature: Annotated[str | None, Header()] = None,
+) -> JSONResponse:
+    """Accepts one Firecrawl event. 202 means: committed to disk, with its jobs."""
+    authenticated = carries_secret(parts.secret, x_api_secret, authorization)
+    signing_secret = parts.settings.firecrawl_webhook_secret
+    if not authenticated and not (signing_secret and x_firecrawl_signature):
+        if x_firecrawl_signature:
+            note_refusal(request, Cause.NO_SIGNING_SECRET)
+        or_signed = f" or a valid {SIGNATURE_HEADER}" if signing_secret else ""
+        raise HTTPException(401, f"a delivery needs the API secret (X-API-Secret){or_signed}")
+    body = await _body(request)
+    if not authenticated:
+        assert signing_secret is not None
+        if not signs(x_firecrawl_signature, signing_secret.get_secret_value(), body):
+            note_refusal(request, Cause.BAD_SIGNATURE)
+            raise HTTPException(401, f"the {SIGNATURE_HEADER} does not match the body")
+    return await _accept_delivery(request, parts, body)
+
+
+@router.post(f"{WEBHOOK_PATH}/{{token}}", status_code=202, tags=["webhook"])
+async def deliver_by_url(token: Segment, request: Request, parts: ServiceParts) -> JSONResponse:
+    """The same for senders that can neither sign nor send headers: the URL carries the token."""
+    _require_token(token, request, parts)
+    return await _accept_delivery(request, parts, await _body(request))
+
+
+@router.post(CHANGES_PATH, status_code=202, tags=["changes"], dependencies=[Authenticated])
+async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
+    """Records the change and scrapes its page again. 202 means: committed to disk."""
+    return await _accept_change(request, parts)
+
+
+@router.post(f"{CHANGES_PATH}/{{token}}", status_code=202, tags=["changes"])
+async def take_change_by_url(token: Segment, request: Request, parts: ServiceParts) -> ChangeTaken:
+    """The same with the token in the URL in place of the secret."""
+    _require_token(token, request, parts)
+    return await _accept_change(request, parts)
+
+
+def _require_token(token: str, request: Request, parts: Parts) -> None:
+    expected = parts.settings.receive_token
+    if expected is None or not same_secret(token, expected.get_secret_value()):
+        note_refusal(request, Cause.WRONG_TOKEN if expected else Cause.NO_TOKEN)
+        raise HTTPException(401, "this delivery URL is not valid")
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise HTTPException(400, "the body ended before it was complete") from None
+
+
+async def _accept_delivery(request: Request, parts: Parts, body: bytes) -> JSONResponse:
+    _require_json(request)
+    try:
+        _require_disk(parts)
+        answer = await accept_delivery(parts.database, body, datetime.now(UTC))
+    except UnreadableDelivery as error:
+        raise HTTPException(400, str(error)) from None
+    except MalformedDelivery as error:
+        parts.refusals.add(body)
+        raise HTTPException(422, str(error)) from None
+    except DependencyError as error:
+        note_refusal(request, Cause.UNAVAILABLE, str(error))
+        parts.refusals.add(body)
+        return unavailable(error)
+    except Exception:
+        log.exception("delivery_not_kept")
+        parts.refusals.add(body)
+        return unavailable(DatabaseUnavailable("the delivery could not be stored; see the service's log"))
+    return JSONResponse(answer, status_code=202)
+
+
+async def _accept_change(request: Request, parts: Parts) -> ChangeTaken:
+    body = await _body(request)
+    _require_json(request)
+    _require_disk(parts)
+    engine = Engine.FIRECRAWL if parts.settings.firecrawl_url else Engine.BUILTIN
+    rescraping = Rescraping(engine, parts.settings.allow_private_targets)
+    try:
+        accepted = await accept_change(parts.database, body, datetime.now(UTC), rescraping)
+    except UnreadableDelivery as error:
+        raise HTTPException(400, str(error)) from None
+    return ChangeTaken(**vars(accepted))
+
+
+def _require_json(request: Request) -> None:
+    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise HTTPException(415, f"send application/json, not {kind[:100]}")
+
+
+def _require_disk(parts: Parts) -> None:
+    """Refuses a delivery when the disk is nearly full, because a full disk would stop the database."""
+    settings = parts.settings
+    if settings.embedded_database:
+        free = shutil.disk_usage(settings.data_dir).free
+        if free < settings.min_free_disk_bytes:
+            raise DatabaseUnavailable(
+                f"only {free} bytes are free in {settings.data_dir}: free some space, then send again"
+            )
