@@ -127,11 +127,11 @@ def test_the_doctor_says_part_by_part_what_is_wrong(tmp_path):
 
 ASKING = [
     ["crawls"],
+    ["crawl", "https://a.example/"],
     ["profile", "c"],
     ["compare", "a", "b"],
     ["search", "x"],
     ["retry", "c"],
-    ["cancel", "c"],
 ]
 
 

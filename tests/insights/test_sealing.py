@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from crawlscope.api.client import CrawlReport
 from crawlscope.api.mcp.searchability import searchability
 from crawlscope.api.rendering.outcome import failure
-from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import Completeness, CrawlStatus, ReconcileState
 from crawlscope.crawls import reconciliations
 from crawlscope.crawls.reconciliations import Found
@@ -121,7 +121,7 @@ async def test_an_end_is_not_told_before_it_was_compared(database: Database, ask
     assert crawl.verdict.reason.startswith(
         "its end is known, but it could not be compared with Firecrawl yet"
     )
-    assert crawl.verdict.reason.endswith(": Firecrawl is away; next try in 90 s")
+    assert crawl.verdict.reason.endswith(": Firecrawl is away; next attempt in 90 s")
 
     await note_settled(database, "crawl-1")
     crawl = await asking.crawl("crawl-1")

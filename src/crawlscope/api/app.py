@@ -20,7 +20,7 @@ from crawlscope.api.http import (
 from crawlscope.api.http.access import Authenticated, Guard
 from crawlscope.api.http.parameters import WholeSegments
 from crawlscope.api.http.requests import RequestRecorder
-from crawlscope.api.mcp.http import McpDoor, mcp_door
+from crawlscope.api.mcp.http import McpEndpoint, mcp_lifespan
 from crawlscope.api.mcp.http import router as mcp_router
 from crawlscope.processes.parts import Parts
 
@@ -34,10 +34,10 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        lifespan=mcp_door,
+        lifespan=mcp_lifespan,
     )
     app.state.parts = parts
-    app.state.mcp = McpDoor(app, stopping or asyncio.Event())
+    app.state.mcp = McpEndpoint(app, stopping or asyncio.Event())
     for middleware in (Guard, WholeSegments, RequestRecorder):  # the last one is the first to be asked
         app.add_middleware(middleware)
     errors.install(app)

@@ -1,6 +1,8 @@
-"""The command line's way to the running service: HTTP, like every other client's."""
+"""The client of the running service over HTTP, for the CLI and MCP."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -13,7 +15,7 @@ from crawlscope.core import service_file
 from crawlscope.core.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
 from crawlscope.core.secrets import api_secret, local_token
 from crawlscope.core.settings import Settings
-from crawlscope.core.vocabulary import Engine
+from crawlscope.core.vocabulary import Engine, PageState
 from crawlscope.crawls.schemas import (
     GOES_ON_HEADER,
     CrawlCancelled,
@@ -37,19 +39,33 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 ANSWER_SECONDS = 30.0
 FIRECRAWL_SECONDS = 120.0
-"""The service itself waits for Firecrawl, and knows better why it does not answer."""
+"""Longer than the service waits for Firecrawl, so that its answer gives the reason."""
 RECONCILE_SECONDS = 600.0
-"""Everything that is missing is fetched before it answers."""
+"""The service answers after it has fetched all missing pages."""
 WATCH_SECONDS = 600.0
-"""All watches are asked for before it answers, and those of somebody else before."""
+"""The service answers after it has created all watches, one request at a time."""
 SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
 
 
-class ServiceClient:
-    """Asks for the service's address with each request, so that it may come back at another one.
+MAX_REPORT_PAGES = 1_000
+"""The largest number of pages in one answer."""
 
-    Every method raises `ServiceUnavailable` while no service answers, `NotFoundError` for a crawl that it
-    does not know and `UsageError` for what it refuses.
+
+@dataclass(frozen=True)
+class CrawlReport:
+    """What the profile of a crawl is made of; of a large crawl the lists do not have all pages."""
+
+    crawl: CrawlMetricsResponse
+    slowest: PageListResponse
+    """The slowest pages first."""
+    failed: PageListResponse
+
+
+class ServiceClient:
+    """Looks up the service's address for each request, so that the service may restart at another one.
+
+    Every method raises `ServiceUnavailable` while no service answers, `NotFoundError` for an unknown crawl
+    and `UsageError` for a request that the service refuses.
     """
 
     def __init__(
@@ -65,9 +81,10 @@ class ServiceClient:
 
     @classmethod
     def of(cls, settings: Settings, *, local: bool = True) -> Self:
-        """For the service of this data folder, as the user who may read the folder.
+        """For the service of this data folder.
 
-        Unless `local`, as anybody else who knows the secret: private addresses are not crawled then.
+        `local` requests carry the token that only a user of this machine can read, and may crawl private
+        addresses.
         """
 
         def locate() -> str | None:
@@ -81,7 +98,7 @@ class ServiceClient:
 
     @classmethod
     def within(cls, app: ASGIApp, secret: str) -> Self:
-        """For the service that this process is, without a connection."""
+        """For the service in this process, without a connection."""
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         return cls(lambda: "http://crawlscope", {SECRET_HEADER: secret}, transport)
 
@@ -116,14 +133,14 @@ class ServiceClient:
         scrape_options: Mapping[str, Any] | None = None,
         crawl_options: Mapping[str, Any] | None = None,
     ) -> str:
-        """Returns the new crawl's id. The options are Firecrawl's, for crawls there."""
-        order = {"limit": limit, "engine": engine, "crawl_options": crawl_options}
-        return (await self._start(url=url, scrape_options=scrape_options, **order)).crawl_id
+        """Returns the new crawl's id. Only Firecrawl takes the options."""
+        options = {"scrape_options": scrape_options, "crawl_options": crawl_options}
+        return (await self._start(url=url, limit=limit, engine=engine, **options)).crawl_id
 
     async def start_batch(
         self, urls: Sequence[str], scrape_options: Mapping[str, Any] | None = None
     ) -> CrawlStarted:
-        """Has Firecrawl scrape just these."""
+        """Starts a batch scrape of these URLs at Firecrawl."""
         return await self._start(urls=list(urls), engine=Engine.FIRECRAWL, scrape_options=scrape_options)
 
     async def cancel(self, crawl_id: str) -> CrawlCancelled:
@@ -134,7 +151,7 @@ class ServiceClient:
     async def retry(
         self, crawl_id: str, urls: Sequence[str] | None = None, *, rescrape: bool = False
     ) -> PagesQueued:
-        """Of `urls`, or of all pages that failed; with `rescrape` the crawler fetches what it can."""
+        """Retries `urls`, or all failed pages. `rescrape` fetches those again that have no content."""
         which: dict[str, Any] = {"urls": list(urls)} if urls else {}
         if rescrape:
             which["rescrape"] = True
@@ -152,7 +169,7 @@ class ServiceClient:
         return CrawlReconciled.model_validate_json(answer.content)
 
     async def watch(self, crawl_id: str, limit: int | None = None) -> CrawlWatched:
-        """Has changedetection.io watch the crawl's pages."""
+        """Makes changedetection.io watch the pages of the crawl."""
         path = f"/api/crawls/{_segment(crawl_id)}/watches"
         which = {} if limit is None else {"limit": limit}
         answer = await self._ask("POST", path, json=which, timeout=WATCH_SECONDS)
@@ -163,7 +180,7 @@ class ServiceClient:
         return CrawlRecounted.model_validate_json(answer.content)
 
     async def replay(self, **which: Any) -> DeliveriesReplayed:
-        """`which` are the fields of the request, as JSON; none for every delivery."""
+        """`which` are the fields of `ReplayDeliveries`, as JSON; without any, all are reprocessed."""
         answer = await self._ask("POST", "/api/deliveries/replay", json=which, timeout=RECONCILE_SECONDS)
         return DeliveriesReplayed.model_validate_json(answer.content)
 
@@ -180,20 +197,28 @@ class ServiceClient:
     async def pages(self, crawl_id: str, **query: Any) -> PageListResponse:
         return await self._read(PageListResponse, f"/api/metrics/crawls/{_segment(crawl_id)}/pages", **query)
 
+    async def report(self, crawl_id: str) -> CrawlReport:
+        crawl, slowest, failed = await asyncio.gather(
+            self.crawl(crawl_id),
+            self.pages(crawl_id, sort="slowest", limit=MAX_REPORT_PAGES),
+            self.pages(crawl_id, state=PageState.FAILED.value, limit=MAX_REPORT_PAGES),
+        )
+        return CrawlReport(crawl, slowest, failed)
+
     async def search(self, request: SearchRequest) -> SearchResponse:
         answer = await self._ask("POST", "/api/search", json=request.model_dump(exclude_none=True))
         return SearchResponse.model_validate_json(answer.content)
 
     async def begin_reindex(self) -> ReindexResponse:
-        """Returns when the new index is there and its filling is queued."""
+        """Returns when the new index exists and its reindex is queued."""
         answer = await self._ask("POST", "/api/reindex")
         return ReindexResponse.model_validate_json(answer.content)
 
     async def reindex(self) -> ReindexResponse:
         return await self._read(ReindexResponse, "/api/reindex")
 
-    async def _start(self, **order: Any) -> CrawlStarted:
-        given = {name: value for name, value in order.items() if value is not None}
+    async def _start(self, **wanted: Any) -> CrawlStarted:
+        given = {name: value for name, value in wanted.items() if value is not None}
         answer = await self._ask("POST", "/api/crawls", json=given, timeout=FIRECRAWL_SECONDS)
         return CrawlStarted.model_validate_json(answer.content)
 
@@ -216,7 +241,17 @@ class ServiceClient:
 
 
 def _refusal(answer: httpx2.Response) -> CrawlscopeError:
-    words = _detail(answer)
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = f"it answered {answer.status_code} {answer.reason_phrase}"
+    if isinstance(detail, list):  # problems with what was sent, in FastAPI's words
+        issues = []
+        for issue in detail:
+            where = ".".join(str(part) for part in issue.get("loc", ()) if part != "body")
+            issues.append(f"{where}: {issue.get('msg', 'not valid')}")
+        detail = "; ".join(issues)
+    reason = " ".join(str(detail).split())
     match answer.status_code:
         case 401:
             return UsageError(
@@ -224,32 +259,16 @@ def _refusal(answer: httpx2.Response) -> CrawlscopeError:
                 "restart it, or set CRAWLSCOPE_API_SECRET to the one it runs with"
             )
         case 404:
-            return NotFoundError(words)
+            return NotFoundError(reason)
         case 502 | 503 | 504:
-            return ServiceUnavailable(words)
+            return ServiceUnavailable(reason)
         case status if status < 500:
-            return UsageError(words)
-    return CrawlscopeError(f"the service failed: {words}")
-
-
-def _detail(answer: httpx2.Response) -> str:
-    try:
-        detail = answer.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        return f"it answered {answer.status_code} {answer.reason_phrase}"
-    if isinstance(detail, list):
-        return "; ".join(_issue(issue) for issue in detail)
-    return " ".join(str(detail).split())
-
-
-def _issue(issue: Mapping[str, Any]) -> str:
-    """One problem with what was sent, as FastAPI words it."""
-    where = ".".join(str(part) for part in issue.get("loc", ()) if part != "body")
-    return f"{where}: {issue.get('msg', 'not valid')}"
+            return UsageError(reason)
+    return CrawlscopeError(f"the service failed: {reason}")
 
 
 def _segment(crawl_id: str) -> str:
-    """One path segment. Raises `NotFoundError` for what cannot be one: no path leads to such a crawl."""
+    """The id as one path segment. Raises `NotFoundError` for an id that no path can contain."""
     if crawl_id in ("", ".", ".."):
         raise NotFoundError(f"Crawl not found: {crawl_id}")
     return quote(crawl_id, safe="")

@@ -1,4 +1,4 @@
-"""The API process: binds the port, opens the parts, answers until it is told to stop."""
+"""The API process: binds the port, opens the parts, serves until it is stopped."""
 
 import asyncio
 import socket
@@ -19,7 +19,7 @@ BACKLOG = 2048
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the process, which has more to close than the server."""
+    """Leaves signals to the process, which has other parts to close too."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -27,8 +27,8 @@ class _Server(uvicorn.Server):
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
-    """Serves until `stopping` is set. Raises `SettingsError` for an address that cannot be listened on."""
-    with _listening(settings.host, settings.port) as listener:
+    """Serves until `stopping` is set. Raises `SettingsError` for an address that it cannot listen on."""
+    with _listening_socket(settings.host, settings.port) as listener:
         async with service_parts(settings) as parts:
             server = _Server(
                 uvicorn.Config(
@@ -39,24 +39,19 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
                     timeout_graceful_shutdown=GRACEFUL_SECONDS,
                 )
             )
-            service_file.write(settings.data_dir, _url(settings.host, listener))
+            service_file.write(settings.data_dir, _url(settings.host, listener.getsockname()[1]))
             try:
-                await _serve_until(server, listener, stopping)
+                serving = asyncio.create_task(server.serve(sockets=[listener]))
+                stop = asyncio.create_task(stopping.wait())
+                await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+                server.should_exit = True
+                stop.cancel()
+                await serving
             finally:
                 service_file.remove(settings.data_dir)
 
 
-async def _serve_until(server: uvicorn.Server, listener: socket.socket, stopping: asyncio.Event) -> None:
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    stop.cancel()
-    await serving
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening_socket(host: str, port: int) -> socket.socket:
     try:
         listener = bound_socket(host, port)
     except OSError as error:
@@ -64,14 +59,12 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             f"cannot listen on {host}:{port}: {error.strerror}; "
             "stop what uses it or set CRAWLSCOPE_PORT (and CRAWLSCOPE_HOST)"
         ) from None
-    with listener:
-        listener.listen(BACKLOG)
-        yield listener
+    listener.listen(BACKLOG)
+    return listener
 
 
-def _url(host: str, listener: socket.socket) -> str:
-    """An address that this machine reaches the service at."""
-    port = listener.getsockname()[1]
+def _url(host: str, port: int) -> str:
+    """An address at which this machine reaches the service."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared only
     if ":" in reachable and not reachable.startswith("["):
         reachable = f"[{reachable}]"

@@ -13,7 +13,7 @@ from crawlscope.core.errors import CrawlscopeError, UsageError
 from crawlscope.core.vocabulary import CrawlStatus, Engine
 
 if TYPE_CHECKING:
-    from crawlscope.api.report import CrawlReport
+    from crawlscope.api.client import CrawlReport
     from crawlscope.changes.schemas import CrawlWatched
     from crawlscope.cli.stack import Stack
     from crawlscope.crawls.schemas import PagesQueued
@@ -330,9 +330,8 @@ async def _follow(stack: "Stack", crawl_id: str, as_json: bool) -> None:
 
 async def _show_profile(stack: "Stack", crawl_id: str, as_json: bool) -> "CrawlReport":
     from crawlscope.api.rendering.profile import render_profile
-    from crawlscope.api.report import gather_report
 
-    report = await gather_report(stack.client, crawl_id)
+    report = await stack.client.report(crawl_id)
     show(report.crawl, as_json, lambda: render_profile(report))
     return report
 

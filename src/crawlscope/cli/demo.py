@@ -12,7 +12,6 @@ from rich.text import Text
 
 from crawlscope.api.rendering.outcome import failure
 from crawlscope.api.rendering.profile import render_profile
-from crawlscope.api.report import gather_report
 from crawlscope.cli import demo_site
 from crawlscope.cli.output.follow import follow, shown_on
 from crawlscope.cli.output.results import render_results
@@ -62,7 +61,7 @@ async def _crawl(stack: Stack, console: Console, url: str) -> str:
     crawl_id = await stack.client.start_crawl(url, None, "builtin")
     with shown_on(console) as show:
         await follow(stack.client, crawl_id, show, stack.recover, console.print)
-    report = await gather_report(stack.client, crawl_id)
+    report = await stack.client.report(crawl_id)
     console.print(render_profile(report))
     if reason := failure(report):
         raise CrawlscopeError(reason)

@@ -140,7 +140,7 @@ def _open(evidence: Evidence) -> Verdict:
     now, heard, asked = evidence.now, evidence.last_fact_at, evidence.asked
     if evidence.crawler_asked_at and now - evidence.crawler_asked_at >= BEGINS_WITHIN:
         return _not_begun(evidence, evidence.crawler_asked_at)
-    said = f"nothing is pending, and the crawler was last heard of {_ago(now, heard)}"
+    said = f"nothing is pending, and the last event arrived {_ago(now, heard)}"
     if asked.running_at and now - asked.running_at < RECENT:
         said = f"nothing is pending, and Firecrawl said {_ago(now, asked.running_at)} that it goes on"
         completed = asked.completed or 0

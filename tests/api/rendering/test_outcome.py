@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from crawlscope.api.client import CrawlReport
 from crawlscope.api.rendering.outcome import failure, shortfall, shown_status
-from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.insights.schemas import PageRow
 from tests.support.metrics_examples import crawl_metrics, failed_row, page_list

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from crawlscope.api.client import CrawlReport
 from crawlscope.api.rendering.profile import group_failures, render_profile, stage_lines
-from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.insights.schemas import PageListResponse, QueueWait, ReconciliationInfo, Verdict
 from tests.support.metrics_examples import (

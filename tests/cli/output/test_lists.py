@@ -2,8 +2,8 @@ from datetime import timedelta
 
 import pytest
 
+from crawlscope.api.client import CrawlReport
 from crawlscope.api.rendering.profile import render_profile
-from crawlscope.api.report import CrawlReport
 from crawlscope.cli.output.crawls import render_crawls
 from crawlscope.cli.output.results import render_results
 from crawlscope.core.vocabulary import CrawlStatus, VerdictName

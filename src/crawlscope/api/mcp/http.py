@@ -1,8 +1,8 @@
-"""MCP over streamable HTTP, at `/mcp` of the service and behind its secret."""
+"""MCP over streamable HTTP, at `/mcp` of the service, with the API secret."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -14,73 +14,75 @@ from crawlscope.api.http.access import Authenticated
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
-Handle = Callable[[Scope, Receive, Send], Awaitable[None]]
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 router = APIRouter(tags=["mcp"], dependencies=[Authenticated])
 
 
 @router.post("/mcp")
 async def speak_mcp(request: Request) -> Response:
-    """MCP over streamable HTTP: each request stands alone, there are no sessions."""
-    door: McpDoor = request.app.state.mcp
-    return _Spoken(await door.opened())
+    """MCP over streamable HTTP, without sessions: any request can go to any process."""
+    endpoint: McpEndpoint = request.app.state.mcp
+    return SdkResponse(await endpoint.handler())
 
 
 @asynccontextmanager
-async def mcp_door(app: FastAPI) -> AsyncIterator[None]:
-    """The application's lifespan: closes what the first MCP request opened."""
+async def mcp_lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Closes at the application's end what the first MCP request opened."""
     yield
     await app.state.mcp.close()
 
 
-class McpDoor:
-    """Opened by the first request: loading the SDK would make every start of the service a second longer."""
+class McpEndpoint:
+    """The first request opens it, because loading the SDK takes a second that each start would need."""
 
     def __init__(self, app: FastAPI, stopping: asyncio.Event) -> None:
         self._app = app
         self._stopping = stopping
         self._opening = asyncio.Lock()
         self._closing = asyncio.Event()
-        self._handle: Handle | None = None
+        self._handler: Handler | None = None
         self._holder: asyncio.Task[None] | None = None
 
-    async def opened(self) -> Handle:
+    async def handler(self) -> Handler:
         async with self._opening:
-            if self._handle is None:
-                create_session_manager = await asyncio.to_thread(_load)
-                client = ServiceClient.within(self._app, self._app.state.parts.secret)
-                manager, entered = create_session_manager(client, self._stopping), asyncio.Event()
-                self._holder = asyncio.create_task(self._hold(client, manager, entered))
+            if self._handler is None:
+                manager, entered = await self._session_manager(), asyncio.Event()
+
+                async def hold() -> None:
+                    """The task that enters the session manager has to be the one that leaves it."""
+                    async with manager.run():
+                        entered.set()
+                        await self._closing.wait()
+
+                self._holder = asyncio.create_task(hold())
                 await entered.wait()
-                self._handle = manager.handle_request
-            return self._handle
+                self._handler = manager.handle_request
+            return self._handler
+
+    async def _session_manager(self) -> "StreamableHTTPSessionManager":
+        def load() -> "Callable[[ServiceClient, asyncio.Event], StreamableHTTPSessionManager]":
+            from crawlscope.api.mcp.server import create_session_manager  # noqa: PLC0415 - takes a second
+
+            return create_session_manager
+
+        create_session_manager = await asyncio.to_thread(load)
+        self._client = ServiceClient.within(self._app, self._app.state.parts.secret)
+        return create_session_manager(self._client, self._stopping)
 
     async def close(self) -> None:
         self._closing.set()
         if self._holder is not None:
             await self._holder
-
-    async def _hold(
-        self, client: ServiceClient, manager: "StreamableHTTPSessionManager", entered: asyncio.Event
-    ) -> None:
-        """The task that enters the session manager has to be the one that leaves it."""
-        async with aclosing(client), manager.run():
-            entered.set()
-            await self._closing.wait()
+            await self._client.aclose()
 
 
-class _Spoken(Response):
-    """Leaves the answer to the SDK."""
+class SdkResponse(Response):
+    """An answer that the MCP SDK sends."""
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handler: Handler) -> None:
         super().__init__()
-        self._handle = handle
+        self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._handle(scope, receive, send)
-
-
-def _load() -> "Callable[[ServiceClient, asyncio.Event], StreamableHTTPSessionManager]":
-    from crawlscope.api.mcp.server import create_session_manager  # noqa: PLC0415 - takes a second
-
-    return create_session_manager
+        await self._handler(scope, receive, send)

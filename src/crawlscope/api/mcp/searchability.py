@@ -1,4 +1,4 @@
-"""Whether it is safe to search a crawl yet, in words: pure, so that whoever knows better can feed it."""
+"""Whether it is safe to search a crawl yet, in words."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,14 +11,13 @@ from crawlscope.insights.schemas import CrawlMetricsResponse
 @dataclass(frozen=True)
 class Searchability:
     safe: bool
-    """A search sees all that the crawl brings."""
+    """A search finds all pages of the crawl."""
     sealed: bool
-    """It has ended, its pages are settled, and it was compared with Firecrawl where that can be asked."""
+    """It has ended, its pages are settled, and it was compared with Firecrawl if one is configured."""
     reasons: tuple[str, ...]
-    """Why it is not safe, or what is missing although it is."""
-
+    """Why it is not safe, or what is missing although it is safe."""
     final: bool
-    """Waiting brings nothing more."""
+    """Whether waiting brings nothing more."""
 
     @property
     def sentence(self) -> str:
@@ -31,26 +30,26 @@ class Searchability:
 
 
 def searchability(crawl: CrawlMetricsResponse) -> Searchability:
-    final = crawl.awaits is None
+    final, with_text = crawl.awaits is None, crawl.pages_indexed - crawl.pages_empty
     if not crawl.sealed:
-        return Searchability(safe=False, sealed=False, reasons=tuple(_waited_for(crawl)), final=final)
+        reasons = tuple(_reasons_to_wait(crawl, with_text))
+        return Searchability(safe=False, sealed=False, reasons=reasons, final=final)
     missing = tuple(_missing(crawl))
-    if not _with_text(crawl):
+    if not with_text:
         nothing = "none of its pages has text" if crawl.total_pages else "it has no pages"
-        missing = (nothing, *missing)
-        return Searchability(safe=False, sealed=True, reasons=missing, final=final)
+        return Searchability(safe=False, sealed=True, reasons=(nothing, *missing), final=final)
     return Searchability(safe=True, sealed=True, reasons=missing, final=final)
 
 
-def _waited_for(crawl: CrawlMetricsResponse) -> Iterator[str]:
+def _reasons_to_wait(crawl: CrawlMetricsResponse, with_text: int) -> Iterator[str]:
     if crawl.pages_pending:
         yield f"{count(crawl.pages_pending, 'page')} not indexed yet"
     if crawl.status is CrawlStatus.IN_PROGRESS:
         yield "it has not ended and can bring more pages"
     if crawl.verdict:
         yield plain(crawl.verdict.reason)
-    if pages := _with_text(crawl):
-        yield f"{count(pages, 'page')} can be found already"
+    if with_text:
+        yield f"{count(with_text, 'page')} can be found already"
 
 
 def _missing(crawl: CrawlMetricsResponse) -> Iterator[str]:
@@ -66,7 +65,3 @@ def _missing(crawl: CrawlMetricsResponse) -> Iterator[str]:
         yield f"{count(failed, 'page')} failed and cannot be found"
     if crawl.pages_cancelled:
         yield f"{count(crawl.pages_cancelled, 'page')} dropped when it was cancelled"
-
-
-def _with_text(crawl: CrawlMetricsResponse) -> int:
-    return crawl.pages_indexed - crawl.pages_empty

@@ -1,17 +1,15 @@
-"""What the tools answer as text, for the model and its user to read."""
+"""The tools' answers as text, for the model and its user."""
 
 import io
-from collections.abc import Iterator
 
 from rich.console import Console, RenderableType
 
-from crawlscope.api.mcp.answers import (
+from crawlscope.api.client import CrawlReport
+from crawlscope.api.mcp.schemas import (
     CancelledCrawl,
     CrawlState,
     CrawlStates,
-    FoundPage,
     FoundPages,
-    PageError,
     Profile,
     ScrapedBatch,
 )
@@ -19,10 +17,9 @@ from crawlscope.api.rendering.comparison import render_comparison
 from crawlscope.api.rendering.profile import render_profile
 from crawlscope.api.rendering.retried import retried_lines
 from crawlscope.api.rendering.words import NONE, count, duration, plain
-from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import NotRetried
 from crawlscope.crawls.schemas import PagesQueued
-from crawlscope.insights.schemas import CrawlComparison, PageRow
+from crawlscope.insights.schemas import CrawlComparison
 
 WIDTH = 100
 
@@ -30,7 +27,7 @@ WIDTH = 100
 def state_text(state: CrawlState) -> str:
     lines = [_headline(state), _pages(state), state.searchability]
     if state.awaits is not None:
-        lines.append("Ask crawl_status again later, or with wait=true.")
+        lines.append("Call crawl_status again later, or with wait=true.")
     return "\n".join(lines)
 
 
@@ -42,9 +39,23 @@ def states_text(states: CrawlStates) -> str:
 
 
 def profile_text(profile: Profile, report: CrawlReport) -> str:
-    parts = [_rendered(render_profile(report)), profile.searchability, *_errors(profile)]
+    parts = [_rendered(render_profile(report)), profile.searchability]
+    if profile.total_errors:
+        shown, offset = len(profile.errors), profile.next_error_offset
+        rest = f" Further ones with error_offset={offset}." if offset else ""
+        lines = [f"Failed pages one by one, {shown:,} of {profile.total_errors:,}.{rest}"]
+        for error in profile.errors:
+            reason = plain(error.error or "no reason was given")
+            lines.append(f"- {plain(error.url)}\n  {error.code or 'unknown'}: {reason}")
+        parts.append("\n".join(lines))
     if profile.slowest_pages is not None:
-        parts.append("\n".join(["Slowest pages, stage by stage:", *map(_stages, profile.slowest_pages)]))
+        lines = ["Slowest pages, stage by stage:"]
+        for page in profile.slowest_pages:
+            stages = [f"{name} {duration(spent)}" for name, spent in page.stages.items()]
+            stages.append(f"unaccounted {duration(page.unaccounted_ms)}")
+            taken = f"{duration(page.total_ms)} after {duration(page.queue_wait_ms)} in the queue"
+            lines.append(f"- {plain(page.url)}\n  {taken}: {', '.join(stages)}")
+        parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
@@ -57,7 +68,7 @@ def requeued_text(retried: PagesQueued) -> str:
     if retried.rescrape_crawl_id:
         lines.append(f"Or with crawl_status and crawl_id={plain(retried.rescrape_crawl_id)}.")
     if any(NotRetried(reason).can_be_scraped for reason in retried.left):
-        lines.append("With rescrape=true the crawler fetches again what was not received.")
+        lines.append("With rescrape=true the crawler fetches pages again that were never received.")
     return "\n".join(lines)
 
 
@@ -76,10 +87,12 @@ def scraped_text(scraped: ScrapedBatch) -> str:
 def found_text(query: str, found: FoundPages) -> str:
     if not found.results:
         return f"Nothing found for {plain(query)!r} ({found.mode} search)."
-    results = [_result(number, page) for number, page in enumerate(found.results, start=1)]
-    shown = f"{count(len(results), 'page')} of {found.total:,}"
-    heading = f"{shown} for {plain(query)!r} ({found.mode} search), best first:"
-    return "\n\n".join([heading, *results])
+    shown = f"{count(len(found.results), 'page')} of {found.total:,}"
+    parts = [f"{shown} for {plain(query)!r} ({found.mode} search), best first:"]
+    for number, page in enumerate(found.results, start=1):
+        title = plain(page.title) or NONE
+        parts.append(f"{number}. {title} (score {page.score:.2f})\n{plain(page.url)}\n{page.text}")
+    return "\n\n".join(parts)
 
 
 def _headline(state: CrawlState) -> str:
@@ -97,33 +110,6 @@ def _pages(state: CrawlState) -> str:
     if state.pages_found is not None:
         known.append(f"{state.pages_found:,} found")
     return f"Pages: {', '.join(known)}."
-
-
-def _errors(profile: Profile) -> Iterator[str]:
-    if not profile.total_errors:
-        return
-    shown = len(profile.errors)
-    rest = (
-        f" Further ones with error_offset={profile.next_error_offset}." if profile.next_error_offset else ""
-    )
-    heading = f"Failed pages one by one, {shown:,} of {profile.total_errors:,}.{rest}"
-    yield "\n".join([heading, *map(_error, profile.errors)])
-
-
-def _error(error: PageError) -> str:
-    return f"- {plain(error.url)}\n  {error.code or 'unknown'}: {plain(error.error or 'no reason was given')}"
-
-
-def _stages(page: PageRow) -> str:
-    stages = [f"{name} {duration(spent)}" for name, spent in page.stages.items()]
-    stages.append(f"unaccounted {duration(page.unaccounted_ms)}")
-    taken = f"{duration(page.total_ms)} after {duration(page.queue_wait_ms)} in the queue"
-    return f"- {plain(page.url)}\n  {taken}: {', '.join(stages)}"
-
-
-def _result(number: int, page: FoundPage) -> str:
-    title = plain(page.title) or NONE
-    return f"{number}. {title} (score {page.score:.2f})\n{plain(page.url)}\n{page.text}"
 
 
 def _rendered(renderable: RenderableType) -> str:

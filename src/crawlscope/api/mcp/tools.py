@@ -1,4 +1,4 @@
-"""The tools, over the service's own HTTP API; their docstrings are what a model reads of them."""
+"""The tools, over the service's own HTTP API. Models read their docstrings."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from crawlscope.api.client import ServiceClient
 from crawlscope.api.mcp import texts
-from crawlscope.api.mcp.answers import (
+from crawlscope.api.mcp.schemas import (
     CancelledCrawl,
     CrawlState,
     CrawlStates,
@@ -25,38 +25,37 @@ from crawlscope.api.mcp.answers import (
     ScrapedBatch,
 )
 from crawlscope.api.mcp.searchability import searchability
-from crawlscope.api.report import gather_report
 from crawlscope.core.backoff import retry_context
 from crawlscope.core.errors import ServiceUnavailable
 from crawlscope.core.vocabulary import NotRetried, PageState
 from crawlscope.crawls.schemas import MAX_BATCH_URLS
 from crawlscope.insights.progress import Progress, is_settled, poll_interval
-from crawlscope.insights.schemas import CrawlComparison, CrawlMetricsResponse, PageListResponse
-from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest, SearchResponse
+from crawlscope.insights.schemas import CrawlComparison, CrawlMetricsResponse
+from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest
 
 Connect = Callable[[], Awaitable[ServiceClient]]
-"""Raises `CrawlscopeError` where there is no service and none can be started."""
+"""Raises `CrawlscopeError` if no service runs and none can be started."""
 
 OPENING_SECONDS = 10.0
-"""How long a service that has just started may take to open its index."""
+"""Time that a service has to open its index after its start."""
 SLOWEST_PAGES = 20
 _SHARED = CrawlState.model_fields.keys() & CrawlMetricsResponse.model_fields.keys() - {"verdict"}
 
 CrawlId = Annotated[
     str,
     StringConstraints(min_length=1, max_length=255),
-    Field(description="As crawl and list_crawls tell it."),
+    Field(description="From the answer of crawl or list_crawls."),
 ]
 Wait = Annotated[
-    bool, Field(description="Answer only when all of it is searchable, or after timeout_seconds.")
+    bool, Field(description="Wait until the whole crawl is searchable, at most timeout_seconds.")
 ]
 Timeout = Annotated[
     float,
     Field(
         gt=0,
         le=3600,
-        description="The most seconds to wait; the crawl goes on afterwards. "
-        "Many programs give up on a tool after 60.",
+        description="Maximum seconds to wait. The crawl continues afterwards. "
+        "Many programs give up on a tool after 60 seconds.",
     ),
 ]
 DEFAULT_TIMEOUT_SECONDS = 50.0
@@ -76,46 +75,48 @@ class Tools:
         limit: Annotated[
             int | None,
             Field(
-                ge=1, le=1_000_000, description="The most pages, the first one included; 10,000 without it."
+                ge=1,
+                le=1_000_000,
+                description="Maximum number of pages, including the start page. Default: 10,000.",
             ),
         ] = None,
         engine: Annotated[
             Literal["builtin", "firecrawl"] | None,
-            Field(
-                description="Who crawls. Without it Firecrawl where one is set up, else the built-in crawler."
-            ),
+            Field(description="The crawler. Default: firecrawl if one is configured, otherwise builtin."),
         ] = None,
         wait: Wait = False,
         timeout_seconds: Timeout = DEFAULT_TIMEOUT_SECONDS,
     ) -> Annotated[CallToolResult, CrawlState]:
-        """Start a crawl of a website; its pages are indexed and become searchable.
+        """Start a crawl of a website. Its pages are indexed and become searchable.
 
-        Answers with the crawl's id at once. Its pages come in later: ask crawl_status whether it is safe
+        Answers at once with the crawl's id. Pages arrive later: call crawl_status to see whether it is safe
         to search, or use wait=true.
         """
         client = await self._connect()
         crawl_id = await client.start_crawl(url, limit, engine)
-        return _told(await self._begun(crawl_id, context, timeout_seconds if wait else 0))
+        return _state_answer(await self._started(crawl_id, context, timeout_seconds if wait else 0))
 
     async def batch_scrape(
         self,
         urls: Annotated[
             list[str],
             Field(
-                min_length=1, max_length=MAX_BATCH_URLS, description="Full http or https URLs, and no others."
+                min_length=1,
+                max_length=MAX_BATCH_URLS,
+                description="The pages to scrape, as full http or https URLs.",
             ),
         ],
         context: Context,
         wait: Wait = False,
         timeout_seconds: Timeout = DEFAULT_TIMEOUT_SECONDS,
     ) -> Annotated[CallToolResult, ScrapedBatch]:
-        """Have Firecrawl scrape just these pages, without following links; they become searchable.
+        """Scrape only these pages with Firecrawl, without following links. They become searchable.
 
-        It is a crawl like any other: ask crawl_status whether it is safe to search, or use wait=true. Needs
-        a Firecrawl.
+        A batch is a crawl like any other: call crawl_status to see whether it is safe to search, or use
+        wait=true. Needs a configured Firecrawl.
         """
         started = await (await self._connect()).start_batch(urls)
-        crawl = await self._begun(started.crawl_id, context, timeout_seconds if wait else 0)
+        crawl = await self._started(started.crawl_id, context, timeout_seconds if wait else 0)
         scraped = ScrapedBatch(crawl=_state(crawl), invalid_urls=started.invalid_urls or [])
         return _answer(texts.scraped_text(scraped), scraped)
 
@@ -126,14 +127,14 @@ class Tools:
         wait: Wait = False,
         timeout_seconds: Timeout = DEFAULT_TIMEOUT_SECONDS,
     ) -> Annotated[CallToolResult, CrawlState]:
-        """Say how a crawl stands, whether it is safe to search yet, and if not why not."""
-        return _told(await self._looked_at(crawl_id, context, timeout_seconds if wait else 0))
+        """Show the state of a crawl, and whether it is safe to search, with the reason if it is not."""
+        return _state_answer(await self._wait_for(crawl_id, context, timeout_seconds if wait else 0))
 
     async def list_crawls(
         self,
-        limit: Annotated[int, Field(ge=1, le=1000, description="The most crawls to list.")] = 20,
+        limit: Annotated[int, Field(ge=1, le=1000, description="Maximum number of crawls.")] = 20,
     ) -> Annotated[CallToolResult, CrawlStates]:
-        """List the known crawls, newest first."""
+        """List all crawls, newest first."""
         listed = await (await self._connect()).crawls(limit)
         states = CrawlStates(crawls=[_state(crawl) for crawl in listed.crawls], total=listed.total)
         return _answer(texts.states_text(states), states)
@@ -142,19 +143,38 @@ class Tools:
         self,
         crawl_id: CrawlId,
         include_details: Annotated[
-            bool, Field(description=f"Also the {SLOWEST_PAGES} slowest pages with the time of each stage.")
+            bool, Field(description=f"Add the {SLOWEST_PAGES} slowest pages with the time of each stage.")
         ] = False,
-        error_offset: Annotated[int, Field(ge=0, le=2**31, description="How many failed pages to skip.")] = 0,
-        error_limit: Annotated[int, Field(ge=1, le=1000, description="The most failed pages to list.")] = 20,
+        error_offset: Annotated[
+            int, Field(ge=0, le=2**31, description="Number of failed pages to skip.")
+        ] = 0,
+        error_limit: Annotated[int, Field(ge=1, le=1000, description="Maximum number of failed pages.")] = 20,
     ) -> Annotated[CallToolResult, Profile]:
-        """Show what became of a crawl's pages, where the time went, and which pages failed and why."""
+        """Show the results and the timing of a crawl, and its failed pages with their errors."""
         client = await self._connect()
-        report = await gather_report(client, crawl_id)
+        report = await client.report(crawl_id)
         failed = await client.pages(
             crawl_id, state=PageState.FAILED.value, sort="url", offset=error_offset, limit=error_limit
         )
-        slowest = report.slowest.pages[:SLOWEST_PAGES] if include_details else None
-        profile = _profile(report.crawl, failed, error_offset).model_copy(update={"slowest_pages": slowest})
+        found, end = searchability(report.crawl), error_offset + len(failed.pages)
+        profile = Profile(
+            crawl=report.crawl,
+            safe_to_search=found.safe,
+            searchability=found.sentence,
+            errors=[
+                PageError(
+                    url=page.url,
+                    code=page.error_code,
+                    error=page.error,
+                    status_code=page.status_code,
+                    attempts=page.attempts,
+                )
+                for page in failed.pages
+            ],
+            total_errors=failed.total,
+            next_error_offset=end if end < failed.total else None,
+            slowest_pages=report.slowest.pages[:SLOWEST_PAGES] if include_details else None,
+        )
         return _answer(texts.profile_text(profile, report), profile)
 
     async def compare_crawls(
@@ -162,7 +182,7 @@ class Tools:
         a: CrawlId,
         b: CrawlId,
     ) -> Annotated[CallToolResult, CrawlComparison]:
-        """Put two crawls side by side, stage by stage; each ratio is a's number divided by b's."""
+        """Compare two crawls, stage by stage. Each ratio is the number of a divided by that of b."""
         compared = await (await self._connect()).compare(a, b)
         return _answer(texts.comparison_text(compared), compared)
 
@@ -171,13 +191,13 @@ class Tools:
         crawl_id: CrawlId,
         rescrape: Annotated[
             bool,
-            Field(description="Also have the crawler fetch pages again whose content was never received."),
+            Field(description="Scrape failed pages again if their content was never received."),
         ] = False,
     ) -> Annotated[CallToolResult, Requeued]:
-        """Index the failed pages of a crawl again whose content was received.
+        """Index the failed pages of a crawl again if their content was received.
 
-        Pages that failed while they were crawled have no content to index. With rescrape=true whoever
-        crawled them fetches just these again, in a crawl of its own, whose id is answered.
+        Pages that failed at the crawler have no content to index. With rescrape=true the crawler fetches
+        only these pages again, in a new crawl. The answer contains its id.
         """
         client = await self._connect()
         retried = await client.retry(crawl_id, rescrape=rescrape)
@@ -187,7 +207,7 @@ class Tools:
         return _answer(texts.requeued_text(retried), requeued)
 
     async def cancel_crawl(self, crawl_id: CrawlId) -> Annotated[CallToolResult, CancelledCrawl]:
-        """Stop a crawl, wherever it runs. Pages that were received are still indexed."""
+        """Cancel a crawl, wherever it runs. Pages that were already received are still indexed."""
         client = await self._connect()
         answer = await client.cancel(crawl_id)
         state = _state(await client.crawl(crawl_id))
@@ -199,37 +219,49 @@ class Tools:
         query: Annotated[
             str,
             StringConstraints(strip_whitespace=True, min_length=1, max_length=4096),
-            Field(description="What to look for, in words or as a question."),
+            Field(description="Words or a question."),
         ],
         mode: Annotated[
-            Mode, Field(description="By words (keyword), by meaning (semantic), or both (hybrid).")
+            Mode, Field(description="Match words (keyword), meaning (semantic), or both (hybrid).")
         ] = "hybrid",
-        limit: Annotated[int, Field(ge=1, le=100, description="The most pages to return.")] = 10,
+        limit: Annotated[int, Field(ge=1, le=100, description="Maximum number of pages.")] = 10,
         domain: Annotated[
             str | None,
             StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
-            Field(description="Only pages of this host, such as docs.python.org."),
+            Field(description="Return only pages of this host, for example docs.python.org."),
         ] = None,
     ) -> Annotated[CallToolResult, FoundPages]:
-        """Search all crawled pages; each page comes once, with its best passage and its URL.
+        """Search all crawled pages. Each page is listed once, with its best passage and its URL.
 
-        Until crawl_status says that it is safe to search, pages of a running crawl can be missing.
+        Pages of a running crawl can be missing until crawl_status says that it is safe to search.
         """
         filters = SearchFilters(domain=_host(domain)) if domain else None
         request = SearchRequest(query=query, mode=mode, limit=limit, filters=filters)
-        found = _found(await self._searched(request))
+        async for attempt in retry_context(
+            on=ServiceUnavailable, attempts=None, timeout=OPENING_SECONDS, wait_max=1.0
+        ):
+            with attempt:
+                response = await (await self._connect()).search(request)
+        found = FoundPages(
+            results=[FoundPage.model_validate(each, from_attributes=True) for each in response.results],
+            total=response.total,
+            mode=response.mode,
+            took_ms=response.took_ms,
+        )
         return _answer(texts.found_text(query, found), found)
 
-    async def _begun(self, crawl_id: str, context: Context, patience_seconds: float) -> CrawlMetricsResponse:
+    async def _started(
+        self, crawl_id: str, context: Context, patience_seconds: float
+    ) -> CrawlMetricsResponse:
         try:
-            return await self._looked_at(crawl_id, context, patience_seconds)
+            return await self._wait_for(crawl_id, context, patience_seconds)
         except ServiceUnavailable as error:
             raise ServiceUnavailable(f"crawl {crawl_id} was started, but then {error}") from error
 
-    async def _looked_at(
+    async def _wait_for(
         self, crawl_id: str, context: Context, patience_seconds: float
     ) -> CrawlMetricsResponse:
-        """The crawl once it is settled, or as it stands after so long."""
+        """The crawl when it is settled, or its state after `patience_seconds`."""
         deadline, reported = time.monotonic() + patience_seconds, -1
         while True:
             asked = time.monotonic()
@@ -243,22 +275,16 @@ class Tools:
                 progress = Progress.of(crawl)
                 if patience_seconds and progress.settled > reported:  # MCP wants progress to grow
                     reported = progress.settled
-                    await context.report_progress(reported, progress.expected, _words(progress))
+                    done = f"{progress.indexed:,} of {progress.expected:,} pages indexed"
+                    message = f"{done}, {progress.failed:,} failed"
+                    await context.report_progress(reported, progress.expected, message)
                 if late or is_settled(crawl):
                     return crawl
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), poll_interval(time.monotonic() - asked))
 
-    async def _searched(self, request: SearchRequest) -> SearchResponse:
-        async for attempt in retry_context(
-            on=ServiceUnavailable, attempts=None, timeout=OPENING_SECONDS, wait_max=1.0
-        ):
-            with attempt:
-                return await (await self._connect()).search(request)
-        raise AssertionError("an attempt returns or raises")
 
-
-def _told(crawl: CrawlMetricsResponse) -> CallToolResult:
+def _state_answer(crawl: CrawlMetricsResponse) -> CallToolResult:
     state = _state(crawl)
     return _answer(texts.state_text(state), state)
 
@@ -280,40 +306,8 @@ def _state(crawl: CrawlMetricsResponse) -> CrawlState:
     )
 
 
-def _profile(crawl: CrawlMetricsResponse, failed: PageListResponse, offset: int) -> Profile:
-    found = searchability(crawl)
-    end = offset + len(failed.pages)
-    return Profile(
-        crawl=crawl,
-        safe_to_search=found.safe,
-        searchability=found.sentence,
-        errors=[
-            PageError(
-                url=page.url,
-                code=page.error_code,
-                error=page.error,
-                status_code=page.status_code,
-                attempts=page.attempts,
-            )
-            for page in failed.pages
-        ],
-        total_errors=failed.total,
-        next_error_offset=end if end < failed.total else None,
-        slowest_pages=None,
-    )
-
-
-def _found(response: SearchResponse) -> FoundPages:
-    results = [FoundPage.model_validate(each, from_attributes=True) for each in response.results]
-    return FoundPages(results=results, total=response.total, mode=response.mode, took_ms=response.took_ms)
-
-
-def _words(progress: Progress) -> str:
-    return f"{progress.indexed:,} of {progress.expected:,} pages indexed, {progress.failed:,} failed"
-
-
 def _host(domain: str) -> str:
-    """Models like to pass a URL where a host is asked for."""
+    """The host of a URL: models often pass a URL where a host is wanted."""
     try:
         return urlsplit(domain if "//" in domain else f"//{domain}").hostname or domain
     except ValueError:

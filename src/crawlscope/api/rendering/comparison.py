@@ -1,6 +1,6 @@
 """Two crawls side by side on a terminal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -20,14 +20,8 @@ Write = Callable[[float | None], str]
 
 
 def render_comparison(found: CrawlComparison) -> RenderableType:
-    return Group(
-        _headline("A", found.a),
-        _headline("B", found.b),
-        Text(),
-        _numbers(found.numbers),
-        Text(),
-        _stages(found),
-    )
+    headlines = [_headline("A", found.a), _headline("B", found.b)]
+    return Group(*headlines, Text(), _numbers(found.numbers), Text(), _stages(found))
 
 
 def _headline(letter: str, crawl: ComparedCrawl) -> Text:
@@ -42,24 +36,23 @@ def _headline(letter: str, crawl: ComparedCrawl) -> Text:
 
 
 def _numbers(numbers: CrawlNumbers) -> Table:
+    rows: list[tuple[str, Compared, Write]] = [
+        ("pages", numbers.total_pages, _whole),
+        ("indexed", numbers.pages_indexed, _whole),
+        ("unchanged", numbers.pages_unchanged, _whole),
+        ("failed", numbers.pages_failed, _whole),
+        ("crawled in", numbers.duration_ms, duration),
+        ("searchable after", numbers.time_to_searchable_ms, duration),
+        ("pages/s", numbers.pages_per_second, lambda rate: NONE if rate is None else f"{rate:,.1f}"),
+    ]
     table = _table("", "A", "B", RATIO)
-    for name, compared, write in _rows_of(numbers):
+    for name, compared, write in rows:
         table.add_row(name, *_cells(compared, write))
     return table
 
 
-def _rows_of(numbers: CrawlNumbers) -> Iterator[tuple[str, Compared, Write]]:
-    yield "pages", numbers.total_pages, _whole
-    yield "indexed", numbers.pages_indexed, _whole
-    yield "unchanged", numbers.pages_unchanged, _whole
-    yield "failed", numbers.pages_failed, _whole
-    yield "crawled in", numbers.duration_ms, duration
-    yield "searchable after", numbers.time_to_searchable_ms, duration
-    yield "pages/s", numbers.pages_per_second, _rate
-
-
 def _stages(found: CrawlComparison) -> Table:
-    """`worker time` is the whole of a page's stages; the wait comes before it."""
+    """`worker time` is the sum of a page's stages; the queue wait comes before it."""
     table = _table("mean per page", "A", "B", RATIO, "p95", "A", "B", RATIO)
     table.add_row("queue wait", *_cells(UNKNOWN, duration), "", *_cells(found.queue_wait.p95_ms, duration))
     for stage in (*stages_shown(found.stages), OperationType.WORKER):
@@ -76,10 +69,6 @@ def _cells(compared: Compared, write: Write) -> list[str]:
 
 def _whole(number: float | None) -> str:
     return NONE if number is None else f"{number:,.0f}"
-
-
-def _rate(number: float | None) -> str:
-    return NONE if number is None else f"{number:,.1f}"
 
 
 def _table(first: str, *others: str) -> Table:

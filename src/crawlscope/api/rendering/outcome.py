@@ -1,9 +1,9 @@
-"""How a crawl ended, in a sentence: whoever crawled it, the same end is told in the same words."""
+"""The outcome of a crawl in a sentence, in the same words for every crawler."""
 
 from collections import Counter
 
+from crawlscope.api.client import CrawlReport
 from crawlscope.api.rendering.words import count, plain
-from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import CrawlStatus, VerdictName
 from crawlscope.insights.schemas import CrawlMetricsResponse
 
@@ -11,12 +11,12 @@ NO_REASON = "no reason was given"
 
 
 def shown_status(crawl: CrawlMetricsResponse) -> CrawlStatus:
-    """As people are told: a crawl of which no page could be had failed, also where Firecrawl completed it."""
+    """The status for people: a crawl without any page has failed, even if Firecrawl completed it."""
     return CrawlStatus.FAILED if brought_nothing(crawl) else crawl.status
 
 
 def doubt(crawl: CrawlMetricsResponse) -> str | None:
-    """What speaks against taking the status for the whole truth; None where nothing does."""
+    """Why the status is not the final word on the crawl; None if it is."""
     verdict = crawl.verdict.verdict if crawl.verdict else None
     return verdict.value if verdict in (VerdictName.COMPARING, VerdictName.INCOMPLETE) else None
 
@@ -28,11 +28,13 @@ def brought_nothing(crawl: CrawlMetricsResponse) -> bool:
 
 
 def failure(report: CrawlReport) -> str | None:
-    """Why the crawl's work is not done, in one line; None where it is."""
+    """In one line, why the crawl did not succeed; None if it did."""
     crawl = report.crawl
     name = f"crawl {plain(crawl.crawl_id)}"
     if crawl.status is CrawlStatus.CANCELLED:
-        return f"{name} was cancelled{_where(crawl)}, {count(crawl.pages_indexed, 'page')} indexed"
+        reason = plain(crawl.error_message or "")
+        by = " on request" if crawl.cancel_requested else f" at Firecrawl{f' ({reason})' if reason else ''}"
+        return f"{name} was cancelled{by}, {count(crawl.pages_indexed, 'page')} indexed"
     if crawl.status is CrawlStatus.FAILED:
         return f"{name} failed: {plain(crawl.error_message or '') or _first_failure(report) or NO_REASON}"
     if brought_nothing(crawl):
@@ -43,7 +45,7 @@ def failure(report: CrawlReport) -> str | None:
 
 
 def shortfall(report: CrawlReport) -> str | None:
-    """How many pages are missing of a crawl that did its work, and what to do; None where none is."""
+    """The failed pages of a successful crawl, and what to do; None if no page failed."""
     crawl = report.crawl
     if not crawl.pages_failed or crawl.status is not CrawlStatus.COMPLETED or brought_nothing(crawl):
         return None
@@ -56,15 +58,8 @@ def shortfall(report: CrawlReport) -> str | None:
     )
 
 
-def _where(crawl: CrawlMetricsResponse) -> str:
-    if crawl.cancel_requested:
-        return " on request"
-    reason = plain(crawl.error_message or "")
-    return f" at Firecrawl ({reason})" if reason else " at Firecrawl"
-
-
 def _first_failure(report: CrawlReport) -> str | None:
-    """As the built-in crawler words it for a start page that cannot be had."""
+    """In the built-in crawler's words for a start page that it cannot fetch."""
     pages, total = report.failed.pages, report.failed.total
     if not pages:
         return None

@@ -1,4 +1,4 @@
-"""The profile of a crawl: what became of its pages and where the time went."""
+"""The profile of a crawl: the results of its pages and the time of each stage."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -9,16 +9,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crawlscope.api.client import CrawlReport
 from crawlscope.api.rendering.outcome import doubt, shown_status
 from crawlscope.api.rendering.words import NONE, count, duration, percent, plain, shorten_middle
-from crawlscope.api.report import CrawlReport
 from crawlscope.core.vocabulary import CrawlStatus, OperationType
 from crawlscope.insights.schemas import (
     CrawlMetricsResponse,
     OperationStats,
     PageListResponse,
     PageRow,
-    ReconciliationInfo,
 )
 
 STAGES = (
@@ -29,7 +28,7 @@ STAGES = (
     OperationType.QDRANT,
 )
 SHOWN_WHERE_MEASURED = {OperationType.EMBEDDING_WAIT}
-"""Stages that few pages meet."""
+"""Stages that few pages pass through."""
 SLOWEST_SHOWN = 5
 EXAMPLES_SHOWN = 3
 URL_WIDTH = 56
@@ -51,6 +50,12 @@ class StageLine:
     p50_ms: float | None
     p95_ms: float | None
 
+    @classmethod
+    def of(cls, kind: OperationType, stats: OperationStats | None) -> "StageLine":
+        if stats is None:
+            return cls(stage_name(kind), 0.0, None, None, None)
+        return cls(stage_name(kind), stats.total_ms, stats.mean_ms, stats.p50_ms, stats.p95_ms)
+
 
 @dataclass(frozen=True)
 class FailureGroup:
@@ -64,31 +69,53 @@ class FailureGroup:
 
 
 def render_profile(report: CrawlReport) -> RenderableType:
-    parts: list[RenderableType] = [
-        _headline(report.crawl),
-        _facts(report.crawl),
-        *_stages(report),
-        *_slowest_pages(report.slowest.pages),
-        *_failures(report.failed),
-    ]
+    crawl, status = report.crawl, shown_status(report.crawl)
+    headline = Text.assemble(
+        ("Crawl ", "bold"),
+        (plain(crawl.crawl_id), "bold"),
+        "  ",
+        (status.replace("_", " "), f"bold {STATUS_STYLES[status]}"),
+        (f", {doubt(crawl)}" if doubt(crawl) else "", "bold yellow"),
+        "\n",
+        (plain(crawl.crawl_url), "dim"),
+    )
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column()
+    for name, words in _facts(crawl):
+        facts.add_row(name, Text(words))
+    tables = (_stages(report), _slowest_pages(report.slowest.pages), _failures(report.failed))
+    parts: list[RenderableType] = [headline, facts, *[table for table in tables if table]]
     return Group(*[line for part in parts for line in (part, Text())])
 
 
 def stage_lines(report: CrawlReport) -> list[StageLine]:
-    """Stages in the order a page meets them; empty where no page was indexed."""
+    """The stages in the order in which a page passes through them; empty if no page was indexed."""
     operations = report.crawl.operations
     whole = operations.get(OperationType.WORKER)
     if whole is None or whole.mean_ms is None:
         return []
-    stages = [_stage(each, operations.get(each)) for each in stages_shown(operations)]
+    stages = [StageLine.of(each, operations.get(each)) for each in stages_shown(operations)]
+    # Means and percentiles over pages need all of them, which the report of a large crawl does not have.
+    pages = report.slowest.pages if report.slowest.total <= len(report.slowest.pages) else []
+    waits = [page.queue_wait_ms for page in pages if page.queue_wait_ms is not None]
+    mean_wait, wait = sum(waits) / len(waits) if waits else None, report.crawl.queue_wait
+    total = max(0.0, whole.total_ms - sum(stage.total_ms or 0.0 for stage in stages))
+    mean = total / max(1, whole.count - whole.failed)
+    rests = [page.unaccounted_ms for page in pages if page.unaccounted_ms is not None]
+    middle, high = _median_and_p95(rests) if rests else (None, None)
     return [
-        _queue_wait(report),
+        StageLine("queue wait", None, mean_wait, wait.p50_ms, wait.p95_ms),  # before the worker's time
         *stages,
-        _unaccounted(report, whole, stages),
-        StageLine(
-            stage_name(OperationType.WORKER), whole.total_ms, whole.mean_ms, whole.p50_ms, whole.p95_ms
-        ),
+        StageLine("unaccounted", total, mean, middle, high),
+        StageLine.of(OperationType.WORKER, whole),
     ]
+
+
+def _median_and_p95(values: list[float]) -> tuple[float, float]:
+    """Interpolated as in the database. `quantiles` needs two values before Python 3.13."""
+    cuts = quantiles(values if len(values) > 1 else values * 2, n=20, method="inclusive")
+    return cuts[9], cuts[18]
 
 
 def stages_shown(measured: Collection[str]) -> list[OperationType]:
@@ -104,70 +131,15 @@ def group_failures(pages: Iterable[PageRow]) -> list[FailureGroup]:
     grouped: defaultdict[str, list[PageRow]] = defaultdict(list)
     for page in pages:
         grouped[page.error_code or "unknown"].append(page)
-    groups = [_failure_group(code, members) for code, members in grouped.items()]
+    groups = []
+    for code, members in grouped.items():
+        reasons = [plain(page.error) for page in members if page.error]
+        urls = tuple(plain(page.url) for page in members[:EXAMPLES_SHOWN])
+        groups.append(FailureGroup(code, len(members), max(reasons, key=reasons.count, default=""), urls))
     return sorted(groups, key=lambda group: (-group.pages, group.code))
 
 
-def _failure_group(code: str, pages: list[PageRow]) -> FailureGroup:
-    reasons = [plain(page.error) for page in pages if page.error]
-    urls = tuple(plain(page.url) for page in pages[:EXAMPLES_SHOWN])
-    return FailureGroup(code, len(pages), max(reasons, key=reasons.count) if reasons else "", urls)
-
-
-def _stage(kind: OperationType, stats: OperationStats | None) -> StageLine:
-    if stats is None:
-        return StageLine(stage_name(kind), 0.0, None, None, None)
-    return StageLine(stage_name(kind), stats.total_ms, stats.mean_ms, stats.p50_ms, stats.p95_ms)
-
-
-def _queue_wait(report: CrawlReport) -> StageLine:
-    """Before the worker's time, and no part of it."""
-    waits = [page.queue_wait_ms for page in report.slowest.pages if page.queue_wait_ms is not None]
-    mean = sum(waits) / len(waits) if waits and _has_all_pages(report) else None
-    wait = report.crawl.queue_wait
-    return StageLine("queue wait", None, mean, wait.p50_ms, wait.p95_ms)
-
-
-def _unaccounted(report: CrawlReport, whole: OperationStats, stages: Iterable[StageLine]) -> StageLine:
-    total = max(0.0, whole.total_ms - sum(stage.total_ms or 0.0 for stage in stages))
-    rests = [page.unaccounted_ms for page in report.slowest.pages if page.unaccounted_ms is not None]
-    middle, high = None, None
-    if rests and _has_all_pages(report):
-        cuts = quantiles(rests if len(rests) > 1 else rests * 2, n=20, method="inclusive")
-        middle, high = cuts[9], cuts[18]
-    return StageLine("unaccounted", total, total / max(1, whole.count - whole.failed), middle, high)
-
-
-def _has_all_pages(report: CrawlReport) -> bool:
-    return report.slowest.total <= len(report.slowest.pages)
-
-
-# ---------------------------------------------------------------------- layout
-
-
-def _headline(crawl: CrawlMetricsResponse) -> Text:
-    status = shown_status(crawl)
-    return Text.assemble(
-        ("Crawl ", "bold"),
-        (plain(crawl.crawl_id), "bold"),
-        "  ",
-        (status.replace("_", " "), f"bold {STATUS_STYLES[status]}"),
-        (f", {doubt(crawl)}" if doubt(crawl) else "", "bold yellow"),
-        "\n",
-        (plain(crawl.crawl_url), "dim"),
-    )
-
-
-def _facts(crawl: CrawlMetricsResponse) -> Table:
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="bold", no_wrap=True)
-    facts.add_column()
-    for name, words in _facts_of(crawl):
-        facts.add_row(name, Text(words))
-    return facts
-
-
-def _facts_of(crawl: CrawlMetricsResponse) -> Iterator[tuple[str, str]]:
+def _facts(crawl: CrawlMetricsResponse) -> Iterator[tuple[str, str]]:
     yield "Pages", _page_counts(crawl)
     yield "Crawled", f"in {duration(crawl.duration_ms)}" if crawl.duration_ms is not None else "still running"
     yield "Searchable", _searchable(crawl)
@@ -176,7 +148,10 @@ def _facts_of(crawl: CrawlMetricsResponse) -> Iterator[tuple[str, str]]:
     if crawl.reservation and not crawl.verdict:
         yield "Pages are", plain(crawl.reservation)
     if crawl.reconciliation:
-        yield "Compared", _compared(crawl.reconciliation)
+        found = crawl.reconciliation
+        added = f", {count(found.added, 'page')} fetched" if found.added else ""
+        note = f": {plain(found.note)}" if found.note else ""
+        yield "Compared", f"with what Firecrawl says, {found.state}{added}{note}"
     if crawl.error_message:
         yield "Error", plain(crawl.error_message)
 
@@ -192,39 +167,30 @@ def _page_counts(crawl: CrawlMetricsResponse) -> str:
     )
     words += [f"{number:,} {name}" for number, name in others if number]
     if crawl.failures_without_url:
-        words.append(f"{count(crawl.failures_without_url, 'failure')} that named no page")
+        words.append(f"{count(crawl.failures_without_url, 'failure')} without a URL")
     return f"{crawl.total_pages:,}: {', '.join(words)}"
 
 
 def _searchable(crawl: CrawlMetricsResponse) -> str:
+    """The crawler's clock tells the end, so the last page can be searchable before it."""
     taken = crawl.time_to_searchable_ms
     if taken is None:
         waiting = f": {count(crawl.pages_pending, 'page')} pending" if crawl.pages_pending else ""
         return f"not all of it yet{waiting}"
+    since_end = ""
+    if crawl.searchable_at is not None and crawl.completed_at is not None:
+        later_ms = (crawl.searchable_at - crawl.completed_at).total_seconds() * 1000
+        since_end = f"{duration(abs(later_ms))} {'later' if later_ms > 0 else 'before that'}: "
+        if abs(later_ms) < AT_ONCE_MS:
+            since_end = "at once: "
     pace = f", {crawl.total_pages * 1000 / taken:.1f} pages/s" if crawl.total_pages and taken else ""
-    return f"{_relative_to_the_end(crawl)}{duration(taken)} after the start{pace}"
+    return f"{since_end}{duration(taken)} after the start{pace}"
 
 
-def _relative_to_the_end(crawl: CrawlMetricsResponse) -> str:
-    """The end is told by the crawler's clock, and can come after the last page is searchable."""
-    if crawl.searchable_at is None or crawl.completed_at is None:
-        return ""
-    later_ms = (crawl.searchable_at - crawl.completed_at).total_seconds() * 1000
-    if abs(later_ms) < AT_ONCE_MS:
-        return "at once: "
-    return f"{duration(abs(later_ms))} {'later' if later_ms > 0 else 'before that'}: "
-
-
-def _compared(found: ReconciliationInfo) -> str:
-    brought = f", {count(found.added, 'page')} fetched" if found.added else ""
-    note = f": {plain(found.note)}" if found.note else ""
-    return f"with what Firecrawl says, {found.state}{brought}{note}"
-
-
-def _stages(report: CrawlReport) -> Iterator[Table]:
+def _stages(report: CrawlReport) -> Table | None:
     lines = stage_lines(report)
     if not lines:
-        return
+        return None
     table = _table("Where the time went")
     table.add_column("stage", no_wrap=True)
     table.add_column("total", justify="right", no_wrap=True)
@@ -232,32 +198,28 @@ def _stages(report: CrawlReport) -> Iterator[Table]:
     table.add_column("", no_wrap=True, width=BAR_WIDTH)
     for name in ("mean/page", "p50", "p95"):
         table.add_column(name, justify="right", no_wrap=True)
-    whole = lines[-1].total_ms or 0.0
+    whole_ms = lines[-1].total_ms or 0.0
     for line in lines:
         if line is lines[-1]:
             table.add_section()
-        table.add_row(*_stage_cells(line, whole), style="bold" if line is lines[-1] else None)
-    yield table
+        total_ms = line.total_ms or 0.0
+        table.add_row(
+            line.name,
+            duration(line.total_ms),
+            NONE if line.total_ms is None else percent(total_ms, whole_ms),
+            Text("█" * round(BAR_WIDTH * total_ms / whole_ms) if whole_ms else "", style="cyan"),
+            duration(line.mean_ms),
+            duration(line.p50_ms),
+            duration(line.p95_ms),
+            style="bold" if line is lines[-1] else None,
+        )
+    return table
 
 
-def _stage_cells(line: StageLine, whole_ms: float) -> list[RenderableType]:
-    shown = line.total_ms is not None
-    total = line.total_ms or 0.0
-    return [
-        line.name,
-        duration(line.total_ms),
-        percent(total, whole_ms) if shown else NONE,
-        Text("█" * round(BAR_WIDTH * total / whole_ms) if whole_ms else "", style="cyan"),
-        duration(line.mean_ms),
-        duration(line.p50_ms),
-        duration(line.p95_ms),
-    ]
-
-
-def _slowest_pages(pages: Iterable[PageRow]) -> Iterator[Table]:
+def _slowest_pages(pages: Iterable[PageRow]) -> Table | None:
     measured = [page for page in pages if page.total_ms is not None][:SLOWEST_SHOWN]
     if not measured:
-        return
+        return None
     table = _table("Slowest pages")
     table.add_column("took", justify="right", no_wrap=True)
     table.add_column("chunks", justify="right", no_wrap=True)
@@ -265,26 +227,23 @@ def _slowest_pages(pages: Iterable[PageRow]) -> Iterator[Table]:
     for page in measured:
         chunks = NONE if page.chunks is None else f"{page.chunks:,}"
         table.add_row(duration(page.total_ms), chunks, Text(shorten_middle(plain(page.url), URL_WIDTH)))
-    yield table
+    return table
 
 
-def _failures(failed: PageListResponse) -> Iterator[Table]:
+def _failures(failed: PageListResponse) -> Table | None:
     groups = group_failures(failed.pages)
     if not groups:
-        return
+        return None
     missing = failed.total - len(failed.pages)
     table = _table("Failed pages" + (f" ({missing:,} more are not shown)" if missing > 0 else ""))
     table.add_column("pages", justify="right", no_wrap=True)
     table.add_column("error", no_wrap=True, style="red")
     table.add_column("reason and examples", overflow="fold")
     for group in groups:
-        table.add_row(f"{group.pages:,}", Text(group.code), _reason_and_examples(group))
-    yield table
-
-
-def _reason_and_examples(group: FailureGroup) -> Text:
-    examples = [(f"\n{shorten_middle(url, 50)}", "dim") for url in group.urls]
-    return Text.assemble(group.reason or "no reason was given", *examples)
+        examples = [(f"\n{shorten_middle(url, 50)}", "dim") for url in group.urls]
+        reason = Text.assemble(group.reason or "no reason was given", *examples)
+        table.add_row(f"{group.pages:,}", Text(group.code), reason)
+    return table
 
 
 def _table(title: str) -> Table:

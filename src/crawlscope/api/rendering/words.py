@@ -1,11 +1,11 @@
-"""How numbers, times and foreign text are written on a terminal."""
+"""Numbers, times and text of websites, written for a terminal."""
 
 import re
 import unicodedata
 from datetime import datetime
 
 NONE = "–"
-"""Stands where nothing is known."""
+"""For an unknown value."""
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -35,7 +35,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """How long ago, in the largest unit that fits: `5m ago`."""
+    """The time since then in the largest unit that fits: `5m ago`."""
     seconds = max(0, int((now - moment).total_seconds()))
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= length:
@@ -44,7 +44,7 @@ def ago(moment: datetime, now: datetime) -> str:
 
 
 def plain(text: str) -> str:
-    """One line without control characters: what a website wrote must not steer the terminal."""
+    """One line without control characters, so that text of a website cannot control the terminal."""
     spaced = re.sub(r"\s+", " ", text)
     return "".join(
         character for character in spaced if unicodedata.category(character) not in _UNPRINTABLE
@@ -52,7 +52,7 @@ def plain(text: str) -> str:
 
 
 def shorten_middle(text: str, width: int) -> str:
-    """Keeps beginning and end, which is what tells URLs apart."""
+    """Keeps the beginning and the end, in which URLs differ."""
     if len(text) <= width:
         return text
     tail = (width - 1) // 2

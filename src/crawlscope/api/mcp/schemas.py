@@ -1,4 +1,4 @@
-"""What the tools answer as data; the same as text is in `texts`."""
+"""The tools' answers as data; `texts` has them as text."""
 
 from datetime import datetime
 
@@ -9,31 +9,31 @@ from crawlscope.search.schemas import Mode
 
 
 class CrawlState(Answer):
-    """How a crawl stands."""
+    """The state of a crawl."""
 
     crawl_id: str
     crawl_url: str
     status: CrawlStatus
     safe_to_search: bool
-    """A search sees all that this crawl brings."""
+    """A search finds all pages of this crawl."""
     sealed: bool
-    """It has ended, all its pages are settled, and it was compared with Firecrawl where that can be asked."""
+    """It has ended, its pages are settled, and it was compared with Firecrawl if one is configured."""
     completeness: Completeness
-    """How far it is certain that all of its pages are there."""
+    """How certain it is that no page is missing."""
     awaits: str | None
-    """What is waited for; null where waiting brings nothing more."""
+    """What the crawl waits for; null if waiting brings nothing more."""
     searchability: str
-    """Whether it is safe to search, and why not or what is missing."""
+    """Whether it is safe to search, with the reason or the missing pages."""
     verdict: VerdictName | None
-    """What a crawl is doing that is not sealed; null for a sealed one."""
+    """What an unsealed crawl is doing; null for a sealed one."""
     total_pages: int
-    """Pages whose outcome is known: indexed and failed ones."""
+    """Indexed and failed pages."""
     pages_indexed: int
     pages_failed: int
     pages_pending: int
-    """Received and not indexed yet."""
+    """Received pages that are not indexed yet."""
     pages_found: int | None
-    """URLs that its crawler knows of so far; null where that is not known."""
+    """URLs that the crawler has found so far; null if that is not known."""
     started_at: datetime
     completed_at: datetime | None
     searchable_at: datetime | None
@@ -45,7 +45,7 @@ class CrawlStates(Answer):
     crawls: list[CrawlState]
     """Newest first."""
     total: int
-    """All crawls that are known, listed or not."""
+    """The number of all crawls, listed or not."""
 
 
 class PageError(Answer):
@@ -53,7 +53,7 @@ class PageError(Answer):
     code: str | None
     error: str | None
     status_code: int | None
-    """HTTP status that the page answered with."""
+    """The page's HTTP status."""
     attempts: int
 
 
@@ -62,29 +62,29 @@ class Profile(Answer):
     safe_to_search: bool
     searchability: str
     errors: list[PageError]
-    """Failed pages by URL, from `error_offset` on."""
+    """Failed pages, sorted by URL, from `error_offset` on."""
     total_errors: int
     next_error_offset: int | None
-    """Where the next page of errors begins; null after the last one."""
+    """The `error_offset` of the next errors; null after the last one."""
     slowest_pages: list[PageRow] | None
-    """With the milliseconds of each stage; null unless details were asked for."""
+    """With the milliseconds of each stage; null without `include_details`."""
 
 
 class Requeued(PagesQueued, Answer):
     still_failed: int
-    """Failed pages that nothing was done for, because their content was never received."""
+    """Failed pages that were not retried, because their content was never received."""
 
 
 class CancelledCrawl(Answer):
     cancelled: bool
-    """False where it had ended already."""
+    """False if the crawl had ended already."""
     crawl: CrawlState
 
 
 class ScrapedBatch(Answer):
     crawl: CrawlState
     invalid_urls: list[str]
-    """What was left out, because it cannot be scraped."""
+    """Given URLs that cannot be scraped and were left out."""
 
 
 class FoundPage(Answer):
