@@ -49,7 +49,7 @@ CHECK_SECONDS = 75.0
 ANSWER_SECONDS = 10.0
 REFUSALS_HOURS = 24
 REFUSALS_PASS = timedelta(minutes=15)
-"""After this, refusals are the past if deliveries are taken in again."""
+"""Refusals that are older do not fail the check if deliveries are accepted again."""
 _SIGNING = (
     "set CRAWLSCOPE_FIRECRAWL_WEBHOOK_SECRET to what Firecrawl signs with (SELF_HOSTED_WEBHOOK_HMAC_SECRET)"
 )
@@ -61,29 +61,29 @@ REFUSALS = {
     ),
     Cause.WRONG_SECRET: (
         "they carried another API secret",
-        "have it send CRAWLSCOPE_API_SECRET, or where that is not set what is in {data_dir}/api-secret",
+        "have the sender send CRAWLSCOPE_API_SECRET, by default the content of {data_dir}/api-secret",
     ),
-    Cause.BAD_SIGNATURE: ("their signature did not fit", _SIGNING),
-    Cause.NO_SIGNING_SECRET: ("they were signed, and no secret is set to check that with", _SIGNING),
-    Cause.WRONG_TOKEN: ("the token in their URL is another one", _TOKEN),
+    Cause.BAD_SIGNATURE: ("their signature was not valid", _SIGNING),
+    Cause.NO_SIGNING_SECRET: ("they were signed, and no signing secret is set", _SIGNING),
+    Cause.WRONG_TOKEN: ("their URL has another token", _TOKEN),
     Cause.NO_TOKEN: ("their URL has a token, and none is set", _TOKEN),
     Cause.WRONG_PATH: (
-        "they came to a path that takes none",
+        "they came to a path without a webhook endpoint",
         "deliver to /api/webhook/firecrawl, changes to /api/webhook/changedetection",
     ),
     Cause.TOO_LARGE: ("they were larger than {largest:,} bytes", "raise CRAWLSCOPE_MAX_BODY_BYTES"),
-    Cause.WRONG_TYPE: ("they were not application/json", "look at what the sender sends"),
-    Cause.UNREADABLE: ("they could not be read as JSON, or were cut off", "look at what the sender sends"),
+    Cause.WRONG_TYPE: ("they were not application/json", "check the sender's configuration"),
+    Cause.UNREADABLE: ("they were no valid JSON, or incomplete", "check what the sender sends"),
     Cause.MALFORMED: (
-        "what they say is no event",
-        "the log of requests has them; look at what the sender sends",
+        "their JSON is not an event",
+        "the request metrics list them; check what the sender sends",
     ),
     Cause.UNAVAILABLE: (
-        "they could not be written down",
-        "the log says why; with CRAWLSCOPE_FIRECRAWL_URL set, what was lost is fetched",
+        "they could not be stored",
+        "the log gives the reason; with CRAWLSCOPE_FIRECRAWL_URL set, lost pages are fetched",
     ),
 }
-"""Why, and what to do."""
+"""The reason, and what to do."""
 TEST_TEXT = "A flight recorder for crawls."
 PART_WIDTH = 12
 
@@ -321,7 +321,7 @@ async def check_port(settings: Settings) -> str:
 
 @check_of("deliveries")
 async def check_deliveries(settings: Settings) -> str:
-    """Nothing where none was refused. What was refused for a while only, and is taken again, is no fault."""
+    """Nothing if none was refused. Refusals are no failure if deliveries have been accepted again since."""
     until = datetime.now(UTC)
     since = until - timedelta(hours=REFUSALS_HOURS)
     try:
@@ -330,15 +330,15 @@ async def check_deliveries(settings: Settings) -> str:
                 return ""
             async with database.transaction() as connection:
                 refused = await rows_of(connection, queries.refused_deliveries(since, until))
-                taken_at = await connection.scalar(queries.last_delivery_at())
+                accepted_at = await connection.scalar(queries.last_delivery_at())
     except (DatabaseUnavailable, SettingsError):  # the database has a finding of its own
         return ""
     if not refused:
         return ""
     words = "; ".join(_refusal_words(row, settings) for row in refused)
     last_at = refused[0]["last_at"]
-    if taken_at and taken_at > last_at and until - last_at > REFUSALS_PASS:
-        return f"the last one was taken at {taken_at:%H:%M} UTC. Before that {words}"
+    if accepted_at and accepted_at > last_at and until - last_at > REFUSALS_PASS:
+        return f"the last one was accepted at {accepted_at:%H:%M} UTC. Before that {words}"
     raise Failed(words)
 
 
@@ -373,7 +373,7 @@ async def check_notifications(settings: Settings) -> str:
         return ""
     async with connected_database(settings) as database:
         if await revision.current_revision(database) != revision.NEWEST:
-            return "none yet: the tables come with the next start"
+            return "none yet: the next start creates the tables"
         failing = await database.run(outbox.failing)
     if failing:
         raise Failed(
@@ -386,7 +386,7 @@ async def check_notifications(settings: Settings) -> str:
 def _refusal_words(row: RowMapping, settings: Settings) -> str:
     count, last_at, senders = row["count"], row["last_at"], row["senders"]
     were = "delivery was" if count == 1 else "deliveries were"
-    because, remedy = REFUSALS.get(row["cause"], (row["cause"], "the log says more"))
+    because, remedy = REFUSALS.get(row["cause"], (row["cause"], "the log has more details"))
     known = {"data_dir": settings.data_dir, "largest": settings.max_body_bytes}
     from_where = f" from {', '.join(senders)}" if senders else ""
     return (
@@ -411,7 +411,7 @@ def _size(number: int) -> str:
 
 
 def _redacted(words: str, settings: Settings) -> str:
-    """The last safeguard: errors of other programs may quote what they were given."""
+    """A last safeguard, because errors of other programs may quote their input."""
     given = [value.get_secret_value() for value in vars(settings).values() if isinstance(value, SecretStr)]
     if settings.database_url is not None:
         with suppress(SettingsError):

@@ -1,4 +1,4 @@
-"""Two crawls side by side: which one took longer, and in which stage."""
+"""Compares two crawls: their numbers and the time of each stage."""
 
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ STAGE_ORDER = [each.value for each in OperationType]
 
 
 def compare(a: CrawlMetricsResponse, b: CrawlMetricsResponse) -> CrawlComparison:
-    """`b` is what `a` is measured by: a ratio of 2 says that `a` has twice as much."""
+    """Each ratio is the number of `a` divided by that of `b`."""
     paces = _compared(_pages_per_second(a), _pages_per_second(b))
     stages = sorted({*a.operations, *b.operations}, key=_place)
     return CrawlComparison(
@@ -40,7 +40,7 @@ def compare(a: CrawlMetricsResponse, b: CrawlMetricsResponse) -> CrawlComparison
 def _side_by_side(
     comparison: type[Comparison], a: BaseModel | None, b: BaseModel | None, **known: Compared
 ) -> Comparison:
-    """Compares each field of `comparison` that is not known yet; what a side lacks is null."""
+    """Compares each field of `comparison` except the `known` ones; missing values are null."""
     names = comparison.model_fields.keys() - known.keys()
     return comparison(
         **known, **{name: _compared(getattr(a, name, None), getattr(b, name, None)) for name in names}

@@ -57,7 +57,7 @@ def crawls(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Rows:
-    """Newest first. `url` is any part of a crawl's URL; `since` is within, `until` is not."""
+    """Newest first. `url` is any part of a crawl's URL; `since` is included, `until` is not."""
     matching = _sessions().order_by(CrawlSession.started_at.desc(), CrawlSession.id.desc())
     if status is not None:
         matching = matching.where(CrawlSession.status == status)
@@ -103,7 +103,7 @@ def reconciliations(crawl_ids: Sequence[str]) -> Rows:
 
 
 def work_in_progress(crawl_ids: Sequence[str]) -> Rows:
-    """Per crawl with pages that wait or are being indexed: how many, and since when."""
+    """Number and times of queued pages and of pages being indexed, per crawl that has any."""
     queued, indexing = Page.state == PageState.QUEUED, Page.state == PageState.INDEXING
     return (
         select(
@@ -120,7 +120,7 @@ def work_in_progress(crawl_ids: Sequence[str]) -> Rows:
 
 
 def waiting_for_crawler(crawl_ids: Sequence[str]) -> Rows:
-    """Crawls that the built-in crawler has not begun, and how many others it works on."""
+    """Crawls that the built-in crawler has not begun, and the number of others that it works on."""
     request = CrawlRequest.__table__.c
     return select(request.crawl_id, request.requested_at, jobs_in_progress(CRAWL_SITE).label("others")).where(
         request.crawl_id.in_(crawl_ids), request.engine == Engine.BUILTIN, is_waiting(request.job_id)
@@ -128,7 +128,7 @@ def waiting_for_crawler(crawl_ids: Sequence[str]) -> Rows:
 
 
 def failed_at_crawler(crawl_ids: Sequence[str]) -> Rows:
-    """Per crawl how many pages had brought no document when Firecrawl was asked; its total lacks them."""
+    """Per crawl the pages without a document when Firecrawl was asked, which its total does not include."""
     unsuccessful = Page.state.in_([PageState.FAILED, PageState.CANCELLED])
     return (
         select(Page.crawl_id, func.count().label("pages"))
@@ -140,7 +140,7 @@ def failed_at_crawler(crawl_ids: Sequence[str]) -> Rows:
 
 
 def cancel_requests(crawl_ids: Sequence[str]) -> Rows:
-    """Crawls that somebody asked here to cancel."""
+    """Crawls whose cancellation was requested here."""
     return (
         select(CrawlFact.crawl_id)
         .where(CrawlFact.crawl_id.in_(crawl_ids), CrawlFact.fact["action"].astext == "cancel")
@@ -149,7 +149,7 @@ def cancel_requests(crawl_ids: Sequence[str]) -> Rows:
 
 
 def last_settled() -> Rows:
-    """The two crawls that settled a page last: for each crawl one of them is another."""
+    """The two crawls that settled a page last; one of them is always another crawl than the given one."""
     settled_at = CrawlSession.last_settled_at
     return (
         select(CrawlSession.crawl_id, settled_at)
@@ -160,7 +160,7 @@ def last_settled() -> Rows:
 
 
 def outages(reported_since: datetime) -> Rows:
-    """Per part that workers wait for: since when, and what was said last."""
+    """Per unavailable part the beginning of the outage and the last reason."""
     return (
         select(
             Outage.part,
@@ -258,7 +258,7 @@ def operations(
     success: bool | None = None,
     **equal: str | None,
 ) -> Rows:
-    """Newest first; `equal` names columns and what they must hold."""
+    """Newest first; `equal` gives the values of columns."""
     matching = _all_columns(OperationMetric).order_by(
         OperationMetric.timestamp.desc(), OperationMetric.id.desc()
     )
@@ -326,7 +326,7 @@ def request_totals(since: datetime, until: datetime) -> Rows:
 
 
 def refused_deliveries(since: datetime, until: datetime) -> Rows:
-    """Per door and cause, the last one first; `senders` are the first ten addresses."""
+    """Per endpoint and cause, the latest first; `senders` are the first ten addresses."""
     door, cause = (RequestMetric.extra_metadata[name].astext for name in ("door", "refused"))
     senders = func.array_agg(RequestMetric.client_ip.distinct()).filter(RequestMetric.client_ip.is_not(None))
     last_at = func.max(RequestMetric.timestamp)
@@ -452,12 +452,12 @@ def _between(matching: Rows, column: Any, since: datetime | None, until: datetim
 
 
 def _once_settled(column: Any) -> Any:
-    """A page that waits again still carries the measurements of its last outcome."""
+    """A page that is queued again still has the measurements of its last outcome, which are left out."""
     return case((Page.settled_at.is_not(None), column)).label(column.key)
 
 
 def _spread_of_operations() -> list[ColumnElement[Any]]:
-    """Times are of the successful ones, so that they agree with the crawl's totals."""
+    """Times cover successful operations, as the crawl's totals do."""
     succeeded = OperationMetric.success
     total = func.sum(OperationMetric.duration_ms).filter(succeeded)
     return [

@@ -1,6 +1,6 @@
-"""What the insight service answers, for every face: field names are part of the contract with clients.
+"""The answers of the insight service to the API, the CLI and MCP. Clients rely on the field names.
 
-Times are UTC, written as ISO 8601; durations are milliseconds. Lists say in `total` how many match in all.
+Times are in UTC and ISO 8601; durations are in milliseconds. `total` of a list counts all matches.
 """
 
 from datetime import datetime
@@ -21,13 +21,13 @@ from crawlscope.core.vocabulary import (
 
 
 class Answer(BaseModel):
-    """Made from database rows; columns that are not shown are passed over."""
+    """Made from database rows; other columns of a row are ignored."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class OperationStats(Answer):
-    """Operations of one type. Times are of those that succeeded: null where none did."""
+    """Operations of one type. Times cover successful operations; null if there is none."""
 
     count: int
     failed: int
@@ -40,7 +40,7 @@ class OperationStats(Answer):
 
 
 class QueueWait(Answer):
-    """How long the crawl's settled pages waited for their last attempt; null where no page did."""
+    """The time that settled pages waited for their last attempt; null if there is none."""
 
     p50_ms: float | None = None
     p95_ms: float | None = None
@@ -68,35 +68,35 @@ class PageMetric(Answer):
 
 
 class Verdict(Answer):
-    """What a crawl that is not sealed is doing, and on what evidence."""
+    """What a crawl that is not sealed is doing, with the evidence."""
 
     verdict: VerdictName
     since: datetime
     stage: str | None
-    """Where it is stalled: `queue`, `indexing`, or the stage whose part is away."""
+    """The place where it is stalled: `queue`, `indexing`, or the stage whose part is unavailable."""
     reason: str
     awaits: str | None = None
-    """What is waited for, as a phrase; null where waiting brings nothing more."""
+    """What the crawl waits for, as a phrase; null if waiting brings nothing more."""
 
 
 class ReconciliationInfo(Answer):
-    """How far the crawl was compared with what Firecrawl says of it."""
+    """The comparison of the crawl with Firecrawl's records."""
 
     state: ReconcileState
     checked_at: datetime | None
     checks: int
     next_check_at: datetime | None
-    """Null where no further check is planned."""
+    """Null if no further check is planned."""
     added: int
-    """Pages that only this brought."""
+    """Pages that only the comparison added."""
     completed: int | None = None
-    """Pages that brought a document, as Firecrawl counted them when it was asked last."""
+    """Pages with a document, by Firecrawl's last count."""
     total: int | None = None
-    """Pages of the crawl, as Firecrawl counted them; shrinks as pages fail."""
+    """All pages of the crawl, by Firecrawl's last count, which shrinks as pages fail."""
     missing: int = 0
-    """Pages that Firecrawl has, or was asked for, and that nothing is known of."""
+    """Pages that Firecrawl has, or was asked for, and that were not received."""
     missing_urls: list[str] = []
-    """The first 100 of them, as far as they can be named."""
+    """The first 100 of them whose URLs are known."""
     note: str | None
 
 
@@ -107,22 +107,22 @@ class CrawlMetricsResponse(Answer):
     success: bool | None
     """Null while the crawl runs."""
     started_at: datetime
-    """The earliest fact known of the crawl."""
+    """The time of the crawl's earliest event."""
     completed_at: datetime | None
     duration_ms: float | None
     e2e_duration_ms: float | None
     """From `initiated_at` to `completed_at`."""
     total_pages: int
-    """Pages whose outcome is known: indexed and failed ones."""
+    """Indexed and failed pages."""
     pages_indexed: int
     """Unchanged and empty pages included."""
     pages_failed: int
     aggregate_timing: AggregateTiming
     per_page_metrics: list[PageMetric] | None
-    """Null unless asked for."""
+    """Null without `include_per_page`."""
     error_message: str | None
     extra_metadata: dict[str, Any] | None
-    """What the initiator sent along."""
+    """Metadata from the initiator."""
 
     initiated_at: datetime | None
     pages_pending: int
@@ -132,38 +132,38 @@ class CrawlMetricsResponse(Answer):
     pages_cancelled: int
     """In none of the other counts."""
     failures_without_url: int
-    """Failures that named no page: facts of the crawl, but no pages."""
+    """Failures without a URL. They count for the crawl, but are no pages."""
     searchable_at: datetime | None
-    """When the last page settled, once the end is known and nothing is pending."""
+    """When the last page settled; null until the end is known and no page is pending."""
     time_to_searchable_ms: float | None
     operations: dict[str, OperationStats]
     queue_wait: QueueWait
     last_fact_at: datetime
-    """When anything was last heard of this crawl."""
+    """The time of the crawl's last event."""
     lacks: list[str]
-    """What was never heard of it: any of `started`, `initiated_at`, `url`, `pages`, `end`."""
+    """Facts that no event brought: any of `started`, `initiated_at`, `url`, `pages`, `end`."""
     sealed: bool
-    """Its end is known, its pages are settled, and it was compared with Firecrawl where that can be asked:
-    `searchable_at` stays, unless something new comes."""
+    """Its end is known, its pages are settled, and it was compared with Firecrawl if one is configured.
+    `searchable_at` then changes only with new events."""
     completeness: Completeness
-    """How far it is certain that all of its pages are there."""
+    """How certain it is that no page is missing."""
     reservation: str | None
-    """What is not certain, or missing, as a sentence; null where all is there, or not known yet."""
+    """What is missing or not certain, as a sentence; null if nothing is, or if it is not known yet."""
     awaits: str | None
-    """What is waited for, as a phrase; null where waiting brings nothing more: for a sealed crawl, and for
-    one that nobody will tell more of."""
+    """What the crawl waits for, as a phrase; null if waiting brings nothing more: for a sealed crawl, and for
+    one whose end nobody will report."""
     verdict: Verdict | None
     """Null for a sealed crawl."""
     reconciliation: ReconciliationInfo | None
     """Null before the first comparison."""
 
     engine: str | None
-    """What crawls, for a crawl that was asked for here."""
+    """The crawler, for a crawl that was requested here."""
     pages_expected: int | None = None
-    """Pages that its crawler knows of so far, while it goes on; null where that is not known. Firecrawl is
+    """Pages that the crawler has found so far, while the crawl runs; null if that is not known. Firecrawl is
     asked every few seconds."""
     cancel_requested: bool = False
-    """Whether somebody asked here for it to be cancelled."""
+    """Whether a cancellation was requested here."""
     found: int | None
     """URLs that the built-in crawler has accepted so far; null for other engines."""
     fetched: int | None
@@ -180,7 +180,7 @@ class Compared(Answer):
     a: int | float | None
     b: int | float | None
     ratio: float | None
-    """`a` divided by `b`; null where `b` is 0 or one of them is not known."""
+    """`a` divided by `b`; null if `b` is 0 or one of them is not known."""
 
 
 class ComparedCrawl(Answer):
@@ -225,18 +225,18 @@ class QueueWaitComparison(Answer):
 class CrawlComparison(Answer):
     a: ComparedCrawl
     b: ComparedCrawl
-    """What `a` is compared with."""
+    """The crawl that `a` is compared with."""
     numbers: CrawlNumbers
     stages: dict[str, StageComparison]
-    """By operation type, in the order of a page's way."""
+    """By operation type, in the order in which a page passes through them."""
     queue_wait: QueueWaitComparison
 
 
 class PageRow(Answer):
     url: str
-    """The URL that was asked for; this is what the page is known by."""
+    """The source URL, which identifies the page."""
     final_url: str
-    """Where it led; what search shows."""
+    """The URL after redirects, which search shows."""
     state: PageState
     attempts: int
     status_code: int | None
@@ -244,13 +244,13 @@ class PageRow(Answer):
     error: str | None
     """In one short sentence."""
     error_detail: str | None = None
-    """Firecrawl's own words, where they are longer."""
+    """Firecrawl's own message, if it is longer."""
     queued_at: datetime | None
     settled_at: datetime | None
     queue_wait_ms: float | None
     total_ms: float | None
     unaccounted_ms: float | None
-    """What of `total_ms` no stage accounts for."""
+    """The part of `total_ms` outside of all stages."""
     stages: dict[str, float]
     chunks: int | None
 
@@ -261,11 +261,11 @@ class PageListResponse(Answer):
 
 
 class AttemptRow(Answer):
-    """One try of a worker at a page."""
+    """One attempt of a worker at a page."""
 
     number: int
     revision: int
-    """Which content or re-queuing of the page it was for."""
+    """Counts the contents and retries of the page."""
     worker: str
     queued_at: datetime | None
     started_at: datetime
@@ -292,9 +292,9 @@ class DeliveryRow(Answer):
     received_at: datetime
     body_bytes: int
     pages: int
-    """Page objects in it."""
+    """The number of pages in it."""
     note: str | None
-    """What was odd about it."""
+    """An irregularity of the delivery."""
 
 
 class DeliveryListResponse(Answer):
@@ -343,7 +343,7 @@ class RequestListResponse(Answer):
 
 
 class CrawlTotals(Answer):
-    """Crawls that started in the time asked about, and what is known of their pages by now."""
+    """Crawls that started in this time, with the present counts of their pages."""
 
     total: int
     in_progress: int
@@ -357,7 +357,7 @@ class CrawlTotals(Answer):
 
 
 class RequestTotals(Answer):
-    """Answered HTTP requests; times are of all of them."""
+    """Answered HTTP requests; the times cover all of them."""
 
     count: int
     client_errors: int
@@ -370,15 +370,15 @@ class RequestTotals(Answer):
 
 
 class RefusedDeliveries(Answer):
-    """Deliveries that were refused at one door for one cause."""
+    """Deliveries that one webhook endpoint refused for one cause."""
 
     door: str | None
-    """`firecrawl` or `changedetection`; null where the path was not quite that of a door."""
+    """The endpoint: `firecrawl` or `changedetection`; null if the path was not quite that of an endpoint."""
     cause: str
     count: int
     last_at: datetime
     senders: list[str] | None
-    """Addresses that they came from, ten at most; those of proxies where there are any."""
+    """IP addresses of the senders or their proxies, at most ten."""
 
 
 class SummaryResponse(Answer):
@@ -395,34 +395,34 @@ class StatsResponse(Answer):
     crawls: int
     pages: int
     documents: int
-    """URLs that the index holds."""
+    """URLs in the index."""
     chunks: int
     pages_kept: int
-    """Pages whose content is kept, so that the index can be rebuilt."""
+    """Pages whose content is stored, so that the index can be rebuilt."""
     database_bytes: int
     index_chunks: int | None = None
-    """As the index itself counts; null while it cannot be asked."""
+    """By the index's own count; null while it is unavailable."""
     index_bytes: int | None = None
     embedder: str | None = None
-    """What the index was built with."""
+    """The embedder that the index was built with."""
     index_problem: str | None = None
-    """What is wrong with the index, or that another embedder is configured, and what to do."""
+    """A problem of the index, or the note that another embedder is configured, with what to do."""
 
 
 class IndexReport(Answer):
-    """One index: what its vectors are made with, and what the database says that it holds."""
+    """One index: its embedder, and its contents by the database's count."""
 
     name: str
-    """Of its folder; the collection on a Qdrant server ends alike."""
+    """The name of its folder, and the end of its collection's name on a Qdrant server."""
     embedder: str
     """With model and dimension."""
     chunk_tokens: int
     documents: int
     chunks: int
     failed: int
-    """Documents of the index before it that it could not take; `documents.error` has the reason of each."""
+    """Documents of the former index that could not be indexed; `documents.error` has the reasons."""
     problem: str | None
-    """What is wrong with it, or what its filling waits for."""
+    """A problem of the index, or what its reindex waits for."""
     created_at: datetime
     switched_at: datetime | None
     """When searches began to use it."""
@@ -430,11 +430,11 @@ class IndexReport(Answer):
 
 class ReindexResponse(Answer):
     serving: IndexReport | None
-    """What searches use; null before the first start has found its embedder."""
+    """The index that searches use; null until the first start has opened its embedder."""
     filling: IndexReport | None
-    """What is filled from the kept pages, to take its place."""
+    """The index that is being built from the stored pages to replace it."""
     notice: str | None = None
-    """That another embedder is configured than the index was built with, and what to do."""
+    """The note that another embedder is configured than that of the index, with what to do."""
 
 
 class ChangeRow(Answer):
@@ -442,12 +442,12 @@ class ChangeRow(Answer):
     watch_id: str | None
     watch_url: str
     detected_at: datetime
-    """When the watcher says that it saw the change; when it told, where it does not say."""
+    """When the watcher saw the change, or else reported it."""
     received_at: datetime
     diff_summary: str | None
     snapshot_url: str | None
     crawl_id: str | None
-    """The crawl that fetches the page again; null before there is one."""
+    """The crawl that scrapes the page again; null until it has started."""
     rescrape_status: str | None
     rescrape_error: str | None
     indexed_at: datetime | None
@@ -455,7 +455,7 @@ class ChangeRow(Answer):
     change_to_searchable_ms: float | None
     """From `detected_at` to `indexed_at`."""
     metadata: dict[str, Any] | None
-    """What else was sent."""
+    """Further fields of the report."""
 
 
 class ChangeListResponse(Answer):
@@ -476,7 +476,7 @@ class NotificationRow(Answer):
     """Null unless it is pending."""
     delivered_at: datetime | None
     last_status: int | None
-    """The HTTP status of the last attempt; null where none came."""
+    """The HTTP status of the last attempt; null without an answer."""
     last_error: str | None
     payload: dict[str, Any]
 

@@ -86,7 +86,7 @@ async def test_a_signature_that_does_not_fit(serve: Serve):
     assert (counted["cause"], counted["count"]) == ("bad_signature", 17)
     words = (await found(service.parts.settings)).words
     assert words.startswith(
-        "17 deliveries were refused in the last 24 hours because their signature did not fit"
+        "17 deliveries were refused in the last 24 hours because their signature was not valid"
     )
     assert "set CRAWLSCOPE_FIRECRAWL_WEBHOOK_SECRET to what Firecrawl signs with" in words
     assert SIGNING not in words
@@ -128,7 +128,7 @@ async def test_refusals_are_the_past_once_deliveries_are_taken_again(
     monkeypatch.setattr("crawlscope.cli.doctor.REFUSALS_PASS", timedelta(0))
     verdict = await found(service.parts.settings)
     assert verdict.ok
-    assert verdict.words.startswith("the last one was taken at ")
+    assert verdict.words.startswith("the last one was accepted at ")
     assert "1 delivery was refused" in verdict.words
 
 

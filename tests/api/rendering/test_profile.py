@@ -50,7 +50,7 @@ FAILED = """\
 Crawl 0b7f4b1e-6f0a-4b6e-9d55-1c0f4a7b2e11  failed
 https://docs.example.com/
 
-Pages       0: 0 indexed, 2 failures that named no page
+Pages       0: 0 indexed, 2 failures without a URL
 Crawled     in 12.0 s
 Searchable  18.0 s later: 30.0 s after the start
 Error       it could not be crawled: connection refused

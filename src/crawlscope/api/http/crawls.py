@@ -1,4 +1,4 @@
-"""Crawls as their users act on them: start, cancel, retry, delete."""
+"""Commands on crawls over HTTP: start, cancel, retry, reconcile, watch, recount, replay, delete."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -35,7 +35,7 @@ async def start_crawl(
     x_crawlscope_local: Annotated[str | None, Header(include_in_schema=False)] = None,
     traceparent: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> CrawlStarted:
-    """Starts a crawl, or a batch scrape of `urls`; the answer comes before its first page."""
+    """Starts a crawl, or a batch scrape of `urls`. Answers before the first page is fetched."""
     return await parts.crawls.start(wanted, _may_reach_private(parts, x_crawlscope_local), traceparent)
 
 
@@ -53,30 +53,30 @@ async def retry_crawl(
     x_crawlscope_local: Annotated[str | None, Header(include_in_schema=False)] = None,
     traceparent: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> PagesQueued:
-    """Indexes failed pages anew whose content is known; has others fetched again where that is asked for."""
+    """Indexes failed pages again if their content is known. `rescrape` fetches the others again."""
     allow_private = _may_reach_private(parts, x_crawlscope_local)
     return await parts.crawls.retry(crawl_id, which or RetryPages(), allow_private, traceparent)
 
 
 @router.post("/{crawl_id}/reconcile", status_code=202)
 async def reconcile_crawl(crawl_id: Segment, parts: ServiceParts) -> CrawlReconciled:
-    """Compares the crawl with what Firecrawl's API says of it, and fetches what is missing.
+    """Compares the crawl with Firecrawl's records, and fetches missing pages.
 
-    A crawl that only Firecrawl knows is taken into the records first.
+    A crawl that only Firecrawl knows is recorded first.
     """
     return await parts.crawls.reconcile(crawl_id)
 
 
 @router.post("/{crawl_id}/recount", status_code=200)
 async def recount_crawl(crawl_id: Segment, parts: ServiceParts) -> CrawlRecounted:
-    """Computes the crawl's numbers again from the facts; as a rule nothing changes."""
+    """Recomputes the counts and totals of the crawl from its records; usually nothing changes."""
     differing = await parts.database.run(lambda connection: recount(connection, crawl_id))
     changed = {name: CountDifference(**vars(difference)) for name, difference in differing.items()}
     return CrawlRecounted(crawl_id=crawl_id, changed=changed)
 
 
 class ReplayDeliveries(BaseModel):
-    """Which deliveries: all that are given must hold."""
+    """Selects deliveries; all given conditions must hold."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -96,9 +96,9 @@ async def replay_deliveries(which: ReplayDeliveries, parts: ServiceParts) -> Del
 
 @router.delete("/{crawl_id}", status_code=204)
 async def delete_crawl(crawl_id: Segment, parts: ServiceParts, response: Response) -> None:
-    """Removes the crawl, its pages and deliveries, and the chunks that no other crawl holds.
+    """Deletes the crawl, its pages and deliveries, and the chunks that no other crawl found.
 
-    One that runs is stopped. Where Firecrawl cannot be told to, a header of the answer says so.
+    A running crawl is cancelled. If Firecrawl cannot be told to cancel it, a header of the answer says so.
     """
     goes_on = await parts.crawls.delete(crawl_id, parts.host.require_index().indexing)
     if goes_on:
