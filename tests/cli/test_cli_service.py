@@ -30,7 +30,7 @@ from tests.support.fakes.loopback import free_port
 from tests.support.fakes.website import Page, Website, html
 from tests.support.stack import eventually
 
-NOBODY = "00000000-0000-0000-0000-000000000000"
+UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,8 @@ def test_compare(service, crawl_id):
     shown = crawlscope(service, "compare", crawl_id, crawl_id)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "worker time" in shown.stdout
-    unknown = crawlscope(service, "compare", crawl_id, NOBODY)
-    assert (unknown.returncode, unknown.stderr) == (1, f"crawlscope: Crawl not found: {NOBODY}\n")
+    unknown = crawlscope(service, "compare", crawl_id, UNKNOWN)
+    assert (unknown.returncode, unknown.stderr) == (1, f"crawlscope: Crawl not found: {UNKNOWN}\n")
 
 
 def test_search(service, crawl_id):
@@ -258,11 +258,11 @@ def test_watch(service, crawl_id, watcher):
     ]
 
 
-@pytest.mark.parametrize("verb", ["profile", "retry", "watch", "cancel"])
-def test_a_crawl_that_nobody_knows(service, verb):
-    ended = crawlscope(service, verb, NOBODY)
+@pytest.mark.parametrize("command", ["profile", "retry", "watch", "cancel"])
+def test_an_unknown_crawl(service, command):
+    ended = crawlscope(service, command, UNKNOWN)
     assert ended.returncode == 1
-    assert ended.stderr == f"crawlscope: Crawl not found: {NOBODY}\n"
+    assert ended.stderr == f"crawlscope: Crawl not found: {UNKNOWN}\n"
 
 
 def test_an_unreachable_website(service):

@@ -47,7 +47,7 @@ def test_the_pace_is_pages_over_the_time_until_they_can_be_found():
     assert at_once.numbers.pages_per_second.a is None
 
 
-def test_stages_that_only_one_of_them_has_come_last_where_nobody_knows_them():
+def test_unknown_stages_of_one_crawl_come_last():
     other = crawl_metrics(operations={"zebra": operation(1, 1), "bm25": operation(1, 1)})
     assert list(compare(crawl_metrics(), other).stages) == [*STAGES, "zebra"]
 

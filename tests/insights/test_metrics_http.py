@@ -191,7 +191,7 @@ async def test_a_crawl_id_may_hold_anything_but_a_slash(database: Database, clie
         assert answer["crawl_id"] == crawl_id.replace("\x00", "�")
 
 
-async def test_what_nobody_knows_is_404(database: Database, client: httpx2.AsyncClient):
+async def test_unknown_crawls_and_pages_are_404(database: Database, client: httpx2.AsyncClient):
     await deliver(database, "crawl-1", "crawl.started")
     for path in ("", "/pages", "/deliveries", "/attempts?url=x"):
         answer = await client.get(f"/api/metrics/crawls/nobody{path}")
@@ -256,7 +256,7 @@ async def test_stats_without_and_with_an_index(app: FastAPI, client: httpx2.Asyn
         ("/api/metrics/operations?success=maybe", "success"),
     ],
 )
-async def test_what_cannot_be_is_422_and_says_where(path: str, culprit: str):
+async def test_wrong_parameters_are_422_and_named(path: str, culprit: str):
     async with client_of(service(None)) as client:
         answer = await client.get(path)
 
@@ -288,9 +288,9 @@ async def test_odd_but_readable_questions_are_answered(database: Database, clien
 async def test_nothing_is_told_without_the_secret():
     paths = [route.path for route in metrics.router.routes if isinstance(route, APIRoute)]
     assert len(paths) == 10
-    async with client_of(service(None), secret="a guess") as stranger:
+    async with client_of(service(None), secret="a guess") as unauthenticated:
         for path in paths:
-            assert (await stranger.get(path.format(crawl_id="x"))).status_code == 401
+            assert (await unauthenticated.get(path.format(crawl_id="x"))).status_code == 401
 
 
 def test_the_reference_names_each_answer():

@@ -107,7 +107,7 @@ class TestPages:
 class TestAttempts:
     async def test_every_try_is_there_with_what_it_took(self, database: Database, insights: Insights):
         await deliver_pages(database, "crawl-1", A, B)
-        await put_pages_back(database, "crawl-1", "embedder_unavailable", "the embedder is away")
+        await put_pages_back(database, "crawl-1", "embedder_unavailable", "the embedder is down")
         await index_pages(database, "crawl-1")
 
         answer = await insights.attempts("crawl-1", A)
@@ -116,7 +116,7 @@ class TestAttempts:
         assert answer.total == 2
         assert (first.number, first.outcome, first.error_code) == (1, "retried", "embedder_unavailable")
         assert (second.number, second.outcome, second.error) == (2, "indexed", None)
-        assert first.error == "the embedder is away"
+        assert first.error == "the embedder is down"
         assert first.worker == second.worker == "worker-1"
         for each in (first, second):
             assert each.finished_at is not None

@@ -24,7 +24,7 @@ from tests.support.producing import A, B, deliver, deliver_pages, index_pages, n
 
 END = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NEVER_COMPARED = "complete as far as was delivered; not compared with Firecrawl"
-NOT_ANSWERED = "complete as far as was delivered; it could not be compared with Firecrawl: Firecrawl is away"
+NOT_ANSWERED = "complete as far as was delivered; it could not be compared with Firecrawl: Firecrawl is down"
 NO_LONGER_KNOWN = "complete as far as was delivered; Firecrawl no longer knows this crawl"
 
 
@@ -99,14 +99,14 @@ async def note(database: Database, found: Found) -> None:
     await database.run(lambda connection: reconciliations.note_check(connection, "crawl-1", found, now))
 
 
-def told(crawl: CrawlMetricsResponse) -> tuple[bool, str | None, str | None]:
+def verdict_of(crawl: CrawlMetricsResponse) -> tuple[bool, str | None, str | None]:
     return crawl.sealed, crawl.verdict.verdict if crawl.verdict else None, crawl.awaits
 
 
 async def test_an_end_is_not_told_before_it_was_compared(database: Database, asking: Insights) -> None:
     await ended_crawl(database)
     crawl = await asking.crawl("crawl-1")
-    assert told(crawl) == (False, "comparing with Firecrawl", "the comparison with Firecrawl")
+    assert verdict_of(crawl) == (False, "comparing with Firecrawl", "the comparison with Firecrawl")
     assert crawl.searchable_at is not None, "when its last page settled is known all the same"
     assert searchability(crawl).sentence.startswith(
         "Not safe to search yet: its end is known, and it is being"
@@ -114,18 +114,18 @@ async def test_an_end_is_not_told_before_it_was_compared(database: Database, ask
     assert not is_settled(crawl)
 
     await database.run(
-        lambda connection: reconciliations.note_failure(connection, "crawl-1", "Firecrawl is away.", 90)
+        lambda connection: reconciliations.note_failure(connection, "crawl-1", "Firecrawl is down.", 90)
     )
     crawl = await asking.crawl("crawl-1")
     assert crawl.verdict is not None
     assert crawl.verdict.reason.startswith(
         "its end is known, but it could not be compared with Firecrawl yet"
     )
-    assert crawl.verdict.reason.endswith(": Firecrawl is away; next attempt in 90 s")
+    assert crawl.verdict.reason.endswith(": Firecrawl is down; next attempt in 90 s")
 
     await note_settled(database, "crawl-1")
     crawl = await asking.crawl("crawl-1")
-    assert told(crawl) == (True, None, None)
+    assert verdict_of(crawl) == (True, None, None)
     assert (crawl.completeness, crawl.reservation) == (Completeness.COMPARED, None)
     assert searchability(crawl).sentence == "Safe to search."
     assert is_settled(crawl)
@@ -140,10 +140,10 @@ async def test_nobody_waits_for_a_firecrawl_that_does_not_answer(
     for _ in range(UNANSWERED_CHECKS):
         assert not is_settled(await asking.crawl("crawl-1"))
         await database.run(
-            lambda connection: reconciliations.note_failure(connection, "crawl-1", "Firecrawl is away", None)
+            lambda connection: reconciliations.note_failure(connection, "crawl-1", "Firecrawl is down", None)
         )
     crawl = await asking.crawl("crawl-1")
-    assert told(crawl) == (False, "comparing with Firecrawl", None)
+    assert verdict_of(crawl) == (False, "comparing with Firecrawl", None)
     assert crawl.reservation == NOT_ANSWERED
     assert is_settled(crawl)
     assert "could not be compared with Firecrawl" in searchability(crawl).sentence
@@ -152,18 +152,18 @@ async def test_nobody_waits_for_a_firecrawl_that_does_not_answer(
     assert failure(CrawlReport(crawl, none, none)) == f"crawl crawl-1 {NOT_ANSWERED}"
 
     await note_settled(database, "crawl-1")
-    assert told(await asking.crawl("crawl-1")) == (True, None, None)
+    assert verdict_of(await asking.crawl("crawl-1")) == (True, None, None)
 
 
-async def test_where_nobody_can_be_asked_that_is_said(database: Database) -> None:
+async def test_without_a_firecrawl_the_reservation_is_named(database: Database) -> None:
     await ended_crawl(database)
     crawl = await Insights(database).crawl("crawl-1")
-    assert told(crawl) == (True, None, None)
+    assert verdict_of(crawl) == (True, None, None)
     assert (crawl.completeness, crawl.reservation) == (Completeness.AS_DELIVERED, NEVER_COMPARED)
     assert searchability(crawl).sentence == f"Safe to search: {NEVER_COMPARED}."
 
 
-async def test_what_firecrawl_no_longer_knows_is_said(database: Database, asking: Insights) -> None:
+async def test_a_crawl_that_firecrawl_no_longer_knows(database: Database, asking: Insights) -> None:
     await ended_crawl(database)
     await note(database, Found(ReconcileState.EXPIRED))
     crawl = await asking.crawl("crawl-1")
@@ -178,10 +178,12 @@ async def test_an_incomplete_crawl_is_never_safe_and_waiting_ends(
     incomplete = Found(ReconcileState.INCOMPLETE, note="1 of 2 is missing", missing=1, missing_urls=[B])
     for number in range(reconciliations.CHECKS_OF_INCOMPLETE):
         crawl = await asking.crawl("crawl-1")
-        assert told(crawl) == (False, "comparing with Firecrawl", "the comparison with Firecrawl"), number
+        assert verdict_of(crawl) == (False, "comparing with Firecrawl", "the comparison with Firecrawl"), (
+            number
+        )
         await note(database, incomplete)
     crawl = await asking.crawl("crawl-1")
-    assert told(crawl) == (False, "incomplete", None)
+    assert verdict_of(crawl) == (False, "incomplete", None)
     assert crawl.reservation == f"incomplete: 1 of 2 is missing: {B}"
     assert crawl.reconciliation is not None
     assert (crawl.reconciliation.missing, crawl.reconciliation.missing_urls) == (1, [B])
@@ -197,13 +199,13 @@ async def test_an_incomplete_crawl_is_never_safe_and_waiting_ends(
     assert (await asking.crawl("crawl-1")).completeness is Completeness.UNCHECKED
 
 
-async def test_an_open_crawl_that_nobody_knows_is_not_waited_for(
+async def test_an_open_crawl_that_firecrawl_does_not_know_is_not_waited_for(
     database: Database, asking: Insights
 ) -> None:
     await deliver(database, "crawl-1", "crawl.started", at=datetime.now(UTC) - timedelta(minutes=10))
     await note(database, Found(ReconcileState.UNKNOWN))
     crawl = await asking.crawl("crawl-1")
-    assert told(crawl) == (False, "forgotten by Firecrawl", None)
+    assert verdict_of(crawl) == (False, "forgotten by Firecrawl", None)
     assert crawl.reservation == "its end is not known; Firecrawl no longer knows this crawl"
 
 
@@ -216,7 +218,7 @@ async def test_a_new_page_unseals_and_late_news_of_what_is_known_does_not(
     assert (await asking.crawl("crawl-1")).sealed
     await deliver_pages(database, "crawl-1", B)
     await index_pages(database, "crawl-1")
-    assert told(await asking.crawl("crawl-1"))[:2] == (False, "comparing with Firecrawl")
+    assert verdict_of(await asking.crawl("crawl-1"))[:2] == (False, "comparing with Firecrawl")
     await note_settled(database, "crawl-1")
     assert (await asking.crawl("crawl-1")).sealed
     await deliver(database, "crawl-1", "crawl.completed")
@@ -240,7 +242,11 @@ async def test_the_first_event_of_an_end_that_was_found_out_changes_nothing(
 async def test_the_built_in_crawler_needs_no_comparison(database: Database, asking: Insights) -> None:
     order = crawl_request("https://a.example/", 10)
     crawl_id = await database.run(lambda connection: start_crawl(connection, order))
-    assert told(await asking.crawl(crawl_id)) == (False, "waiting for the crawler", "the crawler to finish")
+    assert verdict_of(await asking.crawl(crawl_id)) == (
+        False,
+        "waiting for the crawler",
+        "the crawler to finish",
+    )
     await deliver_pages(database, crawl_id, A)
     await index_pages(database, crawl_id)
     await deliver(database, crawl_id, "crawl.completed")

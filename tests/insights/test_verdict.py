@@ -1,4 +1,4 @@
-"""What an open crawl is said to be doing, by what is known of it."""
+"""The verdict on an open crawl, by the evidence."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -91,7 +91,7 @@ def test_evidence_and_verdict(known: dict[str, Any], name: str, stage: str | Non
     assert verdict.reason
 
 
-def test_the_culprit_is_named_with_what_it_said() -> None:
+def test_the_unavailable_part_is_named_with_its_error() -> None:
     verdict = judge(evidence(**WAITING, outages=[EMBEDDER]))
     assert "embedder" in verdict.reason
     assert "connection refused" in verdict.reason
@@ -142,7 +142,7 @@ async def test_a_late_page_unseals_a_crawl_until_it_is_settled(database: Databas
     assert again.searchable_at > sealed.searchable_at
 
 
-async def test_a_crawl_says_what_was_never_heard_of_it(database: Database) -> None:
+async def test_a_crawl_lists_the_facts_that_no_event_brought(database: Database) -> None:
     insights = Insights(database)
     await deliver_pages(database, "pages-only", "https://a.example/1")
     assert (await insights.crawl("pages-only")).lacks == ["started", "initiated_at", "end"]
@@ -160,9 +160,9 @@ def test_a_crawl_behind_others_says_how_many_they_are() -> None:
     assert alone.reason.endswith("has not begun: does a `crawlscope worker` run?")
 
 
-def test_pages_that_firecrawl_has_scraped_and_nobody_was_delivered_are_told() -> None:
-    told = Asked(running_at=seconds_ago(3), completed=12, total=30)
-    silent = {"last_fact_at": seconds_ago(15), "asked": told}
+def test_pages_that_firecrawl_scraped_but_did_not_deliver_are_counted() -> None:
+    asked = Asked(running_at=seconds_ago(3), completed=12, total=30)
+    silent = {"last_fact_at": seconds_ago(15), "asked": asked}
     words = judge(evidence(**silent)).reason
     assert words.endswith(
         "12 of 30 pages scraped, 12 of them not delivered: does Firecrawl reach CRAWLSCOPE_PUBLIC_URL?"

@@ -1,4 +1,4 @@
-"""Strangers are turned away before anything of their request is read; bodies end at the limit."""
+"""Unauthenticated requests are refused before their body is read; bodies may not exceed the limit."""
 
 from collections.abc import AsyncIterator
 
@@ -10,7 +10,7 @@ LIMIT = 4_096
 JSON = {"Content-Type": "application/json"}
 READ = ["/api/search", "/api/crawls", "/api/crawls/x/retry", "/api/crawls/x/watches"]
 READ += ["/api/deliveries/replay", "/mcp"]
-DOORS = ["/api/webhook/firecrawl", "/api/webhook/changedetection"]
+ENDPOINTS = ["/api/webhook/firecrawl", "/api/webhook/changedetection"]
 ELSEWHERE = [
     ("GET", "/"),
     ("GET", "/nowhere"),
@@ -37,8 +37,8 @@ class Blanks:
             yield b" " * 1_024
 
 
-async def test_of_a_stranger_nothing_is_read(service: Service):
-    for path in (*READ, *DOORS, f"{DOORS[0]}/a-guess", "/nowhere"):
+async def test_the_body_of_an_unauthenticated_request_is_not_read(service: Service):
+    for path in (*READ, *ENDPOINTS, f"{ENDPOINTS[0]}/a-guess", "/nowhere"):
         body = Blanks(1_000)
         answer = await service.anonymous.post(path, content=aiter(body), headers=JSON)
         assert (answer.status_code, body.taken) == (401, 0), path
@@ -71,7 +71,7 @@ async def test_the_health_of_the_service_is_no_secret(service: Service):
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_body_over_the_limit_is_refused(serve: Serve, announced: bool):
     service = await serve(max_body_bytes=LIMIT)
-    for path in (*READ, *DOORS, *(f"{door}/{TOKEN}" for door in DOORS)):
+    for path in (*READ, *ENDPOINTS, *(f"{endpoint}/{TOKEN}" for endpoint in ENDPOINTS)):
         body = Blanks(1_000)
         content = bytes(LIMIT + 1) if announced else aiter(body)
         answer = await service.http.post(path, content=content, headers=JSON)
@@ -82,7 +82,7 @@ async def test_a_body_over_the_limit_is_refused(serve: Serve, announced: bool):
 
 async def test_a_body_at_the_limit_is_read(serve: Serve):
     service = await serve(max_body_bytes=LIMIT)
-    for path in (*READ, *DOORS):
+    for path in (*READ, *ENDPOINTS):
         answer = await service.http.post(path, content=aiter(Blanks(LIMIT // 1_024)), headers=JSON)
         assert answer.status_code in (400, 422), path
 

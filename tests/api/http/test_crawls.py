@@ -54,8 +54,8 @@ async def test_a_crawl_is_reached_by_any_id(service: Service):
 
 async def test_an_unknown_crawl_is_not_found_by_any_id(service: Service):
     for crawl_id in ODD_IDS:
-        for verb in ("cancel", "retry", "recount"):
-            answer = await service.http.post(f"/api/crawls/{quote(crawl_id, safe='')}/{verb}")
+        for action in ("cancel", "retry", "recount"):
+            answer = await service.http.post(f"/api/crawls/{quote(crawl_id, safe='')}/{action}")
             assert (answer.status_code, answer.json()) == (404, {"detail": f"Crawl not found: {crawl_id}"})
 
 

@@ -1,4 +1,4 @@
-"""Failed pages are tried again, and what cannot be is told with its reason."""
+"""Failed pages are retried; pages that cannot be retried are listed with the reason."""
 
 from typing import Any
 
@@ -76,7 +76,7 @@ async def test_again_nothing_is_queued_twice(service: Service):
     assert (answer["queued"], answer["left"]) == (0, {"pending": 1})
 
 
-async def test_of_each_url_asked_for_it_is_said_why_nothing_is_done(service: Service):
+async def test_each_given_url_that_is_not_retried_has_a_reason(service: Service):
     await crawl_with_failures(service)
     answer = await retry(service, urls=[RECEIVED, GONE, WELL, WAITS, "https://other.example/", "a\x00b"])
     assert answer["queued"] == 1

@@ -10,7 +10,7 @@ from tests.support.stack import new_crawl_id, page_event
 
 ODD_TOKEN = "a token of/100% this test"
 ESCAPED = quote(ODD_TOKEN, safe="")
-DOOR = "/api/webhook/firecrawl"
+ENDPOINT = "/api/webhook/firecrawl"
 BEFORE = [
     "/api/webhook/firecrawl/",
     "/api/webhook/changedetection/",
@@ -22,10 +22,10 @@ BEFORE = [
 ]
 
 
-async def test_a_token_of_any_letters_opens_the_door(serve: Serve):
+async def test_a_token_of_any_letters_authenticates(serve: Serve):
     service = await serve(receive_token=ODD_TOKEN)
     for token, status in ((ESCAPED, 202), (f"{ESCAPED}x", 401), ("x", 401), (ODD_TOKEN, 404)):
-        answer = await service.anonymous.post(f"{DOOR}/{token}", json=page_event(new_crawl_id()))
+        answer = await service.anonymous.post(f"{ENDPOINT}/{token}", json=page_event(new_crawl_id()))
         assert answer.status_code == status, token
 
 

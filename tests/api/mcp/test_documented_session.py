@@ -22,7 +22,7 @@ _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _COUNT = re.compile(r"\d+ found|of \d+ for|score [\d.]+")
 """Where a crawl stands at once, and what else the service knows."""
 _END = re.compile(r"(?<=Searchable  ).*: ")
-"""Whether the last page was searchable before or after the end was told."""
+"""Whether the last page was searchable before or after the end was reported."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+m \d\ds|[\d,.]+ (ms|s|%|pages/s)")
 
 

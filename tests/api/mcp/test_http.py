@@ -1,4 +1,4 @@
-"""The door at `/mcp`: who may in, under which name, and what it costs."""
+"""The endpoint `/mcp`: authentication, host names, and the time that a start takes."""
 
 import asyncio
 import json

@@ -77,8 +77,8 @@ async def test_it_survives_the_restart_of_a_service(mcp_service: Service):
 
 
 async def test_a_service_that_cannot_be_had_is_an_answer(tmp_path: Path):
-    away = "postgresql://nobody:pass-word@127.0.0.1:9/nothing"
-    async with over_stdio(tmp_path, DATABASE_URL=away) as client:
+    down = "postgresql://nobody:pass-word@127.0.0.1:9/nothing"
+    async with over_stdio(tmp_path, DATABASE_URL=down) as client:
         for _ in range(2):
             sentence = await refused(client, "list_crawls")
             assert sentence.startswith("the service does not start: ")

@@ -118,7 +118,7 @@ async def test_the_same_tools_everywhere_described_for_programs(mcp_service: Ser
     assert tools["search"].input_schema["required"] == ["query"]
 
 
-async def test_it_says_why_it_is_not_safe_to_search_yet(mcp_service: Service):
+async def test_the_reason_why_it_is_not_safe_to_search_yet(mcp_service: Service):
     crawl_id, stack = new_crawl_id(), mcp_service.stack
     stack.post_event(event(crawl_id, "started"))
     stack.post_event(page_event(crawl_id))
@@ -249,14 +249,14 @@ async def test_a_batch_needs_a_firecrawl_and_says_so(mcp_service: Service):
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])
-async def test_what_cannot_be_is_said_in_a_sentence(mcp_service: Service, transport: str):
+async def test_wrong_arguments_are_explained_in_a_sentence(mcp_service: Service, transport: str):
     async with connect_to(mcp_service.stack, transport)() as client:
         for tool, arguments, sentence in WRONG:
             assert sentence in await refused(client, tool, **arguments), (tool, arguments)
 
 
 @pytest.mark.parametrize("crawl_id", [NOBODY, "a/b", "..", ".", "%2e", "a?b#c", "\0", "x" * 255])
-async def test_a_crawl_that_nobody_knows(mcp_service: Service, crawl_id: str):
+async def test_an_unknown_crawl(mcp_service: Service, crawl_id: str):
     async with over_http(mcp_service.stack.url) as client:
         calls: list[tuple[str, dict[str, Any]]] = [
             ("crawl_status", {"crawl_id": crawl_id}),

@@ -1,4 +1,4 @@
-"""The same end is told in the same words, whoever crawled it."""
+"""The same outcome has the same words for every crawler."""
 
 from typing import Any
 

@@ -49,7 +49,7 @@ def test_the_pace_is_that_of_the_last_seconds():
     assert pace.seconds_left(Progress(700, 700, 540, 0, 540)) == 16
 
 
-def test_nothing_is_said_of_the_pace_until_something_is_known():
+def test_the_pace_is_shown_after_enough_measurements():
     pace = Pace()
     pace.note(0, 0)
     assert pace.pages_per_second is None
@@ -72,16 +72,16 @@ def test_the_live_lines_fit():
     assert max(map(len, lines)) <= 80
 
 
-def test_before_the_first_page_it_is_said_what_is_waited_for():
+def test_the_awaited_event_is_shown_before_the_first_page():
     queued = crawl_metrics(**NOTHING_YET, verdict=verdict("starved"), awaits="its turn: the crawler is busy")
     words = progress_words(Progress.of(queued), Pace()).plain
     assert words.startswith("found 0  received 0")
     assert words.endswith("waiting for its turn: the crawler is busy")
 
 
-def test_what_firecrawl_says_of_its_pages_is_what_the_bar_is_measured_by():
-    told = crawl_metrics(**AT_FIRECRAWL, pages_expected=100, pages_pending=5)
-    progress = Progress.of(told)
+def test_the_bar_is_measured_by_firecrawls_number_of_pages():
+    running = crawl_metrics(**AT_FIRECRAWL, pages_expected=100, pages_pending=5)
+    progress = Progress.of(running)
     assert (progress.expected, progress.received, progress.is_known) == (100, 65, True)
     pace = Pace()
     pace.note(0, 20)
@@ -125,7 +125,7 @@ def test_pages_that_come_along_are_told_by_the_numbers_alone():
     assert Progress.of(held_up).awaits == "5 pages to be indexed: workers are busy with other crawls"
 
 
-def test_a_crawl_that_does_not_move_is_said_so_once_with_what_is_known_of_why():
+def test_a_crawl_without_progress_is_noticed_once_with_the_known_reason():
     said: list[str] = []
     quiet = QuietCrawl(said.append)
     crawl = crawl_metrics(**AT_FIRECRAWL, verdict=verdict("stalled"))
