@@ -20,8 +20,8 @@ def up() -> None:
     from crawlscope.database import revision
     from crawlscope.database.connect import connected_database
     from crawlscope.processes.supervisor.lifeline import follow_parent
-    from crawlscope.processes.supervisor.orphans import take_over_orphans
     from crawlscope.processes.supervisor.up import up as keep_up
+    from crawlscope.processes.supervisor.worker_deaths import requeue_orphans
 
     settings = process_settings("up")
 
@@ -33,7 +33,7 @@ def up() -> None:
 
                 await schema.upgrade(database)
             if settings.embedded_database:
-                await take_over_orphans(database)
+                await requeue_orphans(database)
 
     def announce(url: str) -> None:
         typer.echo(f"Crawlscope runs at {url}. Stop it with Ctrl-C.")
