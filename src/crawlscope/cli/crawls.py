@@ -267,7 +267,7 @@ def replay(
 
 
 def _in_utc(time: datetime) -> str:
-    """ISO 8601; a time without a zone is in UTC."""
+    """In ISO 8601. The default time zone is UTC."""
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
 
 
@@ -284,7 +284,7 @@ def _json_object(text: str | None, option: str) -> dict[str, Any] | None:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         raise typer.BadParameter(
-            "contains a value that JSON in UTF-8 cannot represent, such as NaN, or is nested too deeply",
+            "must not contain NaN, infinity or lone surrogates, and must not be nested too deeply",
             param_hint=option,
         ) from None
     return value

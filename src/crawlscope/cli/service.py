@@ -26,7 +26,7 @@ def up() -> None:
     settings = process_settings("up")
 
     async def prepare() -> None:
-        """Upgrades the schema, and takes over the jobs of workers that the last run left behind."""
+        """Upgrades the schema, and releases jobs that the workers of the last run left unfinished."""
         async with connected_database(settings) as database:
             if await revision.current_revision(database) != revision.NEWEST:
                 from crawlscope.database import schema
@@ -101,7 +101,7 @@ def demo() -> None:
 
 
 def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Runs until the work ends or SIGTERM or SIGINT stops it."""
+    """Runs the work until it ends. SIGTERM and SIGINT set the event `stopping`."""
 
     async def stoppable() -> None:
         stopping = asyncio.Event()
