@@ -12,9 +12,8 @@ from crawlscope.changes.changedetection_client import ChangedetectionClient
 from crawlscope.changes.repository import SearchablePage, pages_to_watch
 from crawlscope.changes.schemas import CrawlWatched, PageNotWatched
 from crawlscope.core.errors import ChangedetectionRefused, ChangedetectionUnavailable, SettingsError
-from crawlscope.core.public_address import public_address
 from crawlscope.core.secrets import api_secret
-from crawlscope.core.service_file import CHANGES_PATH
+from crawlscope.core.service_file import CHANGES_PATH, public_address
 from crawlscope.core.settings import Settings
 from crawlscope.core.values import storable
 from crawlscope.crawls.repository import known_crawl

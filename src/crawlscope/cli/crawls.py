@@ -204,7 +204,7 @@ def watch(
     """Make changedetection.io watch the pages of a crawl and report changes to Crawlscope."""
     from crawlscope.api.rendering.words import count, plain
     from crawlscope.cli.output.changed import watched_text
-    from crawlscope.core.public_address import public_address
+    from crawlscope.core.service_file import public_address
 
     async def work(stack: "Stack") -> "CrawlWatched":
         watched = await stack.client.watch(crawl_id, limit)

@@ -1,4 +1,4 @@
-"""What to tell a user whose data folder cannot work."""
+"""Errors of a data folder that cannot be used."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from crawlscope.core.errors import DatabaseUnavailable, SettingsError
 
 @contextlib.contextmanager
 def explained(data_dir: Path) -> Iterator[None]:
-    """Turns the operating system's refusals into `SettingsError`, or `DatabaseUnavailable` on a full disk."""
+    """Turns an `OSError` into `SettingsError`, or into `DatabaseUnavailable` on a full disk."""
     try:
         yield
     except OSError as error:

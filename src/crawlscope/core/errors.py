@@ -2,26 +2,26 @@
 
     CrawlscopeError
     ├── UsageError               the caller asked for something that cannot be
-    │   ├── NotFoundError        a crawl that nobody knows
+    │   ├── NotFoundError        an unknown crawl
     │   └── SettingsError        a setting that cannot work
-    ├── DependencyError          a part that Crawlscope needs is away; trying again can help
+    ├── DependencyError          a dependency is unavailable; another attempt can help
     │   ├── DatabaseUnavailable
     │   ├── EmbedderUnavailable
     │   ├── IndexUnavailable
-    │   ├── RemoteUnavailable    another service, which Crawlscope gives orders
+    │   ├── RemoteUnavailable    another service
     │   │   ├── ChangedetectionUnavailable
     │   │   └── FirecrawlUnavailable
     │   └── ServiceUnavailable   no running service answers
-    ├── RemoteRefused            another service said no, and will say it again
+    ├── RemoteRefused            another service refused, and would refuse again
     │   ├── ChangedetectionRefused
     │   └── FirecrawlRefused
     ├── FirecrawlJobUnknown      Firecrawl knows no such crawl, or no longer
-    ├── GaveUp                   a process of `up` cannot be kept alive; the text says which and why
+    ├── GaveUp                   a supervised process cannot be kept running; the text says which and why
     ├── IndexUnusable            the stored index is damaged or made for other vectors: rebuild it
-    └── PageError                this page cannot be indexed, however often it is tried
+    └── PageError                this page cannot be indexed, and no further attempt can help
 
-`retryable` tells who called whether another attempt can end differently. `code` is stable: it is
-stored with failed pages and programs may compare it.
+`retryable` says whether another attempt can end differently. `code` is stable: it is stored with failed pages
+and programs may compare it.
 """
 
 
@@ -45,7 +45,7 @@ class SettingsError(UsageError):
 
 
 class DependencyError(CrawlscopeError):
-    """`part` names the culprit."""
+    """`part` names the dependency."""
 
     retryable = True
     code = "dependency_unavailable"
@@ -64,8 +64,8 @@ class EmbedderUnavailable(DependencyError):
 
 class RemoteUnavailable(DependencyError):
     def __init__(self, message: str, *, retry_after: float | None = None, maybe_done: bool = False) -> None:
-        """`retry_after`: seconds that it asks to wait. `maybe_done`: what was asked for may have been done
-        all the same, so that asking again could do it twice.
+        """`retry_after`: seconds that it asks to wait. `maybe_done`: it may have done what was requested, so
+        that another attempt could do it twice.
         """
         super().__init__(message)
         self.retry_after = retry_after
@@ -107,7 +107,7 @@ class FirecrawlRefused(RemoteRefused):
 
 
 class FirecrawlJobUnknown(CrawlscopeError):
-    """`expired` is true where Firecrawl says so; a self-hosted one has just forgotten."""
+    """`expired` is true where Firecrawl says so; a self-hosted one only answers that it knows none."""
 
     code = "firecrawl_job_unknown"
 
@@ -125,7 +125,7 @@ class GaveUp(CrawlscopeError):
 
 
 class PageError(CrawlscopeError):
-    """`code` says what about the page is wrong, such as `binary_content` or `http_404`."""
+    """`code` names what is wrong with the page, such as `binary_content` or `http_404`."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Locks that die with their holder: held through an open file, they end with the process, however it ends."""
+"""Locks on open files: the system releases them when their process ends, however it ends."""
 
 import fcntl
 import os
@@ -6,7 +6,7 @@ import time
 import weakref
 from pathlib import Path
 
-POLL_SECONDS = 0.02
+POLL_INTERVAL_SECONDS = 0.02
 
 
 class FileLock:
@@ -26,7 +26,7 @@ class FileLock:
 
     @property
     def in_place(self) -> bool:
-        """False when the locked file was removed or replaced: whoever comes now locks another one."""
+        """False when the locked file was removed or replaced: another process would now lock another file."""
         return self._descriptor is not None and is_open_at(self._descriptor, self.path)
 
     def try_acquire(self, *, shared: bool = False) -> bool:
@@ -37,7 +37,7 @@ class FileLock:
         while not self.try_acquire(shared=shared):
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_INTERVAL_SECONDS)
         return True
 
     def wait_exclusive(self) -> None:
@@ -51,15 +51,15 @@ class FileLock:
             self._descriptor = None
 
     def drop_in_forked_children(self) -> None:
-        """A forked child shares the parent's lock and would keep it alive; this makes it let go at once."""
+        """A forked child shares the parent's lock and would keep it held; this makes the child release it."""
         own = weakref.ref(self)
 
-        def let_go() -> None:
+        def release_in_child() -> None:
             lock = own()
             if lock is not None:
                 lock.release()
 
-        os.register_at_fork(after_in_child=let_go)
+        os.register_at_fork(after_in_child=release_in_child)
 
     def _lock(self, operation: int) -> bool:
         if self._descriptor is not None:
@@ -79,7 +79,7 @@ class FileLock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds `path` exclusively. Asks with a shared lock, so that two can ask at once."""
+    """Whether a process holds `path` exclusively. Tests with a shared lock, so that two can test at once."""
     if not path.exists():
         return False
     probe = FileLock(path)

@@ -14,13 +14,18 @@ NOISY = ("uvicorn", "pgqueuer", "alembic", "httpx2", "httpcore2", "crawlee", "as
 
 def configure(level: str, process: str) -> None:
     """`process` names this one among those that write to the same terminal."""
+
+    def add_process(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["process"] = process
+        return event
+
     threshold = logging.getLevelNamesMapping()[level]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _named(process),
+        add_process,
         structlog.processors.format_exc_info if threshold <= logging.DEBUG else _error_in_one_line,
     ]
     structlog.configure(
@@ -47,14 +52,6 @@ def configure(level: str, process: str) -> None:
     logging.basicConfig(level=threshold, handlers=[output], force=True)
     for name in NOISY:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
-
-
-def _named(process: str) -> Processor:
-    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        event["process"] = process
-        return event
-
-    return add
 
 
 def _error_in_one_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,4 +1,4 @@
-"""Asking another service's JSON API: however it ends, it is a response or a one-line error with no secret."""
+"""A client for another service's JSON API: calls end with a response or a one-line error without secrets."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from crawlscope.core.values import storable
 
 _CONNECT_SECONDS = 5.0
 _ATTEMPTS = 4
-_LONGEST_REASON = 300
+_MAX_REASON_LENGTH = 300
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _NEVER_ACCEPTED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
@@ -37,7 +37,7 @@ class Response:
         return f"{self.status} {HTTPStatus(self.status).phrase}" if known else str(self.status)
 
     def json(self) -> Any:
-        """None for what is none."""
+        """None where the body is not JSON."""
         try:
             return json.loads(self.body)  # takes lone surrogates, which JavaScript escapes and sends
         except (ValueError, RecursionError):
@@ -45,7 +45,7 @@ class Response:
 
 
 class RemoteApi(ABC):
-    """Tries again, a few times within `patience_seconds`, what can pass and cannot be done twice by it."""
+    """Repeats calls, a few times within `patience_seconds`, where that can help and does nothing twice."""
 
     called: ClassVar[str]
     unavailable: ClassVar[type[RemoteUnavailable]]
@@ -60,7 +60,7 @@ class RemoteApi(ABC):
         patience_seconds: float,
         hidden: Collection[str | None],
     ) -> None:
-        """`hidden`: secrets that no error may repeat. Reads the certificates: 0.1 to 0.5 s."""
+        """`hidden`: secrets that no error may contain. Reads the certificates: 0.1 to 0.5 s."""
         self._url = url
         self._hidden = [secret for secret in hidden if secret]
         self._patience_seconds = patience_seconds
@@ -84,7 +84,7 @@ class RemoteApi(ABC):
 
     @property
     def name(self) -> str:
-        """With its address, without what may be secret in it."""
+        """With its address, without credentials."""
         return f"{self.called} at {self.address}"
 
     @property
@@ -93,45 +93,24 @@ class RemoteApi(ABC):
 
     @abstractmethod
     def complaint(self, response: Response) -> str:
-        """What the service says is wrong, in its own words; empty where it says nothing."""
+        """The service's own error message; empty where there is none."""
 
     def is_passing(self, response: Response) -> bool:
-        """Whether asking again can end differently."""
+        """Whether another attempt can end differently."""
         return (
             response.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
             or response.status >= 500
         )
 
-    def pause_seconds(self, response: Response) -> float | None:
-        """How long it asks to wait."""
+    def requested_delay(self, response: Response) -> float | None:
+        """The seconds that the service asks to wait."""
         return retry_after_seconds(response.headers.get("retry-after"))
 
     async def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Response:
         """`path` follows the URL's own and may hold a query. Raises `unavailable`."""
-        try:
-            async with asyncio.timeout(self._patience_seconds):
-                return await self._try_again(method, path, body)
-        except TimeoutError:
-            raise self._silent(self._patience_seconds, maybe_done=True) from None
-
-    def reason(self, response: Response) -> str:
-        """Its complaint on one line after a colon; services repeat secrets in it, or send what no response
-        and no database can carry.
-        """
-        line = storable(" ".join(self.complaint(response).split()))
-        for secret in self._hidden:
-            line = line.replace(secret, "…")
-        return f": {line[:_LONGEST_REASON]}" if line else ""
-
-    def failure(
-        self, what: str, *, retry_after: float | None = None, maybe_done: bool = False
-    ) -> RemoteUnavailable:
-        return self.unavailable(f"{self.name} {what}", retry_after=retry_after, maybe_done=maybe_done)
-
-    async def _try_again(self, method: str, path: str, body: Mapping[str, Any] | None) -> Response:
         deadline = time.monotonic() + self._patience_seconds
 
-        def pause(error: Exception) -> bool | float:
+        def retry_delay(error: Exception) -> bool | float:
             if not isinstance(error, RemoteUnavailable) or (method == "POST" and error.maybe_done):
                 return False
             if error.retry_after is None:
@@ -139,12 +118,28 @@ class RemoteApi(ABC):
             return error.retry_after if time.monotonic() + error.retry_after < deadline else False
 
         attempts = retry_context(
-            pause, attempts=_ATTEMPTS, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=2.0
+            retry_delay, attempts=_ATTEMPTS, timeout=None, wait_initial=0.2, wait_jitter=0.2, wait_max=2.0
         )
-        async for attempt in attempts:
-            with attempt:
-                response = await self._send(method, path, body)
-        return response
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                async for attempt in attempts:
+                    with attempt:
+                        response = await self._send(method, path, body)
+                return response
+        except TimeoutError:
+            raise self._silent(self._patience_seconds, maybe_done=True) from None
+
+    def reason(self, response: Response) -> str:
+        """Its error message on one line after a colon, without secrets and without what cannot be stored."""
+        line = storable(" ".join(self.complaint(response).split()))
+        for secret in self._hidden:
+            line = line.replace(secret, "…")
+        return f": {line[:_MAX_REASON_LENGTH]}" if line else ""
+
+    def failure(
+        self, what: str, *, retry_after: float | None = None, maybe_done: bool = False
+    ) -> RemoteUnavailable:
+        return self.unavailable(f"{self.name} {what}", retry_after=retry_after, maybe_done=maybe_done)
 
     async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> Response:
         try:
@@ -162,7 +157,7 @@ class RemoteApi(ABC):
         if self.is_passing(response):
             raise self.failure(
                 f"answered {response.status_line}{self.reason(response)}",
-                retry_after=self.pause_seconds(response),
+                retry_after=self.requested_delay(response),
                 maybe_done=response.status not in _NEVER_ACCEPTED,
             )
         return response
@@ -181,5 +176,5 @@ class RemoteApi(ABC):
 
 
 def login(url: httpx2.URL) -> tuple[str, str] | None:
-    """Name and password that stand in the URL, such as those of a proxy in front of the service."""
+    """Name and password of the URL, such as those of a proxy in front of the service."""
     return (url.username, url.password) if url.username else None

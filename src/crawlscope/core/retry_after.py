@@ -1,23 +1,22 @@
-"""How long a server asks to wait."""
+"""The header `Retry-After`."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-LONGEST_SECONDS = 86_400.0
-"""Whoever asks for more is not believed: it would be asked again years later, or never."""
+MAX_SECONDS = 86_400.0
+"""A server that asks for more would be asked again years later, or never."""
 
 
 def retry_after_seconds(header: str | None) -> float | None:
-    """From `Retry-After`: seconds or an HTTP date, a day at most; None where nothing readable is said."""
+    """Seconds to wait, at most a day, from a number of seconds or an HTTP date; None where it is neither."""
     if not header:
         return None
     try:
-        seconds = float(header) if header.strip().isdecimal() else _seconds_until(header)
+        if header.strip().isdecimal():
+            seconds = float(header)
+        else:
+            moment = parsedate_to_datetime(header)
+            seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     except (ValueError, OverflowError):
         return None
-    return min(max(seconds, 0.0), LONGEST_SECONDS)
-
-
-def _seconds_until(http_date: str) -> float:
-    moment = parsedate_to_datetime(http_date)
-    return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), MAX_SECONDS)

@@ -1,4 +1,4 @@
-"""Where the running service says how it is reached: `DATA_DIR/service.json`."""
+"""The address of the running service: the service writes it to `DATA_DIR/service.json`."""
 
 import json
 import os
@@ -9,11 +9,13 @@ from pathlib import Path
 
 import psutil
 
+from crawlscope.core.settings import Settings
+
 NAME = "service.json"
 WEBHOOK_PATH = "/api/webhook/firecrawl"
-"""Where, below its address, it takes deliveries."""
+"""The path of the webhook endpoint for deliveries."""
 CHANGES_PATH = "/api/webhook/changedetection"
-"""Where, below its address, it is told of changed pages."""
+"""The path of the webhook endpoint for changed pages."""
 SAME_START_SECONDS = 1.0
 
 
@@ -24,7 +26,7 @@ class RunningService:
 
 
 def write(data_dir: Path, url: str) -> None:
-    """Announces this process. Whoever reads meanwhile sees the old file or the new one, whole."""
+    """Announces this process. A reader sees the old file or the new one, never a part of one."""
     entry = {"url": url, "pid": os.getpid(), "started": _started(psutil.Process())}
     staging = data_dir / f".{NAME}-{secrets.token_hex(4)}"
     descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -38,32 +40,32 @@ def write(data_dir: Path, url: str) -> None:
 
 
 def read(data_dir: Path) -> RunningService | None:
-    """None without a running service: no file, a torn one, or one whose process is gone."""
+    """None without a running service: no file, a torn one, or one whose process has ended."""
     try:
         entry = json.loads((data_dir / NAME).read_text())
         service, started = RunningService(str(entry["url"]), int(entry["pid"])), float(entry["started"])
-    except (OSError, ValueError, KeyError, TypeError):
+        process = psutil.Process(service.pid)
+        same = abs(_started(process) - started) < SAME_START_SECONDS
+        return service if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
-    return service if _runs(service.pid, started) else None
 
 
 def remove(data_dir: Path) -> None:
-    """Takes the announcement back, unless another process has announced itself since."""
+    """Withdraws the announcement, unless another process has announced itself since."""
     service = read(data_dir)
     if service is None or service.pid == os.getpid():
         (data_dir / NAME).unlink(missing_ok=True)
 
 
-def _runs(pid: int, started: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return (
-            process.status() != psutil.STATUS_ZOMBIE and abs(_started(process) - started) < SAME_START_SECONDS
-        )
-    except (psutil.Error, ValueError):
-        return False
+def public_address(settings: Settings) -> str:
+    """The URL at which other services reach this one, without a slash at its end."""
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    running = read(settings.data_dir)
+    return running.url.rstrip("/") if running else f"http://{settings.host}:{settings.port}"
 
 
 def _started(process: psutil.Process) -> float:
-    """Tells a process from a later one with its number; setting the clock must not change it."""
+    """Differs for a later process with the same id; setting the clock does not change it."""
     return process.create_time() - (psutil.boot_time() if sys.platform == "linux" else 0.0)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 REPLACEMENT = "�"
 _BACKSLASH_OR_NUL = re.compile(r"\\(?:(?P<backslash>\\)|u0000)")
-"""As JSON escapes them: after a backslash that is escaped itself, `u0000` is a word."""
+"""As JSON escapes them: after an escaped backslash, `u0000` is text."""
 
 
 def storable(text: str) -> str:

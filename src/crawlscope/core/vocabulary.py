@@ -1,4 +1,4 @@
-"""The words that are stored, sent and shown: what a crawl, a page and an operation can be."""
+"""The words that are stored, sent and shown: the states of crawls and pages, the types of operations."""
 
 from enum import StrEnum
 
@@ -11,50 +11,50 @@ class CrawlStatus(StrEnum):
 
 
 class Engine(StrEnum):
-    """What runs a crawl that was asked for here."""
+    """The crawler of a requested crawl."""
 
     BUILTIN = "builtin"
     FIRECRAWL = "firecrawl"
 
 
 class ReconcileState(StrEnum):
-    """How far a crawl was compared with what Firecrawl says of it."""
+    """How far a crawl was compared with Firecrawl."""
 
     DUE = "due"
     RUNNING = "running"
-    """The crawl goes on."""
+    """The crawl is in progress."""
     SETTLED = "settled"
     INCOMPLETE = "incomplete"
-    """Firecrawl does not hand out all of its results."""
+    """Firecrawl does not return all of its results."""
     EXPIRED = "expired"
     UNKNOWN = "unknown"
     """Firecrawl knows no such crawl."""
     FAILING = "failing"
-    """Firecrawl gave no answer."""
+    """Firecrawl did not answer."""
 
     @property
     def final(self) -> bool:
-        """Firecrawl answered, and of a crawl that has ended."""
+        """Whether Firecrawl answered, and the crawl has ended."""
         return self not in (ReconcileState.DUE, ReconcileState.RUNNING, ReconcileState.FAILING)
 
 
 class Completeness(StrEnum):
-    """How far it is certain that a crawl has all of its pages."""
+    """How certain it is that a crawl has all of its pages."""
 
     OPEN = "open"
-    """Its end is not known yet."""
+    """It has not ended yet."""
     UNCHECKED = "unchecked"
-    """It has ended, and was not compared with Firecrawl since."""
+    """It has ended, and was not compared with Firecrawl since then."""
     EXACT = "exact"
-    """The built-in crawler tells of the end after its last page was taken in."""
+    """The built-in crawler reports the end after its last page was accepted."""
     COMPARED = "compared"
     """Compared with Firecrawl after its end: nothing is missing."""
     INCOMPLETE = "incomplete"
-    """Compared with Firecrawl after its end: pages are missing that it does not hand out."""
+    """Compared with Firecrawl after its end: it does not return some pages."""
     FORGOTTEN = "forgotten"
-    """Firecrawl no longer knows it: complete as far as was delivered."""
+    """Firecrawl no longer knows it: it has the pages that were delivered."""
     AS_DELIVERED = "as_delivered"
-    """No Firecrawl is set that could be asked: complete as far as was delivered."""
+    """No Firecrawl is configured: it has the pages that were delivered."""
 
 
 class PageState(StrEnum):
@@ -76,7 +76,7 @@ class PageState(StrEnum):
 
 
 class OperationType(StrEnum):
-    """What can be measured; all but `webhook`, which belongs to a delivery, belong to a page."""
+    """The measured operations; `webhook` belongs to a delivery, all others to a page."""
 
     WORKER = "worker"
     CHUNKING = "chunking"
@@ -89,7 +89,7 @@ class OperationType(StrEnum):
 
 
 class NotificationType(StrEnum):
-    """What is told about a crawl."""
+    """The facts of a crawl that are notified."""
 
     SEARCHABLE = "crawl.searchable"
     FAILED = "crawl.failed"
@@ -126,31 +126,31 @@ class NotificationState(StrEnum):
 
 
 class RescrapeStatus(StrEnum):
-    """How far a changed page was fetched again; once that is done, its `PageState` stands in its place."""
+    """How far a changed page was fetched again; at the end its `PageState` replaces this."""
 
     WAITING = "waiting"
-    """For Firecrawl to be asked."""
+    """Until it is requested from Firecrawl."""
     RUNNING = "running"
     REFUSED = "refused"
-    """The page may not be fetched."""
+    """Firecrawl, or a rule here, refused to fetch the page."""
 
 
 class NotRetried(StrEnum):
-    """Why a page is not indexed anew."""
+    """Why a page is not indexed again."""
 
     NOT_RECEIVED = "not_received"
     """It failed at the crawler, so its content is not known."""
     DROPPED = "dropped"
-    """The cancelled crawl dropped it, so its content is not known."""
+    """The crawl was cancelled before it was indexed, so its content is not known."""
     PENDING = "pending"
     """It is queued or being indexed already."""
     NOT_FAILED = "not_failed"
     UNKNOWN = "unknown"
     """The crawl has no page of this URL."""
     NO_URL = "no_url"
-    """A failure that named no page."""
+    """A failure without a URL."""
     NOT_TAKEN = "not_taken"
-    """The crawler takes no such URL, or not as many at once."""
+    """The crawler does not accept the URL, or not as many URLs at once."""
 
     @property
     def can_be_scraped(self) -> bool:

@@ -21,7 +21,7 @@ from crawlscope.core.errors import (
     FirecrawlUnavailable,
     UsageError,
 )
-from crawlscope.core.public_address import public_address
+from crawlscope.core.service_file import public_address
 from crawlscope.core.settings import Settings
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import Engine

@@ -16,7 +16,7 @@ from typing import Self
 from urllib.parse import quote
 
 from crawlscope.core.errors import DatabaseUnavailable
-from crawlscope.core.file_lock import POLL_SECONDS, FileLock, is_locked
+from crawlscope.core.file_lock import POLL_INTERVAL_SECONDS, FileLock, is_locked
 from crawlscope.database.postgres_cluster import NAME, Cluster
 from crawlscope.database.postgres_programs import account_for, find_programs
 
@@ -131,7 +131,7 @@ class EmbeddedPostgres:
                 if time.monotonic() >= deadline:
                     reason = cluster.last_error(log_position)
                     raise DatabaseUnavailable(f"PostgreSQL does not come up ({reason}): see {cluster.log}")
-                time.sleep(POLL_SECONDS)
+                time.sleep(POLL_INTERVAL_SECONDS)
         finally:
             starting.release()
 
@@ -175,7 +175,7 @@ class EmbeddedPostgres:
                         return
                 finally:
                     testing.release()
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_INTERVAL_SECONDS)
 
     def _is_down_or_used(self) -> bool:
         test = FileLock(self._cluster.users_lock)

@@ -61,7 +61,7 @@ class FirecrawlServer(RemoteApi):
     def complaint(self, response: Response) -> str:
         return ": ".join(_complaints(_fields(response) or {}))
 
-    def pause_seconds(self, response: Response) -> float | None:
+    def requested_delay(self, response: Response) -> float | None:
         fields = _fields(response) or {}
         header = response.headers.get("retry-after") or str(fields.get("retry_after_seconds", ""))
         in_words = _WAIT_IN_WORDS.search(self.reason(response))
