@@ -1,4 +1,4 @@
-"""Chunks hold the whole page in order, and none is longer than the model sees."""
+"""Chunks hold the whole page in order, and no chunk is longer than the model's input."""
 
 import random
 import re
@@ -32,7 +32,7 @@ def assert_whole(text: str, max_tokens: int) -> None:
 
 
 def assert_repeats(lines: str, text: str) -> None:
-    """What stands in a chunk besides its own part are lines of the page that come again."""
+    """Other lines in a chunk than its own part are repeated lines of the page."""
     known = {bare(line) for line in text.splitlines()}
     assert {bare(line) for line in lines.splitlines()} <= known | {"", "```", "~~~"}
 
@@ -60,7 +60,7 @@ CLEANED = st.text(st.characters(exclude_categories=["Cc", "Cs"]) | st.just("\n")
 @example([SENTENCE, CODE, "0" * 12, "| a | b |\n| --- | --- |\n| 1 | 2 |\n"], 16)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(BLOCKS | CLEANED, max_size=40), st.sampled_from([16, 50, 200]))
-def test_nothing_is_lost_and_none_is_too_long(blocks: list[str], max_tokens: int) -> None:
+def test_no_text_is_lost_and_no_chunk_is_too_long(blocks: list[str], max_tokens: int) -> None:
     assert_whole("".join(blocks), max_tokens)
 
 
@@ -79,7 +79,7 @@ def test_nothing_is_lost_and_none_is_too_long(blocks: list[str], max_tokens: int
     ],
     ids=["one line", "words", "one word", "kanji", "base64", "code", "open fence", "headings", "paragraphs"],
 )
-def test_long_pages_are_split_whole(text: str) -> None:
+def test_long_pages_are_split_completely(text: str) -> None:
     assert_whole(text, 200)
 
 
@@ -106,7 +106,7 @@ def test_a_tiny_end_joins_the_chunk_before_it() -> None:
     assert chunk.text == text
 
 
-def test_code_stays_together_where_a_long_page_is_cut() -> None:
+def test_code_stays_together_if_a_long_page_is_cut() -> None:
     chunks = split(f"{SENTENCE * 5}\n\n{CODE}" * 60, TOKENIZER, 400)
     assert all(chunk.text.count("```") % 2 == 0 for chunk in chunks)
 

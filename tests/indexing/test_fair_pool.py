@@ -1,4 +1,4 @@
-"""Callers who share threads get them in turns, and what they wait for each other is told."""
+"""Callers share threads fairly, and their waits for each other are measured."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ async def one_thread() -> AsyncIterator[FairThreadPool]:
 
 
 class Log:
-    """What was worked on, in order; the items in `held` wait until they are let go."""
+    """Records the items in the order of their work; those in `held` wait until they are released."""
 
     def __init__(self, *held: str) -> None:
         self.began: list[str] = []
@@ -33,7 +33,7 @@ class Log:
             assert self._held[item].wait(LIMIT_SECONDS)
         return item.upper()
 
-    def let_go(self, *items: str) -> None:
+    def release(self, *items: str) -> None:
         for item in items:
             self._held[item].set()
 
@@ -51,19 +51,19 @@ def start(turns: FairThreadPool, log: Log, items: list[str]) -> asyncio.Task[lis
     return asyncio.create_task(turns.map(log.work, items))
 
 
-async def test_a_small_page_is_served_beside_a_giant_one(one_thread: FairThreadPool) -> None:
+async def test_a_small_page_does_not_wait_for_a_giant_one(one_thread: FairThreadPool) -> None:
     log = Log("giant0")
     giant = start(one_thread, log, page("giant", 2_700))
     await log.until(lambda: log.began == ["giant0"])
     small = start(one_thread, log, page("small", 3))
     await asyncio.sleep(0)
-    log.let_go("giant0")
+    log.release("giant0")
     assert await small == ["SMALL0", "SMALL1", "SMALL2"]
     assert log.began[:7] == ["giant0", "giant1", "small0", "giant2", "small1", "giant3", "small2"]
     assert await giant == [item.upper() for item in page("giant", 2_700)]
 
 
-async def test_the_threads_are_shared_out_among_the_pages() -> None:
+async def test_the_pages_share_the_threads_evenly() -> None:
     turns = FairThreadPool(4)
     held = [*page("a", 4), *page("b", 2)]
     log = Log(*held)
@@ -71,10 +71,10 @@ async def test_the_threads_are_shared_out_among_the_pages() -> None:
     await log.until(lambda: len(log.began) == 4)
     second = start(turns, log, page("b", 20))
     await asyncio.sleep(0)
-    log.let_go("a0", "a1")
+    log.release("a0", "a1")
     await log.until(lambda: len(log.began) == 6)
     assert sorted(log.began[4:]) == ["b0", "b1"]
-    log.let_go("a2", "a3", "b0", "b1")
+    log.release("a2", "a3", "b0", "b1")
     assert await first == [item.upper() for item in page("a", 20)]
     assert await second == [item.upper() for item in page("b", 20)]
     await turns.aclose()
@@ -84,7 +84,7 @@ async def test_no_items_take_no_thread(one_thread: FairThreadPool) -> None:
     assert await one_thread.map(Log().work, []) == []
 
 
-async def test_each_gets_its_own_results_whoever_else_asks() -> None:
+async def test_each_caller_gets_its_own_results() -> None:
     turns = FairThreadPool(3)
     log = Log()
     pages = [page(f"{name}-", name % 7 * 5) for name in range(40)]
@@ -105,14 +105,14 @@ async def test_an_error_ends_its_own_page_only(one_thread: FairThreadPool) -> No
     good = asyncio.create_task(one_thread.map(work, page("good", 10)))
     bad = asyncio.create_task(one_thread.map(work, page("bad", 10)))
     await log.until(lambda: log.began == ["good0"])
-    log.let_go("good0")
+    log.release("good0")
     with pytest.raises(ValueError, match="bad1"):
         await bad
     assert len(await good) == 10
     assert [item for item in log.began if item.startswith("bad")] == ["bad0"]
 
 
-async def test_a_page_that_is_given_up_takes_no_further_turn(one_thread: FairThreadPool) -> None:
+async def test_a_cancelled_page_gets_no_further_thread(one_thread: FairThreadPool) -> None:
     log = Log("kept0")
     kept = start(one_thread, log, page("kept", 5))
     await log.until(lambda: log.began == ["kept0"])
@@ -121,12 +121,12 @@ async def test_a_page_that_is_given_up_takes_no_further_turn(one_thread: FairThr
     dropped.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dropped
-    log.let_go("kept0")
+    log.release("kept0")
     assert len(await kept) == 5
     assert log.began == page("kept", 5)
 
 
-async def test_who_waits_when_it_is_closed_is_told(one_thread: FairThreadPool) -> None:
+async def test_a_caller_that_waits_for_a_closed_pool_gets_an_error(one_thread: FairThreadPool) -> None:
     log = Log("first0")
     first = start(one_thread, log, ["first0"])
     await log.until(lambda: log.began == ["first0"])
@@ -135,7 +135,7 @@ async def test_who_waits_when_it_is_closed_is_told(one_thread: FairThreadPool) -
     closing = asyncio.create_task(one_thread.aclose())
     with pytest.raises(EmbedderUnavailable, match="closed"):
         await waiting
-    log.let_go("first0")
+    log.release("first0")
     assert await first == ["FIRST0"]
     await closing
     with pytest.raises(EmbedderUnavailable, match="closed"):
@@ -146,7 +146,7 @@ async def test_who_waits_when_it_is_closed_is_told(one_thread: FairThreadPool) -
 async def measured(
     turns: FairThreadPool, log: Log, items: list[str], found: list[TimingContext] | None = None
 ) -> dict[str, TimingContext]:
-    """What was measured of it, by type, and in `found` in its order."""
+    """The measured durations by type; `found` gets them in order."""
     found = [] if found is None else found
     with (
         scope(collect=found.append),
@@ -157,15 +157,15 @@ async def measured(
     return {each.operation_type: each for each in found}
 
 
-async def test_the_wait_behind_another_page_is_measured_apart(one_thread: FairThreadPool) -> None:
+async def test_the_wait_for_another_page_is_measured_separately(one_thread: FairThreadPool) -> None:
     log = Log("first0", "second0")
     first = asyncio.create_task(measured(one_thread, log, ["first0"]))
     await log.until(lambda: log.began == ["first0"])
     second = asyncio.create_task(measured(one_thread, log, ["second0"]))
     await asyncio.sleep(0.1)
-    log.let_go("first0")
+    log.release("first0")
     await log.until(lambda: "second0" in log.began)
-    log.let_go("second0")
+    log.release("second0")
     assert set(await first) == {"work"}
     operations = await second
     assert set(operations) == {"work", "wait"}
@@ -180,7 +180,7 @@ async def test_a_page_that_is_alone_never_waits() -> None:
         await turns.aclose()
 
 
-async def test_the_wait_of_a_page_that_is_given_up_is_measured_too(one_thread: FairThreadPool) -> None:
+async def test_the_wait_of_a_cancelled_page_is_measured_too(one_thread: FairThreadPool) -> None:
     log = Log("first0")
     first = start(one_thread, log, ["first0"])
     await log.until(lambda: log.began == ["first0"])
@@ -190,7 +190,7 @@ async def test_the_wait_of_a_page_that_is_given_up_is_measured_too(one_thread: F
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
-    log.let_go("first0")
+    log.release("first0")
     await first
     waited, worked = found
     assert (waited.operation_type, worked.operation_type) == ("wait", "work")

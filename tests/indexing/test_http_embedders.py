@@ -1,4 +1,4 @@
-"""Embedding servers over real HTTP: what is asked, what is checked, and what each failure becomes."""
+"""Embedding servers over real HTTP: requests, checks of the answers, and the error for each failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -53,7 +53,7 @@ async def test_row_i_belongs_to_text_i(embedder: HttpEmbedder, server: FakeEmbed
     np.testing.assert_allclose(vectors, expected(server, TEXTS), atol=1e-6)
 
 
-async def test_a_server_is_asked_for_one_batch_of_a_page_at_a_time_and_for_other_pages_beside(
+async def test_a_page_has_one_request_at_a_time_and_other_pages_have_theirs_in_parallel(
     embedder: HttpEmbedder, server: FakeEmbeddingServer
 ) -> None:
     server.requests.clear()
@@ -80,7 +80,7 @@ async def test_vectors_are_normalised(
     assert (row[0], row[-1]) == pytest.approx((0.6, 0.8))
 
 
-async def test_tei_tells_its_identity_and_limits(server: FakeEmbeddingServer) -> None:
+async def test_tei_reports_its_identity_and_limits(server: FakeEmbeddingServer) -> None:
     server.max_batch = 7
     embedder = await open_tei(server.url)
     assert embedder.identity.fingerprint == "tei:fake/embedder:0123456789abcdef:64"
@@ -103,7 +103,7 @@ async def test_an_openai_address_may_end_with_its_version(server: FakeEmbeddingS
     assert {request.path for request in server.requests} == {"/v1/embeddings"}
 
 
-async def test_batches_are_bounded_by_tokens(embedder: HttpEmbedder, server: FakeEmbeddingServer) -> None:
+async def test_batches_are_limited_by_tokens(embedder: HttpEmbedder, server: FakeEmbeddingServer) -> None:
     server.requests.clear()
     await embedder.embed(["word " * 4000] * 6)
     assert [len(request.texts) for request in server.requests] == [2, 2, 2]
@@ -127,7 +127,7 @@ async def test_a_text_too_long_for_the_server_is_the_pages_error(
 
 
 @pytest.mark.parametrize("status", [424, 429, 500, 502, 503])
-async def test_passing_failures_can_be_tried_again(
+async def test_transient_failures_are_retryable(
     embedder: HttpEmbedder, server: FakeEmbeddingServer, status: int
 ) -> None:
     server.requests.clear()
@@ -139,7 +139,7 @@ async def test_passing_failures_can_be_tried_again(
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 405, 422])
-async def test_lasting_failures_name_the_server(
+async def test_permanent_failures_name_the_server(
     embedder: HttpEmbedder, server: FakeEmbeddingServer, status: int
 ) -> None:
     server.fail_with(status)
@@ -166,7 +166,7 @@ Break = Callable[[FakeEmbeddingServer], object]
         (lambda server: setattr(server, "rows", lambda texts: [1.0, 2.0]), "no vectors"),
     ],
 )
-async def test_wrong_answers_are_told_apart(
+async def test_each_wrong_answer_has_its_own_error(
     embedder: HttpEmbedder, server: FakeEmbeddingServer, break_it: Break, said: str
 ) -> None:
     break_it(server)
@@ -175,13 +175,13 @@ async def test_wrong_answers_are_told_apart(
     assert "\n" not in str(failure.value)
 
 
-async def test_a_slow_server_is_away(dialect: str, server: FakeEmbeddingServer) -> None:
+async def test_a_slow_server_is_unavailable(dialect: str, server: FakeEmbeddingServer) -> None:
     server.delay_seconds = 2
     with pytest.raises(EmbedderUnavailable, match=r"did not answer within 0\.1 s"):
         await open_dialect(dialect, server, timeout_seconds=0.1)
 
 
-async def test_a_stopped_server_is_away(
+async def test_a_stopped_server_is_unavailable(
     embedder: HttpEmbedder, dialect: str, server: FakeEmbeddingServer
 ) -> None:
     server.stop()
@@ -189,7 +189,7 @@ async def test_a_stopped_server_is_away(
         await open_dialect(dialect, server)
 
 
-async def test_the_key_is_sent_and_never_told(dialect: str, server: FakeEmbeddingServer) -> None:
+async def test_the_key_is_sent_and_never_shown(dialect: str, server: FakeEmbeddingServer) -> None:
     server.api_key = KEY
     embedder = await open_dialect(dialect, server, api_key=KEY)
     assert {request.authorization for request in server.requests} == {f"Bearer {KEY}"}
@@ -216,7 +216,7 @@ async def test_a_text_that_utf_8_cannot_carry_is_embedded(embedder: HttpEmbedder
         lambda: open_embedder(Settings(_env_file=None, embedder="fastembed", embedder_model="no/such-model")),
     ],
 )
-async def test_settings_that_cannot_work_are_told(opening: Callable[[], Awaitable[object]]) -> None:
+async def test_settings_that_cannot_work_are_refused(opening: Callable[[], Awaitable[object]]) -> None:
     with pytest.raises(SettingsError, match="CRAWLSCOPE_EMBEDDER") as refusal:
         await opening()
     assert "password" not in str(refusal.value)
@@ -236,7 +236,7 @@ async def test_settings_choose_the_server(dialect: str, server: FakeEmbeddingSer
     await embedder.aclose()
 
 
-async def test_vectors_are_as_long_as_asked_for(server: FakeEmbeddingServer) -> None:
+async def test_vectors_have_the_requested_dimensions(server: FakeEmbeddingServer) -> None:
     asked = Settings(
         _env_file=None,
         embedder="openai",
@@ -253,7 +253,7 @@ async def test_vectors_are_as_long_as_asked_for(server: FakeEmbeddingServer) -> 
         await open_embedder(asked)
 
 
-async def test_a_password_in_the_address_is_never_told(server: FakeEmbeddingServer) -> None:
+async def test_a_password_in_the_address_is_never_shown(server: FakeEmbeddingServer) -> None:
     server.fail_with(503)
     with pytest.raises(CrawlscopeError) as failure:
         await open_tei(server.url.replace("http://", "http://user:password@"))

@@ -1,4 +1,4 @@
-"""A thread is not left behind by who asked for its work."""
+"""A cancelled caller waits for its thread."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from crawlscope.pages.index_page import in_time
 from crawlscope.pages.retry import PageTimeout
 
 
-async def test_a_try_that_takes_too_long_ends_with_its_thread() -> None:
+async def test_an_attempt_that_times_out_ends_with_its_thread() -> None:
     release = threading.Event()
 
     async def try_it() -> None:
@@ -25,7 +25,7 @@ async def test_a_try_that_takes_too_long_ends_with_its_thread() -> None:
         await trying
 
 
-async def test_it_answers_and_fails_as_the_work_does() -> None:
+async def test_it_returns_and_raises_as_the_work_does() -> None:
     assert await in_thread(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await in_thread(divmod, 7, 0)

@@ -24,7 +24,7 @@ from crawlscope.indexing.language import language_of, primary_language
         (None, ""),
     ],
 )
-def test_a_language_is_its_primary_tag_however_it_is_spelled(said: str | None, kept: str) -> None:
+def test_a_language_is_its_primary_tag_in_any_spelling(said: str | None, kept: str) -> None:
     assert primary_language(said) == kept
 
 
@@ -45,5 +45,5 @@ JAPANESE = "ボイラーは毎朝点検され、圧力は日誌に記録され�
         (f"```\n{ENGLISH}\n```", ""),
     ],
 )
-def test_the_words_tell_the_language_where_they_are_enough(markdown: str, language: str) -> None:
+def test_enough_words_identify_the_language(markdown: str, language: str) -> None:
     assert language_of(markdown) == language

@@ -1,4 +1,4 @@
-"""The real model on this computer: reproducible, meaningful, and out of the event loop's way."""
+"""The real model: reproducible and meaningful vectors, without blocking the event loop."""
 
 import asyncio
 import hashlib
@@ -44,14 +44,14 @@ async def test_a_vector_depends_on_nothing_but_its_text(embedder: LocalEmbedder)
         assert np.array_equal(together[number + 4], alone)
 
 
-async def test_what_means_the_same_lies_close(embedder: LocalEmbedder) -> None:
+async def test_texts_with_the_same_meaning_are_close(embedder: LocalEmbedder) -> None:
     query, near, far = await embedder.embed(
         ["how often is a job delivered?", "Jobs are delivered one or more times.", TEXTS[1]]
     )
     assert query @ near > 0.5 > 0.2 > query @ far
 
 
-async def test_of_a_long_text_the_model_sees_the_beginning(embedder: LocalEmbedder) -> None:
+async def test_the_model_sees_the_beginning_of_a_long_text(embedder: LocalEmbedder) -> None:
     fitting = "word " * embedder.max_tokens
     exact, longer, another = await embedder.embed([fitting, fitting + "and more " * 500, "cut " + fitting])
     assert np.array_equal(exact, longer)
@@ -78,7 +78,7 @@ async def test_a_small_page_is_done_before_a_giant_one_that_came_first(embedder:
     assert (await giant).shape == (400, 384)
 
 
-async def test_the_event_loop_goes_on_meanwhile(embedder: LocalEmbedder) -> None:
+async def test_the_event_loop_is_not_blocked(embedder: LocalEmbedder) -> None:
     embedding = asyncio.ensure_future(embedder.embed(["a long text of many words " * 40] * 8))
     turns = 0
     while not embedding.done():
@@ -96,7 +96,7 @@ async def test_the_identity_names_these_weights() -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"cut off"])
-def test_a_damaged_model_is_told(
+def test_a_damaged_model_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
 ) -> None:
     path = tmp_path / "model.onnx"

@@ -39,12 +39,12 @@ async def embedder() -> AsyncIterator[HttpEmbedder]:
     await opened.aclose()
 
 
-async def test_what_means_the_same_is_near(embedder: HttpEmbedder) -> None:
+async def test_texts_with_the_same_meaning_are_near(embedder: HttpEmbedder) -> None:
     one, same, other = await embedder.embed([*ALIKE, OTHER])
     assert one @ same > one @ other
 
 
-async def test_positions_hold_over_several_batches(embedder: HttpEmbedder) -> None:
+async def test_the_order_is_kept_over_several_batches(embedder: HttpEmbedder) -> None:
     texts = [f"Chapter {number} is about the number {number}." for number in range(150)]
     together = await embedder.embed(texts)
     assert together.shape == (150, embedder.identity.dimension)

@@ -8,7 +8,7 @@ SENTENCE = "Every page of the crawl is cut along its headings and paragraphs. "
 
 
 def contexts(title: str, text: str) -> list[str]:
-    """What stands before each chunk of the text."""
+    """The text before each chunk."""
     chunks = split(text, tokenizer, 200)
     made = passages(title, text, chunks, tokenizer)
     return [passage.removesuffix(chunk.text).strip() for passage, chunk in zip(made, chunks, strict=True)]
@@ -24,7 +24,7 @@ def test_the_title_goes_before_each_chunk() -> None:
     assert passages("", text, chunks, tokenizer) == ["Press the button.", "Twice."]
 
 
-def test_the_headings_that_a_chunk_stands_under_go_with_it() -> None:
+def test_the_headings_above_a_chunk_go_before_it() -> None:
     long = SENTENCE * 20
     text = f"# Guide\n\n{long}\n\n## Install\n\n{long}\n\n### Linux ##\n\n{long}\n\n## Use\n\n{long}"
     assert dict.fromkeys(contexts("Guide", text)) == dict.fromkeys(

@@ -1,4 +1,4 @@
-"""A change of the embedder, and an index that is lost: searches go on, and nothing is missing afterwards."""
+"""A changed embedder or a lost index: searches go on during reindexing, and no document is missing after."""
 
 import asyncio
 import shutil
@@ -52,7 +52,7 @@ def text_of(topic: str, more: str = "") -> str:
 
 
 class Process:
-    """The service and a worker in one: what they share of the indexes is what both would open."""
+    """The service and a worker in one, with shared indexes."""
 
     def __init__(self, database: Database, indexes: OwnedIndexes, settings: Settings) -> None:
         self.database = database
@@ -60,7 +60,7 @@ class Process:
         self.opened = OpenGenerations(settings, indexes, Bm25Encoder())
         self.lifecycle = IndexLifecycle(database, indexes)
         self.indexing = IndexingService(database, self.opened)
-        self.filling = Reindexing(database, self.opened, self.indexing, 3, timeout_seconds=60)
+        self.reindexing = Reindexing(database, self.opened, self.indexing, 3, timeout_seconds=60)
 
     async def start(self) -> "Process":
         await self.opened.ensure_serving(self.database)
@@ -106,12 +106,12 @@ class Process:
     async def begin(self) -> Generation:
         recipe = await self.opened.open_configured()
         await self.database.run(lambda connection: generations.begin_reindexing(connection, recipe))
-        filling = (await self.lifecycle.advance()).replacement
-        assert filling is not None
-        return filling
+        replacement = (await self.lifecycle.advance()).replacement
+        assert replacement is not None
+        return replacement
 
     async def reindex(self) -> None:
-        await self.filling.fill((await self.begin()).id)
+        await self.reindexing.fill((await self.begin()).id)
         await self.lifecycle.advance()
 
     async def live(self) -> Live:
@@ -145,7 +145,7 @@ async def indexes(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 @pytest.fixture(autouse=True)
 async def measured(database: Database) -> AsyncIterator[None]:
-    """What filling takes is measured too."""
+    """Reindexing is measured too."""
     buffer = MeasurementBuffer(database)
     buffer.start()
     with standalone.use(buffer):
@@ -182,17 +182,17 @@ async def before(
 
 @pytest.fixture
 async def after(before: Process, indexes: OwnedIndexes, new: FakeEmbeddingServer, tmp_path: Path) -> Process:
-    """The same started again with the new embedder configured."""
+    """The same after a restart with the new embedder configured."""
     return await Process(before.database, indexes, settings_for(new, tmp_path)).start()
 
 
 async def scores(process: Process, query: str) -> dict[str, float]:
-    """By meaning alone, which is the embedder's."""
+    """Of semantic search, which depends on the embedder alone."""
     results = (await process.search(query, mode="semantic")).results
     return {result.url: round(result.score, 4) for result in results}
 
 
-async def test_until_it_is_reindexed_the_index_is_used_with_the_embedder_that_built_it(
+async def test_before_reindexing_the_index_is_used_with_the_embedder_that_built_it(
     before: Process, after: Process, old: FakeEmbeddingServer, new: FakeEmbeddingServer
 ) -> None:
     new.requests.clear()
@@ -208,7 +208,7 @@ async def test_until_it_is_reindexed_the_index_is_used_with_the_embedder_that_bu
     assert "`crawlscope reindex`" in notice
 
 
-async def test_the_new_index_takes_over_with_all_that_the_old_one_held(
+async def test_the_new_index_serves_with_all_documents_of_the_old_one(
     before: Process, after: Process, old: FakeEmbeddingServer, new: FakeEmbeddingServer
 ) -> None:
     held = await before.holding()
@@ -235,7 +235,7 @@ async def test_the_new_index_takes_over_with_all_that_the_old_one_held(
     assert live.serving.name == "index-2"
 
 
-async def test_an_index_of_an_older_version_is_made_anew_beside(
+async def test_an_index_of_an_older_version_is_reindexed(
     before: Process,
     indexes: OwnedIndexes,
     old: FakeEmbeddingServer,
@@ -245,19 +245,19 @@ async def test_an_index_of_an_older_version_is_made_anew_beside(
     held = await before.holding()
     monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
     upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
-    filling = (await upgraded.live()).replacement
-    assert filling is not None
-    assert ":999:" in filling.fingerprint
+    replacement = (await upgraded.live()).replacement
+    assert replacement is not None
+    assert ":999:" in replacement.fingerprint
     assert await upgraded.found("apples") == await before.found("apples")
-    await upgraded.filling.fill(filling.id)
+    await upgraded.reindexing.fill(replacement.id)
     live = await upgraded.lifecycle.advance()
     assert live.replacement is None
     assert live.serving is not None
-    assert live.serving.fingerprint == filling.fingerprint
+    assert live.serving.fingerprint == replacement.fingerprint
     assert await upgraded.holding() == held
 
 
-async def test_an_index_with_documents_that_are_not_kept_is_not_made_anew_unasked(
+async def test_an_index_that_cannot_be_rebuilt_is_not_reindexed_without_a_request(
     before: Process,
     indexes: OwnedIndexes,
     old: FakeEmbeddingServer,
@@ -282,15 +282,15 @@ async def search_until(done: asyncio.Event, process: Process) -> int:
     return searches
 
 
-async def test_no_search_fails_and_nothing_is_missing_that_comes_or_goes_meanwhile(
+async def test_searches_and_changes_during_reindexing_are_right(
     after: Process, new: FakeEmbeddingServer
 ) -> None:
     new.delay_seconds = 0.3
     done = asyncio.Event()
     searching = asyncio.create_task(search_until(done, after))
-    filling = await after.begin()
+    replacement = await after.begin()
     async with asyncio.TaskGroup() as work:
-        work.create_task(after.filling.fill(filling.id))
+        work.create_task(after.reindexing.fill(replacement.id))
         work.create_task(after.crawl("crawl-3", "glaciers", "apples"))
         work.create_task(after.crawl("crawl-4", "comets", more="\n\nSomething new of comets: perihelion."))
         work.create_task(
@@ -308,20 +308,20 @@ async def test_no_search_fails_and_nothing_is_missing_that_comes_or_goes_meanwhi
     assert (documents, chunks) == (len(TOPICS) + 1, indexed)
 
 
-async def test_a_document_that_is_gone_meanwhile_is_not_in_the_new_index(
+async def test_a_document_removed_during_reindexing_is_not_in_the_new_index(
     after: Process, new: FakeEmbeddingServer
 ) -> None:
-    filling = await after.begin()
-    await after.filling._fill_what_is_left(filling)  # all is made, the change over is still to come
+    replacement = await after.begin()
+    await after.reindexing._fill_what_is_left(replacement)  # all is made, the change over is still to come
     metadata = {"sourceURL": url_of("dunes"), "url": url_of("dunes"), "statusCode": 200}
     await deliver(after.database, "crawl-5", "crawl.page", [{"markdown": "", "metadata": metadata}])
     await after.index_what_waits("crawl-5")
-    await after.filling.fill(filling.id)
+    await after.reindexing.fill(replacement.id)
     assert url_of("dunes") not in await after.found()
     assert (await after.holding())[0] == len(TOPICS) - 1
 
 
-async def test_killed_in_the_middle_it_goes_on_where_it_was(
+async def test_reindexing_continues_after_a_kill(
     after: Process,
     indexes: OwnedIndexes,
     new: FakeEmbeddingServer,
@@ -329,10 +329,10 @@ async def test_killed_in_the_middle_it_goes_on_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("crawlscope.pages.reindexing.DOCUMENTS_AT_ONCE", 1)
-    filling = await after.begin()
+    replacement = await after.begin()
     new.fail_after = 3
     with pytest.raises(EmbedderUnavailable):
-        await after.filling.fill(filling.id)
+        await after.reindexing.fill(replacement.id)
     halfway = (await after.live()).replacement
     assert halfway is not None
     assert "told to fail" in str(halfway.problem)
@@ -341,25 +341,25 @@ async def test_killed_in_the_middle_it_goes_on_where_it_was(
     new.requests.clear()
 
     another = await Process(after.database, indexes, settings_for(new, tmp_path)).start()
-    await another.filling.fill(filling.id)
+    await another.reindexing.fill(replacement.id)
     again = embedded_texts(new)
     assert len(made - again) >= 3, "three documents were made before, and are not made again"
     documents, chunks, indexed = await another.holding()
     assert (documents, chunks) == (len(TOPICS), indexed)
-    await another.filling.fill(filling.id)  # a job that is delivered twice
-    assert (await another.serving()).id == filling.id
+    await another.reindexing.fill(replacement.id)  # a job that is delivered twice
+    assert (await another.serving()).id == replacement.id
 
 
 def embedded_texts(server: FakeEmbeddingServer) -> set[str]:
     return {text for request in server.requests for text in request.texts if text.startswith("All about")}
 
 
-async def test_asked_for_twice_it_fills_once(after: Process) -> None:
+async def test_two_requests_begin_one_reindexing(after: Process) -> None:
     first, second = await after.begin(), await after.begin()
     assert first.id == second.id
 
 
-async def test_another_embedder_while_one_is_filled_gives_that_one_up(
+async def test_another_embedder_during_reindexing_replaces_the_new_index(
     after: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
 ) -> None:
     first = await after.begin()
@@ -367,9 +367,9 @@ async def test_another_embedder_while_one_is_filled_gives_that_one_up(
     other = await Process(after.database, indexes, settings).start()
     second = await other.begin()
     assert second.id != first.id
-    await after.filling.fill(first.id)
+    await after.reindexing.fill(first.id)
     assert (await after.live()).replacement == second
-    await other.filling.fill(second.id)
+    await other.reindexing.fill(second.id)
     assert (await other.serving()).recipe.chunk_tokens == 64
     assert (await other.holding())[1] > 2 * (await after.holding())[0]
 
@@ -389,7 +389,7 @@ async def test_a_page_prepared_for_the_old_index_is_not_stored_in_the_new_one(
     assert url_of("late") in await after.found("late")
 
 
-async def test_without_the_old_embedder_words_are_still_found_and_the_rest_says_what_to_do(
+async def test_without_the_old_embedder_keyword_search_works_and_other_modes_name_the_remedy(
     after: Process, old: FakeEmbeddingServer
 ) -> None:
     old.stop()
@@ -404,7 +404,7 @@ async def test_without_the_old_embedder_words_are_still_found_and_the_rest_says_
     assert url_of("glaciers") in await after.found("glaciers", mode="semantic")
 
 
-async def test_what_the_new_embedder_cannot_take_is_left_out_and_told(
+async def test_documents_that_the_new_embedder_refuses_are_left_out_and_counted(
     after: Process, new: FakeEmbeddingServer, database: Database
 ) -> None:
     new.refuses = "dunes"
@@ -425,42 +425,42 @@ async def test_what_the_new_embedder_cannot_take_is_left_out_and_told(
     assert (held.documents, held.failed) == (len(TOPICS) - 1, 2)
 
 
-async def fill_in_vain(process: Process, filling: Generation, times: int) -> None:
+async def fail_to_fill(process: Process, replacement: Generation, times: int) -> None:
     for _ in range(times):
         with pytest.raises((CrawlscopeError, MemoryError)):
-            await process.filling.fill(filling.id)
+            await process.reindexing.fill(replacement.id)
 
 
-async def test_a_text_that_the_new_embedder_always_fails_is_left_out_at_last(
+async def test_a_document_that_fails_in_every_attempt_is_left_out(
     after: Process, new: FakeEmbeddingServer
 ) -> None:
     new.broken_by = "comets"
-    filling = await after.begin()
-    await fill_in_vain(after, filling, 1)
-    assert (await (await after.opened.index(filling)).size()).chunks > 0, "the others are made meanwhile"
-    await fill_in_vain(after, filling, 18)
-    await after.filling.fill(filling.id)
+    replacement = await after.begin()
+    await fail_to_fill(after, replacement, 1)
+    assert (await (await after.opened.index(replacement)).size()).chunks > 0, "the others are made meanwhile"
+    await fail_to_fill(after, replacement, 18)
+    await after.reindexing.fill(replacement.id)
     assert await after.found() == {url_of(topic) for topic in TOPICS if topic != "comets"}
     assert (await after.holding())[0] == len(TOPICS) - 1
 
 
-async def test_an_embedder_that_works_for_nobody_leaves_nothing_out(
+async def test_no_document_is_left_out_while_the_embedder_is_unavailable(
     after: Process, new: FakeEmbeddingServer
 ) -> None:
-    filling = await after.begin()
+    replacement = await after.begin()
     new.fail_after = 3
-    await fill_in_vain(after, filling, 25)
+    await fail_to_fill(after, replacement, 25)
     new.fail_after = None
-    await after.filling.fill(filling.id)
+    await after.reindexing.fill(replacement.id)
     assert await after.found() == {url_of(topic) for topic in TOPICS}
 
 
 @pytest.mark.parametrize("indexes", ["edge"], indirect=True)
 @pytest.mark.parametrize("passes", [True, False])
-async def test_what_fails_in_an_unexpected_way_is_tried_again_before_it_is_left_out(
+async def test_an_unexpected_error_is_retried_before_the_document_is_left_out(
     after: Process, monkeypatch: pytest.MonkeyPatch, *, passes: bool
 ) -> None:
-    filling, encode, short_of_memory = await after.begin(), Bm25Encoder.encode_document, True
+    replacement, encode, short_of_memory = await after.begin(), Bm25Encoder.encode_document, True
 
     def encode_if_there_is_memory(self: Bm25Encoder, chunk: str) -> SparseVector:
         if short_of_memory and "comets" in chunk:
@@ -468,42 +468,42 @@ async def test_what_fails_in_an_unexpected_way_is_tried_again_before_it_is_left_
         return encode(self, chunk)
 
     monkeypatch.setattr(Bm25Encoder, "encode_document", encode_if_there_is_memory)
-    await fill_in_vain(after, filling, 2)
+    await fail_to_fill(after, replacement, 2)
     short_of_memory = not passes
-    await after.filling.fill(filling.id)
+    await after.reindexing.fill(replacement.id)
     assert await after.found() == {url_of(topic) for topic in TOPICS if passes or topic != "comets"}
 
 
 @pytest.mark.parametrize("indexes", ["edge"], indirect=True)
-async def test_a_text_that_takes_too_long_is_left_out_at_last(
+async def test_a_document_that_times_out_in_every_attempt_is_left_out(
     after: Process, new: FakeEmbeddingServer
 ) -> None:
-    after.filling = Reindexing(after.database, after.opened, after.indexing, 3, timeout_seconds=1.0)
-    filling = await after.begin()
+    after.reindexing = Reindexing(after.database, after.opened, after.indexing, 3, timeout_seconds=1.0)
+    replacement = await after.begin()
     new.stuck_on = "comets"
-    await fill_in_vain(after, filling, 2)
-    await after.filling.fill(filling.id)
+    await fail_to_fill(after, replacement, 2)
+    await after.reindexing.fill(replacement.id)
     new.stuck_on = None
     assert await after.found() == {url_of(topic) for topic in TOPICS if topic != "comets"}
 
 
 @pytest.mark.parametrize("misbehaviour", ["answer_nan", "answer_html", "wrong_dimension", "drop_last"])
-async def test_nothing_of_a_bad_answer_reaches_an_index(
+async def test_wrong_vectors_reach_no_index(
     after: Process, old: FakeEmbeddingServer, new: FakeEmbeddingServer, misbehaviour: str
 ) -> None:
     held = await after.holding()
-    filling = await after.begin()
+    replacement = await after.begin()
     for server in (old, new):
         setattr(server, misbehaviour, True)
     with pytest.raises(EmbedderUnavailable):
         await after.crawl("crawl-3", "glaciers")
     with pytest.raises(EmbedderUnavailable):
-        await after.filling.fill(filling.id)
+        await after.reindexing.fill(replacement.id)
     assert await after.holding() == held
-    assert (await (await after.opened.index(filling)).size()).chunks == 0
+    assert (await (await after.opened.index(replacement)).size()).chunks == 0
 
 
-async def test_an_empty_index_is_the_configured_embedders_at_once(
+async def test_an_empty_index_changes_to_the_configured_embedder_at_once(
     database: Database,
     indexes: OwnedIndexes,
     old: FakeEmbeddingServer,
@@ -517,7 +517,7 @@ async def test_an_empty_index_is_the_configured_embedders_at_once(
     assert await later.found() == {url_of(topic) for topic in TOPICS}
 
 
-async def test_the_old_index_is_dropped_when_nobody_asks_it_any_more(
+async def test_the_old_index_is_dropped_when_searches_no_longer_use_it(
     after: Process, indexes: OwnedIndexes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     former = await after.opened.index(await after.serving())
@@ -568,7 +568,7 @@ async def drop_as_from_a_large_table(database: Database, generation: Generation)
 
 
 @pytest.mark.parametrize("indexes", ["edge"], indirect=True)
-async def test_a_document_that_shrinks_while_its_index_is_checked_is_no_loss(
+async def test_a_document_that_shrinks_during_the_check_is_no_loss(
     before: Process, indexes: OwnedIndexes
 ) -> None:
     started_now = IndexLifecycle(before.database, indexes)
@@ -589,7 +589,7 @@ async def test_a_document_that_shrinks_while_its_index_is_checked_is_no_loss(
 
 @asynccontextmanager
 async def lost(indexes: OwnedIndexes, folder: Path, pattern: str) -> AsyncIterator[None]:
-    """Takes away files of the index while nothing has it open."""
+    """Deletes files of the index while no process has it open."""
     await indexes.aclose()
     for path in (folder / "index").glob(pattern):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -598,7 +598,7 @@ async def lost(indexes: OwnedIndexes, folder: Path, pattern: str) -> AsyncIterat
 
 @pytest.mark.parametrize("indexes", ["edge"], indirect=True)
 @pytest.mark.parametrize("pattern", ["*", "segments/*"])
-async def test_an_embedded_index_that_lost_chunks_is_noticed_and_rebuilt(
+async def test_an_embedded_index_that_lost_chunks_is_reported_and_rebuilt(
     before: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path, pattern: str
 ) -> None:
     held = await before.holding()
@@ -614,7 +614,7 @@ async def test_an_embedded_index_that_lost_chunks_is_noticed_and_rebuilt(
 
 
 @pytest.mark.parametrize("indexes", ["edge"], indirect=True)
-async def test_an_embedded_index_that_cannot_be_read_says_so_and_is_rebuilt(
+async def test_a_damaged_embedded_index_is_reported_and_rebuilt(
     before: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
 ) -> None:
     held = await before.holding()
@@ -628,7 +628,7 @@ async def test_an_embedded_index_that_cannot_be_read_says_so_and_is_rebuilt(
 
 
 @pytest.mark.parametrize("indexes", ["qdrant"], indirect=True)
-async def test_a_collection_that_is_gone_says_so_and_is_rebuilt(
+async def test_a_missing_collection_is_reported_and_rebuilt(
     before: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
 ) -> None:
     held = await before.holding()

@@ -67,8 +67,8 @@ def test_letters_of_their_own_stay_apart() -> None:
     assert not shared_terms("かき", "がぎ")
 
 
-def test_single_characters_make_a_text_no_longer() -> None:
-    """Nor heavier: a query of several characters is scored by pairs alone."""
+def test_single_characters_do_not_make_a_text_longer() -> None:
+    """Nor change its weights: a query of several characters is scored by pairs alone."""
     vector = encoder.encode_document("消費税率")
     weights = dict(zip(vector.indices, vector.values, strict=True))
     pairs = encoder.encode_query("消費税率").indices
@@ -77,7 +77,7 @@ def test_single_characters_make_a_text_no_longer() -> None:
     assert {weights[pair] for pair in pairs} == set(three_words.values)
 
 
-def test_a_word_that_is_spelled_in_two_ways_counts_as_one() -> None:
+def test_a_word_with_two_spellings_counts_once() -> None:
     assert sum(encoder.encode_query("Frau Müller").values) == pytest.approx(2.0)
 
 
@@ -97,5 +97,5 @@ def test_a_term_weighs_more_when_repeated_and_less_in_a_long_text() -> None:
 
 
 def test_terms_keep_their_numbers() -> None:
-    """With other numbers, nothing that was indexed before would be found."""
+    """With other numbers, texts that were indexed before would not be found."""
     assert list(encoder.encode_query("apple").indices) == [1085451005]

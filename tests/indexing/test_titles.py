@@ -1,4 +1,4 @@
-"""A page is found by its own title, and the title that is shown is its newest."""
+"""A page is found by its title, and search shows its newest title."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -47,7 +47,7 @@ async def test_every_chunk_is_found_by_the_title(here: Installation, server: Fak
     assert all(text.startswith("Ocelot signing certificates\n\nPress") for text in embedded)
 
 
-async def test_a_new_title_is_shown_though_the_text_is_the_same(here: Installation) -> None:
+async def test_a_new_title_is_shown_if_the_text_is_the_same(here: Installation) -> None:
     await bring(here, "crawl-1", title="Ocelot signing certificates")
     assert await bring(here, "crawl-2", title="Ocelot signing certificates") == "unchanged"
     assert await bring(here, "crawl-3", title="Lynx signing certificates") == "indexed"
@@ -59,7 +59,7 @@ async def test_a_new_title_is_shown_though_the_text_is_the_same(here: Installati
     )
 
 
-async def test_a_new_language_is_found_though_the_text_is_the_same(here: Installation) -> None:
+async def test_a_new_language_is_found_if_the_text_is_the_same(here: Installation) -> None:
     await bring(here, "crawl-1", title="Ocelot", language="de")
     await bring(here, "crawl-2", title="Ocelot", language="en-GB")
     [result] = (await here.search("ocelot")).results

@@ -30,15 +30,15 @@ def test_a_single_hit_is_the_best_of_its_half() -> None:
     assert fuse({"a": 3.0}, {"a": 0.2}) == [("a", 1.0)]
 
 
-def test_equal_scores_are_all_best_and_stand_by_id() -> None:
+def test_equal_scores_are_all_best_and_ordered_by_id() -> None:
     assert fuse({"c": 2.0, "a": 2.0, "b": 2.0}, {}) == [("a", 0.6), ("b", 0.6), ("c", 0.6)]
 
 
-def test_nothing_found_is_nothing() -> None:
+def test_no_hits_give_no_ranking() -> None:
     assert fuse({}, {}) == []
 
 
-def test_what_follows_the_window_stands_by_rank() -> None:
+def test_hits_after_the_window_are_ordered_by_rank() -> None:
     ranked = fuse({"a": 5.0, "d": 4.0, "c": 3.0, "b": 2.0}, {}, window=2)
     assert ranked == [("a", 0.6), ("d", 0.0), ("c", 0.0), ("b", 0.0)]
 
@@ -79,7 +79,7 @@ def test_better_in_both_halves_is_not_ranked_lower(
 
 
 @given(halves, halves, st.integers(1, 10), st.integers(0, 20))
-def test_looking_deeper_appends_and_reorders_nothing(
+def test_more_candidates_append_and_reorder_nothing(
     bm25: dict[int, float], dense: dict[int, float], window: int, beyond: int
 ) -> None:
     def best(half: dict[int, float]) -> dict[int, float]:

@@ -29,7 +29,7 @@ def test_markup_case_and_line_ends_do_not_hide_a_phrase(query: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["The function returns a file object", "functions html open function"])
-def test_words_apart_are_no_phrase(query: str) -> None:
+def test_separated_words_are_no_phrase(query: str) -> None:
     phrase = Phrase.of(query)
     assert phrase is not None
     assert not phrase.is_in(TEXT)

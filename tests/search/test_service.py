@@ -25,7 +25,7 @@ DIMENSION = 64
 
 
 class InitialsEmbedder:
-    """Takes words that begin alike to mean the same, so that meaning and wording can differ in tests."""
+    """Words with the same initial have the same meaning, so that tests can vary meaning and wording."""
 
     def __init__(self) -> None:
         self.away = False
@@ -158,7 +158,7 @@ async def test_meaning_alone_scores_less_in_hybrid_mode(service: SearchService) 
     assert response.results[0].score == pytest.approx(0.4)
 
 
-async def test_hybrid_puts_first_what_both_halves_found(service: SearchService) -> None:
+async def test_hybrid_ranks_hits_of_both_halves_first(service: SearchService) -> None:
     response = await service.search(asked("photosynthesis"))
     assert response.results[0].url == "https://zoo.example/plants.html"
     assert all(0 <= result.score <= 1 for result in response.results)
@@ -199,7 +199,7 @@ async def test_pages_of_results_fit_together(service: SearchService, mode: str) 
         ({"domain": "nowhere.example"}, set()),
     ],
 )
-async def test_filters_hold_in_both_halves(
+async def test_filters_apply_to_both_halves(
     service: SearchService, filters: dict[str, str], expected: set[str]
 ) -> None:
     response = await service.search(asked("cats sleep", filters=filters))
@@ -252,7 +252,7 @@ async def test_one_page_with_many_chunks_does_not_crowd_out_others(tmp_path: Pat
         await service.search(asked("apple", mode="keyword"))
 
 
-async def test_a_sentence_stands_before_texts_that_repeat_its_words(service: SearchService) -> None:
+async def test_a_quoted_sentence_ranks_before_texts_that_repeat_its_words(service: SearchService) -> None:
     response = await service.search(asked("Dogs chase a cat now and then", mode="keyword"))
     assert response.results[0].url == f"{ANIMALS}dog.html"
     response = await service.search(asked("a cat that sleeps is called sleepy"))
@@ -283,7 +283,7 @@ async def test_a_query_of_stop_words_finds_nothing_by_keyword(service: SearchSer
         {"query": "x", "filters": {"domain": ""}},
     ],
 )
-async def test_wrong_requests_are_refused(wrong: dict[str, Any]) -> None:
+async def test_invalid_requests_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SearchRequest.model_validate(wrong)
 

@@ -99,8 +99,8 @@ class _Cutter:
     def _count(self, start: int, end: int) -> int:
         return self._counter(self._text[start:end])
 
-    def _fits(self, start: int, end: int, besides: int = 0) -> bool:
-        return not self._is_long(start, end) and self._count(start, end) <= self._max_tokens - besides
+    def _fits(self, start: int, end: int, reserved: int = 0) -> bool:
+        return not self._is_long(start, end) and self._count(start, end) <= self._max_tokens - reserved
 
     def _prose(self, start: int, end: int, whole: Sequence[Block]) -> list[_Span]:
         """Cuts along headings, blocks and sentences, but not within the blocks of `whole`."""

@@ -8,14 +8,14 @@ Mode = Literal["hybrid", "semantic", "keyword"]
 
 
 class SearchFilters(BaseModel):
-    """All that are given must hold."""
+    """All given filters must match."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     domain: str | None = Field(default=None, min_length=1, max_length=255)
     """The host, with or without `www.`: `docs.python.org`. Case and port do not matter."""
     crawl_id: str | None = Field(default=None, min_length=1, max_length=255)
-    """A crawl that found the page, also where an earlier one brought its content."""
+    """A crawl that found the page, even if an earlier crawl brought its content."""
     language: str | None = Field(default=None, min_length=1, max_length=64)
     """Its primary tag counts: `en`, `EN` and `en-US` find the same."""
     url_prefix: str | None = Field(default=None, min_length=1, max_length=8192)
@@ -49,10 +49,10 @@ class SearchResult(BaseModel):
     text: str
     """The best chunk."""
     score: float
-    """Of the best chunk: 0 to 1 in hybrid mode, cosine in semantic mode, BM25 in keyword mode. A chunk in
-    which a long query stands word for word scores like the best."""
+    """Score of the best chunk: 0 to 1 in hybrid mode, cosine in semantic mode, BM25 in keyword mode. A chunk
+    that contains a long query word for word gets the best score."""
     crawl_id: str | None
-    """The crawl that was filtered by, else the latest that found the page."""
+    """The crawl of the filter, else the latest crawl that found the page."""
     chunk_index: int
     crawl_ids: list[str]
     domain: str
@@ -66,7 +66,7 @@ class SearchResponse(BaseModel):
 
     results: list[SearchResult]
     total: int
-    """How many pages the candidates belong to: a lower bound of all pages that match, exact where
-    fewer chunks match than are looked at."""
+    """Number of pages of the candidates: a lower bound of the pages that match, exact if all matching chunks
+    were candidates."""
     mode: Mode
     took_ms: float

@@ -1,4 +1,4 @@
-"""Chunks for tests: real BM25 weights, dense vectors that say which way they point."""
+"""Chunks for tests: real BM25 weights, dense vectors of chosen directions."""
 
 from crawlscope.indexing.index.port import ChunkPayload, Halves, Hit, IndexedChunk, chunk_id
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
@@ -9,7 +9,7 @@ BM25 = Bm25Encoder()
 
 
 def direction(axis: int, lean: float = 0.0) -> list[float]:
-    """The unit vector of an axis, leaning over to the next one."""
+    """The unit vector of an axis, inclined to the next one."""
     vector = [0.0] * DIMENSION
     vector[axis % DIMENSION] = 1.0
     vector[(axis + 1) % DIMENSION] = lean

@@ -1,4 +1,4 @@
-"""What every index has to do, whatever is behind it.
+"""The contract of every search index, with any engine.
 
 Qdrant's in-memory mode stands in for a server: it computes the same scores, IDF included. It has no
 payload indexes (filters walk all points), is not durable, refuses no second owner and has no
@@ -67,7 +67,7 @@ async def open_qdrant(folder: Path) -> AsyncIterator[SearchIndex]:
 async def opened(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[SearchIndex]:
-    """One for all tests: making an index takes longer than any of them."""
+    """One for all tests, because making an index takes longer than any test."""
     async with request.param(tmp_path_factory.mktemp("conformance")) as index:
         yield index
 
@@ -115,7 +115,7 @@ async def test_a_hit_carries_the_whole_chunk(index: SearchIndex) -> None:
     assert hit.payload == chunk.payload
 
 
-async def test_only_the_half_that_was_asked_answers(index: SearchIndex) -> None:
+async def test_only_the_queried_half_has_hits(index: SearchIndex) -> None:
     await index.upsert([make_chunk("https://h/", "apple")])
     words = BM25.encode_query("apple")
     assert (await index.query(None, words, EVERYTHING, 10)).dense == []
@@ -136,7 +136,7 @@ async def test_a_rare_word_counts_more_than_a_common_one(index: SearchIndex) -> 
     assert (await search_words(index, "apple quince"))[0] == "https://h/rare"
 
 
-async def test_the_same_chunk_again_replaces_the_old_one(index: SearchIndex) -> None:
+async def test_an_upsert_replaces_the_chunk_of_the_same_id(index: SearchIndex) -> None:
     await index.upsert([make_chunk("https://h/", "apple")])
     await index.upsert([make_chunk("https://h/", "quince")])
     assert (await index.size()).chunks == 1
@@ -194,18 +194,18 @@ async def site(index: SearchIndex) -> SearchIndex:
         "https://elsewhere.example/",
     ],
 )
-async def test_url_prefix_is_how_the_url_begins(site: SearchIndex, prefix: str) -> None:
+async def test_url_prefix_matches_the_beginning_of_the_url(site: SearchIndex, prefix: str) -> None:
     expected = {url for url in SITE if url.startswith(prefix)}
     halves = await site.query(direction(0), BM25.encode_query("apple"), Filters(url_prefix=prefix), 100)
     assert set(urls(halves.dense)) == set(urls(halves.bm25)) == expected
 
 
-async def test_a_host_without_path_stands_under_its_root(site: SearchIndex) -> None:
+async def test_a_host_without_path_matches_its_root(site: SearchIndex) -> None:
     under_root = Filters(url_prefix="https://bare.example/")
     assert await search_words(site, "apple", under_root) == ["https://bare.example"]
 
 
-async def test_a_prefix_deeper_than_any_kept_one_is_answered(index: SearchIndex) -> None:
+async def test_a_prefix_with_more_segments_than_are_indexed_matches(index: SearchIndex) -> None:
     deep = "https://h/" + "/".join(f"level{n}" for n in range(40))
     await index.upsert([make_chunk(f"{deep}/a", "apple"), make_chunk(f"{deep}x/b", "apple")])
     assert await search_words(index, "apple", Filters(url_prefix=f"{deep}/")) == [f"{deep}/a"]
@@ -234,7 +234,7 @@ async def test_a_prefix_deeper_than_any_kept_one_is_answered(index: SearchIndex)
         (Filters(language="e"), []),
     ],
 )
-async def test_all_filters_must_hold(site: SearchIndex, filters: Filters, expected: list[str]) -> None:
+async def test_all_filters_must_match(site: SearchIndex, filters: Filters, expected: list[str]) -> None:
     halves = await site.query(direction(0), BM25.encode_query("apple"), filters, 100)
     assert urls(halves.dense) == urls(halves.bm25) == expected
 
@@ -264,7 +264,7 @@ async def test_vectors_of_another_dimension_are_refused(index: SearchIndex) -> N
         await index.query([1.0, 0.0], None, EVERYTHING, 10)
 
 
-async def test_a_large_page_arrives_whole(index: SearchIndex) -> None:
+async def test_a_large_page_is_stored_completely(index: SearchIndex) -> None:
     ids = [chunk_id("https://h/", n) for n in range(300)]
     await index.upsert([make_chunk("https://h/", f"apple number{n}", n) for n in range(300)])
     assert (await index.size()).chunks == 300
@@ -275,7 +275,7 @@ async def test_a_large_page_arrives_whole(index: SearchIndex) -> None:
     assert (await index.size()).chunks == 0
 
 
-async def test_a_cut_takes_the_end_of_one_document(index: SearchIndex) -> None:
+async def test_truncate_deletes_the_last_chunks_of_one_document(index: SearchIndex) -> None:
     for url in ("https://h/", "https://h/longer"):
         await index.upsert([make_chunk(url, f"word{n}", n) for n in range(5)])
     await index.truncate("https://h/", keep=2)
@@ -284,14 +284,14 @@ async def test_a_cut_takes_the_end_of_one_document(index: SearchIndex) -> None:
     assert await search_words(index, "word2") == ["https://h/longer"]
 
 
-async def test_nothing_to_do_is_fine(index: SearchIndex) -> None:
+async def test_calls_without_effect_raise_nothing(index: SearchIndex) -> None:
     await index.upsert([])
     await index.truncate("https://nobody/", keep=0)
     await index.set_crawl_ids([], ["crawl"])
     assert (await index.size()).chunks == 0
 
 
-async def test_calls_side_by_side_get_their_own_answers(index: SearchIndex) -> None:
+async def test_concurrent_calls_get_their_own_answers(index: SearchIndex) -> None:
     await asyncio.gather(*(index.upsert([make_chunk(f"https://h/{n}", f"word{n}")]) for n in range(40)))
     found = await asyncio.gather(*(search_words(index, f"word{n}") for n in range(40)))
     assert found == [[f"https://h/{n}"] for n in range(40)]

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
-async def test_what_was_written_is_there_after_kill_9(folder: Path) -> None:
+async def test_writes_survive_kill_9(folder: Path) -> None:
     writer = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WRITE_AND_WAIT, str(folder), stdout=asyncio.subprocess.PIPE
     )
@@ -68,7 +68,7 @@ async def test_a_closed_index_can_be_opened_again(folder: Path) -> None:
     await second.aclose()
 
 
-async def test_another_dimension_says_what_to_do(folder: Path) -> None:
+async def test_another_dimension_is_refused_with_the_remedy(folder: Path) -> None:
     await EdgeIndex.open(folder, DIMENSION).aclose()
     with pytest.raises(IndexUnusable, match="7 dimensions: run `crawlscope reindex`"):
         EdgeIndex.open(folder, 7)
@@ -82,7 +82,7 @@ def damage(folder: Path, pattern: str) -> None:
 
 
 @pytest.mark.parametrize("damaged", ["edge_config.json", "wal/first-index", "segments/*/segment.json"])
-async def test_a_damaged_index_says_what_to_do(folder: Path, damaged: str) -> None:
+async def test_a_damaged_index_is_refused_with_the_remedy(folder: Path, damaged: str) -> None:
     index = EdgeIndex.open(folder, DIMENSION)
     await index.upsert([make_chunk("https://h/", "apple")])
     await index.aclose()
@@ -92,13 +92,13 @@ async def test_a_damaged_index_says_what_to_do(folder: Path, damaged: str) -> No
     assert "\n" not in str(caught.value)
 
 
-async def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(IndexUnusable, match="cannot be read"):
         EdgeIndex.open(tmp_path / "file" / "index", DIMENSION)
 
 
-async def test_others_get_their_turn_during_a_large_upsert(folder: Path) -> None:
+async def test_a_large_upsert_does_not_block_the_event_loop(folder: Path) -> None:
     index = EdgeIndex.open(folder, DIMENSION)
     batches = 20
     chunks = [make_chunk("https://h/", f"word{n}", n) for n in range(batches * POINTS_PER_UPDATE)]

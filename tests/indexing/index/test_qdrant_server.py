@@ -1,4 +1,4 @@
-"""What only a server can do wrong; the rest is in the conformance suite."""
+"""Failures that only a server has; the rest is in the conformance suite."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:U
 async def answering(
     status: str, body: object, asked: list[tuple[str, dict[str, object]]] | None = None
 ) -> AsyncIterator[QdrantServerIndex]:
-    """An index whose server answers all requests like this, and notes what was asked.
+    """An index whose server answers all requests like this, and records the requests.
 
     To one whose questions are noted it answers that all is done.
     """
@@ -51,7 +51,7 @@ async def answering(
         await client.close()
 
 
-async def test_a_server_that_is_away() -> None:
+async def test_a_server_that_is_unavailable() -> None:
     async with answering("200 OK", {}) as index:
         pass
     with pytest.raises(IndexUnavailable, match="Qdrant does not answer"):
@@ -71,7 +71,7 @@ async def test_a_server_that_is_away() -> None:
         ("200 OK", IndexUnavailable, "does not answer"),
     ],
 )
-async def test_refusals_are_told_apart(status: str, error: type[CrawlscopeError], says: str) -> None:
+async def test_each_refusal_has_its_own_error(status: str, error: type[CrawlscopeError], says: str) -> None:
     async with answering(status, {"status": {"error": "no"}}) as index:
         with pytest.raises(error, match=says) as caught:
             await index.size()
@@ -104,7 +104,7 @@ async def test_several_processes_share_one_collection() -> None:
         assert urls(found.bm25) == ["https://h/"]
 
 
-async def test_a_collection_that_is_gone_is_not_made_anew() -> None:
+async def test_a_missing_collection_is_not_made_again() -> None:
     async with in_memory() as (client, indexes):
         await indexes.make("index", DIMENSION)
         await indexes.drop("index")
@@ -118,7 +118,7 @@ async def test_a_collection_that_is_gone_is_not_made_anew() -> None:
 
 
 async def test_a_collection_has_what_filters_and_memory_need() -> None:
-    """Asked of a fake server, since the in-memory mode passes over indexes and quantization."""
+    """With a fake server, because the in-memory mode ignores indexes and quantization."""
     asked: list[tuple[str, dict[str, object]]] = []
     async with answering("200 OK", None, asked) as index:
         await index.make()

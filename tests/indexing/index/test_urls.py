@@ -27,7 +27,7 @@ def test_prefixes_are_few_short_and_growing(url: str) -> None:
     assert all(prefix.endswith("/") and (url.startswith(prefix) or len(prefixes) == 1) for prefix in prefixes)
 
 
-def test_the_longest_urls_stay_light() -> None:
+def test_the_prefixes_of_the_longest_urls_are_small() -> None:
     assert sum(map(len, url_prefixes("https://h/" + "a/" * 2_500))) < 1_000
     assert url_prefixes("https://h/" + "a" * 5_000) == ["https://h/"]
 
@@ -56,12 +56,12 @@ def test_any_text_has_a_domain_or_none(url: str) -> None:
         "https://user@münchen.example/path?query#fragment",
     ],
 )
-def test_a_host_is_one_however_it_is_written(written: str) -> None:
+def test_all_spellings_of_a_host_are_equal(written: str) -> None:
     assert host_of(written) == "xn--mnchen-3ya.example"
 
 
 @pytest.mark.parametrize("written", ["exa mple", "[::1", "under_score.example", "ß" * 300])
-def test_what_is_no_host_filters_for_itself(written: str) -> None:
+def test_text_that_is_no_host_filters_as_it_is(written: str) -> None:
     assert host_of(written)
 
 

@@ -50,10 +50,3 @@ def test_errors_keep_their_kind_and_text() -> None:
     for error in (IndexUnavailable("away"), IndexUnusable("broken"), CrawlscopeError("odd")):
         came = wire.unpack_error(wire.pack_error(error))
         assert (type(came), str(came)) == (type(error), str(error))
-
-
-@given(st.lists(st.binary(max_size=30)), st.integers(1, 60))
-def test_batches_keep_the_order_and_their_size(packed: list[bytes], max_bytes: int) -> None:
-    batches = list(wire.batches(packed, max_bytes))
-    assert [item for batch in batches for item in batch] == packed
-    assert all(sum(map(len, batch)) <= max_bytes or len(batch) == 1 for batch in batches)

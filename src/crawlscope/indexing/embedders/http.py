@@ -1,7 +1,7 @@
 """Shared by the embedders that are servers: batches, their sizes, and wrong answers."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from crawlscope.core.errors import EmbedderUnavailable, PageError, SettingsError
 from crawlscope.core.http_settings import header_safe_key, server_url
+from crawlscope.indexing.batches import batches
 from crawlscope.indexing.embedders.common import encodable, load_minilm_tokenizer, normalised
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 
@@ -163,8 +164,12 @@ class HttpEmbedder:
         return self._limits.text_tokens
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        batches = _batches([encodable(text) for text in texts], self._limits)
-        vectors = [await self._embed_batch(batch) for batch in batches]
+        vectors = [
+            await self._embed_batch(batch)
+            for batch in batches(
+                map(encodable, texts), _estimate_tokens, self._limits.batch_tokens, self._limits.batch_texts
+            )
+        ]
         return np.concatenate([np.empty((0, self._identity.dimension), np.float32), *vectors])
 
     async def aclose(self) -> None:
@@ -172,7 +177,7 @@ class HttpEmbedder:
 
     async def _embed_batch(self, batch: list[str]) -> Vectors:
         try:
-            vectors = await ask(self._server, self._dialect, batch)
+            vectors = await request_vectors(self._server, self._dialect, batch)
         except BatchTooLarge as refusal:
             if len(batch) == 1:
                 raise PageError("text_too_long", str(refusal)) from None
@@ -188,7 +193,7 @@ class HttpEmbedder:
         return vectors
 
 
-async def ask(server: EmbeddingServer, dialect: Dialect, texts: Sequence[str]) -> Vectors:
+async def request_vectors(server: EmbeddingServer, dialect: Dialect, texts: Sequence[str]) -> Vectors:
     """One request. Raises `BatchTooLarge`, `EmbedderUnavailable` (a wrong answer too) or `SettingsError`."""
     answer = await server.post(dialect.path, dialect.body(texts))
     try:
@@ -208,22 +213,12 @@ async def ask(server: EmbeddingServer, dialect: Dialect, texts: Sequence[str]) -
 async def learn_dimension(server: EmbeddingServer, dialect: Dialect) -> int:
     """Embeds one word. Raises `SettingsError` if the server refuses even that."""
     try:
-        vectors = await ask(server, dialect, ["dimension"])
+        vectors = await request_vectors(server, dialect, ["dimension"])
     except BatchTooLarge as refusal:
         raise SettingsError(str(refusal)) from None
     return len(vectors[0])
 
 
-def _batches(texts: Sequence[str], limits: Limits) -> Iterator[list[str]]:
-    batch: list[str] = []
-    tokens = 0
-    for text in texts:
-        # An estimate at no cost: three bytes for a token are few in English and about right in Chinese.
-        count = len(text.encode()) // 3 + 2
-        if batch and (len(batch) == limits.batch_texts or tokens + count > limits.batch_tokens):
-            yield batch
-            batch, tokens = [], 0
-        batch.append(text)
-        tokens += count
-    if batch:
-        yield batch
+def _estimate_tokens(text: str) -> int:
+    """Without a tokenizer: three bytes for a token are few in English and about right in Chinese."""
+    return len(text.encode()) // 3 + 2

@@ -27,8 +27,8 @@ class OpenAIDialect:
     """None sends no such field, because many servers refuse it."""
 
     def body(self, texts: Sequence[str]) -> dict[str, object]:
-        asked = {} if self.dimensions is None else {"dimensions": self.dimensions}
-        return {"model": self.model, "input": list(texts), "encoding_format": "float", **asked}
+        optional = {} if self.dimensions is None else {"dimensions": self.dimensions}
+        return {"model": self.model, "input": list(texts), "encoding_format": "float", **optional}
 
     def rows(self, answer: Any) -> object:
         """Ordered by `index`, because servers may answer in any order."""

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
+from crawlscope.indexing.batches import batches
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.port import (
     FIRST_NAME,
@@ -49,7 +50,7 @@ class RemoteIndex(SearchIndex):
         self._connecting = asyncio.Lock()
 
     async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
-        for batch in wire.batches(map(wire.pack_chunk, chunks), BYTES_PER_UPSERT):
+        for batch in batches(map(wire.pack_chunk, chunks), len, BYTES_PER_UPSERT):
             await self._call("upsert", chunks=batch)
 
     async def truncate(self, url: str, keep: int) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, cast
 from uuid import UUID
 
@@ -121,17 +121,3 @@ def _pack_hit(hit: Hit) -> tuple[bytes, float, ChunkPayload]:
 def _unpack_hit(packed: Sequence[Any]) -> Hit:
     identity, score, payload = packed
     return Hit(UUID(bytes=identity), score, payload)
-
-
-def batches(packed: Iterable[bytes], max_bytes: int) -> Iterator[list[bytes]]:
-    """Lists of at most `max_bytes` bytes; an item that is larger is a list of its own."""
-    batch: list[bytes] = []
-    size = 0
-    for item in packed:
-        if batch and size + len(item) > max_bytes:
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += len(item)
-    if batch:
-        yield batch

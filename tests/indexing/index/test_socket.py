@@ -62,7 +62,7 @@ async def remote(path: Path) -> AsyncIterator[RemoteIndex]:
 
 
 def mode(path: Path) -> int:
-    """Zero where there is nothing."""
+    """0 for a missing file."""
     return path.lstat().st_mode if path.exists() else 0
 
 
@@ -80,7 +80,7 @@ async def kill(owner: asyncio.subprocess.Process) -> None:
     await owner.wait()
 
 
-async def test_a_killed_owner_is_missed_at_once_and_found_again(tmp_path: Path, remote: RemoteIndex) -> None:
+async def test_calls_fail_at_once_until_a_killed_owner_restarts(tmp_path: Path, remote: RemoteIndex) -> None:
     owner = await start_owner(tmp_path)
     try:
         await remote.upsert([make_chunk("https://h/", "apple")])
@@ -99,7 +99,7 @@ async def test_a_killed_owner_is_missed_at_once_and_found_again(tmp_path: Path, 
         await kill(owner)
 
 
-async def test_nobody_there(remote: RemoteIndex) -> None:
+async def test_a_missing_owner_is_unavailable(remote: RemoteIndex) -> None:
     with pytest.raises(IndexUnavailable, match="does not answer"):
         await remote.query(direction(0), None, Filters(), 10)
 
@@ -108,7 +108,7 @@ async def test_only_this_user_may_open_the_socket(server: IndexServer, path: Pat
     assert stat.filemode(mode(path)) == "srw-------"
 
 
-async def test_a_second_server_is_refused_and_does_no_harm(
+async def test_a_second_server_is_refused(
     server: IndexServer, owned: EdgeIndex, path: Path, remote: RemoteIndex
 ) -> None:
     with pytest.raises(IndexUnavailable, match="another process serves the index"):
@@ -135,12 +135,12 @@ async def test_a_file_that_is_no_socket_is_left_alone(owned: EdgeIndex, path: Pa
     assert await asyncio.to_thread(path.read_text) == "precious"
 
 
-async def test_the_owner_says_what_is_wrong(server: IndexServer, remote: RemoteIndex) -> None:
+async def test_the_owners_errors_reach_the_caller(server: IndexServer, remote: RemoteIndex) -> None:
     with pytest.raises(IndexUnusable, match="the embedder was changed"):
         await remote.query([1.0], None, Filters(), 10)
 
 
-async def test_a_closed_index_behind_a_living_server(
+async def test_a_closed_index_behind_a_running_server(
     server: IndexServer, owned: EdgeIndex, remote: RemoteIndex
 ) -> None:
     await owned.aclose()
@@ -158,7 +158,7 @@ async def test_large_upserts_travel_in_several_frames(server: IndexServer, remot
     assert len(halves.bm25) == 80
 
 
-async def test_an_answer_too_large_for_a_frame_is_an_error_and_no_hang(
+async def test_an_answer_too_large_for_a_frame_is_an_error(
     server: IndexServer, remote: RemoteIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await remote.upsert([make_chunk("https://h/", "apple " * 2_000)])
@@ -175,7 +175,7 @@ async def test_a_frame_over_the_limit_ends_the_connection(server: IndexServer, p
     writer.close()
 
 
-async def test_garbage_ends_the_connection_of_its_sender_alone(
+async def test_unreadable_data_ends_the_connection_of_its_sender_only(
     server: IndexServer, path: Path, remote: RemoteIndex
 ) -> None:
     assert (await remote.size()).chunks == 0
@@ -194,7 +194,7 @@ async def test_many_calls_share_one_connection(server: IndexServer, remote: Remo
     assert [urls(answer.bm25) for answer in answers] == [[f"https://h/{n}"] for n in range(100)]
 
 
-async def test_an_owner_that_never_answers_is_given_up(path: Path) -> None:
+async def test_a_call_that_gets_no_answer_times_out(path: Path) -> None:
     hung_up = asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -211,7 +211,7 @@ async def test_an_owner_that_never_answers_is_given_up(path: Path) -> None:
     silent.close()
 
 
-async def test_a_call_under_way_is_told_when_the_owner_hangs_up(path: Path, remote: RemoteIndex) -> None:
+async def test_a_call_in_progress_fails_when_the_owner_disconnects(path: Path, remote: RemoteIndex) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(4)
         writer.close()
@@ -221,7 +221,7 @@ async def test_a_call_under_way_is_told_when_the_owner_hangs_up(path: Path, remo
             await remote.size()
 
 
-def test_the_socket_stands_in_the_data_folder(tmp_path: Path) -> None:
+def test_the_socket_is_in_the_data_folder(tmp_path: Path) -> None:
     assert socket_path_for(tmp_path) == tmp_path / "index.sock"
 
 
