@@ -49,7 +49,7 @@ NAME = "crawlscope"
 PORT = 5432
 SOCKET_FILE = f".s.PGSQL.{PORT}"
 SOCKET_PATH_BYTES = 103
-"""The longest path a socket can have on every platform (macOS 103, Linux 107)."""
+"""Maximum length of a socket's path on every platform (macOS 103, Linux 107)."""
 SHORT_FOLDER = Path("/tmp")  # noqa: S108  # ownership is checked; $TMPDIR differs from process to process
 SPACE_TO_INITIALISE = 128 * 1024 * 1024
 LOG_BYTES = 10 * 1024 * 1024
@@ -62,7 +62,7 @@ INITDB_OPTIONS = (
     "--locale=C",
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
-    "--auth-local=trust",  # who can reach the socket owns the data anyway
+    "--auth-local=trust",  # a user who can reach the socket owns the data anyway
     "--auth-host=reject",
 )
 
@@ -120,7 +120,7 @@ class Cluster:
         self.data = self.folder / "data"
         self.log = self.folder / "log"
         self.users_lock = self.folder / "users.lock"
-        self.supervisor_lock = self.folder / "keeper.lock"
+        self.supervisor_lock = self.folder / "keeper.lock"  # the name that running earlier versions lock
         self.start_lock = self.folder / "start.lock"
         self.ask_lock = self.folder / "ask.lock"
 

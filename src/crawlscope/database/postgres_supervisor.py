@@ -3,7 +3,7 @@
 The first user starts it as `python -m crawlscope.database.postgres_supervisor CONNECTIONS DATA_DIR`. It
 starts the server, or adopts the one that a killed supervisor left behind, and restarts it when it dies. It
 waits for the users' lock and gets it when the last user has released it or was killed. It then stops the
-server and keeps the lock until that is down, so that a new user waits and starts anew.
+server and keeps the lock until that is down, so that a new user waits and then starts another.
 """
 
 import os

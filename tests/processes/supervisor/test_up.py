@@ -159,7 +159,7 @@ async def test_a_killed_worker_comes_back(stack: Stack) -> None:
     assert stack.diary.all_gone()
 
 
-async def test_a_second_up_is_refused_and_told_the_address(stack: Stack) -> None:
+async def test_a_second_up_is_refused_with_the_address(stack: Stack) -> None:
     process = stack.up()
     url = await _started(process, stack)
     second = stack.up()

@@ -5,10 +5,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import httpx2
 
@@ -52,12 +51,23 @@ async def up(
     Raises `UsageError` when the data folder has its `up` already, and `DatabaseUnavailable`. Code 1: it gave
     up; stderr has the reason.
     """
-    with _sole_up(settings.data_dir):
-        try:
-            await _until_signal(_run(settings, on_ready, prepare, commands or Commands()))
-        except GaveUp as error:
-            sys.stderr.write(f"crawlscope: {error}\n")
-            return 1
+    data_dir, lock = settings.data_dir, FileLock(settings.data_dir / "up.lock")
+    with explained(data_dir):
+        data_dir.mkdir(parents=True, exist_ok=True)
+        alone = lock.try_acquire()
+    if not alone:
+        service = service_file.read(data_dir)
+        raise UsageError(
+            f"already running at {service.url}" if service else f"already starting or stopping in {data_dir}"
+        )
+    lock.drop_in_forked_children()
+    try:
+        await _until_signal(_run(settings, on_ready, prepare, commands or Commands()))
+    except GaveUp as error:
+        sys.stderr.write(f"crawlscope: {error}\n")
+        return 1
+    finally:
+        lock.release()
     return 0
 
 
@@ -101,25 +111,6 @@ async def _run(
             await supervisor.wait()
         finally:
             await supervisor.stop()
-
-
-@contextlib.contextmanager
-def _sole_up(data_dir: Path) -> Iterator[None]:
-    """Raises `UsageError` while another `up` has the data folder."""
-    lock = FileLock(data_dir / "up.lock")
-    with explained(data_dir):
-        data_dir.mkdir(parents=True, exist_ok=True)
-        taken = lock.try_acquire()
-    if not taken:
-        service = service_file.read(data_dir)
-        raise UsageError(
-            f"already running at {service.url}" if service else f"already starting or stopping in {data_dir}"
-        )
-    lock.drop_in_forked_children()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 async def _until_signal(work: Coroutine[None, None, None]) -> None:
