@@ -28,9 +28,8 @@ _PROBE = "# A  probe:\n\n\tfoo.bar(x_1, 'y')  \n- naïve 東京 word-word\n\n```
 
 _FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})")
 
-
-_MAX_LEAD_SHARE = 4
-"""An introduction of a table or code joins its first piece if it takes at most 1/4 of a chunk."""
+_LEAD_DIVISOR = 4
+"""An introduction of a table or code joins its first piece if it takes at most a quarter of a chunk."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ class _Cutter:
         while lead > start and not (lead < end and self._text.startswith("#", lead)):
             blank = self._text.rfind("\n\n", start, self._solid_end(start, lead))
             place = blank + 2 if blank >= 0 else start
-            if self._count(max(place, end - self._max_characters), end) > self._max_tokens // _MAX_LEAD_SHARE:
+            if self._count(max(place, end - self._max_characters), end) > self._max_tokens // _LEAD_DIVISOR:
                 break
             lead = place
         return lead

@@ -72,15 +72,17 @@ def clean(markdown: str) -> str:
     if not text.isascii():
         # In short pieces, because sorting a long run of combining marks takes quadratic time.
         text = _NON_ASCII.sub(lambda piece: unicodedata.normalize("NFC", piece[0]), text)
-    cleaned = ""
+    parts = []
     for is_code, part in _separate_code(text):
         if is_code:
-            cleaned += _DATA_URI.sub(
-                lambda uri: uri["head"] if len(uri["payload"]) > _MAX_CODE_PAYLOAD else uri[0], part
+            parts.append(
+                _DATA_URI.sub(
+                    lambda uri: uri["head"] if len(uri["payload"]) > _MAX_CODE_PAYLOAD else uri[0], part
+                )
             )
         else:
-            cleaned += _clean_prose(part)
-    cleaned = cleaned.strip()
+            parts.append(_clean_prose(part))
+    cleaned = "".join(parts).strip()
     return cleaned if _WORD.search(cleaned) else ""
 
 

@@ -28,9 +28,9 @@ _ANSWERED_GONE = and_(
         PAGES.c.error_code.in_(GONE_CODES),
     ),
 )
-FACTS = PAGES.join(SESSIONS, SESSIONS.c.crawl_id == PAGES.c.crawl_id)
+FINDINGS = PAGES.join(SESSIONS, SESSIONS.c.crawl_id == PAGES.c.crawl_id)
 FOUND_AT = func.least(PAGES.c.received_at, SESSIONS.c.completed_at)
-"""The time of a finding, in a select from `FACTS`."""
+"""The time of a finding, in a select from `FINDINGS`."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ async def is_gone(connection: AsyncConnection, url: str) -> bool:
     document = hash_key(url)
     rows = await connection.execute(
         select(PAGES.c.source_key, func.max(FOUND_AT).label("at"))
-        .select_from(FACTS)
+        .select_from(FINDINGS)
         .where(PAGES.c.document_key == document, PAGES.c.delivered)
         .group_by(PAGES.c.source_key)
     )
     brought = {row.source_key: row.at for row in rows}
     gone = await connection.execute(
         select(PAGES.c.source_key, PAGES.c.document_key, func.max(FOUND_AT).label("at"))
-        .select_from(FACTS)
+        .select_from(FINDINGS)
         .where(_about(document, *brought))
         .group_by(PAGES.c.source_key, PAGES.c.document_key)
     )
@@ -77,11 +77,11 @@ async def is_gone(connection: AsyncConnection, url: str) -> bool:
 
 async def has_newer(connection: AsyncConnection, url: str, crawl_id: str, source_url: str) -> bool:
     """Whether another crawl found the document later than this one, and the index has that content."""
-    here = select(FOUND_AT).select_from(FACTS)
+    here = select(FOUND_AT).select_from(FINDINGS)
     here = here.where(PAGES.c.crawl_id == crawl_id, PAGES.c.source_key == hash_key(source_url))
     newer = (
         select(PAGES.c.id)
-        .select_from(FACTS)
+        .select_from(FINDINGS)
         .where(
             PAGES.c.document_key == hash_key(url),
             PAGES.c.crawl_id != crawl_id,

@@ -15,7 +15,7 @@ from crawlscope import models
 from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
-from crawlscope.indexing.freshness import FACTS, FOUND_AT
+from crawlscope.indexing.freshness import FINDINGS, FOUND_AT
 from crawlscope.sessions.repository import counts_of, lock_session, move_counts, set_last_settled
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import Measurement, record_operations
@@ -249,7 +249,7 @@ async def newest_contents(connection: AsyncConnection, document_key: UUID, limit
     """
     rows = await connection.execute(
         select(PAGES.c.title, PAGES.c.language, CONTENTS.c.markdown)
-        .select_from(FACTS.join(CONTENTS, CONTENTS.c.page_id == PAGES.c.id))
+        .select_from(FINDINGS.join(CONTENTS, CONTENTS.c.page_id == PAGES.c.id))
         .where(
             PAGES.c.document_key == document_key,
             PAGES.c.delivered,

@@ -84,7 +84,10 @@ class EdgeIndex(SearchIndex):
         return cls(shard, thread, path, dimension)
 
     async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
-        def upsert(start: int, shard: engine.EdgeShard) -> int:
+        for chunk in chunks:
+            check_dimension(chunk.dense, self._dimension)
+
+        def upsert_batch(start: int, shard: engine.EdgeShard) -> int:
             batch = chunks[start : start + POINTS_PER_UPDATE]
             points = [
                 engine.Point(
@@ -97,10 +100,8 @@ class EdgeIndex(SearchIndex):
             shard.update(engine.UpdateOperation.upsert_points(points))
             return len(batch)
 
-        for chunk in chunks:
-            check_dimension(chunk.dense, self._dimension)
         for start in range(0, len(chunks), POINTS_PER_UPDATE):
-            await self._write(partial(upsert, start))
+            await self._write(partial(upsert_batch, start))
 
     async def truncate(self, url: str, keep: int) -> None:
         def delete(shard: engine.EdgeShard) -> int:
@@ -113,7 +114,7 @@ class EdgeIndex(SearchIndex):
         await self._write(delete)
 
     async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
-        def set_payload(start: int, shard: engine.EdgeShard) -> int:
+        def set_batch(start: int, shard: engine.EdgeShard) -> int:
             batch = ids[start : start + IDS_PER_UPDATE]
             # A filter, because the engine refuses a plain list with an unknown id.
             known = engine.Filter(must=[engine.HasIdCondition(set(batch))])
@@ -121,13 +122,17 @@ class EdgeIndex(SearchIndex):
             return len(batch)
 
         for start in range(0, len(ids), IDS_PER_UPDATE):
-            await self._write(partial(set_payload, start))
+            await self._write(partial(set_batch, start))
 
     async def query(
         self, dense: Floats | None, sparse: SparseVector | None, filters: Filters, limit: int
     ) -> Halves:
-        def query(shard: engine.EdgeShard) -> Halves:
-            vectors = vectors_by_name(dense, sparse)
+        if dense is not None:
+            check_dimension(dense, self._dimension)
+        where = _filter(filters)
+        vectors = vectors_by_name(dense, sparse)
+
+        def ask(shard: engine.EdgeShard) -> Halves:
             requests = [
                 engine.QueryRequest(
                     limit=limit,
@@ -146,10 +151,7 @@ class EdgeIndex(SearchIndex):
                 ),
             )
 
-        if dense is not None:
-            check_dimension(dense, self._dimension)
-        where = _filter(filters)
-        return await self._on_thread(query)
+        return await self._on_thread(ask)
 
     async def size(self) -> IndexSize:
         chunks = await self._on_thread(lambda shard: shard.count(engine.CountRequest()))

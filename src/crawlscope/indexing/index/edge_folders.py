@@ -9,10 +9,7 @@ import structlog
 
 from crawlscope.core.errors import IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import (
-    OwnedIndexes,
-    SearchIndex,
-)
+from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
 
 log = structlog.get_logger(__name__)
 
