@@ -1,4 +1,4 @@
-"""One code per cause, whatever words or codes tell of it, and a short sentence for each."""
+"""Each cause has one code and a short sentence, from any words or codes of Firecrawl."""
 
 import pytest
 
@@ -80,11 +80,11 @@ def test_events_and_the_errors_api_agree(failures):
     ],
 )
 @pytest.mark.parametrize("code", [None, "UNKNOWN_ERROR"])
-def test_what_a_cancel_drops_is_known_by_its_meaning(words, code):
+def test_pages_dropped_by_a_cancel_are_recognised(words, code):
     assert cause_of(words, code).code == DROPPED
 
 
-def test_a_code_of_its_own_tells_of_a_cancel_too():
+def test_a_separate_code_also_means_a_cancel():
     assert cause_of("Job cancelled", "SCRAPE_JOB_CANCELLED").code == DROPPED
 
 
@@ -98,11 +98,11 @@ def test_a_code_of_its_own_tells_of_a_cancel_too():
         ("The request to https://docs.example/cancelled-flights failed", "SCRAPE_SITE_ERROR"),
     ],
 )
-def test_what_fails_in_a_cancelled_crawl_is_no_drop(words, code):
+def test_a_page_failure_in_a_cancelled_crawl_is_not_dropped(words, code):
     assert cause_of(words, code, crawl_cancelled=True).code != DROPPED
 
 
-def test_weak_words_of_a_cancel_count_where_the_crawl_was_cancelled():
+def test_vague_words_mean_a_cancel_only_in_a_cancelled_crawl():
     assert cause_of("Job was cancelled", "UNKNOWN_ERROR", crawl_cancelled=True).code == DROPPED
     assert cause_of("Job was cancelled", "UNKNOWN_ERROR").code == "scrape_failed"
     assert tells_of_cancel("Job was canceled")
@@ -110,7 +110,7 @@ def test_weak_words_of_a_cancel_count_where_the_crawl_was_cancelled():
     assert not tells_of_cancel(None)
 
 
-def test_paragraphs_get_a_short_sentence_with_the_original_behind_it():
+def test_a_paragraph_gets_a_short_sentence_and_keeps_the_original():
     for words in (OLDER_ENGINES_FAILED, NEWER_ENGINES_FAILED, NEWER_TIMEOUT, NEWER_DROPPED_WRAPPED):
         cause = cause_of(words)
         assert len(cause.words) < 80
@@ -130,15 +130,15 @@ def test_paragraphs_get_a_short_sentence_with_the_original_behind_it():
         ({"code": "SCRAPE_ODD"}, "SCRAPE_ODD", None),
     ],
 )
-def test_what_is_short_stays_as_it_is(error, words, detail):
+def test_short_errors_are_unchanged(error, words, detail):
     cause = cause_of(error)
     assert (cause.words, cause.detail) == (words, detail)
 
 
-def test_no_sentence_is_longer_than_a_line_can_bear():
+def test_sentences_have_a_maximum_length():
     assert len(cause_of("word " * 1_000).words) <= MAX_SENTENCE_LENGTH
 
 
-def test_the_page_s_own_failure_tells_most():
+def test_a_failure_of_the_page_is_the_most_precise():
     ranked = [precision(code) for code in ("scrape_failed", DROPPED, "crawl_denial", "http_404")]
     assert ranked == sorted(set(ranked))

@@ -9,11 +9,11 @@ from crawlscope.sessions.repository import Counts, counts_of
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def test_a_success_beats_a_failure_that_came_later():
+def test_content_beats_a_later_failure():
     assert Arrival(True, 0, False, NOON, "") > Arrival(False, 0, True, NOON + timedelta(hours=1), "z")
 
 
-def test_what_was_delivered_beats_what_was_fetched():
+def test_a_delivered_page_beats_a_fetched_one():
     assert Arrival(True, 0, True, NOON, "") > Arrival(True, 0, False, NOON + timedelta(hours=1), "z")
 
 
@@ -22,7 +22,7 @@ def test_of_two_contents_the_later_one_wins_then_the_greater_webhook_id():
     assert Arrival(True, 0, True, NOON, "b") > Arrival(True, 0, True, NOON, "a")
 
 
-def test_of_two_failures_the_one_that_tells_more_wins():
+def test_of_two_failures_the_more_precise_one_wins():
     assert Arrival(False, 3, False, NOON, "") > Arrival(False, 0, True, NOON + timedelta(hours=1), "z")
     assert Arrival(True, 0, False, NOON, "") > Arrival(False, 3, True, NOON, "")
 

@@ -100,7 +100,7 @@ async def index(database: Database, indexer: PageIndexer, page_id: int) -> float
     return None
 
 
-async def test_a_part_that_works_for_nobody_makes_no_page_fail_and_one_that_works_for_others_does(
+async def test_an_outage_fails_no_page_but_a_dependency_that_works_for_other_pages_does(
     database: Database, server: FakeEmbeddingServer, indexer: PageIndexer
 ) -> None:
     server.broken_by = "Text of cursed"
@@ -117,7 +117,7 @@ async def test_a_part_that_works_for_nobody_makes_no_page_fail_and_one_that_work
     assert "answered 500" in page.error
 
 
-async def test_what_another_document_did_before_says_nothing(
+async def test_documents_stored_before_the_first_failure_do_not_count(
     database: Database, server: FakeEmbeddingServer, indexer: PageIndexer
 ) -> None:
     await index(database, indexer, await deliver(database, "good"))
@@ -130,7 +130,7 @@ async def test_what_another_document_did_before_says_nothing(
     assert (await page_of(database, page_id)).state == "indexed"
 
 
-async def test_failures_of_parts_take_nothing_from_the_tries_that_an_unexpected_error_has(
+async def test_failures_of_dependencies_do_not_count_as_unexpected_errors(
     database: Database,
     server: FakeEmbeddingServer,
     bm25: Bm25Encoder,
@@ -148,10 +148,10 @@ async def test_failures_of_parts_take_nothing_from_the_tries_that_an_unexpected_
     assert (page.state, page.error_code, page.error) == ("failed", "internal_error", "division by zero")
     async with database.transaction() as connection:
         assert (await retry_pages(connection, CRAWL)).queued == 1
-    assert await index(database, indexer, page_id) == 1, "tried anew it has all its tries"
+    assert await index(database, indexer, page_id) == 1, "a retry resets the attempts"
 
 
-async def test_what_a_part_says_may_be_odd(
+async def test_an_error_may_contain_any_characters(
     database: Database, bm25: Bm25Encoder, indexer: PageIndexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def complain(_: str) -> None:
@@ -166,7 +166,7 @@ async def test_what_a_part_says_may_be_odd(
         assert await connection.scalar(select(OUTAGES.c.part)) == "embedder"
 
 
-async def test_a_page_that_is_broken_off_loses_no_try(
+async def test_a_cancelled_attempt_does_not_count(
     database: Database, server: FakeEmbeddingServer, indexer: PageIndexer
 ) -> None:
     server.stuck_on = "slow"
@@ -223,7 +223,7 @@ async def jobs(database: Database, page_id: int) -> list[dict[str, object]]:
         return [payload for payload in payloads if payload["page_id"] == page_id]
 
 
-async def test_at_the_third_crash_a_page_is_given_up_and_everything_still_adds_up(database: Database) -> None:
+async def test_at_the_third_crash_a_page_fails_and_all_counters_are_consistent(database: Database) -> None:
     began_at = datetime.now(UTC)
     poison, innocent = await deliver(database, "poison"), await deliver(database, "innocent")
     await claim(database, poison)
@@ -253,7 +253,7 @@ async def test_at_the_third_crash_a_page_is_given_up_and_everything_still_adds_u
         )
 
 
-async def test_a_crash_that_is_heard_of_late_counts_but_takes_no_page_from_who_has_it_now(
+async def test_a_crash_reported_late_counts_but_takes_no_page_from_its_new_worker(
     database: Database,
 ) -> None:
     began_at = datetime.now(UTC)
@@ -269,7 +269,7 @@ async def test_a_crash_that_is_heard_of_late_counts_but_takes_no_page_from_who_h
         assert len(operations.all()) == 1
 
 
-async def test_an_attempt_of_an_earlier_process_with_the_same_id_is_none_of_its_crashes(
+async def test_an_attempt_of_an_earlier_process_with_the_same_id_is_not_a_crash(
     database: Database,
 ) -> None:
     page_id = await deliver(database, "page")
@@ -279,7 +279,7 @@ async def test_an_attempt_of_an_earlier_process_with_the_same_id_is_none_of_its_
     assert await outcomes(database, page_id) == [None]
 
 
-async def test_new_content_of_a_page_begins_anew(database: Database) -> None:
+async def test_new_content_resets_the_attempts(database: Database) -> None:
     began_at = datetime.now(UTC)
     page_id = await deliver(database, "page")
     for _ in range(2):
@@ -292,7 +292,7 @@ async def test_new_content_of_a_page_begins_anew(database: Database) -> None:
     assert await record(database, death(began_at)) == {page_id: "queued"}
 
 
-async def test_no_try_lasts_longer_than_it_may(
+async def test_attempts_have_a_time_limit(
     database: Database, server: FakeEmbeddingServer, indexing: IndexingService
 ) -> None:
     server.stuck_on = "endless"

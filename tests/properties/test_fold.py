@@ -1,4 +1,4 @@
-"""What a crawl is does not depend on the order of its facts, nor on how often each was told."""
+"""The state of a crawl does not depend on the order of its facts, nor on their repetition."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -75,7 +75,7 @@ def test_order_and_repetition_change_nothing(facts, random, repeated):
 
 @settings(max_examples=500, deadline=None)
 @given(facts)
-def test_what_is_stored_is_all_that_is_needed(facts):
+def test_the_stored_lifecycle_is_complete(facts):
     """The lifecycle survives its way through the column it is kept in."""
     lifecycle = folded(facts)
     stored = json.loads(json.dumps(lifecycle.to_json()))
@@ -84,7 +84,7 @@ def test_what_is_stored_is_all_that_is_needed(facts):
 
 @settings(max_examples=500, deadline=None)
 @given(facts)
-def test_facts_survive_their_way_through_the_database(facts):
+def test_facts_are_the_same_after_storage(facts):
     stored = [(fact.at, json.loads(json.dumps(fact_to_json(fact)))) for fact in facts]
     read = [fact_from_json(at, fact) for at, fact in stored]
     assert folded([fact for fact in read if fact is not None]) == folded(facts)
@@ -92,7 +92,7 @@ def test_facts_survive_their_way_through_the_database(facts):
 
 @settings(max_examples=500, deadline=None)
 @given(facts, st.data())
-def test_what_was_folded_in_before_or_after_makes_no_difference(facts, data):
+def test_facts_may_be_merged_in_any_parts(facts, data):
     """Facts come one at a time, and each time the rest of the lifecycle comes from where it is kept."""
     kept: Lifecycle | None = None
     for fact in data.draw(st.permutations(facts)):
@@ -103,7 +103,7 @@ def test_what_was_folded_in_before_or_after_makes_no_difference(facts, data):
 
 @settings(max_examples=500, deadline=None)
 @given(facts)
-def test_summaries_hold_together(facts):
+def test_summaries_are_consistent(facts):
     summary = summarize(folded(facts))
     ends = {fact.status for fact in facts if isinstance(fact, Ended)}
     ends |= {fact.ended for fact in facts if isinstance(fact, StatusAnswer) and fact.ended}
@@ -116,7 +116,7 @@ def test_summaries_hold_together(facts):
     assert all(ms is None or ms >= 0 for ms in (summary.duration_ms, summary.e2e_duration_ms))
 
 
-def test_the_crawlers_own_times_win_over_those_of_its_messengers():
+def test_the_crawlers_own_times_win_over_those_of_deliveries():
     summary = summarize(
         folded(
             [
@@ -194,15 +194,15 @@ END = Ended(at(20), CrawlStatus.COMPLETED)
         "cancelled",
     ],
 )
-def test_the_end_is_the_latest_that_is_known(facts, seconds):
+def test_the_latest_known_end_counts(facts, seconds):
     for order in (facts, facts[::-1]):
         summary = summarize(folded(order))
         assert summary.completed_at == at(seconds)
         assert summary.duration_ms == seconds * 1000
 
 
-def test_a_cancel_that_only_the_status_api_knows_ends_the_crawl_when_it_was_announced():
-    """`completed` is the only end that is announced of a cancelled crawl; older servers tell no times."""
+def test_a_cancel_known_only_to_the_status_api_ends_the_crawl_at_the_announced_time():
+    """`completed` is the only end that is announced of a cancelled crawl; older servers report no times."""
     summary = summarize(
         folded(
             [
@@ -216,7 +216,7 @@ def test_a_cancel_that_only_the_status_api_knows_ends_the_crawl_when_it_was_anno
     assert summary.completed_at == START + timedelta(seconds=90)
 
 
-def test_what_the_database_takes_for_infinite_is_no_time_of_a_fact():
+def test_times_that_are_infinite_to_the_database_are_ignored():
     for text in ("0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"):
         for zone in ("", "Z", "+14:00", "-14:00"):
             assert credible_moment(text + zone) is None

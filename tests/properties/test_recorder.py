@@ -1,4 +1,4 @@
-"""Whatever arrives in whatever order, the session in the database is what the facts make of it."""
+"""The session in the database always agrees with the facts, in any order of arrival."""
 
 import asyncio
 import json
@@ -133,7 +133,7 @@ def test_order_and_repetition_of_deliveries_change_nothing(database_url: str) ->
     holds()
 
 
-def test_whatever_workers_and_operators_do_recount_agrees(database_url: str) -> None:
+def test_recount_agrees_after_any_actions_of_workers_and_operators(database_url: str) -> None:
     steps = st.lists(
         st.sampled_from(["deliver", "index", "empty", "unchanged", "fail", "put back", "retry"]), max_size=8
     )
@@ -181,7 +181,7 @@ async def assert_every_millisecond_has_a_name(database: Database, crawl_id: str)
             assert sum(attempt.stages.values()) + attempt.unaccounted_ms == attempt.total_ms
 
 
-def test_what_was_lost_is_there_after_reconciling(database_url: str) -> None:
+def test_reconciliation_restores_lost_pages(database_url: str) -> None:
     """With any part of the deliveries lost, the crawl ends as it does with all of them."""
     site = Site(
         [

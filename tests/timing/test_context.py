@@ -19,7 +19,7 @@ def collected():
         yield found
 
 
-def test_measures_wall_time_and_says_whose_it_is(collected):
+def test_measures_wall_time_and_has_the_ids_of_its_scope(collected):
     with (
         scope(crawl_id="c1", job_id="j1", document_url="https://example.com/"),
         TimingContext("chunking", "chunk_text", metadata={"chunks": 3}) as timing,
@@ -34,14 +34,14 @@ def test_measures_wall_time_and_says_whose_it_is(collected):
     assert measured.metadata == {"chunks": 3}
 
 
-async def test_an_error_is_recorded_and_goes_on(collected):
+async def test_an_error_is_recorded_and_raised(collected):
     with pytest.raises(ValueError, match="no vectors"):
         async with TimingContext("embedding", "embed_batch"):
             raise ValueError("no vectors")
     assert (collected[0].success, collected[0].error_message) == (False, "no vectors")
 
 
-def test_what_is_given_wins_over_the_scope(collected):
+def test_own_ids_win_over_the_scope(collected):
     with scope(crawl_id="outer"), TimingContext("bm25", "index_document", crawl_id="given"):
         pass
     assert collected[0].crawl_id == "given"
@@ -57,7 +57,7 @@ async def test_concurrent_work_keeps_its_own_ids(collected):
     assert all(each.crawl_id == each.metadata["of"] for each in collected)
 
 
-def test_stopped_early_it_counts_once(collected):
+def test_an_early_stop_counts_once(collected):
     with TimingContext("worker", "index_document") as timing:
         timing.stop()
         time.sleep(0.02)
@@ -65,7 +65,7 @@ def test_stopped_early_it_counts_once(collected):
     assert collected[0].duration_ms < 20
 
 
-def test_a_wait_is_taken_out_exactly(collected, monkeypatch):
+def test_a_wait_is_subtracted_exactly(collected, monkeypatch):
     clock = iter([100.0, 100.0301, 100.1])
     monkeypatch.setattr(context, "perf_counter", lambda: next(clock))
     with TimingContext("embedding", "embed_batch", crawl_id="c1") as whole:
@@ -77,7 +77,7 @@ def test_a_wait_is_taken_out_exactly(collected, monkeypatch):
     assert apart.timestamp == rest.timestamp
 
 
-def test_no_more_is_taken_out_than_there_was(collected):
+def test_a_wait_is_at_most_the_duration(collected):
     with TimingContext("embedding", "embed_batch") as whole:
         whole.set_apart(0.0, "embedding_wait", "none")
         whole.set_apart(1_000, "embedding_wait", "too_much")
@@ -86,7 +86,7 @@ def test_no_more_is_taken_out_than_there_was(collected):
     assert collected[-1].operation_type == "embedding"
 
 
-async def test_the_buffer_makes_the_session_of_an_unknown_crawl_and_adds_to_its_totals(database):
+async def test_the_buffer_creates_the_session_of_an_unknown_crawl_and_adds_to_its_totals(database):
     buffer = MeasurementBuffer(database)
     with use(buffer):
         with TimingContext("chunking", "chunk_text", crawl_id="unheard") as succeeded:
@@ -106,7 +106,7 @@ async def test_the_buffer_makes_the_session_of_an_unknown_crawl_and_adds_to_its_
     assert session.total_chunking_ms == pytest.approx(succeeded.duration_ms)
 
 
-async def test_what_is_flushed_twice_at_once_is_written_once(database):
+async def test_two_flushes_at_once_write_everything_once(database):
     buffer = MeasurementBuffer(database)
     with use(buffer):
         for number in range(5):
@@ -127,7 +127,7 @@ with TimingContext("chunking", "chunk_text", crawl_id="alone"):
 
 
 @pytest.mark.parametrize("there", ["nothing", "no tables"])
-async def test_a_program_that_cannot_store_what_it_measured_says_only_that(tmp_path, postgres_url, there):
+async def test_a_program_that_cannot_store_its_measurements_only_logs_it(tmp_path, postgres_url, there):
     nowhere = "postgresql://nobody:secret@localhost:1/nothing"  # a name: to resolve it takes a thread
     url = nowhere if there == "nothing" else postgres_url
     environment = {"CRAWLSCOPE_DATABASE_URL": url, "CRAWLSCOPE_DATA_DIR": str(tmp_path)}
@@ -141,7 +141,7 @@ async def test_a_program_that_cannot_store_what_it_measured_says_only_that(tmp_p
     assert "secret" not in said
 
 
-async def test_a_program_of_its_own_stores_what_it_measured_before_it_ends(database, database_url, tmp_path):
+async def test_a_separate_program_stores_its_measurements_before_it_ends(database, database_url, tmp_path):
     environment = {"CRAWLSCOPE_DATABASE_URL": database_url, "CRAWLSCOPE_DATA_DIR": str(tmp_path)}
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", PROGRAM], env=environment, timeout=180, capture_output=True

@@ -1,4 +1,4 @@
-"""A worker takes pages again once all parts work, whatever went wrong meanwhile."""
+"""A worker takes pages again when all dependencies work, whatever failed in the meantime."""
 
 import asyncio
 
@@ -17,15 +17,15 @@ async def rename(database: Database, table: str, name: str) -> None:
         await connection.execute(text(f"ALTER TABLE webhook.{table} RENAME TO {name}"))
 
 
-async def test_outages_that_cannot_be_written_down_do_not_keep_it_open(
+async def test_outages_that_cannot_be_stored_do_not_keep_it_open(
     own_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("crawlscope.processes.worker.circuit.MAX_DELAY_SECONDS", 0.05)
-    away, closed = True, asyncio.Event()
+    unavailable, closed = True, asyncio.Event()
 
     async def probe() -> None:
-        if away:
-            raise EmbedderUnavailable("away")
+        if unavailable:
+            raise EmbedderUnavailable("unavailable")
 
     await rename(own_database, "outages", "elsewhere")
     circuit = Circuit({"embedder": probe}, Outages(own_database, "host:1"), closed.clear, closed.set)
@@ -34,5 +34,5 @@ async def test_outages_that_cannot_be_written_down_do_not_keep_it_open(
             await eventually(lambda: any(line["event"] == "circuit_not_closed" for line in lines))
             assert not closed.is_set()
             await rename(own_database, "elsewhere", "outages")
-            away = False
+            unavailable = False
             await eventually(closed.is_set)

@@ -1,4 +1,4 @@
-"""A process that takes too much time or memory ends, whatever it is doing."""
+"""A process that exceeds its time or memory limit ends, whatever code it runs."""
 
 import subprocess
 import sys
@@ -72,22 +72,22 @@ def test_an_overdue_page_ends_the_process_also_in_native_code(tmp_path: Path) ->
     assert "re/__init__.py" in (tmp_path / "logs" / "stuck-pages.log").read_text()
 
 
-def test_pages_in_time_and_idleness_do_not(tmp_path: Path) -> None:
+def test_pages_in_time_and_an_idle_worker_do_not(tmp_path: Path) -> None:
     assert run(IN_TIME, str(tmp_path)).returncode == 0
 
 
-def test_too_much_memory_ends_the_process_with_a_word() -> None:
+def test_too_much_memory_ends_the_process_with_a_log_event() -> None:
     ended = run(TAKES_MEMORY, str(200 << 20), "30")
     assert ended.returncode == MEMORY_EXIT_CODE
     assert "event=worker_memory_exceeded" in ended.stderr
 
 
-def test_less_memory_does_not_nor_without_a_limit() -> None:
+def test_less_memory_does_not_and_no_limit_does_not() -> None:
     assert run(TAKES_MEMORY, str(2 << 30), "1").returncode == 0
     assert run(TAKES_MEMORY, "0", "0").returncode == 0
 
 
-def test_one_watches_the_memory_however_often_the_work_begins_again(tmp_path: Path) -> None:
+def test_one_thread_watches_the_memory_after_any_number_of_restarts(tmp_path: Path) -> None:
     ended = run(WITHOUT_A_DATABASE, str(tmp_path))
     assert ended.stdout.count("worker_paused") == 4
     assert ended.stdout.endswith("watchers 1\n")

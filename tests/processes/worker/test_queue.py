@@ -1,4 +1,4 @@
-"""What a worker's queue connects with is what everything else does."""
+"""A worker's queue connects to the database with the same options as all other connections."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ async def test_options_of_the_database_url_hold_for_the_queue_too(database_url: 
     await database.close()
 
 
-async def test_a_queue_that_is_never_worked_on_ends_too(database: Database) -> None:
+async def test_a_queue_that_never_ran_can_be_closed(database: Database) -> None:
     with pytest.raises(ZeroDivisionError):
         async with worker_queue(database, INDEX_PAGE, 2):
             raise ZeroDivisionError
