@@ -224,33 +224,23 @@ class Reindexing:
                 nothing = KnownDocument("", "", 0, source.crawl_id, source.revision, error)
                 await documents.save_document(connection, generation.id, document.url, nothing)
                 await (await self._opened.index(generation)).truncate(document.url, keep=0)
-            else:
-                await self._put(connection, generation, prepared, source)
+            elif not prepared.unchanged:
+                made = KnownDocument(
+                    prepared.content_hash,
+                    prepared.fingerprint,
+                    len(prepared.chunks),
+                    source.crawl_id,
+                    source.revision,
+                )
+                await self._indexing.replace_document(connection, generation, prepared, made)
+            elif known := await documents.find_document(connection, generation.id, prepared.url):
+                confirmed = replace(known, crawl_id=source.crawl_id, revision=source.revision)
+                await documents.save_document(connection, generation.id, prepared.url, confirmed)
 
         await self._database.run(keep)
 
-    async def _put(
-        self,
-        connection: AsyncConnection,
-        generation: Generation,
-        prepared: PreparedDocument,
-        source: KnownDocument,
-    ) -> None:
-        made = KnownDocument(
-            prepared.content_hash,
-            prepared.fingerprint,
-            len(prepared.chunks),
-            source.crawl_id,
-            source.revision,
-        )
-        if not prepared.unchanged:
-            await self._indexing.replace_document(connection, generation, prepared, made)
-        elif known := await documents.find_document(connection, generation.id, prepared.url):
-            confirmed = replace(known, crawl_id=source.crawl_id, revision=source.revision)
-            await documents.save_document(connection, generation.id, prepared.url, confirmed)
-
     async def _change_over(self, generation: Generation) -> bool:
-        """Where the new index lacks nothing that it should hold; what it lost is made again."""
+        """If the new index has all that it should hold; documents that it lost are made again."""
         async with self._database.transaction() as connection:
             live = await generations.lock_exclusively(connection)
             if live.serving is None or live.replacement is None or live.replacement.id != generation.id:
