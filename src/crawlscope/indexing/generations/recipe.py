@@ -1,6 +1,7 @@
 """How the chunks and vectors of one index are made: the same for all that it holds."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -31,7 +32,7 @@ class Recipe:
             without_secrets(settings.embedder_url) if served else None,
         )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Identifies what this version makes by the recipe; an older version may have made other chunks."""
         chunking = f"chunks:{CHUNKING_VERSION}:{self.chunk_tokens}"
