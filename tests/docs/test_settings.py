@@ -24,8 +24,8 @@ def test_the_defaults_are_those_of_the_program():
             assert code_of(written)[0] in (str(field.default), str(field.default).lower())
 
 
-def test_secrets_are_told_apart():
-    """Whoever reads the page must know what not to show."""
+def test_secrets_are_marked():
+    """Readers must know which values not to show."""
     secret = {name for name, field in Settings.model_fields.items() if SecretStr in _types(field.annotation)}
     marked = {name for name, row in ROWS.items() if "secret" in row[2].lower()}
     assert {f"{ENV_PREFIX}{name}".upper() for name in secret} <= marked
