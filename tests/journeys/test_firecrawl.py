@@ -308,7 +308,7 @@ def test_a_crawl_that_goes_on_at_firecrawl_is_deleted_all_the_same_and_that_is_s
     assert "may go on at Firecrawl" in line
     assert stack.http.get(f"/api/metrics/crawls/{crawl_id}").status_code == 404
     assert not firecrawl.jobs[crawl_id].cancelled
-    assert f"deleted_crawl_goes_on crawl_id={crawl_id}" in log_of(stack)
+    assert f"deleted_crawl_continued crawl_id={crawl_id}" in log_of(stack)
 
 
 def test_what_has_ended_or_is_forgotten_is_deleted_without_a_word(stack: Stack, firecrawl: FakeFirecrawl):

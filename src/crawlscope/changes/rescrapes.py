@@ -77,6 +77,6 @@ class Rescraper:
             delay = timedelta(seconds=error.retry_after or FIRECRAWL_RETRY_SECONDS)
             await self._database.run(lambda c: repository.note_deferred(c, change.id, reason, delay))
         except CrawlscopeError as error:
-            log.warning("change_not_fetched", change_id=str(change.id), reason=str(error))
+            log.warning("rescrape_failed", change_id=str(change.id), reason=str(error))
             reason = str(error)
             await self._database.run(lambda c: repository.note_failed(c, change.id, reason))

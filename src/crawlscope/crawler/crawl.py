@@ -268,7 +268,7 @@ class _Crawl:
         if isinstance(error, FetchFailed):
             await self._settle_failed(url, str(error), error.code)
         else:
-            log.error("page_not_read", crawl_id=self._request.crawl_id, url=url, exc_info=error)
+            log.error("page_parse_failed", crawl_id=self._request.crawl_id, url=url, exc_info=error)
             words = " ".join(str(error).split())
             await self._settle_failed(url, f"the crawler could not read it: {type(error).__name__}: {words}")
         for page in self._originals.missed(url):

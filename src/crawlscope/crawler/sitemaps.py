@@ -35,7 +35,7 @@ async def listed_pages(client: PoliteClient, site_url: str) -> AsyncGenerator[li
         try:
             answer = await client.fetch(url, lambda _: True, first_bytes=MAX_BODY_BYTES)
         except FetchFailed as failure:
-            log.debug("sitemap_not_read", url=url, reason=str(failure))
+            log.debug("sitemap_read_failed", url=url, reason=str(failure))
             continue
         if answer.status_code < 300:
             text = await asyncio.to_thread(decode, answer.body, answer.charset)

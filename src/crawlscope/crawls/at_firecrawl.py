@@ -145,7 +145,7 @@ async def cancel(
     try:
         await reconciler.take_over_status(crawl_id)
     except CrawlscopeError as error:  # the next reconciliation takes it over
-        log.warning("status_not_taken_over", crawl_id=crawl_id, reason=str(error))
+        log.warning("status_update_failed", crawl_id=crawl_id, reason=str(error))
     await database.run(lambda connection: note_end(connection, crawl_id))
     return cancelled
 
@@ -198,12 +198,12 @@ async def _taken_back(
     firecrawl: FirecrawlClient, crawl_id: str, kind: JobKind, why: Exception
 ) -> DatabaseUnavailable:
     """Cancels a crawl that could not be kept; the error says whether that succeeded."""
-    log.warning("crawl_not_kept", crawl_id=crawl_id, exc_info=why)
+    log.warning("crawl_storage_failed", crawl_id=crawl_id, exc_info=why)
     try:
         await firecrawl.cancel(crawl_id, kind)
         left = "it was cancelled at Firecrawl, ask again"
     except CrawlscopeError as error:
-        log.warning("crawl_not_cancelled", crawl_id=crawl_id, reason=str(error))
+        log.warning("crawl_cancellation_failed", crawl_id=crawl_id, reason=str(error))
         left = "it goes on at Firecrawl, which could not be told to cancel it"
     reason = str(why) if isinstance(why, CrawlscopeError) else "the log says why"
     return DatabaseUnavailable(f"crawl {crawl_id} could not be kept ({reason}): {left}")

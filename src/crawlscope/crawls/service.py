@@ -205,7 +205,7 @@ class Crawls:
                 goes_on = str(error)
         await self._database.run(lambda c: repository.delete_crawl(c, crawl_id, indexing))
         if goes_on:
-            log.warning("deleted_crawl_goes_on", crawl_id=crawl_id, reason=goes_on)
+            log.warning("deleted_crawl_continued", crawl_id=crawl_id, reason=goes_on)
         return goes_on
 
 

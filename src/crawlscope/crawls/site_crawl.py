@@ -104,5 +104,5 @@ class SiteCrawl:
                 lambda connection: note_progress(connection, crawl_id, found, fetched)
             )
         except DependencyError as error:
-            log.warning("progress_not_noted", crawl_id=crawl_id, reason=str(error))
+            log.warning("progress_update_failed", crawl_id=crawl_id, reason=str(error))
             return True

@@ -79,7 +79,7 @@ async def send_due(
         reply = await receiver.send(due.id, due.payload)
         delay_seconds = delay_before_next(due.attempts, reply, delays_seconds)
         if not reply.accepted:
-            event = "notification_not_delivered" if delay_seconds is not None else "notification_given_up"
+            event = "notification_failed" if delay_seconds is not None else "notification_given_up"
             log.warning(event, notification_id=str(due.id), attempts=due.attempts, reason=reply.error)
         await database.run(lambda connection: outbox.note_reply(connection, due, reply, delay_seconds))
 

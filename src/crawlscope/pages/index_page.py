@@ -168,7 +168,7 @@ class PageIndexer:
         try:
             await self._database.run(lambda connection: put_back(connection, claim, code, words, measured))
         except Exception as error:  # noqa: BLE001 - the error that put it back is the one to raise
-            log.warning("page_not_put_back", url=claim.source_url, reason=str(error))
+            log.warning("page_requeue_failed", url=claim.source_url, reason=str(error))
 
 
 def _why_empty(claim: ClaimedPage) -> str:

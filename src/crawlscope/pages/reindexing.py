@@ -104,7 +104,7 @@ class Reindexing:
                     return
                 await self._fill_what_is_left(generation)
                 if await self._change_over(generation):
-                    log.info("index_changed_over", index=generation.name, fingerprint=generation.fingerprint)
+                    log.info("index_switched", index=generation.name, fingerprint=generation.fingerprint)
                     self._failures.clear()
         except Exception as error:
             await self._note(generation_id, _words(error))
@@ -151,7 +151,7 @@ class Reindexing:
                 await self._keep(generation, document, None, str(error))
             except Exception as error:
                 if not isinstance(error, CrawlscopeError):
-                    log.exception("document_not_filled", url=document.url)
+                    log.exception("document_reindexing_failed", url=document.url)
                 if not await self._given_up(generation, document, error):
                     batch.failures.append(error)
 
@@ -187,7 +187,7 @@ class Reindexing:
         if isinstance(error, CrawlscopeError) and not await self._makes_others(generation):
             return False
         await self._keep(generation, document, None, _words(error))
-        log.warning("document_left_out", url=document.url, index=generation.name, reason=_words(error))
+        log.warning("document_skipped", url=document.url, index=generation.name, reason=_words(error))
         return True
 
     async def _makes_others(self, generation: Generation) -> bool:
@@ -250,7 +250,7 @@ class Reindexing:
             wanted = (await documents.count(connection, generation.id)).chunks
             found = (await (await self._opened.index(generation)).size()).chunks
             if found < wanted:
-                log.warning("filled_index_lacks_chunks", index=generation.name, wanted=wanted, found=found)
+                log.warning("new_index_chunks_lost", index=generation.name, wanted=wanted, found=found)
                 await documents.restart_reindexing(connection, generation.id)
                 return False
             await generations.change_over(connection, generation.id)

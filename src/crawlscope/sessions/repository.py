@@ -141,7 +141,7 @@ async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterabl
         if isinstance(fact, CrawlSeen) and "initiated_at" in fact.metadata:
             value = fact.metadata["initiated_at"]
             if credible_moment(value) is None:
-                log.warning("initiated_at_unreadable", crawl_id=crawl_id, value=str(value)[:100])
+                log.warning("initiated_at_ignored", crawl_id=crawl_id, value=str(value)[:100])
     if after and after != before:
         await connection.execute(
             update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(lifecycle_columns(after))

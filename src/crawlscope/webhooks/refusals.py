@@ -134,7 +134,7 @@ class Refusals:
             self.store,
             interval_seconds=POLL_INTERVAL_SECONDS,
             retry_seconds=POLL_INTERVAL_SECONDS,
-            failure_event="refusals_not_stored",
+            failure_event="refusal_storage_failed",
         )
         async with in_background(writing):
             yield
@@ -163,4 +163,4 @@ class Refusals:
             refused = {crawl_id: sorted({min(each), max(each)}) for crawl_id, each in times.items()}
             await self._database.run(partial(keep, refused=refused))
             await asyncio.to_thread(file.unlink, missing_ok=True)
-            log.warning("refused_deliveries", crawls=sorted(refused))
+            log.warning("refusals_stored", crawls=sorted(refused))

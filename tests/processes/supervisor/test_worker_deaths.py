@@ -34,4 +34,4 @@ async def test_a_death_that_cannot_be_written_keeps_no_other_waiting(database: D
             assert await connection.scalar(select(ATTEMPTS.c.outcome)) == "crashed"
         for _ in range(MAX_ATTEMPTS):
             await deaths.write()
-    assert [line["event"] for line in lines].count("crash_not_written") == MAX_ATTEMPTS
+    assert [line["event"] for line in lines].count("crash_storage_failed") == MAX_ATTEMPTS

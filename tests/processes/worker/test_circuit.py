@@ -31,7 +31,7 @@ async def test_outages_that_cannot_be_stored_do_not_keep_it_open(
     circuit = Circuit({"embedder": probe}, Outages(own_database, "host:1"), closed.clear, closed.set)
     with capture_logs() as lines:
         async with circuit.closing_by_itself():
-            await eventually(lambda: any(line["event"] == "circuit_not_closed" for line in lines))
+            await eventually(lambda: any(line["event"] == "circuit_probe_failed" for line in lines))
             assert not closed.is_set()
             await rename(own_database, "elsewhere", "outages")
             unavailable = False

@@ -36,7 +36,7 @@ def unavailable(error: Exception) -> JSONResponse:
 
 
 async def dependency_unavailable(request: Request, error: Exception) -> JSONResponse:
-    log.warning("dependency_unavailable", path=shown_path(request.scope), reason=str(error))
+    log.warning("request_failed", path=shown_path(request.scope), reason=str(error))
     return unavailable(error)
 
 

@@ -110,7 +110,7 @@ async def _accept_delivery(request: Request, parts: Parts, body: bytes) -> JSONR
         parts.refusals.add(body)
         return unavailable(error)
     except Exception:
-        log.exception("delivery_not_kept")
+        log.exception("delivery_storage_failed")
         parts.refusals.add(body)
         return unavailable(DatabaseUnavailable("the delivery could not be stored; see the service's log"))
     return JSONResponse(answer, status_code=202)

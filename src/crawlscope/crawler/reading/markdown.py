@@ -106,7 +106,7 @@ def _markdown_of(body: Element, url: str, base: str) -> str:
     try:
         markdown = convert(html, _CONVERSION).content or ""
     except ConversionError as error:
-        log.warning("page_kept_as_plain_text", reason=str(error))
+        log.warning("page_formatting_dropped", reason=str(error))
         markdown = "\n\n".join(line for text in region.strings if (line := text.strip()))
     # The converter escapes a bracket that has no other a second time.
     once = markdown.replace(f"{_BACKSLASH}\\", _BACKSLASH)

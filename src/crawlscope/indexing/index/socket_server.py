@@ -115,7 +115,7 @@ async def _calls(reader: asyncio.StreamReader) -> AsyncIterator[wire.Message]:
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         except (wire.FrameTooLarge, ValueError) as error:
-            log.warning("index_call_unreadable", error=str(error))
+            log.warning("index_call_rejected", error=str(error))
             return
 
 

@@ -19,11 +19,11 @@ async def drop_old_bodies(database: Database, keep_days: int) -> None:
     async def drop() -> None:
         dropped = await drop_bodies(database, datetime.now(UTC) - timedelta(days=keep_days))
         if dropped:
-            log.info("bodies_dropped", deliveries=dropped)
+            log.info("bodies_deleted", deliveries=dropped)
 
     await run_periodically(
         drop,
         interval_seconds=INTERVAL_SECONDS,
         retry_seconds=INTERVAL_SECONDS,
-        failure_event="bodies_not_dropped",
+        failure_event="body_deletion_failed",
     )

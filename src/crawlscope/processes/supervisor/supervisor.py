@@ -250,7 +250,10 @@ class Supervisor:
             self._give_up(f"{name} {how}: {child.last_line()}")
         if restarts.failures >= MANY_FAILURES:
             log.error(
-                "process_keeps_dying", child=name, times=restarts.failures, last_words=child.last_line()
+                "process_crashed_repeatedly",
+                child=name,
+                times=restarts.failures,
+                last_words=child.last_line(),
             )
         return delay
 

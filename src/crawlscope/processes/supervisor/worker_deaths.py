@@ -59,7 +59,7 @@ class WorkerDeaths:
             except DatabaseUnavailable:
                 raise
             except Exception:
-                log.exception("crash_not_written", worker=death.worker)
+                log.exception("crash_storage_failed", worker=death.worker)
                 unwritten.attempts_left -= 1
                 if unwritten.attempts_left:
                     self._unwritten.append(unwritten)

@@ -57,7 +57,7 @@ class Outages:
                     )
                 )
         except DependencyError as error:
-            log.debug("outage_not_noted", part=part, reason=str(error))
+            log.debug("outage_storage_failed", part=part, reason=str(error))
 
     async def end(self, part: str) -> None:
         """Raises `DatabaseUnavailable` where the end of a known outage cannot be written."""
@@ -158,7 +158,7 @@ class Circuit:
                     with attempt:
                         await self.probe()
             except Exception:
-                log.exception("circuit_not_closed")
+                log.exception("circuit_probe_failed")
                 await asyncio.sleep(MAX_DELAY_SECONDS)
                 continue
             if attempt.num > 1:
