@@ -7,7 +7,7 @@ columns that are shown.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -176,6 +176,15 @@ class Summary:
     extra_metadata: dict[str, Any] | None
     lacks: list[str]
     """The facts that are missing, of `started`, `initiated_at`, `url`, `pages` and `end`."""
+
+
+def session_columns(lifecycle: Lifecycle) -> dict[str, Any]:
+    """The columns of `crawl_sessions` that follow from the facts."""
+    return {
+        **asdict(summarize(lifecycle)),
+        "last_fact_at": lifecycle.last_fact_at,
+        "fold": lifecycle.to_json(),
+    }
 
 
 def fold(lifecycle: Lifecycle | None, facts: Iterable[Fact]) -> Lifecycle | None:

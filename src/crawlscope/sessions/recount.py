@@ -14,14 +14,13 @@ from crawlscope import models
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import PageState
-from crawlscope.sessions.fold import Fact, fact_from_json, fold
+from crawlscope.sessions.fold import Fact, fact_from_json, fold, session_columns
 from crawlscope.sessions.repository import (
     FACTS,
     SESSIONS,
     TOTALLED,
     Counts,
     counts_of,
-    lifecycle_columns,
     lock_session,
 )
 
@@ -47,7 +46,7 @@ async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Diffe
     session = (await connection.execute(select(*SESSIONS.c).where(of_crawl))).mappings().one()
     lifecycle = fold(None, await known_facts(connection, crawl_id))
     counted = {
-        **(lifecycle_columns(lifecycle) if lifecycle else {}),
+        **(session_columns(lifecycle) if lifecycle else {}),
         **await _page_columns(connection, crawl_id),
         **await _total_columns(connection, crawl_id),
     }

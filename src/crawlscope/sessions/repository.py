@@ -25,7 +25,7 @@ from crawlscope.sessions.fold import (
     credible_moment,
     fact_to_json,
     fold,
-    summarize,
+    session_columns,
 )
 
 
@@ -144,7 +144,7 @@ async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterabl
                 log.warning("initiated_at_ignored", crawl_id=crawl_id, value=str(value)[:100])
     if after and after != before:
         await connection.execute(
-            update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(lifecycle_columns(after))
+            update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(session_columns(after))
         )
     return before
 
@@ -157,14 +157,6 @@ async def lock_session(connection: AsyncConnection, crawl_id: str) -> Row[Any, A
         .with_for_update(key_share=True)
     )
     return locked.one_or_none()
-
-
-def lifecycle_columns(lifecycle: Lifecycle) -> dict[str, Any]:
-    return {
-        **asdict(summarize(lifecycle)),
-        "last_fact_at": lifecycle.last_fact_at,
-        "fold": lifecycle.to_json(),
-    }
 
 
 async def keep_fact(connection: AsyncConnection, crawl_id: str, fact: Fact, *identity: str) -> None:

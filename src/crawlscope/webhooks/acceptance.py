@@ -49,9 +49,9 @@ async def accept_delivery(database: Database, body: bytes, received_at: datetime
             if await connection.scalar(entered) is None:
                 return {"status": "duplicate", "crawl_id": delivery.crawl_id}
             taken = await take_pages(connection, delivery.crawl_id, brought.pages)
-            before = await apply_facts(connection, delivery.crawl_id, brought.facts)
             counted = (taken.change, taken.settled_at, brought.without_url)
             await move_counts(connection, delivery.crawl_id, *counted)
+            before = await apply_facts(connection, delivery.crawl_id, brought.facts)
             # A new page, start or end of a crawl that had ended: it went on, and more may have been lost.
             ended = before is not None and bool(before.ends or before.answers)
             again = before is not None and (delivery.end in before.ends or delivery.action == "started")
