@@ -28,7 +28,7 @@ from crawlscope.core.data_dir import explained
 from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, FirecrawlUnavailable, SettingsError
 from crawlscope.core.listening import bound_socket
 from crawlscope.core.secrets import NOTIFY_SECRET_FILE, SECRET_FILE, TOKEN_FILE
-from crawlscope.core.settings import Settings, is_header_safe
+from crawlscope.core.settings import Settings, is_header_safe, without_credentials
 from crawlscope.database import revision, schema
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import sqlalchemy_url
@@ -266,12 +266,14 @@ async def _check_qdrant_server(url: str, key: SecretStr | None) -> str:
         collections = await client.get_collections()
     except Exception as error:
         raise Failed(
-            f"the Qdrant server at {_place(url)} does not answer ({_why(error)})",
+            f"the Qdrant server at {without_credentials(url)} does not answer ({_why(error)})",
             "check CRAWLSCOPE_QDRANT_URL and CRAWLSCOPE_QDRANT_API_KEY",
         ) from error
     finally:
         await client.close()
-    return f"the Qdrant server at {_place(url)} answers, {len(collections.collections)} collections"
+    return (
+        f"the Qdrant server at {without_credentials(url)} answers, {len(collections.collections)} collections"
+    )
 
 
 @check_of("embedder")
@@ -398,12 +400,6 @@ def _refusal_words(row: RowMapping, settings: Settings) -> str:
 
 def _why(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _place(url: str) -> str:
-    """The URL without user, password and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _size(number: int) -> str:

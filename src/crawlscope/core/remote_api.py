@@ -15,6 +15,7 @@ import httpx2
 from crawlscope.core.backoff import retry_context
 from crawlscope.core.errors import RemoteUnavailable
 from crawlscope.core.retry_after import retry_after_seconds
+from crawlscope.core.settings import without_credentials
 from crawlscope.core.values import storable
 
 _CONNECT_SECONDS = 5.0
@@ -89,7 +90,7 @@ class RemoteApi(ABC):
 
     @property
     def address(self) -> str:
-        return str(self._url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
+        return without_credentials(str(self._url))
 
     @abstractmethod
     def complaint(self, response: Response) -> str:

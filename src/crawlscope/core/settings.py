@@ -180,6 +180,12 @@ def is_header_safe(value: str) -> bool:
     return value.isascii() and value.isprintable() and value != "" and " " not in value
 
 
+def without_credentials(url: str) -> str:
+    """The URL without user name, password, query, fragment and closing slash."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
+
+
 def is_web_address(value: str) -> bool:
     try:
         parts = urlsplit(value)

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from crawlscope.core.errors import UsageError
+from crawlscope.core.settings import is_web_address
 from crawlscope.crawls.schemas import MAX_BATCH_URLS
 from crawlscope.firecrawl.schemas import JobKind
 
@@ -95,12 +95,7 @@ def check_target(url: str) -> str:
     url = url.strip()
     if len(url) > MAX_URL_LENGTH:
         raise UsageError(f"the URL to crawl is longer than {MAX_URL_LENGTH} characters")
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not url.isprintable():
+    if not is_web_address(url):
         raise UsageError(f"cannot crawl {url[:100]!r}: give a full URL such as https://example.com/docs")
     return url
 

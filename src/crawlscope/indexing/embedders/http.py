@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from crawlscope.core.errors import EmbedderUnavailable, PageError, SettingsError
 from crawlscope.core.http_settings import header_safe_key, server_url
 from crawlscope.indexing.batches import batches
+from crawlscope.core.settings import without_credentials
 from crawlscope.indexing.embedders.common import encodable, load_minilm_tokenizer, normalised
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 
@@ -70,7 +71,7 @@ class EmbeddingServer:
     @property
     def name(self) -> str:
         """For messages: the address without secrets."""
-        return f"The embedding server at {self._url.copy_with(userinfo=b'', query=None, fragment=None)}"
+        return f"The embedding server at {without_credentials(str(self._url))}"
 
     @property
     def path(self) -> str:

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable
-from crawlscope.core.settings import Settings
+from crawlscope.core.settings import Settings, without_credentials
 from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedders.port import Embedder, Vectors
-from crawlscope.indexing.generations.recipe import Recipe, without_secrets
+from crawlscope.indexing.generations.recipe import Recipe
 
 REOPEN_AFTER_SECONDS = 2.0
 """How long an embedder that could not be opened is not tried again."""
@@ -142,7 +142,7 @@ def _as_built(settings: Settings, recipe: Recipe) -> Settings:
 
 
 def _same_server(settings: Settings, recipe: Recipe) -> bool:
-    return recipe.url is None or without_secrets(settings.embedder_url) == recipe.url
+    return recipe.url is None or without_credentials(settings.embedder_url or "") == recipe.url
 
 
 def _notice(embedder: Embedder, recipe: Recipe, settings: Settings, opened: Settings) -> str | None:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
-from urllib.parse import urlsplit
 
-from crawlscope.core.settings import Settings
+from crawlscope.core.settings import Settings, without_credentials
 from crawlscope.indexing.embedders.port import Embedder, EmbedderIdentity
 from crawlscope.indexing.sparse import Bm25Encoder
 
@@ -29,7 +28,7 @@ class Recipe:
         return cls(
             embedder.identity,
             min(settings.chunk_tokens, max(embedder.max_tokens - CONTEXT_TOKENS, embedder.max_tokens // 2)),
-            without_secrets(settings.embedder_url) if served else None,
+            without_credentials(settings.embedder_url) if served and settings.embedder_url else None,
         )
 
     @cached_property
@@ -46,11 +45,3 @@ class Recipe:
         kept = dict(embedder)
         url = kept.pop("url")
         return cls(EmbedderIdentity(**kept), chunk_tokens, url)
-
-
-def without_secrets(url: str | None) -> str | None:
-    """Without user, password, query and fragment."""
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
