@@ -1,4 +1,4 @@
-"""The client against a changedetection.io that is slow, down, full, somebody else, or lies."""
+"""The client against a changedetection.io that is slow, down, full, another program, or lies."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +14,7 @@ from tests.support.fakes.loopback import free_port
 
 URL = "https://docs.example/page"
 SECRET = "the-api-secret"
-ORDER = {"url": URL, "notification_urls": [f"post://here/?+X-API-Secret={SECRET}"]}
+WATCH = {"url": URL, "notification_urls": [f"post://here/?+X-API-Secret={SECRET}"]}
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def client_of(url: str, key: str | None = KEY, patience_seconds: float = 1.0) ->
 
 async def test_creates_and_lists(watcher: FakeChangedetection, client: ChangedetectionClient) -> None:
     assert await client.watched_urls() == set()
-    uuid = await client.create(ORDER)
-    assert watcher.watches == {uuid: ORDER}
+    uuid = await client.create(WATCH)
+    assert watcher.watches == {uuid: WATCH}
     assert await client.watched_urls() == {URL}
 
 
@@ -56,7 +56,7 @@ async def test_what_passes_is_tried_again(
     watcher: FakeChangedetection, client: ChangedetectionClient
 ) -> None:
     watcher.answer_with(Reply(503, {}), said(429, "Slow down."))
-    await client.create(ORDER)
+    await client.create(WATCH)
     assert watcher.watched == [URL]
     watcher.answer_with(Reply(500, "<h1>"), None)
     assert await client.watched_urls() == {URL}
@@ -66,11 +66,11 @@ async def test_it_waits_as_long_as_it_is_asked_to(
     watcher: FakeChangedetection, client: ChangedetectionClient
 ) -> None:
     watcher.answer_with(Reply(429, {}, {"Retry-After": "0"}))
-    await client.create(ORDER)
+    await client.create(WATCH)
     watcher.answer_with(Reply(503, {}, {"Retry-After": "60"}))
     async with asyncio.timeout(30):
         with pytest.raises(ChangedetectionUnavailable, match="503 Service Unavailable") as caught:
-            await client.create(ORDER)
+            await client.create(WATCH)
     assert (caught.value.retry_after, caught.value.maybe_done) == (60, False)
 
 
@@ -80,7 +80,7 @@ async def test_what_may_be_done_is_not_asked_twice(
 ) -> None:
     watcher.answer_with(reply, done=True)
     with pytest.raises(ChangedetectionUnavailable) as caught:
-        await client.create(ORDER)
+        await client.create(WATCH)
     assert caught.value.maybe_done
     assert watcher.watched == [URL]
 
@@ -90,15 +90,15 @@ async def test_a_full_one_is_not_asked_again(
 ) -> None:
     watcher.watch_limit = 0
     with pytest.raises(ChangedetectionRefused, match=r"429 .*: Watch limit reached \(0/0 watches\)"):
-        await client.create(ORDER)
+        await client.create(WATCH)
     assert len(watcher.requests) == 1
 
 
-async def test_what_it_complains_of_is_told_without_the_secret(
+async def test_its_complaint_is_reported_without_the_secret(
     watcher: FakeChangedetection, client: ChangedetectionClient
 ) -> None:
     with pytest.raises(ChangedetectionRefused) as caught:
-        await client.create(ORDER | {"notification_urls": [f"mail://x?+X-API-Secret={SECRET}\n"]})
+        await client.create(WATCH | {"notification_urls": [f"mail://x?+X-API-Secret={SECRET}\n"]})
     assert caught.value.status_code == 400
     assert "is not a valid AppRise URL" in str(caught.value)
     assert SECRET not in str(caught.value)
@@ -111,7 +111,7 @@ async def test_its_words_can_be_sent_on(
 ) -> None:
     watcher.answer_with(Reply(status, {"message": "half an emoji \ud83d"}, {"Retry-After": "60"}))
     with pytest.raises((ChangedetectionRefused, ChangedetectionUnavailable)) as caught:
-        await client.create(ORDER)
+        await client.create(WATCH)
     assert "half an emoji \ufffd" in str(caught.value)
     assert str(caught.value).encode()
 
@@ -124,7 +124,7 @@ async def test_a_slow_one_is_not_waited_for(watcher: FakeChangedetection) -> Non
     assert caught.value.maybe_done
 
 
-async def test_nobody_there() -> None:
+async def test_no_server_there() -> None:
     async with client_of(f"http://user:pass@127.0.0.1:{free_port()}/x?y=z", patience_seconds=5) as client:
         with pytest.raises(ChangedetectionUnavailable, match="cannot be reached") as caught:
             await client.watched_urls()

@@ -234,7 +234,7 @@ def test_what_names_no_page_is_said_so(body: Any) -> None:
         read(body)
 
 
-def test_notifications_of_one_change_are_told_by_watch_and_time():
+def test_notifications_of_one_change_are_identified_by_watch_and_time():
     dated = {"uuid": "w", "url": URL, "timestamp": "2026-01-31T11:00:00Z"}
     assert read(dated).identity == read(dated | {"diff": "rendered in another way"}).identity
     assert read(dated).identity != read(dated | {"timestamp": "2026-01-31T11:00:01Z"}).identity

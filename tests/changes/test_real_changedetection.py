@@ -1,4 +1,4 @@
-r"""Watches at a real changedetection.io, where one is named, from the order to the change that search finds.
+r"""Watches at a real changedetection.io, where one is named, from `watch` to the change that search finds.
 
     pip install changedetection.io
     ALLOW_IANA_RESTRICTED_ADDRESSES=true changedetection.io -d FOLDER -p 5000
@@ -33,7 +33,7 @@ ODD_SECRET = "an-odd+secret/with%41&{{7*7}}=?#"
 
 
 class Watcher:
-    """The real one, as far as the test looks at it from beside."""
+    """The real one, as far as the test reads its state."""
 
     def __init__(self) -> None:
         assert URL is not None

@@ -30,7 +30,7 @@ from tests.support.producing import A, B, C, deliver, deliver_pages, document, f
 SECRET = "the-api-secret-of-this-test"
 TOKEN = "the-token-of-this-test"
 HERE = "http://here.example:8108"
-DOOR = "post://here.example:8108/api/webhook/changedetection"
+ENDPOINT = "post://here.example:8108/api/webhook/changedetection"
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def numbers(watched: CrawlWatched) -> tuple[int, int, int, int]:
     return watched.created, watched.known, len(watched.refused), watched.left
 
 
-async def test_a_watch_says_what_the_door_reads(
+async def test_a_watch_sends_what_the_endpoint_reads(
     database: Database, watching: Watching, watcher: FakeChangedetection
 ) -> None:
     page = document(A)
@@ -92,7 +92,7 @@ async def test_a_watch_says_what_the_door_reads(
     assert watch == {
         "url": A,
         "title": "A page",
-        "notification_urls": [f"{DOOR}?+X-API-Secret={SECRET}"],
+        "notification_urls": [f"{ENDPOINT}?+X-API-Secret={SECRET}"],
         "notification_format": "text",
         "notification_body": BODY,
     }
@@ -103,7 +103,7 @@ async def test_with_a_token_the_secret_stays_here(
 ) -> None:
     await searchable(database, "crawl-1", A)
     await watching_with(receive_token=SecretStr(TOKEN)).watch("crawl-1")
-    assert watcher.orders[0]["notification_urls"] == [f"{DOOR}/{TOKEN}"]
+    assert watcher.orders[0]["notification_urls"] == [f"{ENDPOINT}/{TOKEN}"]
     assert SECRET.encode() not in b"".join(request.content for request in watcher.requests)
 
 
@@ -148,7 +148,7 @@ async def test_two_at_once_create_each_watch_once(
 ) -> None:
     await searchable(database, "crawl-1", A, B, C)
     both = await asyncio.gather(watching.watch("crawl-1"), watching.watch("crawl-1"))
-    assert sorted(map(numbers, both)) == [(0, 3, 0, 0), (3, 0, 0, 0)], "whoever was first"
+    assert sorted(map(numbers, both)) == [(0, 3, 0, 0), (3, 0, 0, 0)], "in either order"
     assert len(watcher.watches) == 3
 
 
@@ -228,7 +228,7 @@ async def test_braces_alone_make_no_template(
         (said(403, "Invalid access - API key invalid."), "CRAWLSCOPE_CHANGEDETECTION_API_KEY"),
     ],
 )
-async def test_what_was_created_before_it_went_away_is_told(
+async def test_watches_created_before_an_outage_are_reported(
     database: Database, watching: Watching, watcher: FakeChangedetection, reply: Reply | None, reason: str
 ) -> None:
     await searchable(database, "crawl-1", *numbered(30))
@@ -256,7 +256,7 @@ async def test_a_watch_whose_answer_was_lost_is_not_created_twice(
     assert watcher.watched == [A]
 
 
-async def test_a_full_one_is_told_with_what_fitted(
+async def test_a_full_server_is_reported_with_what_fitted(
     database: Database, watching: Watching, watcher: FakeChangedetection
 ) -> None:
     await searchable(database, "crawl-1", *numbered(9))
@@ -269,7 +269,7 @@ async def test_a_full_one_is_told_with_what_fitted(
         await watching.watch("crawl-1")
 
 
-async def test_nothing_is_asked_for_a_crawl_that_nobody_knows(
+async def test_nothing_is_asked_for_an_unknown_crawl(
     watching: Watching, watcher: FakeChangedetection
 ) -> None:
     with pytest.raises(NotFoundError, match="Crawl not found: crawl-9"):

@@ -1,4 +1,4 @@
-"""Crawls at Firecrawl while the database goes away, or something else does."""
+"""Crawls at Firecrawl while the database or another dependency becomes unavailable."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -77,7 +77,7 @@ async def test_a_crawl_that_cannot_be_kept_is_cancelled_at_firecrawl(
     own_database: Database, own_database_url: str, firecrawl: FakeFirecrawl, client: FirecrawlClient
 ) -> None:
     break_when_started(
-        firecrawl, own_database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_away"
+        firecrawl, own_database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_hidden"
     )
     with pytest.raises(DatabaseUnavailable, match="it was cancelled at Firecrawl, ask again"):
         await at_firecrawl.start(own_database, client, REQUEST, ENDPOINT, TRACE)
@@ -91,7 +91,7 @@ async def test_where_it_cannot_be_cancelled_either_that_is_said(
     own_database: Database, own_database_url: str, firecrawl: FakeFirecrawl, client: FirecrawlClient
 ) -> None:
     break_when_started(
-        firecrawl, own_database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_away"
+        firecrawl, own_database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_hidden"
     )
     firecrawl.answer_with(Reply(500, {"error": "no"}), befalls=lambda request: request.method == "DELETE")
     with pytest.raises(DatabaseUnavailable, match="goes on at Firecrawl"):
@@ -175,7 +175,7 @@ def endpoint(data_dir: Path, **settings: Any) -> Webhook:
     return webhook_endpoint(Settings(data_dir=data_dir, _env_file=None, **given), "s3cret")
 
 
-def test_without_a_public_url_the_door_is_that_of_the_running_service(tmp_path: Path) -> None:
+def test_without_a_public_url_the_endpoint_is_that_of_the_running_service(tmp_path: Path) -> None:
     assert endpoint(tmp_path, port=8109).url == "http://127.0.0.1:8109/api/webhook/firecrawl"
     service_file.write(tmp_path, "http://127.0.0.1:4711")
     assert endpoint(tmp_path).url == "http://127.0.0.1:4711/api/webhook/firecrawl"

@@ -169,10 +169,10 @@ async def test_a_removal_that_fails_is_done_again(
     await here.deliver("tuesday", OLD, minutes(5), 404)
 
     async def fail(*_: Any) -> None:
-        raise IndexUnavailable("away")
+        raise IndexUnavailable("unavailable")
 
-    with monkeypatch.context() as away:
-        away.setattr(OpenGenerations, "index", fail)
+    with monkeypatch.context() as outage:
+        outage.setattr(OpenGenerations, "index", fail)
         with pytest.raises(IndexUnavailable):
             await here.work()
     assert await here.found() == [OLD]

@@ -243,7 +243,7 @@ async def test_a_retry_locks_pages_in_the_order_of_deliveries(
     assert tries == 1
 
 
-async def test_bodies_that_somebody_reads_are_dropped_another_time(database: Database) -> None:
+async def test_bodies_that_are_being_read_are_dropped_another_time(database: Database) -> None:
     await deliver_pages(database, "crawl-1", A, B)
     later = datetime.now(UTC) + timedelta(days=1)
     async with database.transaction() as connection:
@@ -279,5 +279,5 @@ async def test_a_crawl_is_checked_by_one_as_long_as_that_one_lives(
         assert await due(database) is None
         checking.cancel()
         async with asyncio.timeout(30):
-            while await due(database) != "crawl-1":  # noqa: ASYNC110 - the database wakes nobody
+            while await due(database) != "crawl-1":  # noqa: ASYNC110 - the database sends no signal
                 await asyncio.sleep(0.1)

@@ -180,7 +180,7 @@ async def test_a_cancel_drops_pages_and_fails_none_but_those_that_failed(
 
 
 @pytest.mark.parametrize("first", ["event", "API"])
-async def test_the_source_that_tells_more_gives_a_page_its_code(
+async def test_the_more_precise_source_gives_a_page_its_code(
     database: Database, firecrawl: FakeFirecrawl, first: str
 ) -> None:
     url = f"{BASE}odd"
@@ -372,7 +372,7 @@ async def test_documents_without_a_url_are_counted_as_missing(
     assert reconciled.note == "1 of the documents that Firecrawl hands out name no URL"
 
 
-async def test_a_crawl_that_goes_on_is_checked_again(database: Database, firecrawl: FakeFirecrawl) -> None:
+async def test_a_running_crawl_is_checked_again(database: Database, firecrawl: FakeFirecrawl) -> None:
     firecrawl.site, firecrawl.hold_after = Site.of(5), 3
     job = firecrawl.start("crawl", {"url": "https://docs.example/"})
     firecrawl.wait_until_scraped(job.id, 3)
@@ -437,6 +437,6 @@ async def test_an_api_that_is_down_or_refuses_loses_nothing(
     assert (await check_of(database, job.id)).failures == 0
 
 
-async def test_a_crawl_that_nobody_knows_is_said_so(database: Database, firecrawl: FakeFirecrawl) -> None:
+async def test_an_unknown_crawl_is_an_error(database: Database, firecrawl: FakeFirecrawl) -> None:
     with pytest.raises(NotFoundError):
         await reconcile(database, firecrawl, "nobody")

@@ -40,10 +40,10 @@ async def asking(
         yield client
 
 
-def ended(firecrawl: FakeFirecrawl, **order: Any) -> str:
+def ended(firecrawl: FakeFirecrawl, **request: Any) -> str:
     """The id of a job that has ended."""
-    kind = "batch_scrape" if "urls" in order else "crawl"
-    return firecrawl.wait_until_ended(firecrawl.start(kind, {"url": START} | order).id).id
+    kind = "batch_scrape" if "urls" in request else "crawl"
+    return firecrawl.wait_until_ended(firecrawl.start(kind, {"url": START} | request).id).id
 
 
 async def all_documents(client: FirecrawlClient, job_id: str, kind: JobKind | None = None) -> list[str]:
@@ -83,7 +83,7 @@ class TestStart:
 
         assert firecrawl.requests[0].body == {"url": START}
 
-    async def test_a_batch_tells_which_urls_are_none(self) -> None:
+    async def test_a_batch_names_its_invalid_urls(self) -> None:
         with FakeFirecrawl(SITE) as firecrawl:
             async with asking(firecrawl) as client:
                 batch = await client.start_batch(
@@ -150,7 +150,7 @@ class TestStart:
             (403, "Firecrawl refused (403 Forbidden): Insufficient credits"),
         ],
     )
-    async def test_a_refusal_is_told_in_firecrawls_words(self, status: int, said: str) -> None:
+    async def test_a_refusal_is_reported_in_firecrawls_words(self, status: int, said: str) -> None:
         with FakeFirecrawl(SITE) as firecrawl:
             firecrawl.refuse_starts(status)
             async with asking(firecrawl) as client:
@@ -172,10 +172,10 @@ class TestStart:
 
     async def test_a_failure_of_the_server_may_have_started_it(self) -> None:
         with FakeFirecrawl(SITE) as firecrawl:
-            firecrawl.refuse_starts(500, "Redis is away")
+            firecrawl.refuse_starts(500, "Redis is down")
             async with asking(firecrawl) as client:
                 with pytest.raises(
-                    FirecrawlUnavailable, match="500 Internal Server Error: Redis is away"
+                    FirecrawlUnavailable, match="500 Internal Server Error: Redis is down"
                 ) as caught:
                     await client.start_crawl(START)
 
@@ -184,7 +184,7 @@ class TestStart:
 
 
 class TestStatus:
-    async def test_tells_the_times_of_a_newer_server(self) -> None:
+    async def test_has_the_times_of_a_newer_server(self) -> None:
         with FakeFirecrawl() as firecrawl:
             job_id = firecrawl.load_recorded("b-v2-crawl-cancel")
             async with asking(firecrawl) as client:
@@ -214,7 +214,7 @@ class TestStatus:
 
         assert firecrawl.requests[-1].path.endswith("?limit=1")
 
-    async def test_finds_a_batch_without_being_told(self) -> None:
+    async def test_finds_a_batch_without_its_kind(self) -> None:
         with FakeFirecrawl() as firecrawl:
             job_id = firecrawl.load_recorded("b-v2-batch-append")
             async with asking(firecrawl) as client:
@@ -241,7 +241,7 @@ class TestStatus:
 
         assert firecrawl.requests == []
 
-    async def test_a_failed_job_tells_why(self) -> None:
+    async def test_a_failed_job_has_its_error(self) -> None:
         with FakeFirecrawl(SITE) as firecrawl:
             firecrawl.hold_after = 0
             job = firecrawl.start("crawl", {"url": START})
@@ -252,7 +252,7 @@ class TestStatus:
         assert (status.status, status.error) == ("failed", "out of memory")
 
     @pytest.mark.parametrize("state", ["scraping", "completed", "failed", "cancelled"])
-    async def test_a_job_without_success_is_told_all_the_same(self, state: str) -> None:
+    async def test_a_job_without_success_has_a_status_all_the_same(self, state: str) -> None:
         answer = {"success": False, "status": state, "total": 3, "completed": 0, "data": [], "error": "why"}
         with FakeFirecrawl(SITE) as firecrawl:
             firecrawl.answer_with(Reply(200, answer))
@@ -309,16 +309,16 @@ class TestNull:
         with FakeFirecrawl(SITE) as firecrawl:
             firecrawl.answer_with(Reply(200, {"errors": [failure], "robotsBlocked": None}))
             async with asking(firecrawl) as client:
-                told = await client.errors("any")
+                answer = await client.errors("any")
                 firecrawl.answer_normally()
                 firecrawl.answer_with(Reply(200, {"errors": None, "robotsBlocked": ["https://a.example/b"]}))
-                told_of_none = await client.errors("any")
+                answer_of_none = await client.errors("any")
 
-        assert [(each.url, each.error, each.at) for each in told.errors] == [
+        assert [(each.url, each.error, each.at) for each in answer.errors] == [
             ("https://a.example/", None, None)
         ]
-        assert told.robots_blocked == []
-        assert (told_of_none.errors, told_of_none.robots_blocked) == ([], ["https://a.example/b"])
+        assert answer.robots_blocked == []
+        assert (answer_of_none.errors, answer_of_none.robots_blocked) == ([], ["https://a.example/b"])
 
     async def test_for_urls_that_are_none(self) -> None:
         with FakeFirecrawl(SITE) as firecrawl:
@@ -419,14 +419,14 @@ class TestDocuments:
                 assert len(await all_documents(client, job_id, JobKind.BATCH_SCRAPE)) == 2
 
     async def test_the_key_never_follows_next_to_another_host(self) -> None:
-        with FakeFirecrawl() as stranger, FakeFirecrawl(Site.of(15), api_key=KEY) as firecrawl:
+        with FakeFirecrawl() as other_server, FakeFirecrawl(Site.of(15), api_key=KEY) as firecrawl:
             firecrawl.results_per_page = 10
-            firecrawl.next_origin = stranger.url
+            firecrawl.next_origin = other_server.url
             job_id = ended(firecrawl)
             async with asking(firecrawl, KEY) as client:
                 assert len(await all_documents(client, job_id)) == 15
 
-        assert stranger.requests == []
+        assert other_server.requests == []
 
     async def test_next_stays_below_the_base_path(self) -> None:
         with FakeFirecrawl(Site.of(15), base_path="/firecrawl") as firecrawl:
@@ -448,34 +448,34 @@ class TestDocuments:
 
 
 class TestErrors:
-    async def test_are_told_with_code_and_time(self) -> None:
+    async def test_have_code_and_time(self) -> None:
         with FakeFirecrawl() as firecrawl:
             job_id = firecrawl.load_recorded("b-v2-crawl-flaky")
             async with asking(firecrawl) as client:
-                told = await client.errors(job_id, JobKind.CRAWL)
+                answer = await client.errors(job_id, JobKind.CRAWL)
 
         recorded = read_recorded("b-v2-crawl-flaky")["errors"][1]["errors"]
-        assert [(e.url, e.code, e.error) for e in told.errors] == [
+        assert [(e.url, e.code, e.error) for e in answer.errors] == [
             (e["url"], e["code"], e["error"]) for e in recorded
         ]
-        assert told.errors[0].at == datetime.fromisoformat(recorded[0]["timestamp"])
+        assert answer.errors[0].at == datetime.fromisoformat(recorded[0]["timestamp"])
 
     async def test_some_have_no_code(self) -> None:
         with FakeFirecrawl(SITE) as firecrawl:
             job_id = ended(firecrawl)
             async with asking(firecrawl) as client:
-                told = await client.errors(job_id)
+                answer = await client.errors(job_id)
 
-        assert [(failure.code, failure.error) for failure in told.errors] == [(None, "It broke.")]
-        assert told.robots_blocked == ["https://a.example/private"]
+        assert [(failure.code, failure.error) for failure in answer.errors] == [(None, "It broke.")]
+        assert answer.robots_blocked == ["https://a.example/private"]
 
     async def test_an_older_server_knows_none_of_a_batch(self) -> None:
         with FakeFirecrawl(versions=("v2",), older=True) as firecrawl:
             job_id = firecrawl.load_recorded("v2-batch-200")
             async with asking(firecrawl) as client:
-                told = await client.errors(job_id, JobKind.BATCH_SCRAPE)
+                answer = await client.errors(job_id, JobKind.BATCH_SCRAPE)
 
-        assert told.errors == []
+        assert answer.errors == []
 
     async def test_of_an_unknown_crawl(self) -> None:
         with FakeFirecrawl(SITE) as firecrawl:
@@ -515,7 +515,7 @@ WRONG_SHAPES = [
 class TestBadDays:
     @every_call
     @pytest.mark.parametrize("outage", ["refused", "503", "hanging"])
-    async def test_an_outage_is_told_in_time(self, call: Call, outage: Any) -> None:
+    async def test_an_outage_is_reported_in_time(self, call: Call, outage: Any) -> None:
         with FakeFirecrawl(SITE) as firecrawl:
             job_id = ended(firecrawl)
             firecrawl.outage = outage
@@ -571,7 +571,9 @@ class TestBadDays:
                     await client.start_crawl(START)
 
     @every_call
-    async def test_the_key_is_sent_but_never_told(self, call: Call, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_the_key_is_sent_and_never_shown(
+        self, call: Call, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level(0)
         with FakeFirecrawl(SITE, api_key="another") as firecrawl:
             job_id = ended(firecrawl)
@@ -584,7 +586,7 @@ class TestBadDays:
         assert "Check CRAWLSCOPE_FIRECRAWL_API_KEY" in str(caught.value)
         assert KEY not in str(caught.value) + repr(caught.value) + caplog.text
 
-    async def test_a_password_in_the_url_is_never_told(self) -> None:
+    async def test_a_password_in_the_url_is_never_shown(self) -> None:
         with FakeFirecrawl(SITE) as firecrawl:
             firecrawl.refuse_starts(500)
             async with FirecrawlClient(firecrawl.url.replace("//", "//me:hush@")) as client:
@@ -632,7 +634,7 @@ class TestBadDays:
         ],
         ids=["header", "field", "words"],
     )
-    async def test_a_longer_wait_than_patience_is_told_at_once(
+    async def test_a_longer_wait_than_patience_is_reported_at_once(
         self, body: dict[str, Any], headers: dict[str, str]
     ) -> None:
         with FakeFirecrawl(SITE) as firecrawl:

@@ -344,7 +344,7 @@ async def test_a_redirect_is_not_followed(database: Database, receiver: FakeRece
 
 
 @pytest.mark.parametrize("host", ["exa\u200bmple.com", "i❤.example", "\ud800.example"])
-async def test_an_address_that_nobody_can_have_is_a_failed_attempt(host: str) -> None:
+async def test_an_impossible_address_is_a_failed_attempt(host: str) -> None:
     async with Receiver(f"http://{host}/secret-in-the-path", SECRET) as target:
         reply = await target.send(uuid4(), {"type": "crawl.searchable"})
     assert reply.status is None

@@ -15,9 +15,9 @@ def test_delays_grow_and_vary():
 
 
 def test_the_last_attempt_is_the_last():
-    assert delay_before_next(7, Reply(None, "away")) is not None
-    assert delay_before_next(8, Reply(None, "away")) is None
-    assert delay_before_next(9, Reply(None, "away")) is None
+    assert delay_before_next(7, Reply(None, "unavailable")) is not None
+    assert delay_before_next(8, Reply(None, "unavailable")) is None
+    assert delay_before_next(9, Reply(None, "unavailable")) is None
 
 
 def test_a_receiver_that_is_gone_is_not_asked_again():

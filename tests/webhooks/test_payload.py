@@ -37,7 +37,7 @@ def identity(body: Any) -> Any:
         {"type": "map", "id": None, "data": 7},
     ],
 )
-def test_of_a_type_that_nobody_knows_nothing_but_the_type_is_read(body: dict[str, Any]) -> None:
+def test_of_an_unknown_type_only_the_type_is_read(body: dict[str, Any]) -> None:
     assert (read(body).event_type, read(body).known) == (body["type"], False)
 
 
@@ -115,7 +115,7 @@ def test_an_error_code_can_be_kept(code: str) -> None:
 
 
 @pytest.mark.parametrize("data", [[], None, [{}], [{"metadata": {}}], [{"metadata": {"sourceURL": " "}}]])
-def test_failures_without_a_url_cannot_be_told_apart(data: Any) -> None:
+def test_failures_without_a_url_have_no_identity(data: Any) -> None:
     assert identity({**FAILED, "data": data}) is None
     assert identity({**FAILED, "data": data, "webhookId": "w"}) is not None
 
@@ -128,7 +128,7 @@ def test_failures_without_a_url_cannot_be_told_apart(data: Any) -> None:
         lambda url: {"url": url},
     ],
 )
-def test_failures_are_told_apart_by_the_url_that_they_name(naming: Any) -> None:
+def test_failures_are_identified_by_their_url(naming: Any) -> None:
     of_a, of_b = ({**FAILED, "data": [naming(f"https://{name}.example/")]} for name in "ab")
     assert identity(of_a) == identity(dict(reversed(of_a.items())))
     assert identity(of_a) is not None
@@ -136,7 +136,7 @@ def test_failures_are_told_apart_by_the_url_that_they_name(naming: Any) -> None:
     assert identity(of_a) != identity({**of_a, "error": "It broke in another way."})
 
 
-def test_of_pages_that_are_no_crawls_the_body_tells():
+def test_pages_that_are_no_crawls_are_identified_by_the_body():
     first, second = ({"type": "monitor.page", "id": "m", "data": {"url": url}} for url in "ab")
     assert identity(first) == identity(first)
     assert identity(first) != identity(second)

@@ -1,4 +1,4 @@
-"""Of which crawls a delivery was refused is remembered until the database can be told."""
+"""The crawls of refused deliveries are remembered until the database is available."""
 
 import asyncio
 import json
@@ -42,14 +42,14 @@ async def crawls(database: Database) -> list[str]:
 async def test_a_refusal_outlives_the_process_and_makes_the_crawl_known(
     database: Database, tmp_path: Path
 ) -> None:
-    away = Database.open("postgresql://nobody@127.0.0.1:1/nothing")
-    refusals = Refusals(tmp_path, away)
+    unavailable = Database.open("postgresql://nobody@127.0.0.1:1/nothing")
+    refusals = Refusals(tmp_path, unavailable)
     for crawl_id in ("crawl-1", "crawl-2", "crawl-1"):
         refusals.add(body_of(crawl_id))
     async with refusals.written_down():
         await asyncio.sleep(0.2)
-    assert kept(tmp_path), "while the database is away it stays in the folder"
-    await away.close()
+    assert kept(tmp_path), "while the database is unavailable it stays in the folder"
+    await unavailable.close()
 
     await written_down(Refusals(tmp_path, database), tmp_path)
     assert await crawls(database) == ["crawl-1", "crawl-2"]
@@ -161,7 +161,7 @@ async def test_a_crawl_found_due_while_another_process_takes_it_is_left_to_that(
     assert await second is None
 
 
-async def test_a_crawl_that_was_heard_of_just_now_is_left_alone(database: Database) -> None:
+async def test_a_crawl_with_a_recent_event_is_left_alone(database: Database) -> None:
     await deliver(database, "crawl-1", "crawl.started")
     await database.run(enrol_open_crawls)
     assert await database.run(lambda connection: claim_due(connection, timedelta(minutes=5))) is None

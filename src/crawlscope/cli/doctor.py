@@ -256,6 +256,7 @@ async def check_index(settings: Settings) -> str:
 
 
 async def _check_qdrant_server(url: str, key: SecretStr | None) -> str:
+    address = without_credentials(url)
     client = AsyncQdrantClient(
         url=url,
         api_key=key.get_secret_value() if key else None,
@@ -266,14 +267,12 @@ async def _check_qdrant_server(url: str, key: SecretStr | None) -> str:
         collections = await client.get_collections()
     except Exception as error:
         raise Failed(
-            f"the Qdrant server at {without_credentials(url)} does not answer ({_why(error)})",
+            f"the Qdrant server at {address} does not answer ({_why(error)})",
             "check CRAWLSCOPE_QDRANT_URL and CRAWLSCOPE_QDRANT_API_KEY",
         ) from error
     finally:
         await client.close()
-    return (
-        f"the Qdrant server at {without_credentials(url)} answers, {len(collections.collections)} collections"
-    )
+    return f"the Qdrant server at {address} answers, {len(collections.collections)} collections"
 
 
 @check_of("embedder")

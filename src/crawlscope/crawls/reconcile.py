@@ -212,7 +212,7 @@ class Reconciler:
         running_at: datetime | None = None,
     ) -> None:
         """`failed_at` is when the last page failed, `running_at` when the crawl was last known to run."""
-        told = StatusAnswer(
+        answer = StatusAnswer(
             datetime.now(UTC),
             CrawlStatus(status.status) if status.ended else None,
             status.created_at,
@@ -221,12 +221,14 @@ class Reconciler:
             failed_at,
             running_at if status.ended else None,
         )
-        identity = [str(each) for each in (told.ended, told.created_at, told.completed_at, told.error)]
+        identity = [
+            str(each) for each in (answer.ended, answer.created_at, answer.completed_at, answer.error)
+        ]
         identity += [str(failed_at)] if failed_at else []
 
         async def keep(connection: AsyncConnection) -> None:
             await require_session(connection, crawl_id)
-            await keep_fact(connection, crawl_id, told, "told", *identity)
+            await keep_fact(connection, crawl_id, answer, "told", *identity)
 
         await self._database.run(keep)
 

@@ -31,7 +31,7 @@ class JobKind(StrEnum):
         return self.value.replace("_", "/")
 
 
-MOST = 2**31 - 1
+MAX_COUNT = 2**31 - 1
 
 
 def _none_if_unreadable(given: Any, read: Callable[[Any], Any]) -> Any:
@@ -57,7 +57,7 @@ Strings = Annotated[
 Count = Annotated[
     int,
     BeforeValidator(lambda given: 0 if given is None else given),
-    AfterValidator(lambda given: min(max(given, 0), MOST)),
+    AfterValidator(lambda given: min(max(given, 0), MAX_COUNT)),
 ]
 
 JobState = Literal["scraping", "completed", "failed", "cancelled"]
