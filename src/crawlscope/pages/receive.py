@@ -56,7 +56,8 @@ async def receive_page(connection: AsyncConnection, crawl_id: str, page: Deliver
         "title": page.title,
         "language": page.language,
     }
-    known = await insert_page(connection, crawl_id, page.source_url, **columns)
+    source = {"source_url": page.source_url, "source_key": hash_key(page.source_url)}
+    known = await insert_page(connection, crawl_id, **source, **columns)
     if known is None:
         known = await lock_page_of_source(connection, crawl_id, page.source_url)
         before = PageState(known.state)

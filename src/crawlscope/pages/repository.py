@@ -95,19 +95,11 @@ def worker_name(pid: int) -> str:
 # ---------------------------------------------------------------------- rows and contents
 
 
-async def insert_page(
-    connection: AsyncConnection, crawl_id: str, source_url: str, **values: Any
-) -> Row[Any] | None:
+async def insert_page(connection: AsyncConnection, crawl_id: str, **values: Any) -> Row[Any] | None:
     """The new row; None where the crawl has a page of this source URL already."""
     inserted = await connection.execute(
         upsert(PAGES)
-        .values(
-            crawl_id=crawl_id,
-            source_key=hash_key(source_url),
-            source_url=source_url,
-            state=PageState.QUEUED,
-            **values,
-        )
+        .values(crawl_id=crawl_id, state=PageState.QUEUED, **values)
         .on_conflict_do_nothing(index_elements=["crawl_id", "source_key"])
         .returning(*PAGES.c)
     )

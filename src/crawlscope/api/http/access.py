@@ -9,8 +9,8 @@ from fastapi.exception_handlers import http_exception_handler
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crawlscope.api.http.parameters import ServiceParts, of_request
-from crawlscope.api.http.requests import endpoint_of
+from crawlscope.api.http.parameters import ServiceParts
+from crawlscope.api.http.requests import ENDPOINT_PREFIXES
 
 SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
 BEARER = "bearer "
@@ -64,8 +64,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        parts, headers, path = of_request(request), request.headers, scope["path"]
-        open_path = path in OPEN_PATHS or endpoint_of(path) is not None
+        parts, headers, path = request.app.state.parts, request.headers, scope["path"]
+        open_path = path in OPEN_PATHS or f"{path}/".startswith(ENDPOINT_PREFIXES)
         if open_path or carries_secret(
             parts.secret, headers.get(SECRET_HEADER), headers.get("authorization")
         ):

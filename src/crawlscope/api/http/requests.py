@@ -22,6 +22,7 @@ HIDDEN = "{token}"
 
 ENDPOINTS = (WEBHOOK_PATH, CHANGES_PATH)
 """The webhook endpoints, which authenticate in their own way; a token may follow in the path."""
+ENDPOINT_PREFIXES = tuple(f"{endpoint}/" for endpoint in ENDPOINTS)
 REFUSAL = "refusal"
 
 _OF_A_SENDER = re.compile("webhook", re.IGNORECASE)
@@ -33,7 +34,7 @@ _TOKEN_IN_PATH = re.compile(r"(/webhook/+(?:firecrawl|changedetection)/+).+", re
 def endpoint_of(path: str) -> str | None:
     """`firecrawl` or `changedetection`; None for a path of neither webhook endpoint."""
     for endpoint in ENDPOINTS:
-        if path == endpoint or path.startswith(f"{endpoint}/"):
+        if f"{path}/".startswith(f"{endpoint}/"):
             return endpoint.rsplit("/", 1)[1]
     return None
 
