@@ -325,7 +325,10 @@ class Cluster:
         programs = dataclasses.replace(find_programs(account_for(self.folder)), account=None)
         options = ("--quiet", "--timeout=5", f"--host={self.socket_folder()}", f"--port={PORT}")
         command = programs.command("pg_isready", *options, f"--username={NAME}", f"--dbname={NAME}")
-        return subprocess.run(command, **programs.process_options(), check=False).returncode == 0  # noqa: S603  # a program of the wheel
+        with contextlib.suppress(OSError):
+            run = subprocess.run(command, **programs.process_options(), check=False)  # noqa: S603  # our own program
+            return run.returncode == 0
+        return False
 
     def last_error(self, since: int) -> str:
         """The last line that server or supervisor logged after position `since`; fatal ones before others."""
