@@ -34,7 +34,7 @@ def process_settings(process: str) -> Settings:
 
 
 def quiet_settings() -> Settings:
-    """Settings of a command whose stderr is for messages to its user: it logs only errors."""
+    """Settings of a client command: its stderr shows only messages for the user."""
     settings = load_settings()
     logs.configure("DEBUG" if settings.log_level == "DEBUG" else "ERROR", "cli")
     return settings

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from crawlscope.api.client import ServiceClient
@@ -14,6 +15,7 @@ from crawlscope.core.data_dir import explained
 from crawlscope.core.errors import ServiceUnavailable, SettingsError
 from crawlscope.core.file_lock import is_locked
 from crawlscope.core.listening import bound_socket
+from crawlscope.core.periodic import run_periodically
 from crawlscope.core.settings import ENV_PREFIX, Settings
 from crawlscope.processes.supervisor.lifeline import Lifeline
 
@@ -122,8 +124,8 @@ class Stack:
     def _start_child(self) -> None:
         with explained(self.settings.data_dir):
             self._log.parent.mkdir(parents=True, exist_ok=True)
-            self._limit_log()
             descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            self._limit_log()
             self._log_start = os.fstat(descriptor).st_size
         given = {f"{ENV_PREFIX}DATA_DIR": str(self.settings.data_dir)}
         if "port" not in self.settings.model_fields_set:
@@ -141,18 +143,20 @@ class Stack:
         finally:
             os.close(descriptor)
         if self._log_watch is None:
-            self._log_watch = asyncio.create_task(self._keep_log_limited())
-
-    async def _keep_log_limited(self) -> None:
-        while True:
-            await asyncio.sleep(LOG_CHECK_SECONDS)
-            with suppress(OSError):
-                self._limit_log()
+            self._log_watch = asyncio.create_task(
+                run_periodically(
+                    partial(asyncio.to_thread, self._limit_log),
+                    interval_seconds=LOG_CHECK_SECONDS,
+                    retry_seconds=LOG_CHECK_SECONDS,
+                    failure_event="log_not_limited",
+                )
+            )
 
     def _limit_log(self) -> None:
         """Empties a log that is too long; its writers append, so that they continue at the new end."""
-        if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
-            os.truncate(self._log, 0)
+        with suppress(OSError):
+            if self._log.stat().st_size > MAX_LOG_BYTES:
+                os.truncate(self._log, 0)
 
     def _last_log_line(self) -> str:
         try:
