@@ -266,7 +266,7 @@ async def test_how_far_firecrawl_is_says_what_is_awaited(database: Database, ask
     crawl = await asking.crawl("crawl-1")
     assert crawl.verdict is not None
     assert crawl.verdict.verdict == "waiting for Firecrawl"
-    assert crawl.verdict.reason.endswith("that it goes on: 5 of 30 pages scraped")
+    assert crawl.verdict.reason.endswith("that it still runs: 5 of 30 pages scraped")
     assert crawl.reconciliation is not None
     assert (crawl.reconciliation.completed, crawl.reconciliation.total) == (5, 30)
     await deliver_pages(database, "crawl-1", A, B)

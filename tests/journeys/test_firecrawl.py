@@ -351,7 +351,9 @@ def test_what_firecrawl_alone_knows_is_taken_into_the_records(
     assert stack.http.get(f"/api/metrics/crawls/{job.id}").status_code == 404
     done = command(stack, firecrawl, "reconcile", job.id)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("The crawl was not known here and is recorded now. completed: 6 pages fetched.")
+    assert done.stdout.startswith(
+        "The crawl was not known here and is recorded now. completed: 6 pages fetched."
+    )
     crawl = ended(stack, job.id)
     assert (crawl["status"], crawl["pages_indexed"]) == ("completed", PAGES)
     assert crawl["started_at"] < crawl["completed_at"]

@@ -51,7 +51,7 @@ REFUSALS_HOURS = 24
 REFUSALS_PASS = timedelta(minutes=15)
 """Refusals that are older do not fail the check if deliveries are accepted again."""
 _SIGNING = (
-    "set CRAWLSCOPE_FIRECRAWL_WEBHOOK_SECRET to what Firecrawl signs with (SELF_HOSTED_WEBHOOK_HMAC_SECRET)"
+    "set CRAWLSCOPE_FIRECRAWL_WEBHOOK_SECRET to Firecrawl's signing secret (SELF_HOSTED_WEBHOOK_HMAC_SECRET)"
 )
 _TOKEN = "set CRAWLSCOPE_RECEIVE_TOKEN, and deliver to /api/webhook/firecrawl/ and that token"  # noqa: S105
 REFUSALS = {

@@ -142,7 +142,7 @@ def _open(evidence: Evidence) -> Verdict:
         return _not_begun(evidence, evidence.crawler_asked_at)
     said = f"nothing is pending, and the last event arrived {_ago(now, heard)}"
     if asked.running_at and now - asked.running_at < RECENT:
-        said = f"nothing is pending, and Firecrawl said {_ago(now, asked.running_at)} that it goes on"
+        said = f"nothing is pending, and Firecrawl said {_ago(now, asked.running_at)} that it still runs"
         completed = asked.completed or 0
         if asked.total:
             said += f": {completed:,} of {asked.total:,} pages scraped"
@@ -175,7 +175,7 @@ def _comparing(evidence: Evidence) -> Verdict:
         said = f"its end is known, but it could not be compared with Firecrawl yet: {asked.error.rstrip('.')}"
         said += f"; next attempt in {delay:,} s" if delay else "; the next attempt runs"
     elif asked.running_at and asked.running_at > evidence.last_fact_at:
-        said = "its end was reported, but Firecrawl says that it goes on"
+        said = "its end was reported, but Firecrawl says that it still runs"
     awaits = None if evidence.reservation else "the comparison with Firecrawl"
     return _verdict(VerdictName.COMPARING, evidence.last_fact_at, said, awaits=awaits)
 

@@ -88,7 +88,7 @@ async def test_a_signature_that_is_not_valid(serve: Serve):
     assert words.startswith(
         "17 deliveries were refused in the last 24 hours because their signature was not valid"
     )
-    assert "set CRAWLSCOPE_FIRECRAWL_WEBHOOK_SECRET to what Firecrawl signs with" in words
+    assert "set CRAWLSCOPE_FIRECRAWL_WEBHOOK_SECRET to Firecrawl's signing secret" in words
     assert SIGNING not in words
 
 
