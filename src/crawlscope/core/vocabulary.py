@@ -106,17 +106,17 @@ class VerdictName(StrEnum):
     STALLED = "stalled"
     """Its pages wait, and nothing is being done."""
     WAITING_FOR_FIRECRAWL = "waiting for Firecrawl"
-    """All that was delivered is searchable, and more can come."""
+    """All delivered pages are searchable, and more can come."""
     WAITING_FOR_CRAWLER = "waiting for the crawler"
-    """The same of the built-in crawler."""
+    """The same, for the built-in crawler."""
     DRAINED = "drained"
-    """All that was delivered is searchable, nothing has come for long, and the end is not known."""
+    """All delivered pages are searchable, nothing has come for long, and the end is not known."""
     COMPARING = "comparing with Firecrawl"
-    """It has ended and its pages are settled; whether deliveries were lost is being found out."""
+    """It has ended and its pages are settled; Firecrawl is asked whether deliveries were lost."""
     INCOMPLETE = "incomplete"
-    """Pages are missing that Firecrawl does not hand out: waiting brings nothing more."""
+    """Firecrawl does not return all pages; waiting brings nothing more."""
     FORGOTTEN = "forgotten by Firecrawl"
-    """Its end is not known, and nobody will tell: waiting brings nothing more."""
+    """Firecrawl no longer knows the crawl, so its end stays unknown; waiting brings nothing more."""
 
 
 class NotificationState(StrEnum):

@@ -9,10 +9,10 @@ from fastapi.exception_handlers import http_exception_handler
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crawlscope.api.client import SECRET_HEADER
 from crawlscope.api.http.parameters import ServiceParts
 from crawlscope.api.http.requests import ENDPOINT_PREFIXES
 
-SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
 BEARER = "bearer "
 SIGNATURE_PREFIX = "sha256="
 OPEN_PATHS = ("/health", "/healthz", "/readyz")
