@@ -1,4 +1,4 @@
-"""Commands on crawls over HTTP: start, cancel, retry, reconcile, watch, recount, replay, delete."""
+"""Commands on crawls over HTTP: start, cancel, retry, reconcile, recount, replay, delete."""
 
 from datetime import UTC, datetime
 from typing import Annotated

@@ -30,13 +30,13 @@ class Health(BaseModel):
 
 @router.get("/healthz")
 async def alive() -> dict[str, str]:
-    """The process answers."""
+    """Answers while the process runs."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 async def ready(parts: ServiceParts, response: Response) -> PartHealth:
-    """Deliveries can be committed; 503 while they cannot."""
+    """Whether deliveries can be committed; 503 if they cannot."""
     database = await _checked(parts.database.ping())
     if database.state != "ok":
         response.status_code = 503
@@ -45,7 +45,7 @@ async def ready(parts: ServiceParts, response: Response) -> PartHealth:
 
 @router.get("/health")
 async def health(parts: ServiceParts) -> Health:
-    """Each part with its state: `failing` without the database, `degraded` without another part."""
+    """The state of each part: `failing` without the database, `degraded` without another part."""
 
     async def index_detail() -> str:
         index = parts.host.require_index()

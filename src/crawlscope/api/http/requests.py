@@ -1,4 +1,4 @@
-"""Measures every HTTP request and gives it an id that logs and metrics share."""
+"""Measures every HTTP request, gives it an id for logs and metrics, and records refused deliveries."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Having the pages of a crawl watched for changes."""
+"""Watches on the pages of a crawl over HTTP."""
 
 from typing import Annotated
 
@@ -18,13 +18,13 @@ class WatchPages(BaseModel):
 
     limit: int = Field(default=DEFAULT_LIMIT, ge=1, le=MAX_WATCHES)
     urls: Annotated[list[str], Field(min_length=1, max_length=MAX_WATCHES)] | None = None
-    """Only these pages; all searchable ones without it."""
+    """Only these pages. Default: all searchable pages."""
 
 
 @router.post("/{crawl_id}/watches")
 async def watch_crawl(
     crawl_id: Segment, parts: ServiceParts, which: WatchPages | None = None
 ) -> CrawlWatched:
-    """Has changedetection.io watch the crawl's searchable pages, and tell this service of changes."""
+    """Makes changedetection.io watch the searchable pages of the crawl and report changes to this service."""
     which = which or WatchPages()
     return await parts.watching.watch(crawl_id, which.limit, which.urls)
