@@ -20,13 +20,6 @@ NAVIGATION = re.compile(
     r"|share|social|search[a-z]*|path|banner)(?:$|[-_\d])"
 )
 NOTES = ".footnotes, .footnote, [role=doc-endnotes], [role=doc-footnote]"
-_ROLES = {
-    **dict.fromkeys(
-        ["search", "menu", "menubar", "toolbar", "tree", "doc-toc", "doc-pagelist"], "navigation"
-    ),
-    "alertdialog": "dialog",
-}
-"""Roles that are judged like another one."""
 _ROLES_OF_TAGS = {
     "nav": "navigation",
     "header": "banner",
@@ -36,6 +29,13 @@ _ROLES_OF_TAGS = {
     "dialog": "dialog",
     "noscript": "noscript",
 }
+_ROLES = {
+    **{role: role for role in _ROLES_OF_TAGS.values()},
+    **dict.fromkeys(["search", "menu", "menubar", "toolbar", "tree"], "navigation"),
+    **dict.fromkeys(["doc-toc", "doc-pagelist"], "navigation"),
+    "alertdialog": "dialog",
+}
+"""Roles by which a block is judged, and the one that they are judged as."""
 _ALWAYS_NAVIGATION = re.compile(
     r"(?:^|[-_])(?:nav[-_]?header|nav[-_]?footer|nav[-_]?path|breadcrumbs?|breadcrumb[-_]nav|pagination|prev[-_]?next"
     r"|skip[-_]?links?|skip[-_]?nav|skip[-_]?to[-_]?content|sr[-_]only[-_]focusable|search[-_]?(?:box|form|bar)"
@@ -66,11 +66,9 @@ def is_furniture(blocks: Blocks, at: int, controlled: set[str]) -> bool:
         return True
     if block.tag in ("main", "article", *HEADINGS) or block.role == "main":
         return False
-    by_role = block.is_furniture_by_role(_ROLES.get(block.role, block.role))
-    if by_role is None:
-        by_role = block.is_furniture_by_role(_ROLES_OF_TAGS.get(block.tag, ""))
-    if by_role is not None:
-        return by_role
+    role = _ROLES.get(block.role) or _ROLES_OF_TAGS.get(block.tag)
+    if role is not None:
+        return block.is_furniture_by_role(role)
     small = blocks.ends[at] - at <= _MAX_BAR_BLOCKS
     return (small and block.reads_like_navigation()) or (
         bool(block.names) and block.is_named_like_furniture(blocks.weights[0])
@@ -90,8 +88,7 @@ class _Block:
     def is_within(self, *tags: str) -> bool:
         return is_within(self.element, *tags)
 
-    def is_furniture_by_role(self, role: str) -> bool | None:
-        """None where the role says nothing."""
+    def is_furniture_by_role(self, role: str) -> bool:
         weight = self.weight
         match role:
             case "navigation":
@@ -106,10 +103,9 @@ class _Block:
                 return weight.blocks == 0 and weight.running < 2 * RUNNING_TEXT
             case "dialog":
                 return self.is_beside_text() or any(map(CONSENT.search, self.names))
-            case "noscript":
+            case _:  # noscript
                 asks = weight.text < LONG_TEXT and "javascript" in self.element.text.lower()
                 return asks or self.is_beside_text()
-        return None
 
     def is_beside_text(self) -> bool:
         weight = self.weight
