@@ -1,11 +1,8 @@
 """Crawls of which deliveries were lost are compared with what Firecrawl's API says of them, and set right."""
 
-import gzip
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +21,8 @@ from crawlscope.webhooks.acceptance import accept_delivery
 from tests.support.fakes.firecrawl_answers import NEWER_TIMEOUT, newer_failures, older_failures
 from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Reply, Site
 from tests.support.producing import deliver, index_pages
+from tests.support.recordings import RECORDINGS, read_deliveries, read_recorded
 
-RECORDINGS = Path(__file__).parent.parent / "recordings"
 NAMES = sorted(path.name.removesuffix(".api.json.gz") for path in RECORDINGS.glob("*.api.json.gz"))
 BASE = "https://docs.example/"
 OLDEST = "v0-crawl-cancel"
@@ -44,13 +41,7 @@ async def reconcile(database: Database, firecrawl: FakeFirecrawl, crawl_id: str)
 
 
 def lines_of(name: str) -> list[str]:
-    with gzip.open(RECORDINGS / f"{name}.jsonl.gz", "rt") as lines:
-        return [json.loads(line)["body"] for line in lines]
-
-
-def answers_of(name: str) -> dict[str, Any]:
-    answers: dict[str, Any] = json.loads(gzip.decompress((RECORDINGS / f"{name}.api.json.gz").read_bytes()))
-    return answers
+    return [line["body"] for line in read_deliveries(name)]
 
 
 async def pages_of(database: Database, crawl_id: str) -> dict[str, Any]:
@@ -89,7 +80,7 @@ async def test_a_recorded_crawl_becomes_what_its_api_says(
 
     reconciled = await reconcile(database, firecrawl, crawl_id)
 
-    answers = answers_of(name)
+    answers = read_recorded(name)
     usable = {
         each["metadata"]["sourceURL"]
         for each in answers["documents"]

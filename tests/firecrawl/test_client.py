@@ -19,8 +19,8 @@ from crawlscope.core.errors import (
 from crawlscope.firecrawl.client import FirecrawlClient, Webhook
 from crawlscope.firecrawl.schemas import JobKind
 from tests.support.fakes.firecrawl_http import Reply
-from tests.support.fakes.firecrawl_recorded import read_recorded
 from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Page, Site
+from tests.support.recordings import read_recorded
 
 START = "https://a.example/"
 KEY = "fc-secret-key"

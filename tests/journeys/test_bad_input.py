@@ -6,15 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support.stack import (
-    API_SECRET,
-    RECEIVE_TOKEN,
-    Stack,
-    eventually,
-    new_crawl_id,
-    page_event,
-    signature,
-)
+from tests.support.recordings import signature
+from tests.support.stack import API_SECRET, RECEIVE_TOKEN, Stack, eventually, new_crawl_id, page_event
 
 DOOR = "/api/webhook/firecrawl"
 

@@ -13,10 +13,11 @@ import pytest
 from tests.support.commands import crawlscope
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.fakes.firecrawl_http import Reply
-from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site
+from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Site
 from tests.support.fakes.loopback import free_port
 from tests.support.mcp_clients import answered, over_http
-from tests.support.stack import API_SECRET, RECORDED_HMAC_SECRET, Stack, eventually, running_stack
+from tests.support.recordings import RECORDED_HMAC_SECRET
+from tests.support.stack import API_SECRET, Stack, eventually, running_stack
 
 KEY = "fc-key-of-these-journeys"
 PAGES = 6
@@ -65,7 +66,7 @@ def firecrawl(server: FakeFirecrawl) -> Iterator[FakeFirecrawl]:
     yield server
     server.outage = None
     server.hold_after = None
-    server.faults = Faults()
+    server.drops = lambda event: False
     server.answer_normally()
 
 
@@ -265,7 +266,7 @@ def test_a_crawl_that_was_started_at_firecrawl_can_be_cancelled(stack: Stack, fi
 
 
 def test_what_ended_unheard_is_not_cancelled_but_learned_of(stack: Stack, firecrawl: FakeFirecrawl):
-    firecrawl.faults = Faults(drop=lambda event: event.type == "crawl.completed")
+    firecrawl.drops = lambda event: event.type == "crawl.completed"
     crawl_id = started(stack, {"url": start_url(firecrawl)})
     firecrawl.wait_until_delivered(crawl_id)
     answer = stack.http.post(f"/api/crawls/{crawl_id}/cancel")
@@ -425,7 +426,7 @@ def test_lost_deliveries_are_brought_by_themselves(stack: Stack, firecrawl: Fake
     firecrawl.site = Site(
         [*firecrawl.site.outcomes, Failure(f"{start_url(firecrawl)}/gone", "SCRAPE_TIMEOUT", "It timed out.")]
     )
-    firecrawl.faults = Faults(drop=1.0)
+    firecrawl.drops = lambda event: True
     crawl_id = started(stack, {"url": start_url(firecrawl)})
     crawl = eventually(
         lambda: stack.crawl(crawl_id), lambda it: it["sealed"] and it["total_pages"] == PAGES + 1, 60

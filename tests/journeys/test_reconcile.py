@@ -11,10 +11,10 @@ import pytest
 
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.fakes.firecrawl_deliveries import Event
-from tests.support.fakes.firecrawl_recorded import read_recorded
-from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Page, Site
+from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Page, Site
 from tests.support.fakes.loopback import free_port
-from tests.support.stack import Stack, eventually, recording, running_stack
+from tests.support.recordings import read_recorded, recording
+from tests.support.stack import Stack, eventually, running_stack
 
 NAMES = [
     "v1-crawl-docs",
@@ -42,7 +42,7 @@ def server() -> Iterator[FakeFirecrawl]:
 def firecrawl(server: FakeFirecrawl) -> Iterator[FakeFirecrawl]:
     """As good as new for each journey."""
     yield server
-    server.site, server.faults, server.older = Site.of(5), Faults(), False
+    server.site, server.drops, server.older = Site.of(5), lambda event: False, False
     server.hold_after, server.seconds_per_page = None, 0.0
     server.answer_normally()
 
@@ -120,7 +120,7 @@ def test_a_crawl_that_loses_two_of_three_deliveries_is_whole_soon(
     base = f"https://{family}-{older}.example/"
     site = Site([*Site.of(20, base).outcomes, Failure(f"{base}down"), Page(f"{base}gone", status_code=404)])
     firecrawl.site, firecrawl.older, firecrawl.seconds_per_page = site, older, 0.05
-    firecrawl.faults = Faults(drop=lambda event: not kept(event))
+    firecrawl.drops = lambda event: not kept(event)
     urls = [outcome.url for outcome in site.outcomes]
     answer = stack.start_crawl({"urls": urls} if family == "batch" else {"url": urls[0], "limit": len(urls)})
     job = firecrawl.wait_until_ended(answer.json()["crawl_id"])
@@ -140,7 +140,7 @@ def test_pages_lost_while_nobody_listened_come_while_the_crawl_goes_on(
     """The webhook door starts again: what it missed until then is fetched, long before the crawl's end."""
     firecrawl.site = Site.of(6, "https://restarted.example/")
     firecrawl.hold_after = 5
-    firecrawl.faults = Faults(drop=lambda event: event.number > 1)
+    firecrawl.drops = lambda event: event.number > 1
     job_id = stack.start_crawl({"url": "https://restarted.example/"}).json()["crawl_id"]
     firecrawl.wait_until_scraped(job_id, 5)
     asked = len(firecrawl.requests)
@@ -154,7 +154,7 @@ def test_pages_lost_while_nobody_listened_come_while_the_crawl_goes_on(
     crawl = eventually(lambda: stack.crawl(job_id), lambda it: it["pages_indexed"] == 5, 30)
     assert (crawl["status"], crawl["sealed"]) == ("in_progress", False)
     assert len(firecrawl.requests) > asked
-    firecrawl.hold_after, firecrawl.faults = None, Faults()
+    firecrawl.hold_after, firecrawl.drops = None, lambda event: False
     crawl = eventually(lambda: stack.crawl(job_id), lambda it: it["sealed"], WHOLE_WITHIN_SECONDS)
     assert crawl["pages_indexed"] == 6
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.stack import Recorded, Stack, new_crawl_id, recording
+from tests.support.recordings import Recorded, recording
+from tests.support.stack import Stack, new_crawl_id
 
 NAMES = [
     "v1-crawl-docs",

@@ -19,7 +19,7 @@ from crawlscope.models import CrawlSession, Page, PageAttempt
 from crawlscope.pages.retry import retry_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks.acceptance import accept_delivery
-from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Faults, Site
+from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Site
 from tests.support.fakes.firecrawl_server import Page as SitePage
 from tests.support.producing import fail_pages, index_pages, put_pages_back
 
@@ -191,7 +191,7 @@ def test_reconciliation_restores_lost_pages(database_url: str) -> None:
         ]
     )
     with FakeFirecrawl(site) as firecrawl:
-        firecrawl.faults = Faults(drop=1.0)
+        firecrawl.drops = lambda event: True
         job = firecrawl.start("crawl", {"url": "https://a.example/", "webhook": {"url": "http://nobody"}})
         bodies = [delivery.event.body for delivery in firecrawl.wait_until_delivered(job.id)]
         assert len(bodies) == 8

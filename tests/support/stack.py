@@ -1,8 +1,5 @@
 """A whole running Crawlscope, as a user starts it, and what journeys do with it over HTTP."""
 
-import gzip
-import hashlib
-import hmac
 import json
 import os
 import signal
@@ -11,53 +8,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx2
 
-RECORDINGS = Path(__file__).parent.parent / "recordings"
-RECORDED_HMAC_SECRET = "rig-secret-0123456789"
+from tests.support.recordings import RECORDED_HMAC_SECRET, Recorded
+
 API_SECRET = "journey-secret"
 RECEIVE_TOKEN = "journey-token"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """One recorded delivery, for a crawl id of the journey's own."""
-
-    body: bytes
-    headers: dict[str, str]
-
-    @property
-    def event(self) -> dict[str, Any]:
-        return json.loads(self.body)
-
-
-def recording(name: str, crawl_id: str) -> list[Recorded]:
-    """The deliveries in order of arrival; signed where they were signed when they were recorded."""
-    with gzip.open(RECORDINGS / f"{name}.jsonl.gz", "rt") as lines:
-        return [_adopted(json.loads(line), crawl_id) for line in lines]
-
-
-def _adopted(line: dict[str, Any], crawl_id: str) -> Recorded:
-    event = json.loads(line["body"])
-    key = "id" if "id" in event else "jobId"
-    body = line["body"].replace(event[key], crawl_id).encode()
-    headers = {name.lower(): value for name, value in line["headers"].items()}
-    if "x-firecrawl-signature" in headers:
-        headers["x-firecrawl-signature"] = signature(body)
-    else:
-        headers["x-api-secret"] = API_SECRET
-    return Recorded(body, headers)
-
-
-def signature(body: bytes, secret: str = RECORDED_HMAC_SECRET) -> str:
-    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 def new_crawl_id() -> str:
@@ -65,7 +27,7 @@ def new_crawl_id() -> str:
 
 
 def page_event(crawl_id: str, url: str = "https://example.com/a", **document: Any) -> dict[str, Any]:
-    """One scraped page as Firecrawl tells of it; `document` adds to what it brings."""
+    """The event of one scraped page; `document` adds to its fields."""
     return {
         "success": True,
         "type": "crawl.page",
@@ -93,15 +55,17 @@ class Stack:
         self.anonymous = httpx2.Client(base_url=url, timeout=60, trust_env=False)
 
     def deliver(self, delivery: Recorded) -> httpx2.Response:
-        return self.anonymous.post("/api/webhook/firecrawl", content=delivery.body, headers=delivery.headers)
+        """With the secret, unless it is signed."""
+        sender = self.anonymous if "x-firecrawl-signature" in delivery.headers else self.http
+        return sender.post("/api/webhook/firecrawl", content=delivery.body, headers=delivery.headers)
 
     def post_event(self, event: Mapping[str, Any]) -> httpx2.Response:
         return self.http.post("/api/webhook/firecrawl", json=dict(event))
 
-    def start_crawl(self, order: Mapping[str, Any]) -> httpx2.Response:
+    def start_crawl(self, request: Mapping[str, Any]) -> httpx2.Response:
         """As the command line's user, who may crawl private addresses."""
         token = (self.data_dir / "local-token").read_text()
-        return self.http.post("/api/crawls", json=dict(order), headers={"X-Crawlscope-Local": token})
+        return self.http.post("/api/crawls", json=dict(request), headers={"X-Crawlscope-Local": token})
 
     def crawl(self, crawl_id: str, **query: Any) -> dict[str, Any]:
         answer = self.http.get(f"/api/metrics/crawls/{crawl_id}", params=query)
@@ -120,7 +84,7 @@ class Stack:
         return answer.json()
 
     def settled(self, crawl_id: str, seconds: float = 60, every_seconds: float = 0.05) -> dict[str, Any]:
-        """The crawl once none of its pages waits."""
+        """The crawl once none of its pages is pending."""
         return eventually(
             lambda: self.crawl(crawl_id),
             lambda crawl: crawl["pages_pending"] == 0,

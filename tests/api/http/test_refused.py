@@ -11,7 +11,8 @@ from crawlscope.cli.doctor import find
 from crawlscope.core.settings import Settings
 from crawlscope.webhooks.refusals import BY_STATUS, Cause, RefusalLog
 from tests.api.http.conftest import SECRET, TOKEN, Serve, Service
-from tests.support.stack import new_crawl_id, page_event, signature
+from tests.support.recordings import signature
+from tests.support.stack import new_crawl_id, page_event
 
 ENDPOINT, CHANGES = "/api/webhook/firecrawl", "/api/webhook/changedetection"
 SIGNING = "a-signing-secret"

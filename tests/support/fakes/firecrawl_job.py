@@ -4,12 +4,14 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
 from tests.support.fakes.firecrawl_answers import NEWER_DROPPED, NEWER_DROPPED_WRAPPED, OLDER_DROPPED
 from tests.support.fakes.firecrawl_deliveries import Event, Target
-from tests.support.fakes.firecrawl_site import Failure, Outcome, Page
+from tests.support.fakes.firecrawl_site import Failure, Outcome, Page, made_up_markdown
+from tests.support.recordings import read_deliveries, read_recorded
 
 
 def now() -> datetime:
@@ -151,3 +153,46 @@ class Job:
 
 def stamp(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def recorded_job(name: str) -> Job:
+    """One that has ended as recorded."""
+    recorded = read_recorded(name)
+    final = recorded["final_status"]
+    texts = {
+        document["metadata"]["scrapeId"]: document["markdown"]
+        for delivery in read_deliveries(name)
+        for document in delivery["event"]["data"]
+        if "markdown" in document
+    }
+    order = recorded["request"]["body"]
+    errors = recorded["errors"][1] if recorded["errors"][0] == HTTPStatus.OK else {}
+    return Job(
+        "crawl" if "url" in order else "batch_scrape",
+        order.get("url") or order["urls"][0],
+        older=not name.startswith("b-"),
+        id=recorded["response"]["body"]["id"],
+        documents=[_recorded_document(document, texts) for document in recorded["documents"]],
+        missed=[_recorded_miss(error) for error in errors.get("errors", [])],
+        robots_blocked=errors.get("robotsBlocked", []),
+        created_at=_moment(final.get("createdAt"), recorded["t_request"]),
+        completed_at=_moment(final.get("completedAt"), recorded["t_status_done"]),
+        scraped_at=_moment(final.get("completedAt"), recorded["t_status_done"]),
+        expires_at=_moment(final["expiresAt"], 0.0),
+        cancelled=final["status"] == "cancelled",
+    )
+
+
+def _recorded_document(recorded: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
+    metadata = recorded["metadata"]
+    made_up = made_up_markdown(metadata["sourceURL"], recorded["md_len"])
+    return {"markdown": texts.get(metadata["scrapeId"], made_up), "metadata": metadata}
+
+
+def _recorded_miss(error: dict[str, Any]) -> Missed:
+    failure = Failure(error["url"], error.get("code"), error["error"])
+    return Missed(error["id"], _moment(error["timestamp"], 0.0), failure)
+
+
+def _moment(text: str | None, seconds: float) -> datetime:
+    return datetime.fromisoformat(text) if text else datetime.fromtimestamp(seconds, UTC)

@@ -1,7 +1,7 @@
 """A Firecrawl on loopback: crawls what a test configures, delivers webhooks, answers its API, can misbehave.
 
     with FakeFirecrawl(Site.of(20), secret="…") as firecrawl:
-        firecrawl.faults = Faults(drop=0.1, seed=7)
+        firecrawl.drops = lambda event: event.type == "crawl.completed"
         …  # POST firecrawl.url + "/v2/crawl", or let Crawlscope do it
         firecrawl.wait_until_delivered(job_id)
 
@@ -20,13 +20,12 @@ from http import HTTPStatus
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.fakes.firecrawl_deliveries import Courier, Delivery, Faults, Target
+from tests.support.fakes.firecrawl_deliveries import Courier, Delivery, Event, Target
 from tests.support.fakes.firecrawl_http import Reply, Request, Server
-from tests.support.fakes.firecrawl_job import Job, now
-from tests.support.fakes.firecrawl_recorded import recorded_job
+from tests.support.fakes.firecrawl_job import Job, now, recorded_job
 from tests.support.fakes.firecrawl_site import Failure, Page, Site
 
-__all__ = ["Failure", "FakeFirecrawl", "Faults", "Page", "Reply", "Request", "Site"]
+__all__ = ["Failure", "FakeFirecrawl", "Page", "Reply", "Request", "Site"]
 
 _MISSING_ENDPOINT = (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Error</title>\n</head>\n'
@@ -57,7 +56,6 @@ class FakeFirecrawl:
         secret: str | None = None,
         versions: tuple[str, ...] = ("v1", "v2"),
         base_path: str = "",
-        deliveries_at_once: int = 4,
     ) -> None:
         self.site = site or Site.of(5)
         """What a crawl finds that starts at a URL not in `sites`."""
@@ -81,14 +79,12 @@ class FakeFirecrawl:
         self.seconds_per_page = 0.0
         self.completed_after_seconds = 0.0
         """Between the job's end and the event that says so."""
-        self.webhook_of_all: str | None = None
-        """Gets the page events, and them alone, of jobs whose request names no webhook."""
         self.delay_seconds = 0.0
         """Before each answer of the API."""
         self.requests: list[Request] = []
         """As they came, refused ones included."""
         self.jobs: dict[str, Job] = {}
-        self._courier = Courier(deliveries_at_once)
+        self._courier = Courier()
         self._hold_after: int | None = None
         self._interferences: list[_Interference] = []
         self._outage: Outage | None = None
@@ -115,12 +111,13 @@ class FakeFirecrawl:
         return f"http://127.0.0.1:{self._port}{self.base_path}"
 
     @property
-    def faults(self) -> Faults:
-        return self._courier.faults
+    def drops(self) -> Callable[[Event], bool]:
+        """Which events get lost on their way."""
+        return self._courier.drops
 
-    @faults.setter
-    def faults(self, faults: Faults) -> None:
-        self._courier.faults = faults
+    @drops.setter
+    def drops(self, drops: Callable[[Event], bool]) -> None:
+        self._courier.drops = drops
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -228,7 +225,7 @@ class FakeFirecrawl:
         job = self.jobs.get(order.get("appendToId", ""))
         if job is None:
             url = order.get("url") or order["urls"][0]
-            job = Job(kind, url, self.older, _target(order.get("webhook"), self.webhook_of_all))
+            job = Job(kind, url, self.older, _target(order.get("webhook")))
         with self._change():
             self.jobs[job.id] = job
             self._plan(job, order)
@@ -251,7 +248,6 @@ class FakeFirecrawl:
                 pass
             self._complete(job)
         finally:
-            self._courier.release(job.id)
             with self._change():
                 self._working[job.id] -= 1
 
@@ -307,7 +303,7 @@ class FakeFirecrawl:
         interference = self._interfere(request)
         if interference and interference.reply is not None:
             return interference.reply
-        reply = self._refuse_strangers(request) or self._route(request, host)
+        reply = self._refuse_unauthenticated(request) or self._route(request, host)
         return None if interference else reply
 
     def _interfere(self, request: Request) -> _Interference | None:
@@ -318,7 +314,7 @@ class FakeFirecrawl:
                     return interference
         return None
 
-    def _refuse_strangers(self, request: Request) -> Reply | None:
+    def _refuse_unauthenticated(self, request: Request) -> Reply | None:
         if self.api_key is None or request.authorization == f"Bearer {self.api_key}":
             return None
         key = (request.authorization or "").removeprefix("Bearer ")
@@ -395,11 +391,9 @@ def _valid(url: str) -> bool:
     return urlsplit(url).scheme in ("http", "https")
 
 
-def _target(webhook: dict[str, Any] | str | None, webhook_of_all: str | None) -> Target | None:
+def _target(webhook: dict[str, Any] | None) -> Target | None:
     if webhook is None:
-        return Target(webhook_of_all, events=("page",)) if webhook_of_all else None
-    if isinstance(webhook, str):
-        return Target(webhook)
+        return None
     events = webhook.get("events")
     return Target(
         webhook["url"],
