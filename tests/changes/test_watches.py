@@ -103,7 +103,7 @@ async def test_with_a_token_the_secret_stays_here(
 ) -> None:
     await searchable(database, "crawl-1", A)
     await watching_with(receive_token=SecretStr(TOKEN)).watch("crawl-1")
-    assert watcher.orders[0]["notification_urls"] == [f"{ENDPOINT}/{TOKEN}"]
+    assert watcher.posted[0]["notification_urls"] == [f"{ENDPOINT}/{TOKEN}"]
     assert SECRET.encode() not in b"".join(request.content for request in watcher.requests)
 
 
@@ -233,7 +233,7 @@ async def test_watches_created_before_an_outage_are_reported(
 ) -> None:
     await searchable(database, "crawl-1", *numbered(30))
     watcher.answer_with(
-        *[reply] * AT_ONCE, befalls=lambda request: request.method == "POST" and len(watcher.orders) > 10
+        *[reply] * AT_ONCE, befalls=lambda request: request.method == "POST" and len(watcher.posted) > 10
     )
     watched = await watching.watch("crawl-1")
     assert watched.created == len(watcher.watches) > 10 - AT_ONCE

@@ -1,4 +1,4 @@
-"""Drives the real producers: deliveries through the door, pages through a worker's steps."""
+"""Drives the real producers: deliveries as the endpoint accepts them, pages through a worker's steps."""
 
 import json
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ from crawlscope.sessions.repository import SESSIONS, find_session, lock_session,
 CHECKS = models.table_of(models.Reconciliation)
 
 LEASE = timedelta(seconds=30)
-"""How long a check may go without renewal before another process may begin it."""
+"""Without a renewal for so long, another process may begin the check."""
 FIRST_CHECK = timedelta(seconds=5)
 """From a crawl's first event to its first check; also the shortest delay while it runs."""
 AFTER_THE_END = timedelta(seconds=2)
@@ -28,7 +28,7 @@ MAX_DELAY = timedelta(hours=1)
 FIRST_BACKOFF_SECONDS = 2.0
 """After a check without an answer."""
 CHECKS_OF_INCOMPLETE = 4
-"""What Firecrawl did not hand out by then, it never does."""
+"""Documents that Firecrawl has not returned by then never come."""
 RECENT = timedelta(hours=1)
 """Crawls with an event since then are checked again after an outage, even if they had ended before."""
 MAX_URLS_NAMED = 100
@@ -46,7 +46,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Found:
-    """What a check in full has found."""
+    """The result of a full comparison."""
 
     state: ReconcileState
     added: int = 0

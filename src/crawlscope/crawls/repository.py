@@ -44,7 +44,7 @@ class KnownCrawl:
 
 
 async def start_crawl(connection: AsyncConnection, request: CrawlRequest) -> str:
-    """Queues a crawl of the built-in crawler and makes its session, whose time begins now."""
+    """Queues a crawl for the built-in crawler, and creates its session, which starts now."""
     if "@" in urlsplit(request.url).netloc:
         raise UsageError("give the URL without a user name and a password: URLs are stored and shown")
     now, crawl_id = datetime.now(UTC), str(uuid4())
@@ -81,7 +81,7 @@ async def find_request(connection: AsyncConnection, crawl_id: str) -> Row[Any, A
 
 
 async def running_request(connection: AsyncConnection, crawl_id: str) -> CrawlRequest | None:
-    """What the built-in crawler has to do; None where the crawl has ended or was deleted."""
+    """The request that the built-in crawler has to run; None if the crawl has ended or was deleted."""
     running = (
         select(REQUESTS.c.url, REQUESTS.c.options, SESSIONS.c.extra_metadata)
         .join(SESSIONS, SESSIONS.c.crawl_id == REQUESTS.c.crawl_id)
@@ -130,7 +130,7 @@ async def note_progress(connection: AsyncConnection, crawl_id: str, found: int, 
 
 
 async def note_cancel(connection: AsyncConnection, crawl_id: str) -> None:
-    """Keeps that the crawl was cancelled; the built-in crawler then stops. Raises `NotFoundError`."""
+    """Records a cancel, after which the built-in crawler stops. Raises `NotFoundError`."""
     await require_session(connection, crawl_id)
     await connection.execute(
         update(REQUESTS).where(REQUESTS.c.crawl_id == crawl_id).values(cancel_requested=True)

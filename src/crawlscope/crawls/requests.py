@@ -1,4 +1,4 @@
-"""A requested crawl in one shape, whichever crawler runs it, and the checks that it has to pass."""
+"""A requested crawl, in one shape for both crawlers, and the checks that it has to pass."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class CrawlRequest:
     scrape_options: Options | None = None
     crawl_options: Options | None = None
     invalid_urls: Sequence[str] = ()
-    """What was given as URLs and is none."""
+    """Given strings that are no usable URLs."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What the crawl's events echo besides the standard fields, such as `retry_of`."""
 

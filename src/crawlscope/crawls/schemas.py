@@ -1,4 +1,4 @@
-"""The HTTP API's bodies of what is done with crawls: requests and answers."""
+"""The HTTP API's requests and answers of the actions on crawls."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ class CrawlDeleted(_Answer):
 class PageNotRetried(BaseModel):
     url: str
     reason: str
-    """See `crawls.retries.NotRetried`."""
+    """See `core.vocabulary.NotRetried`."""
     error_code: str | None
     error: str | None
 
@@ -68,9 +68,9 @@ class PagesQueued(_Answer):
     """Pages that their crawler fetches again, in the crawl `rescrape_crawl_id`."""
     rescrape_crawl_id: str | None
     left: dict[str, int]
-    """By reason, how many of the pages asked for are neither."""
+    """By reason, the number of requested pages that are neither."""
     pages: list[PageNotRetried]
-    """The first of those, by URL."""
+    """The first of these pages, by URL."""
 
 
 class CrawlReconciled(_Answer):
@@ -81,7 +81,7 @@ class CrawlReconciled(_Answer):
     cancelled: int
     state: ReconcileState
     note: str | None
-    """Why it is not settled, or what stays missing."""
+    """Why the comparison is not done, or what stays missing."""
     adopted: bool
     """Whether the crawl was unknown here before."""
 
@@ -93,4 +93,4 @@ class CountDifference(BaseModel):
 
 class CrawlRecounted(_Answer):
     changed: dict[str, CountDifference]
-    """By column of `crawl_sessions`; empty where everything was right."""
+    """By column of `crawl_sessions`; empty if all counters are consistent."""

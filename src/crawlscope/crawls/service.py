@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 class Rescrape:
     crawl_id: str
     urls: Set[str]
-    """Those that the crawler accepted."""
+    """URLs that the crawler accepted."""
 
 
 class Crawls:
@@ -56,7 +56,7 @@ class Crawls:
         self._firecrawl = firecrawl
 
     async def start(self, wanted: StartCrawl, allow_private: bool, traceparent: str | None) -> CrawlStarted:
-        """Starts a crawl or batch scrape with the crawler that is asked for, or else the one that is set up.
+        """Starts a crawl or batch scrape, with the requested crawler or else the configured one.
 
         Raises `UsageError` for what cannot be crawled, and what `at_firecrawl.start` raises.
         """

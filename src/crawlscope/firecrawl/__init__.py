@@ -1,1 +1,1 @@
-"""Firecrawl's own API: starting, cancelling and asking after crawls."""
+"""Firecrawl's API, and the parsing of the documents that it delivers or returns."""

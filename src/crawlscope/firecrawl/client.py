@@ -85,7 +85,7 @@ class FirecrawlClient:
 
     @property
     def name(self) -> str:
-        """With its address, without what may be secret in it."""
+        """With its address, without credentials."""
         return self._server.name
 
     async def start_crawl(

@@ -72,7 +72,7 @@ class _Answer(BaseModel):
 
 
 class JobStatus(_Answer):
-    """How far a crawl or batch is. Older servers and v1 give no `created_at` and `completed_at`."""
+    """The progress of a crawl or batch. Older servers and v1 give no `created_at` and `completed_at`."""
 
     status: JobState
     total: Count = 0

@@ -14,7 +14,7 @@ from crawlscope.core.values import storable_json
 from crawlscope.firecrawl.schemas import tells_of_job
 
 _MAY_NOT_BE_STORABLE = re.compile(rb"\\u|\xed[\xa0-\xbf]|NaN|Infinity")
-"""NUL and lone surrogates, escaped or not, and what JSON has no number for."""
+"""NUL and lone surrogates, escaped or not, and the numbers that JSON does not have."""
 _WAIT_IN_WORDS = re.compile(r"retry after (\d+)s")
 """The words of the hosted Firecrawl, which sends no header."""
 

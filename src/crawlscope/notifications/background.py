@@ -38,8 +38,8 @@ async def notify_of_crawls(settings: Settings, database: Database) -> None:
     )
     async with receiver:
         await asyncio.gather(
-            _poll(detector.detect, "detection_failed"),
-            _poll(lambda: send_due(database, receiver), "sending_failed"),
+            _poll(detector.detect, "notification_detection_failed"),
+            _poll(lambda: send_due(database, receiver), "notification_sending_failed"),
         )
 
 

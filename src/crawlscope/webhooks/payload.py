@@ -182,7 +182,7 @@ def brought(delivery: Delivery, received_at: datetime) -> Brought:
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
-    """Its texts without NUL and lone surrogates, its numbers without NaN: PostgreSQL refuses those."""
+    """The object without NUL, lone surrogates and NaN, which PostgreSQL refuses."""
     try:
         value, reason = from_json(body, allow_inf_nan=False), ""
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Reprocesses stored deliveries, for the day when an earlier version turns out to have read them wrongly."""
+"""Reprocesses stored deliveries, for example after a fix of the rules that read them."""
 
 import zlib
 from contextlib import suppress
@@ -21,7 +21,7 @@ from crawlscope.webhooks.acceptance import UNKNOWN, accept_delivery
 
 @dataclass(frozen=True)
 class WhichDeliveries:
-    """All that are given must hold; none given: every delivery."""
+    """Conditions that must all hold; without any, every delivery."""
 
     crawl_id: str | None = None
     event_type: str | None = None
@@ -35,7 +35,7 @@ class WhichDeliveries:
 class Replayed:
     deliveries: int = 0
     changed: int = 0
-    """Deliveries that say something else now, of pages or of their crawl."""
+    """Deliveries with another content by this version's rules, of pages or of their crawl."""
     pages_queued: int = 0
     unreadable: int = 0
     """Deliveries whose body is no longer kept, or cannot be read."""

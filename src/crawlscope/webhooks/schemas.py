@@ -7,9 +7,9 @@ class DeliveriesReplayed(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     deliveries: int
-    """How many were read again."""
+    """The number of reprocessed deliveries."""
     changed: int
-    """How many of them say something else now."""
+    """The number of these whose content differs by this version's rules."""
     pages_queued: int
     unreadable: int
     """Deliveries whose body is no longer kept, or cannot be read."""

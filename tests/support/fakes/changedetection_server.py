@@ -52,7 +52,7 @@ class FakeChangedetection:
         return [watch["url"] for watch in self.watches.values()]
 
     @property
-    def orders(self) -> list[dict[str, Any]]:
+    def posted(self) -> list[dict[str, Any]]:
         return [request.body for request in self.requests if request.method == "POST"]
 
     def watch(self, url: str) -> None:

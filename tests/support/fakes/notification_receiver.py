@@ -17,7 +17,7 @@ class FakeReceiver:
     def __init__(self, *replies: Reply, secret: str = SECRET) -> None:
         self.replies = list(replies) or [OK]
         self.replies_to: dict[str, list[Reply]] = {}
-        """To what is told of one crawl, as long as there are any."""
+        """The answers to notifications of one crawl, as long as there are any."""
         self.requests: list[Request] = []
         self.messages: list[dict[str, Any]] = []
         """Those that were verified."""
