@@ -53,8 +53,8 @@ _NEVER_TEXT = (
 _BLOCKS = ["p", "li", "dd", "dt", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6", "caption", "figcaption"]
 _NESTED = ", ".join([*_BLOCKS, "pre", "dl", "table"])
 _CODE = "code: "
-_LEAST_SENTENCE = 20
-_MOST_OF_A_PAGE = 300
+_MIN_SENTENCE = 20
+_MAX_SHARE_OF_A_PAGE = 300
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _truth(content: bytes, kind: Set) -> tuple[frozenset[str], frozenset[str]]:
         if not (element.has_class("toc") and len(links) > len(sentences))
         for words in links
     }
-    step = max(1, len(sentences) // _MOST_OF_A_PAGE)
+    step = max(1, len(sentences) // _MAX_SHARE_OF_A_PAGE)
     return frozenset(sentences[::step]), frozenset(
         words for words in navigation if len(words) >= 8 and not words.isnumeric() and words not in text
     )
@@ -243,7 +243,7 @@ def _sentences(part: Element) -> Iterator[str]:
             continue
         else:
             texts = _SENTENCE_END.split(block.text)
-        yield from (words for words in map(_words, texts) if len(words) >= _LEAST_SENTENCE)
+        yield from (words for words in map(_words, texts) if len(words) >= _MIN_SENTENCE)
 
 
 def _words(text: str) -> str:

@@ -14,7 +14,7 @@ import time
 from benchmarks.embedding import real_like_chunks
 from crawlscope.indexing.embedders import LocalEmbedder
 
-MOST_RATIO = 3.0
+MAX_RATIO = 3.0
 
 
 async def measure(threads: int, small: list[str], giant: list[str], runs: int) -> float:
@@ -58,9 +58,9 @@ def main() -> None:
     giant = (chunks * (arguments.giant // len(chunks) + 1))[: arguments.giant]
     small = chunks[:: max(1, len(chunks) // arguments.small)][: arguments.small]
     ratios = [asyncio.run(measure(threads, small, giant, arguments.runs)) for threads in (1, 2)]
-    if max(ratios) > MOST_RATIO:
+    if max(ratios) > MAX_RATIO:
         raise SystemExit(
-            f"A small page waits too long: {max(ratios):.1f} times as long as alone, at most {MOST_RATIO}."
+            f"A small page waits too long: {max(ratios):.1f} times as long as alone, at most {MAX_RATIO}."
         )
 
 

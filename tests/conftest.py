@@ -39,7 +39,7 @@ BEGIN
     END LOOP;
 END $$
 """
-"""Deletes every row and starts every sequence anew, whoever was left connected."""
+"""Deletes every row and restarts every sequence, even with open connections."""
 SHARED_STACKS = ("quick_stack", "mcp_service")
 
 settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -322,7 +322,7 @@ def test_an_interrupted_command_says_that_the_crawl_goes_on(service, number, cod
         )
 
 
-def test_a_crawl_is_followed_again_and_its_cancel_is_told(service):
+def test_a_crawl_is_followed_again_and_its_cancellation_is_shown(service):
     with website(answer_seconds=60) as url:
         crawl_id = crawlscope(service, "crawl", url, "--no-wait").stdout.strip()
         command = start_crawlscope(service, "profile", crawl_id, "--follow")
@@ -382,7 +382,7 @@ def test_a_crawl_that_waits_for_its_turn_says_so(service):
     eventually(lambda: all(_crawls(service)[each]["sealed"] for each in crawls), bool, 120)
 
 
-def test_a_reader_that_goes_away(service, crawl_id):
+def test_a_reader_that_disconnects(service, crawl_id):
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run(

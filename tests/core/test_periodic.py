@@ -9,7 +9,7 @@ from crawlscope.core.periodic import in_background, run_periodically
 
 
 def calls_of(*outcomes: int | Exception) -> Callable[[], Awaitable[int]]:
-    """Returns or raises one after the other, then cancels whoever calls."""
+    """Returns or raises one after the other, then cancels the caller."""
     left = list(outcomes)
 
     async def work() -> int:

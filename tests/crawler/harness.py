@@ -11,7 +11,7 @@ Event = dict[str, Any]
 
 
 class FastClock(Clock):
-    """Whoever waits has waited at once."""
+    """Every wait ends at once."""
 
     def __init__(self) -> None:
         self.time = 0.0

@@ -609,7 +609,7 @@ async def test_two_crawls_in_one_process_do_not_meet() -> None:
     assert {event["id"] for event in second.events} == {"crawl-2"}
 
 
-async def test_a_crawl_that_is_told_to_stop_ends_as_cancelled() -> None:
+async def test_a_stopped_crawl_ends_as_cancelled() -> None:
     progress = CrawlProgress()
 
     def watch(now: CrawlProgress) -> None:

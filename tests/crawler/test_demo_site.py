@@ -27,7 +27,7 @@ def test_its_links_lead_to_its_own_pages_or_to_the_python_documentation(site: Pa
             )
 
 
-def test_it_tells_nothing_about_the_machine(site: Path) -> None:
+def test_it_reveals_nothing_about_the_machine(site: Path) -> None:
     for page in site.glob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert "file:" not in re.findall(r'href="(\w+:)', text)

@@ -176,7 +176,7 @@ async def test_a_pace_never_falls_below_the_crawl_delay() -> None:
     assert [await ask(steps) for _ in range(3)] == [0, 2, 4]
 
 
-async def test_an_http_date_tells_when_to_ask_again() -> None:
+async def test_an_http_date_sets_the_time_of_the_retry() -> None:
     clock = FastClock()
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
 

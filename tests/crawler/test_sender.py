@@ -18,7 +18,7 @@ ACCEPTED: Reply = (202, {}, b"{}")
 
 
 class Service:
-    """The webhook door of a service that gives the listed answers in turn, the last one for ever."""
+    """The webhook endpoint of a service that gives the listed answers in turn, the last one for ever."""
 
     def __init__(self, *replies: Reply, port: int = 0) -> None:
         self._replies = list(replies)
@@ -27,7 +27,7 @@ class Service:
         self.heads: list[tuple[str, str | None, str | None]] = []
 
     def __enter__(self) -> Self:
-        self._server = LoopbackServer(("127.0.0.1", self._port), partial(_Door, self))
+        self._server = LoopbackServer(("127.0.0.1", self._port), partial(_Endpoint, self))
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -43,7 +43,7 @@ class Service:
         return self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
 
 
-class _Door(BaseHTTPRequestHandler):
+class _Endpoint(BaseHTTPRequestHandler):
     def __init__(self, service: Service, *connection: Any) -> None:
         self._service = service
         super().__init__(*connection)
@@ -125,14 +125,14 @@ async def test_a_refusal_is_an_error_that_says_so(status: int) -> None:
     assert len(service.bodies) == 1
 
 
-async def test_a_delivery_without_room_is_told_apart() -> None:
+async def test_a_delivery_without_room_is_distinguished() -> None:
     with Service((413, {}, b"")) as service:
         async with WebhookSender(lambda: service.url, "s") as sender:
             with pytest.raises(DeliveryTooLarge):
                 await sender.send(EVENT)
 
 
-async def test_a_service_that_stays_away_is_given_up() -> None:
+async def test_a_service_that_stays_unavailable_is_given_up() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     async with WebhookSender(lambda: nowhere, "s", give_up_after_seconds=0.5) as sender:
         with pytest.raises(ServiceUnavailable, match="did not take a delivery"):
@@ -140,7 +140,7 @@ async def test_a_service_that_stays_away_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("retry_after", ["soon", "Wed, 21 Oct 2015 07:28:00 GMT", "-5", "Wed, 99 Xyz"])
-async def test_an_odd_time_to_come_back_is_no_reason_to_stay_away(retry_after: str) -> None:
+async def test_an_invalid_retry_after_does_not_prevent_a_retry(retry_after: str) -> None:
     with Service((503, {"Retry-After": retry_after}, b""), ACCEPTED) as service:
         async with WebhookSender(lambda: service.url, "s", give_up_after_seconds=5) as sender:
             await sender.send(EVENT)

@@ -94,7 +94,7 @@ async def test_where_it_cannot_be_cancelled_either_that_is_said(
         firecrawl, own_database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_hidden"
     )
     firecrawl.answer_with(Reply(500, {"error": "no"}), befalls=lambda request: request.method == "DELETE")
-    with pytest.raises(DatabaseUnavailable, match="goes on at Firecrawl"):
+    with pytest.raises(DatabaseUnavailable, match="continues at Firecrawl"):
         await at_firecrawl.start(own_database, client, REQUEST, ENDPOINT, TRACE)
 
 

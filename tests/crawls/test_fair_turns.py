@@ -44,11 +44,11 @@ async def test_a_small_page_is_done_first_and_its_wait_is_no_embedding(
 ) -> None:
     embed, embedding = LocalEmbedder.embed, asyncio.Event()
 
-    async def told(embedder: LocalEmbedder, texts: Sequence[str]) -> Vectors:
+    async def reported(embedder: LocalEmbedder, texts: Sequence[str]) -> Vectors:
         embedding.set()
         return await embed(embedder, texts)
 
-    monkeypatch.setattr(LocalEmbedder, "embed", told)
+    monkeypatch.setattr(LocalEmbedder, "embed", reported)
     opened = OpenGenerations(Settings(data_dir=tmp_path), EdgeIndexes(tmp_path), Bm25Encoder(), threads=1)
     await opened.ensure_serving(database)
     indexer = PageIndexer(

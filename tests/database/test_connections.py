@@ -1,4 +1,4 @@
-"""The connections of all processes together fit the server, and whoever finds none free waits for one."""
+"""The connections of all processes together fit the server, and a process waits if none is free."""
 
 import asyncio
 import json

@@ -38,17 +38,17 @@ class TestCrawl:
         initiator = {"initiated_at": initiated.isoformat(), "url": "https://start.example/"}
         await deliver(database, "crawl-1", "crawl.started", at=NOON, metadata=initiator)
         await deliver_pages(database, "crawl-1", A, B)
-        ended, told = datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=20)
+        ended, reported = datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=20)
         await deliver(database, "crawl-1", "crawl.page", [document(C, status_code=404)], at=ended)
         assert await index_pages(database, "crawl-1") == 2
-        await deliver(database, "crawl-1", "crawl.completed", at=told)
+        await deliver(database, "crawl-1", "crawl.completed", at=reported)
 
         crawl = await insights.crawl("crawl-1")
 
         assert crawl.crawl_url == "https://start.example/"
         assert (crawl.status, crawl.success) == (CrawlStatus.COMPLETED, True)
         assert (crawl.started_at, crawl.completed_at) == (NOON, ended)
-        assert crawl.last_fact_at == told
+        assert crawl.last_fact_at == reported
         assert crawl.duration_ms == pytest.approx((ended - NOON).total_seconds() * 1000)
         assert crawl.e2e_duration_ms == pytest.approx((ended - initiated).total_seconds() * 1000)
         assert (crawl.total_pages, crawl.pages_indexed, crawl.pages_failed) == (3, 2, 1)

@@ -97,7 +97,7 @@ async def found(client: httpx2.AsyncClient, path: str, **params: Any) -> Any:
     return answer.json()
 
 
-async def test_a_crawl_is_told_in_the_contract_s_words(database: Database, client: httpx2.AsyncClient):
+async def test_a_crawl_is_answered_in_the_documented_format(database: Database, client: httpx2.AsyncClient):
     await deliver_pages(database, "crawl-1", A, B, metadata={"initiated_at": "2025-01-31T12:00:00Z"})
     await index_pages(database, "crawl-1")
     await deliver(database, "crawl-1", "crawl.completed")
@@ -285,7 +285,7 @@ async def test_odd_but_readable_questions_are_answered(database: Database, clien
         assert answer.status_code == 200, (question, answer.text)
 
 
-async def test_nothing_is_told_without_the_secret():
+async def test_nothing_is_answered_without_the_secret():
     paths = [route.path for route in metrics.router.routes if isinstance(route, APIRoute)]
     assert len(paths) == 11
     async with client_of(service(None), secret="a guess") as unauthenticated:

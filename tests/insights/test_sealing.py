@@ -103,7 +103,7 @@ def verdict_of(crawl: CrawlMetricsResponse) -> tuple[bool, str | None, str | Non
     return crawl.sealed, crawl.verdict.verdict if crawl.verdict else None, crawl.awaits
 
 
-async def test_an_end_is_not_told_before_it_was_compared(database: Database, asking: Insights) -> None:
+async def test_an_end_is_not_reported_before_its_comparison(database: Database, asking: Insights) -> None:
     await ended_crawl(database)
     crawl = await asking.crawl("crawl-1")
     assert verdict_of(crawl) == (False, "comparing with Firecrawl", "the comparison with Firecrawl")

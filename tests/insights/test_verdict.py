@@ -172,7 +172,7 @@ def test_pages_that_firecrawl_scraped_but_did_not_deliver_are_counted() -> None:
     assert judge(evidence(**just_now, received=11)).reason.endswith("12 of 30 pages scraped")
 
 
-async def test_a_crawl_that_no_crawler_takes_is_told_from_one_that_has_just_been_asked_for(
+async def test_a_crawl_that_no_crawler_takes_is_distinguished_from_a_new_request(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = crawl_request("https://docs.example/", 5)

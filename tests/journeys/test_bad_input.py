@@ -9,7 +9,7 @@ import pytest
 from tests.support.recordings import signature
 from tests.support.stack import API_SECRET, RECEIVE_TOKEN, Stack, eventually, new_crawl_id, page_event
 
-DOOR = "/api/webhook/firecrawl"
+ENDPOINT = "/api/webhook/firecrawl"
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ DOOR = "/api/webhook/firecrawl"
 )
 def test_a_delivery_from_nobody_is_refused_and_not_kept(stack: Stack, headers):
     crawl_id = new_crawl_id()
-    answer = stack.anonymous.post(DOOR, json=page_event(crawl_id), headers=headers)
+    answer = stack.anonymous.post(ENDPOINT, json=page_event(crawl_id), headers=headers)
     assert answer.status_code == 401
     assert answer.json()["detail"]
     assert stack.http.get(f"/api/metrics/crawls/{crawl_id}").status_code == 404
@@ -38,15 +38,15 @@ def test_a_signature_holds_for_its_own_body_only(stack: Stack):
     crawl_id = new_crawl_id()
     body = json.dumps(page_event(crawl_id)).encode()
     headers = {"X-Firecrawl-Signature": signature(body), "Content-Type": "application/json"}
-    assert stack.anonymous.post(DOOR, content=body + b" ", headers=headers).status_code == 401
-    assert stack.anonymous.post(DOOR, content=body, headers=headers).status_code == 202
+    assert stack.anonymous.post(ENDPOINT, content=body + b" ", headers=headers).status_code == 401
+    assert stack.anonymous.post(ENDPOINT, content=body, headers=headers).status_code == 202
     assert stack.settled(crawl_id)["pages_indexed"] == 1
 
 
 def test_the_receive_token_lets_a_delivery_in_and_stays_secret(stack: Stack):
     crawl_id = new_crawl_id()
-    assert stack.anonymous.post(f"{DOOR}/wrong", json=page_event(crawl_id)).status_code == 401
-    assert stack.anonymous.post(f"{DOOR}/{RECEIVE_TOKEN}", json=page_event(crawl_id)).status_code == 202
+    assert stack.anonymous.post(f"{ENDPOINT}/wrong", json=page_event(crawl_id)).status_code == 401
+    assert stack.anonymous.post(f"{ENDPOINT}/{RECEIVE_TOKEN}", json=page_event(crawl_id)).status_code == 202
     assert stack.settled(crawl_id)["pages_indexed"] == 1
     log = stack.data_dir.parent / f"{stack.data_dir.name}.log"
     assert RECEIVE_TOKEN not in log.read_text()
@@ -75,14 +75,14 @@ def test_the_receive_token_lets_a_delivery_in_and_stays_secret(stack: Stack):
     ],
 )
 def test_what_is_no_delivery_is_refused_with_the_place(stack: Stack, body, status):
-    answer = stack.http.post(DOOR, content=body, headers={"Content-Type": "application/json"})
+    answer = stack.http.post(ENDPOINT, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status
     assert len(answer.json()["detail"]) > 10
 
 
 def test_another_content_type_is_refused(stack: Stack):
     answer = stack.http.post(
-        DOOR, content=b"a=b", headers={"Content-Type": "application/x-www-form-urlencoded"}
+        ENDPOINT, content=b"a=b", headers={"Content-Type": "application/x-www-form-urlencoded"}
     )
     assert answer.status_code == 415
 
@@ -93,7 +93,7 @@ def test_a_huge_body_is_refused(stack: Stack, announced):
     part = b" " * (1024 * 1024)
     content = bytes(size) if announced else (part for _ in range(100))
     try:
-        answer = stack.http.post(DOOR, content=content, headers={"Content-Type": "application/json"})
+        answer = stack.http.post(ENDPOINT, content=content, headers={"Content-Type": "application/json"})
     except httpx2.TransportError:
         return  # refused while it was still being sent
     assert answer.status_code == 413
@@ -135,7 +135,7 @@ def test_odd_content_ends_in_a_clear_outcome(stack: Stack, markdown, state, code
     crawl_id = new_crawl_id()
     event = page_event(crawl_id, f"https://example.com/{state}", markdown=markdown)
     answer = stack.http.post(
-        DOOR, content=json.dumps(event).encode(), headers={"Content-Type": "application/json"}
+        ENDPOINT, content=json.dumps(event).encode(), headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == 202, answer.text
     stack.settled(crawl_id, seconds=100)

@@ -14,7 +14,7 @@ from tests.support.fakes.notification_receiver import OK, SECRET, FakeReceiver
 from tests.support.fakes.website import Website, html
 from tests.support.stack import RECEIVE_TOKEN, Stack, eventually, running_stack
 
-DOOR = "/api/webhook/changedetection"
+ENDPOINT = "/api/webhook/changedetection"
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_what_changed_is_found_and_its_time_is_known(stack: Stack, site: Website
     site.pages["/page"] = html("<p>The word is xylographer.</p>", title="A page")
     detected_at = datetime.now(UTC)
     sent = notification(url, detected_at=detected_at.isoformat(), watch_title="A page")
-    answer = stack.http.post(DOOR, json=sent)
+    answer = stack.http.post(ENDPOINT, json=sent)
     assert answer.status_code == 202, answer.text
     taken = answer.json()
     assert taken["status"] == "queued"
@@ -93,14 +93,12 @@ def test_what_changed_is_found_and_its_time_is_known(stack: Stack, site: Website
     crawl = stack.crawl(taken["crawl_id"])
     assert (crawl["crawl_url"], crawl["pages_indexed"], crawl["engine"]) == (url, 1, "builtin")
 
-    again = stack.http.post(DOOR, json=sent | {"diff": "told once more"})
+    again = stack.http.post(ENDPOINT, json=sent | {"diff": "told once more"})
     assert (again.status_code, again.json()) == (202, taken | {"status": "duplicate"})
 
 
-def test_the_crawl_is_told_of_and_the_log_says_so(
-    stack: Stack, site: Website, receiver: FakeReceiver
-) -> None:
-    answer = stack.http.post(DOOR, json=notification(f"{site.url}/page"))
+def test_the_crawl_is_notified_and_logged(stack: Stack, site: Website, receiver: FakeReceiver) -> None:
+    answer = stack.http.post(ENDPOINT, json=notification(f"{site.url}/page"))
     crawl_id = answer.json()["crawl_id"]
     receiver.replies_to[crawl_id] = [Reply(500, {})]
     first, second = eventually(lambda: receiver.of(crawl_id), lambda it: len(it) == 2, 120)
@@ -127,9 +125,9 @@ def test_the_crawl_is_told_of_and_the_log_says_so(
 
 def test_by_the_token_in_the_url_which_stays_secret(stack: Stack, site: Website) -> None:
     sent = notification(f"{site.url}/page")
-    assert stack.anonymous.post(DOOR, json=sent).status_code == 401
-    assert stack.anonymous.post(f"{DOOR}/wrong", json=sent).status_code == 401
-    taken = stack.anonymous.post(f"{DOOR}/{RECEIVE_TOKEN}", json=sent)
+    assert stack.anonymous.post(ENDPOINT, json=sent).status_code == 401
+    assert stack.anonymous.post(f"{ENDPOINT}/wrong", json=sent).status_code == 401
+    taken = stack.anonymous.post(f"{ENDPOINT}/{RECEIVE_TOKEN}", json=sent)
     assert taken.status_code == 202, taken.text
     assert settled(stack, taken.json()["change_id"])["rescrape_status"] in ("indexed", "unchanged")
     shown = stack.http.get("/api/metrics/requests", params={"limit": 1000, "url": "changedetection"}).text
@@ -141,7 +139,7 @@ def test_changedetections_own_text_names_any_page(stack: Stack, site: Website) -
     site.pages["/wiki/Heron_(bird)"] = html("<p>The word is ardea.</p>", title="Heron")
     title = f"ChangeDetection.io Notification - {url}"
     sent = {"title": title, "message": f"{url} had a change.\n---\n(added) ardea\n---\n", "type": "info"}
-    change = settled(stack, stack.http.post(DOOR, json=sent).json()["change_id"])
+    change = settled(stack, stack.http.post(ENDPOINT, json=sent).json()["change_id"])
     assert (change["watch_url"], change["rescrape_error"]) == (url, None)
     assert stack.search("ardea", mode="keyword")["total"] == 1
 
@@ -154,7 +152,7 @@ def test_a_page_that_is_gone_is_said_so_and_found_no_more(stack: Stack, site: We
     assert stack.search("parsnip", mode="keyword")["total"] == 1
 
     del site.pages["/gone"]
-    taken = stack.http.post(DOOR, json=notification(url)).json()
+    taken = stack.http.post(ENDPOINT, json=notification(url)).json()
     change = settled(stack, taken["change_id"])
     eventually(lambda: stack.search("parsnip", mode="keyword")["total"], lambda total: total == 0, 120)
     assert (change["rescrape_status"], change["indexed_at"]) == ("failed", None)
@@ -164,9 +162,9 @@ def test_a_page_that_is_gone_is_said_so_and_found_no_more(stack: Stack, site: We
 
 def test_without_a_time_the_same_words_are_one_change(stack: Stack, site: Website) -> None:
     sent = notification(f"{site.url}/page")
-    first = stack.http.post(DOOR, json=sent).json()
-    assert stack.http.post(DOOR, json=sent).json()["status"] == "duplicate"
-    other = stack.http.post(DOOR, json=sent | {"diff": "and something else"}).json()
+    first = stack.http.post(ENDPOINT, json=sent).json()
+    assert stack.http.post(ENDPOINT, json=sent).json()["status"] == "duplicate"
+    other = stack.http.post(ENDPOINT, json=sent | {"diff": "and something else"}).json()
     assert other["status"] == "queued"
     assert other["change_id"] != first["change_id"]
     listed = stack.http.get("/api/changes", params={"url": site.url, "limit": 1}).json()
@@ -184,13 +182,13 @@ def test_without_a_time_the_same_words_are_one_change(stack: Stack, site: Websit
     ],
 )
 def test_what_cannot_be_is_said_so(stack: Stack, body: bytes, status: int, says: str) -> None:
-    answer = stack.http.post(DOOR, content=body)
+    answer = stack.http.post(ENDPOINT, content=body)
     assert (answer.status_code, says in answer.json()["detail"]) == (status, True), answer.text
-    assert stack.http.post(DOOR, content=b"<p>", headers={"Content-Type": "text/html"}).status_code == 415
+    assert stack.http.post(ENDPOINT, content=b"<p>", headers={"Content-Type": "text/html"}).status_code == 415
 
 
 @pytest.mark.slow
-def test_through_firecrawl_also_when_it_was_away(
+def test_through_firecrawl_also_after_an_outage(
     embedder: FakeEmbeddingServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     page = Page("https://docs.example/page", "# A page\n\nThe word is marginalia, and more of them.")
@@ -199,7 +197,7 @@ def test_through_firecrawl_also_when_it_was_away(
         own = settings(embedder, FIRECRAWL_URL=firecrawl.url, FIRECRAWL_WEBHOOK_SECRET="")
         with running_stack(tmp_path_factory.mktemp("changes") / "data", **own) as stack:
             firecrawl.answer_with(Reply(429, {"error": "slow down"}, {"Retry-After": "2"}), times=5)
-            answer = stack.http.post(DOOR, json=notification(page.url))
+            answer = stack.http.post(ENDPOINT, json=notification(page.url))
             assert answer.status_code == 202, answer.text
             assert answer.json()["crawl_id"] is None
             change = settled(stack, answer.json()["change_id"])
@@ -215,7 +213,7 @@ def _refuses_private_pages(stack: Stack) -> None:
     listed = stack.http.get("/api/metrics/crawls").json()["total"]
     sent = notification("http://127.0.0.1:9/page", detected_at=datetime.now(UTC).isoformat())
     for _ in range(2):
-        answer = stack.http.post(DOOR, json=sent)
+        answer = stack.http.post(ENDPOINT, json=sent)
         assert answer.status_code == 422
         assert "CRAWLSCOPE_ALLOW_PRIVATE_TARGETS" in answer.json()["detail"]
     [change] = stack.http.get("/api/changes", params={"url": "127.0.0.1"}).json()["changes"]
@@ -225,7 +223,7 @@ def _refuses_private_pages(stack: Stack) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_not_told_before_a_restart_is_told_after(
+def test_pending_notifications_are_sent_after_a_restart(
     embedder: FakeEmbeddingServer, site: Website, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("changes") / "data"
@@ -233,7 +231,7 @@ def test_what_was_not_told_before_a_restart_is_told_after(
     with FakeReceiver(Reply(503, {}, {"Retry-After": "25"}), OK) as receiver:
         own |= {"NOTIFY_URL": receiver.url, "NOTIFY_SECRET": SECRET}
         with running_stack(folder, **own) as stack:
-            crawl_id = stack.http.post(DOOR, json=notification(f"{site.url}/page")).json()["crawl_id"]
+            crawl_id = stack.http.post(ENDPOINT, json=notification(f"{site.url}/page")).json()["crawl_id"]
             eventually(lambda: receiver.of(crawl_id), bool, 120)
         assert len(receiver.requests) == 1
         with running_stack(folder, **own) as stack:

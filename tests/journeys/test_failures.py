@@ -101,7 +101,7 @@ def attempts_of(url: str, crawl_id: str) -> list[dict[str, Any]]:
     )
 
 
-def parts_away(url: str) -> set[str]:
+def unavailable_dependencies(url: str) -> set[str]:
     return {row["part"] for row in rows(url, "SELECT part FROM webhook.outages")}
 
 
@@ -189,7 +189,7 @@ def _traces(process: psutil.Process) -> str:
 
 
 @pytest.mark.slow
-def test_without_its_database_the_door_refuses_and_afterwards_takes_everything(
+def test_without_its_database_the_endpoint_refuses_and_afterwards_accepts_everything(
     tmp_path: Path, embedder
 ) -> None:
     server = EmbeddedPostgres(tmp_path / "database")
@@ -224,7 +224,7 @@ def test_an_outage_of_the_embedder_costs_a_page_one_try_and_is_named(
     crawl_id = new_crawl_id()
     embedder.fail_with(503)
     post_pages(stack, crawl_id, range(PAGES))
-    eventually(lambda: parts_away(database), lambda parts: parts == {"embedder"})
+    eventually(lambda: unavailable_dependencies(database), lambda parts: parts == {"embedder"})
     asked = len(embedder.requests)
     time.sleep(8)  # however long it lasts
     assert len(embedder.requests) - asked < 20
@@ -238,7 +238,7 @@ def test_an_outage_of_the_embedder_costs_a_page_one_try_and_is_named(
     assert (crawl["pages_indexed"], crawl["pages_failed"]) == (PAGES, 0)
     assert max(page["attempts"] for page in stack.pages(crawl_id)) <= 2
     assert sum(page["attempts"] for page in stack.pages(crawl_id)) <= PAGES + 2 * 2
-    eventually(lambda: parts_away(database), lambda parts: not parts)
+    eventually(lambda: unavailable_dependencies(database), lambda parts: not parts)
 
 
 def test_without_the_api_process_workers_wait_for_the_index(
@@ -247,12 +247,12 @@ def test_without_the_api_process_workers_wait_for_the_index(
     crawl_id = new_crawl_id()
     post_pages(stack, crawl_id, range(PAGES))
     children_of(stack)["serve"].kill()
-    eventually(lambda: parts_away(database), lambda parts: "index" in parts)
+    eventually(lambda: unavailable_dependencies(database), lambda parts: "index" in parts)
     attempts = eventually(
         lambda: attempts_of(database, crawl_id), lambda them: _all_indexed(them, PAGES), 120
     )
     assert max(Counter(attempt["page"] for attempt in attempts).values()) <= 2
-    eventually(lambda: parts_away(database), lambda parts: not parts)
+    eventually(lambda: unavailable_dependencies(database), lambda parts: not parts)
     service = eventually(lambda: service_file.read(stack.data_dir), bool)
     assert service is not None
     stack.move_to(service.url)

@@ -101,7 +101,7 @@ def log_of(stack: Stack) -> str:
     return (stack.data_dir.parent / f"{stack.data_dir.name}.log").read_text()
 
 
-def test_a_crawl_is_told_of_and_becomes_searchable(stack: Stack, firecrawl: FakeFirecrawl):
+def test_a_crawl_is_reported_and_becomes_searchable(stack: Stack, firecrawl: FakeFirecrawl):
     url = start_url(firecrawl)
     asked_at = time.time()
     answer = stack.start_crawl({"url": url, "limit": PAGES})
@@ -306,7 +306,7 @@ def test_a_crawl_that_goes_on_at_firecrawl_is_deleted_all_the_same_and_that_is_s
     assert ended.returncode == 0
     assert words in json.loads(ended.stdout)["goes_on"]
     [line] = ended.stderr.splitlines()
-    assert "may go on at Firecrawl" in line
+    assert "may continue at Firecrawl" in line
     assert stack.http.get(f"/api/metrics/crawls/{crawl_id}").status_code == 404
     assert not firecrawl.jobs[crawl_id].cancelled
     assert f"deleted_crawl_continued crawl_id={crawl_id}" in log_of(stack)
@@ -488,7 +488,7 @@ def test_an_answer_that_got_lost_is_said_so_and_the_crawl_is_found_by_its_events
     assert crawl["e2e_duration_ms"] > 0
 
 
-def test_a_wrong_key_is_told_without_the_key(stack: Stack, firecrawl: FakeFirecrawl):
+def test_a_wrong_key_is_reported_without_the_key(stack: Stack, firecrawl: FakeFirecrawl):
     before, firecrawl.api_key = listed(stack), "another key"
     try:
         answer = stack.start_crawl({"url": start_url(firecrawl)})
@@ -501,7 +501,7 @@ def test_a_wrong_key_is_told_without_the_key(stack: Stack, firecrawl: FakeFirecr
     assert listed(stack) == before
 
 
-def test_a_complaint_that_repeats_the_webhook_does_not_tell_the_secret(
+def test_a_complaint_that_repeats_the_webhook_does_not_reveal_the_secret(
     stack: Stack, firecrawl: FakeFirecrawl
 ):
     firecrawl.answer_with(Reply(500, {"error": f"cannot store X-API-Secret {API_SECRET}"}))

@@ -1,4 +1,4 @@
-"""Whoever speaks MCP may not have private addresses crawled, not even on the same machine."""
+"""MCP clients may not crawl private addresses, not even on the same machine."""
 
 import pytest
 

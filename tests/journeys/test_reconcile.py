@@ -137,7 +137,7 @@ def test_a_crawl_that_loses_two_of_three_deliveries_is_whole_soon(
 def test_pages_lost_while_nobody_listened_come_while_the_crawl_goes_on(
     stack: Stack, firecrawl: FakeFirecrawl
 ) -> None:
-    """The webhook door starts again: what it missed until then is fetched, long before the crawl's end."""
+    """The webhook endpoint restarts: the missed pages are fetched, long before the crawl's end."""
     firecrawl.site = Site.of(6, "https://restarted.example/")
     firecrawl.hold_after = 5
     firecrawl.drops = lambda event: event.number > 1

@@ -354,7 +354,7 @@ async def test_an_impossible_address_is_a_failed_attempt(host: str) -> None:
     assert "secret" not in reply.error
 
 
-async def test_a_receiver_that_is_away_is_waited_for(database: Database) -> None:
+async def test_an_unavailable_receiver_is_retried(database: Database) -> None:
     await notification_of_one(database)
     address = f"http://127.0.0.1:{free_port()}/secret-in-the-path"
     async with Receiver(address, SECRET) as target:

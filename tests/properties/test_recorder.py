@@ -224,6 +224,6 @@ def test_reconciliation_restores_lost_pages(database_url: str) -> None:
 
 
 async def forget(database: Database, crawl_id: str) -> None:
-    """As if nothing had ever been heard of the crawl."""
+    """As if the crawl had no facts."""
     async with database.transaction() as connection:
         await connection.execute(delete(CrawlSession).where(CrawlSession.crawl_id == crawl_id))

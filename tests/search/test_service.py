@@ -28,7 +28,7 @@ class InitialsEmbedder:
     """Words with the same initial have the same meaning, so that tests can vary meaning and wording."""
 
     def __init__(self) -> None:
-        self.away = False
+        self.unavailable = False
 
     @property
     def identity(self) -> EmbedderIdentity:
@@ -43,8 +43,8 @@ class InitialsEmbedder:
         return 256
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        if self.away:
-            raise EmbedderUnavailable("the embedder is away")
+        if self.unavailable:
+            raise EmbedderUnavailable("the embedder is unavailable")
         rows = np.full((len(texts), DIMENSION), 1e-3, dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
             for word in text.lower().split():
@@ -166,14 +166,14 @@ async def test_hybrid_ranks_hits_of_both_halves_first(service: SearchService) ->
 
 
 async def test_keyword_search_needs_no_embedder(service: SearchService, embedder: InitialsEmbedder) -> None:
-    embedder.away = True
+    embedder.unavailable = True
     try:
         assert (await service.search(asked("cat", mode="keyword"))).total == 2
         for mode in ("semantic", "hybrid"):
             with pytest.raises(EmbedderUnavailable):
                 await service.search(asked("cat", mode=mode))
     finally:
-        embedder.away = False
+        embedder.unavailable = False
 
 
 @pytest.mark.parametrize("mode", ["keyword", "semantic", "hybrid"])

@@ -1,4 +1,4 @@
-"""Deliveries are taken in again from the ledger."""
+"""Stored deliveries are reprocessed."""
 
 import json
 from datetime import UTC, datetime, timedelta

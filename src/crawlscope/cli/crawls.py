@@ -177,7 +177,7 @@ def delete(
             raise CrawlscopeError("nothing was deleted")
     deleted = with_service(lambda stack: stack.patiently(lambda: stack.client.delete(crawl_id)))
     if deleted.goes_on:
-        complain(f"the crawl may go on at Firecrawl, which could not be told to stop it: {deleted.goes_on}")
+        complain(f"the crawl may continue at Firecrawl, which could not cancel it: {deleted.goes_on}")
     show(deleted, as_json, lambda: f"Crawl {plain(crawl_id)} is deleted.")
 
 

@@ -18,7 +18,7 @@ _ANSWERS_UNTIL_FASTER = 10
 
 
 class Stopped(Exception):
-    """The crawl was told to stop while this page waited for its turn."""
+    """The crawl was cancelled while this page waited for its turn."""
 
 
 class Clock:

@@ -61,10 +61,10 @@ class PublicNetwork(httpcore2.AnyIOBackend):
 
 
 async def require_public(urls: Iterable[str]) -> None:
-    """For URLs that another crawler fetches: raises `PrivateTarget` where one leads to a private address.
+    """Checks URLs that another crawler fetches. Raises `PrivateTarget` if one leads to a private address.
 
-    Only as far as can be told here and now. A name that nobody knows here passes, unless it is of a kind that
-    is never public: it may be known where it is fetched. One that takes too long to look up does not.
+    The check uses the name server of this machine. An unknown name passes, unless its kind is never public,
+    because the other crawler may know it. A name whose lookup takes too long does not pass.
     """
     names = []
     for host in dict.fromkeys(map(_host_as_fetched, urls)):

@@ -204,7 +204,7 @@ async def _taken_back(
         left = "it was cancelled at Firecrawl, ask again"
     except CrawlscopeError as error:
         log.warning("crawl_cancellation_failed", crawl_id=crawl_id, reason=str(error))
-        left = "it goes on at Firecrawl, which could not be told to cancel it"
+        left = "it continues at Firecrawl, because the cancellation failed too"
     reason = str(why) if isinstance(why, CrawlscopeError) else "the log says why"
     return DatabaseUnavailable(f"crawl {crawl_id} could not be kept ({reason}): {left}")
 

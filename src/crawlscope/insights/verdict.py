@@ -137,24 +137,24 @@ def _held_up(evidence: Evidence) -> Verdict:
 
 def _open(evidence: Evidence) -> Verdict:
     """No page is pending, and the end is not known."""
-    now, heard, asked = evidence.now, evidence.last_fact_at, evidence.asked
+    now, last_fact_at, asked = evidence.now, evidence.last_fact_at, evidence.asked
     if evidence.crawler_asked_at and now - evidence.crawler_asked_at >= BEGINS_WITHIN:
         return _not_begun(evidence, evidence.crawler_asked_at)
-    said = f"nothing is pending, and the last event arrived {_ago(now, heard)}"
+    said = f"nothing is pending, and the last event arrived {_ago(now, last_fact_at)}"
     if asked.running_at and now - asked.running_at < RECENT:
         said = f"nothing is pending, and Firecrawl said {_ago(now, asked.running_at)} that it still runs"
         completed = asked.completed or 0
         if asked.total:
             said += f": {completed:,} of {asked.total:,} pages scraped"
         lost = completed - evidence.received
-        if lost > 0 and now - heard >= PATIENCE:
+        if lost > 0 and now - last_fact_at >= PATIENCE:
             said += f", {lost:,} of them not delivered: does Firecrawl reach CRAWLSCOPE_PUBLIC_URL?"
-    elif now - heard >= timedelta(seconds=evidence.quiet_seconds):
+    elif now - last_fact_at >= timedelta(seconds=evidence.quiet_seconds):
         reason = f"{said}; its end is not known"
-        return _verdict(VerdictName.DRAINED, heard, reason, awaits="news of its end")
+        return _verdict(VerdictName.DRAINED, last_fact_at, reason, awaits="news of its end")
     if evidence.builtin:
-        return _verdict(VerdictName.WAITING_FOR_CRAWLER, heard, said, awaits="the crawler to finish")
-    return _verdict(VerdictName.WAITING_FOR_FIRECRAWL, heard, said, awaits="Firecrawl to finish")
+        return _verdict(VerdictName.WAITING_FOR_CRAWLER, last_fact_at, said, awaits="the crawler to finish")
+    return _verdict(VerdictName.WAITING_FOR_FIRECRAWL, last_fact_at, said, awaits="Firecrawl to finish")
 
 
 def _not_begun(evidence: Evidence, asked_at: datetime) -> Verdict:

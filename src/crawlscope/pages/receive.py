@@ -145,8 +145,8 @@ async def _settle_failed(
 ) -> Received:
     assert page.failure is not None
     failed_before = known.settled_at if before in (PageState.FAILED, PageState.CANCELLED) else None
-    told_at = page.arrival.received_at if page.failed_at else None
-    times = [at for at in (told_at, failed_before) if at]
+    reported_at = page.arrival.received_at if page.failed_at else None
+    times = [at for at in (reported_at, failed_before) if at]
     settled_at = await write_outcome(
         connection,
         known.id,

@@ -230,7 +230,7 @@ def summarize(lifecycle: Lifecycle) -> Summary:
     ends = lifecycle.ends.keys() | lifecycle.answers.keys()
     status = next((each for each in PRECEDENCE if each in ends), CrawlStatus.IN_PROGRESS)
     _, announced_error = lifecycle.ends.get(status, (None, ""))
-    told = lifecycle.answers.get(status)
+    answer = lifecycle.answers.get(status)
     metadata = {key: value for key, (_, value) in lifecycle.metadata.items()}
     initiated_at = credible_moment(metadata.get("initiated_at"))
     started_at = lifecycle.created_at or lifecycle.first_fact_at
@@ -244,7 +244,7 @@ def summarize(lifecycle: Lifecycle) -> Summary:
         duration_ms=milliseconds_between(started_at, completed_at),
         initiated_at=initiated_at,
         e2e_duration_ms=milliseconds_between(initiated_at, completed_at),
-        error_message=announced_error or (told.error if told else "") or None,
+        error_message=announced_error or (answer.error if answer else "") or None,
         extra_metadata=metadata or None,
         lacks=_lacks(lifecycle, metadata, initiated_at, completed_at),
     )
@@ -281,10 +281,10 @@ def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
     if "ended" in stored:
         return Ended(at, CrawlStatus(stored["ended"]), stored.get("error"), stored.get("late", False))
     if "told" in stored:
-        told = CrawlStatus(stored["told"])
+        ended = CrawlStatus(stored["told"])
         return StatusAnswer(
             at,
-            None if told is CrawlStatus.IN_PROGRESS else told,
+            None if ended is CrawlStatus.IN_PROGRESS else ended,
             credible_moment(stored.get("created_at")),
             credible_moment(stored.get("completed_at")),
             stored.get("error"),
@@ -349,8 +349,8 @@ def _completed_at(lifecycle: Lifecycle, status: CrawlStatus) -> datetime | None:
     """
     if status is CrawlStatus.IN_PROGRESS:
         return None
-    told = lifecycle.answers.get(status)
-    own_ends = [told] if told and told.completed_at else lifecycle.answers.values()
+    answer = lifecycle.answers.get(status)
+    own_ends = [answer] if answer and answer.completed_at else lifecycle.answers.values()
     own_end = _latest(*[end.completed_at for end in own_ends])
     return _latest(own_end or _announced_end(lifecycle), lifecycle.failed_at)
 

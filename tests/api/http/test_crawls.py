@@ -32,14 +32,14 @@ TIMES: list[tuple[dict[str, Any], int]] = [
 ]
 
 
-async def heard_of(service: Service, crawl_id: str, event: str = "crawl.started") -> None:
+async def recorded(service: Service, crawl_id: str, event: str = "crawl.started") -> None:
     answer = await service.http.post("/api/webhook/firecrawl", json={"type": event, "id": crawl_id})
     assert answer.status_code == 202
 
 
 async def test_a_crawl_is_reached_by_any_id(service: Service):
     for crawl_id in ODD_IDS:
-        await heard_of(service, crawl_id)
+        await recorded(service, crawl_id)
         segment = quote(crawl_id, safe="")
         metrics, crawls = f"/api/metrics/crawls/{segment}", f"/api/crawls/{segment}"
         assert (await service.http.get(metrics)).json()["crawl_id"] == crawl_id
@@ -62,7 +62,7 @@ async def test_an_unknown_crawl_is_not_found_by_any_id(service: Service):
 async def test_commands_and_tools_reach_it_too(service: Service):
     client = ServiceClient.within(create_app(service.parts), SECRET)
     for crawl_id in ODD_IDS:
-        await heard_of(service, crawl_id)
+        await recorded(service, crawl_id)
         assert (await client.crawl(crawl_id)).crawl_id == crawl_id
         assert (await client.compare(crawl_id, crawl_id)).a.crawl_id == crawl_id
         with pytest.raises(NotFoundError, match="Crawl not found: "):
@@ -71,21 +71,21 @@ async def test_commands_and_tools_reach_it_too(service: Service):
 
 
 async def test_a_slash_that_is_not_escaped_still_separates(service: Service):
-    await heard_of(service, "team/pages")
+    await recorded(service, "team/pages")
     answer = await service.http.get("/api/metrics/crawls/team/pages")
     assert answer.json() == {"detail": "Crawl not found: team"}
     assert (await service.http.get("/api/metrics/crawls/team/42")).json() == {"detail": "Not Found"}
 
 
 async def test_a_crawl_that_ended_elsewhere_needs_no_firecrawl_to_say_so(service: Service):
-    await heard_of(service, "crawl-1")
+    await recorded(service, "crawl-1")
     assert (await service.http.post("/api/crawls/crawl-1/cancel")).status_code == 422
-    await heard_of(service, "crawl-1", "crawl.completed")
+    await recorded(service, "crawl-1", "crawl.completed")
     answer = await service.http.post("/api/crawls/crawl-1/cancel")
     assert (answer.status_code, answer.json()) == (202, {"crawl_id": "crawl-1", "cancelled": False})
 
 
-async def test_a_batch_that_firecrawl_has_begun_is_told_whatever_was_left_out(serve: Serve):
+async def test_a_started_batch_is_reported_with_its_invalid_urls(serve: Serve):
     with FakeFirecrawl() as firecrawl:
         service = await serve(firecrawl_url=firecrawl.url)
         order = json.dumps({"urls": ["https://a.example/", "\ud800", "a\x00b"]}).encode()

@@ -13,7 +13,7 @@ STALLED = (
 )
 DRAINED = (
     "Not safe to search yet: it has not ended and can bring more pages; "
-    "the crawler was last heard of 12 min ago; 58 pages can be found already."
+    "the last event arrived 12 min ago; 58 pages can be found already."
 )
 FAILED = (
     "Nothing to search: none of its pages has text; it failed (no route); 1 page failed and cannot be found."
@@ -71,7 +71,7 @@ def test_a_sealed_crawl_is_safe_and_says_what_is_missing(changes, sentence):
         (
             {
                 "status": CrawlStatus.IN_PROGRESS,
-                "verdict": verdict(VerdictName.DRAINED, "the crawler was last heard of 12 min ago"),
+                "verdict": verdict(VerdictName.DRAINED, "the last event arrived 12 min ago"),
             },
             DRAINED,
         ),

@@ -116,7 +116,7 @@ def test_that_all_is_received_and_the_end_is_awaited_is_no_matter_of_seconds():
     assert lines[-1] == "waiting for Firecrawl to finish"
 
 
-def test_pages_that_come_along_are_told_by_the_numbers_alone():
+def test_further_pages_are_shown_by_the_numbers_alone():
     advancing = crawl_metrics(
         **AT_FIRECRAWL, pages_pending=5, verdict=verdict("advancing"), awaits="5 pages to be indexed"
     )

@@ -47,7 +47,7 @@ def result(title: str, path: str, text: str, score: float) -> SearchResult:
 
 
 @pytest.mark.parametrize("name", [VerdictName.COMPARING, VerdictName.INCOMPLETE])
-def test_an_end_that_was_not_checked_is_not_told_without_that(name):
+def test_an_unchecked_end_is_shown_as_unchecked(name):
     verdict = Verdict(verdict=name, since=BEGAN, stage=None, reason="because")
     crawl = crawl_metrics(sealed=False, verdict=verdict)
     [_, first, second] = rendered(render_crawls(CrawlListResponse(crawls=[crawl], total=1), BEGAN))

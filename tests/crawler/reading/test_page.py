@@ -76,7 +76,7 @@ async def test_odd_content_types_are_read_as_browsers_do(content_type: str) -> N
         ("\ufeff<p>Wide".encode("utf-16-le"), "Wide"),
     ],
 )
-async def test_without_a_content_type_the_first_bytes_tell(body: bytes | str, markdown: str) -> None:
+async def test_without_a_content_type_the_first_bytes_decide(body: bytes | str, markdown: str) -> None:
     with Website({"/": Page(body, content_type=None)}) as site:
         crawled = await crawl(site.url)
     assert crawled.document("/")["markdown"] == markdown

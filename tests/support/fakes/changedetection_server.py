@@ -18,7 +18,7 @@ FIELDS = {"url", "title", "notification_urls", "notification_format", "notificat
 """Those of its many that Crawlscope has a use for."""
 FORMATS = {"text", "html", "htmlcolor", "markdown", "System default"}
 LONGEST = {"url": 5_000, "title": 5_000, "notification_body": 5_000}
-LONGEST_NOTIFICATION_URL = 1_000
+MAX_NOTIFICATION_URL = 1_000
 
 
 class FakeChangedetection:
@@ -132,7 +132,7 @@ def _schema_complaint(order: dict[str, Any]) -> str | None:
     for name, longest in LONGEST.items():
         if len(order.get(name, "")) > longest:
             return f"{name}: {order[name]!r} is too long"
-    if any(len(url) > LONGEST_NOTIFICATION_URL for url in order.get("notification_urls", [])):
+    if any(len(url) > MAX_NOTIFICATION_URL for url in order.get("notification_urls", [])):
         return "notification_urls.0: is too long"
     if order.get("notification_format", "text") not in FORMATS:
         return f"notification_format: {order['notification_format']!r} is not one of {sorted(FORMATS)}"

@@ -27,8 +27,8 @@ class Missed:
     def as_json(self) -> dict[str, Any]:
         failure = self.failure
         code = {} if failure.code is None else {"code": failure.code}
-        told = {"id": self.id, "timestamp": stamp(self.at), "url": failure.url, **code}
-        return {**told, "error": failure.error}
+        reported = {"id": self.id, "timestamp": stamp(self.at), "url": failure.url, **code}
+        return {**reported, "error": failure.error}
 
 
 @dataclass
@@ -108,17 +108,17 @@ class Job:
     def body(self, action: str, data: list[Any], error: str | None = None) -> dict[str, Any]:
         body = {"success": error is None, "type": f"{self.family}.{action}", "id": self.id}
         webhook_id = {} if self.older else {"webhookId": str(uuid4())}
-        told = {} if error is None else {"error": error}
+        reported = {} if error is None else {"error": error}
         metadata = dict(self.target.metadata) if self.target else {}
-        return {**body, **webhook_id, "data": data, **told, "metadata": metadata}
+        return {**body, **webhook_id, "data": data, **reported, "metadata": metadata}
 
     def event(self, body: dict[str, Any]) -> Event:
         self.events += 1
         return Event(self.id, self.events - 1, body)
 
-    def _miss(self, failure: Failure, told: str) -> dict[str, Any] | None:
+    def _miss(self, failure: Failure, reported: str) -> dict[str, Any] | None:
         self.missed.append(Missed(str(uuid4()), now(), failure))
-        return None if self.older else self.body("page", [{"metadata": {"sourceURL": failure.url}}], told)
+        return None if self.older else self.body("page", [{"metadata": {"sourceURL": failure.url}}], reported)
 
     def status_answer(self, version: str, skip: int, limit: int, base_url: str) -> dict[str, Any]:
         completed, total = len(self.documents), len(self.documents) + len(self.planned)

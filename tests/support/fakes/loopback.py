@@ -15,7 +15,7 @@ class LoopbackServer(ThreadingHTTPServer):
     """With the usual 5 a burst of connections loses some, and each loss costs a second."""
 
     def __init__(self, address: tuple[str, int], handler: Any) -> None:
-        """Port 0 for one that nobody else will be given while the server is away."""
+        """Port 0 for one that no other process gets while the server is down."""
         host, port = address
         super().__init__((host, port or free_port()), handler)
 

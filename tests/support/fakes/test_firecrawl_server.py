@@ -153,9 +153,9 @@ class TestStatus:
             firecrawl.wait_until_ended(started["id"])
             ended = get(firecrawl, f"/{version}/crawl/{started['id']}")
 
-        asked, told = {"t", "code"}, {"data"}
-        assert set(running) - told - {"next"} == set(recorded["polls"][0]) - asked
-        assert set(ended) - told == set(recorded["final_status"])
+        asked, reported = {"t", "code"}, {"data"}
+        assert set(running) - reported - {"next"} == set(recorded["polls"][0]) - asked
+        assert set(ended) - reported == set(recorded["final_status"])
         assert set(started) == set(recorded["response"]["body"]) - {"invalidURLs"}
         assert (running["status"], running["completed"], running["total"]) == ("scraping", 1, 3)
         assert (ended["status"], ended["completed"], ended["total"]) == ("completed", 2, 2)
@@ -187,8 +187,8 @@ class TestCancel:
 
         assert [answer.status_code, answer.json()] == read_recorded("b-v2-crawl-cancel")["cancel"]["resp"]
         assert shapes(receiver.bodies) == shapes([line["event"] for line in recorded])
-        told = {body["error"] for body in receiver.bodies if not body["success"]}
-        assert told == {line["event"]["error"] for line in recorded if not line["event"]["success"]}
+        reported = {body["error"] for body in receiver.bodies if not body["success"]}
+        assert reported == {line["event"]["error"] for line in recorded if not line["event"]["success"]}
         counted = Counter((body["type"], body["success"]) for body in receiver.bodies)
         assert counted == {
             ("crawl.started", True): 1,

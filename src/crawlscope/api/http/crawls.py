@@ -98,7 +98,7 @@ async def replay_deliveries(which: ReplayDeliveries, parts: ServiceParts) -> Del
 async def delete_crawl(crawl_id: Segment, parts: ServiceParts, response: Response) -> None:
     """Deletes the crawl, its pages and deliveries, and the chunks that no other crawl found.
 
-    A running crawl is cancelled. If Firecrawl cannot be told to cancel it, a header of the answer says so.
+    A running crawl is cancelled. If Firecrawl cannot cancel it, a header of the answer says so.
     """
     goes_on = await parts.crawls.delete(crawl_id, parts.host.require_index().indexing)
     if goes_on:

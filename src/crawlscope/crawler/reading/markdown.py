@@ -114,7 +114,7 @@ def _markdown_of(body: Element, url: str, base: str) -> str:
 
 
 def _escape_markup(region: Element) -> None:
-    """What the page shows as text stays text to whoever reads the Markdown: tags, backticks, brackets."""
+    """Tags, backticks and brackets in the text of a page stay text in the Markdown."""
     for image in region.iter_elements("img"):
         if alternative := image.attr("alt"):
             image.attrs["alt"] = _MARKUP_IN_LINKS.sub(rf"{_BACKSLASH}\g<0>", clean(alternative))
