@@ -54,7 +54,7 @@ _BLOCKS = ["p", "li", "dd", "dt", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6"
 _NESTED = ", ".join([*_BLOCKS, "pre", "dl", "table"])
 _CODE = "code: "
 _MIN_SENTENCE = 20
-_MAX_SHARE_OF_A_PAGE = 300
+_MAX_SENTENCES = 300
 
 
 @dataclass(frozen=True)
@@ -172,11 +172,11 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--fetch", action="store_true", help="get the packages that are missing")
+    parser.add_argument("--fetch", action="store_true", help="download missing packages")
     parser.add_argument("--before", help="also measure the reader of this revision")
-    parser.add_argument("--pages", type=int, default=16, help="the most of a set, taken evenly (16)")
+    parser.add_argument("--pages", type=int, default=16, help="maximum number of a set, taken evenly (16)")
     parser.add_argument("--only", nargs="+", default=list(SETS), choices=SETS, metavar="SET")
-    parser.add_argument("--json", type=Path, help="write all numbers there too")
+    parser.add_argument("--json", type=Path, help="also write all numbers to this file")
     return parser.parse_args()
 
 
@@ -229,7 +229,7 @@ def _truth(content: bytes, kind: Set) -> tuple[frozenset[str], frozenset[str]]:
         if not (element.has_class("toc") and len(links) > len(sentences))
         for words in links
     }
-    step = max(1, len(sentences) // _MAX_SHARE_OF_A_PAGE)
+    step = max(1, len(sentences) // _MAX_SENTENCES)
     return frozenset(sentences[::step]), frozenset(
         words for words in navigation if len(words) >= 8 and not words.isnumeric() and words not in text
     )

@@ -108,7 +108,7 @@ async def test_pages_without_an_answer_fail_with_their_reason() -> None:
     assert failures["/slow"] == failures["/drip"] == "no complete answer within 2 seconds"
     assert "closed early" in failures["/short"]
     assert failures["/loop"] == "more than 10 redirects"
-    assert "cannot be asked for" in failures["/ftp"]
+    assert "cannot be requested" in failures["/ftp"]
     assert "decompressed" in failures["/zip"]
     assert "too large" in failures["/huge"]
     assert asked.count("/reset") == 2, "connections are tried twice"
@@ -136,7 +136,7 @@ async def test_an_unreachable_start_fails_the_crawl_and_says_why() -> None:
     assert (crawled.summary.status, crawled.summary.failed) == ("failed", 1)
 
 
-async def test_a_name_that_nobody_knows_fails_the_crawl() -> None:
+async def test_an_unknown_host_name_fails_the_crawl() -> None:
     crawled = await crawl("http://no-such-host.invalid/")
     assert "the name could not be resolved" in crawled.events[-1]["error"]
 
@@ -271,7 +271,7 @@ async def test_each_site_that_a_start_is_sent_through_may_forbid_it() -> None:
 @pytest.mark.parametrize(
     ("headers", "reason"),
     [
-        ({}, "answered 302 without saying where to"),
+        ({}, "answered 302 without a target"),
         ({"Location": "http://["}, "answered 302 to 'http://['"),
         ({"Location": "mailto:a@b.example"}, "answered 302 to 'mailto:a@b.example'"),
     ],

@@ -88,7 +88,7 @@ async def test_a_host_that_asks_for_an_hour_is_left_alone() -> None:
     assert crawled.metadata("/0")["statusCode"] == 429
     error: Any = crawled.pages["/19"]["error"]
     assert error["code"] == "http_429"
-    assert "answered 429 and wants to be left alone for 3600 seconds more" in error["message"]
+    assert "answered 429 and asks for no request for 3600 seconds more" in error["message"]
     assert crawled.types[-1] == "crawl.completed"
 
 

@@ -33,7 +33,7 @@ async def test_pages_that_only_the_sitemap_of_robots_txt_names_are_crawled() -> 
     assert crawled.types[-1] == "crawl.completed"
 
 
-async def test_without_a_name_in_robots_txt_the_usual_place_is_looked_at() -> None:
+async def test_without_a_name_in_robots_txt_the_usual_place_is_read() -> None:
     pages = {"/": SHELL, "/a": html(links=["/b"]), "/b": html(), "/sitemap.xml": Page(urlset("/a"))}
     with Website(pages) as site:
         crawled = await crawl(site.url)

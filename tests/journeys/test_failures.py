@@ -1,4 +1,4 @@
-"""Parts die and come back; every page that was accepted is indexed, once."""
+"""Failure handling: processes and dependencies fail and recover; every accepted page is indexed, once."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ def server() -> Iterator[FakeEmbeddingServer]:
 
 @pytest.fixture
 def embedder(server: FakeEmbeddingServer) -> Iterator[FakeEmbeddingServer]:
-    """As it is on good days, at the beginning and afterwards."""
+    """Without faults before and after each test."""
     server.delay_seconds = 0.05
     yield server
     server.fail_with(None)
@@ -218,7 +218,7 @@ def test_without_its_database_the_endpoint_refuses_and_afterwards_accepts_everyt
         server.release()
 
 
-def test_an_outage_of_the_embedder_costs_a_page_one_try_and_is_named(
+def test_an_outage_of_the_embedder_costs_a_page_one_attempt_and_is_named(
     stack: Stack, database: str, embedder: FakeEmbeddingServer
 ) -> None:
     crawl_id = new_crawl_id()
@@ -283,7 +283,7 @@ def test_a_killed_database_comes_back_and_work_goes_on(
     }
 
 
-def test_a_page_that_the_embedder_cannot_bear_keeps_no_other_waiting(
+def test_a_page_that_breaks_the_embedder_delays_no_other(
     stack: Stack, database: str, embedder: FakeEmbeddingServer
 ) -> None:
     crawl_id = new_crawl_id()

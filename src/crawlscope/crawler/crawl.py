@@ -1,4 +1,4 @@
-"""One crawl of one website: from its start URL along its links, page by page, as events."""
+"""One crawl of one website: follows links from its start URL and delivers each page as an event."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ class CrawlRequest:
     crawl_id: str
     url: str
     urls: Sequence[str] = ()
-    """In place of what `url` leads to: these are fetched, and no link is followed."""
+    """In place of `url`: these pages are fetched, and no link is followed."""
     limit: int = 10_000
     """Maximum number of pages, with the start page."""
     concurrency: int = 10
@@ -77,9 +77,9 @@ class CrawlSummary:
     fetched: int
     failed: int
     robots_blocked: int
-    """URLs within the site that robots.txt keeps crawlers from."""
+    """URLs within the site that robots.txt forbids."""
     kept_back: int
-    """URLs within the site that were found only where links lead to the same pages for ever."""
+    """URLs within the site that were found only on pages that repeat without end."""
     error: str | None = None
 
 
@@ -372,7 +372,7 @@ class _CrawlOfListed(_Crawl):
         await self._visit_from(list(listed))
 
     def _may_follow(self, source_url: str, target: str) -> bool:  # noqa: ARG002
-        """A page that is asked for by name is wanted wherever it has gone."""
+        """A page that was requested by its URL is wanted at any target of its redirects."""
         return True
 
     async def _settle(self, visited: VisitedPage) -> None:

@@ -1,4 +1,4 @@
-"""Sends one request for one page, honestly and within bounds; follows nothing and asks no second time."""
+"""Sends one request for one page: an honest user agent, bounds on time and size, no redirects, no retries."""
 
 import asyncio
 import logging
@@ -48,11 +48,11 @@ _NO_TEXT_TYPES = frozenset({"text/css", "text/javascript", "text/ecmascript", "t
 
 _FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, bool], ...] = (
     (httpx2.DecodingError, "the body cannot be decompressed", False),
-    ((httpx2.InvalidURL, httpx2.UnsupportedProtocol), "led to an address that cannot be asked for", False),
+    ((httpx2.InvalidURL, httpx2.UnsupportedProtocol), "led to an address that cannot be requested", False),
     (httpx2.NetworkError, "connection failed", True),
     (httpx2.RemoteProtocolError, "connection closed early or no HTTP spoken", True),
 )
-"""Of what no cause says more: what it means, and whether another attempt can help."""
+"""By type of error, if no cause says more: its meaning, and whether another attempt can help."""
 
 
 class FetchFailed(Exception):
@@ -193,10 +193,10 @@ class PageClient:
             raise FetchFailed.of(error) from error
 
     async def _body(self, response: httpx2.Response, first_bytes: int | None) -> bytes:
-        """Nobody asked for a coding that turns a few bytes into gigabytes within one chunk."""
+        """Codings that were not requested can turn a few bytes into gigabytes within one chunk."""
         codings = {each.strip().lower() for each in response.headers.get("content-encoding", "").split(",")}
         if unwanted := codings & _COMPRESSIONS:
-            raise FetchFailed(f"the body is compressed with {min(unwanted)}, which was not asked for")
+            raise FetchFailed(f"the body is compressed with {min(unwanted)}, which was not requested")
         announced = response.headers.get("content-length", "")
         if first_bytes is None and announced.isdecimal() and int(announced) > self._max_bytes:
             raise self._too_large()

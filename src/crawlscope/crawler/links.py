@@ -1,4 +1,4 @@
-"""Which URLs are the same page, which are of the same site, and which are worth asking for.
+"""URLs: which are the same page, which are of the same site, and which are worth a request.
 
 URLs are read by the WHATWG's rules, as browsers read them: international host names (UTS 46), backslashes,
 odd spellings of IPv4 addresses, dot segments.
@@ -149,7 +149,7 @@ def _plain_or_upper(escape: re.Match[str]) -> str:
 
 
 def _says_something(parameter: str) -> bool:
-    """Whether the page can depend on it: not where it only tells where its reader came from, or who it is."""
+    """Whether the page can depend on the parameter: tracking and session parameters do not change it."""
     name, _, value = parameter.partition("=")
     name = unquote(name).lower()
     if not parameter or name in _CLICK_IDS or _TRACKING.fullmatch(name) or _SESSION.fullmatch(name):

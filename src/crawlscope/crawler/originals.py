@@ -25,7 +25,7 @@ class Originals:
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
-        """The URLs asked for that were read, or could not be."""
+        """Requested URLs that were read, or could not be read."""
         self._shortest: dict[str, str] = {}
         """For addresses that often show one page the shortest of this crawl, of those without a query."""
         self._landed: dict[str, str] = {}

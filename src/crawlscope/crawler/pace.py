@@ -1,4 +1,4 @@
-"""How fast a host is asked: as its robots.txt says, and slower from each time on that it refuses."""
+"""How often a host is requested: as its robots.txt says, and less often after each refusal."""
 
 import asyncio
 import time
@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager, suppress
 from crawlscope.crawler.fetch import FetchFailed
 
 MAX_WAIT_SECONDS = 300.0
-"""A host that asks for more is not asked again in this crawl."""
+"""A host that asks for a longer delay is not requested again in this crawl."""
 _MAX_REFUSING_SECONDS = 600.0
-"""A host that has refused for so long without a page in between is not asked again either."""
+"""A host that has refused every request for this time is not requested again either."""
 _FIRST_INTERVAL_SECONDS = 0.1
 _MAX_INTERVAL_SECONDS = 10.0
 _MAX_INTERVAL_WITHOUT_RETRY_AFTER_SECONDS = 1.0
@@ -35,7 +35,7 @@ class Clock:
 
 
 class Pace:
-    """When one host may be asked next, by all pages of a crawl together."""
+    """When the next request to a host may start, over all pages of a crawl."""
 
     def __init__(self, host: str, clock: Clock, stopping: asyncio.Event, delay_seconds: float = 0.0) -> None:
         """With a delay, requests start so many seconds apart at least, each when the last has ended."""
@@ -63,7 +63,7 @@ class Pace:
                 while (seconds := self._next_at - self._clock.now()) > 0:
                     since = self._refusing_since
                     if seconds > MAX_WAIT_SECONDS:
-                        raise self._closed(f"wants to be left alone for {seconds:.0f} seconds more")
+                        raise self._closed(f"asks for no request for {seconds:.0f} seconds more")
                     if since is not None and self._clock.now() + seconds - since > _MAX_REFUSING_SECONDS:
                         raise self._closed(f"nothing else for {_MAX_REFUSING_SECONDS:.0f} seconds")
                     await self.wait(seconds)
@@ -87,7 +87,7 @@ class Pace:
         self._refused_with = status_code
         self._refusing_since = now if self._refusing_since is None else self._refusing_since
         self._answers = 0
-        if asked_at > self._slowed_at:  # what was on its way already says nothing about the new pace
+        if asked_at > self._slowed_at:  # an older request says nothing about the new pace
             limit = _MAX_INTERVAL_SECONDS if wait_seconds else _MAX_INTERVAL_WITHOUT_RETRY_AFTER_SECONDS
             slower = min(max(2 * self._interval, _FIRST_INTERVAL_SECONDS), limit)
             self._interval = max(self._interval, slower)
@@ -103,5 +103,5 @@ class Pace:
             self._answers = 0
 
     def _closed(self, reason: str) -> FetchFailed:
-        refused = f"not asked for: {self._host} answered {self._refused_with}"
+        refused = f"not requested: {self._host} answered {self._refused_with}"
         return FetchFailed(f"{refused} and {reason}", code=f"http_{self._refused_with}")

@@ -61,9 +61,8 @@ class PoliteClient:
         text_only: bool = False,
         first_bytes: int | None = None,
     ) -> FetchedPage:
-        """Follows redirects to where `may_follow` and robots.txt allow; the page's URL is where it ended,
-        normalised. On the way each address is asked for as written: servers that ask for a session id have
-        to get it.
+        """Follows redirects that `may_follow` and robots.txt allow; the page's URL is the last, normalised.
+        Each address on the way is requested as written: servers that ask for a session id have to get it.
 
         Raises `FetchFailed`, `Forbidden` or `Stopped`.
         """
@@ -157,7 +156,7 @@ def _target(page: FetchedPage) -> str:
     location = page.headers.get("location", "").partition("\n")[0]
     target = absolute(location, page.url) if location.strip() else None
     if target is None:
-        where = f"to {location[:200]!r}, which cannot be asked for" if location else "without saying where to"
+        where = f"to {location[:200]!r}, which cannot be requested" if location else "without a target"
         raise FetchFailed(f"answered {page.status_code} {where}")
     return target
 

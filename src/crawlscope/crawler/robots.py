@@ -18,7 +18,7 @@ _HTML = re.compile(r"\s*<(?:!doctype|html|head|body|!--)", re.IGNORECASE)
 class RobotsRules:
     _rules: Protego
     refusal: str
-    """Why a page may not be asked for, where `allows` says so."""
+    """Why a page may not be requested, if `allows` is false."""
 
     @classmethod
     def read(cls, url: str, answer: FetchedPage | FetchFailed) -> "RobotsRules":

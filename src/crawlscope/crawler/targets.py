@@ -1,4 +1,4 @@
-"""Keeps crawls out of private networks, whatever names, redirects or DNS servers say."""
+"""Keeps crawls out of private networks, for every name, redirect and DNS answer."""
 
 import asyncio
 import ipaddress
@@ -89,7 +89,7 @@ async def _require_public_name(name: str, at_once: asyncio.Semaphore) -> None:
             addresses = await _resolve(name, 0, _LOOKUP_SECONDS)
     except httpcore2.ConnectTimeout:
         raise PrivateTarget(
-            f"where {name} leads was not found out within {_LOOKUP_SECONDS:g} s; it may not be crawled"
+            f"{name} could not be resolved within {_LOOKUP_SECONDS:g} s; it may not be crawled"
         ) from None
     except httpcore2.ConnectError:
         return
@@ -103,7 +103,7 @@ def _require_public_address(address: str, host: str) -> None:
 
 
 def _no_public_name(host: str) -> PrivateTarget:
-    return PrivateTarget(f"{host} is no name of the public internet; it may not be crawled")
+    return PrivateTarget(f"{host} is not a name of the public internet; it may not be crawled")
 
 
 def _host_as_fetched(url: str) -> str:

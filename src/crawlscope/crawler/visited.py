@@ -20,7 +20,7 @@ _MIN_ALIKE = 0.7
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Of what a page says, whatever its links lead to."""
+    """Of a page's words, without the targets of its links."""
 
     digest: bytes
     sketch: bytes
@@ -77,7 +77,7 @@ class VisitedPage:
 
     @property
     def other_site(self) -> str | None:
-        """Where a page sends its readers that has no link within its own site."""
+        """Another site to which the page forwards, if it has no link within its own."""
         target, site = normalise(self.text.refresh or ""), site_of(self.page.url)
         if target is None or site_of(target) == site:
             return None

@@ -131,18 +131,18 @@ async def test_other_xml_is_its_text() -> None:
 async def test_packed_bodies() -> None:
     packed = gzip.compress(b"<html><body><p>The plover runs.")
     pages = {
-        "/told": Page(packed, headers={"Content-Encoding": "gzip"}),
+        "/announced": Page(packed, headers={"Content-Encoding": "gzip"}),
         "/old-name": Page(packed, headers={"Content-Encoding": "x-gzip"}),
-        "/untold": Page(packed),
+        "/unannounced": Page(packed),
         "/charset": Page("<p>The plover runs.", headers={"Content-Encoding": "utf-8"}),
         "/brotli": Page(b"\x0b\x02\x80", headers={"Content-Encoding": "br"}),
         "/bomb": Page(gzip.compress(b"x" * (21 * 1024**2))),
     }
     with Website({"/": html(links=pages), **pages}) as site:
         crawled = await crawl(site.url)
-    for path in ("/told", "/old-name", "/untold", "/charset"):
+    for path in ("/announced", "/old-name", "/unannounced", "/charset"):
         assert crawled.document(path)["markdown"] == "The plover runs.", path
-    assert crawled.failures["/brotli"] == "the body is compressed with br, which was not asked for"
+    assert crawled.failures["/brotli"] == "the body is compressed with br, which was not requested"
     assert "too large" in crawled.failures["/bomb"]
 
 

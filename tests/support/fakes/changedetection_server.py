@@ -100,21 +100,21 @@ class FakeChangedetection:
             return Reply(200, {uuid: _listed(watch) for uuid, watch in self.watches.items()})
         return self._create(request.body)
 
-    def _create(self, order: dict[str, Any]) -> Reply:
-        complaint = _schema_complaint(order)
+    def _create(self, body: dict[str, Any]) -> Reply:
+        complaint = _schema_complaint(body)
         if complaint:
             return Reply(400, {"message": f"Validation failed: {complaint}"})
-        parts = urlsplit(order["url"])
+        parts = urlsplit(body["url"])
         if parts.scheme not in ("http", "https", "ftp") or not parts.hostname:
             return said(400, "Invalid or unsupported URL")
-        for url in order.get("notification_urls", []):
+        for url in body.get("notification_urls", []):
             if urlsplit(url).scheme not in ("post", "posts"):
                 return said(400, f"'{url}' is not a valid AppRise URL.")
         if self.watch_limit is not None and len(self.watches) >= self.watch_limit:
             count = f"{len(self.watches)}/{self.watch_limit} watches"
             return said(429, f"Watch limit reached ({count}). Cannot add more watches.")
         uuid = str(uuid4())
-        self.watches[uuid] = order
+        self.watches[uuid] = body
         return Reply(201, {"uuid": uuid})
 
 
@@ -123,19 +123,19 @@ def said(status: int, words: str) -> Reply:
     return Reply(status, json.dumps(words), {"Content-Type": "application/json"})
 
 
-def _schema_complaint(order: dict[str, Any]) -> str | None:
-    if "url" not in order:
+def _schema_complaint(body: dict[str, Any]) -> str | None:
+    if "url" not in body:
         return "body: 'url' is a required property"
-    unknown = order.keys() - FIELDS
+    unknown = body.keys() - FIELDS
     if unknown:
         return f"body: unknown fields {sorted(unknown)}"
     for name, longest in LONGEST.items():
-        if len(order.get(name, "")) > longest:
-            return f"{name}: {order[name]!r} is too long"
-    if any(len(url) > MAX_NOTIFICATION_URL for url in order.get("notification_urls", [])):
+        if len(body.get(name, "")) > longest:
+            return f"{name}: {body[name]!r} is too long"
+    if any(len(url) > MAX_NOTIFICATION_URL for url in body.get("notification_urls", [])):
         return "notification_urls.0: is too long"
-    if order.get("notification_format", "text") not in FORMATS:
-        return f"notification_format: {order['notification_format']!r} is not one of {sorted(FORMATS)}"
+    if body.get("notification_format", "text") not in FORMATS:
+        return f"notification_format: {body['notification_format']!r} is not one of {sorted(FORMATS)}"
     return None
 
 

@@ -220,26 +220,26 @@ class FakeFirecrawl:
             while len(self.requests) < times:
                 assert self._changed.wait(deadline - time.monotonic()), f"asked {len(self.requests)} times"
 
-    def start(self, kind: str, order: dict[str, Any]) -> Job:
-        """As the API does, for `crawl` or `batch_scrape`; `order` is the request's body."""
-        job = self.jobs.get(order.get("appendToId", ""))
+    def start(self, kind: str, body: dict[str, Any]) -> Job:
+        """As the API does, for `crawl` or `batch_scrape`; `body` is the request's body."""
+        job = self.jobs.get(body.get("appendToId", ""))
         if job is None:
-            url = order.get("url") or order["urls"][0]
-            job = Job(kind, url, self.older, _target(order.get("webhook")))
+            url = body.get("url") or body["urls"][0]
+            job = Job(kind, url, self.older, _target(body.get("webhook")))
         with self._change():
             self.jobs[job.id] = job
-            self._plan(job, order)
+            self._plan(job, body)
             self._working[job.id] += 1
         threading.Thread(target=self._work, args=(job,), daemon=True).start()
         return job
 
-    def _plan(self, job: Job, order: dict[str, Any]) -> None:
+    def _plan(self, job: Job, body: dict[str, Any]) -> None:
         site = self.sites.get(job.url, self.site)
         if job.family == "crawl":
-            job.append(site.outcomes[: order.get("limit", 10_000)])
+            job.append(site.outcomes[: body.get("limit", 10_000)])
             job.robots_blocked = list(site.robots_blocked)
         else:
-            job.append(site.outcome_of(url) for url in order["urls"] if _valid(url))
+            job.append(site.outcome_of(url) for url in body["urls"] if _valid(url))
 
     def _work(self, job: Job) -> None:
         try:
@@ -354,16 +354,16 @@ class FakeFirecrawl:
     def _start(self, kind: str, version: str, request: Request, host: str) -> Reply:
         if request.method != "POST":
             return _no_endpoint(request)
-        order = request.body
-        if not (order.get("url") if kind == "crawl" else order.get("urls")):
+        body = request.body
+        if not (body.get("url") if kind == "crawl" else body.get("urls")):
             details = [{"code": "invalid_type", "message": "Required"}]
             return Reply(400, {**_error("Bad Request"), "code": "BAD_REQUEST", "details": details})
-        if order.get("appendToId") and order["appendToId"] not in self.jobs:
+        if body.get("appendToId") and body["appendToId"] not in self.jobs:
             return Reply(404, _error("Job not found"))
-        job = self.start(kind, order)
+        job = self.start(kind, body)
         answer = {"success": True, "id": job.id, "url": f"http://{host}/{version}/{job.path}/{job.id}"}
         if kind == "batch_scrape":
-            answer["invalidURLs"] = [url for url in order["urls"] if not _valid(url)]
+            answer["invalidURLs"] = [url for url in body["urls"] if not _valid(url)]
         return Reply(200, answer)
 
     def _cancel(self, job: Job) -> Reply:
