@@ -233,7 +233,7 @@ async def test_watches_created_before_an_outage_are_reported(
 ) -> None:
     await searchable(database, "crawl-1", *numbered(30))
     watcher.answer_with(
-        *[reply] * AT_ONCE, befalls=lambda request: request.method == "POST" and len(watcher.posted) > 10
+        *[reply] * AT_ONCE, applies_to=lambda request: request.method == "POST" and len(watcher.posted) > 10
     )
     watched = await watching.watch("crawl-1")
     assert watched.created == len(watcher.watches) > 10 - AT_ONCE
@@ -249,7 +249,7 @@ async def test_a_watch_whose_answer_was_lost_is_not_created_twice(
     database: Database, watching: Watching, watcher: FakeChangedetection
 ) -> None:
     await searchable(database, "crawl-1", A)
-    watcher.answer_with(None, befalls=lambda request: request.method == "POST", done=True)
+    watcher.answer_with(None, applies_to=lambda request: request.method == "POST", done=True)
     with pytest.raises(ChangedetectionUnavailable):
         await watching.watch("crawl-1")
     assert numbers(await watching.watch("crawl-1")) == (0, 1, 0, 0)

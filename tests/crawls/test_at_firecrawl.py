@@ -70,7 +70,7 @@ def break_when_started(firecrawl: FakeFirecrawl, database_url: str, statement: s
             asyncio.run(execute())
         return False
 
-    firecrawl.answer_with(Reply(500, {}), befalls=strike)
+    firecrawl.answer_with(Reply(500, {}), applies_to=strike)
 
 
 async def test_a_crawl_that_cannot_be_kept_is_cancelled_at_firecrawl(
@@ -93,7 +93,7 @@ async def test_where_it_cannot_be_cancelled_either_that_is_said(
     break_when_started(
         firecrawl, own_database_url, "ALTER TABLE webhook.crawl_requests RENAME TO crawl_requests_hidden"
     )
-    firecrawl.answer_with(Reply(500, {"error": "no"}), befalls=lambda request: request.method == "DELETE")
+    firecrawl.answer_with(Reply(500, {"error": "no"}), applies_to=lambda request: request.method == "DELETE")
     with pytest.raises(DatabaseUnavailable, match="continues at Firecrawl"):
         await at_firecrawl.start(own_database, client, REQUEST, ENDPOINT, TRACE)
 
@@ -144,7 +144,7 @@ async def test_a_cancel_holds_though_the_status_cannot_be_asked_after_it(
         asked[0] += request.method == "GET"
         return request.method == "GET" and asked[0] > 1
 
-    firecrawl.answer_with(Reply(403, {"success": False, "error": "no"}), befalls=second_status)
+    firecrawl.answer_with(Reply(403, {"success": False, "error": "no"}), applies_to=second_status)
     reconciler = Reconciler(database, client)
     assert await at_firecrawl.cancel(database, client, reconciler, started.crawl_id)
     assert firecrawl.jobs[started.crawl_id].cancelled

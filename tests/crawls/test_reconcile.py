@@ -321,7 +321,7 @@ async def test_documents_that_are_counted_and_not_handed_out_are_missing(
     await deliver(database, job.id, "crawl.completed")
     answer = job.status_answer("v2", 0, 100, firecrawl.url)
     short = Reply(200, {**answer, "data": job.documents[:hands_out] or None})
-    firecrawl.answer_with(short, befalls=lambda request: not request.path.endswith("/errors"))
+    firecrawl.answer_with(short, applies_to=lambda request: not request.path.endswith("/errors"))
     reconciled = await reconcile(database, firecrawl, job.id)
     assert (reconciled.added, reconciled.state) == (hands_out, ReconcileState.INCOMPLETE)
     assert reconciled.note == f"Firecrawl hands out {hands_out} of the 5 documents that it counts"

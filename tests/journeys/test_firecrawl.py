@@ -205,11 +205,11 @@ def test_pages_may_come_before_the_start_is_answered(stack: Stack, firecrawl: Fa
             calls.append(firecrawl.start("crawl", request.body))
             firecrawl.wait_until_delivered(calls[0].id)
             firecrawl.answer_with(
-                Reply(200, {"success": True, "id": calls[0].id}), times=1, befalls=lambda it: it.starts
+                Reply(200, {"success": True, "id": calls[0].id}), times=1, applies_to=lambda it: it.starts
             )
         return False
 
-    firecrawl.answer_with(Reply(500, {}), befalls=slow_to_answer)
+    firecrawl.answer_with(Reply(500, {}), applies_to=slow_to_answer)
     crawl_id = started(stack, {"url": url})
     assert crawl_id == calls[0].id
     crawl = ended(stack, crawl_id)

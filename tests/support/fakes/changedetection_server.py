@@ -62,14 +62,14 @@ class FakeChangedetection:
     def answer_with(
         self,
         *replies: Reply | None,
-        befalls: Callable[[Request], bool] = lambda _: True,
+        applies_to: Callable[[Request], bool] = lambda _: True,
         done: bool = False,
     ) -> None:
-        """To as many of the requests that it befalls; None breaks the connection.
+        """To as many of the requests that it applies_to; None breaks the connection.
 
         With `done` what was asked for is carried out all the same.
         """
-        self._misbehaviour += [(befalls, reply, done) for reply in replies]
+        self._misbehaviour += [(applies_to, reply, done) for reply in replies]
 
     def behave(self) -> None:
         self._misbehaviour.clear()
@@ -83,8 +83,8 @@ class FakeChangedetection:
         with self._lock:
             self._at_once -= 1
             for each in self._misbehaviour:
-                befalls, reply, done = each
-                if befalls(request):
+                applies_to, reply, done = each
+                if applies_to(request):
                     self._misbehaviour.remove(each)
                     if done:
                         self._routed(request)

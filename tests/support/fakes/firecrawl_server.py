@@ -42,7 +42,7 @@ Outage = Literal["refused", "503", "hanging"]
 class _Interference:
     reply: Reply | None
     """None: the request is carried out, but its answer gets lost."""
-    befalls: Callable[[Request], bool]
+    applies_to: Callable[[Request], bool]
     times: float
 
 
@@ -152,17 +152,17 @@ class FakeFirecrawl:
         self,
         reply: Reply,
         times: float = float("inf"),
-        befalls: Callable[[Request], bool] = lambda request: True,
+        applies_to: Callable[[Request], bool] = lambda request: True,
     ) -> None:
         """In place of the next `times` answers to such requests, which are not carried out."""
-        self._interferences.append(_Interference(reply, befalls, times))
+        self._interferences.append(_Interference(reply, applies_to, times))
 
     def rate_limit(self, times: float, retry_after: object = None) -> None:
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         self.answer_with(Reply(429, _error("Rate limit exceeded."), headers), times)
 
     def refuse_starts(self, status: int, reason: str = "Insufficient credits") -> None:
-        self.answer_with(Reply(status, _error(reason)), befalls=lambda request: request.starts)
+        self.answer_with(Reply(status, _error(reason)), applies_to=lambda request: request.starts)
 
     def answer_html(self, times: float = float("inf")) -> None:
         self.answer_with(Reply(200, "<html>a proxy's page</html>"), times)
@@ -309,7 +309,7 @@ class FakeFirecrawl:
     def _interfere(self, request: Request) -> _Interference | None:
         with self._changed:
             for interference in self._interferences:
-                if interference.times > 0 and interference.befalls(request):
+                if interference.times > 0 and interference.applies_to(request):
                     interference.times -= 1
                     return interference
         return None
