@@ -35,8 +35,10 @@ def firecrawl() -> Iterator[FakeFirecrawl]:
         yield server
 
 
-async def reconcile(database: Database, firecrawl: FakeFirecrawl, crawl_id: str) -> Reconciled:
-    async with FirecrawlClient(firecrawl.url, patience_seconds=1) as client:
+async def reconcile(
+    database: Database, firecrawl: FakeFirecrawl, crawl_id: str, patience_seconds: float = 30
+) -> Reconciled:
+    async with FirecrawlClient(firecrawl.url, patience_seconds=patience_seconds) as client:
         return await Reconciler(database, client).reconcile(crawl_id)
 
 
@@ -417,7 +419,7 @@ async def test_an_api_that_is_down_or_refuses_loses_nothing(
     await deliver(database, job.id, "crawl.started")
     firecrawl.outage = "refused"
     with pytest.raises(FirecrawlUnavailable):
-        await reconcile(database, firecrawl, job.id)
+        await reconcile(database, firecrawl, job.id, patience_seconds=1)
     firecrawl.outage = None
     firecrawl.answer_with(Reply(401, {"success": False, "error": "Unauthorized"}))
     with pytest.raises(FirecrawlRefused):
