@@ -318,13 +318,16 @@ def test_a_page_that_kills_workers_is_set_aside_and_no_other(
     crawl = stack.settled(crawl_id)
     assert (crawl["pages_indexed"], crawl["pages_failed"]) == (PAGES, 1)
     [page] = [page for page in stack.pages(crawl_id) if page["state"] == "failed"]
-    assert (page["url"], page["error_code"], page["attempts"]) == (poison, "worker_crashed", 3)
+    attempts = attempts_of(database, crawl_id)
+    timeouts = sum(each["error_code"] == "page_timeout" for each in attempts if each["page"] == poison)
+    assert (page["url"], page["error_code"]) == (poison, "worker_crashed")
+    assert page["attempts"] == 3 + timeouts, "a slow machine may kill a worker too late"
     assert "SIGKILL" in page["error"]
     assert len(killed) == 3
-    crashed = [each["page"] for each in attempts_of(database, crawl_id) if each["outcome"] == "crashed"]
+    crashed = [each["page"] for each in attempts if each["outcome"] == "crashed"]
     assert crashed.count(poison) == 3
     assert len(crashed) <= 4, "it was alone after the first time"
-    assert crawl["operations"]["worker"]["failed"] == len(crashed)
+    assert crawl["operations"]["worker"]["failed"] == len(crashed) + timeouts
 
     embedder.stuck_on = None
     assert stack.http.post(f"/api/crawls/{crawl_id}/retry").status_code == 202
