@@ -50,7 +50,7 @@ def service(data_dir: Path, watcher: FakeChangedetection) -> Iterator[Path]:
     own = {"CHANGEDETECTION_URL": watcher.url, "CHANGEDETECTION_API_KEY": KEY, "PORT": str(free_port())}
     up = subprocess.Popen([*PROGRAM, "up"], env=environment(data_dir, **own), stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 120)
+        eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 240)
         yield data_dir
         up.terminate()
         assert up.wait(timeout=60) == 0
@@ -82,7 +82,7 @@ def test_a_crawl_starts_what_it_needs_and_leaves_nothing_behind(data_dir):
 def test_a_killed_command_takes_its_stack_along(data_dir):
     with website(answer_seconds=60) as url:
         command = start_crawlscope(data_dir, "crawl", url)
-        eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 120)
+        eventually(lambda: service_file.read(data_dir), lambda found: found is not None, 240)
         command.kill()
         command.communicate()
     eventually(lambda: processes_of(data_dir), lambda left: not left)

@@ -83,7 +83,7 @@ class Stack:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def settled(self, crawl_id: str, seconds: float = 60, every_seconds: float = 0.05) -> dict[str, Any]:
+    def settled(self, crawl_id: str, seconds: float = 120, every_seconds: float = 0.05) -> dict[str, Any]:
         """The crawl once none of its pages is pending."""
         return eventually(
             lambda: self.crawl(crawl_id),
@@ -96,7 +96,7 @@ class Stack:
 def eventually(
     ask: Callable[[], T],
     enough: Callable[[T], bool],
-    seconds: float = 120,
+    seconds: float = 240,
     every_seconds: float = 0.05,
 ) -> T:
     """Asks until the answer is good enough; the last answer when it never is."""
@@ -115,7 +115,7 @@ def running_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
     with started_stack(data_dir, **settings) as stack:
         yield stack
         stack.process.send_signal(signal.SIGTERM)
-        assert stack.process.wait(timeout=60) == 0
+        assert stack.process.wait(timeout=120) == 0
 
 
 @contextmanager
@@ -127,10 +127,10 @@ def started_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
         [sys.executable, "-m", "crawlscope", "up"], env=environment, stdout=log, stderr=log
     )
     try:
-        url = eventually(lambda: _address(data_dir, process), bool, 120)
+        url = eventually(lambda: _address(data_dir, process), bool, 240)
         assert url is not None
         stack = Stack(data_dir, url, process)
-        eventually(lambda: stack.http.get("/health").json()["status"], lambda it: it == "ok", 120)
+        eventually(lambda: stack.http.get("/health").json()["status"], lambda it: it == "ok", 240)
         yield stack
         stack.http.close()
         stack.anonymous.close()
