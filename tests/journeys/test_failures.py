@@ -349,7 +349,6 @@ def test_a_page_that_takes_too_long_is_set_aside(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # it starts five times
 def test_the_death_of_the_whole_service_costs_no_page_an_attempt(
     tmp_path: Path, embedder: FakeEmbeddingServer
 ) -> None:
