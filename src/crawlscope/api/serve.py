@@ -10,7 +10,7 @@ import uvicorn
 from crawlscope.api.app import create_app
 from crawlscope.core import service_file
 from crawlscope.core.errors import SettingsError
-from crawlscope.core.listening import bound_socket
+from crawlscope.core.listening import CANNOT_LISTEN, bound_socket
 from crawlscope.core.settings import Settings
 from crawlscope.processes.parts import service_parts
 
@@ -56,7 +56,7 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         listener = bound_socket(host, port)
     except OSError as error:
         raise SettingsError(
-            f"cannot listen on {host}:{port}: {error.strerror}; "
+            f"{CANNOT_LISTEN} {host}:{port}: {error.strerror}; "
             "stop what uses it or set CRAWLSCOPE_PORT (and CRAWLSCOPE_HOST)"
         ) from None
     listener.listen(BACKLOG)

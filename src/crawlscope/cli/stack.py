@@ -14,7 +14,7 @@ from crawlscope.api.client import ServiceClient
 from crawlscope.core.data_dir import explained
 from crawlscope.core.errors import ServiceUnavailable, SettingsError
 from crawlscope.core.file_lock import is_locked
-from crawlscope.core.listening import bound_socket
+from crawlscope.core.listening import CANNOT_LISTEN, bound_socket
 from crawlscope.core.periodic import run_periodically
 from crawlscope.core.settings import ENV_PREFIX, Settings
 from crawlscope.processes.supervisor.lifeline import Lifeline
@@ -31,6 +31,8 @@ POLL_INTERVAL_SECONDS = 0.1
 MAX_LOG_BYTES = 10 * 1024 * 1024
 LOG_CHECK_SECONDS = 10.0
 WRONG_SETTINGS = 2
+MAX_STARTS = 3
+"""Of a service whose port is taken by another program while it starts."""
 
 
 class Stack:
@@ -47,6 +49,7 @@ class Stack:
         self._lifeline = Lifeline()
         self._child: subprocess.Popen[bytes] | None = None
         self._log_start = 0
+        self._starts = 0
         self._log_watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Stack":
@@ -116,10 +119,15 @@ class Stack:
             self._child = None
         elif code == WRONG_SETTINGS:
             raise SettingsError(self._last_log_line())
-        elif code is not None:
+        elif code is not None and not self._lost_port():
             raise ServiceUnavailable(f"the service does not start: {self._last_log_line()}")
         else:
             self._start_child()
+
+    def _lost_port(self) -> bool:
+        """Whether another program took the port between the choice and the start of the service."""
+        chosen = "port" not in self.settings.model_fields_set and self._starts < MAX_STARTS
+        return chosen and CANNOT_LISTEN in self._last_log_line()
 
     def _start_child(self) -> None:
         with explained(self.settings.data_dir):
@@ -127,6 +135,7 @@ class Stack:
             descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             self._limit_log()
             self._log_start = os.fstat(descriptor).st_size
+        self._starts += 1
         given = {f"{ENV_PREFIX}DATA_DIR": str(self.settings.data_dir)}
         if "port" not in self.settings.model_fields_set:
             given[f"{ENV_PREFIX}PORT"] = str(_free_port(self.settings.host, self.settings.port))

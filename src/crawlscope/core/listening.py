@@ -2,6 +2,8 @@
 
 import socket
 
+CANNOT_LISTEN = "cannot listen on"
+
 
 def bound_socket(host: str, port: int) -> socket.socket:
     """A socket that is bound but does not listen yet; port 0 lets the system choose.
