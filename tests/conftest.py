@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import text
+from xdist.scheduler import LoadScopeScheduling
 
 from crawlscope.database import schema
 from crawlscope.database.embedded import EmbeddedPostgres
@@ -51,14 +53,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """Of the two processes that run the tests, one runs a whole file, and all that share a running stack.
 
-    What starts services comes first: at the end, long files would run alone while a core idles.
+    Not `--dist loadgroup`: xdist 3.8 writes the group into a private attribute that pytest 9.2 does not read.
     """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_shared_stack(item.path) or item.location[0]))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return _shared_stack(Path(self.config.rootpath, file)) or file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
+    return FileByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts services comes first: at the end, long files would run alone while a core idles."""
     items.sort(key=lambda item: not _starts_services(item.path))
 
 
