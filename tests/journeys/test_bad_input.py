@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from tests.support.recordings import signature
-from tests.support.stack import API_SECRET, RECEIVE_TOKEN, Stack, eventually, new_crawl_id, page_event
+from tests.support.stack import API_SECRET, RECEIVE_TOKEN, Stack, eventually, log_of, new_crawl_id, page_event
 
 ENDPOINT = "/api/webhook/firecrawl"
 
@@ -48,8 +48,7 @@ def test_the_receive_token_lets_a_delivery_in_and_stays_secret(stack: Stack):
     assert stack.anonymous.post(f"{ENDPOINT}/wrong", json=page_event(crawl_id)).status_code == 401
     assert stack.anonymous.post(f"{ENDPOINT}/{RECEIVE_TOKEN}", json=page_event(crawl_id)).status_code == 202
     assert stack.settled(crawl_id)["pages_indexed"] == 1
-    log = stack.data_dir.parent / f"{stack.data_dir.name}.log"
-    assert RECEIVE_TOKEN not in log.read_text()
+    assert RECEIVE_TOKEN not in log_of(stack.data_dir).read_text()
     assert RECEIVE_TOKEN not in stack.http.get("/api/metrics/requests", params={"limit": 1000}).text
 
 

@@ -12,7 +12,7 @@ from tests.support.fakes.firecrawl_http import Reply
 from tests.support.fakes.firecrawl_server import FakeFirecrawl, Page
 from tests.support.fakes.notification_receiver import OK, SECRET, FakeReceiver
 from tests.support.fakes.website import Website, html
-from tests.support.stack import RECEIVE_TOKEN, Stack, eventually, running_stack
+from tests.support.stack import RECEIVE_TOKEN, Stack, eventually, log_of, running_stack
 
 ENDPOINT = "/api/webhook/changedetection"
 
@@ -243,4 +243,4 @@ def test_pending_notifications_are_sent_after_a_restart(
     first, second = receiver.requests
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert len(receiver.of(crawl_id)) == 2
-    assert SECRET not in (folder.parent / f"{folder.name}.log").read_text()
+    assert SECRET not in log_of(folder).read_text()

@@ -17,7 +17,7 @@ from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Site
 from tests.support.fakes.loopback import free_port
 from tests.support.mcp_clients import answered, over_http
 from tests.support.recordings import RECORDED_HMAC_SECRET
-from tests.support.stack import API_SECRET, Stack, eventually, running_stack
+from tests.support.stack import API_SECRET, Stack, eventually, log_of, running_stack
 
 KEY = "fc-key-of-these-journeys"
 PAGES = 6
@@ -95,10 +95,6 @@ def listed(stack: Stack) -> int:
 def order_of(firecrawl: FakeFirecrawl) -> dict[str, Any]:
     [order] = [request.body for request in firecrawl.requests if request.starts]
     return order
-
-
-def log_of(stack: Stack) -> str:
-    return (stack.data_dir.parent / f"{stack.data_dir.name}.log").read_text()
 
 
 def test_a_crawl_is_reported_and_becomes_searchable(stack: Stack, firecrawl: FakeFirecrawl):
@@ -309,7 +305,7 @@ def test_a_crawl_that_goes_on_at_firecrawl_is_deleted_all_the_same_and_that_is_s
     assert "may continue at Firecrawl" in line
     assert stack.http.get(f"/api/metrics/crawls/{crawl_id}").status_code == 404
     assert not firecrawl.jobs[crawl_id].cancelled
-    assert f"deleted_crawl_continued crawl_id={crawl_id}" in log_of(stack)
+    assert f"deleted_crawl_continued crawl_id={crawl_id}" in log_of(stack.data_dir).read_text()
 
 
 def test_what_has_ended_or_is_forgotten_is_deleted_without_a_word(stack: Stack, firecrawl: FakeFirecrawl):
@@ -497,7 +493,7 @@ def test_a_wrong_key_is_reported_without_the_key(stack: Stack, firecrawl: FakeFi
     assert answer.status_code == 502
     assert "CRAWLSCOPE_FIRECRAWL_API_KEY" in answer.json()["detail"]
     assert KEY not in answer.text
-    assert KEY not in log_of(stack)
+    assert KEY not in log_of(stack.data_dir).read_text()
     assert listed(stack) == before
 
 
@@ -509,7 +505,7 @@ def test_a_complaint_that_repeats_the_webhook_does_not_reveal_the_secret(
     assert answer.status_code == 503
     assert "cannot store" in answer.text
     assert API_SECRET not in answer.text
-    assert API_SECRET not in log_of(stack)
+    assert API_SECRET not in log_of(stack.data_dir).read_text()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,16 @@ from tests.support.stack import API_SECRET, Stack, stack_environment
 
 Connect = Callable[[], AbstractAsyncContextManager[Client]]
 TRANSPORTS = [("http", "auto"), ("http", "legacy"), ("stdio", "auto"), ("stdio", "legacy")]
+INITIALIZE: dict[str, Any] = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
 
 
 def connect_to(stack: Stack, transport: str, mode: str = "auto") -> Connect:

@@ -122,7 +122,7 @@ def running_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
 def started_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
     """For tests that end the stack in ways of their own."""
     environment = stack_environment(data_dir, **settings)
-    log = _log(data_dir).open("wb")
+    log = log_of(data_dir).open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "crawlscope", "up"], env=environment, stdout=log, stderr=log
     )
@@ -156,13 +156,15 @@ def stack_environment(data_dir: Path, **settings: str) -> dict[str, str]:
 
 
 def _address(data_dir: Path, process: "subprocess.Popen[bytes]") -> str | None:
-    said = "" if process.poll() is None else _log(data_dir).read_text()[-2_000:]
-    assert process.poll() is None, f"`up` ended with {process.returncode}, its log with: {said}"
+    if process.poll() is not None:
+        log = log_of(data_dir).read_text()
+        raise AssertionError(f"`up` ended with {process.returncode}, its log with: {log[-2_000:]}")
     try:
         return json.loads((data_dir / "service.json").read_text())["url"]
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 
 
-def _log(data_dir: Path) -> Path:
+def log_of(data_dir: Path) -> Path:
+    """What the stack of this data folder logged."""
     return data_dir.parent / f"{data_dir.name}.log"

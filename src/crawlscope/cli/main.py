@@ -15,7 +15,7 @@ import typer
 from crawlscope import __version__
 from crawlscope.cli import crawls, database, search, service
 from crawlscope.cli.common import complain
-from crawlscope.core.errors import CrawlscopeError, SettingsError
+from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.settings import is_text
 
 COMMANDS = (
@@ -73,7 +73,7 @@ def main() -> None:
         app()
     except CrawlscopeError as error:
         complain(str(error))
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
+        sys.exit(error.exit_code)
     except Exception as error:
         logging.getLogger(__name__).debug("unexpected error", exc_info=error)
         frames = traceback.extract_tb(error.__traceback__)

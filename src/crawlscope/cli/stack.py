@@ -30,7 +30,6 @@ OPENING_SECONDS = 20.0
 POLL_INTERVAL_SECONDS = 0.1
 MAX_LOG_BYTES = 10 * 1024 * 1024
 LOG_CHECK_SECONDS = 10.0
-WRONG_SETTINGS = 2
 MAX_STARTS = 3
 """Of a service whose port is taken by another program while it starts."""
 
@@ -117,7 +116,7 @@ class Stack:
             return
         if is_locked(self.settings.data_dir / "up.lock"):
             self._child = None
-        elif code == WRONG_SETTINGS:
+        elif code == SettingsError.exit_code:
             raise SettingsError(self._last_log_line())
         elif code is not None and not self._lost_port():
             raise ServiceUnavailable(f"the service does not start: {self._last_log_line()}")

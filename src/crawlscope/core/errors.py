@@ -30,6 +30,8 @@ class CrawlscopeError(Exception):
 
     retryable = False
     code = "internal_error"
+    exit_code = 1
+    """Of a command that this error ends."""
 
 
 class UsageError(CrawlscopeError):
@@ -42,6 +44,8 @@ class NotFoundError(UsageError):
 
 class SettingsError(UsageError):
     code = "settings"
+    exit_code = 2
+    """Starting again changes nothing until the settings change."""
 
 
 class DependencyError(CrawlscopeError):

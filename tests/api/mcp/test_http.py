@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -14,20 +13,10 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.api.mcp.conftest import Service
-from tests.support.mcp_clients import answered, over_http, text_of
+from tests.support.mcp_clients import INITIALIZE, answered, over_http, text_of
 from tests.support.stack import API_SECRET, eventually, new_crawl_id, page_event, running_stack
 
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
-INITIALIZE: dict[str, Any] = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    },
-}
 GREETING = json.dumps(INITIALIZE).encode()
 
 

@@ -12,19 +12,8 @@ import pytest
 from crawlscope.core import service_file
 from tests.api.mcp.conftest import Service
 from tests.support.commands import PROGRAM, processes_of
-from tests.support.mcp_clients import answered, over_stdio, refused
+from tests.support.mcp_clients import INITIALIZE, answered, over_stdio, refused
 from tests.support.stack import eventually, stack_environment
-
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    },
-}
 
 
 def start(data_dir: Path, **settings: str) -> "subprocess.Popen[str]":

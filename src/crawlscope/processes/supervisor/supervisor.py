@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import structlog
 
-from crawlscope.core.errors import GaveUp
+from crawlscope.core.errors import GaveUp, SettingsError
 from crawlscope.core.periodic import run_periodically
 from crawlscope.core.restarts import Restarts
 from crawlscope.processes.supervisor.lifeline import Lifeline
@@ -21,9 +21,6 @@ from crawlscope.processes.supervisor.stderr import relayed_stderr
 
 START_ATTEMPTS = 3
 MANY_FAILURES = 5
-WRONG_SETTINGS = 2
-"""The exit code that trying again does not change, at the start. Later the settings have worked, and it is
-what they name that answers otherwise."""
 READY_POLL_INTERVAL_SECONDS = 0.05
 WATCH_INTERVAL_SECONDS = 1.0
 STDERR_LINES = 20
@@ -243,7 +240,8 @@ class Supervisor:
         """Gives up where a restart cannot help; returns the seconds until the next start."""
         name, restarts = child.process.name, child.restarts
         delay = restarts.delay_after(lived_seconds)
-        if code == WRONG_SETTINGS and not restarts.was_steady:
+        # Once a process was steady its settings have worked: what they name answers otherwise now.
+        if code == SettingsError.exit_code and not restarts.was_steady:
             self._give_up(f"{name}: {child.last_line()}")
         if not child.was_ready.is_set() and restarts.failures >= START_ATTEMPTS:
             how = f"failed {restarts.failures} times to start ({_how(code)})"
