@@ -1,0 +1,94 @@
+"""Work of concurrent callers in batches: what arrives while a batch is in progress shares the next one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from crawlscope.core.errors import DependencyError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _one(_: object) -> int:
+    return 1
+
+
+class Batcher(Generic[Item, Result]):
+    """No timer delays an item: a lone one is a batch of its own, at once.
+
+    `process` returns a result, or an exception for its caller, for each item in order. If it raises, it gets
+    each item of the batch alone, so that one bad item does not fail the others; a `DependencyError` goes to
+    all callers instead, because alone they would fail too. A batch has at most `max_items` and, unless it is
+    a single item, at most `max_weight`; at most `concurrency` batches are in progress.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        max_items: int,
+        weight: Callable[[Item], int] = _one,
+        max_weight: int | None = None,
+        concurrency: int = 1,
+    ) -> None:
+        self._process = process
+        self._max_items = max_items
+        self._weight = weight
+        self._max_weight = max_weight
+        self._concurrency = concurrency
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._in_progress: set[asyncio.Task[None]] = set()
+
+    async def add(self, item: Item) -> Result:
+        """The item's result. A caller that is cancelled does not stop the batch that has its item."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((item, result))
+        loop.call_soon(self._start)  # after the callers that are ready now have added theirs
+        return await result
+
+    def _start(self) -> None:
+        while len(self._in_progress) < self._concurrency and (batch := self._next()):
+            running = asyncio.create_task(self._run(batch))
+            self._in_progress.add(running)
+            running.add_done_callback(self._finish)
+
+    def _finish(self, running: asyncio.Task[None]) -> None:
+        self._in_progress.discard(running)
+        self._start()
+
+    def _next(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        total = 0
+        while self._waiting and len(batch) < self._max_items:
+            item, result = self._waiting[0]
+            if not result.done():  # else its caller was cancelled
+                total += self._weight(item)
+                if batch and self._max_weight is not None and total > self._max_weight:
+                    break
+                batch.append((item, result))
+            self._waiting.popleft()
+        return batch
+
+    async def _run(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            outcomes = await self._process([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - the callers'
+            if len(batch) > 1 and not isinstance(error, DependencyError):
+                for each in batch:
+                    await self._run([each])
+                return
+            outcomes = [error] * len(batch)
+        except BaseException:
+            for _, result in batch:
+                result.cancel()
+            raise
+        for (_, result), outcome in zip(batch, outcomes, strict=True):
+            if result.done():
+                continue
+            if isinstance(outcome, Exception):
+                result.set_exception(outcome)
+            else:
+                result.set_result(outcome)

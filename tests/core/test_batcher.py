@@ -1,0 +1,107 @@
+"""Batches form by what is there, and no member of a batch harms another."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from crawlscope.core.batcher import Batcher
+from crawlscope.core.errors import DatabaseUnavailable
+
+
+class Recorder:
+    """Doubles numbers, keeps the batches it got, and waits at the gate before each answer."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+
+    async def double(self, items: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(items))
+        await self.gate.wait()
+        if self.error and (len(items) > 1 or items[0] == 13):
+            raise self.error
+        return [ValueError("odd") if item == 7 else item * 2 for item in items]
+
+
+async def test_items_that_arrive_during_a_batch_share_the_next_one() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    batcher = Batcher(recorder.double, max_items=3)
+    first = asyncio.create_task(batcher.add(1))
+    await asyncio.sleep(0.01)
+    others = [asyncio.create_task(batcher.add(number)) for number in (2, 3, 4, 5)]
+    await asyncio.sleep(0.01)
+    assert recorder.batches == [[1]]
+    recorder.gate.set()
+    assert await asyncio.gather(first, *others) == [2, 4, 6, 8, 10]
+    assert recorder.batches == [[1], [2, 3, 4], [5]]
+
+
+async def test_callers_that_are_ready_at_once_share_the_first_batch() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder.double, max_items=10)
+    assert await asyncio.gather(*[batcher.add(number) for number in (1, 2, 3)]) == [2, 4, 6]
+    assert recorder.batches == [[1, 2, 3]]
+
+
+async def test_batches_are_limited_by_weight_but_a_heavy_item_goes_alone() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder.double, max_items=10, weight=lambda item: item, max_weight=10)
+    await asyncio.gather(*[batcher.add(number) for number in (4, 6, 1, 50, 2)])
+    assert recorder.batches == [[4, 6], [1], [50], [2]]
+
+
+async def test_several_batches_may_be_in_progress() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    batcher = Batcher(recorder.double, max_items=1, concurrency=2)
+    adding = [asyncio.create_task(batcher.add(number)) for number in (1, 2, 3)]
+    await asyncio.sleep(0.01)
+    assert recorder.batches == [[1], [2]]
+    recorder.gate.set()
+    assert await asyncio.gather(*adding) == [2, 4, 6]
+
+
+async def test_an_exception_as_a_result_goes_to_its_caller_alone() -> None:
+    batcher = Batcher(Recorder().double, max_items=10)
+    results = await asyncio.gather(*[batcher.add(number) for number in (1, 7, 3)], return_exceptions=True)
+    assert results[0::2] == [2, 6]
+    assert isinstance(results[1], ValueError)
+
+
+async def test_items_of_a_batch_that_failed_are_processed_alone() -> None:
+    recorder = Recorder()
+    recorder.error = RuntimeError("bad item")
+    batcher = Batcher(recorder.double, max_items=10)
+    results = await asyncio.gather(*[batcher.add(number) for number in (1, 13, 3)], return_exceptions=True)
+    assert results[0::2] == [2, 6]
+    assert results[1] is recorder.error
+    assert recorder.batches == [[1, 13, 3], [1], [13], [3]]
+
+
+async def test_an_unavailable_dependency_fails_the_batch_at_once() -> None:
+    recorder = Recorder()
+    recorder.error = DatabaseUnavailable("away")
+    batcher = Batcher(recorder.double, max_items=10)
+    results = await asyncio.gather(*[batcher.add(number) for number in (1, 2)], return_exceptions=True)
+    assert results == [recorder.error, recorder.error]
+    assert recorder.batches == [[1, 2]]
+
+
+async def test_a_cancelled_caller_leaves_the_others_alone() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    batcher = Batcher(recorder.double, max_items=1)
+    in_progress, waiting, last = (asyncio.create_task(batcher.add(number)) for number in (1, 2, 3))
+    await asyncio.sleep(0.01)
+    in_progress.cancel()
+    waiting.cancel()
+    await asyncio.sleep(0)
+    recorder.gate.set()
+    assert await last == 6
+    assert recorder.batches == [[1], [3]]
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
