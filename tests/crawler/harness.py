@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from crawlscope.crawler.crawl import CrawlRequest, CrawlSummary, OnProgress, ShouldStop, run_crawl
+from crawlscope.crawler.crawl import CrawlPlan, CrawlSummary, OnProgress, ShouldStop, run_crawl
 from crawlscope.crawler.pace import Clock
 
 Event = dict[str, Any]
@@ -73,7 +73,7 @@ async def crawl(
     **options: Any,
 ) -> Crawled:
     crawled = Crawled()
-    request = CrawlRequest(crawl_id, url, allow_private=allow_private, **options)
+    request = CrawlPlan(crawl_id, url, allow_private=allow_private, **options)
     clock = clock or FastClock()
     crawled.summary = await run_crawl(request, crawled.deliver, on_progress, should_stop, clock)
     return crawled

@@ -12,7 +12,7 @@ import pytest
 from html_to_markdown import ConversionOptions, ConversionResult
 
 from crawlscope.core.errors import UsageError
-from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, run_crawl
+from crawlscope.crawler.crawl import CrawlPlan, CrawlProgress, run_crawl
 from crawlscope.crawler.fetch import FetchedPage
 from crawlscope.crawler.reading import markdown
 from crawlscope.crawler.reading.markdown import PageText
@@ -147,7 +147,7 @@ async def test_an_unknown_host_name_fails_the_crawl() -> None:
 async def test_what_is_no_web_address_is_refused_before_any_event(url: str) -> None:
     crawled = Crawled()
     with pytest.raises(UsageError, match="not an http"):
-        await run_crawl(CrawlRequest("c", url), crawled.deliver)
+        await run_crawl(CrawlPlan("c", url), crawled.deliver)
     assert crawled.events == []
 
 
@@ -590,7 +590,7 @@ async def test_no_page_waits_for_large_ones_to_be_read(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("crawlscope.crawler.visited.read_page", read)
     with LargeFirst({"/": html(links=[*large, *small]), **large, **small}) as site:
-        await run_crawl(CrawlRequest("c", site.url, allow_private=True), deliver)
+        await run_crawl(CrawlPlan("c", site.url, allow_private=True), deliver)
     assert crawled.failures == {}
     assert crawled.pages.keys() == {"/", *large, *small}
 
@@ -636,7 +636,7 @@ async def test_cancelling_the_task_ends_the_crawl_at_once() -> None:
     pages = {"/": html(links=["/slow"]), "/slow": Page(delay_seconds=60)}
     with Website(pages) as site:
         running = asyncio.create_task(
-            run_crawl(CrawlRequest("c", site.url, allow_private=True), crawled.deliver)
+            run_crawl(CrawlPlan("c", site.url, allow_private=True), crawled.deliver)
         )
         await asyncio.to_thread(site.wait_until_asked_for, "/slow")
         running.cancel()
@@ -669,7 +669,7 @@ async def test_a_page_that_the_service_has_no_room_for_fails_alone() -> None:
 
     pages = {"/": html(links=["/big", "/b"]), "/big": html("x" * 10_000, links=["/from-big"])}
     with Website({**pages, "/b": html(), "/from-big": html()}) as site:
-        await run_crawl(CrawlRequest("c", site.url, allow_private=True), deliver)
+        await run_crawl(CrawlPlan("c", site.url, allow_private=True), deliver)
         assert site.requests.count("/big") == 1
     assert crawled.failures == {"/big": "larger than 10000"}
     assert set(crawled.pages) == {"/", "/big", "/b", "/from-big"}
@@ -682,7 +682,7 @@ async def test_a_service_that_has_room_for_nothing_ends_the_crawl() -> None:
             raise DeliveryTooLarge("larger than nothing")
 
     with Website({"/": html()}) as site, pytest.raises(DeliveryTooLarge):
-        await asyncio.wait_for(run_crawl(CrawlRequest("c", site.url, allow_private=True), deliver), 60)
+        await asyncio.wait_for(run_crawl(CrawlPlan("c", site.url, allow_private=True), deliver), 60)
 
 
 async def test_a_delivery_that_must_not_go_on_ends_the_crawl() -> None:
@@ -699,7 +699,7 @@ async def test_a_delivery_that_must_not_go_on_ends_the_crawl() -> None:
     pages = {f"/{number}": html() for number in range(20)}
     pages["/slow"] = Page(delay_seconds=60)
     with Website({"/": html(links=["/slow", *pages]), **pages}) as site, pytest.raises(Refused):
-        await asyncio.wait_for(run_crawl(CrawlRequest("c", site.url, allow_private=True), refuse_third), 30)
+        await asyncio.wait_for(run_crawl(CrawlPlan("c", site.url, allow_private=True), refuse_third), 30)
     assert len(delivered) == 2
 
 

@@ -46,7 +46,9 @@ _MAX_SMALL_BODY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class CrawlRequest:
+class CrawlPlan:
+    """What the built-in crawler is to fetch, and how."""
+
     crawl_id: str
     url: str
     urls: Sequence[str] = ()
@@ -87,7 +89,7 @@ OnProgress = Callable[[CrawlProgress], None]
 
 
 async def run_crawl(
-    request: CrawlRequest,
+    request: CrawlPlan,
     deliver: Deliver,
     on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
@@ -114,7 +116,7 @@ async def run_crawl(
 class _Crawl:
     def __init__(
         self,
-        request: CrawlRequest,
+        request: CrawlPlan,
         start: str,
         client: PageClient,
         deliver: Deliver,

@@ -29,7 +29,7 @@ from crawlscope.crawler.targets import PrivateTarget, require_public
 from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.crawls.reconciliations import note_end
 from crawlscope.crawls.repository import job_kind, keep_request, note_cancel
-from crawlscope.crawls.requests import CrawlRequest
+from crawlscope.crawls.requests import RequestedCrawl
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient, Webhook
 from crawlscope.firecrawl.schemas import JobKind
@@ -73,7 +73,7 @@ def trace_context(given: str | None) -> str:
 async def start(
     database: Database,
     firecrawl: FirecrawlClient,
-    request: CrawlRequest,
+    request: RequestedCrawl,
     endpoint: Webhook,
     traceparent: str | None = None,
 ) -> Started:
@@ -117,7 +117,7 @@ async def start(
     return started
 
 
-async def require_public_targets(request: CrawlRequest) -> None:
+async def require_public_targets(request: RequestedCrawl) -> None:
     """Raises `UsageError` for the first URL that leads to a private address, as far as is known here."""
     try:
         await require_public(request.urls)
@@ -163,7 +163,7 @@ async def stop_before_deletion(database: Database, firecrawl: FirecrawlClient, c
     return None
 
 
-async def _ask(firecrawl: FirecrawlClient, request: CrawlRequest, webhook: Webhook) -> Started:
+async def _ask(firecrawl: FirecrawlClient, request: RequestedCrawl, webhook: Webhook) -> Started:
     try:
         if request.kind is JobKind.CRAWL:
             crawl_id = await firecrawl.start_crawl(

@@ -15,7 +15,7 @@ from crawlscope import models
 from crawlscope.core.errors import NotFoundError, UsageError
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import CrawlStatus, Engine
-from crawlscope.crawls.requests import CrawlRequest
+from crawlscope.crawls.requests import RequestedCrawl
 from crawlscope.database.queue import CRAWL_SITE, drop_waiting_jobs, enqueue
 from crawlscope.firecrawl.schemas import JobKind
 from crawlscope.indexing.service import IndexingService
@@ -43,7 +43,7 @@ class KnownCrawl:
     ended: bool
 
 
-async def start_crawl(connection: AsyncConnection, request: CrawlRequest) -> str:
+async def start_crawl(connection: AsyncConnection, request: RequestedCrawl) -> str:
     """Queues a crawl for the built-in crawler, and creates its session, which starts now."""
     if "@" in urlsplit(request.url).netloc:
         raise UsageError("give the URL without a user name and a password: URLs are stored and shown")
@@ -80,7 +80,7 @@ async def find_request(connection: AsyncConnection, crawl_id: str) -> Row[Any, A
     return (await connection.execute(request)).one_or_none()
 
 
-async def running_request(connection: AsyncConnection, crawl_id: str) -> CrawlRequest | None:
+async def running_request(connection: AsyncConnection, crawl_id: str) -> RequestedCrawl | None:
     """The request that the built-in crawler has to run; None if the crawl has ended or was deleted."""
     running = (
         select(REQUESTS.c.url, REQUESTS.c.options, SESSIONS.c.extra_metadata)
@@ -91,7 +91,7 @@ async def running_request(connection: AsyncConnection, crawl_id: str) -> CrawlRe
     if row is None:
         return None
     urls = row.options.get("urls")
-    return CrawlRequest(
+    return RequestedCrawl(
         JobKind.BATCH_SCRAPE if urls else JobKind.CRAWL,
         urls or [row.url],
         row.options["limit"],

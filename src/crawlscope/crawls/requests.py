@@ -21,7 +21,7 @@ Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class CrawlRequest:
+class RequestedCrawl:
     """A crawl that follows links from its one URL, or a batch scrape of its URLs and no others."""
 
     kind: JobKind
@@ -50,9 +50,9 @@ def crawl_request(
     crawl_options: Options | None = None,
     *,
     allow_private: bool = False,
-) -> CrawlRequest:
+) -> RequestedCrawl:
     """Raises `UsageError` for what cannot be crawled."""
-    return CrawlRequest(
+    return RequestedCrawl(
         JobKind.CRAWL,
         [check_target(url)],
         limit,
@@ -68,7 +68,7 @@ def batch_request(
     *,
     allow_private: bool = False,
     metadata: Mapping[str, str] | None = None,
-) -> CrawlRequest:
+) -> RequestedCrawl:
     """Leaves out repeated URLs. Raises `UsageError` for what cannot be scraped."""
     if not 0 < len(urls) <= MAX_BATCH_URLS:
         raise UsageError(f"a batch scrape has 1 to {MAX_BATCH_URLS:,} urls, not {len(urls):,}")
@@ -80,7 +80,7 @@ def batch_request(
             invalid[url] = None
     if not usable:
         raise UsageError("none of the urls can be scraped: give full URLs such as https://example.com/docs")
-    return CrawlRequest(
+    return RequestedCrawl(
         JobKind.BATCH_SCRAPE,
         list(usable),
         allow_private=allow_private,

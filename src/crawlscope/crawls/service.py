@@ -14,7 +14,7 @@ from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotRetried
 from crawlscope.crawls import at_firecrawl, repository
 from crawlscope.crawls.reconcile import Reconciler
-from crawlscope.crawls.requests import CrawlRequest, batch_request, check_target, crawl_request
+from crawlscope.crawls.requests import RequestedCrawl, batch_request, check_target, crawl_request
 from crawlscope.crawls.schemas import (
     MAX_BATCH_URLS,
     CrawlReconciled,
@@ -78,7 +78,7 @@ class Crawls:
         )
 
     async def start_at_firecrawl(
-        self, request: CrawlRequest, traceparent: str | None = None
+        self, request: RequestedCrawl, traceparent: str | None = None
     ) -> at_firecrawl.Started:
         """Raises `SettingsError` where no Firecrawl is set, and what `at_firecrawl.start` raises."""
         firecrawl = await self._firecrawl.client()
@@ -144,7 +144,7 @@ class Crawls:
             return None
         metadata = {"retry_of": crawl_id}
         if known.engine == Engine.BUILTIN:
-            request = CrawlRequest(
+            request = RequestedCrawl(
                 JobKind.BATCH_SCRAPE,
                 [check_target(wanted[0]), *wanted[1:]],
                 len(wanted),
@@ -209,7 +209,7 @@ class Crawls:
         return goes_on
 
 
-def _builtin_request(wanted: StartCrawl, allow_private: bool) -> CrawlRequest:
+def _builtin_request(wanted: StartCrawl, allow_private: bool) -> RequestedCrawl:
     if wanted.urls is not None:
         raise UsageError(
             "the built-in crawler scrapes no batches: leave `engine` out and set CRAWLSCOPE_FIRECRAWL_URL, "
@@ -222,7 +222,7 @@ def _builtin_request(wanted: StartCrawl, allow_private: bool) -> CrawlRequest:
     return crawl_request(wanted.url, wanted.limit, allow_private=allow_private)
 
 
-def _firecrawl_request(wanted: StartCrawl, allow_private: bool) -> CrawlRequest:
+def _firecrawl_request(wanted: StartCrawl, allow_private: bool) -> RequestedCrawl:
     if (wanted.urls is None) == (wanted.url is None):
         raise UsageError(ONE_OF_BOTH)
     if wanted.url is not None:

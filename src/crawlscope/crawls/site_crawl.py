@@ -12,7 +12,7 @@ from crawlscope.core.errors import DependencyError
 from crawlscope.core.secrets import api_secret
 from crawlscope.core.settings import Settings
 from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.crawler.crawl import CrawlProgress, CrawlRequest, run_crawl
+from crawlscope.crawler.crawl import CrawlPlan, CrawlProgress, run_crawl
 from crawlscope.crawler.sender import WebhookSender
 from crawlscope.crawls.repository import DEFAULT_LIMIT, note_progress, running_request
 from crawlscope.database.engine import Database
@@ -40,7 +40,7 @@ class SiteCrawl:
         requested = await self._database.run(lambda connection: running_request(connection, crawl_id))
         if requested is None:
             return
-        request = CrawlRequest(
+        request = CrawlPlan(
             crawl_id=crawl_id,
             url=requested.url,
             urls=requested.urls if requested.kind is JobKind.BATCH_SCRAPE else (),
