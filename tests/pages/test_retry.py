@@ -32,7 +32,7 @@ from crawlscope.pages.retry import PageTimeout, record_crash, retry_pages
 from crawlscope.processes.supervisor.worker_deaths import requeue_orphans
 from crawlscope.processes.worker.circuit import OUTAGES, Outages
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.repository import ensure_session, move_counts
+from crawlscope.sessions.repository import SessionChange, change_sessions, ensure_session
 from crawlscope.timing.store import OPERATIONS
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 
@@ -75,7 +75,7 @@ async def deliver(database: Database, name: str) -> int:
     async with database.transaction() as connection:
         await ensure_session(connection, CRAWL, now)
         received = await receive_page(connection, CRAWL, page)
-        await move_counts(connection, CRAWL, received.change)
+        await change_sessions(connection, {CRAWL: SessionChange(received.change)})
         return (await connection.scalars(select(PAGES.c.id).where(PAGES.c.source_url == url))).one()
 
 

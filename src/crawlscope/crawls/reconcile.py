@@ -34,7 +34,13 @@ from crawlscope.pages.delivered import DeliveredPage
 from crawlscope.pages.receive import take_pages
 from crawlscope.pages.repository import known_pages
 from crawlscope.sessions.fold import PageSeen, StatusAnswer
-from crawlscope.sessions.repository import find_session, keep_fact, move_counts, require_session
+from crawlscope.sessions.repository import (
+    SessionChange,
+    change_sessions,
+    find_session,
+    keep_fact,
+    require_session,
+)
 
 TOO_MUCH = "Firecrawl hands out {found:,} of the {promised:,} documents that it counts"
 NAMELESS = "{count:,} of the documents that Firecrawl hands out name no URL"
@@ -195,7 +201,8 @@ class Reconciler:
             seen = min(page.source_url for page in pages)
             fetched = PageSeen(datetime.now(UTC), seen, fetched=True)
             await keep_fact(connection, crawl_id, fetched, "fetched")
-            await move_counts(connection, crawl_id, taken.change, taken.settled_at)
+            change = SessionChange(taken.change, taken.settled_at)
+            await change_sessions(connection, {crawl_id: change})
             return _Findings(
                 len(taken.job_ids),
                 taken.settled.count(PageState.FAILED),

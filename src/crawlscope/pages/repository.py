@@ -16,9 +16,15 @@ from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import FINDINGS, FOUND_AT
-from crawlscope.sessions.repository import counts_of, lock_session, move_counts, set_last_settled
+from crawlscope.sessions.repository import (
+    SessionChange,
+    change_sessions,
+    counts_of,
+    lock_session,
+    set_last_settled,
+)
 from crawlscope.timing import TimingContext
-from crawlscope.timing.store import Measurement, record_operations
+from crawlscope.timing.store import Measurement, insert_operations
 
 ATTEMPTS = models.table_of(models.PageAttempt)
 CONTENTS = models.table_of(models.PageContent)
@@ -202,7 +208,7 @@ async def fail_page(connection: AsyncConnection, page: Row[Any], error_code: str
         connection, page.id, PageState.FAILED, error_code, error, queue_wait_ms=QUEUE_WAIT_MS
     )
     change = counts_of(PageState.FAILED) - counts_of(PageState(page.state))
-    await move_counts(connection, page.crawl_id, change, settled_at=settled_at)
+    await change_sessions(connection, {page.crawl_id: SessionChange(change, settled_at)})
 
 
 async def refresh_last_settled(connection: AsyncConnection, crawl_id: str) -> None:
@@ -336,9 +342,10 @@ async def settle_page(
         chunks=outcome.chunks,
     )
     await _close_attempt(connection, claim, outcome.state, outcome.error_code, outcome.error, **spent)
-    await record_operations(connection, measurements, announced=True)
-    change = counts_of(outcome.state) - counts_of(PageState.INDEXING)
-    await move_counts(connection, claim.crawl_id, change, settled_at=settled_at)
+    changes = await insert_operations(connection, measurements)
+    counts = counts_of(outcome.state) - counts_of(PageState.INDEXING)
+    changes[claim.crawl_id] += SessionChange(counts, settled_at)
+    await change_sessions(connection, changes)
 
 
 async def put_back(
@@ -356,7 +363,7 @@ async def put_back(
         update(PAGES).where(PAGES.c.id == claim.id).values(state=PageState.QUEUED, queued_at=NOW)
     )
     await _close_attempt(connection, claim, "retried", error_code, error, **_spent(measurements))
-    await record_operations(connection, measurements, announced=True)
+    await change_sessions(connection, await insert_operations(connection, measurements))
 
 
 async def abandon(
@@ -368,7 +375,7 @@ async def abandon(
     as it is.
     """
     if await _close_attempt(connection, claim, SUPERSEDED, None, None, **_spent(measurements)):
-        await record_operations(connection, measurements, announced=True)
+        await change_sessions(connection, await insert_operations(connection, measurements))
 
 
 async def _close_attempt(
@@ -484,7 +491,7 @@ async def close_lost_attempts(connection: AsyncConnection, page: Row[Any]) -> No
         .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
     )
     operations = [_operation_of_dead(page, attempt, error) for attempt in lost.all()]
-    await record_operations(connection, operations, announced=True)
+    await insert_operations(connection, operations)  # failed ones, which no total contains
 
 
 async def close_crashed_attempts(connection: AsyncConnection, page: Row[Any], death: WorkerDeath) -> bool:
@@ -506,7 +513,7 @@ async def close_crashed_attempts(connection: AsyncConnection, page: Row[Any], de
         )
         if attempt.outcome is None:  # a lost one has its operation already
             operation = _operation_of_dead(page, ended.one(), error)
-            await record_operations(connection, [operation], announced=True)
+            await insert_operations(connection, [operation])
     return any(attempt.revision == page.revision for attempt in died)
 
 

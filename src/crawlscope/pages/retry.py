@@ -37,10 +37,11 @@ from crawlscope.pages.repository import (
     refresh_last_settled,
 )
 from crawlscope.sessions.repository import (
+    SessionChange,
+    change_sessions,
     counts_of,
     failures_without_url,
     keep_action,
-    move_counts,
     require_session,
 )
 
@@ -168,7 +169,7 @@ async def retry_pages(connection: AsyncConnection, crawl_id: str, urls: Sequence
     if queued:
         await keep_action(connection, crawl_id, datetime.now(UTC), "retry", pages=queued)
         change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
-        await move_counts(connection, crawl_id, change * queued)
+        await change_sessions(connection, {crawl_id: SessionChange(change * queued)})
         await refresh_last_settled(connection, crawl_id)
     found = {row.source_key for row in rows} | {row.document_key for row in rows}
     unknown = [LeftPage(url, NotRetried.UNKNOWN) for key, url in keys.items() if key not in found]

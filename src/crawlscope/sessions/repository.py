@@ -1,15 +1,14 @@
 """The SQL of crawl sessions: merges facts and moves counts under the lock of the session's row."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import Row, delete, exists, func, select, update
+from sqlalchemy import Row, delete, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -67,7 +66,7 @@ def counts_of(state: PageState | None) -> Counts:
     )
 
 
-TOTALLED = {
+TOTALLED: Mapping[str, str] = {
     OperationType.CHUNKING: "total_chunking_ms",
     OperationType.EMBEDDING: "total_embedding_ms",
     OperationType.QDRANT: "total_qdrant_ms",
@@ -76,10 +75,63 @@ TOTALLED = {
 """Per operation type whose time a crawl sums up, the session's column."""
 
 
+@dataclass(frozen=True)
+class SessionChange:
+    """What a transaction adds to the session of a crawl. Changes can be added up."""
+
+    counts: Counts = Counts()
+    settled_at: datetime | None = None
+    """When a page of the crawl settled last, if one did."""
+    failures_without_url: int = 0
+    totals: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds of successful operations, by the session's columns."""
+
+    def __add__(self, other: "SessionChange") -> "SessionChange":
+        times = [at for at in (self.settled_at, other.settled_at) if at]
+        return SessionChange(
+            self.counts + other.counts,
+            max(times, default=None),
+            self.failures_without_url + other.failures_without_url,
+            {
+                column: self.totals.get(column, 0.0) + other.totals.get(column, 0.0)
+                for column in self.totals.keys() | other.totals.keys()
+            },
+        )
+
+    def row(self, crawl_id: str) -> dict[str, Any]:
+        return {
+            "crawl_id": crawl_id,
+            "settled_at": self.settled_at,
+            "failures_without_url": self.failures_without_url,
+            **vars(self.counts),
+            **dict.fromkeys(TOTALLED.values(), 0.0),
+            **self.totals,
+        }
+
+
+NO_CHANGE = SessionChange()
 SESSIONS = models.table_of(models.CrawlSession)
 DELETED = models.table_of(models.DeletedCrawl)
 FACTS = models.table_of(models.CrawlFact)
 DELIVERIES = models.table_of(models.Delivery)
+
+_CHANGE_SESSION = text("""
+    UPDATE webhook.crawl_sessions SET
+        total_pages = total_pages + :total_pages,
+        pages_indexed = pages_indexed + :pages_indexed,
+        pages_failed = pages_failed + :pages_failed,
+        pages_pending = pages_pending + :pages_pending,
+        pages_unchanged = pages_unchanged + :pages_unchanged,
+        pages_empty = pages_empty + :pages_empty,
+        pages_cancelled = pages_cancelled + :pages_cancelled,
+        failures_without_url = failures_without_url + :failures_without_url,
+        total_chunking_ms = total_chunking_ms + :total_chunking_ms,
+        total_embedding_ms = total_embedding_ms + :total_embedding_ms,
+        total_qdrant_ms = total_qdrant_ms + :total_qdrant_ms,
+        total_bm25_ms = total_bm25_ms + :total_bm25_ms,
+        last_settled_at = greatest(last_settled_at, :settled_at) -- which passes over NULL
+    WHERE crawl_id = :crawl_id
+""")
 
 log = structlog.get_logger(__name__)
 
@@ -199,22 +251,13 @@ async def note_operations(
     return True
 
 
-async def move_counts(
-    connection: AsyncConnection,
-    crawl_id: str,
-    change: Counts,
-    settled_at: datetime | None = None,
-    failures_without_url: int = 0,
-) -> None:
-    """Adds to the counts; `settled_at` is when a page of the crawl settled, if one did."""
-    moved = {name: getattr(SESSIONS.c, name) + value for name, value in asdict(change).items() if value}
-    if failures_without_url:
-        moved["failures_without_url"] = SESSIONS.c.failures_without_url + failures_without_url
-    values: dict[str, object] = dict(moved)
-    if settled_at:  # greatest() passes over NULL
-        values["last_settled_at"] = func.greatest(SESSIONS.c.last_settled_at, settled_at)
-    if values:
-        await connection.execute(update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(**values))
+async def change_sessions(connection: AsyncConnection, changes: Mapping[str, SessionChange]) -> None:
+    """Adds the change of each crawl, in the order of their ids: the last statement of a transaction, because
+    it locks the sessions.
+    """
+    rows = [change.row(crawl_id) for crawl_id, change in sorted(changes.items()) if change != NO_CHANGE]
+    if rows:
+        await connection.execute(_CHANGE_SESSION, rows)
 
 
 async def set_last_settled(connection: AsyncConnection, crawl_id: str, at: datetime | None) -> None:
@@ -226,21 +269,6 @@ async def set_last_settled(connection: AsyncConnection, crawl_id: str, at: datet
 async def failures_without_url(connection: AsyncConnection, crawl_id: str) -> int:
     found = select(SESSIONS.c.failures_without_url).where(SESSIONS.c.crawl_id == crawl_id)
     return await connection.scalar(found) or 0
-
-
-async def add_totals(connection: AsyncConnection, operations: Iterable[Mapping[str, Any]]) -> None:
-    """Adds the `duration_ms` of successful operations to the totals of their crawls."""
-    totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for each in operations:
-        column = TOTALLED.get(each["operation_type"])
-        if column and each["success"] and each["crawl_id"]:
-            totals[each["crawl_id"]][column] += each["duration_ms"]
-    for crawl_id, sums in sorted(totals.items()):
-        await connection.execute(
-            update(SESSIONS)
-            .where(SESSIONS.c.crawl_id == crawl_id)
-            .values({column: getattr(SESSIONS.c, column) + ms for column, ms in sums.items()})
-        )
 
 
 def _fact_row(crawl_id: str, at: datetime, fact: dict[str, Any], identity: UUID) -> Insert:

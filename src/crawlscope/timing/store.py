@@ -2,24 +2,40 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import structlog
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.errors import CrawlscopeError
-from crawlscope.core.values import storable
+from crawlscope.core.values import storable, storable_json
 from crawlscope.database.engine import Database
-from crawlscope.sessions.repository import add_totals, note_operations
+from crawlscope.sessions.repository import TOTALLED, SessionChange, change_sessions, note_operations
 
 OPERATIONS = models.table_of(models.OperationMetric)
 REQUESTS = models.table_of(models.RequestMetric)
+_COLUMNS = (
+    *("timestamp", "operation_type", "operation_name", "duration_ms", "success", "error_message"),
+    *("request_id", "job_id", "crawl_id", "document_url", "extra_metadata"),
+)
+_INSERT_OPERATIONS = text("""
+    INSERT INTO webhook.operation_metrics (
+        timestamp, operation_type, operation_name, duration_ms, success, error_message,
+        request_id, job_id, crawl_id, document_url, extra_metadata
+    )
+    SELECT * FROM unnest(
+        CAST(:timestamp AS timestamptz[]), CAST(:operation_type AS text[]), CAST(:operation_name AS text[]),
+        CAST(:duration_ms AS float8[]), CAST(:success AS bool[]), CAST(:error_message AS text[]),
+        CAST(:request_id AS text[]), CAST(:job_id AS text[]), CAST(:crawl_id AS text[]),
+        CAST(:document_url AS text[]), CAST(:extra_metadata AS jsonb[])
+    )
+""")
 FLUSH_SECONDS = 0.4
 BATCH = 1_000
 CAPACITY = 100_000
@@ -59,47 +75,64 @@ class RequestRecord(NamedTuple):
     extra_metadata: dict[str, Any] | None = None
 
 
-async def record_operations(
-    connection: AsyncConnection, measurements: Sequence[Measurement], announced: bool = False
-) -> None:
-    """Inserts operations and adds the successful ones to their crawls' totals.
+async def record_operations(connection: AsyncConnection, measurements: Sequence[Measurement]) -> None:
+    """Inserts operations and adds them to their crawls' totals.
 
-    Creates the session of an unknown crawl; the row of a deleted crawl has no crawl. `announced`: the caller
-    knows that all sessions exist in this transaction.
+    Creates the session of an unknown crawl; the row of a deleted crawl has no crawl.
     """
+    began: dict[str, list[datetime]] = defaultdict(list)
+    for each in measurements:
+        if crawl_id := _crawl_id(each):
+            began[crawl_id].append(_timestamp(each))
+    deleted = {
+        crawl_id
+        for crawl_id, at in sorted(began.items())
+        if not await note_operations(connection, crawl_id, min(at), max(at))
+    }
+    await change_sessions(connection, await insert_operations(connection, measurements, deleted))
+
+
+async def insert_operations(
+    connection: AsyncConnection, measurements: Sequence[Measurement], deleted: Set[str] = frozenset()
+) -> dict[str, SessionChange]:
+    """For crawls whose sessions exist, besides the `deleted` ones. Returns what the operations add to the
+    totals: the caller changes the sessions, last in its transaction.
+    """
+    totals: dict[str, SessionChange] = defaultdict(SessionChange)
     if not measurements:
-        return
-    durations = [each.duration_ms for each in measurements]
-    rows: list[dict[str, Any]] = [
-        {
-            "timestamp": datetime.fromtimestamp(each.timestamp, UTC),
-            "operation_type": each.operation_type[:50],
-            "operation_name": each.operation_name[:100],
-            "duration_ms": duration_ms,
-            "success": each.success,
-            "error_message": each.error_message and storable(each.error_message),
-            "request_id": each.request_id and storable(each.request_id),
-            "job_id": each.job_id and storable(each.job_id),
-            "crawl_id": storable(each.crawl_id)[:255] if each.crawl_id else None,
-            "document_url": each.document_url and storable(each.document_url),
-            "extra_metadata": each.metadata or None,
-        }
-        for each, duration_ms in zip(measurements, durations, strict=True)
-    ]
-    if not announced:
-        began: dict[str, list[datetime]] = defaultdict(list)
-        for row in rows:
-            if row["crawl_id"]:
-                began[row["crawl_id"]].append(row["timestamp"])
-        deleted = {
-            crawl_id
-            for crawl_id, at in sorted(began.items())
-            if not await note_operations(connection, crawl_id, min(at), max(at))
-        }
-        for row in rows:
-            row["crawl_id"] = None if row["crawl_id"] in deleted else row["crawl_id"]
-    await connection.execute(insert(OPERATIONS), rows)
-    await add_totals(connection, rows)
+        return totals
+    rows = []
+    for each in measurements:
+        crawl_id, duration_ms = _crawl_id(each), each.duration_ms
+        crawl_id = None if crawl_id in deleted else crawl_id
+        rows.append(
+            (
+                _timestamp(each),
+                each.operation_type[:50],
+                each.operation_name[:100],
+                duration_ms,
+                each.success,
+                each.error_message and storable(each.error_message),
+                each.request_id and storable(each.request_id),
+                each.job_id and storable(each.job_id),
+                crawl_id,
+                each.document_url and storable(each.document_url),
+                storable_json(each.metadata) if each.metadata else None,
+            )
+        )
+        if crawl_id and each.success and (column := TOTALLED.get(each.operation_type)):
+            totals[crawl_id] += SessionChange(totals={column: duration_ms})
+    arrays = dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+    await connection.execute(_INSERT_OPERATIONS, arrays)
+    return totals
+
+
+def _crawl_id(measurement: Measurement) -> str | None:
+    return storable(measurement.crawl_id)[:255] if measurement.crawl_id else None
+
+
+def _timestamp(measurement: Measurement) -> datetime:
+    return datetime.fromtimestamp(measurement.timestamp, UTC)
 
 
 async def record_requests(connection: AsyncConnection, requests: Sequence[RequestRecord]) -> None:

@@ -16,9 +16,15 @@ from crawlscope.core.vocabulary import OperationType
 from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import Database
 from crawlscope.pages.receive import take_pages
-from crawlscope.sessions.repository import DELIVERIES, apply_facts, ensure_session, move_counts
+from crawlscope.sessions.repository import (
+    DELIVERIES,
+    SessionChange,
+    apply_facts,
+    change_sessions,
+    ensure_session,
+)
 from crawlscope.timing import TimingContext, scope
-from crawlscope.timing.store import record_operations
+from crawlscope.timing.store import insert_operations
 from crawlscope.webhooks import payload
 from crawlscope.webhooks.payload import Brought, Delivery
 
@@ -49,8 +55,8 @@ async def accept_delivery(database: Database, body: bytes, received_at: datetime
             if await connection.scalar(entered) is None:
                 return {"status": "duplicate", "crawl_id": delivery.crawl_id}
             taken = await take_pages(connection, delivery.crawl_id, brought.pages)
-            counted = (taken.change, taken.settled_at, brought.without_url)
-            await move_counts(connection, delivery.crawl_id, *counted)
+            change = SessionChange(taken.change, taken.settled_at, brought.without_url)
+            await change_sessions(connection, {delivery.crawl_id: change})
             before = await apply_facts(connection, delivery.crawl_id, brought.facts)
             # A new page, start or end of a crawl that had ended: it went on, and more may have been lost.
             ended = before is not None and bool(before.ends or before.answers)
@@ -60,7 +66,7 @@ async def accept_delivery(database: Database, body: bytes, received_at: datetime
             elif delivery.end:
                 await note_end(connection, delivery.crawl_id)
             timing.stop()
-            await record_operations(connection, measured[-1:], announced=True)
+            await insert_operations(connection, measured[-1:])  # which no total contains
             queued = {"queued_jobs": len(taken.job_ids), "job_ids": list(map(str, taken.job_ids))}
             if delivery.action == "page" and delivery.brings_pages:
                 return {"status": "queued", **queued, "crawl_id": delivery.crawl_id}

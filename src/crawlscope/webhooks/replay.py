@@ -14,7 +14,13 @@ from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
 from crawlscope.pages.receive import take_pages
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.repository import DELIVERIES, keep_action, move_counts, require_session
+from crawlscope.sessions.repository import (
+    DELIVERIES,
+    SessionChange,
+    change_sessions,
+    keep_action,
+    require_session,
+)
 from crawlscope.webhooks import payload
 from crawlscope.webhooks.acceptance import UNKNOWN, accept_delivery
 
@@ -103,7 +109,7 @@ async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tupl
     delivery = payload.read(zlib.decompress(row.body))
     brought = payload.brought(delivery, row.received_at)
     taken = await take_pages(connection, row.crawl_id, brought.pages)
-    await move_counts(connection, row.crawl_id, taken.change, taken.settled_at)
+    await change_sessions(connection, {row.crawl_id: SessionChange(taken.change, taken.settled_at)})
     differs = any(getattr(row, name) != value for name, value in brought.columns.items())
     if differs:
         await connection.execute(
