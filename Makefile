@@ -35,7 +35,7 @@ format: setup
 	@$(BIN)/ruff format .
 
 benchmark: setup
-	@$(BIN)/python -m benchmarks.pipeline
+	@$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -11,18 +11,15 @@ import argparse
 import asyncio
 import os
 import statistics
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from benchmarks.pages import MIN_PAGE_CHARACTERS, pages_of_site
 from benchmarks.service import API_SECRET, running_service, settled
 from benchmarks.timing import LIMIT_MICROSECONDS, cost_microseconds
 from crawlscope.api.client import ServiceClient
-from crawlscope.cli import demo_site
 from crawlscope.core.settings import Settings
-from crawlscope.crawler.reading.markdown import to_markdown
 from crawlscope.crawler.sender import WebhookSender
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
@@ -30,19 +27,6 @@ from crawlscope.indexing.embedders.local import LocalEmbedder
 from crawlscope.insights.schemas import CrawlMetricsResponse
 
 LIMIT_RATIO = 0.85
-MIN_PAGE_CHARACTERS = 12_000
-MAX_PAGE_CHARACTERS = 100_000
-"""Between these the site's pages are about as large as those of recorded crawls: their median is 23,000."""
-
-
-def pages_of_site(count: int, smallest: int = MIN_PAGE_CHARACTERS) -> list[str]:
-    """Markdown of real pages: the standard library's documentation."""
-    with tempfile.TemporaryDirectory() as folder:
-        demo_site.build(Path(folder))
-        sources = sorted(Path(folder).glob("*.html"))
-        texts = [to_markdown(source.read_bytes(), source.as_uri(), "utf-8").markdown for source in sources]
-    fitting = [text for text in texts if smallest <= len(text) <= MAX_PAGE_CHARACTERS]
-    return fitting[:count]
 
 
 def chunks_of(pages: list[str], embedder: LocalEmbedder, max_tokens: int) -> list[str]:

@@ -1,0 +1,73 @@
+"""Measures the whole table of docs/performance.md: one part after the other, each in processes of its own.
+
+    python -m benchmarks [--quick] [--only NAME...] [--rounds N] [--json FILE]
+
+A part that fails does not stop the others. The exit code is 1 if a part failed or missed a limit.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.part import Row, as_json, from_json, options_parser, table
+
+PARTS = ("ingest", "cpu")
+"""In the order in which they run."""
+MAX_SECONDS = 900.0
+"""Of one part."""
+
+
+def main() -> None:
+    parser = options_parser(__doc__)
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, metavar="NAME", help=", ".join(PARTS)
+    )
+    given = parser.parse_args()
+    rows: list[Row] = []
+    failed = []
+    for name in given.only:
+        began = time.monotonic()
+        measured = measure(name, given)
+        rows += measured or ()
+        if measured is None:
+            failed.append(name)
+        print(
+            f"{name}: {'failed' if measured is None else 'done'} in {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+        if given.json:
+            given.json.write_text(json.dumps(as_json(rows), indent=1, ensure_ascii=False) + "\n")
+    print(f"\n{table(rows)}")
+    missed = sum(row.met is False for row in rows)
+    if failed or missed:
+        sys.exit(f"{missed} limits not met" + (f"; failed: {', '.join(failed)}" if failed else ""))
+
+
+def measure(name: str, given: argparse.Namespace) -> Sequence[Row] | None:
+    """Runs the part as a command of its own, so that it leaves nothing behind; None if it failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, "rows.json")
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(written)]
+        command += ["--quick"] if given.quick else []
+        command += ["--details"] if given.details else []
+        for option in ("rounds", "pages", "minutes"):
+            if (value := getattr(given, option)) is not None:
+                command += [f"--{option}", str(value)]
+        with subprocess.Popen(command, stdout=None if given.details else subprocess.DEVNULL) as running:
+            try:
+                code = running.wait(MAX_SECONDS)
+            except subprocess.TimeoutExpired:
+                running.send_signal(signal.SIGINT)  # it stops what it started
+                print(f"{name}: stopped after {MAX_SECONDS:.0f} s")
+                return None
+        return from_json(json.loads(written.read_text())) if code == 0 else None
+
+
+if __name__ == "__main__":
+    main()

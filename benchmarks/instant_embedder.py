@@ -1,0 +1,92 @@
+"""An embedding server that answers at once, in a process of its own: what remains is not embedding.
+
+It speaks as Text Embeddings Inference (`/info`, `/embed`) and as OpenAI (`/v1/embeddings`). A text has
+the same made-up vector each time, and different texts have different ones.
+"""
+
+import asyncio
+import json
+import multiprocessing
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+DIMENSION = 384
+VECTORS = 4_096
+MAX_TEXTS = 32
+INFO = {
+    "model_id": "instant",
+    "max_input_length": 512,
+    "max_client_batch_size": MAX_TEXTS,
+    "max_batch_tokens": 16_384,
+}
+
+
+@contextmanager
+def instant_embedder() -> Iterator[str]:
+    """The server's URL."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}"
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(announce: Connection) -> None:
+    asyncio.run(_server(announce))
+
+
+async def _server(announce: Connection) -> None:
+    vectors = np.random.default_rng(5).standard_normal((VECTORS, DIMENSION), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    texts = [json.dumps([round(float(x), 7) for x in vector]).encode() for vector in vectors]
+    server = await asyncio.get_running_loop().create_server(lambda: _Answers(texts), "127.0.0.1", 0)
+    announce.send(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
+class _Answers(asyncio.Protocol):
+    """Reads whole requests of HTTP/1.1, as its clients send them."""
+
+    def __init__(self, vectors: list[bytes]) -> None:
+        self._vectors = vectors
+        self._received = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while (end := self._received.find(b"\r\n\r\n")) >= 0:
+            head = bytes(self._received[:end]).lower()
+            length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
+            if len(self._received) < end + 4 + length:
+                return
+            body = bytes(self._received[end + 4 : end + 4 + length])
+            del self._received[: end + 4 + length]
+            answer = self._answer(head.split(None, 2)[1], body)
+            self._transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+                % (len(answer), answer)
+            )
+
+    def _answer(self, path: bytes, body: bytes) -> bytes:
+        if path == b"/info":
+            return json.dumps(INFO).encode()
+        asked = json.loads(body)
+        texts = asked["inputs" if path == b"/embed" else "input"]
+        texts = [texts] if isinstance(texts, str) else texts
+        rows = [self._vectors[zlib.crc32(str(text).encode()) % VECTORS] for text in texts]
+        if path == b"/embed":
+            return b"[" + b",".join(rows) + b"]"
+        data = b",".join(b'{"index":%d,"embedding":%b}' % (n, row) for n, row in enumerate(rows))
+        usage = b'{"prompt_tokens":1,"total_tokens":1}'
+        return b'{"object":"list","model":"instant","data":[' + data + b'],"usage":' + usage + b"}"
