@@ -33,6 +33,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
             server = _Server(
                 uvicorn.Config(
                     create_app(parts, stopping),
+                    http="httptools",
                     lifespan="on",
                     log_config=None,
                     access_log=False,

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
 import typer
+import uvloop
 
 from crawlscope.cli.common import complain, process_settings, quiet_settings, run, terminal
 from crawlscope.core.errors import CrawlscopeError
@@ -109,4 +110,4 @@ def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await work(stopping)
 
-    asyncio.run(stoppable())
+    uvloop.run(stoppable())
