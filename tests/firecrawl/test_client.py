@@ -512,7 +512,7 @@ WRONG_SHAPES = [
 ]
 
 
-class TestBadDays:
+class TestFailureHandling:
     @every_call
     @pytest.mark.parametrize("outage", ["refused", "503", "hanging"])
     async def test_an_outage_is_reported_in_time(self, call: Call, outage: Any) -> None:
