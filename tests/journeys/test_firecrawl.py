@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -353,7 +354,9 @@ def test_what_firecrawl_alone_knows_is_taken_into_the_records(
     )
     crawl = ended(stack, job.id)
     assert (crawl["status"], crawl["pages_indexed"]) == ("completed", PAGES)
-    assert crawl["started_at"] < crawl["completed_at"]
+    began_at = datetime.fromisoformat(job.status_answer("v2", 0, 0, "")["createdAt"])
+    times = datetime.fromisoformat(crawl["started_at"]), datetime.fromisoformat(crawl["completed_at"])
+    assert began_at == times[0] <= times[1]
     again = stack.http.post(f"/api/crawls/{job.id}/reconcile").json()
     assert (again["adopted"], again["added"]) == (False, 0)
     assert stack.http.post(f"/api/crawls/{job.id}/recount").json()["changed"] == {}

@@ -21,16 +21,16 @@ _PDF = re.compile(r"\s{0,100}%PDF-\d\.\d\s")
 _COMPOSED_WITH_PREVIOUS = r"[\u0300-\u036f\u1161-\u11ff\u3099\u309a]"
 _NON_ASCII = re.compile(rf"[\x00-\x7f]?[^\x00-\x7f]{{1,512}}{_COMPOSED_WITH_PREVIOUS}{{0,32}}")
 
-_INLINE_CODE = r"``[^`\n]++(?:`[^`\n]++)*+``|`[^`\n]++`"
+_INLINE_CODE = r"``[^`\n]++(?:`[^`\n]++)*``|`[^`\n]++`"
 _ESCAPE = r"\\[^\n]"
-_LINK_TEXT = r"(?:[^\[\]\\`\n]++|\\.|`[^`\n]*+`|\n(?![ \t]*+\n))*+"
-_NO_SPACE = r"(?:[^\s()<>\\]++|\\[^\s])*+"
+_LINK_TEXT = r"(?:[^\[\]\\`\n]++|\\.|`[^`\n]*+`|\n(?![ \t]*+\n))*"
+_NO_SPACE = r"(?:[^\s()<>\\]++|\\[^\s])*"
 # CommonMark wants at least three levels of parentheses.
 _BALANCED = _NO_SPACE
 for _ in range(3):
-    _BALANCED = rf"{_NO_SPACE}(?:\({_BALANCED}\){_NO_SPACE})*+"
-_DESTINATION = rf"(?:<[^<>\n]*+>|data:[^\n()]*+(?:\([^\n()]*+\)[^\n()]*+)*+|{_BALANCED})"
-_TITLE = r"""(?:\s++(?:"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'))?"""
+    _BALANCED = rf"{_NO_SPACE}(?:\({_BALANCED}\){_NO_SPACE})*"
+_DESTINATION = rf"(?:<[^<>\n]*+>|data:[^\n()]*+(?:\([^\n()]*+\)[^\n()]*+)*|{_BALANCED})"
+_TITLE = r"""(?:\s++(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))?"""
 _LINK = rf"\[(?P<text>{_LINK_TEXT})\]\(\s*+(?P<target>{_DESTINATION}){_TITLE}\s*+\)"
 _UNDERLINE_BELOW = r"(?P<underline>[ \t]*+\n[ \t]*+\n(?=(?:={3,}|-{3,})[ \t]*+(?:\n|\Z)))?"
 _SENTENCE_BELOW = r"(?P<break>[ \t]*+\n[ \t]*+(?=[,;)?]|\.(?!\.)))?"

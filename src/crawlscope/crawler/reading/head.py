@@ -13,7 +13,7 @@ from crawlscope.crawler.reading.tree import clean, parse, words
 
 _LINKING = {"a": "href", "area": "href", "frame": "src", "iframe": "src", "embed": "src", "object": "data"}
 _REFRESH = re.compile(
-    r"""\s*+[\d.]++[\s;,]\s*+[;,]?\s*+(?:url\s*+=\s*+)?+(?:"([^"]++)|'([^']++)|([^\s"'].*))""",
+    r"""\s*+[\d.]++[\s;,]\s*+[;,]?\s*+(?:url\s*+=\s*+|(?!url\s*+=))(?:"([^"]++)|'([^']++)|([^\s"'].*))""",
     re.IGNORECASE | re.DOTALL,
 )
 _LANGUAGE = re.compile(r"(?!(?:und|mul|mis|zxx)\b)[a-z]{2,3}(?:[-_][a-z0-9]{1,8})*", re.IGNORECASE | re.ASCII)

@@ -25,7 +25,7 @@ _TAG = re.compile(r"<[A-Za-z][^<>]*>")
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SELF_CLOSED = re.compile(
     r"""<(?!(?:area|base|br|col|embed|frame|hr|img|input|link|meta|param|source|track|wbr)[\s/>])"""
-    r"""([a-z][\w.-]*+)((?:[^<>"'/]|"[^"]*+"|'[^']*+'|/(?!>))*+)/>""",
+    r"""([a-z][\w.-]*+)((?:[^<>"'/]|"[^"]*+"|'[^']*+'|/(?!>))*)/>""",
     re.IGNORECASE,
 )
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)(?:\]\]>|\Z)", re.DOTALL)
