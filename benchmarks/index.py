@@ -17,16 +17,13 @@ import numpy as np
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import (
     FIRST_NAME,
-    ChunkPayload,
     Filters,
-    IndexedChunk,
+    IndexedDocument,
     SearchIndex,
-    chunk_id,
 )
 from crawlscope.indexing.index.socket_client import RemoteIndex
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
-from crawlscope.indexing.index.urls import domain_of, url_prefixes
 from crawlscope.indexing.sparse import Bm25Encoder
 
 CHUNKS = 20_000
@@ -56,23 +53,17 @@ class Author:
     def vector(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         return self._random.standard_normal(DIMENSION, dtype=np.float32)
 
-    def page(self, number: int) -> list[IndexedChunk]:
+    def page(self, number: int) -> IndexedDocument:
         url = f"https://site{number % 5}.example/part{number % 50}/page{number}.html"
-        return [self._chunk(url, n, self.text(WORDS_PER_CHUNK)) for n in range(CHUNKS_PER_PAGE)]
-
-    def _chunk(self, url: str, chunk_index: int, text: str) -> IndexedChunk:
-        payload = ChunkPayload(
+        texts = [self.text(WORDS_PER_CHUNK) for _ in range(CHUNKS_PER_PAGE)]
+        return IndexedDocument(
             url=url,
             title=url,
-            text=text,
-            chunk_index=chunk_index,
-            domain=domain_of(url),
-            url_prefixes=url_prefixes(url),
             language="en",
             crawl_ids=["crawl"],
-        )
-        return IndexedChunk(
-            chunk_id(url, chunk_index), self.vector(), self._bm25.encode_document(text), payload
+            texts=texts,
+            dense=self._random.standard_normal((CHUNKS_PER_PAGE, DIMENSION), dtype=np.float32),
+            sparse=[self._bm25.encode_document(text) for text in texts],
         )
 
     async def ask(self, index: SearchIndex, filters: Filters) -> float:
@@ -83,11 +74,11 @@ class Author:
         return (perf_counter() - began) * 1000
 
 
-async def fill(index: SearchIndex, pages: Sequence[list[IndexedChunk]]) -> float:
+async def fill(index: SearchIndex, pages: Sequence[IndexedDocument]) -> float:
     """Chunks per second, handed over page by page as workers do."""
     began = perf_counter()
     for page in pages:
-        await index.upsert(page)
+        await index.replace([page])
     return len(pages) * CHUNKS_PER_PAGE / (perf_counter() - began)
 
 

@@ -22,7 +22,7 @@ from crawlscope.indexing.chunk import split
 from crawlscope.indexing.embedders.local import LocalEmbedder
 from crawlscope.indexing.embedders.port import Embedder
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import ChunkPayload, Filters, Hit, IndexedChunk, SearchIndex, chunk_id
+from crawlscope.indexing.index.port import Filters, Hit, IndexedDocument, SearchIndex
 from crawlscope.indexing.passages import passages
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.schemas import Mode, SearchRequest
@@ -72,28 +72,9 @@ async def index_documents(
     for document, (title, text) in collection.documents.items():
         chunks = split(text, embedder.tokenizer, CHUNK_TOKENS)
         texts = passages(title, text, chunks, embedder.tokenizer)
-        vectors = await embedder.embed(texts)
-        await index.upsert(
-            [
-                IndexedChunk(
-                    chunk_id(document, n), vectors[n], bm25.encode_document(text), _payload(document, n, text)
-                )
-                for n, text in enumerate(texts)
-            ]
-        )
-
-
-def _payload(document: str, chunk_index: int, text: str) -> ChunkPayload:
-    return ChunkPayload(
-        url=document,
-        title="",
-        text=text,
-        chunk_index=chunk_index,
-        domain="",
-        url_prefixes=[],
-        language="",
-        crawl_ids=[],
-    )
+        sparse = [bm25.encode_document(text) for text in texts]
+        dense = await embedder.embed(texts)
+        await index.replace([IndexedDocument(document, texts=texts, dense=dense, sparse=sparse)])
 
 
 def by_service(service: SearchService, mode: Mode) -> Find:

@@ -17,7 +17,7 @@ from crawlscope.api.http import errors, metrics
 from crawlscope.core.errors import IndexUnavailable
 from crawlscope.database.engine import Database
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, SparseVector, chunk_id
+from crawlscope.indexing.index.port import IndexedDocument, SparseVector
 from crawlscope.insights.service import Insights
 from tests.support.producing import (
     NOON,
@@ -222,7 +222,7 @@ async def test_stats_without_and_with_an_index(app: FastAPI, client: httpx2.Asyn
     without = await found(client, "/api/stats")
     index = EdgeIndex.open(tmp_path / "index", dimension=4)
     try:
-        await index.upsert([chunk(A)])
+        await index.replace([indexed(A)])
         app.state.parts = ServiceWithIndex(**vars(app.state.parts), index=index)
         with_index = await found(client, "/api/stats")
     finally:
@@ -303,16 +303,6 @@ def test_the_reference_names_each_answer():
     assert "description" in crawl["properties"]["searchable_at"]
 
 
-def chunk(url: str) -> IndexedChunk:
-    payload = ChunkPayload(
-        url=url,
-        title="",
-        text="some words",
-        chunk_index=0,
-        domain="a.example",
-        url_prefixes=[],
-        language="",
-        crawl_ids=["crawl-1"],
-    )
-    dense = np.array([1, 0, 0, 0], dtype=np.float32)
-    return IndexedChunk(chunk_id(url, 0), dense, SparseVector([1], [1.0]), payload)
+def indexed(url: str) -> IndexedDocument:
+    dense = np.array([[1, 0, 0, 0]], dtype=np.float32)
+    return IndexedDocument(url, texts=["some words"], dense=dense, sparse=[SparseVector([1], [1.0])])

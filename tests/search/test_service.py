@@ -13,8 +13,7 @@ from tokenizers.models import WordLevel
 from crawlscope.core.errors import EmbedderUnavailable, IndexUnavailable
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, chunk_id
-from crawlscope.indexing.index.urls import domain_of, url_prefixes
+from crawlscope.indexing.index.port import IndexedDocument
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.schemas import SearchRequest
 from crawlscope.search.service import MAX_PASSAGES, SearchService
@@ -83,25 +82,17 @@ PAGES: dict[str, tuple[str, list[str], list[str]]] = {
 
 async def index_pages(index: EdgeIndex, embedder: InitialsEmbedder) -> None:
     for url, (language, crawl_ids, texts) in PAGES.items():
-        vectors = await embedder.embed(texts)
-        await index.upsert(
+        await index.replace(
             [
-                IndexedChunk(
-                    chunk_id(url, n),
-                    vector,
-                    BM25.encode_document(text),
-                    ChunkPayload(
-                        url=url,
-                        title=url.rsplit("/", 1)[-1],
-                        text=text,
-                        chunk_index=n,
-                        domain=domain_of(url),
-                        url_prefixes=url_prefixes(url),
-                        language=language,
-                        crawl_ids=crawl_ids,
-                    ),
+                IndexedDocument(
+                    url=url,
+                    title=url.rsplit("/", 1)[-1],
+                    language=language,
+                    crawl_ids=crawl_ids,
+                    texts=texts,
+                    dense=await embedder.embed(texts),
+                    sparse=[BM25.encode_document(text) for text in texts],
                 )
-                for n, (text, vector) in enumerate(zip(texts, vectors, strict=True))
             ]
         )
 
@@ -217,28 +208,17 @@ async def test_crawl_id_is_the_filtered_or_the_latest_crawl(service: SearchServi
 async def test_one_page_with_many_chunks_does_not_crowd_out_others(tmp_path: Path) -> None:
     embedder = InitialsEmbedder()
     index = EdgeIndex.open(tmp_path / "index", DIMENSION)
-    bulky = ["https://h/bulky"] * 450
-    single = [f"https://h/single{n}" for n in range(12)]
-    texts = ["apple"] * len(bulky) + ["apple and some other words"] * len(single)
-    vectors = await embedder.embed(texts)
-    await index.upsert(
+    bulky = {"https://h/bulky": ["apple"] * 450}
+    single = {f"https://h/single{n}": ["apple and some other words"] for n in range(12)}
+    await index.replace(
         [
-            IndexedChunk(
-                chunk_id(url, n),
-                vectors[n],
-                BM25.encode_document(texts[n]),
-                ChunkPayload(
-                    url=url,
-                    title="",
-                    text=texts[n],
-                    chunk_index=n,
-                    domain="h",
-                    url_prefixes=["https://h/"],
-                    language="en",
-                    crawl_ids=[],
-                ),
+            IndexedDocument(
+                url,
+                texts=texts,
+                dense=await embedder.embed(texts),
+                sparse=[BM25.encode_document(text) for text in texts],
             )
-            for n, url in enumerate([*bulky, *single])
+            for url, texts in {**bulky, **single}.items()
         ]
     )
     service = SearchService(index, embedder, BM25)

@@ -16,8 +16,7 @@ from crawlscope.indexing.embedders.port import Embedder, Vectors
 from crawlscope.indexing.generations.embedder import IndexEmbedder
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.in_thread import in_thread
-from crawlscope.indexing.index.port import ChunkPayload, IndexedChunk, SparseVector, chunk_id
-from crawlscope.indexing.index.urls import domain_of, url_prefixes
+from crawlscope.indexing.index.port import IndexedDocument, SparseVector
 from crawlscope.indexing.language import language_of, primary_language
 from crawlscope.indexing.passages import passages
 from crawlscope.indexing.sparse import Bm25Encoder
@@ -61,27 +60,17 @@ class PreparedDocument:
     unreadable: PageError | None = None
     """Why a document with content has no text."""
 
-    def indexed_chunks(self, crawl_ids: list[str]) -> list[IndexedChunk]:
+    def indexed_document(self, crawl_ids: Sequence[str]) -> IndexedDocument:
         assert self.vectors is not None
-        domain, prefixes = domain_of(self.url), url_prefixes(self.url)
-        return [
-            IndexedChunk(
-                id=chunk_id(self.url, chunk.index),
-                dense=vector,
-                sparse=sparse,
-                payload=ChunkPayload(
-                    url=self.url,
-                    title=self.title,
-                    text=chunk.text,
-                    chunk_index=chunk.index,
-                    domain=domain,
-                    url_prefixes=prefixes,
-                    language=self.language,
-                    crawl_ids=crawl_ids,
-                ),
-            )
-            for chunk, vector, sparse in zip(self.chunks, self.vectors, self.sparse, strict=True)
-        ]
+        return IndexedDocument(
+            url=self.url,
+            title=self.title,
+            language=self.language,
+            crawl_ids=crawl_ids,
+            texts=[chunk.text for chunk in self.chunks],
+            dense=self.vectors,
+            sparse=self.sparse,
+        )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation, Live
-from crawlscope.indexing.index.port import chunk_id
+from crawlscope.indexing.index.port import IndexedDocument
 from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument
 from crawlscope.sessions.repository import ensure_session
 from crawlscope.timing import TimingContext, scope
@@ -169,8 +169,7 @@ class IndexingService:
         await documents.save_document(connection, generation.id, prepared.url, made)
         crawl_ids = await documents.crawl_ids(connection, prepared.url)
         index = await self._opened.index(generation)
-        await index.upsert(prepared.indexed_chunks(crawl_ids))
-        await index.truncate(prepared.url, keep=made.chunks)
+        await index.replace([prepared.indexed_document(crawl_ids)])
 
     async def forget_crawl(self, connection: AsyncConnection, crawl_id: str) -> None:
         """Removes a crawl from its documents, and documents that no other crawl found from the index."""
@@ -204,7 +203,7 @@ class IndexingService:
     async def _probe_index(self) -> None:
         """Writes without effect: an index whose disk is full still answers searches."""
         index = await self._opened.index(await self._serving_now())
-        await index.truncate("crawlscope:probe", keep=0)
+        await index.replace([IndexedDocument("crawlscope:probe")])
 
     async def _serving_now(self) -> Generation:
         async with self._database.transaction() as connection:
@@ -243,14 +242,11 @@ class IndexingService:
     async def _update_crawl_ids(self, connection: AsyncConnection, live: Live, url: str) -> None:
         crawl_ids = await documents.crawl_ids(connection, url)
         for generation in live.all:
-            if known := await documents.find_document(connection, generation.id, url):
-                index = await self._opened.index(generation)
-                ids = [chunk_id(url, number) for number in range(known.chunks)]
-                await index.set_crawl_ids(ids, crawl_ids)
+            await (await self._opened.index(generation)).set_crawl_ids({url: crawl_ids})
 
     async def _remove(self, connection: AsyncConnection, live: Live, url: str) -> None:
         for generation in live.all:
-            await (await self._opened.index(generation)).truncate(url, keep=0)
+            await (await self._opened.index(generation)).replace([IndexedDocument(url)])
         await documents.delete_document(connection, url)
 
 

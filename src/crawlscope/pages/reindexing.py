@@ -17,6 +17,7 @@ from crawlscope.indexing.documents import DocumentToReindex, KnownDocument
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation
+from crawlscope.indexing.index.port import IndexedDocument
 from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument
 from crawlscope.indexing.service import IndexingService
 from crawlscope.pages.index_page import in_time
@@ -223,7 +224,7 @@ class Reindexing:
             if prepared is None:
                 nothing = KnownDocument("", "", 0, source.crawl_id, source.revision, error)
                 await documents.save_document(connection, generation.id, document.url, nothing)
-                await (await self._opened.index(generation)).truncate(document.url, keep=0)
+                await (await self._opened.index(generation)).replace([IndexedDocument(document.url)])
             elif not prepared.unchanged:
                 made = KnownDocument(
                     prepared.content_hash,

@@ -1,7 +1,8 @@
-"""Chunks for tests: real BM25 weights, dense vectors of chosen directions."""
+"""Documents for tests: real BM25 weights, dense vectors of chosen directions."""
 
-from crawlscope.indexing.index.port import ChunkPayload, Halves, Hit, IndexedChunk, chunk_id
-from crawlscope.indexing.index.urls import domain_of, url_prefixes
+import numpy as np
+
+from crawlscope.indexing.index.port import Halves, Hit, IndexedDocument
 from crawlscope.indexing.sparse import Bm25Encoder
 
 DIMENSION = 4
@@ -17,28 +18,22 @@ def direction(axis: int, lean: float = 0.0) -> list[float]:
     return [value / length for value in vector]
 
 
-def make_chunk(
+def make_document(
     url: str,
-    text: str,
-    chunk_index: int = 0,
+    *texts: str,
     dense: list[float] | None = None,
     crawl_ids: tuple[str, ...] = ("crawl-1",),
     language: str = "en",
-) -> IndexedChunk:
-    return IndexedChunk(
-        id=chunk_id(url, chunk_index),
-        dense=dense or direction(0),
-        sparse=BM25.encode_document(text),
-        payload=ChunkPayload(
-            url=url,
-            title=f"Title of {url}",
-            text=text,
-            chunk_index=chunk_index,
-            domain=domain_of(url),
-            url_prefixes=url_prefixes(url),
-            language=language,
-            crawl_ids=list(crawl_ids),
-        ),
+) -> IndexedDocument:
+    """One chunk for each text, all with the same dense vector."""
+    return IndexedDocument(
+        url=url,
+        title=f"Title of {url}",
+        language=language,
+        crawl_ids=crawl_ids,
+        texts=texts,
+        dense=np.array([dense or direction(0)] * len(texts), np.float32),
+        sparse=[BM25.encode_document(text) for text in texts],
     )
 
 

@@ -9,6 +9,7 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,12 @@ from qdrant_client import AsyncQdrantClient
 
 from crawlscope.core.errors import IndexUnusable
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import Filters, IndexedChunk, SearchIndex, SparseVector, chunk_id
+from crawlscope.indexing.index.port import Filters, IndexedDocument, SearchIndex, SparseVector, chunk_id
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes
 from crawlscope.indexing.index.socket_client import RemoteIndex
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
-from tests.indexing.index.chunks import BM25, DIMENSION, direction, found_urls, make_chunk, urls
+from tests.indexing.index.chunks import BM25, DIMENSION, direction, found_urls, make_document, urls
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -75,8 +76,7 @@ async def opened(
 @pytest_asyncio.fixture(loop_scope="module")
 async def index(opened: SearchIndex) -> SearchIndex:
     while hits := (await opened.query(direction(0), None, EVERYTHING, 1_000)).dense:
-        for url in {hit.payload["url"] for hit in hits}:
-            await opened.truncate(url, keep=0)
+        await opened.replace([IndexedDocument(url) for url in {hit.payload["url"] for hit in hits}])
     return opened
 
 
@@ -91,11 +91,11 @@ async def test_an_empty_index_finds_nothing(index: SearchIndex) -> None:
 
 
 async def test_both_halves_answer_best_first(index: SearchIndex) -> None:
-    await index.upsert(
+    await index.replace(
         [
-            make_chunk("https://h/far", "a pear", dense=direction(2)),
-            make_chunk("https://h/near", "an apple and an apple tree", dense=direction(0)),
-            make_chunk("https://h/between", "an apple", dense=direction(0, lean=1.0)),
+            make_document("https://h/far", "a pear", dense=direction(2)),
+            make_document("https://h/near", "an apple and an apple tree", dense=direction(0)),
+            make_document("https://h/between", "an apple", dense=direction(0, lean=1.0)),
         ]
     )
     halves = await index.query(direction(0), BM25.encode_query("apple tree"), EVERYTHING, 10)
@@ -106,17 +106,24 @@ async def test_both_halves_answer_best_first(index: SearchIndex) -> None:
 
 
 async def test_a_hit_carries_the_whole_chunk(index: SearchIndex) -> None:
-    chunk = make_chunk(
-        "https://h/ü?q=1", "Žluťoučký kůň 🐎", chunk_index=3, crawl_ids=("a", "b"), language="cs"
-    )
-    await index.upsert([chunk])
-    (hit,) = (await index.query(direction(0), None, EVERYTHING, 10)).dense
-    assert hit.id == chunk.id == chunk_id("https://h/ü?q=1", 3)
-    assert hit.payload == chunk.payload
+    url, texts = "https://h/ü?q=1", ("one", "Žluťoučký kůň 🐎")
+    await index.replace([make_document(url, *texts, crawl_ids=("a", "b"), language="cs")])
+    (hit,) = (await index.query(None, BM25.encode_query("kůň"), EVERYTHING, 10)).bm25
+    assert hit.id == chunk_id(url, 1)
+    assert hit.payload == {
+        "url": url,
+        "title": f"Title of {url}",
+        "text": "Žluťoučký kůň 🐎",
+        "chunk_index": 1,
+        "domain": "h",
+        "url_prefixes": ["https://h/"],
+        "language": "cs",
+        "crawl_ids": ["a", "b"],
+    }
 
 
 async def test_only_the_queried_half_has_hits(index: SearchIndex) -> None:
-    await index.upsert([make_chunk("https://h/", "apple")])
+    await index.replace([make_document("https://h/", "apple")])
     words = BM25.encode_query("apple")
     assert (await index.query(None, words, EVERYTHING, 10)).dense == []
     assert (await index.query(direction(0), None, EVERYTHING, 10)).bm25 == []
@@ -125,34 +132,42 @@ async def test_only_the_queried_half_has_hits(index: SearchIndex) -> None:
 
 
 async def test_limit_holds_for_each_half(index: SearchIndex) -> None:
-    await index.upsert([make_chunk(f"https://h/{n}", "apple") for n in range(8)])
+    await index.replace([make_document(f"https://h/{n}", "apple") for n in range(8)])
     halves = await index.query(direction(0), BM25.encode_query("apple"), EVERYTHING, 5)
     assert (len(halves.dense), len(halves.bm25)) == (5, 5)
 
 
 async def test_a_rare_word_counts_more_than_a_common_one(index: SearchIndex) -> None:
-    common = [make_chunk(f"https://h/{n}", "apple orchard") for n in range(20)]
-    await index.upsert([*common, make_chunk("https://h/rare", "quince orchard")])
+    common = [make_document(f"https://h/{n}", "apple orchard") for n in range(20)]
+    await index.replace([*common, make_document("https://h/rare", "quince orchard")])
     assert (await search_words(index, "apple quince"))[0] == "https://h/rare"
 
 
-async def test_an_upsert_replaces_the_chunk_of_the_same_id(index: SearchIndex) -> None:
-    await index.upsert([make_chunk("https://h/", "apple")])
-    await index.upsert([make_chunk("https://h/", "quince")])
+async def test_a_document_replaces_the_former_one(index: SearchIndex) -> None:
+    await index.replace([make_document("https://h/", "apple")])
+    await index.replace([make_document("https://h/", "quince")])
     assert (await index.size()).chunks == 1
     assert await search_words(index, "apple") == []
     assert await search_words(index, "quince") == ["https://h/"]
 
 
 async def test_crawl_ids_change_and_the_rest_stays(index: SearchIndex) -> None:
-    chunk = make_chunk("https://h/", "apple", crawl_ids=("old",))
-    await index.upsert([chunk, make_chunk("https://h/other", "apple", crawl_ids=("old",))])
-    await index.set_crawl_ids([chunk.id, chunk_id("https://h/unknown", 0)], ["old", "new"])
-    assert await search_words(index, "apple", Filters(crawl_id="new")) == ["https://h/"]
-    assert len(await search_words(index, "apple", Filters(crawl_id="old"))) == 2
-    (hit,) = (await index.query(direction(0), None, Filters(crawl_id="new"), 10)).dense
-    assert hit.payload == {**chunk.payload, "crawl_ids": ["old", "new"]}
-    assert (await index.size()).chunks == 2
+    await index.replace(
+        [
+            make_document(f"https://h/{name}", "apple", "apple pie", crawl_ids=("old",))
+            for name in ("", "other", "third")
+        ]
+    )
+    pie, other = BM25.encode_query("pie"), Filters(url_prefix="https://h/other")
+    (before,) = (await index.query(None, pie, other, 10)).bm25
+    await index.set_crawl_ids(
+        {"https://h/": ["old", "new"], "https://h/other": ["old", "newer"], "https://h/unknown": ["new"]}
+    )
+    assert await search_words(index, "apple", Filters(crawl_id="new")) == ["https://h/"] * 2
+    assert len(await search_words(index, "apple", Filters(crawl_id="old"))) == 6
+    (hit,) = (await index.query(None, pie, Filters(crawl_id="newer"), 10)).bm25
+    assert hit.payload == {**before.payload, "crawl_ids": ["old", "newer"]}
+    assert (await index.size()).chunks == 6
 
 
 SITE = {
@@ -169,9 +184,9 @@ SITE = {
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def site(index: SearchIndex) -> SearchIndex:
-    await index.upsert(
+    await index.replace(
         [
-            make_chunk(url, "apple", language=language, crawl_ids=(crawl,))
+            make_document(url, "apple", language=language, crawl_ids=(crawl,))
             for url, (language, crawl) in SITE.items()
         ]
     )
@@ -207,7 +222,7 @@ async def test_a_host_without_path_matches_its_root(site: SearchIndex) -> None:
 
 async def test_a_prefix_with_more_segments_than_are_indexed_matches(index: SearchIndex) -> None:
     deep = "https://h/" + "/".join(f"level{n}" for n in range(40))
-    await index.upsert([make_chunk(f"{deep}/a", "apple"), make_chunk(f"{deep}x/b", "apple")])
+    await index.replace([make_document(f"{deep}/a", "apple"), make_document(f"{deep}x/b", "apple")])
     assert await search_words(index, "apple", Filters(url_prefix=f"{deep}/")) == [f"{deep}/a"]
 
 
@@ -240,58 +255,78 @@ async def test_all_filters_must_match(site: SearchIndex, filters: Filters, expec
 
 
 async def test_vectors_may_be_arrays(index: SearchIndex) -> None:
-    plain = make_chunk("https://h/", "apple")
+    plain = make_document("https://h/", "apple")
     sparse = SparseVector(
-        np.array(plain.sparse.indices, dtype=np.uint32), np.array(plain.sparse.values, dtype=np.float32)
+        np.array(plain.sparse[0].indices, dtype=np.uint32), np.array(plain.sparse[0].values, dtype=np.float32)
     )
-    dense = np.array(plain.dense, dtype=np.float32)
-    await index.upsert([IndexedChunk(plain.id, dense, sparse, plain.payload)])
-    halves = await index.query(dense, sparse, EVERYTHING, 10)
+    await index.replace([replace(plain, sparse=[sparse])])
+    halves = await index.query(plain.dense[0], sparse, EVERYTHING, 10)
     assert urls(halves.dense) == urls(halves.bm25) == ["https://h/"]
 
 
 async def test_a_chunk_without_words_is_found_by_meaning(index: SearchIndex) -> None:
-    await index.upsert([make_chunk("https://h/", "...")])
+    await index.replace([make_document("https://h/", "...")])
     assert found_urls(await index.query(direction(0), None, EVERYTHING, 10)) == {"https://h/"}
 
 
 async def test_vectors_of_another_dimension_are_refused(index: SearchIndex) -> None:
-    chunk = make_chunk("https://h/", "apple")
-    wrong = IndexedChunk(chunk.id, [1.0, 0.0], chunk.sparse, chunk.payload)
+    wrong = make_document("https://h/wrong", "apple", dense=[1.0, 0.0])
     with pytest.raises(IndexUnusable, match="4 dimensions and was handed one of 2"):
-        await index.upsert([chunk, wrong])
+        await index.replace([make_document("https://h/", "apple"), wrong])
+    assert (await index.size()).chunks == 0
     with pytest.raises(IndexUnusable, match="4 dimensions"):
         await index.query([1.0, 0.0], None, EVERYTHING, 10)
 
 
 async def test_a_large_page_is_stored_completely(index: SearchIndex) -> None:
-    ids = [chunk_id("https://h/", n) for n in range(300)]
-    await index.upsert([make_chunk("https://h/", f"apple number{n}", n) for n in range(300)])
+    await index.replace([make_document("https://h/", *[f"apple number{n}" for n in range(300)])])
     assert (await index.size()).chunks == 300
     assert await search_words(index, "number299") == ["https://h/"]
-    await index.set_crawl_ids(ids, ["later"])
+    await index.set_crawl_ids({"https://h/": ["later"]})
     assert len(await search_words(index, "apple", Filters(crawl_id="later"))) == 100
-    await index.truncate("https://h/", keep=0)
+    await index.replace([IndexedDocument("https://h/")])
     assert (await index.size()).chunks == 0
 
 
-async def test_truncate_deletes_the_last_chunks_of_one_document(index: SearchIndex) -> None:
-    for url in ("https://h/", "https://h/longer"):
-        await index.upsert([make_chunk(url, f"word{n}", n) for n in range(5)])
-    await index.truncate("https://h/", keep=2)
+async def test_a_shorter_document_leaves_no_chunks_of_the_former_one(index: SearchIndex) -> None:
+    words = [f"word{n}" for n in range(5)]
+    await index.replace(
+        [make_document(url, *words) for url in ("https://h/", "https://h/longer", "https://h/gone")]
+    )
+    await index.replace([make_document("https://h/", *words[:2]), IndexedDocument("https://h/gone")])
     assert (await index.size()).chunks == 7
     assert sorted(await search_words(index, "word1")) == ["https://h/", "https://h/longer"]
     assert await search_words(index, "word2") == ["https://h/longer"]
 
 
+async def test_of_two_documents_with_one_url_the_last_counts(index: SearchIndex) -> None:
+    longer, shorter = make_document("https://h/", "apple", "pear"), make_document("https://h/", "quince")
+    await index.replace([longer, make_document("https://h/other", "apple"), shorter])
+    assert await search_words(index, "quince") == ["https://h/"]
+    assert await search_words(index, "apple pear") == ["https://h/other"]
+
+
+async def test_many_documents_are_replaced_in_one_call(index: SearchIndex) -> None:
+    for length in (5, 3):
+        documents = [
+            make_document(f"https://h/{n}", *[f"word{n} part{part}" for part in range(length)])
+            for n in range(150)
+        ]
+        await index.replace(documents)
+        assert (await index.size()).chunks == 150 * length
+    assert set(await search_words(index, "word149")) == {"https://h/149"}
+    assert await search_words(index, "part4") == []
+
+
 async def test_calls_without_effect_raise_nothing(index: SearchIndex) -> None:
-    await index.upsert([])
-    await index.truncate("https://nobody/", keep=0)
-    await index.set_crawl_ids([], ["crawl"])
+    await index.replace([])
+    await index.replace([IndexedDocument("https://nobody/")])
+    await index.set_crawl_ids({})
+    await index.set_crawl_ids({"https://nobody/": ["crawl"]})
     assert (await index.size()).chunks == 0
 
 
 async def test_concurrent_calls_get_their_own_answers(index: SearchIndex) -> None:
-    await asyncio.gather(*(index.upsert([make_chunk(f"https://h/{n}", f"word{n}")]) for n in range(40)))
+    await asyncio.gather(*(index.replace([make_document(f"https://h/{n}", f"word{n}")]) for n in range(40)))
     found = await asyncio.gather(*(search_words(index, f"word{n}") for n in range(40)))
     assert found == [[f"https://h/{n}"] for n in range(40)]

@@ -7,18 +7,19 @@ import pytest
 from crawlscope.core.errors import IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index.edge import POINTS_PER_UPDATE, EdgeIndex
 from crawlscope.indexing.index.port import Filters
-from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_chunk, urls
+from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document, urls
 
 WRITE_AND_WAIT = """
 import asyncio, sys, time
 from pathlib import Path
 from crawlscope.indexing.index.edge import EdgeIndex
-from tests.indexing.index.chunks import DIMENSION, make_chunk
+from tests.indexing.index.chunks import DIMENSION, make_document
 
 async def main():
     index = EdgeIndex.open(Path(sys.argv[1]), DIMENSION)
-    await index.upsert([make_chunk("https://h/", f"apple number{n}", n) for n in range(150)])
-    await index.truncate("https://h/", keep=149)
+    texts = [f"apple number{n}" for n in range(150)]
+    await index.replace([make_document("https://h/", *texts)])
+    await index.replace([make_document("https://h/", *texts[:149])])
     print("written", flush=True)
     time.sleep(60)
 
@@ -54,7 +55,7 @@ async def test_writes_survive_kill_9(folder: Path) -> None:
 
 async def test_a_closed_index_can_be_opened_again(folder: Path) -> None:
     first = EdgeIndex.open(folder, DIMENSION)
-    await first.upsert([make_chunk("https://h/", "apple")])
+    await first.replace([make_document("https://h/", "apple")])
     await first.aclose()
     await first.aclose()
     with pytest.raises(IndexUnavailable, match="closed"):
@@ -84,7 +85,7 @@ def damage(folder: Path, pattern: str) -> None:
 @pytest.mark.parametrize("damaged", ["edge_config.json", "wal/first-index", "segments/*/segment.json"])
 async def test_a_damaged_index_is_refused_with_the_remedy(folder: Path, damaged: str) -> None:
     index = EdgeIndex.open(folder, DIMENSION)
-    await index.upsert([make_chunk("https://h/", "apple")])
+    await index.replace([make_document("https://h/", "apple")])
     await index.aclose()
     damage(folder, damaged)
     with pytest.raises(IndexUnusable, match="cannot be read: run `crawlscope reindex`") as caught:
@@ -98,12 +99,12 @@ async def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
         EdgeIndex.open(tmp_path / "file" / "index", DIMENSION)
 
 
-async def test_a_large_upsert_does_not_block_the_event_loop(folder: Path) -> None:
+async def test_a_large_document_does_not_block_the_event_loop(folder: Path) -> None:
     index = EdgeIndex.open(folder, DIMENSION)
     batches = 20
-    chunks = [make_chunk("https://h/", f"word{n}", n) for n in range(batches * POINTS_PER_UPDATE)]
+    document = make_document("https://h/", *[f"word{n}" for n in range(batches * POINTS_PER_UPDATE)])
     turns = 0
-    writing = asyncio.create_task(index.upsert(chunks))
+    writing = asyncio.create_task(index.replace([document]))
     while not writing.done():
         await index.query(direction(0), None, Filters(), 1)
         turns += 1
@@ -125,6 +126,6 @@ async def test_writes_are_flushed_after_a_while(folder: Path, monkeypatch: pytes
     monkeypatch.setattr("crawlscope.indexing.index.edge.FLUSH_AFTER_SECONDS", 0.05)
     index = EdgeIndex.open(folder, DIMENSION)
     before = flushed_bytes(folder)
-    await index.upsert([make_chunk("https://h/", "apple")])
+    await index.replace([make_document("https://h/", "apple")])
     await asyncio.wait_for(grown(folder, before), 60)
     await index.aclose()

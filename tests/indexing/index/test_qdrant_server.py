@@ -13,7 +13,7 @@ from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusa
 from crawlscope.indexing.index.port import Filters
 from crawlscope.indexing.index.qdrant_common import KEYWORD_FIELDS
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes, QdrantServerIndex
-from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_chunk, urls
+from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document, urls
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
 
@@ -55,7 +55,7 @@ async def test_a_server_that_is_unavailable() -> None:
     async with answering("200 OK", {}) as index:
         pass
     with pytest.raises(IndexUnavailable, match="Qdrant does not answer"):
-        await index.upsert([make_chunk("https://h/", "apple")])
+        await index.replace([make_document("https://h/", "apple")])
     with pytest.raises(IndexUnavailable, match="Qdrant does not answer"):
         await index.query(direction(0), None, Filters(), 10)
 
@@ -99,7 +99,7 @@ async def test_several_processes_share_one_collection() -> None:
     async with in_memory() as (client, indexes):
         await indexes.make("index", DIMENSION)
         one, other = (QdrantServerIndex(client, DIMENSION) for _ in range(2))
-        await one.upsert([make_chunk("https://h/", "apple")])
+        await one.replace([make_document("https://h/", "apple")])
         found = await other.query(None, BM25.encode_query("apple"), Filters(), 10)
         assert urls(found.bm25) == ["https://h/"]
 
@@ -110,7 +110,7 @@ async def test_a_missing_collection_is_not_made_again() -> None:
         await indexes.drop("index")
         for call in (
             (await indexes.open("index", DIMENSION)).size,
-            lambda: QdrantServerIndex(client, DIMENSION).upsert([make_chunk("https://h/", "apple")]),
+            lambda: QdrantServerIndex(client, DIMENSION).replace([make_document("https://h/", "apple")]),
         ):
             with pytest.raises(IndexUnavailable, match="crawlscope is gone: run `crawlscope reindex`"):
                 await call()
@@ -131,5 +131,4 @@ async def test_a_collection_has_what_filters_and_memory_need() -> None:
     assert indexed == {
         **dict.fromkeys(KEYWORD_FIELDS, "keyword"),
         "url": {"type": "keyword", "prefix": True},
-        "chunk_index": "integer",
     }

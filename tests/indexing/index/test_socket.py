@@ -12,10 +12,10 @@ from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusa
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Filters
-from crawlscope.indexing.index.socket_client import BYTES_PER_UPSERT, RemoteIndex
+from crawlscope.indexing.index.socket_client import BYTES_PER_CALL, RemoteIndex
 from crawlscope.indexing.index.socket_path import MAX_SOCKET_PATH_BYTES, socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
-from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_chunk, urls
+from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document, urls
 
 SERVE = """
 import asyncio, sys
@@ -83,7 +83,7 @@ async def kill(owner: asyncio.subprocess.Process) -> None:
 async def test_calls_fail_at_once_until_a_killed_owner_restarts(tmp_path: Path, remote: RemoteIndex) -> None:
     owner = await start_owner(tmp_path)
     try:
-        await remote.upsert([make_chunk("https://h/", "apple")])
+        await remote.replace([make_document("https://h/", "apple")])
     finally:
         await kill(owner)
     async with asyncio.timeout(20):  # less than any timeout of its own
@@ -148,11 +148,11 @@ async def test_a_closed_index_behind_a_running_server(
         await remote.size()
 
 
-async def test_large_upserts_travel_in_several_frames(server: IndexServer, remote: RemoteIndex) -> None:
+async def test_large_documents_arrive(server: IndexServer, remote: RemoteIndex) -> None:
     text = "apple " * 20_000
-    chunks = [make_chunk("https://h/", text, n) for n in range(80)]
-    assert sum(len(chunk.payload["text"]) for chunk in chunks) > 2 * BYTES_PER_UPSERT
-    await remote.upsert(chunks)
+    documents = [make_document(f"https://h/{n}", *[text] * 40) for n in range(2)]
+    assert len(text) * 40 > BYTES_PER_CALL
+    await remote.replace(documents)
     halves = await remote.query(None, BM25.encode_query("apple"), Filters(), 100)
     assert {hit.payload["text"] for hit in halves.bm25} == {text}
     assert len(halves.bm25) == 80
@@ -161,7 +161,7 @@ async def test_large_upserts_travel_in_several_frames(server: IndexServer, remot
 async def test_an_answer_too_large_for_a_frame_is_an_error(
     server: IndexServer, remote: RemoteIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await remote.upsert([make_chunk("https://h/", "apple " * 2_000)])
+    await remote.replace([make_document("https://h/", "apple " * 2_000)])
     monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 5_000)
     with pytest.raises(CrawlscopeError, match="over the limit"):
         await remote.query(direction(0), None, Filters(), 10)
@@ -187,7 +187,7 @@ async def test_unreadable_data_ends_the_connection_of_its_sender_only(
 
 
 async def test_many_calls_share_one_connection(server: IndexServer, remote: RemoteIndex) -> None:
-    await asyncio.gather(*(remote.upsert([make_chunk(f"https://h/{n}", f"word{n}")]) for n in range(100)))
+    await asyncio.gather(*(remote.replace([make_document(f"https://h/{n}", f"word{n}")]) for n in range(100)))
     answers = await asyncio.gather(
         *(remote.query(None, BM25.encode_query(f"word{n}"), Filters(), 5) for n in range(100))
     )

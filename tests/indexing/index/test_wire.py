@@ -1,14 +1,12 @@
-from uuid import UUID
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index import wire
-from crawlscope.indexing.index.port import ChunkPayload, Halves, Hit, IndexedChunk, SparseVector
+from crawlscope.indexing.index.port import EMPTY, ChunkPayload, Halves, Hit, IndexedDocument, SparseVector
 
-weights = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=20)
+weight = st.floats(width=32, allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(codec="utf-8"), max_size=50)
 payloads = st.builds(
     ChunkPayload,
@@ -24,26 +22,42 @@ payloads = st.builds(
 hits = st.lists(st.builds(Hit, id=st.uuids(), score=st.floats(allow_nan=False), payload=payloads), max_size=3)
 
 
-@given(st.uuids(), weights, st.lists(st.integers(0, 2**32 - 1), max_size=20), weights, payloads)
-def test_a_chunk_arrives_as_it_was_sent(
-    identity: UUID, dense: list[float], indices: list[int], values: list[float], payload: ChunkPayload
+chunks = st.lists(
+    st.tuples(
+        texts,
+        st.lists(weight, min_size=3, max_size=3),
+        st.builds(
+            SparseVector, st.lists(st.integers(0, 2**32 - 1), max_size=20), st.lists(weight, max_size=20)
+        ),
+    ),
+    max_size=3,
+)
+
+
+@given(texts, texts, texts, st.lists(texts, max_size=3), chunks)
+def test_a_document_arrives_as_it_was_sent(
+    url: str,
+    title: str,
+    language: str,
+    crawl_ids: list[str],
+    chunks: list[tuple[str, list[float], SparseVector]],
 ) -> None:
-    sent = IndexedChunk(identity, dense, SparseVector(indices, values), payload)
-    came = wire.unpack_chunk(wire.pack_chunk(sent))
-    assert (came.id, came.payload) == (identity, payload)
-    assert np.array_equal(came.dense, dense)
-    assert np.array_equal(came.sparse.indices, indices)
-    assert np.array_equal(came.sparse.values, values)
+    texts = [text for text, _, _ in chunks]
+    dense = np.array([dense for _, dense, _ in chunks], np.float32)
+    sparse = [sparse for _, _, sparse in chunks]
+    sent = IndexedDocument(url, title, language, crawl_ids, texts, dense, sparse)
+    came = wire.unpack_document(wire.pack_document(sent))
+    assert (came.url, came.title, came.language) == (url, title, language)
+    assert (came.crawl_ids, came.texts) == (crawl_ids, texts)
+    assert np.array_equal(came.dense, dense if texts else EMPTY)
+    for one, other in zip(came.sparse, sparse, strict=True):
+        assert np.array_equal(one.indices, other.indices)
+        assert np.array_equal(one.values, other.values)
 
 
 @given(hits, hits)
 def test_hits_arrive_as_they_were_sent(dense: list[Hit], bm25: list[Hit]) -> None:
     assert wire.unpack_halves(wire.pack_halves(Halves(dense, bm25))) == Halves(dense, bm25)
-
-
-@given(st.lists(st.uuids()))
-def test_ids_arrive_as_they_were_sent(ids: list[UUID]) -> None:
-    assert wire.unpack_ids(wire.pack_ids(ids)) == ids
 
 
 def test_errors_keep_their_kind_and_text() -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar, cast
 from uuid import UUID
@@ -22,6 +23,7 @@ from crawlscope.indexing.index.port import (
     Halves,
     Hit,
     IndexedChunk,
+    IndexedDocument,
     IndexSize,
     SearchIndex,
     SparseVector,
@@ -31,16 +33,18 @@ from crawlscope.indexing.index.qdrant_common import (
     PREFIX_FIELD,
     as_floats,
     as_integers,
+    by_crawl_ids,
     check_dimension,
     conditions,
     halves,
     one_line,
+    portions,
     vectors_by_name,
 )
 
 POINTS_PER_UPDATE = 64
 """The engine holds the interpreter lock while it works: 64 points are about 10 ms."""
-IDS_PER_UPDATE = 1_000
+URLS_PER_UPDATE = 32
 FLUSH_AFTER_POINTS = 2_048
 FLUSH_AFTER_SECONDS = 5.0
 
@@ -83,46 +87,22 @@ class EdgeIndex(SearchIndex):
             raise
         return cls(shard, thread, path, dimension)
 
-    async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
-        for chunk in chunks:
-            check_dimension(chunk.dense, self._dimension)
+    async def replace(self, documents: Sequence[IndexedDocument]) -> None:
+        by_url = {document.url: document for document in documents}
+        for document in by_url.values():
+            check_dimension(document.dense, self._dimension)
+        for some in portions(list(by_url.values()), URLS_PER_UPDATE):
+            stored = set[UUID]()
+            chunks = (chunk for document in some for chunk in document.chunks())
+            while batch := list(islice(chunks, POINTS_PER_UPDATE)):
+                await self._write(partial(_upsert, batch))
+                stored.update(chunk.id for chunk in batch)
+            await self._write(partial(_delete_others, [document.url for document in some], stored))
 
-        def upsert_batch(start: int, shard: engine.EdgeShard) -> int:
-            batch = chunks[start : start + POINTS_PER_UPDATE]
-            points = [
-                engine.Point(
-                    chunk.id,
-                    {DENSE: as_floats(chunk.dense), BM25: _engine_vector(chunk.sparse)},
-                    dict(chunk.payload),
-                )
-                for chunk in batch
-            ]
-            shard.update(engine.UpdateOperation.upsert_points(points))
-            return len(batch)
-
-        for start in range(0, len(chunks), POINTS_PER_UPDATE):
-            await self._write(partial(upsert_batch, start))
-
-    async def truncate(self, url: str, keep: int) -> None:
-        def delete(shard: engine.EdgeShard) -> int:
-            of_document = engine.FieldCondition("url", match=engine.MatchValue(url))
-            beyond = engine.FieldCondition("chunk_index", range=engine.RangeFloat(gte=keep))
-            which = engine.Filter(must=[of_document, beyond])
-            shard.update(engine.UpdateOperation.delete_points_by_filter(which))
-            return 1
-
-        await self._write(delete)
-
-    async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
-        def set_batch(start: int, shard: engine.EdgeShard) -> int:
-            batch = ids[start : start + IDS_PER_UPDATE]
-            # A filter, because the engine refuses a plain list with an unknown id.
-            known = engine.Filter(must=[engine.HasIdCondition(set(batch))])
-            shard.update(engine.UpdateOperation.set_payload_by_filter(known, {"crawl_ids": list(crawl_ids)}))
-            return len(batch)
-
-        for start in range(0, len(ids), IDS_PER_UPDATE):
-            await self._write(partial(set_batch, start))
+    async def set_crawl_ids(self, crawl_ids: Mapping[str, Sequence[str]]) -> None:
+        for ids, urls in by_crawl_ids(crawl_ids).items():
+            for some in portions(urls, URLS_PER_UPDATE):
+                await self._write(partial(_set_crawl_ids, some, ids))
 
     async def query(
         self, dense: Floats | None, sparse: SparseVector | None, filters: Filters, limit: int
@@ -232,6 +212,36 @@ def _refusal(path: Path, dimension: int, error: Exception) -> CrawlscopeError:
             f"the index in {path} does not hold vectors of {dimension} dimensions: run `crawlscope reindex`"
         )
     return IndexUnusable(f"the index in {path} cannot be read: run `crawlscope reindex` ({reason})")
+
+
+def _upsert(chunks: Sequence[IndexedChunk], shard: engine.EdgeShard) -> int:
+    points = [
+        engine.Point(
+            chunk.id,
+            {DENSE: as_floats(chunk.dense), BM25: _engine_vector(chunk.sparse)},
+            dict(chunk.payload),
+        )
+        for chunk in chunks
+    ]
+    shard.update(engine.UpdateOperation.upsert_points(points))
+    return len(points)
+
+
+def _delete_others(urls: Sequence[str], stored: set[UUID], shard: engine.EdgeShard) -> int:
+    """Deletes the chunks of these URLs except the stored ones."""
+    others = engine.Filter(must=[_any_of(urls)], must_not=[engine.HasIdCondition({*stored})])
+    shard.update(engine.UpdateOperation.delete_points_by_filter(others))
+    return len(urls)
+
+
+def _set_crawl_ids(urls: Sequence[str], crawl_ids: Sequence[str], shard: engine.EdgeShard) -> int:
+    which = engine.Filter(must=[_any_of(urls)])
+    shard.update(engine.UpdateOperation.set_payload_by_filter(which, {"crawl_ids": list(crawl_ids)}))
+    return len(urls)
+
+
+def _any_of(urls: Sequence[str]) -> engine.FieldCondition:
+    return engine.FieldCondition(PREFIX_FIELD, match=engine.MatchAny(list(urls)))
 
 
 def _translated(call: Callable[[engine.EdgeShard], Answer], shard: engine.EdgeShard) -> Answer:

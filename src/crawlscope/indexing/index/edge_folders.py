@@ -61,7 +61,7 @@ class UnusableIndex(SearchIndex):
     async def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise IndexUnavailable(self._reason)
 
-    upsert = truncate = set_crawl_ids = query = size = _refuse
+    replace = set_crawl_ids = query = size = _refuse
 
     async def aclose(self) -> None:
         """Nothing is open."""

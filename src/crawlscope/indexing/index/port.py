@@ -1,16 +1,19 @@
 """The port to search indexes: named vectors `dense` and `bm25` over the chunks of all documents."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypedDict
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
 import numpy.typing as npt
 
+from crawlscope.indexing.index.urls import domain_of, url_prefixes
+
 Floats: TypeAlias = Sequence[float] | npt.NDArray[np.float32]
 Integers: TypeAlias = Sequence[int] | npt.NDArray[np.uint32]
 
+EMPTY: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
 FIRST_NAME = "index"
 """The name of an installation's first index."""
 DENSE = "dense"
@@ -50,6 +53,38 @@ class IndexedChunk:
 
 
 @dataclass(frozen=True)
+class IndexedDocument:
+    """A document with all its chunks: text, row of `dense` and element of `sparse` number i make chunk i.
+
+    `IndexedDocument(url)` has no chunks: the index is to hold nothing of it.
+    """
+
+    url: str
+    title: str = ""
+    language: str = ""
+    crawl_ids: Sequence[str] = ()
+    texts: Sequence[str] = ()
+    dense: npt.NDArray[np.float32] = field(default_factory=lambda: EMPTY)
+    """Shape (chunks, dimension)."""
+    sparse: Sequence[SparseVector] = ()
+
+    def chunks(self) -> Iterator[IndexedChunk]:
+        domain, prefixes = domain_of(self.url), url_prefixes(self.url)
+        for number, text in enumerate(self.texts):
+            payload = ChunkPayload(
+                url=self.url,
+                title=self.title,
+                text=text,
+                chunk_index=number,
+                domain=domain,
+                url_prefixes=prefixes,
+                language=self.language,
+                crawl_ids=list(self.crawl_ids),
+            )
+            yield IndexedChunk(chunk_id(self.url, number), self.dense[number], self.sparse[number], payload)
+
+
+@dataclass(frozen=True)
 class Filters:
     """All given filters must match. `url_prefix` is any beginning of a URL, also inside a path segment."""
 
@@ -85,16 +120,14 @@ class SearchIndex(Protocol):
     `IndexUnusable` if it was made for vectors of another dimension.
     """
 
-    async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
-        """Durable when it returns. Replaces chunks of the same ids."""
+    async def replace(self, documents: Sequence[IndexedDocument]) -> None:
+        """Durable when it returns. Replaces all chunks of each document, also those that the database does
+        not know. Of two documents with one URL, the last counts.
+        """
         ...
 
-    async def truncate(self, url: str, keep: int) -> None:
-        """Deletes the document's chunks from number `keep` on, also those that the database does not know."""
-        ...
-
-    async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
-        """Replaces the `crawl_ids` of these chunks; ignores unknown ids."""
+    async def set_crawl_ids(self, crawl_ids: Mapping[str, Sequence[str]]) -> None:
+        """Replaces the crawls of all chunks of each document, by its URL; ignores unknown URLs."""
         ...
 
     async def query(

@@ -1,15 +1,19 @@
 """What Qdrant Edge and a Qdrant server have in common: filters, query vectors, results, errors."""
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from crawlscope.core.errors import IndexUnusable
 from crawlscope.indexing.index.port import BM25, DENSE, Filters, Floats, Halves, Hit, Integers, SparseVector
 from crawlscope.indexing.index.urls import host_of, url_prefixes
 from crawlscope.indexing.language import primary_language
+
+T = TypeVar("T")
 
 KEYWORD_FIELDS = ("domain", "crawl_ids", "language", "url_prefixes")
 """Payload fields that are matched as a whole; one element of a list has to match."""
@@ -57,6 +61,18 @@ def halves(names: Iterable[str], hits: Iterable[list[Hit]]) -> Halves:
     return Halves(dense=by_name.get(DENSE, []), bm25=by_name.get(BM25, []))
 
 
+def by_crawl_ids(crawl_ids: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], list[str]]:
+    """The URLs of the documents that the same crawls found."""
+    urls: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for url, ids in crawl_ids.items():
+        urls[tuple(ids)].append(url)
+    return urls
+
+
+def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
 def as_floats(values: Floats) -> list[float]:
     plain: list[float] = np.asarray(values, dtype=np.float32).tolist()
     return plain
@@ -67,10 +83,12 @@ def as_integers(values: Integers) -> list[int]:
     return plain
 
 
-def check_dimension(vector: Floats, dimension: int) -> None:
-    if len(vector) != dimension:
+def check_dimension(vectors: Floats | npt.NDArray[np.float32], dimension: int) -> None:
+    """Of one vector, or of several in an array, which may be empty."""
+    found = np.shape(vectors)
+    if found[0] and found[-1] != dimension:
         raise IndexUnusable(
-            f"the index holds vectors of {dimension} dimensions and was handed one of {len(vector)}: "
+            f"the index holds vectors of {dimension} dimensions and was handed one of {found[-1]}: "
             "the embedder was changed: run `crawlscope reindex`"
         )
 

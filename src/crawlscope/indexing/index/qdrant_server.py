@@ -1,8 +1,9 @@
 """The index on a Qdrant server or cluster, for more than one machine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import islice
 from typing import cast
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from crawlscope.indexing.index.port import (
     Halves,
     Hit,
     IndexedChunk,
+    IndexedDocument,
     IndexSize,
     OwnedIndexes,
     SearchIndex,
@@ -31,17 +33,18 @@ from crawlscope.indexing.index.qdrant_common import (
     PREFIX_FIELD,
     as_floats,
     as_integers,
+    by_crawl_ids,
     check_dimension,
     conditions,
     halves,
     one_line,
+    portions,
     vectors_by_name,
 )
 
 COLLECTION = "crawlscope"
 POINTS_PER_REQUEST = 128
-IDS_PER_REQUEST = 1_000
-NUMBER_FIELD = "chunk_index"
+URLS_PER_REQUEST = 100
 IN_MEMORY = models.ScalarQuantization(
     scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
 )
@@ -65,38 +68,29 @@ class QdrantServerIndex(SearchIndex):
         self._checking = asyncio.Lock()
         self._checked = False
 
-    async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
-        for chunk in chunks:
-            check_dimension(chunk.dense, self._dimension)
+    async def replace(self, documents: Sequence[IndexedDocument]) -> None:
+        by_url = {document.url: document for document in documents}
+        for document in by_url.values():
+            check_dimension(document.dense, self._dimension)
         async with self._server() as server:
-            for start in range(0, len(chunks), POINTS_PER_REQUEST):
-                points = [
-                    models.PointStruct(
-                        id=chunk.id,
-                        vector={DENSE: as_floats(chunk.dense), BM25: _client_vector(chunk.sparse)},
-                        payload=dict(chunk.payload),
-                    )
-                    for chunk in chunks[start : start + POINTS_PER_REQUEST]
-                ]
-                await server.upsert(self._collection, points, wait=True)
-
-    async def truncate(self, url: str, keep: int) -> None:
-        of_document = models.FieldCondition(key="url", match=models.MatchValue(value=url))
-        beyond = models.FieldCondition(key="chunk_index", range=models.Range(gte=keep))
-        chosen = models.FilterSelector(filter=models.Filter(must=[of_document, beyond]))
-        async with self._server() as server:
-            await server.delete(self._collection, chosen, wait=True)
-
-    async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
-        async with self._server() as server:
-            for start in range(0, len(ids), IDS_PER_REQUEST):
-                chosen = models.HasIdCondition(has_id=list(ids[start : start + IDS_PER_REQUEST]))
-                await server.set_payload(
-                    self._collection,
-                    {"crawl_ids": list(crawl_ids)},
-                    models.Filter(must=[chosen]),
-                    wait=True,
+            for some in portions(list(by_url.values()), URLS_PER_REQUEST):
+                stored = list[models.ExtendedPointId]()
+                points = (_point(chunk) for document in some for chunk in document.chunks())
+                while batch := list(islice(points, POINTS_PER_REQUEST)):
+                    await server.upsert(self._collection, batch, wait=True)
+                    stored += (point.id for point in batch)
+                others = models.Filter(
+                    must=[_any_of([document.url for document in some])],
+                    must_not=[models.HasIdCondition(has_id=stored)],
                 )
+                await server.delete(self._collection, models.FilterSelector(filter=others), wait=True)
+
+    async def set_crawl_ids(self, crawl_ids: Mapping[str, Sequence[str]]) -> None:
+        async with self._server() as server:
+            for ids, urls in by_crawl_ids(crawl_ids).items():
+                for some in portions(urls, URLS_PER_REQUEST):
+                    which = models.Filter(must=[_any_of(some)])
+                    await server.set_payload(self._collection, {"crawl_ids": list(ids)}, which, wait=True)
 
     async def query(
         self, dense: Floats | None, sparse: SparseVector | None, filters: Filters, limit: int
@@ -136,7 +130,6 @@ class QdrantServerIndex(SearchIndex):
         schemas: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
             **dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD),
             PREFIX_FIELD: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, prefix=True),
-            NUMBER_FIELD: models.PayloadSchemaType.INTEGER,
         }
         with _translated():
             await self._client.delete_collection(self._collection)
@@ -229,6 +222,18 @@ def _translated() -> Iterator[None]:
         raise IndexUnavailable(refused) from error
     except (ResponseHandlingException, ResourceExhaustedResponse) as error:
         raise IndexUnavailable(f"Qdrant does not answer: {one_line(error)}") from error
+
+
+def _point(chunk: IndexedChunk) -> models.PointStruct:
+    return models.PointStruct(
+        id=chunk.id,
+        vector={DENSE: as_floats(chunk.dense), BM25: _client_vector(chunk.sparse)},
+        payload=dict(chunk.payload),
+    )
+
+
+def _any_of(urls: Sequence[str]) -> models.FieldCondition:
+    return models.FieldCondition(key=PREFIX_FIELD, match=models.MatchAny(any=list(urls)))
 
 
 def _client_vector(vector: Floats | SparseVector) -> list[float] | models.SparseVector:

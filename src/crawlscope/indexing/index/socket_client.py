@@ -1,11 +1,10 @@
 """The index in a worker process: calls over a local socket to the process that owns the index."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.batches import batches
@@ -15,15 +14,14 @@ from crawlscope.indexing.index.port import (
     Filters,
     Floats,
     Halves,
-    IndexedChunk,
+    IndexedDocument,
     Indexes,
     IndexSize,
     SearchIndex,
     SparseVector,
 )
 
-BYTES_PER_UPSERT = 4 * 1024 * 1024
-IDS_PER_CALL = 100_000
+BYTES_PER_CALL = 4 * 1024 * 1024
 CONNECT_TIMEOUT_SECONDS = 2.0
 CALL_TIMEOUT_SECONDS = 60.0
 
@@ -49,17 +47,12 @@ class RemoteIndex(SearchIndex):
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
 
-    async def upsert(self, chunks: Sequence[IndexedChunk]) -> None:
-        for batch in batches(map(wire.pack_chunk, chunks), len, BYTES_PER_UPSERT):
-            await self._call("upsert", chunks=batch)
+    async def replace(self, documents: Sequence[IndexedDocument]) -> None:
+        for batch in batches(map(wire.pack_document, documents), len, BYTES_PER_CALL):
+            await self._call("replace", documents=batch)
 
-    async def truncate(self, url: str, keep: int) -> None:
-        await self._call("truncate", url=url, keep=keep)
-
-    async def set_crawl_ids(self, ids: Sequence[UUID], crawl_ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), IDS_PER_CALL):
-            packed = wire.pack_ids(ids[start : start + IDS_PER_CALL])
-            await self._call("set_crawl_ids", ids=packed, crawl_ids=list(crawl_ids))
+    async def set_crawl_ids(self, crawl_ids: Mapping[str, Sequence[str]]) -> None:
+        await self._call("set_crawl_ids", crawl_ids={url: list(ids) for url, ids in crawl_ids.items()})
 
     async def query(
         self, dense: Floats | None, sparse: SparseVector | None, filters: Filters, limit: int

@@ -84,12 +84,10 @@ class IndexServer:
             raise IndexUnavailable(f"the index {call['index']} is not open")
         index = self._indexes[call["index"]]
         match call["verb"]:
-            case "upsert":
-                await index.upsert([wire.unpack_chunk(chunk) for chunk in call["chunks"]])
-            case "truncate":
-                await index.truncate(call["url"], call["keep"])
+            case "replace":
+                await index.replace([wire.unpack_document(each) for each in call["documents"]])
             case "set_crawl_ids":
-                await index.set_crawl_ids(wire.unpack_ids(call["ids"]), call["crawl_ids"])
+                await index.set_crawl_ids(call["crawl_ids"])
             case "query":
                 dense, sparse = call["dense"], call["sparse"]
                 found = await index.query(

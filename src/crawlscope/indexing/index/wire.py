@@ -2,26 +2,29 @@
 
 import asyncio
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 from uuid import UUID
 
 import msgpack
 import numpy as np
+import numpy.typing as npt
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
 from crawlscope.indexing.index.port import (
+    EMPTY,
     ChunkPayload,
     Filters,
     Floats,
     Halves,
     Hit,
-    IndexedChunk,
+    IndexedDocument,
     Integers,
     SparseVector,
 )
 
-MAX_FRAME_BYTES = 64 * 1024 * 1024
+MAX_FRAME_BYTES = 1024 * 1024 * 1024
+"""A document is one frame: 3 kB for each chunk."""
 _LENGTH = struct.Struct("!I")
 
 Message: TypeAlias = dict[str, Any]
@@ -76,24 +79,27 @@ def unpack_sparse(packed: Sequence[bytes]) -> SparseVector:
     return SparseVector(indices, unpack_floats(packed[1]))
 
 
-def pack_ids(ids: Iterable[UUID]) -> bytes:
-    return b"".join(one.bytes for one in ids)
-
-
-def unpack_ids(packed: bytes) -> list[UUID]:
-    return [UUID(bytes=packed[start : start + 16]) for start in range(0, len(packed), 16)]
-
-
-def pack_chunk(chunk: IndexedChunk) -> bytes:
+def pack_document(document: IndexedDocument) -> bytes:
     packed: bytes = msgpack.packb(
-        [chunk.id.bytes, pack_floats(chunk.dense), pack_sparse(chunk.sparse), chunk.payload]
+        {
+            **vars(document),
+            "dense": pack_floats(document.dense),
+            "sparse": [pack_sparse(vector) for vector in document.sparse],
+        }
     )
     return packed
 
 
-def unpack_chunk(packed: bytes) -> IndexedChunk:
-    identity, dense, sparse, payload = msgpack.unpackb(packed)
-    return IndexedChunk(UUID(bytes=identity), unpack_floats(dense), unpack_sparse(sparse), payload)
+def unpack_document(packed: bytes) -> IndexedDocument:
+    fields = msgpack.unpackb(packed)
+    dense: npt.NDArray[np.float32] = np.frombuffer(fields["dense"], dtype="<f4")
+    return IndexedDocument(
+        **{
+            **fields,
+            "dense": dense.reshape(len(fields["texts"]), -1) if len(dense) else EMPTY,
+            "sparse": [unpack_sparse(vector) for vector in fields["sparse"]],
+        }
+    )
 
 
 def pack_filters(filters: Filters) -> dict[str, str | None]:
