@@ -39,6 +39,10 @@ class Load:
     smallest: int = MIN_PAGE_CHARACTERS
     largest: int = MAX_PAGE_CHARACTERS
 
+    @property
+    def website(self) -> str:
+        return self.host or f"{self.crawl_id}.example"
+
 
 @dataclass
 class Delivered:
@@ -69,7 +73,7 @@ def _deliver(given: tuple[str, str, Load]) -> Delivered:
 
 
 async def _send_all(url: str, secret: str, load: Load) -> Delivered:
-    site = Site(load.host or f"{load.crawl_id}.example", load.smallest, load.largest)
+    site = Site(load.website, load.smallest, load.largest)
     numbers = iter(range(load.first, load.first + load.pages))
     connections = [await Connection.open(url, secret) for _ in range(load.connections)]
     delivered = Delivered(began=time.time())
