@@ -148,6 +148,7 @@ HOSTILE = [
     *("[a\n", "[`", "`", "``a", "``a`b", "\\", "<!--", "<br>", "<br ", "data:", "data:a/b;", "-|", "* "),
     *("data:a/b;c;c;c;c", ">", "```\n", "~", "====\n", "[#](#)\n\n---\n", "skip to ", "| ", "1) ", "\n"),
     *("\u1100\u1161", "\ud800", "a\u0301\u0323"),
+    *("[a](b(c(d(", "[a](((b))", "[a](data:x(y", "[a](b '\\", "[a](\\x", "[`a`", "a`b``", "[a\\]"),
 ]
 
 
@@ -173,6 +174,10 @@ def assert_quick(page: str) -> None:
         "-" * SIZE + "x",
         " " * SIZE + "<br",
         "<!--" * SIZE + "-->",
+        "[a](" + "(b)" * SIZE + "x y",
+        "[a](" + "\\x" * SIZE + " y",
+        "[" + "a\n" * SIZE,
+        "``" + "a`b" * SIZE,
     ],
 )
 def test_long_runs_take_linear_time_too(page: str) -> None:

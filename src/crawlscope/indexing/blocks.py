@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass
 from itertools import accumulate
 
-FENCE = re.compile(r"(?P<before>[ \t>]*(?:[*+-][ \t]+|\d{1,9}[.)][ \t]+)?)(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})")
-"""The opening fence of code at the beginning of a line, also within a list or quotation."""
+_FENCE = re.compile(r"(?P<before>[ \t>]*(?:[*+-][ \t]+|\d{1,9}[.)][ \t]+)?)(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})")
 _DELIMITER_ROW = re.compile(r"[ \t>]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*\n?\Z")
 _MARKER = re.compile(r"[^\s>]")
 _WORD = re.compile(r"[^\W_]")
@@ -32,7 +31,7 @@ def find_blocks(text: str) -> list[Block]:
     number = 0
     while number < len(lines):
         line = lines[number]
-        if fence := FENCE.match(line):
+        if fence := opening_fence(line):
             after = number + 1
             while after < len(lines) and not closes(lines[after], fence["mark"]):
                 after += 1
@@ -52,6 +51,11 @@ def find_blocks(text: str) -> list[Block]:
         else:
             number += 1
     return blocks
+
+
+def opening_fence(line: str) -> re.Match[str] | None:
+    """The beginning of fenced code, with its `mark` and what is `before` it: a list's marker, a quotation."""
+    return _FENCE.match(line) if "```" in line or "~~~" in line else None
 
 
 def closes(line: str, mark: str) -> bool:

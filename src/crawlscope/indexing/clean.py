@@ -3,7 +3,9 @@
 Headings, lists, tables and code stay. Invisible characters, comments, embedded images, anchors beside
 headings, and the targets of links and images are removed. Targets are no words of the page, yet they are
 more than half of the tokens of a typical documentation page. Every pattern here takes linear time on any
-input: each stops at the character that could begin its next match.
+input: each stops at the character that could begin its next match. A pattern runs only on text that has what
+it looks for, because most pages lack most of it; those on lines begin with a line break, which is found fast.
+No group is possessive, because Python 3.11.2 to 3.11.4 match such groups wrongly.
 """
 
 import re
@@ -11,11 +13,13 @@ import unicodedata
 from collections.abc import Iterator
 
 from crawlscope.core.errors import PageError
-from crawlscope.indexing.blocks import FENCE, closes
+from crawlscope.indexing.blocks import closes, opening_fence
 
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff\ud800-\udfff]")
+_UNUSUAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2028\u2029\u2060\ufeff\ud800-\udfff]")
+"""Matches wherever one of the patterns above does."""
 _PDF = re.compile(r"\s{0,100}%PDF-\d\.\d\s")
 
 _COMPOSED_WITH_PREVIOUS = r"[\u0300-\u036f\u1161-\u11ff\u3099\u309a]"
@@ -42,18 +46,19 @@ _DATA_URI = re.compile(
     r"(?P<head>data:[\w.+-]{1,60}/[\w.+-]{1,60}(?:;[\w=.-]{1,60}){0,3};base64,)(?P<payload>[\w+/=%-]*+)",
     re.ASCII,
 )
+_BREAK_TAG = re.compile(r"<br[ \t/>]", re.IGNORECASE)
 _BREAK_TAGS = re.compile(
     rf"{_INLINE_CODE}|{_ESCAPE}|(?P<tags>(?<![ \t])[ \t]*+(?:<br[ \t]{{0,9}}/?>[ \t]*+)+)", re.IGNORECASE
 )
-_TRAILING_SPACE = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)
-_BREAK_MARK = re.compile(r"(?<!\\)\\$", re.MULTILINE)
-_RULE_LINE = re.compile(r"^[-=_*|:+ \t]++$", re.MULTILINE)
+_BREAK_MARK = re.compile(r"\\(?<!\\\\)(?=\n)")
+_RULE_LINE = re.compile(r"\n[-=_*|:+ \t]++(?=\n)")
 _RUN = re.compile(r"([-=_*])\1{3,}")
-_EMPTY_ITEM = re.compile(r"^[ \t]*[*+-][ \t]*$", re.MULTILINE)
+_RUNS = ("----", "====", "____", "****")
+_EMPTY_ITEM = re.compile(r"\n[ \t]*[*+-][ \t]*(?=\n)")
 _SKIP_LINE = re.compile(
-    r"^[ \t>*+-]*skip (?:to|past|over) (?:the )?(?:main |primary |page |site )?"
-    r"(?:content|main|navigation|nav|search|footer|menu|sidebar|article)[ \t.»→]*$",
-    re.MULTILINE | re.IGNORECASE,
+    r"\n[ \t>*+-]*skip (?:to|past|over) (?:the )?(?:main |primary |page |site )?"
+    r"(?:content|main|navigation|nav|search|footer|menu|sidebar|article)[ \t.»→]*(?=\n)",
+    re.IGNORECASE,
 )
 _BLANK_LINES = re.compile(r"\n{3,}")
 _WORD = re.compile(r"[^\W_]")
@@ -68,7 +73,9 @@ _MAX_CODE_PAYLOAD = 64
 def clean(markdown: str) -> str:
     """Empty if no word remains. Raises `PageError` with the code `binary_content` for binary content."""
     _refuse_binary(markdown)
-    text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", markdown))
+    text = markdown
+    if _UNUSUAL.search(text):
+        text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
     if not text.isascii():
         # In short pieces, because sorting a long run of combining marks takes quadratic time.
         text = _NON_ASCII.sub(lambda piece: unicodedata.normalize("NFC", piece[0]), text)
@@ -87,7 +94,7 @@ def clean(markdown: str) -> str:
 
 
 def _refuse_binary(text: str) -> None:
-    controls = len(_CONTROLS.findall(text))
+    controls = len(_CONTROLS.findall(text)) if _UNUSUAL.search(text) else 0
     unreadable = controls + text.count("\ufffd")
     if _PDF.match(text) or (
         unreadable >= _MIN_UNREADABLE
@@ -104,13 +111,12 @@ def _separate_code(text: str) -> Iterator[tuple[bool, str]]:
     part: list[str] = []
     mark = ""
     for line in text.splitlines(keepends=True):
-        fence = FENCE.match(line)
         if mark:
             part.append(line)
             if closes(line, mark):
                 yield True, "".join(part)
                 part, mark = [], ""
-        elif fence:
+        elif fence := opening_fence(line):
             yield False, "".join(part)
             part, mark = [line], fence["mark"]
         else:
@@ -119,17 +125,22 @@ def _separate_code(text: str) -> Iterator[tuple[bool, str]]:
 
 
 def _clean_prose(prose: str) -> str:
-    prose = _drop_comments(prose)
-    prose = _IMAGES.sub(_keep_text, prose)
-    prose = _LINKS.sub(_keep_text, prose)
+    if "<!--" in prose:
+        prose = _drop_comments(prose)
+    if "![" in prose:
+        prose = _IMAGES.sub(_keep_text, prose)
+    if "](" in prose:
+        prose = _LINKS.sub(_keep_text, prose)
     prose = _DATA_URI.sub("", prose)
-    prose = _BREAK_TAGS.sub(lambda match: " " if match["tags"] else match[0], prose)
-    prose = _TRAILING_SPACE.sub("", prose)
-    prose = _BREAK_MARK.sub("", prose)
-    prose = _SKIP_LINE.sub("", prose)
-    prose = _RULE_LINE.sub(lambda match: _RUN.sub(r"\1\1\1", match[0]), prose)
-    prose = _EMPTY_ITEM.sub("", prose)
-    return _BLANK_LINES.sub("\n\n", prose)
+    if _BREAK_TAG.search(prose):
+        prose = _BREAK_TAGS.sub(lambda match: " " if match["tags"] else match[0], prose)
+    lines = "\n".join(["", *[line.rstrip(" \t") for line in prose.split("\n")], ""])
+    lines = _BREAK_MARK.sub("", lines)
+    lines = _SKIP_LINE.sub("\n", lines)
+    if any(run in lines for run in _RUNS):
+        lines = _RULE_LINE.sub(lambda match: _RUN.sub(r"\1\1\1", match[0]), lines)
+    lines = _EMPTY_ITEM.sub("\n", lines)
+    return _BLANK_LINES.sub("\n\n", lines[1:-1]) if "\n\n\n" in lines else lines[1:-1]
 
 
 def _drop_comments(prose: str) -> str:
