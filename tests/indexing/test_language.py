@@ -1,6 +1,7 @@
 import pytest
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from crawlscope.indexing.language import language_of, primary_language
+from crawlscope.indexing.language import Identifier, language_of, primary_language
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,13 @@ JAPANESE = "ボイラーは毎朝点検され、圧力は日誌に記録され�
 )
 def test_enough_words_identify_the_language(markdown: str, language: str) -> None:
     assert language_of(markdown) == language
+
+
+OURS = Identifier.from_model_file(MODEL_FILE, norm_probs=True)
+THEIRS = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+@pytest.mark.parametrize("text", [ENGLISH, GERMAN * 40, JAPANESE * 9, "x", "é" * 255, "\x00\x01", "1 2 3 4"])
+def test_it_classifies_as_the_library_does(text: str) -> None:
+    (language, probability), theirs = OURS.classify(text), THEIRS.classify(text)
+    assert (language, probability) == (theirs[0], pytest.approx(theirs[1], rel=1e-4))

@@ -1,8 +1,12 @@
 """The language of a text: by its declared tag, in any spelling, or by its words."""
 
 import re
+import string
 from functools import cache
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 _PRIMARY = re.compile(r"[\s\"'\[]*([A-Za-z]{2,3})(?![A-Za-z])")
@@ -13,8 +17,19 @@ _MAX_CHARACTERS = 20_000
 _MIN_LETTERS = 100
 _MIN_IDEOGRAMS = 40
 _MIN_PROBABILITY = 0.99
+_PARTS = 256
+_MEMORY = 6
+"""Bytes in the longest feature of the model."""
+_SINGLE = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+"""All numbers of half precision, because looking them up is twice as fast as NumPy's conversion."""
 _CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1[`~]*$", re.MULTILINE | re.DOTALL)
-_NO_WORDS = re.compile(r"`[^`\n]*`|\]\([^()\s]*\)|https?://\S+|[\W\d_]+")
+_NO_WORDS = [
+    re.compile(pattern)
+    for pattern in (r"`(?<![\W\d_]`)[^`\n]*`", r"\](?<![\W\d_]\])\([^()\s]*\)", r"https?://\S+")
+]
+"""Code and targets of links, right after a letter, and URLs."""
+_WORDS = re.compile(r"[^\W\d_]+")
+_ASCII_WORDS = {code: " " for code in range(128) if chr(code) not in string.ascii_letters}
 _WIDE = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -34,13 +49,21 @@ def language_of(markdown: str) -> str:
 
     Blocks, so call it in a thread. The first call takes seconds and 70 MB to load the model.
     """
-    text = _NO_WORDS.sub(" ", _CODE.sub(" ", markdown[:_MAX_CHARACTERS])).strip()
-    min_characters = _MIN_IDEOGRAMS if len(_WIDE.findall(text)) * 2 > len(text) else _MIN_LETTERS
-    if len(text) < min_characters:
+    text = markdown[:_MAX_CHARACTERS]
+    if "```" in text or "~~~" in text:
+        text = _CODE.sub(" ", text)
+    for pattern in _NO_WORDS:
+        text = pattern.sub(" ", text)
+    text = " ".join(text.translate(_ASCII_WORDS).split() if text.isascii() else _WORDS.findall(text))
+    if len(text) < _MIN_LETTERS and not (len(text) >= _MIN_IDEOGRAMS and _is_wide(text)):
         return ""
     middle = text.find(" ", len(text) // 2)
     halves = {_classify(text[:middle]), _classify(text[middle:])} if middle > 0 else {_classify(text)}
     return primary_language(halves.pop()) if len(halves) == 1 else ""
+
+
+def _is_wide(text: str) -> bool:
+    return len(_WIDE.findall(text)) * 2 > len(text)
 
 
 def _classify(text: str) -> str | None:
@@ -48,6 +71,46 @@ def _classify(text: str) -> str | None:
     return str(language) if probability >= _MIN_PROBABILITY else None
 
 
+class Identifier(LanguageIdentifier):  # type: ignore[misc]
+    """Classifies like its base class, but reads a text in many parts at once, in a fifth of the time."""
+
+    __slots__ = ("_features", "_moves", "_rows")
+
+    def __init__(self, *model: Any, tk_row: Any, **options: Any) -> None:
+        super().__init__(*model, tk_row=tk_row, **options)
+        self._moves = np.frombuffer(self.tk_nextmove, np.dtype(self.tk_nextmove.typecode))
+        self._rows = np.asarray(self.tk_row, np.intp) << 8
+        self._features = np.asarray(self.tk_output, np.int32)
+
+    def _raw_score(self, text: bytes) -> Any:
+        features, counts = np.unique(self._found(text), return_counts=True)
+        if not len(features):
+            return super()._raw_score(text)
+        weights = _SINGLE.take(self.nb_ptc.view(np.uint16).take(features, axis=0))
+        return np.log1p(counts.astype(np.float32)) @ weights + self.nb_pc
+
+    def _found(self, text: bytes) -> npt.NDArray[np.int32]:
+        """The features of the text in order, as the automaton of the model finds them.
+
+        The state of the automaton depends on the last `_MEMORY` bytes only, so each part can begin that much
+        earlier in any state.
+        """
+        length = -(-len(text) // _PARTS)
+        padded = np.zeros(_MEMORY + _PARTS * length, np.uint8)
+        padded[_MEMORY : _MEMORY + len(text)] = np.frombuffer(text, np.uint8)
+        parts = np.lib.stride_tricks.sliding_window_view(padded, _MEMORY + length)[::length]
+        state: npt.NDArray[Any] = np.zeros(_PARTS, np.intp)
+        states = np.empty((_MEMORY + length, _PARTS), np.intp)
+        for step, letters in enumerate(np.ascontiguousarray(parts.T)):
+            state = self._moves.take(self._rows.take(state) + letters)
+            if step == _MEMORY - 1:
+                state[0] = 0  # nothing is before the first part
+            states[step] = state
+        found = self._features.take(states[_MEMORY:].T.ravel()[: len(text)])
+        return found[found >= 0]
+
+
 @cache
-def _identifier() -> LanguageIdentifier:
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+def _identifier() -> Identifier:
+    identifier: Identifier = Identifier.from_model_file(MODEL_FILE, norm_probs=True)
+    return identifier
