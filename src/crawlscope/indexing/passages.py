@@ -7,23 +7,23 @@ from collections.abc import Iterator, Sequence
 from tokenizers import Tokenizer
 
 from crawlscope.indexing.blocks import find_blocks
-from crawlscope.indexing.chunk import Chunk
+from crawlscope.indexing.chunk import Chunk, token_counter
 from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS
 
-_HEADING = re.compile(r"^(?P<marks>#{1,6})[ \t]+(?P<words>\S.*?)[ \t#]*$", re.MULTILINE)
+_HEADING = re.compile(r"\n(?P<marks>#{1,6})[ \t]+(?P<words>\S.*?)[ \t#]*(?=\n|\Z)")
 _MAX_CONTEXT_CHARACTERS = 1_000
 """Limits the work of the tokenizer, which then cuts to `CONTEXT_TOKENS`."""
 
 
 def passages(title: str, text: str, chunks: Sequence[Chunk], tokenizer: Tokenizer) -> list[str]:
     """One for each chunk of the text: title and headings make a chunk findable that does not repeat them."""
-    found = []
+    found, count = [], token_counter(tokenizer)
     for chunk, path in zip(chunks, _paths(text, chunks), strict=True):
         names = [title, *(words for words in path if words.casefold() != title.casefold())]
         context = " > ".join(filter(None, names))[:_MAX_CONTEXT_CHARACTERS]
-        offsets = tokenizer.encode(context, add_special_tokens=False).offsets
-        if len(offsets) > CONTEXT_TOKENS:
-            context = context[: offsets[CONTEXT_TOKENS - 1][1]].strip()
+        if count(context) > CONTEXT_TOKENS:
+            offsets = tokenizer.encode(context, add_special_tokens=False).offsets[:CONTEXT_TOKENS]
+            context = context[: offsets[-1][1]].strip()
         found.append(f"{context}\n\n{chunk.text}" if context else chunk.text)
     return found
 
@@ -39,7 +39,7 @@ def _paths(text: str, chunks: Sequence[Chunk]) -> Iterator[list[str]]:
         before = bisect_right(starts, heading.start()) - 1
         return before < 0 or heading.start() >= blocks[before].end
 
-    headings = filter(is_outside_blocks, _HEADING.finditer(text))
+    headings = filter(is_outside_blocks, _HEADING.finditer(f"\n{text}"))  # so each starts as in the text
     heading = next(headings, None)
     for chunk in chunks:
         while heading and heading.start() < chunk.start:

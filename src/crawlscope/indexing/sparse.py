@@ -24,6 +24,8 @@ _UNSPACED = re.compile(
 )
 """Runs of scripts that do not separate words by spaces."""
 
+_MARK = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed]")
+"""Matches wherever `_MARKS` does."""
 _MARKS = re.compile(
     "[\u0300\u0301]"  # accents, also those that show the stress of a Russian word
     "|(?<![\u0400-\u052f])[\u0302-\u036f]"  # й and ї are letters of their own
@@ -32,7 +34,7 @@ _MARKS = re.compile(
 )
 _ONE_LETTER = str.maketrans("ёЁىیکة", "еЕييكه")
 """Letters that are written for each other."""
-_DIGIT = re.compile(r"\d")
+_DIGIT = re.compile(r"[^\D0-9]")
 _UMLAUTS = str.maketrans(
     {
         "ä": "ae",
@@ -108,17 +110,22 @@ def _spellings(text: str) -> list[str]:
     if text.isascii():
         return [text]
     text = unicodedata.normalize("NFKC", text)
-    return list(dict.fromkeys([_folded(text), _folded(text.translate(_UMLAUTS))]))
+    return [_folded(each) for each in dict.fromkeys([text, text.translate(_UMLAUTS)])]
 
 
 def _folded(text: str) -> str:
     """The engine itself removes the marks of Latin letters."""
-    bare = _MARKS.sub("", unicodedata.normalize("NFD", text.translate(_ONE_LETTER)))
+    bare = unicodedata.normalize("NFD", text.translate(_ONE_LETTER))
+    if _MARK.search(bare):
+        bare = _MARKS.sub("", bare)
     return _DIGIT.sub(lambda digit: str(unicodedata.digit(digit[0])), unicodedata.normalize("NFC", bare))
 
 
 def _ngrams(text: str, size: int) -> str:
     """Separates the n-grams of scripts without spaces; a run that is shorter stays as it is."""
+
+    if text.isascii():
+        return text
 
     def split(run: re.Match[str]) -> str:
         grams = [run[0][start : start + size] for start in range(len(run[0]) - size + 1)]
