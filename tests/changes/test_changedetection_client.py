@@ -29,7 +29,7 @@ async def client(watcher: FakeChangedetection) -> AsyncIterator[ChangedetectionC
         yield opened
 
 
-def client_of(url: str, key: str | None = KEY, patience_seconds: float = 1.0) -> ChangedetectionClient:
+def client_of(url: str, key: str | None = KEY, patience_seconds: float = 30.0) -> ChangedetectionClient:
     return ChangedetectionClient(url, key, patience_seconds=patience_seconds, hidden=[SECRET])
 
 

@@ -39,7 +39,7 @@ def firecrawl() -> Iterator[FakeFirecrawl]:
 
 @pytest.fixture
 async def client(firecrawl: FakeFirecrawl) -> AsyncIterator[FirecrawlClient]:
-    async with FirecrawlClient(firecrawl.url, patience_seconds=2) as opened:
+    async with FirecrawlClient(firecrawl.url, patience_seconds=30) as opened:
         yield opened
 
 

@@ -29,7 +29,7 @@ def firecrawl() -> Iterator[FakeFirecrawl]:
 
 @pytest.fixture
 async def sweep(database: Database, firecrawl: FakeFirecrawl) -> AsyncIterator[Sweep]:
-    async with FirecrawlClient(firecrawl.url, patience_seconds=2) as client:
+    async with FirecrawlClient(firecrawl.url, patience_seconds=30) as client:
         yield Sweep(database, Reconciler(database, client), quiet_seconds=300)
 
 
