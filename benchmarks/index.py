@@ -14,14 +14,14 @@ from time import perf_counter
 
 import numpy as np
 
-from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import (
     FIRST_NAME,
     Filters,
     IndexedDocument,
     SearchIndex,
 )
-from crawlscope.indexing.index.socket_client import RemoteIndex
+from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.indexing.sparse import Bm25Encoder
@@ -94,10 +94,12 @@ async def report(chunks: int) -> None:
     half = len(pages) // 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        index = EdgeIndex.open(folder / "index", DIMENSION)
-        server = IndexServer({FIRST_NAME: index}, socket_path_for(folder))
+        indexes = EdgeIndexes(folder)
+        index = await indexes.open(FIRST_NAME, DIMENSION)
+        server = IndexServer(indexes, socket_path_for(folder))
         await server.start()
-        remote = RemoteIndex(socket_path_for(folder))
+        remotes = RemoteIndexes(socket_path_for(folder))
+        remote = await remotes.open(FIRST_NAME, DIMENSION)
         print(f"upserts in process   {await fill(index, pages[:half]):6.0f} chunks/s")
         print(f"upserts over socket  {await fill(remote, pages[half:]):6.0f} chunks/s")
         size = await index.size()
@@ -110,9 +112,9 @@ async def report(chunks: int) -> None:
         inside = Filters(url_prefix="https://site1.example/part1")
         await report_queries(author, index, "prefix inside a path segment", inside)
         print(f"{(size.bytes or 0) / size.chunks:.0f} bytes on disk per chunk")
-        await remote.aclose()
+        await remotes.aclose()
         await server.stop()
-        await index.aclose()
+        await indexes.aclose()
 
 
 def main() -> None:

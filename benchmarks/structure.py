@@ -32,6 +32,7 @@ from crawlscope.api.app import create_app
 from crawlscope.core.settings import Settings
 from crawlscope.database import schema
 from crawlscope.database.connect import connected_database
+from crawlscope.processes.index_process import embedded_indexes
 from crawlscope.processes.parts import service_parts
 from crawlscope.processes.worker import index_pages as worker_job
 from crawlscope.processes.worker.process import run_worker
@@ -217,7 +218,7 @@ async def way_of_a_page() -> dict[str, Way]:
         settings = Settings(_env_file=None, data_dir=Path(folder), api_secret=SECRET, workers=1)
         async with connected_database(settings) as database:
             await schema.upgrade(database)
-        async with service_parts(settings) as parts:
+        async with embedded_indexes(settings.data_dir), service_parts(settings) as parts:
             transport = httpx2.ASGITransport(app=create_app(parts))
             headers = {"X-API-Secret": SECRET}
             async with httpx2.AsyncClient(transport=transport, base_url="http://a", headers=headers) as http:

@@ -1,4 +1,4 @@
-"""Kills worker, API, crawler and database again and again during a crawl, and compares the result.
+"""Kills worker, API, index, crawler and database again and again during a crawl, and compares the result.
 
     python -m tests.chaos [--pages N] [--kills N] [--seed N] [--embedder local|fake]
 
@@ -32,8 +32,15 @@ from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Page, S
 from tests.support.stack import API_SECRET, Stack, eventually, running_stack
 
 START_URL = "https://chaos.example/"
-VICTIMS = ("worker", "worker", "api", "database", "crawler")
+VICTIMS = ("worker", "worker", "api", "index", "database", "crawler")
 """Workers twice: there are two."""
+COMMANDS = {
+    "worker": ["--only", "index"],
+    "api": ["serve", "--without-index"],
+    "index": ["crawlscope", "index"],
+    "crawler": ["--only", "crawl"],
+}
+"""The last words of their commands."""
 SECONDS_BETWEEN_KILLS = (1.0, 4.0)
 TIMEOUT_SECONDS = 900.0
 
@@ -124,8 +131,7 @@ def pid_of(stack: Stack, victim: str, random: Random) -> int | None:
     if victim == "database":
         postmaster = Cluster(stack.data_dir).postmaster()
         return postmaster.pid if postmaster else None
-    endings = {"api": "serve", "worker": "index", "crawler": "crawl"}
-    found = [child.pid for child in children_of(stack) if command_line_of(child)[-1:] == [endings[victim]]]
+    found = [child.pid for child in children_of(stack) if command_line_of(child)[-2:] == COMMANDS[victim]]
     return random.choice(sorted(found)) if found else None
 
 

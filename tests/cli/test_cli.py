@@ -77,6 +77,7 @@ def test_help_names_every_command(tmp_path):
     assert ended.returncode == 0
     for command in (
         "up",
+        "index",
         "serve",
         "worker",
         "crawl",

@@ -403,7 +403,7 @@ def test_the_doctor_knows_the_running_service(service):
     ended = crawlscope(service, "doctor", PORT="0")
     assert ended.returncode == 0, ended.stdout
     assert f"runs at {running.url}" in ended.stdout
-    assert "open in the running service" in ended.stdout
+    assert "served by the index process" in ended.stdout
 
 
 @contextmanager

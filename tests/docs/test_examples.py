@@ -16,7 +16,8 @@ from sqlalchemy import select, text
 from crawlscope.core.secrets import notify_secret
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
-from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.index.port import SearchIndex
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.models import OperationMetric
@@ -32,16 +33,16 @@ SQL = [(path.name, statement) for path in PAGES for statement in blocks(path.rea
 
 
 @asynccontextmanager
-async def owned_index(data_dir: Path) -> AsyncIterator[EdgeIndex]:
-    """What the API process does for the programs beside it."""
-    index = EdgeIndex.open(data_dir / "index", DIMENSION)
-    server = IndexServer({"index": index}, socket_path_for(data_dir))
+async def owned_index(data_dir: Path) -> AsyncIterator[SearchIndex]:
+    """What the index process does for the programs beside it."""
+    indexes = EdgeIndexes(data_dir)
+    server = IndexServer(indexes, socket_path_for(data_dir))
     await server.start()
     try:
-        yield index
+        yield await indexes.open("index", DIMENSION)
     finally:
         await server.stop()
-        await index.aclose()
+        await indexes.aclose()
 
 
 def wait_until_it_listens(port: int) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,23 @@ def _posted(stack: Stack, event: dict[str, Any]) -> int:
         return 0
 
 
+KINDS = {
+    ("index",): "index",
+    ("serve", "--without-index"): "api",
+    ("worker", "--only", "index"): "worker",
+    ("worker", "--only", "crawl"): "crawler",
+}
+"""By the words of the command."""
+
+
 def children_of(stack: Stack) -> dict[str, psutil.Process]:
-    """By what they were started as: `serve`, `index`, `crawl`."""
     found = psutil.Process(stack.process.pid).children(recursive=True)
     commands = {process: command_of(process) for process in found}
-    return {words[-1]: process for process, words in commands.items() if "crawlscope" in words}
+    return {
+        KINDS[tuple(words[words.index("crawlscope") + 1 :])]: process
+        for process, words in commands.items()
+        if "crawlscope" in words
+    }
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -147,8 +159,8 @@ def test_what_is_killed_comes_back_and_no_page_is_lost(tmp_path: Path, embedder)
         post_pages(stack, crawl_id, range(PAGES))
         eventually(lambda: stack.pages(crawl_id, state="indexing"), bool)
         before = children_of(stack)
-        before["index"].send_signal(signal.SIGKILL)
-        eventually(lambda: children_of(stack).get("index"), lambda it: it not in (None, before["index"]))
+        before["worker"].send_signal(signal.SIGKILL)
+        eventually(lambda: children_of(stack).get("worker"), lambda it: it not in (None, before["worker"]))
         crawl = stack.settled(crawl_id, seconds=90)
         assert (crawl["total_pages"], crawl["pages_indexed"], crawl["pages_failed"]) == (PAGES, PAGES, 0)
         assert crawl["operations"]["embedding"]["count"] == PAGES
@@ -241,21 +253,52 @@ def test_an_outage_of_the_embedder_costs_a_page_one_attempt_and_is_named(
     eventually(lambda: unavailable_dependencies(database), lambda parts: not parts)
 
 
-def test_without_the_api_process_workers_wait_for_the_index(
+def kill(stack: Stack, kind: str) -> None:
+    with suppress(KeyError, psutil.NoSuchProcess):  # between its end and its restart
+        children_of(stack)[kind].kill()
+
+
+def test_without_the_index_process_deliveries_are_accepted_and_workers_wait(
     stack: Stack, database: str, embedder: FakeEmbeddingServer
 ) -> None:
     crawl_id = new_crawl_id()
+    kill(stack, "index")
     post_pages(stack, crawl_id, range(PAGES))
-    children_of(stack)["serve"].kill()
-    eventually(lambda: unavailable_dependencies(database), lambda parts: "index" in parts)
+    search = partial(stack.http.post, "/api/search", json={"query": "text", "mode": "keyword"})
+
+    def found_while_killing() -> tuple[int, set[str]]:
+        kill(stack, "index")
+        return search().status_code, unavailable_dependencies(database)
+
+    eventually(found_while_killing, lambda found: found[0] == 503 and "index" in found[1])
     attempts = eventually(
         lambda: attempts_of(database, crawl_id), lambda them: _all_indexed(them, PAGES), 120
     )
     assert max(Counter(attempt["page"] for attempt in attempts).values()) <= 2
     eventually(lambda: unavailable_dependencies(database), lambda parts: not parts)
-    service = eventually(lambda: service_file.read(stack.data_dir), bool)
+    assert search().json()["results"]
+
+
+def test_the_index_stays_open_while_the_api_process_restarts(
+    stack: Stack, database: str, embedder: FakeEmbeddingServer
+) -> None:
+    crawl_id = new_crawl_id()
+    post_pages(stack, crawl_id, range(PAGES))
+    before = children_of(stack)
+    before["api"].kill()
+    attempts = eventually(
+        lambda: attempts_of(database, crawl_id), lambda them: _all_indexed(them, PAGES), 120
+    )
+    assert len(attempts) == PAGES
+    assert not unavailable_dependencies(database)
+    service = eventually(
+        lambda: service_file.read(stack.data_dir), lambda it: it is not None and it.pid != before["api"].pid
+    )
     assert service is not None
     stack.move_to(service.url)
+    eventually(lambda: stack.http.get("/health").json()["status"], lambda it: it == "ok")
+    assert stack.search("text", mode="keyword", filters={"crawl_id": crawl_id})["total"] == PAGES
+    assert children_of(stack)["index"].pid == before["index"].pid
 
 
 def _all_indexed(attempts: list[dict[str, Any]], pages: int) -> bool:
@@ -372,7 +415,7 @@ def test_the_death_of_the_whole_service_costs_no_page_an_attempt(
 
 
 def kill_with_a_page_in_hand(stack: Stack, database: str, crawl_id: str) -> None:
-    worker = children_of(stack)["index"]
+    worker = children_of(stack)["worker"]
     eventually(
         lambda: [each["worker"] for each in attempts_of(database, crawl_id) if not each["outcome"]],
         lambda workers: any(name.endswith(f":{worker.pid}") for name in workers),

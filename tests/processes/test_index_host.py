@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from crawlscope.core.errors import IndexUnavailable
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
-from crawlscope.processes.index_host import IndexHost, qdrant_indexes
+from crawlscope.processes.index_host import IndexHost, indexes_of
+from crawlscope.processes.index_process import embedded_indexes
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.fakes.loopback import LoopbackServer
 from tests.support.polling import eventually
@@ -49,7 +50,7 @@ async def test_an_unexpected_error_is_logged_once_and_ends_nothing(
     await rename(own_database, "index_generations", "elsewhere")
     with FakeEmbeddingServer() as server, capture_logs() as lines:
         settings = Settings(data_dir=tmp_path, embedder="tei", embedder_url=server.url)
-        async with IndexHost(settings, own_database) as host:
+        async with embedded_indexes(tmp_path), IndexHost(settings, own_database) as host:
             await eventually(lambda: says_why(host, "unexpected ProgrammingError; see the log"))
             await asyncio.sleep(0.2)
             await rename(own_database, "elsewhere", "index_generations")
@@ -82,8 +83,7 @@ def proxy_without_a_server() -> Iterator[str]:
 @pytest.mark.filterwarnings("ignore:Failed to obtain server version:UserWarning")
 async def test_a_proxy_without_a_qdrant_server_is_an_unavailable_index(tmp_path: Path) -> None:
     with proxy_without_a_server() as url:
-        indexes = qdrant_indexes(Settings(data_dir=tmp_path, qdrant_url=url))
-        assert indexes is not None
+        indexes = indexes_of(Settings(data_dir=tmp_path, qdrant_url=url))
         for work in (indexes.make("index", 3), indexes.drop("index-2")):
             with pytest.raises(IndexUnavailable, match=r"Qdrant refused a request: .*404"):
                 await work

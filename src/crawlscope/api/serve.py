@@ -11,7 +11,9 @@ from crawlscope.api.app import create_app
 from crawlscope.core import service_file
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.listening import CANNOT_LISTEN, bound_socket
+from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
+from crawlscope.processes.index_process import keep_index_process
 from crawlscope.processes.parts import service_parts
 
 GRACEFUL_SECONDS = 10
@@ -26,10 +28,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, stopping: asyncio.Event) -> None:
-    """Serves until `stopping` is set. Raises `SettingsError` for an address that it cannot listen on."""
+async def serve(settings: Settings, stopping: asyncio.Event, *, keeps_index: bool) -> None:
+    """Serves until `stopping` is set. Raises `SettingsError` for an address that it cannot listen on.
+
+    `keeps_index`: the process of the embedded index runs as a child.
+    """
     with _listening_socket(settings.host, settings.port) as listener:
-        async with service_parts(settings) as parts:
+        kept = [keep_index_process(settings.data_dir)] if keeps_index and settings.embedded_index else []
+        async with in_background(*kept), service_parts(settings) as parts:
             server = _Server(
                 uvicorn.Config(
                     create_app(parts, stopping),

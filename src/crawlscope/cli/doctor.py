@@ -243,7 +243,8 @@ async def check_index(settings: Settings) -> str:
             index = (await client.health())["parts"]["index"]
         if index["state"] != "ok":
             raise Failed(str(index["detail"]))
-        return f"open in the running service, {index['detail']}"
+        owner = "on the Qdrant server" if settings.qdrant_url else "served by the index process"
+        return f"{owner}, {index['detail']}"
     if settings.qdrant_url is not None:
         return await _check_qdrant_server(settings.qdrant_url, settings.qdrant_api_key)
     folders = [each for each in settings.data_dir.glob(f"{FIRST_NAME}*") if each.is_dir()]

@@ -20,6 +20,7 @@ from crawlscope.core.settings import is_text
 
 COMMANDS = (
     service.up,
+    service.index,
     service.serve,
     service.worker,
     crawls.crawl,

@@ -17,7 +17,7 @@ UP_GRACE_SECONDS = 60.0
 
 
 def up() -> None:
-    """Run the whole service: database, API and workers."""
+    """Run the whole service: database, index, API and workers."""
     from crawlscope.database import revision
     from crawlscope.database.connect import connected_database
     from crawlscope.processes.supervisor.lifeline import follow_parent
@@ -43,14 +43,28 @@ def up() -> None:
     raise typer.Exit(asyncio.run(keep_up(settings, announce, prepare)))
 
 
-def serve() -> None:
-    """Run only the API process."""
+def index() -> None:
+    """Run only the process of the embedded index."""
+    from crawlscope.processes.index_process import run_index
+    from crawlscope.processes.supervisor.lifeline import follow_parent
+
+    settings = process_settings("index")
+    follow_parent()
+    _until_stopped(lambda stopping: run_index(settings, stopping))
+
+
+def serve(
+    without_index: Annotated[
+        bool, typer.Option("--without-index", help="Start no process for the embedded index.")
+    ] = False,
+) -> None:
+    """Run only the API process, and the process of the embedded index."""
     from crawlscope.api.serve import serve as serve_http
     from crawlscope.processes.supervisor.lifeline import follow_parent
 
     settings = process_settings("api")
     follow_parent()
-    _until_stopped(lambda stopping: serve_http(settings, stopping))
+    _until_stopped(lambda stopping: serve_http(settings, stopping, keeps_index=not without_index))
 
 
 def worker(

@@ -1,4 +1,4 @@
-"""The indexes in the service: it searches the serving one, and offers all of them to the workers."""
+"""The indexes in the API process: it makes and drops them, and searches the one that serves."""
 
 import asyncio
 from contextlib import suppress
@@ -14,10 +14,9 @@ from crawlscope.indexing.generations.embedder import IndexEmbedder
 from crawlscope.indexing.generations.lifecycle import IndexLifecycle
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation, begin_reindexing
-from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
+from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
-from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.service import SearchService
@@ -44,10 +43,7 @@ class IndexHost:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
-        embedded = EdgeIndexes(settings.data_dir)
-        indexes: OwnedIndexes = qdrant_indexes(settings) or embedded
-        self._server = IndexServer(embedded.opened, socket_path_for(settings.data_dir))
-        self._serves_workers = not settings.embedded_index
+        indexes = indexes_of(settings)
         self._opened = OpenGenerations(settings, indexes, Bm25Encoder())
         self._lifecycle = IndexLifecycle(database, indexes)
         self._updating = asyncio.Lock()
@@ -71,7 +67,6 @@ class IndexHost:
         self._background.cancel()
         with suppress(asyncio.CancelledError):
             await self._background
-        await self._server.stop()
         await self._opened.aclose()
 
     def require_index(self) -> ServingIndex:
@@ -102,9 +97,6 @@ class IndexHost:
             if self._serving is None:
                 await self._opened.ensure_serving(self._database)
             live = await self._lifecycle.advance()
-            if not self._serves_workers:
-                await self._server.start()
-                self._serves_workers = True
             serving = live.serving
             if serving and (self._serving is None or self._serving.generation.id != serving.id):
                 embedder, index = self._opened.embedder(serving), await self._opened.index(serving)
@@ -120,10 +112,10 @@ class IndexHost:
             await self._opened.close_others(live)
 
 
-def qdrant_indexes(settings: Settings) -> OwnedIndexes | None:
-    """The indexes on the Qdrant server of the settings; None without one."""
+def indexes_of(settings: Settings) -> OwnedIndexes:
+    """The indexes on the Qdrant server of the settings, or those of the index process."""
     if settings.qdrant_url is None:
-        return None
+        return RemoteIndexes(socket_path_for(settings.data_dir))
     # Imported here because importing the client takes longer than all other imports of a process.
     from qdrant_client import AsyncQdrantClient  # noqa: PLC0415
 

@@ -1,7 +1,4 @@
-"""The composition root: builds what the API process and the workers consist of.
-
-The API process owns the embedded index; workers and other programs reach it through a socket.
-"""
+"""The composition root: builds what the API process and the workers consist of."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -16,14 +13,11 @@ from crawlscope.database import connections
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import SharedFirecrawl
 from crawlscope.indexing.generations.opened import OpenGenerations
-from crawlscope.indexing.index.port import Indexes
-from crawlscope.indexing.index.socket_client import RemoteIndexes
-from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.insights.service import Insights
 from crawlscope.pages.reindexing import Reindexing
-from crawlscope.processes.index_host import IndexHost, qdrant_indexes
+from crawlscope.processes.index_host import IndexHost, indexes_of
 from crawlscope.timing.standalone import measured_database
 from crawlscope.timing.store import MeasurementBuffer
 from crawlscope.webhooks.refusals import Refusals
@@ -91,8 +85,7 @@ async def indexing_service(
 async def worker_parts(
     settings: Settings, database: Database, threads: int = 1
 ) -> AsyncIterator[WorkerParts]:
-    indexes: Indexes = qdrant_indexes(settings) or RemoteIndexes(socket_path_for(settings.data_dir))
-    opened = OpenGenerations(settings, indexes, Bm25Encoder(), threads)
+    opened = OpenGenerations(settings, indexes_of(settings), Bm25Encoder(), threads)
     try:
         await opened.ensure_serving(database)
         indexing = IndexingService(database, opened)

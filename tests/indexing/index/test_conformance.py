@@ -21,9 +21,9 @@ from crawlscope.core.errors import IndexUnusable
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Filters, IndexedDocument, SearchIndex, SparseVector, chunk_id
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes
-from crawlscope.indexing.index.socket_client import RemoteIndex
+from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
-from crawlscope.indexing.index.socket_server import IndexServer
+from crawlscope.processes.index_process import embedded_indexes
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, found_urls, make_document, urls
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -40,13 +40,11 @@ async def open_edge(folder: Path) -> AsyncIterator[SearchIndex]:
 
 @asynccontextmanager
 async def open_remote(folder: Path) -> AsyncIterator[SearchIndex]:
-    async with open_edge(folder) as owned:
-        server = IndexServer({"index": owned}, socket_path_for(folder))
-        await server.start()
-        remote = RemoteIndex(socket_path_for(folder))
-        yield remote
+    async with embedded_indexes(folder):
+        remote = RemoteIndexes(socket_path_for(folder))
+        await remote.make("index", DIMENSION)
+        yield await remote.open("index", DIMENSION)
         await remote.aclose()
-        await server.stop()
 
 
 @asynccontextmanager

@@ -10,9 +10,9 @@ import pytest
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
 from crawlscope.indexing.index import wire
-from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import Filters
-from crawlscope.indexing.index.socket_client import BYTES_PER_CALL, RemoteIndex
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.index.port import Filters, SearchIndex
+from crawlscope.indexing.index.socket_client import BYTES_PER_CALL, RemoteIndexes
 from crawlscope.indexing.index.socket_path import MAX_SOCKET_PATH_BYTES, socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document, urls
@@ -20,13 +20,12 @@ from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_documen
 SERVE = """
 import asyncio, sys
 from pathlib import Path
-from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.socket_server import IndexServer
-from tests.indexing.index.chunks import DIMENSION
 
 async def main():
     folder = Path(sys.argv[1])
-    await IndexServer({"index": EdgeIndex.open(folder / "index", DIMENSION)}, folder / "index.sock").start()
+    await IndexServer(EdgeIndexes(folder), folder / "index.sock").start()
     print("serving", flush=True)
     await asyncio.sleep(60)
 
@@ -40,25 +39,30 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def owned(tmp_path: Path) -> AsyncIterator[EdgeIndex]:
-    index = EdgeIndex.open(tmp_path / "index", DIMENSION)
-    yield index
-    await index.aclose()
+async def owned(tmp_path: Path) -> AsyncIterator[EdgeIndexes]:
+    indexes = EdgeIndexes(tmp_path)
+    yield indexes
+    await indexes.aclose()
 
 
 @pytest.fixture
-async def server(owned: EdgeIndex, path: Path) -> AsyncIterator[IndexServer]:
-    server = IndexServer({"index": owned}, path)
+async def server(owned: EdgeIndexes, path: Path) -> AsyncIterator[IndexServer]:
+    server = IndexServer(owned, path)
     await server.start()
     yield server
     await server.stop()
 
 
 @pytest.fixture
-async def remote(path: Path) -> AsyncIterator[RemoteIndex]:
-    index = RemoteIndex(path, connect_timeout_seconds=30.0, call_timeout_seconds=60.0)
-    yield index
-    await index.aclose()
+async def remotes(path: Path) -> AsyncIterator[RemoteIndexes]:
+    indexes = RemoteIndexes(path, connect_timeout_seconds=30.0, call_timeout_seconds=60.0)
+    yield indexes
+    await indexes.aclose()
+
+
+@pytest.fixture
+async def remote(remotes: RemoteIndexes) -> SearchIndex:
+    return await remotes.open("index", DIMENSION)
 
 
 def mode(path: Path) -> int:
@@ -80,7 +84,7 @@ async def kill(owner: asyncio.subprocess.Process) -> None:
     await owner.wait()
 
 
-async def test_calls_fail_at_once_until_a_killed_owner_restarts(tmp_path: Path, remote: RemoteIndex) -> None:
+async def test_calls_fail_at_once_until_a_killed_owner_restarts(tmp_path: Path, remote: SearchIndex) -> None:
     owner = await start_owner(tmp_path)
     try:
         await remote.replace([make_document("https://h/", "apple")])
@@ -89,7 +93,7 @@ async def test_calls_fail_at_once_until_a_killed_owner_restarts(tmp_path: Path, 
     async with asyncio.timeout(20):  # less than any timeout of its own
         with pytest.raises(IndexUnavailable):
             await remote.size()
-        with pytest.raises(IndexUnavailable, match=r"does not answer at .*index\.sock"):
+        with pytest.raises(IndexUnavailable, match=r"no index process answers at .*index\.sock"):
             await remote.size()
 
     owner = await start_owner(tmp_path)
@@ -99,8 +103,8 @@ async def test_calls_fail_at_once_until_a_killed_owner_restarts(tmp_path: Path, 
         await kill(owner)
 
 
-async def test_a_missing_owner_is_unavailable(remote: RemoteIndex) -> None:
-    with pytest.raises(IndexUnavailable, match="does not answer"):
+async def test_a_missing_owner_is_unavailable(remote: SearchIndex) -> None:
+    with pytest.raises(IndexUnavailable, match="no index process answers"):
         await remote.query(direction(0), None, Filters(), 10)
 
 
@@ -109,15 +113,15 @@ async def test_only_this_user_may_open_the_socket(server: IndexServer, path: Pat
 
 
 async def test_a_second_server_is_refused(
-    server: IndexServer, owned: EdgeIndex, path: Path, remote: RemoteIndex
+    server: IndexServer, owned: EdgeIndexes, path: Path, remote: SearchIndex
 ) -> None:
     with pytest.raises(IndexUnavailable, match="another process serves the index"):
-        await IndexServer({"index": owned}, path).start()
+        await IndexServer(owned, path).start()
     assert (await remote.size()).chunks == 0
 
 
 async def test_a_stopped_server_leaves_no_file_and_can_start_again(
-    server: IndexServer, path: Path, remote: RemoteIndex
+    server: IndexServer, path: Path, remote: SearchIndex
 ) -> None:
     assert (await remote.size()).chunks == 0
     await server.stop()
@@ -128,27 +132,27 @@ async def test_a_stopped_server_leaves_no_file_and_can_start_again(
     assert (await remote.size()).chunks == 0
 
 
-async def test_a_file_that_is_no_socket_is_left_alone(owned: EdgeIndex, path: Path) -> None:
+async def test_a_file_that_is_no_socket_is_left_alone(owned: EdgeIndexes, path: Path) -> None:
     await asyncio.to_thread(path.write_text, "precious")
     with pytest.raises(IndexUnavailable, match="cannot listen"):
-        await IndexServer({"index": owned}, path).start()
+        await IndexServer(owned, path).start()
     assert await asyncio.to_thread(path.read_text) == "precious"
 
 
-async def test_the_owners_errors_reach_the_caller(server: IndexServer, remote: RemoteIndex) -> None:
+async def test_the_owners_errors_reach_the_caller(server: IndexServer, remote: SearchIndex) -> None:
     with pytest.raises(IndexUnusable, match="the embedder was changed"):
         await remote.query([1.0], None, Filters(), 10)
 
 
 async def test_a_closed_index_behind_a_running_server(
-    server: IndexServer, owned: EdgeIndex, remote: RemoteIndex
+    server: IndexServer, owned: EdgeIndexes, remote: SearchIndex
 ) -> None:
-    await owned.aclose()
+    await (await owned.open("index", DIMENSION)).aclose()
     with pytest.raises(IndexUnavailable, match="closed"):
         await remote.size()
 
 
-async def test_large_documents_arrive(server: IndexServer, remote: RemoteIndex) -> None:
+async def test_large_documents_arrive(server: IndexServer, remote: SearchIndex) -> None:
     text = "apple " * 20_000
     documents = [make_document(f"https://h/{n}", *[text] * 40) for n in range(2)]
     assert len(text) * 40 > BYTES_PER_CALL
@@ -159,7 +163,7 @@ async def test_large_documents_arrive(server: IndexServer, remote: RemoteIndex) 
 
 
 async def test_an_answer_too_large_for_a_frame_is_an_error(
-    server: IndexServer, remote: RemoteIndex, monkeypatch: pytest.MonkeyPatch
+    server: IndexServer, remote: SearchIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await remote.replace([make_document("https://h/", "apple " * 2_000)])
     monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 5_000)
@@ -176,7 +180,7 @@ async def test_a_frame_over_the_limit_ends_the_connection(server: IndexServer, p
 
 
 async def test_unreadable_data_ends_the_connection_of_its_sender_only(
-    server: IndexServer, path: Path, remote: RemoteIndex
+    server: IndexServer, path: Path, remote: SearchIndex
 ) -> None:
     assert (await remote.size()).chunks == 0
     reader, writer = await asyncio.open_unix_connection(path)
@@ -186,7 +190,7 @@ async def test_unreadable_data_ends_the_connection_of_its_sender_only(
     assert (await remote.size()).chunks == 0
 
 
-async def test_many_calls_share_one_connection(server: IndexServer, remote: RemoteIndex) -> None:
+async def test_many_calls_share_one_connection(server: IndexServer, remote: SearchIndex) -> None:
     await asyncio.gather(*(remote.replace([make_document(f"https://h/{n}", f"word{n}")]) for n in range(100)))
     answers = await asyncio.gather(
         *(remote.query(None, BM25.encode_query(f"word{n}"), Filters(), 5) for n in range(100))
@@ -203,15 +207,15 @@ async def test_a_call_that_gets_no_answer_times_out(path: Path) -> None:
         hung_up.set()
 
     silent = await asyncio.start_unix_server(hold, path)
-    remote = RemoteIndex(path, call_timeout_seconds=0.2)
+    remotes = RemoteIndexes(path, call_timeout_seconds=0.2)
     with pytest.raises(IndexUnavailable, match=r"did not answer within 0\.2 s"):
-        await remote.size()
-    await remote.aclose()
+        await (await remotes.open("index", DIMENSION)).size()
+    await remotes.aclose()
     await asyncio.wait_for(hung_up.wait(), 30)
     silent.close()
 
 
-async def test_a_call_in_progress_fails_when_the_owner_disconnects(path: Path, remote: RemoteIndex) -> None:
+async def test_a_call_in_progress_fails_when_the_owner_disconnects(path: Path, remote: SearchIndex) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(4)
         writer.close()
@@ -240,3 +244,17 @@ def test_a_long_path_gives_a_short_private_one(tmp_path: Path, monkeypatch: pyte
         path.parent.chmod(0o755)
         with pytest.raises(SettingsError, match="open to others"):
             socket_path_for(deep)
+
+
+async def test_an_index_is_made_and_dropped_over_the_socket(
+    server: IndexServer, remotes: RemoteIndexes, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        await remotes.make("index-2", DIMENSION)
+        index = await remotes.open("index-2", DIMENSION)
+        await index.replace([make_document(f"https://h/{number}", "apple")])
+        assert (await index.size()).chunks == 1
+    assert (await (await remotes.open("index", DIMENSION)).size()).chunks == 0
+    await remotes.drop("index-2")
+    assert not (tmp_path / "index-2").exists()
+    assert (tmp_path / "index").exists()

@@ -55,6 +55,7 @@ class Stack:
 
     def up(self, **commands: list[str]) -> subprocess.Popen[str]:
         commands = {
+            "index": command("work", "index"),
             "api": command("api"),
             "index_worker": command("work", "worker"),
             "crawler": command("work", "crawler"),
@@ -99,7 +100,8 @@ def _line(process: subprocess.Popen[str]) -> str:
 async def _started(process: subprocess.Popen[str], stack: Stack) -> str:
     assert _line(process) == "prepared"
     url = _line(process)
-    await eventually(lambda: {"start api", "start worker", "start crawler"} <= set(stack.diary.events()))
+    expected = {f"start {name}" for name in ("index", "api", "worker", "crawler")}
+    await eventually(lambda: expected <= set(stack.diary.events()))
     return url
 
 
@@ -115,7 +117,7 @@ async def test_everything_runs_until_a_signal_and_nothing_after(
     process.send_signal(number)
     assert process.wait(timeout=60) == 0
     assert embedded.diary.all_gone()
-    assert embedded.diary.events()[-1] == "stop api"
+    assert embedded.diary.events()[-2:] == ["stop api", "stop index"]
     assert nothing_runs(embedded.data_dir)
     assert service_file.read(embedded.data_dir) is None
 
@@ -181,10 +183,10 @@ async def test_wrong_settings_of_a_child_are_reported(stack: Stack) -> None:
 async def test_a_signal_while_it_starts(stack: Stack) -> None:
     process = stack.up(api=command("work", "mute api"))
     assert _line(process) == "prepared"
-    await eventually(lambda: stack.diary.events() == ["start mute api"])
+    await eventually(lambda: set(stack.diary.events()) == {"start index", "start mute api"})
     process.terminate()
     assert process.wait(timeout=60) == 0
-    assert stack.diary.events() == ["start mute api", "stop mute api"]
+    assert stack.diary.events()[2:] == ["stop mute api", "stop index"]
 
 
 async def test_workers_that_the_server_has_no_connections_for_are_not_started(

@@ -17,36 +17,37 @@ log = structlog.get_logger(__name__)
 class EdgeIndexes(OwnedIndexes):
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self.opened: dict[str, SearchIndex] = {}
+        self._opened: dict[str, SearchIndex] = {}
         self._opening = asyncio.Lock()
 
     async def open(self, name: str, dimension: int) -> SearchIndex:
-        """Raises `IndexUnavailable` if another process has it open."""
+        """Makes an empty one if it is missing. Raises `IndexUnavailable` if another process has it open."""
         async with self._opening:
-            if name not in self.opened:
+            if name not in self._opened:
                 try:
                     index: SearchIndex = await asyncio.to_thread(
                         EdgeIndex.open, self._data_dir / name, dimension
                     )
+                    log.info("index_opened", index=name)
                 except IndexUnusable as damage:
                     log.warning("index_damaged", reason=str(damage))
                     index = UnusableIndex(str(damage))
-                self.opened[name] = index
-            return self.opened[name]
+                self._opened[name] = index
+            return self._opened[name]
 
     async def make(self, name: str, dimension: int) -> None:
         await self.drop(name)
         await self.open(name, dimension)
 
     async def drop(self, name: str) -> None:
-        if index := self.opened.pop(name, None):
+        if index := self._opened.pop(name, None):
             await index.aclose()
         await asyncio.to_thread(shutil.rmtree, self._data_dir / name, ignore_errors=True)
 
     async def aclose(self) -> None:
-        for index in self.opened.values():
+        for index in self._opened.values():
             await index.aclose()
-        self.opened.clear()
+        self._opened.clear()
 
 
 class UnusableIndex(SearchIndex):

@@ -152,7 +152,7 @@ class Indexes(Protocol):
 
 
 class OwnedIndexes(Indexes, Protocol):
-    """The indexes in the process that makes and drops them."""
+    """For the process that makes and drops indexes."""
 
     async def make(self, name: str, dimension: int) -> None:
         """Makes an empty index; replaces an existing one of that name."""

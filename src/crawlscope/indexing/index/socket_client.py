@@ -1,7 +1,8 @@
-"""The index in a worker process: calls over a local socket to the process that owns the index."""
+"""The embedded indexes in API and workers: calls over a local socket to the index process."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,12 @@ from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.batches import batches
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.port import (
-    FIRST_NAME,
     Filters,
     Floats,
     Halves,
     IndexedDocument,
-    Indexes,
     IndexSize,
+    OwnedIndexes,
     SearchIndex,
     SparseVector,
 )
@@ -26,8 +26,8 @@ CONNECT_TIMEOUT_SECONDS = 2.0
 CALL_TIMEOUT_SECONDS = 60.0
 
 
-class RemoteIndex(SearchIndex):
-    """Connects on the first call, and again after the owner was restarted.
+class RemoteIndexes(OwnedIndexes):
+    """Connects on the first call, and again after the index process was restarted.
 
     A call in progress when the connection breaks raises `IndexUnavailable`; it may or may not have been
     carried out. Every call can be repeated without harm.
@@ -36,16 +36,60 @@ class RemoteIndex(SearchIndex):
     def __init__(
         self,
         socket_path: Path,
-        name: str = FIRST_NAME,
         connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
         call_timeout_seconds: float = CALL_TIMEOUT_SECONDS,
     ) -> None:
         self._path = socket_path
-        self._name = name
         self._connect_timeout_seconds = connect_timeout_seconds
         self._call_timeout_seconds = call_timeout_seconds
+        self._opened: dict[str, RemoteIndex] = {}
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
+
+    async def open(self, name: str, dimension: int) -> SearchIndex:
+        return self._opened.setdefault(name, RemoteIndex(partial(self._call, name, dimension)))
+
+    async def make(self, name: str, dimension: int) -> None:
+        await self._call(name, dimension, "make")
+
+    async def drop(self, name: str) -> None:
+        self._opened.pop(name, None)
+        await self._call(name, 0, "drop")
+
+    async def aclose(self) -> None:
+        if self._connection is not None:
+            await self._connection.aclose()
+            self._connection = None
+
+    async def _call(self, name: str, dimension: int, verb: str, **arguments: Any) -> Any:
+        connection = await self._connect()
+        call = {"index": name, "dimension": dimension, "verb": verb, **arguments}
+        try:
+            async with asyncio.timeout(self._call_timeout_seconds):
+                return await connection.call(call)
+        except TimeoutError:
+            raise IndexUnavailable(
+                f"the index did not answer within {self._call_timeout_seconds:g} s"
+            ) from None
+
+    async def _connect(self) -> "_Connection":
+        """The open connection, or a new one."""
+        async with self._connecting:
+            if self._connection and not self._connection.broken:
+                return self._connection
+            try:
+                async with asyncio.timeout(self._connect_timeout_seconds):
+                    reader, writer = await asyncio.open_unix_connection(self._path)
+            except (OSError, TimeoutError) as error:
+                reason = str(error) or f"no answer within {self._connect_timeout_seconds:g} s"
+                raise IndexUnavailable(f"no index process answers at {self._path}: {reason}") from error
+            self._connection = _Connection(reader, writer)
+            return self._connection
+
+
+class RemoteIndex(SearchIndex):
+    def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
+        self._call = call
 
     async def replace(self, documents: Sequence[IndexedDocument]) -> None:
         for batch in batches(map(wire.pack_document, documents), len, BYTES_PER_CALL):
@@ -71,51 +115,7 @@ class RemoteIndex(SearchIndex):
         return IndexSize(chunks, size_bytes)
 
     async def aclose(self) -> None:
-        """Closes the connection; the index belongs to the other process."""
-        if self._connection is not None:
-            await self._connection.aclose()
-            self._connection = None
-
-    async def _call(self, verb: str, **arguments: Any) -> Any:
-        connection = await self._connect()
-        try:
-            async with asyncio.timeout(self._call_timeout_seconds):
-                return await connection.call({"index": self._name, "verb": verb, **arguments})
-        except TimeoutError:
-            raise IndexUnavailable(
-                f"the index did not answer within {self._call_timeout_seconds:g} s"
-            ) from None
-
-    async def _connect(self) -> "_Connection":
-        """The open connection, or a new one."""
-        async with self._connecting:
-            if self._connection and not self._connection.broken:
-                return self._connection
-            try:
-                async with asyncio.timeout(self._connect_timeout_seconds):
-                    reader, writer = await asyncio.open_unix_connection(self._path)
-            except (OSError, TimeoutError) as error:
-                reason = str(error) or f"no answer within {self._connect_timeout_seconds:g} s"
-                raise IndexUnavailable(
-                    f"the process that owns the index does not answer at {self._path}: {reason}"
-                ) from error
-            self._connection = _Connection(reader, writer)
-            return self._connection
-
-
-class RemoteIndexes(Indexes):
-    """All indexes of the process that listens at the socket."""
-
-    def __init__(self, socket_path: Path) -> None:
-        self._path = socket_path
-        self._opened: dict[str, RemoteIndex] = {}
-
-    async def open(self, name: str, dimension: int) -> SearchIndex:  # noqa: ARG002 - its owner knows
-        return self._opened.setdefault(name, RemoteIndex(self._path, name))
-
-    async def aclose(self) -> None:
-        for index in self._opened.values():
-            await index.aclose()
+        """The connection belongs to all indexes of the process."""
 
 
 class _Connection:
@@ -171,4 +171,4 @@ class _Connection:
 
 
 def _hung_up() -> IndexUnavailable:
-    return IndexUnavailable("the process that owns the index hung up during a call")
+    return IndexUnavailable("the index process hung up during a call")

@@ -1,9 +1,9 @@
-"""Serves the indexes that this process owns to other processes of the machine, over a local socket."""
+"""Serves the embedded indexes to other processes of the machine, over a local socket."""
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import structlog
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.index import wire
-from crawlscope.indexing.index.port import Filters, SearchIndex
+from crawlscope.indexing.index.port import Filters, OwnedIndexes
 
 MAX_CALLS_IN_PROGRESS = 32
 """Maximum number of calls in progress per connection; further frames stay in the socket."""
@@ -22,10 +22,10 @@ log = structlog.get_logger(__name__)
 class IndexServer:
     """Only the user of this process may open the socket file; its callers have full access to the indexes.
 
-    `indexes` by name; the mapping may change while the server runs.
+    An index is opened by its first call.
     """
 
-    def __init__(self, indexes: Mapping[str, SearchIndex], socket_path: Path) -> None:
+    def __init__(self, indexes: OwnedIndexes, socket_path: Path) -> None:
         self._indexes = indexes
         self._path = socket_path
         self._server: asyncio.Server | None = None
@@ -80,9 +80,13 @@ class IndexServer:
             log.info("index_caller_disconnected", verb=call.get("verb"))
 
     async def _carry_out(self, call: wire.Message) -> Any:
-        if call["index"] not in self._indexes:
-            raise IndexUnavailable(f"the index {call['index']} is not open")
-        index = self._indexes[call["index"]]
+        name, dimension = call["index"], call["dimension"]
+        match call["verb"]:
+            case "make":
+                return await self._indexes.make(name, dimension)
+            case "drop":
+                return await self._indexes.drop(name)
+        index = await self._indexes.open(name, dimension)
         match call["verb"]:
             case "replace":
                 await index.replace([wire.unpack_document(each) for each in call["documents"]])

@@ -5,6 +5,7 @@ import collections
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from crawlscope.core.restarts import Restarts
 from crawlscope.processes.supervisor.lifeline import Lifeline
 from crawlscope.processes.supervisor.stderr import relayed_stderr
 
+CRAWLSCOPE = (sys.executable, "-m", "crawlscope")
 START_ATTEMPTS = 3
 MANY_FAILURES = 5
 READY_POLL_INTERVAL_SECONDS = 0.05

@@ -1,4 +1,4 @@
-"""`crawlscope up`: the embedded database, the API process and the workers, kept running by one process."""
+"""`crawlscope up`: embedded database, index, API and workers, kept running by one process."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from crawlscope.core.file_lock import FileLock
 from crawlscope.core.settings import ENV_PREFIX, Settings
 from crawlscope.database import connections
 from crawlscope.database.connect import database_and_server
-from crawlscope.processes.supervisor.supervisor import Process, Supervisor
+from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Process, Supervisor
 from crawlscope.processes.supervisor.worker_deaths import WorkerDeaths
 
 API = "api"
@@ -26,14 +26,14 @@ API_START_SECONDS = 180.0
 """Generous: one that cannot work ends by itself, and a busy machine takes half a minute to start it."""
 READY_SECONDS = 10.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-CRAWLSCOPE = (sys.executable, "-m", "crawlscope")
 
 
 @dataclass(frozen=True)
 class Commands:
     """The command of each kind of process."""
 
-    api: Sequence[str] = (*CRAWLSCOPE, "serve")
+    index: Sequence[str] = (*CRAWLSCOPE, "index")
+    api: Sequence[str] = (*CRAWLSCOPE, "serve", "--without-index")
     index_worker: Sequence[str] = (*CRAWLSCOPE, "worker", "--only", "index")
     crawler: Sequence[str] = (*CRAWLSCOPE, "worker", "--only", "crawl")
 
@@ -97,6 +97,7 @@ async def _run(
         env = {**os.environ, **{f"{ENV_PREFIX}{name}": value for name, value in explicit.items()}}
         workers = await connections.affordable_workers(database, settings.workers)
         processes = [
+            *([Process("index", commands.index, env)] if settings.embedded_index else []),
             Process(API, commands.api, env, api_is_ready, API_START_SECONDS),
             *[Process(f"worker-{number}", commands.index_worker, env) for number in range(1, workers + 1)],
             Process("crawler", commands.crawler, env),

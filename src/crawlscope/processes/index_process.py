@@ -1,0 +1,71 @@
+"""The process of the embedded index: it alone opens its files, and serves the API process and the workers."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from crawlscope.core.errors import IndexUnavailable, SettingsError
+from crawlscope.core.periodic import run_periodically
+from crawlscope.core.settings import ENV_PREFIX, Settings
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.index.socket_path import socket_path_for
+from crawlscope.indexing.index.socket_server import IndexServer
+from crawlscope.processes.supervisor.lifeline import GRACE_SECONDS
+from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Process, Supervisor
+
+TAKE_OVER_SECONDS = GRACE_SECONDS + 5
+"""Time for the process of a killed service to end."""
+POLL_INTERVAL_SECONDS = 0.1
+RESTART_SECONDS = 2.0
+
+
+async def run_index(settings: Settings, stopping: asyncio.Event) -> None:
+    """Serves until `stopping` is set."""
+    if not settings.embedded_index:
+        raise SettingsError("CRAWLSCOPE_QDRANT_URL is set: the index needs no process of its own")
+    async with embedded_indexes(settings.data_dir):
+        await stopping.wait()
+
+
+@asynccontextmanager
+async def embedded_indexes(data_dir: Path) -> AsyncIterator[None]:
+    """Serves the indexes from this process. Raises `IndexUnavailable` if another process keeps doing so."""
+    indexes = EdgeIndexes(data_dir)
+    server = IndexServer(indexes, socket_path_for(data_dir))
+    deadline = time.monotonic() + TAKE_OVER_SECONDS
+    while True:
+        try:
+            await server.start()
+            break
+        except IndexUnavailable:
+            if time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(POLL_INTERVAL_SECONDS)
+    try:
+        yield
+    finally:
+        await server.stop()
+        await indexes.aclose()
+
+
+async def keep_index_process(data_dir: Path) -> None:
+    """Keeps the process running as a child of this one, until cancelled."""
+
+    async def keep() -> None:
+        env = {**os.environ, f"{ENV_PREFIX}DATA_DIR": str(data_dir)}
+        supervisor = Supervisor([Process("index", (*CRAWLSCOPE, "index"), env)])
+        try:
+            await supervisor.start()
+            await supervisor.wait()
+        finally:
+            await supervisor.stop()
+
+    await run_periodically(
+        keep,
+        interval_seconds=RESTART_SECONDS,
+        retry_seconds=RESTART_SECONDS,
+        failure_event="index_process_failed",
+    )

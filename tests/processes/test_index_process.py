@@ -1,0 +1,71 @@
+"""The process of the embedded index: one at a time, kept running, and nothing is lost when it is killed."""
+
+import asyncio
+from pathlib import Path
+
+import psutil
+import pytest
+
+from crawlscope.core.errors import IndexUnavailable, SettingsError
+from crawlscope.core.periodic import in_background
+from crawlscope.core.settings import Settings
+from crawlscope.indexing.index.port import SearchIndex
+from crawlscope.indexing.index.socket_client import RemoteIndexes
+from crawlscope.indexing.index.socket_path import socket_path_for
+from crawlscope.processes.index_process import embedded_indexes, keep_index_process, run_index
+from tests.indexing.index.chunks import DIMENSION, make_document
+
+
+async def size_once_it_answers(index: SearchIndex) -> int:
+    async with asyncio.timeout(120):
+        while True:
+            try:
+                return (await index.size()).chunks
+            except IndexUnavailable:
+                await asyncio.sleep(0.02)
+
+
+def kept_children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if child.cmdline()[-2:] == ["crawlscope", "index"]]
+
+
+async def test_a_killed_process_is_restarted_with_all_that_was_written(tmp_path: Path) -> None:
+    remotes = RemoteIndexes(socket_path_for(tmp_path))
+    index = await remotes.open("index", DIMENSION)
+    async with in_background(keep_index_process(tmp_path)):
+        assert await size_once_it_answers(index) == 0
+        await index.replace([make_document(f"https://h/{n}", "apple", "pear") for n in range(100)])
+        (child,) = kept_children()
+        child.kill()
+        with pytest.raises(IndexUnavailable):
+            await index.size()
+        assert await size_once_it_answers(index) == 200
+    await remotes.aclose()
+    assert kept_children() == []
+
+
+async def test_a_second_process_takes_over_when_the_first_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = asyncio.Event()
+    async with embedded_indexes(tmp_path):
+        second = asyncio.create_task(run_index(Settings(_env_file=None, data_dir=tmp_path), stopping))
+        await asyncio.sleep(0)  # it begins to wait
+        monkeypatch.setattr("crawlscope.processes.index_process.TAKE_OVER_SECONDS", 0)
+        with pytest.raises(IndexUnavailable, match="another process serves the index"):
+            async with embedded_indexes(tmp_path):
+                pass
+        assert not second.done()
+    remotes = RemoteIndexes(socket_path_for(tmp_path))
+    index = await remotes.open("index", DIMENSION)
+    assert await size_once_it_answers(index) == 0
+    await remotes.aclose()
+    stopping.set()
+    await second
+    assert not socket_path_for(tmp_path).exists()
+
+
+async def test_a_qdrant_server_needs_no_process(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, qdrant_url="http://127.0.0.1:6333")
+    with pytest.raises(SettingsError, match="CRAWLSCOPE_QDRANT_URL is set"):
+        await run_index(settings, asyncio.Event())
