@@ -17,7 +17,10 @@ from pathlib import Path
 
 from benchmarks.part import Row, as_json, from_json, options_parser, table
 
-PARTS = ("ingest", "cpu")
+PARTS = (
+    *("ingest", "cpu", "latency", "overload", "pipeline", "recrawl"),
+    *("search", "storage", "memory"),
+)
 """In the order in which they run."""
 MAX_SECONDS = 900.0
 """Of one part."""

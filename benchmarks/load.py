@@ -1,6 +1,7 @@
 """Deliveries of a crawl from a process of its own, over connections that stay open, at little cost."""
 
 import asyncio
+import itertools
 import json
 import multiprocessing
 import time
@@ -54,12 +55,28 @@ class Delivered:
     """At a given rate from the time at which the delivery was due, so that no wait is left out."""
 
     @property
-    def pages(self) -> int:
+    def count(self) -> int:
         return len(self.latencies_ms)
+
+    def percentile_ms(self, share: float) -> float:
+        ordered = sorted(self.latencies_ms)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 async def deliver(url: str, secret: str, load: Load) -> Delivered:
     return await in_process(_deliver, (url, secret, load))
+
+
+@dataclass(frozen=True)
+class Searches:
+    queries: tuple[str, ...]
+    seconds: float
+    connections: int = CONNECTIONS
+
+
+async def search(url: str, secret: str, searches: Searches) -> Delivered:
+    """Each connection asks the queries in turn until the time is over."""
+    return await in_process(_search, (url, secret, searches))
 
 
 async def in_process(run: Callable[[Given], Result], given: Given) -> Result:
@@ -101,6 +118,30 @@ async def _send_all(url: str, secret: str, load: Load) -> Delivered:
     return delivered
 
 
+def _search(given: tuple[str, str, Searches]) -> Delivered:
+    return asyncio.run(_search_all(*given))
+
+
+async def _search_all(url: str, secret: str, searches: Searches) -> Delivered:
+    connections = [await Connection.open(url, secret) for _ in range(searches.connections)]
+    answered = Delivered(began=time.time())
+    began = time.perf_counter()
+    queries = itertools.cycle(searches.queries)
+
+    async def ask(connection: Connection) -> None:
+        while time.perf_counter() - began < searches.seconds:
+            asked = time.perf_counter()
+            status, _ = await connection.post("/api/search", json.dumps({"query": next(queries)}).encode())
+            answered.latencies_ms.append((time.perf_counter() - asked) * 1000)
+            answered.statuses[status] += 1
+
+    await asyncio.gather(*map(ask, connections))
+    answered.seconds = time.perf_counter() - began
+    for connection in connections:
+        connection.close()
+    return answered
+
+
 class Connection:
     """One HTTP/1.1 connection, one request at a time."""
 
@@ -120,9 +161,6 @@ class Connection:
             answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
             length = int(answer.partition(b"content-length:")[2].partition(b"\r\n")[0])
             return int(answer.split(None, 2)[1]), await self._reader.readexactly(length)
-
-    async def post_json(self, path: str, value: object) -> int:
-        return (await self.post(path, json.dumps(value).encode()))[0]
 
     def close(self) -> None:
         self._writer.close()

@@ -53,12 +53,15 @@ class Site:
     def url(self, number: int) -> str:
         return f"https://{self.host}/pages/{number}"
 
+    def title(self, number: int) -> str:
+        return f"Page {number} of {self.host}"
+
     def markdown(self, number: int) -> str:
-        return f"# Page {number} of {self.host}\n\n{self._texts[number % len(self._texts)]}"
+        return f"# {self.title(number)}\n\n{self._texts[number % len(self._texts)]}"
 
     def page_event(self, crawl_id: str, number: int) -> bytes:
         url = self.url(number)
-        metadata = {"title": f"Page {number}", "sourceURL": url, "url": url, "statusCode": 200}
+        metadata = {"title": self.title(number), "sourceURL": url, "url": url, "statusCode": 200}
         page = {"markdown": self.markdown(number), "metadata": metadata}
         return _event("crawl.page", crawl_id, url, [page])
 

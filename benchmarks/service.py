@@ -13,7 +13,7 @@ from unittest.mock import patch
 import asyncpg
 
 from benchmarks.instant_embedder import instant_embedder
-from benchmarks.load import Delivered, Load, deliver
+from benchmarks.load import Delivered, Load, Searches, deliver, search
 from benchmarks.processes import cpu_seconds
 from crawlscope.api.client import ServiceClient
 from crawlscope.cli.stack import Stack
@@ -57,11 +57,16 @@ class Ingested:
 
     @property
     def pages_per_second(self) -> float:
-        return self.delivered.pages / self.seconds
+        return self.delivered.count / self.seconds
 
     def cpu_ms(self, kind: str) -> float:
         """Per page."""
-        return 1000 * self.cpu_seconds[kind] / self.delivered.pages
+        return 1000 * self.cpu_seconds[kind] / self.delivered.count
+
+
+def require(delivered: Delivered, status: int) -> None:
+    if set(delivered.statuses) != {status}:
+        raise SystemExit(f"requests were answered with {dict(delivered.statuses)}")
 
 
 @dataclass(frozen=True)
@@ -78,18 +83,20 @@ class MeasuredService:
     async def deliver(self, load: Load) -> Delivered:
         return await deliver(self.url, API_SECRET, load)
 
+    async def search(self, searches: Searches) -> Delivered:
+        return await search(self.url, API_SECRET, searches)
+
     async def ingest(self, load: Load) -> Ingested:
         """Delivers the pages and the crawl's end, and waits until each page is searchable."""
         before = cpu_seconds()
         delivered = await self.deliver(load)
-        if set(delivered.statuses) != {202}:
-            raise SystemExit(f"deliveries were answered with {dict(delivered.statuses)}")
-        await self.await_outcomes(load.crawl_id, delivered.pages)
+        require(delivered, 202)
+        await self.await_outcomes(load.crawl_id, delivered.count)
         used = cpu_seconds()
         used.subtract(before)
         crawl = await self.client.crawl(load.crawl_id)
-        if crawl.pages_indexed != delivered.pages or crawl.searchable_at is None:
-            raise SystemExit(f"{crawl.pages_failed} of {delivered.pages} pages failed")
+        if crawl.pages_failed or crawl.searchable_at is None:
+            raise SystemExit(f"{crawl.pages_failed} of {delivered.count} pages failed")
         return Ingested(delivered, crawl.searchable_at.timestamp() - delivered.began, used)
 
     async def await_outcomes(self, crawl_id: str, pages: int) -> None:
