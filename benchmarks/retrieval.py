@@ -99,7 +99,7 @@ def by_reciprocal_ranks(index: SearchIndex, embedder: Embedder, bm25: Bm25Encode
 
 
 def _documents(hits: Sequence[Hit]) -> list[str]:
-    return list(dict.fromkeys(hit.payload["url"] for hit in hits))
+    return list(dict.fromkeys(hit.url for hit in hits))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 from crawlscope.core.errors import EmbedderUnavailable, IndexUnavailable
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import IndexedDocument
+from crawlscope.indexing.index.port import Halves, IndexedDocument
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.schemas import SearchRequest
 from crawlscope.search.service import MAX_PASSAGES, SearchService
@@ -271,3 +271,24 @@ async def test_invalid_requests_are_refused(wrong: dict[str, Any]) -> None:
 async def test_a_query_is_stripped() -> None:
     assert asked("  cat \n").query == "cat"
     assert asked("x" * 4096).query == "x" * 4096
+
+
+class Vanishing(EdgeIndex):
+    """Loses a document between a query and the request of its payloads."""
+
+    async def query(self, *arguments: Any) -> Halves:
+        halves = await super().query(*arguments)
+        await self.replace([IndexedDocument("https://h/vanishing")])
+        return halves
+
+
+async def test_a_document_that_is_removed_during_a_search_is_left_out(tmp_path: Path) -> None:
+    index = Vanishing.open(tmp_path / "index", DIMENSION)
+    embedder = InitialsEmbedder()
+    for url in ("https://h/vanishing", "https://h/staying"):
+        texts = ["apple and a pear or more"]
+        dense, sparse = await embedder.embed(texts), [BM25.encode_document(texts[0])]
+        await index.replace([IndexedDocument(url, texts=texts, dense=dense, sparse=sparse)])
+    response = await SearchService(index, embedder, BM25).search(asked("apple and a pear or more"))
+    assert [result.url for result in response.results] == ["https://h/staying"]
+    await index.aclose()

@@ -3,11 +3,19 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from crawlscope.indexing.embedders.port import TextEmbedder
-from crawlscope.indexing.index.port import Filters, Floats, Halves, Hit, SearchIndex, SparseVector
+from crawlscope.indexing.index.port import (
+    ChunkPayload,
+    Filters,
+    Floats,
+    Halves,
+    Hit,
+    SearchIndex,
+    SparseVector,
+)
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.fusion import WINDOW, fuse
 from crawlscope.search.phrase import Phrase
@@ -18,12 +26,6 @@ MAX_CANDIDATES = 6_000
 CANDIDATES_PER_PAGE = 3
 """Chunks to ask of each half for each page wanted; more are asked for if one page has many of them."""
 MAX_PASSAGES = 4
-
-
-@dataclass(frozen=True)
-class _Ranked:
-    hit: Hit
-    score: float
 
 
 @dataclass(frozen=True)
@@ -52,56 +54,62 @@ class SearchService:
             filters=Filters(**request.filters.model_dump()) if request.filters else Filters(),
         )
         pages = await self._find_pages(query, request.offset + request.limit)
-        shown = pages[request.offset : request.offset + request.limit]
+        shown = [page[: 1 + MAX_PASSAGES] for page in pages[request.offset : request.offset + request.limit]]
+        payloads = await self._index.payloads([hit.id for page in shown for hit in page])
+        found = [[(hit, payloads[hit.id]) for hit in page if hit.id in payloads] for page in shown]
         return SearchResponse(
-            results=[_result(page, query.filters.crawl_id) for page in shown],
+            results=[_result(page, query.filters.crawl_id) for page in found if page],
             total=len(pages),
             mode=request.mode,
             took_ms=round((time.perf_counter() - started) * 1000, 3),
         )
 
-    async def _find_pages(self, query: _Query, wanted: int) -> list[list[_Ranked]]:
-        """The chunks of each page, pages and chunks best first; at least `wanted` pages if so many match."""
+    async def _find_pages(self, query: _Query, wanted: int) -> list[list[Hit]]:
+        """The hits of each page, pages and hits best first; at least `wanted` pages if so many match."""
         depth = max(MIN_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
         while True:
             halves = await self._index.query(query.dense, query.sparse, query.filters, depth)
-            pages: defaultdict[str, list[_Ranked]] = defaultdict(list)
-            for ranked in _rank(halves, query.mode, query.phrase):
-                pages[ranked.hit.payload["url"]].append(ranked)
+            ranking = _rank(halves, query.mode)
+            if query.phrase:
+                ranking = await self._lift(query.phrase, ranking)
+            pages: defaultdict[str, list[Hit]] = defaultdict(list)
+            for hit in ranking:
+                pages[hit.url].append(hit)
             exhausted = max(len(halves.dense), len(halves.bm25)) < depth
             if len(pages) >= wanted or exhausted or depth >= MAX_CANDIDATES:
                 return list(pages.values())
             depth = min(4 * depth, MAX_CANDIDATES)
 
+    async def _lift(self, phrase: Phrase, ranking: list[Hit]) -> list[Hit]:
+        """The chunks with the phrase come first of all, with the best score.
 
-def _rank(halves: Halves, mode: Mode, phrase: Phrase | None) -> list[_Ranked]:
-    """Best first. The chunks with the phrase come first of all, with the best score.
+        It is looked up only within the window that fusion scores, so that deeper candidates do not change the
+        order.
+        """
+        near, far = ranking[:WINDOW], ranking[WINDOW:]
+        payloads = await self._index.payloads([hit.id for hit in near])
+        lifted = {one for one, payload in payloads.items() if phrase.is_in(payload["text"])}
+        verbatim = [replace(hit, score=ranking[0].score) for hit in near if hit.id in lifted]
+        return [*verbatim, *(hit for hit in near if hit.id not in lifted), *far]
 
-    The phrase is looked up within the window that fusion scores only, so that deeper candidates do not
-    change the order.
-    """
-    hits = {hit.id: hit for hit in (*halves.dense, *halves.bm25)}
+
+def _rank(halves: Halves, mode: Mode) -> list[Hit]:
+    """Best first."""
+    urls = {hit.id: hit.url for hit in (*halves.dense, *halves.bm25)}
     if mode == "hybrid":
         scores = fuse(_scores(halves.bm25), _scores(halves.dense))
     else:
-        scores = sorted(_scores(hits.values()).items(), key=lambda scored: (-scored[1], scored[0]))
-    ranking = [_Ranked(hits[one], score) for one, score in scores]
-    if phrase is None or not ranking:
-        return ranking
-    best, near, far = ranking[0].score, ranking[:WINDOW], ranking[WINDOW:]
-    verbatim = [ranked for ranked in near if phrase.is_in(ranked.hit.payload["text"])]
-    lifted = {ranked.hit.id for ranked in verbatim}
-    others = [ranked for ranked in near if ranked.hit.id not in lifted]
-    return [*(_Ranked(ranked.hit, best) for ranked in verbatim), *others, *far]
+        found = _scores([*halves.dense, *halves.bm25])
+        scores = sorted(found.items(), key=lambda scored: (-scored[1], scored[0]))
+    return [Hit(one, score, urls[one]) for one, score in scores]
 
 
 def _scores(hits: Iterable[Hit]) -> dict[UUID, float]:
     return {hit.id: hit.score for hit in hits}
 
 
-def _result(page: list[_Ranked], filtered_crawl: str | None) -> SearchResult:
-    best, *others = page
-    payload = best.hit.payload
+def _result(page: list[tuple[Hit, ChunkPayload]], filtered_crawl: str | None) -> SearchResult:
+    (best, payload), *others = page
     crawl_ids = payload["crawl_ids"]
     return SearchResult(
         url=payload["url"],
@@ -114,11 +122,7 @@ def _result(page: list[_Ranked], filtered_crawl: str | None) -> SearchResult:
         domain=payload["domain"],
         language=payload["language"],
         passages=[
-            Passage(
-                text=other.hit.payload["text"],
-                chunk_index=other.hit.payload["chunk_index"],
-                score=other.score,
-            )
-            for other in others[:MAX_PASSAGES]
+            Passage(text=other["text"], chunk_index=other["chunk_index"], score=hit.score)
+            for hit, other in others
         ],
     )

@@ -38,7 +38,7 @@ def make_document(
 
 
 def urls(hits: list[Hit]) -> list[str]:
-    return [hit.payload["url"] for hit in hits]
+    return [hit.url for hit in hits]
 
 
 def found_urls(halves: Halves) -> set[str]:

@@ -74,7 +74,7 @@ async def opened(
 @pytest_asyncio.fixture(loop_scope="module")
 async def index(opened: SearchIndex) -> SearchIndex:
     while hits := (await opened.query(direction(0), None, EVERYTHING, 1_000)).dense:
-        await opened.replace([IndexedDocument(url) for url in {hit.payload["url"] for hit in hits}])
+        await opened.replace([IndexedDocument(url) for url in set(urls(hits))])
     return opened
 
 
@@ -108,7 +108,8 @@ async def test_a_hit_carries_the_whole_chunk(index: SearchIndex) -> None:
     await index.replace([make_document(url, *texts, crawl_ids=("a", "b"), language="cs")])
     (hit,) = (await index.query(None, BM25.encode_query("kůň"), EVERYTHING, 10)).bm25
     assert hit.id == chunk_id(url, 1)
-    assert hit.payload == {
+    assert hit.url == url
+    assert (await index.payloads([hit.id, chunk_id(url, 2)]))[hit.id] == {
         "url": url,
         "title": f"Title of {url}",
         "text": "Žluťoučký kůň 🐎",
@@ -157,14 +158,15 @@ async def test_crawl_ids_change_and_the_rest_stays(index: SearchIndex) -> None:
         ]
     )
     pie, other = BM25.encode_query("pie"), Filters(url_prefix="https://h/other")
-    (before,) = (await index.query(None, pie, other, 10)).bm25
+    (hit,) = (await index.query(None, pie, other, 10)).bm25
+    before = (await index.payloads([hit.id]))[hit.id]
     await index.set_crawl_ids(
         {"https://h/": ["old", "new"], "https://h/other": ["old", "newer"], "https://h/unknown": ["new"]}
     )
     assert await search_words(index, "apple", Filters(crawl_id="new")) == ["https://h/"] * 2
     assert len(await search_words(index, "apple", Filters(crawl_id="old"))) == 6
     (hit,) = (await index.query(None, pie, Filters(crawl_id="newer"), 10)).bm25
-    assert hit.payload == {**before.payload, "crawl_ids": ["old", "newer"]}
+    assert await index.payloads([hit.id]) == {hit.id: {**before, "crawl_ids": ["old", "newer"]}}
     assert (await index.size()).chunks == 6
 
 
@@ -321,6 +323,7 @@ async def test_calls_without_effect_raise_nothing(index: SearchIndex) -> None:
     await index.replace([IndexedDocument("https://nobody/")])
     await index.set_crawl_ids({})
     await index.set_crawl_ids({"https://nobody/": ["crawl"]})
+    assert await index.payloads([]) == await index.payloads([chunk_id("https://nobody/", 0)]) == {}
     assert (await index.size()).chunks == 0
 
 

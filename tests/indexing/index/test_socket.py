@@ -11,7 +11,7 @@ import pytest
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
-from crawlscope.indexing.index.port import Filters, SearchIndex
+from crawlscope.indexing.index.port import Filters, SearchIndex, chunk_id
 from crawlscope.indexing.index.socket_client import BYTES_PER_CALL, RemoteIndexes
 from crawlscope.indexing.index.socket_path import MAX_SOCKET_PATH_BYTES, socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
@@ -158,7 +158,8 @@ async def test_large_documents_arrive(server: IndexServer, remote: SearchIndex) 
     assert len(text) * 40 > BYTES_PER_CALL
     await remote.replace(documents)
     halves = await remote.query(None, BM25.encode_query("apple"), Filters(), 100)
-    assert {hit.payload["text"] for hit in halves.bm25} == {text}
+    payloads = await remote.payloads([hit.id for hit in halves.bm25])
+    assert {payload["text"] for payload in payloads.values()} == {text}
     assert len(halves.bm25) == 80
 
 
@@ -168,7 +169,7 @@ async def test_an_answer_too_large_for_a_frame_is_an_error(
     await remote.replace([make_document("https://h/", "apple " * 2_000)])
     monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 5_000)
     with pytest.raises(CrawlscopeError, match="over the limit"):
-        await remote.query(direction(0), None, Filters(), 10)
+        await remote.payloads([chunk_id("https://h/", 0)])
     assert (await remote.size()).chunks == 1
 
 

@@ -4,22 +4,11 @@ from hypothesis import strategies as st
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index import wire
-from crawlscope.indexing.index.port import EMPTY, ChunkPayload, Halves, Hit, IndexedDocument, SparseVector
+from crawlscope.indexing.index.port import EMPTY, Hit, IndexedDocument, SparseVector
 
 weight = st.floats(width=32, allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(codec="utf-8"), max_size=50)
-payloads = st.builds(
-    ChunkPayload,
-    url=texts,
-    title=texts,
-    text=texts,
-    chunk_index=st.integers(0, 10_000),
-    domain=texts,
-    url_prefixes=st.lists(texts, max_size=3),
-    language=texts,
-    crawl_ids=st.lists(texts, max_size=3),
-)
-hits = st.lists(st.builds(Hit, id=st.uuids(), score=st.floats(allow_nan=False), payload=payloads), max_size=3)
+hits = st.lists(st.builds(Hit, id=st.uuids(), score=st.floats(allow_nan=False), url=texts), max_size=3)
 
 
 chunks = st.lists(
@@ -55,9 +44,9 @@ def test_a_document_arrives_as_it_was_sent(
         assert np.array_equal(one.values, other.values)
 
 
-@given(hits, hits)
-def test_hits_arrive_as_they_were_sent(dense: list[Hit], bm25: list[Hit]) -> None:
-    assert wire.unpack_halves(wire.pack_halves(Halves(dense, bm25))) == Halves(dense, bm25)
+@given(hits)
+def test_hits_arrive_as_they_were_sent(hits: list[Hit]) -> None:
+    assert wire.unpack_hits(wire.pack_hits(hits)) == hits
 
 
 def test_errors_keep_their_kind_and_text() -> None:

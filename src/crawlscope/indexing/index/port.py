@@ -98,7 +98,7 @@ class Filters:
 class Hit:
     id: UUID
     score: float
-    payload: ChunkPayload
+    url: str
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,10 @@ class SearchIndex(Protocol):
         self, dense: Floats | None, sparse: SparseVector | None, filters: Filters, limit: int
     ) -> Halves:
         """At most `limit` hits in each half; a half without a vector is not queried."""
+        ...
+
+    async def payloads(self, ids: Sequence[UUID]) -> dict[UUID, ChunkPayload]:
+        """Of those chunks that exist."""
         ...
 
     async def size(self) -> IndexSize: ...

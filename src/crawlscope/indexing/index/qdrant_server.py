@@ -103,7 +103,7 @@ class QdrantServerIndex(SearchIndex):
         where = _filter(filters)
         requests = [
             models.QueryRequest(
-                query=_client_vector(vector), using=name, filter=where, limit=limit, with_payload=True
+                query=_client_vector(vector), using=name, filter=where, limit=limit, with_payload=["url"]
             )
             for name, vector in vectors.items()
         ]
@@ -112,10 +112,15 @@ class QdrantServerIndex(SearchIndex):
         return halves(
             vectors,
             (
-                [Hit(UUID(str(p.id)), p.score, cast("ChunkPayload", p.payload)) for p in answer.points]
+                [Hit(UUID(str(p.id)), p.score, (p.payload or {})["url"]) for p in answer.points]
                 for answer in answers
             ),
         )
+
+    async def payloads(self, ids: Sequence[UUID]) -> dict[UUID, ChunkPayload]:
+        async with self._server() as server:
+            found = await server.retrieve(self._collection, [*ids], with_payload=True)
+        return {UUID(str(point.id)): cast("ChunkPayload", point.payload) for point in found}
 
     async def size(self) -> IndexSize:
         """The server does not say how many bytes it takes."""

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import structlog
 
@@ -100,7 +101,10 @@ class IndexServer:
                     Filters(**call["filters"]),
                     call["limit"],
                 )
-                return wire.pack_halves(found)
+                return [wire.pack_hits(found.dense), wire.pack_hits(found.bm25)]
+            case "payloads":
+                payloads = await index.payloads([UUID(bytes=identity) for identity in call["ids"]])
+                return {identity.bytes: payload for identity, payload in payloads.items()}
             case "size":
                 size = await index.size()
                 return [size.chunks, size.bytes]

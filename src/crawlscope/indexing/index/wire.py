@@ -13,10 +13,8 @@ import numpy.typing as npt
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
 from crawlscope.indexing.index.port import (
     EMPTY,
-    ChunkPayload,
     Filters,
     Floats,
-    Halves,
     Hit,
     IndexedDocument,
     Integers,
@@ -50,7 +48,7 @@ async def read_frame(reader: asyncio.StreamReader) -> Message:
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if length > MAX_FRAME_BYTES:
         raise FrameTooLarge(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
-    return cast("Message", msgpack.unpackb(await reader.readexactly(length)))
+    return cast("Message", msgpack.unpackb(await reader.readexactly(length), strict_map_key=False))
 
 
 def pack_error(error: CrawlscopeError) -> list[str]:
@@ -106,24 +104,12 @@ def pack_filters(filters: Filters) -> dict[str, str | None]:
     return dict(vars(filters))
 
 
-def pack_halves(halves: Halves) -> dict[str, list[Any]]:
-    return {
-        "dense": [_pack_hit(hit) for hit in halves.dense],
-        "bm25": [_pack_hit(hit) for hit in halves.bm25],
-    }
+def pack_hits(hits: Sequence[Hit]) -> list[list[Any]]:
+    return [[hit.id.bytes for hit in hits], [hit.score for hit in hits], [hit.url for hit in hits]]
 
 
-def unpack_halves(packed: dict[str, list[Any]]) -> Halves:
-    return Halves(
-        dense=[_unpack_hit(hit) for hit in packed["dense"]],
-        bm25=[_unpack_hit(hit) for hit in packed["bm25"]],
-    )
-
-
-def _pack_hit(hit: Hit) -> tuple[bytes, float, ChunkPayload]:
-    return hit.id.bytes, hit.score, hit.payload
-
-
-def _unpack_hit(packed: Sequence[Any]) -> Hit:
-    identity, score, payload = packed
-    return Hit(UUID(bytes=identity), score, payload)
+def unpack_hits(packed: Sequence[Sequence[Any]]) -> list[Hit]:
+    ids, scores, urls = packed
+    return [
+        Hit(UUID(bytes=identity), score, url) for identity, score, url in zip(ids, scores, urls, strict=True)
+    ]
