@@ -18,12 +18,14 @@ from pathlib import Path
 from benchmarks.part import Row, as_json, from_json, options_parser, table
 
 PARTS = (
-    *("ingest", "cpu", "latency", "overload", "pipeline", "recrawl"),
+    *("ingest", "cpu", "endpoint", "latency", "overload", "pipeline", "recrawl"),
     *("search", "storage", "memory"),
 )
 """In the order in which they run."""
 MAX_SECONDS = 900.0
 """Of one part."""
+SHOWN_CHARACTERS = 2_000
+"""Of what a part that failed wrote last."""
 
 
 def main() -> None:
@@ -55,21 +57,28 @@ def main() -> None:
 def measure(name: str, given: argparse.Namespace) -> Sequence[Row] | None:
     """Runs the part as a command of its own, so that it leaves nothing behind; None if it failed."""
     with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder, "rows.json")
+        written, errors = Path(folder, "rows.json"), Path(folder, "errors.txt")
         command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(written)]
         command += ["--quick"] if given.quick else []
         command += ["--details"] if given.details else []
         for option in ("rounds", "pages", "minutes"):
             if (value := getattr(given, option)) is not None:
                 command += [f"--{option}", str(value)]
-        with subprocess.Popen(command, stdout=None if given.details else subprocess.DEVNULL) as running:
+        with errors.open("wb") as log, subprocess.Popen(command, stdout=_shown(given), stderr=log) as running:
             try:
                 code = running.wait(MAX_SECONDS)
             except subprocess.TimeoutExpired:
                 running.send_signal(signal.SIGINT)  # it stops what it started
                 print(f"{name}: stopped after {MAX_SECONDS:.0f} s")
                 return None
-        return from_json(json.loads(written.read_text())) if code == 0 else None
+        if code != 0:
+            print(errors.read_text(errors="replace")[-SHOWN_CHARACTERS:])
+            return None
+        return from_json(json.loads(written.read_text()))
+
+
+def _shown(given: argparse.Namespace) -> int | None:
+    return None if given.details else subprocess.DEVNULL
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """How fast the webhook endpoint is, against a bare endpoint that only inserts the body.
 
-    python -m benchmarks.endpoint [--deliveries N] [--connections N] [--rounds N] [--json FILE]
+    python -m benchmarks.endpoint [--quick] [--pages N] [--rounds N] [--json FILE]
 
 Ours is `crawlscope serve` without workers. Bare is a Starlette application with one asyncpg INSERT of the
 body per request. Both write to the same embedded PostgreSQL, which flushes each commit to disk. A process of
 its own sends the same bodies of real pages (20 to 60 kB) to them in turns: the pages of one crawl, each new.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -35,6 +34,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from benchmarks.pages import pages_of_site
+from benchmarks.part import Options, Row, number, run_alone
 from benchmarks.service import API_SECRET
 from crawlscope.core.service_file import WEBHOOK_PATH
 from crawlscope.core.settings import ENV_PREFIX
@@ -43,7 +43,9 @@ from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database
 from crawlscope.database.postgres_cluster import Cluster
 
-LIMIT_RATIO = 0.5
+PART = "endpoint"
+MIN_RATIO = 0.5
+CONNECTIONS = 64
 SMALLEST, LARGEST = 20_000, 60_000
 POOL_SIZE = 24
 """Connections of the bare endpoint: as many as ours may hold."""
@@ -99,9 +101,9 @@ async def send(port: int, pages: Sequence[bytes], deliveries: int, connections: 
 
     async def sender() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for number in numbers:
+        for page in numbers:
             began = time.perf_counter()
-            writer.write(_request(crawl_id, number, pages[number % len(pages)]))
+            writer.write(_request(crawl_id, page, pages[page % len(pages)]))
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
             answer = await reader.readexactly(int(length[1]) if length else 0)
@@ -178,7 +180,7 @@ def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:4]) for process in processes)
 
 
-def measure(endpoint: Endpoint, cluster: Cluster, pages: Path, deliveries: int, connections: int) -> Round:
+def send_all(endpoint: Endpoint, cluster: Cluster, pages: Path, deliveries: int, connections: int) -> Round:
     def spent() -> tuple[float, float]:
         return cpu_seconds([endpoint.process]), cpu_seconds(cluster.processes())
 
@@ -214,10 +216,27 @@ async def statements(
 
     await log_statements("all")
     counted = len(STATEMENT.findall(cluster.log.read_bytes()))
-    measure(endpoint, cluster, pages, deliveries, connections)
+    send_all(endpoint, cluster, pages, deliveries, connections)
     counted = len(STATEMENT.findall(cluster.log.read_bytes())) - counted
     await log_statements("none")
     return counted / deliveries
+
+
+async def measure(options: Options) -> Sequence[Row]:
+    deliveries, rounds = options.pages_or(1_000, 300), options.rounds_or(3)
+    found = await asyncio.to_thread(compare, deliveries, CONNECTIONS, rounds)
+    ours, bare = found["crawlscope"], found["bare"]
+    units = {"p50_ms": "ms", "p99_ms": "ms", "endpoint_cpu_ms": "ms of CPU", "postgres_cpu_ms": "ms of CPU"}
+    names = ("– p50", "– p99", "– endpoint, a delivery", "– PostgreSQL, a delivery")
+    what, against = f"deliveries on {CONNECTIONS} connections", f"bare endpoint {number(bare['per_second'])}"
+    return [
+        Row(PART, what, ours["per_second"], "/s", against, found["ratio"], MIN_RATIO),
+        *(
+            Row(PART, name, ours[key], unit, f"bare endpoint {number(bare[key])}", ours[key] / bare[key])
+            for name, (key, unit) in zip(names, units.items(), strict=True)
+        ),
+        Row(PART, "SQL statements of a delivery, BEGIN and COMMIT included", found["statements"], ""),
+    ]
 
 
 def compare(deliveries: int, connections: int, rounds: int) -> dict[str, Any]:
@@ -235,11 +254,11 @@ def compare(deliveries: int, connections: int, rounds: int) -> dict[str, Any]:
             bare = running(ports[1], "benchmarks.endpoint", "bare", server.url, str(ports[1]))
             with running(ports[0], "crawlscope", "serve", **environment) as ours, bare as peer:
                 for endpoint in (ours, peer):
-                    measure(endpoint, cluster, pages, connections, connections)  # finds cold processes
+                    send_all(endpoint, cluster, pages, connections, connections)  # finds cold processes
                 measured: dict[str, list[Round]] = {"crawlscope": [], "bare": []}
                 for _ in range(rounds):
-                    measured["crawlscope"].append(measure(ours, cluster, pages, *size))
-                    measured["bare"].append(measure(peer, cluster, pages, *size))
+                    measured["crawlscope"].append(send_all(ours, cluster, pages, *size))
+                    measured["bare"].append(send_all(peer, cluster, pages, *size))
                 few = (min(deliveries, 500), connections)
                 counted = asyncio.run(statements(ours, server.url, cluster, pages, *few))
     medians = {
@@ -271,25 +290,7 @@ def main() -> None:
             pages = [json.dumps(text).encode() for text in json.loads(Path(file).read_text())]
             uvloop.run(send(int(port), pages, int(deliveries), int(connections)))
             return
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--deliveries", type=int, default=1_000, help="in each round")
-    arguments.add_argument("--connections", type=int, default=64)
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--json", type=Path)
-    options = arguments.parse_args()
-    found = compare(options.deliveries, options.connections, options.rounds)
-    print(f"bodies of {found['body_kb']:.0f} kB in the median, {found['connections']} connections")
-    for name in ("crawlscope", "bare"):
-        one = found[name]
-        print(
-            f"{name:<11}{one['per_second']:7.1f} deliveries/s, p50 {one['p50_ms']:.0f} ms, "
-            f"p99 {one['p99_ms']:.0f} ms, CPU per delivery: endpoint {one['endpoint_cpu_ms']:.2f} ms, "
-            f"PostgreSQL {one['postgres_cpu_ms']:.2f} ms"
-        )
-    print(f"ratio: {found['ratio']:.2f} (limit {LIMIT_RATIO})")
-    print(f"SQL statements per delivery: {found['statements']:.1f}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2))
+    run_alone(measure, __doc__)
 
 
 if __name__ == "__main__":
