@@ -26,11 +26,11 @@ INFO = {
 
 
 @contextmanager
-def instant_embedder() -> Iterator[str]:
+def instant_embedder(seconds_per_request: float = 0.0) -> Iterator[str]:
     """The server's URL."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
+    process = spawn.Process(target=_serve, args=(theirs, seconds_per_request), daemon=True)
     process.start()
     try:
         yield f"http://127.0.0.1:{ours.recv()}"
@@ -39,15 +39,17 @@ def instant_embedder() -> Iterator[str]:
         process.join()
 
 
-def _serve(announce: Connection) -> None:
-    asyncio.run(_server(announce))
+def _serve(announce: Connection, seconds_per_request: float) -> None:
+    asyncio.run(_server(announce, seconds_per_request))
 
 
-async def _server(announce: Connection) -> None:
+async def _server(announce: Connection, seconds_per_request: float) -> None:
     vectors = np.random.default_rng(5).standard_normal((VECTORS, DIMENSION), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     texts = [json.dumps([round(float(x), 7) for x in vector]).encode() for vector in vectors]
-    server = await asyncio.get_running_loop().create_server(lambda: _Answers(texts), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: _Answers(texts, seconds_per_request), "127.0.0.1", 0
+    )
     announce.send(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
@@ -55,8 +57,9 @@ async def _server(announce: Connection) -> None:
 class _Answers(asyncio.Protocol):
     """Reads whole requests of HTTP/1.1, as its clients send them."""
 
-    def __init__(self, vectors: list[bytes]) -> None:
+    def __init__(self, vectors: list[bytes], seconds_per_request: float) -> None:
         self._vectors = vectors
+        self._seconds = seconds_per_request
         self._received = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -73,10 +76,14 @@ class _Answers(asyncio.Protocol):
             body = bytes(self._received[end + 4 : end + 4 + length])
             del self._received[: end + 4 + length]
             answer = self._answer(head.split(None, 2)[1], body)
-            self._transport.write(
+            response = (
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
                 % (len(answer), answer)
             )
+            if self._seconds:
+                asyncio.get_running_loop().call_later(self._seconds, self._transport.write, response)
+            else:
+                self._transport.write(response)
 
     def _answer(self, path: bytes, body: bytes) -> bytes:
         if path == b"/info":

@@ -47,6 +47,38 @@ async def test_callers_that_are_ready_at_once_share_the_first_batch() -> None:
     assert recorder.batches == [[1, 2, 3]]
 
 
+async def test_items_of_one_caller_come_back_in_order() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder.double, max_items=2)
+    several, none, one = await asyncio.gather(batcher.add_all([1, 2, 3]), batcher.add_all([]), batcher.add(4))
+    assert (several, none, one) == ([2, 4, 6], [], 8)
+    assert recorder.batches == [[1, 2], [3, 4]]
+
+
+async def test_the_first_error_ends_a_call_and_drops_its_waiting_items() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder.double, max_items=2)
+    results = await asyncio.gather(
+        batcher.add_all([1, 7, *range(20, 40)]), batcher.add_all([4, 5]), return_exceptions=True
+    )
+    assert [type(results[0]), results[1]] == [ValueError, [8, 10]]
+    assert len(recorder.batches) <= 3
+
+
+async def test_a_full_batcher_says_so() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    batcher = Batcher(recorder.double, max_items=2, concurrency=2)
+    callers = []
+    for full in (False, False, True):
+        assert batcher.is_full is full
+        callers.append(asyncio.create_task(batcher.add_all([1, 2])))
+        await asyncio.sleep(0.01)
+    recorder.gate.set()
+    await asyncio.gather(*callers)
+    assert not batcher.is_full
+
+
 async def test_batches_are_limited_by_weight_but_a_heavy_item_goes_alone() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder.double, max_items=10, weight=lambda item: item, max_weight=10)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ import pytest
 
 from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable, PageError, SettingsError
 from crawlscope.core.settings import Settings
-from crawlscope.indexing.embedders import open_embedder, open_openai, open_tei
-from crawlscope.indexing.embedders.http import HttpEmbedder
+from crawlscope.indexing.embedders import open_embedder
+from crawlscope.indexing.embedders.http import MAX_REQUESTS, HttpEmbedder
+from crawlscope.indexing.embedders.openai import open_openai
+from crawlscope.indexing.embedders.tei import open_tei
+from crawlscope.timing import TimingContext, scope, waits_apart
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.polling import eventually
 
 KEY = "sk-very-secret"
 TEXTS = [f"text number {number}" for number in range(100)]
@@ -64,6 +69,149 @@ async def test_a_page_has_one_request_at_a_time_and_other_pages_have_theirs_in_p
     assert len([request for request in server.requests if request.texts != ["small"]]) <= 1
     server.stuck_on = None
     assert (await giant).shape == (200, 64)
+
+
+Pages = dict[str, asyncio.Task[npt.NDArray[np.float32]]]
+
+
+async def occupy(
+    embedder: HttpEmbedder, server: FakeEmbeddingServer
+) -> list[asyncio.Task[npt.NDArray[np.float32]]]:
+    """Pages that keep all requests in progress until the server is no longer stuck."""
+    server.stuck_on = "stuck"
+    server.requests.clear()
+    stuck = []
+    for number in range(1, MAX_REQUESTS + 1):
+        stuck.append(asyncio.create_task(embedder.embed([f"stuck {number}"])))
+        await eventually(lambda: len(server.requests) == len(stuck))
+    return stuck
+
+
+async def wait_in_line(
+    embedder: HttpEmbedder, server: FakeEmbeddingServer, texts: dict[str, list[str]]
+) -> Pages:
+    """Pages that wait because all requests are in progress; they share the next one."""
+    stuck = await occupy(embedder, server)
+    pages = {name: asyncio.create_task(embedder.embed(page)) for name, page in texts.items()}
+    await asyncio.sleep(0.05)
+    assert len(server.requests) == MAX_REQUESTS
+    server.requests.clear()
+    server.stuck_on = None
+    await asyncio.gather(*stuck)
+    return pages
+
+
+async def test_pages_that_wait_share_requests(embedder: HttpEmbedder, server: FakeEmbeddingServer) -> None:
+    texts = {f"page {page}": [f"{page}: {number}" for number in range(5)] for page in range(6)}
+    pages = await wait_in_line(embedder, server, texts)
+    for name, page in pages.items():
+        np.testing.assert_allclose(await page, expected(server, texts[name]), atol=1e-6)
+    assert [len(request.texts) for request in server.requests] == [30]
+
+
+async def test_a_small_page_goes_before_the_rest_of_a_giant_one(
+    embedder: HttpEmbedder, server: FakeEmbeddingServer
+) -> None:
+    giant = [f"giant {number}" for number in range(1000)]
+    pages = await wait_in_line(embedder, server, {"giant": giant, "small": ["small"]})
+    assert (await pages["small"]).shape == (1, 64)
+    assert not pages["giant"].done()
+    np.testing.assert_allclose(await pages["giant"], expected(server, giant), atol=1e-6)
+
+
+async def test_a_page_that_is_too_long_fails_alone(
+    embedder: HttpEmbedder, server: FakeEmbeddingServer
+) -> None:
+    server.refuses = "endless"
+    pages = await wait_in_line(embedder, server, {"a": ["1", "2"], "b": ["3", "endless", "4"], "c": ["5"]})
+    with pytest.raises(PageError, match="maximum context length"):
+        await pages["b"]
+    np.testing.assert_allclose(await pages["a"], expected(server, ["1", "2"]), atol=1e-6)
+    np.testing.assert_allclose(await pages["c"], expected(server, ["5"]), atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["status", "nan"])
+async def test_a_page_that_the_server_fails_on_fails_alone(
+    embedder: HttpEmbedder, server: FakeEmbeddingServer, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "status":
+        server.broken_by = "cursed"
+    else:
+        vector = server.vector
+        monkeypatch.setattr(
+            server, "vector", lambda text: [float("nan")] * 64 if text == "cursed" else vector(text)
+        )
+    pages = await wait_in_line(embedder, server, {"a": ["1", "2"], "b": ["3", "cursed", "4"], "c": ["5"]})
+    with pytest.raises(EmbedderUnavailable):
+        await pages["b"]
+    np.testing.assert_allclose(await pages["a"], expected(server, ["1", "2"]), atol=1e-6)
+    np.testing.assert_allclose(await pages["c"], expected(server, ["5"]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("status", "requests"), [(503, 1), (429, 1), (500, 1 + 3)])
+async def test_an_unavailable_server_fails_all_pages_of_a_request(
+    embedder: HttpEmbedder, server: FakeEmbeddingServer, status: int, requests: int
+) -> None:
+    server.delay_seconds = 0.1
+    pages = await wait_in_line(embedder, server, {"a": ["1", "2"], "b": ["3"], "c": ["5"]})
+    server.fail_with(status)
+    failures = await asyncio.gather(*pages.values(), return_exceptions=True)
+    assert all(isinstance(failure, EmbedderUnavailable) for failure in failures)
+    assert len(server.requests) == requests
+
+
+async def test_a_cancelled_page_leaves_the_line(embedder: HttpEmbedder, server: FakeEmbeddingServer) -> None:
+    stuck = await occupy(embedder, server)
+    cancelled, other = [asyncio.create_task(embedder.embed([name])) for name in ("cancelled", "other")]
+    await asyncio.sleep(0.05)
+    cancelled.cancel()
+    server.stuck_on = None
+    await asyncio.gather(other, *stuck)
+    assert [request.texts for request in server.requests[MAX_REQUESTS:]] == [["other"]]
+
+
+async def test_the_wait_for_a_request_is_measured_separately(
+    embedder: HttpEmbedder, server: FakeEmbeddingServer
+) -> None:
+    found: list[TimingContext] = []
+
+    async def measured(texts: list[str]) -> None:
+        with (
+            scope(document_url=texts[0], collect=found.append),
+            TimingContext("embedding", "embed_batch") as whole,
+            waits_apart(whole, "embedding_wait", "wait"),
+        ):
+            await embedder.embed(texts)
+
+    await measured(["alone"])
+    assert {each.operation_type for each in found} == {"embedding"}
+    found.clear()
+    stuck = await occupy(embedder, server)
+    began = perf_counter()
+    late = asyncio.create_task(measured(["late"]))
+    await asyncio.sleep(0.2)
+    server.stuck_on = None
+    server.delay_seconds = 0.3
+    await asyncio.gather(late, *stuck)
+    took = (perf_counter() - began) * 1000
+    wait, own = sorted(found, key=lambda each: each.operation_type == "embedding")
+    assert (wait.operation_type, wait.document_url) == ("embedding_wait", "late")
+    assert wait.duration_ms >= 200
+    assert own.duration_ms >= 300
+    assert wait.duration_ms + own.duration_ms <= took
+
+
+@pytest.mark.parametrize("speaks_base64", [True, None, False])
+async def test_vectors_come_in_base64_or_as_numbers(
+    server: FakeEmbeddingServer, speaks_base64: bool | None
+) -> None:
+    server.base64 = speaks_base64
+    server.shuffle = True
+    embedder = await open_openai(server.url, server.model)
+    np.testing.assert_allclose(await embedder.embed(TEXTS), expected(server, TEXTS), atol=1e-6)
+    await embedder.aclose()
+    asked = "float" if speaks_base64 is False else "base64"
+    assert server.requests[-1].body["encoding_format"] == asked
 
 
 async def test_no_texts_need_no_request(embedder: HttpEmbedder, server: FakeEmbeddingServer) -> None:

@@ -18,8 +18,8 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from crawlscope.indexing.embedders import open_openai
 from crawlscope.indexing.embedders.http import HttpEmbedder
+from crawlscope.indexing.embedders.openai import open_openai
 
 URL = os.environ.get("CRAWLSCOPE_TEST_OPENAI_URL")
 MODEL = os.environ.get("CRAWLSCOPE_TEST_OPENAI_MODEL", "passage")

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from crawlscope.core.errors import DependencyError
 
@@ -13,6 +13,24 @@ Result = TypeVar("Result")
 
 def _one(_: object) -> int:
     return 1
+
+
+class _Call(Generic[Result]):
+    def __init__(self, items: int, done: asyncio.Future[list[Result]]) -> None:
+        self.done = done
+        self._results: list[Any] = [None] * items
+        self._missing = items
+
+    def end_item(self, place: int, outcome: Result | Exception) -> None:
+        if self.done.done():
+            return
+        if isinstance(outcome, Exception):
+            self.done.set_exception(outcome)
+            return
+        self._results[place] = outcome
+        self._missing -= 1
+        if not self._missing:
+            self.done.set_result(self._results)
 
 
 class Batcher(Generic[Item, Result]):
@@ -38,16 +56,28 @@ class Batcher(Generic[Item, Result]):
         self._weight = weight
         self._max_weight = max_weight
         self._concurrency = concurrency
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[tuple[Item, int, _Call[Result]]] = deque()
+        """With the place of the item in its call."""
         self._in_progress: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """An item that is added now waits for the end of a batch."""
+        return len(self._in_progress) == self._concurrency
 
     async def add(self, item: Item) -> Result:
         """The item's result. A caller that is cancelled does not stop the batch that has its item."""
+        return (await self.add_all([item]))[0]
+
+    async def add_all(self, items: Sequence[Item]) -> list[Result]:
+        """The items' results. The first error ends the call and drops those of its items that still wait."""
+        if not items:
+            return []
         loop = asyncio.get_running_loop()
-        result: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, result))
+        call = _Call[Result](len(items), loop.create_future())
+        self._waiting.extend((item, place, call) for place, item in enumerate(items))
         loop.call_soon(self._start)  # after the callers that are ready now have added theirs
-        return await result
+        return await call.done
 
     def _start(self) -> None:
         while len(self._in_progress) < self._concurrency and (batch := self._next()):
@@ -59,22 +89,23 @@ class Batcher(Generic[Item, Result]):
         self._in_progress.discard(running)
         self._start()
 
-    def _next(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+    def _next(self) -> list[tuple[Item, int, _Call[Result]]]:
+        batch: list[tuple[Item, int, _Call[Result]]] = []
         total = 0
         while self._waiting and len(batch) < self._max_items:
-            item, result = self._waiting[0]
-            if not result.done():  # else its caller was cancelled
+            item, place, call = self._waiting[0]
+            if not call.done.done():  # else another of its items failed, or its caller was cancelled
                 total += self._weight(item)
                 if batch and self._max_weight is not None and total > self._max_weight:
                     break
-                batch.append((item, result))
+                batch.append((item, place, call))
             self._waiting.popleft()
         return batch
 
-    async def _run(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _run(self, batch: list[tuple[Item, int, _Call[Result]]]) -> None:
+        outcomes: Sequence[Result | Exception]
         try:
-            outcomes = await self._process([item for item, _ in batch])
+            outcomes = await self._process([item for item, _, _ in batch])
         except Exception as error:  # noqa: BLE001 - the callers'
             if len(batch) > 1 and not isinstance(error, DependencyError):
                 for each in batch:
@@ -82,13 +113,8 @@ class Batcher(Generic[Item, Result]):
                 return
             outcomes = [error] * len(batch)
         except BaseException:
-            for _, result in batch:
-                result.cancel()
+            for _, _, call in batch:
+                call.done.cancel()
             raise
-        for (_, result), outcome in zip(batch, outcomes, strict=True):
-            if result.done():
-                continue
-            if isinstance(outcome, Exception):
-                result.set_exception(outcome)
-            else:
-                result.set_result(outcome)
+        for (_, place, call), outcome in zip(batch, outcomes, strict=True):
+            call.end_item(place, outcome)

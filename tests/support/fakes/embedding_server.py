@@ -1,5 +1,6 @@
 """An embedding server on loopback that speaks both dialects and can misbehave on request."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -53,6 +54,8 @@ class FakeEmbeddingServer:
     """A request with this in a text gets 500."""
     stuck_on: str | None = None
     """A request with this in a text gets no answer for as long as this holds."""
+    base64: bool | None = True
+    """OpenAI only: whether vectors may be asked for in base64; None answers numbers instead."""
     shortens: bool = True
     """OpenAI only: vectors are as long as the request says."""
     api_key: str | None = None
@@ -140,23 +143,27 @@ class _Handler(BaseHTTPRequestHandler):
         fake.requests.append(Request(self.path, texts, self.headers.get("Authorization"), body))
         while fake.stuck_on and any(fake.stuck_on in text for text in texts):
             time.sleep(0.02)
-        refusal = self._refuse(texts)
+        refusal = self._refuse(texts, body)
         if refusal:
             return self._send(*refusal)
-        rows = fake.rows(texts)
+        rows: list[Any] = fake.rows(texts)
         if self.path == "/embed":
             return self._answer(rows)
         if fake.shortens and "dimensions" in body:
             rows = [row[: body["dimensions"]] for row in rows]
+        if fake.base64 and body.get("encoding_format") == "base64":
+            rows = [_in_base64(row) for row in rows]
         items = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
         return self._answer({"object": "list", "data": items[::-1] if fake.shuffle else items})
 
-    def _refuse(self, texts: list[str]) -> tuple[int, object] | None:
+    def _refuse(self, texts: list[str], body: dict[str, Any]) -> tuple[int, object] | None:
         fake = self.fake
         tei = self.path == "/embed"
         if fake.api_key and self.headers.get("Authorization") != f"Bearer {fake.api_key}":
             key = self.headers.get("Authorization", "none").removeprefix("Bearer ")
             return 401, {"error": {"message": f"Incorrect API key provided: {key}"}}
+        if fake.base64 is False and body.get("encoding_format") == "base64":
+            return 400, {"error": {"message": "encoding_format: only float"}}
         if fake.broken_by and any(fake.broken_by in text for text in texts):
             return 500, {"error": "this text is too much for me"}
         if len(texts) > fake.max_batch:
@@ -190,3 +197,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 — the base class's name
         """Says nothing: a test's output is its own."""
+
+
+def _in_base64(row: Any) -> Any:
+    """A row that is no vector stays as it is."""
+    try:
+        with np.errstate(over="ignore"):
+            return base64.b64encode(np.fromiter(row, "<f4").tobytes()).decode()
+    except (TypeError, ValueError):
+        return row

@@ -8,11 +8,9 @@ from crawlscope.core.errors import SettingsError
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders.fastembed import DEFAULT_MODEL, FastembedEmbedder
 from crawlscope.indexing.embedders.local import LocalEmbedder
-from crawlscope.indexing.embedders.openai import open_openai
 from crawlscope.indexing.embedders.port import Embedder
-from crawlscope.indexing.embedders.tei import open_tei
 
-__all__ = ["FastembedEmbedder", "LocalEmbedder", "open_embedder", "open_openai", "open_tei"]
+__all__ = ["FastembedEmbedder", "LocalEmbedder", "open_embedder"]
 
 
 async def open_embedder(settings: Settings, threads: int = 1) -> Embedder:
@@ -27,8 +25,12 @@ async def open_embedder(settings: Settings, threads: int = 1) -> Embedder:
         case "fastembed":
             return await asyncio.to_thread(FastembedEmbedder, model or DEFAULT_MODEL, threads)
         case "tei":
+            from crawlscope.indexing.embedders.tei import open_tei  # noqa: PLC0415 - its client takes 0.1 s
+
             return await open_tei(_required("url", settings.embedder_url), model, _key(settings))
         case "openai":
+            from crawlscope.indexing.embedders.openai import open_openai  # noqa: PLC0415 - as above
+
             url = _required("url", settings.embedder_url)
             dimensions = settings.embedder_dimensions
             return await open_openai(url, _required("model", model), _key(settings), dimensions)

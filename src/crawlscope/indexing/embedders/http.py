@@ -1,26 +1,37 @@
-"""Shared by the embedders that are servers: batches, their sizes, and wrong answers."""
+"""Shared by the embedders that are servers: requests that pages share, and wrong answers."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from http import HTTPStatus
+from itertools import groupby
+from operator import attrgetter
+from time import perf_counter
+from typing import NamedTuple, Protocol
 
-import httpx2
+import aiohttp
 import numpy as np
+import numpy.typing as npt
+from pydantic_core import from_json, to_json
 from tokenizers import Tokenizer
 
+from crawlscope.core.batcher import Batcher
 from crawlscope.core.errors import EmbedderUnavailable, PageError, SettingsError
 from crawlscope.core.http_settings import header_safe_key, server_url
 from crawlscope.core.settings import without_credentials
 from crawlscope.indexing.batches import batches
 from crawlscope.indexing.embedders.common import encodable, load_minilm_tokenizer, normalised
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
+from crawlscope.timing import note_wait
 
+MAX_REQUESTS = 8
+"""In progress at once."""
 TIMEOUT_SECONDS = 60.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 MAX_DETAIL_CHARACTERS = 200
-TRANSIENT_STATUSES = frozenset({408, 409, 424, 425, 429})
-"""Another attempt can succeed; Text Embeddings Inference answers 424 if its model failed."""
+UNAVAILABLE_STATUSES = frozenset({408, 409, 425, 429, 502, 503, 504})
+MODEL_FAILED = 424
+"""Of Text Embeddings Inference."""
 _SIZE_COMPLAINT = re.compile(
     r"too (?:long|large|many|big)|batch size|context (?:length|window)|max\w* (?:\w+ ){0,3}(?:tokens|length)",
     re.IGNORECASE,
@@ -29,6 +40,10 @@ _SIZE_COMPLAINT = re.compile(
 
 class BatchTooLarge(Exception):
     """The server accepts only fewer or shorter texts at once."""
+
+
+class ServerUnavailable(EmbedderUnavailable):
+    """No text can be embedded now. Other errors may be due to the texts of the request."""
 
 
 class Dialect(Protocol):
@@ -63,9 +78,14 @@ class EmbeddingServer:
         self._url = server_url("EMBEDDER_URL", url)
         self._api_key = header_safe_key("EMBEDDER_API_KEY", api_key)
         self._timeout_seconds = timeout_seconds
-        self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_TIMEOUT_SECONDS)),
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+        headers = {"Content-Type": "application/json"}
+        if api_key and not self._url.userinfo:
+            headers["Authorization"] = f"Bearer {api_key}"
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(timeout_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS),
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=True,
         )
 
     @property
@@ -84,48 +104,54 @@ class EmbeddingServer:
         return await self._send("POST", path, body)
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await self._session.close()
 
     async def _send(self, method: str, path: str, body: dict[str, object] | None) -> object:
-        url = self._url.copy_with(path=self.path + path)
+        url = str(self._url.copy_with(path=self.path + path))
+        data = None if body is None else to_json(body)
         try:
-            response = await self._client.request(method, url, json=body)
-        except httpx2.TimeoutException:
+            async with self._session.request(method, url, data=data, allow_redirects=False) as response:
+                content = await response.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ServerUnavailable(f"{self.name} cannot be reached ({type(error).__name__}).") from None
+        except TimeoutError:
             raise EmbedderUnavailable(
                 f"{self.name} did not answer within {self._timeout_seconds:g} s."
             ) from None
-        except httpx2.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise EmbedderUnavailable(f"{self.name} cannot be reached ({type(error).__name__}).") from None
-        if not response.is_success:
-            raise self._refusal(response)
+        if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+            raise self._refusal(response.status, content, response.reason or "")
         try:
-            return response.json()
-        except (ValueError, RecursionError):
+            return from_json(content)
+        except ValueError:
             kind = response.headers.get("Content-Type", "no type")
             raise EmbedderUnavailable(f"{self.name} answered something else than JSON ({kind}).") from None
 
-    def _refusal(self, response: httpx2.Response) -> Exception:
-        status, detail = response.status_code, self._detail(response)
+    def _refusal(self, status: int, content: bytes, reason: str) -> Exception:
+        detail = self._detail(content) or reason
         said = f"{self.name} answered {status}: {detail}"
-        if status == httpx2.codes.CONTENT_TOO_LARGE:
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return BatchTooLarge(said)
-        if status in (httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT):
+        if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
             return BatchTooLarge(said) if _SIZE_COMPLAINT.search(detail) else SettingsError(said)
-        if status in TRANSIENT_STATUSES or response.is_server_error:
+        if status in UNAVAILABLE_STATUSES:
+            return ServerUnavailable(said)
+        if status == MODEL_FAILED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return EmbedderUnavailable(said)
         setting = "CRAWLSCOPE_EMBEDDER_URL and CRAWLSCOPE_EMBEDDER_MODEL"
-        if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             setting = "CRAWLSCOPE_EMBEDDER_API_KEY"
         return SettingsError(f"{said} — check {setting}.")
 
-    def _detail(self, response: httpx2.Response) -> str:
+    def _detail(self, content: bytes) -> str:
         """The server's message on one line, without the API key, which some servers repeat.
 
         Known shapes: `{"error": "…"}`, `{"error": {"message": "…"}}`, `{"detail": "…"}`.
         """
         try:
-            answer = response.json()
-        except (ValueError, RecursionError):
+            answer = from_json(content)
+        except ValueError:
             answer = None
         for key in ("error", "message", "detail"):
             if isinstance(answer, dict) and key in answer:
@@ -133,11 +159,38 @@ class EmbeddingServer:
         line = " ".join(answer.split()) if isinstance(answer, str) else ""
         if self._api_key:
             line = line.replace(self._api_key, "…")
-        return line[:MAX_DETAIL_CHARACTERS] or response.reason_phrase
+        return line[:MAX_DETAIL_CHARACTERS]
+
+
+class _Wait:
+    """How long a page has waited for requests."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self.seconds = 0.0
+
+    def begin(self) -> None:
+        self._began = perf_counter()
+
+    def end(self) -> None:
+        if self._began is not None:
+            self.seconds += perf_counter() - self._began
+            self._began = None
+
+
+class _Text(NamedTuple):
+    text: str
+    tokens: int
+    wait: _Wait
+    """The same object for all texts of a page."""
+
+
+_TOKENS = attrgetter("tokens")
 
 
 class HttpEmbedder:
-    """Sends one batch after the other; halves a batch that the server refuses as too large.
+    """Texts of all pages share requests. A page has one batch of texts in line at a time, so that no page
+    waits for all texts of a large one.
 
     Never retries, because the queue does. The local model's tokenizer counts the tokens, because the
     server's is not available.
@@ -151,6 +204,13 @@ class HttpEmbedder:
         self._identity = identity
         self._limits = limits
         self._tokenizer = load_minilm_tokenizer()
+        self._requests = Batcher[_Text, npt.NDArray[np.float32]](
+            self._embed_batch,
+            max_items=limits.batch_texts,
+            weight=_TOKENS,
+            max_weight=limits.batch_tokens,
+            concurrency=MAX_REQUESTS,
+        )
 
     @property
     def identity(self) -> EmbedderIdentity:
@@ -165,27 +225,42 @@ class HttpEmbedder:
         return self._limits.text_tokens
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        vectors = [
-            await self._embed_batch(batch)
-            for batch in batches(
-                map(encodable, texts), _estimate_tokens, self._limits.batch_tokens, self._limits.batch_texts
-            )
-        ]
-        return np.concatenate([np.empty((0, self._identity.dimension), np.float32), *vectors])
+        wait = _Wait()
+        page = [_Text(text, _estimate_tokens(text), wait) for text in map(encodable, texts)]
+        rows: list[npt.NDArray[np.float32]] = []
+        try:
+            for batch in batches(page, _TOKENS, self._limits.batch_tokens, self._limits.batch_texts):
+                if self._requests.is_full:
+                    wait.begin()
+                rows += await self._requests.add_all(batch)
+        finally:
+            wait.end()
+            note_wait(wait.seconds)
+        return np.stack(rows) if rows else np.empty((0, self._identity.dimension), np.float32)
 
     async def aclose(self) -> None:
         await self._server.aclose()
 
-    async def _embed_batch(self, batch: list[str]) -> Vectors:
+    async def _embed_batch(self, batch: Sequence[_Text]) -> list[npt.NDArray[np.float32] | Exception]:
+        """Halves a batch that is too large; one that fails otherwise is tried again page by page."""
+        for each in batch:
+            each.wait.end()
         try:
-            vectors = await request_vectors(self._server, self._dialect, batch)
+            return list(await self._request([each.text for each in batch]))
         except BatchTooLarge as refusal:
             if len(batch) == 1:
-                raise PageError("text_too_long", str(refusal)) from None
-            half = len(batch) // 2
-            return np.concatenate(
-                [await self._embed_batch(batch[:half]), await self._embed_batch(batch[half:])]
-            )
+                return [PageError("text_too_long", str(refusal))]
+            parts = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        except ServerUnavailable:
+            raise
+        except (EmbedderUnavailable, SettingsError) as error:
+            parts = [list(page) for _, page in groupby(batch, attrgetter("wait"))]
+            if len(parts) == 1:
+                return [error] * len(batch)
+        return [outcome for part in parts for outcome in await self._embed_batch(part)]
+
+    async def _request(self, texts: Sequence[str]) -> Vectors:
+        vectors = await request_vectors(self._server, self._dialect, texts)
         if vectors.shape[1] != self._identity.dimension:
             raise EmbedderUnavailable(
                 f"{self._server.name} answered vectors of {vectors.shape[1]} dimensions "

@@ -1,9 +1,12 @@
 """Any server with OpenAI's `POST /v1/embeddings`: OpenAI, vLLM, Ollama, llama.cpp and many more."""
 
+from base64 import b64decode
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from crawlscope.core.errors import SettingsError
 from crawlscope.indexing.embedders.http import (
@@ -25,17 +28,22 @@ class OpenAIDialect:
     path: str
     dimensions: int | None = None
     """None sends no such field, because many servers refuse it."""
+    encoding: str = "base64"
+    """What OpenAI's own client asks for: read in a fifth of the time. A server may answer numbers instead."""
 
     def body(self, texts: Sequence[str]) -> dict[str, object]:
         optional = {} if self.dimensions is None else {"dimensions": self.dimensions}
-        return {"model": self.model, "input": list(texts), "encoding_format": "float", **optional}
+        return {"model": self.model, "input": list(texts), "encoding_format": self.encoding, **optional}
 
     def rows(self, answer: Any) -> object:
         """Ordered by `index`, because servers may answer in any order."""
         rows = {item["index"]: item["embedding"] for item in answer["data"]}
         if len(rows) != len(answer["data"]):
             raise ValueError("an index twice")
-        return [rows[index] for index in range(len(rows))]
+        ordered = [rows[index] for index in range(len(rows))]
+        if ordered and isinstance(ordered[0], str):
+            return np.stack([np.frombuffer(b64decode(row), "<f4") for row in ordered])
+        return ordered
 
 
 async def open_openai(
@@ -54,7 +62,11 @@ async def open_openai(
         on_error.push_async_callback(server.aclose)
         path = "/embeddings" if server.path.endswith("/v1") else "/v1/embeddings"
         dialect = OpenAIDialect(model, path, dimensions)
-        dimension = await learn_dimension(server, dialect)
+        try:
+            dimension = await learn_dimension(server, dialect)
+        except SettingsError:
+            dialect = replace(dialect, encoding="float")
+            dimension = await learn_dimension(server, dialect)
         if dimensions not in (None, dimension):
             raise SettingsError(
                 f"{server.name} answers vectors of {dimension} dimensions whatever is asked for: "
