@@ -1,39 +1,138 @@
-"""What one `TimingContext` costs on the way of a page, in microseconds; the limit is 5."""
+"""What one `TimingContext` costs, alone and with the storage of its measurement.
 
+    python -m benchmarks.timing [--quick] [--rounds N] [--json FILE]
+
+Alone: the CPU time of its thread, against a span of OpenTelemetry's SDK with a batch processor and the same
+ids as attributes, where `make benchmark-setup` has installed the SDK. With storage: measurements go through
+the buffer of the process into the embedded PostgreSQL, against one INSERT and COMMIT for each.
+"""
+
+import asyncio
+import importlib.util
 import statistics
-from time import perf_counter
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter, thread_time
+from typing import Any
 
-from crawlscope.timing import TimingContext, scope
+import asyncpg
 
+from benchmarks.part import Options, Row, number, run_alone
+from crawlscope.database import schema
+from crawlscope.database.embedded import EmbeddedPostgres
+from crawlscope.database.engine import Database
+from crawlscope.timing import TimingContext, scope, standalone
+from crawlscope.timing.store import MeasurementBuffer
+
+PART = "timing"
 ROUNDS = 15
 CONTEXTS = 20_000
+SPANS = 2_000
+STORED = 10_000
+INSERTED = 300
 LIMIT_MICROSECONDS = 5.0
+MAX_OF_SPAN = 1 / 5
+MAX_OF_INSERT = 1 / 50
+IDS: dict[str, Any] = {"crawl_id": "c", "job_id": "j", "document_url": "https://example.com/"}
+INSERT = """
+    INSERT INTO webhook.operation_metrics
+        (timestamp, operation_type, operation_name, duration_ms, success, crawl_id, job_id, document_url)
+    VALUES (now(), 'chunking', 'chunk_text', 1.0, true, $1, $2, $3)
+"""
 
 
-def cost_microseconds() -> float:
+async def measure(options: Options) -> Sequence[Row]:
+    rounds = options.rounds_or(ROUNDS)
+    alone = cost_microseconds(rounds)
+    rows = [Row(PART, "one TimingContext", alone, "µs", at_most=LIMIT_MICROSECONDS)]
+    if importlib.util.find_spec("opentelemetry.sdk"):
+        span = _span_microseconds(rounds)
+        against = f"OpenTelemetry span {number(span)} µs"
+        rows.append(Row(PART, "– against a span", alone, "µs", against, alone / span, at_most=MAX_OF_SPAN))
+    stored, inserted = await asyncio.to_thread(_stored_and_inserted_microseconds)
+    against = f"INSERT + COMMIT {number(inserted)} µs"
+    ratio = stored / inserted
+    return [*rows, Row(PART, "with its storage", stored, "µs", against, ratio, at_most=MAX_OF_INSERT)]
+
+
+def cost_microseconds(rounds: int = ROUNDS) -> float:
     """The median over rounds of a context's cost, the loop around it taken off."""
-    return statistics.median(_round() for _ in range(ROUNDS))
 
+    def contexts() -> None:
+        collected: list[TimingContext] = []
+        with scope(**IDS, collect=collected.append):
+            for _ in range(CONTEXTS):
+                with TimingContext("chunking", "chunk_text"):
+                    pass
 
-def _round() -> float:
-    collected: list[TimingContext] = []
-    with scope(crawl_id="c", job_id="j", document_url="https://example.com/", collect=collected.append):
-        began = perf_counter()
+    def nothing() -> None:
         for _ in range(CONTEXTS):
             pass
-        empty = perf_counter() - began
+
+    return statistics.median((_cpu(contexts) - _cpu(nothing)) / CONTEXTS * 1e6 for _ in range(rounds))
+
+
+def _span_microseconds(rounds: int) -> float:
+    """The exporter drops the spans: as much as possible is left out of what is compared."""
+    trace: Any = importlib.import_module("opentelemetry.sdk.trace")
+    export: Any = importlib.import_module("opentelemetry.sdk.trace.export")
+    exporter = type(
+        "Dropping", (export.SpanExporter,), {"export": lambda *_: export.SpanExportResult.SUCCESS}
+    )
+    provider = trace.TracerProvider()
+    provider.add_span_processor(export.BatchSpanProcessor(exporter()))
+    tracer = provider.get_tracer("benchmark")
+
+    def spans() -> None:
+        for _ in range(SPANS):
+            with tracer.start_as_current_span("chunk_text", attributes={"type": "chunking", **IDS}):
+                pass
+
+    try:
+        return statistics.median(_cpu(spans) / SPANS * 1e6 for _ in range(rounds))
+    finally:
+        provider.shutdown()
+
+
+def _cpu(work: Callable[[], None]) -> float:
+    began = thread_time()
+    work()
+    return thread_time() - began
+
+
+def _stored_and_inserted_microseconds() -> tuple[float, float]:
+    with (
+        tempfile.TemporaryDirectory(prefix="crawlscope-benchmark-") as folder,
+        EmbeddedPostgres(Path(folder)) as server,
+    ):
+        return asyncio.run(_through_the_buffer(server.url)), asyncio.run(_inserted(server.url))
+
+
+async def _through_the_buffer(url: str) -> float:
+    database = Database.open(url)
+    await schema.upgrade(database)
+    buffer = MeasurementBuffer(database)
+    with standalone.use(buffer), scope(**IDS):
         began = perf_counter()
-        for _ in range(CONTEXTS):
+        for _ in range(STORED):
             with TimingContext("chunking", "chunk_text"):
                 pass
-        measured = perf_counter() - began
-    return (measured - empty) / CONTEXTS * 1e6
+        await buffer.flush()
+        taken = perf_counter() - began
+    await database.close()
+    return taken / STORED * 1e6
 
 
-def main() -> None:
-    cost = cost_microseconds()
-    print(f"one TimingContext: {cost:.2f} µs (limit {LIMIT_MICROSECONDS:g} µs)")
+async def _inserted(url: str) -> float:
+    connection = await asyncpg.connect(url)
+    began = perf_counter()
+    for _ in range(INSERTED):
+        await connection.execute(INSERT, IDS["crawl_id"], IDS["job_id"], IDS["document_url"])
+    taken = perf_counter() - began
+    await connection.close()
+    return taken / INSERTED * 1e6
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(measure, __doc__)

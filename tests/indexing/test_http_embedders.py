@@ -14,6 +14,7 @@ from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedders.http import MAX_REQUESTS, HttpEmbedder
 from crawlscope.indexing.embedders.openai import open_openai
+from crawlscope.indexing.embedders.port import EmbedderIdentity
 from crawlscope.indexing.embedders.tei import open_tei
 from crawlscope.timing import TimingContext, scope, waits_apart
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
@@ -231,7 +232,7 @@ async def test_vectors_are_normalised(
 async def test_tei_reports_its_identity_and_limits(server: FakeEmbeddingServer) -> None:
     server.max_batch = 7
     embedder = await open_tei(server.url)
-    assert embedder.identity.fingerprint == "tei:fake/embedder:0123456789abcdef:64"
+    assert embedder.identity == EmbedderIdentity("tei", "fake/embedder", "0123456789abcdef", 64)
     assert embedder.max_tokens == 510
     await embedder.embed(TEXTS)
     await embedder.aclose()
@@ -246,7 +247,7 @@ async def test_tei_that_serves_another_model_is_refused(server: FakeEmbeddingSer
 @pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
 async def test_an_openai_address_may_end_with_its_version(server: FakeEmbeddingServer, ending: str) -> None:
     embedder = await open_openai(server.url + ending, "m")
-    assert embedder.identity.fingerprint == "openai:m::64"
+    assert embedder.identity == EmbedderIdentity("openai", "m", "", 64)
     await embedder.aclose()
     assert {request.path for request in server.requests} == {"/v1/embeddings"}
 

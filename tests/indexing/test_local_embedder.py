@@ -12,6 +12,7 @@ import pytest
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import LocalEmbedder, local, open_embedder
+from crawlscope.indexing.embedders.port import EmbedderIdentity
 
 TEXTS = [
     "The queue delivers every job at least once.",
@@ -92,7 +93,9 @@ async def test_the_identity_names_these_weights() -> None:
     await embedder.aclose()
     digest = hashlib.sha256(crawlscope_minilm.MODEL_PATH.read_bytes()).hexdigest()
     assert digest == crawlscope_minilm.MODEL_SHA256
-    assert embedder.identity.fingerprint == f"local:sentence-transformers/all-MiniLM-L6-v2:{digest[:12]}:384"
+    assert embedder.identity == EmbedderIdentity(
+        "local", "sentence-transformers/all-MiniLM-L6-v2", digest[:12], 384
+    )
 
 
 @pytest.mark.parametrize("content", [None, b"cut off"])

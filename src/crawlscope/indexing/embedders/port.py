@@ -22,10 +22,6 @@ class EmbedderIdentity:
     dimension: int
 
     @property
-    def fingerprint(self) -> str:
-        return f"{self.embedder}:{self.model}:{self.revision}:{self.dimension}"
-
-    @property
     def description(self) -> str:
         """For people: `local all-MiniLM-L6-v2 (384 dimensions)`."""
         return f"{self.embedder} {self.model} ({self.dimension} dimensions)"

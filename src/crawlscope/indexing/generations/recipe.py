@@ -34,8 +34,9 @@ class Recipe:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies what this version makes by the recipe; an older version may have made other chunks."""
-        chunking = f"chunks:{CHUNKING_VERSION}:{self.chunk_tokens}"
-        return "|".join([self.identity.fingerprint, Bm25Encoder.fingerprint, chunking])
+        identity = self.identity
+        vectors = f"{identity.embedder}:{identity.model}:{identity.revision}:{identity.dimension}"
+        return f"{vectors}|{Bm25Encoder.fingerprint}|chunks:{CHUNKING_VERSION}:{self.chunk_tokens}"
 
     def embedder_to_json(self) -> dict[str, Any]:
         return {**vars(self.identity), "url": self.url}
