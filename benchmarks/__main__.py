@@ -13,17 +13,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.part import Row, as_json, from_json, options_parser, table
 
 PARTS = (
-    *("ingest", "cpu", "endpoint", "latency", "overload", "pipeline", "recrawl"),
-    *("search", "storage", "memory"),
+    *("ingest", "cpu", "endpoint", "latency", "overload", "pipeline", "recrawl", "embedding_server"),
+    *("search", "storage", "memory", "timing"),
 )
 """In the order in which they run."""
 MAX_SECONDS = 900.0
 """Of one part."""
+STOP_SECONDS = 90.0
 SHOWN_CHARACTERS = 2_000
 """Of what a part that failed wrote last."""
 
@@ -68,8 +70,11 @@ def measure(name: str, given: argparse.Namespace) -> Sequence[Row] | None:
             try:
                 code = running.wait(MAX_SECONDS)
             except subprocess.TimeoutExpired:
-                running.send_signal(signal.SIGINT)  # it stops what it started
                 print(f"{name}: stopped after {MAX_SECONDS:.0f} s")
+                running.send_signal(signal.SIGINT)  # it stops what it started
+                with suppress(subprocess.TimeoutExpired):
+                    running.wait(STOP_SECONDS)
+                running.kill()
                 return None
         if code != 0:
             print(errors.read_text(errors="replace")[-SHOWN_CHARACTERS:])

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from benchmarks.load import CONNECTIONS, Delivered, Load, Searches
 from benchmarks.pages import pages_of_site
 from benchmarks.part import Options, Row, number, run_alone
+from benchmarks.processes import cpu_seconds
 from benchmarks.service import MeasuredService, instant_service, require
 
 PART = "search"
@@ -36,7 +37,10 @@ async def measure(options: Options) -> Sequence[Row]:
     async with instant_service() as service:
         await service.ingest(Load("searched", pages))
         await service.search(Searches(asked.queries, 2.0))
+        before = cpu_seconds()
         idle = await service.search(asked)
+        used = cpu_seconds()
+        used.subtract(before)
         busy = await _while_indexing(service, asked)
     for each in (idle, busy):
         require(each, 200)
@@ -50,6 +54,7 @@ async def measure(options: Options) -> Sequence[Row]:
             f"p50 {number(idle.percentile_ms(0.5))} ms, {pages} pages",
             at_least=MIN_PER_SECOND,
         ),
+        Row(PART, "CPU of a search, all processes", 1000 * sum(used.values()) / idle.count, "ms"),
         Row(
             PART,
             "p95 while pages are indexed",
