@@ -98,9 +98,9 @@ async def insert_operations(
     """For crawls whose sessions exist, besides the `deleted` ones. Returns what the operations add to the
     totals: the caller changes the sessions, last in its transaction.
     """
-    totals: dict[str, SessionChange] = defaultdict(SessionChange)
     if not measurements:
-        return totals
+        return {}
+    totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     rows = []
     for each in measurements:
         crawl_id, duration_ms = _crawl_id(each), each.duration_ms
@@ -121,10 +121,10 @@ async def insert_operations(
             )
         )
         if crawl_id and each.success and (column := TOTALLED.get(each.operation_type)):
-            totals[crawl_id] += SessionChange(totals={column: duration_ms})
+            totals[crawl_id][column] += duration_ms
     arrays = dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
     await connection.execute(_INSERT_OPERATIONS, arrays)
-    return totals
+    return {crawl_id: SessionChange(totals=sums) for crawl_id, sums in totals.items()}
 
 
 def _crawl_id(measurement: Measurement) -> str | None:
