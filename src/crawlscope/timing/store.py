@@ -94,12 +94,12 @@ async def record_operations(connection: AsyncConnection, measurements: Sequence[
 
 async def insert_operations(
     connection: AsyncConnection, measurements: Sequence[Measurement], deleted: Set[str] = frozenset()
-) -> dict[str, SessionChange]:
+) -> defaultdict[str, SessionChange]:
     """For crawls whose sessions exist, besides the `deleted` ones. Returns what the operations add to the
     totals: the caller changes the sessions, last in its transaction.
     """
     if not measurements:
-        return {}
+        return defaultdict(SessionChange)
     totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     rows = []
     for each in measurements:
@@ -124,7 +124,8 @@ async def insert_operations(
             totals[crawl_id][column] += duration_ms
     arrays = dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
     await connection.execute(_INSERT_OPERATIONS, arrays)
-    return {crawl_id: SessionChange(totals=sums) for crawl_id, sums in totals.items()}
+    changes = ((crawl_id, SessionChange(totals=sums)) for crawl_id, sums in totals.items())
+    return defaultdict(SessionChange, changes)
 
 
 def _crawl_id(measurement: Measurement) -> str | None:
