@@ -28,9 +28,10 @@ def find_blocks(text: str) -> list[Block]:
     lines = text.splitlines(keepends=True)
     starts = [0, *accumulate(map(len, lines))]
     blocks = list[Block]()
-    number = 0
-    while number < len(lines):
-        line = lines[number]
+    after = 0
+    for number, line in enumerate(lines):
+        if number < after or not ("|" in line or "```" in line or "~~~" in line):
+            continue
         if fence := opening_fence(line):
             after = number + 1
             while after < len(lines) and not closes(lines[after], fence["mark"]):
@@ -40,16 +41,12 @@ def find_blocks(text: str) -> list[Block]:
             before = _MARKER.sub(" ", re.sub(r"\d", " ", fence["before"]))
             head, tail = before + line[fence.end("before") :], f"{before}{fence['mark']}"
             blocks.append(Block(starts[number], starts[number + 1], starts[after], head, tail))
-            number = after
         elif _begins_table(lines, number):
             after = number + 2
             while after < len(lines) and "|" in lines[after]:
                 after += 1
             head = line + lines[number + 1] if _WORD.search(line) else ""
             blocks.append(Block(starts[number], starts[number + 2], starts[after], head))
-            number = after
-        else:
-            number += 1
     return blocks
 
 

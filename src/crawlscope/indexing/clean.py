@@ -60,7 +60,7 @@ _SKIP_LINE = re.compile(
     r"(?:content|main|navigation|nav|search|footer|menu|sidebar|article)[ \t.»→]*(?=\n)",
     re.IGNORECASE,
 )
-_BLANK_LINES = re.compile(r"\n{3,}")
+_BLANK_LINES = re.compile(r"\n\n\n+")
 _WORD = re.compile(r"[^\W_]")
 
 _ANCHOR_TEXTS = frozenset({"¶", "§", "#", "🔗", "⚓", "⚓\ufe0e"})
@@ -72,9 +72,9 @@ _MAX_CODE_PAYLOAD = 64
 
 def clean(markdown: str) -> str:
     """Empty if no word remains. Raises `PageError` with the code `binary_content` for binary content."""
-    _refuse_binary(markdown)
-    text = markdown
-    if _UNUSUAL.search(text):
+    text, unusual = markdown, _UNUSUAL.search(markdown)
+    _refuse_binary(text, controls=len(_CONTROLS.findall(text)) if unusual else 0)
+    if unusual:
         text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
     if not text.isascii():
         # In short pieces, because sorting a long run of combining marks takes quadratic time.
@@ -93,8 +93,7 @@ def clean(markdown: str) -> str:
     return cleaned if _WORD.search(cleaned) else ""
 
 
-def _refuse_binary(text: str) -> None:
-    controls = len(_CONTROLS.findall(text)) if _UNUSUAL.search(text) else 0
+def _refuse_binary(text: str, controls: int) -> None:
     unreadable = controls + text.count("\ufffd")
     if _PDF.match(text) or (
         unreadable >= _MIN_UNREADABLE
@@ -140,7 +139,7 @@ def _clean_prose(prose: str) -> str:
     if any(run in lines for run in _RUNS):
         lines = _RULE_LINE.sub(lambda match: _RUN.sub(r"\1\1\1", match[0]), lines)
     lines = _EMPTY_ITEM.sub("\n", lines)
-    return _BLANK_LINES.sub("\n\n", lines[1:-1]) if "\n\n\n" in lines else lines[1:-1]
+    return _BLANK_LINES.sub("\n\n", lines[1:-1])
 
 
 def _drop_comments(prose: str) -> str:

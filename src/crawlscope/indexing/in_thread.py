@@ -7,6 +7,9 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LARGE = 200_000
+"""More characters than most pages have; these take about 50 ms."""
+
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Waits for the thread even if the caller is cancelled.
@@ -19,3 +22,18 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     except asyncio.CancelledError:
         await asyncio.wait([working])
         raise
+
+
+class Lanes:
+    """Computes in threads: one piece of large work and one of other work at a time.
+
+    Threads that compute at the same time only take the interpreter from each other and from the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._lanes = asyncio.Lock(), asyncio.Lock()
+
+    async def compute(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`size` is in characters."""
+        async with self._lanes[size > LARGE]:
+            return await in_thread(work, *args, **kwargs)

@@ -1,21 +1,22 @@
-"""Document preparation: clean → chunk → embed, each step measured."""
+"""Document preparation: clean → chunk → encode → embed, each step measured."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from pydantic import BaseModel, ConfigDict
+from tokenizers import Tokenizer
 
 from crawlscope.core.errors import PageError
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.documents import KnownDocument
-from crawlscope.indexing.embedders.port import Embedder, Vectors
+from crawlscope.indexing.embedders.port import Vectors
 from crawlscope.indexing.generations.embedder import IndexEmbedder
 from crawlscope.indexing.generations.recipe import Recipe
-from crawlscope.indexing.in_thread import in_thread
+from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.index.port import IndexedDocument, SparseVector
 from crawlscope.indexing.language import language_of, primary_language
 from crawlscope.indexing.passages import passages
@@ -81,33 +82,50 @@ class DocumentPreparer:
     recipe: Recipe
     embedder: IndexEmbedder
     bm25: Bm25Encoder
+    lanes: Lanes
 
     async def prepare(self, document: IndexDocumentRequest, known: KnownDocument | None) -> PreparedDocument:
         """Makes no chunks if `known` holds the same content already.
 
         A document that is no text, such as an image, has an empty `text` and the reason in `unreadable`.
         """
+        async with self.embedder.in_use() as embedder:
+            prepared, texts = await self.lanes.compute(
+                len(document.markdown), self._read, document, known, embedder.tokenizer
+            )
+            if not texts:
+                return prepared
+            with (
+                TimingContext(
+                    OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}
+                ) as whole,
+                waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
+            ):
+                return replace(prepared, vectors=await embedder.embed(texts))
+
+    def _read(
+        self, document: IndexDocumentRequest, known: KnownDocument | None, tokenizer: Tokenizer
+    ) -> tuple[PreparedDocument, list[str]]:
+        """The document without its dense vectors, and the texts to embed. Takes seconds for megabytes."""
         metadata = document.metadata or DocumentMetadata(url=document.url)
         unreadable, fingerprint = None, self.recipe.fingerprint
-        async with self.embedder.in_use() as embedder:
-            with TimingContext(OperationType.CHUNKING, "chunk_text") as chunking:
-                try:
-                    text = await in_thread(clean, document.markdown)
-                except PageError as error:
-                    text, unreadable = "", error
-                title = metadata.title or _first_heading(text)
-                language = primary_language(metadata.language) or await in_thread(language_of, text)
-                content_hash = sha256("\0".join([title or "", language, text]).encode()).hexdigest()
-                unchanged = known is not None and known.holds(content_hash, fingerprint)
-                chunks: list[Chunk] = []
-                if text and not unchanged:
-                    chunks = await in_thread(split, text, embedder.tokenizer, self.recipe.chunk_tokens)
-                chunking.metadata["chunks"] = len(chunks)
-            vectors, sparse = None, list[SparseVector]()
-            if chunks:
-                texts = passages(title or "", text, chunks, embedder.tokenizer)
-                vectors, sparse = await self._encode(texts, embedder)
-        return PreparedDocument(
+        with TimingContext(OperationType.CHUNKING, "chunk_text") as chunking:
+            try:
+                text = clean(document.markdown)
+            except PageError as error:
+                text, unreadable = "", error
+            title = metadata.title or _first_heading(text)
+            language = primary_language(metadata.language) or language_of(text)
+            content_hash = sha256("\0".join([title or "", language, text]).encode()).hexdigest()
+            unchanged = known is not None and known.holds(content_hash, fingerprint)
+            chunks = [] if unchanged else split(text, tokenizer, self.recipe.chunk_tokens)
+            texts = passages(title or "", text, chunks, tokenizer)
+            chunking.metadata["chunks"] = len(chunks)
+        sparse = list[SparseVector]()
+        if texts:
+            with TimingContext(OperationType.BM25, "index_document", metadata={"chunks": len(texts)}):
+                sparse = [self.bm25.encode_document(each) for each in texts]
+        prepared = PreparedDocument(
             generation_id=self.generation_id,
             fingerprint=fingerprint,
             url=document.url,
@@ -117,20 +135,10 @@ class DocumentPreparer:
             content_hash=content_hash,
             unchanged=unchanged,
             chunks=chunks,
-            vectors=vectors,
             sparse=sparse,
             unreadable=unreadable,
         )
-
-    async def _encode(self, texts: Sequence[str], embedder: Embedder) -> tuple[Vectors, list[SparseVector]]:
-        with (
-            TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}) as whole,
-            waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
-        ):
-            vectors = await embedder.embed(texts)
-        with TimingContext(OperationType.BM25, "index_document", metadata={"chunks": len(texts)}):
-            sparse = await in_thread(lambda: [self.bm25.encode_document(text) for text in texts])
-        return vectors, sparse
+        return prepared, texts
 
 
 def _first_heading(text: str) -> str | None:

@@ -10,6 +10,7 @@ from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.embedder import IndexEmbedder, Reopened, reopen_embedder
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.generations.repository import Generation, Live
+from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.index.port import Indexes, SearchIndex
 from crawlscope.indexing.prepare import DocumentPreparer
 from crawlscope.indexing.sparse import Bm25Encoder
@@ -23,6 +24,7 @@ class OpenGenerations:
         self._indexes = indexes
         self._bm25 = bm25
         self._threads = threads
+        self._lanes = Lanes()
         self._embedders: dict[str, IndexEmbedder] = {}
         """By the fingerprint of the recipe."""
 
@@ -61,7 +63,8 @@ class OpenGenerations:
         return self._embedders[recipe.fingerprint]
 
     def preparer(self, generation: Generation) -> DocumentPreparer:
-        return DocumentPreparer(generation.id, generation.recipe, self.embedder(generation), self._bm25)
+        embedder = self.embedder(generation)
+        return DocumentPreparer(generation.id, generation.recipe, embedder, self._bm25, self._lanes)
 
     async def close_others(self, live: Live) -> None:
         """Closes embedders that no live generation needs: each takes memory or a connection."""
