@@ -150,7 +150,7 @@ async def test_what_reconciling_learns_counts_as_well(here: Installation) -> Non
     page = scraped_page(document, minutes(5), pushed=False)
     assert page is not None
     async with here.database.transaction() as connection:
-        await take_pages(connection, "tuesday", [page])
+        await take_pages(connection, [("tuesday", [page])])
     await here.work()
     assert await here.found() == []
 

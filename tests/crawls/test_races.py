@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,7 +36,7 @@ from crawlscope.pages.repository import Outcome, abandon, claim_page, put_back, 
 from crawlscope.pages.retry import retry_pages
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.repository import ensure_session
+from crawlscope.sessions.repository import ensure_sessions
 from crawlscope.webhooks import acceptance
 from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.retention import drop_bodies
@@ -183,13 +183,13 @@ async def test_a_delivery_that_a_deletion_overtakes_is_ignored(
     async with some_index(database, tmp_path) as opened:
         indexing = IndexingService(database, opened)
 
-        async def overtaken(connection: AsyncConnection, crawl_id: str, at: datetime) -> bool:
+        async def overtaken(connection: AsyncConnection, first_seen: Mapping[str, datetime]) -> set[str]:
             monkeypatch.undo()
-            known = await ensure_session(connection, crawl_id, at)
-            await database.run(lambda connection: delete_crawl(connection, crawl_id, indexing))
-            return known
+            deleted = await ensure_sessions(connection, first_seen)
+            await database.run(lambda connection: delete_crawl(connection, "crawl-1", indexing))
+            return deleted
 
-        monkeypatch.setattr(acceptance, "ensure_session", overtaken)
+        monkeypatch.setattr(acceptance, "ensure_sessions", overtaken)
         answer = await deliver(database, "crawl-1", "crawl.page", [document(A)])
     assert answer["status"] == "ignored"
     with pytest.raises(NotFoundError):

@@ -19,7 +19,7 @@ from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.pages.delivered import Arrival, DeliveredPage
 from crawlscope.pages.index_page import PageIndexer, PutBack
-from crawlscope.pages.receive import receive_page
+from crawlscope.pages.receive import change_crawls, take_pages
 from crawlscope.pages.repository import (
     ATTEMPTS,
     PAGES,
@@ -32,7 +32,7 @@ from crawlscope.pages.retry import PageTimeout, record_crash, retry_pages
 from crawlscope.processes.supervisor.worker_deaths import requeue_orphans
 from crawlscope.processes.worker.circuit import OUTAGES, Outages
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.repository import SessionChange, change_sessions, ensure_session
+from crawlscope.sessions.repository import ensure_session
 from crawlscope.timing.store import OPERATIONS
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 
@@ -74,8 +74,8 @@ async def deliver(database: Database, name: str) -> int:
     page = DeliveredPage(url, url, Arrival(True, 0, True, now, ""), markdown=f"Text of {name}.")
     async with database.transaction() as connection:
         await ensure_session(connection, CRAWL, now)
-        received = await receive_page(connection, CRAWL, page)
-        await change_sessions(connection, {CRAWL: SessionChange(received.change)})
+        [taken] = await take_pages(connection, [(CRAWL, [page])])
+        await change_crawls(connection, [(CRAWL, taken)])
         return (await connection.scalars(select(PAGES.c.id).where(PAGES.c.source_url == url))).one()
 
 

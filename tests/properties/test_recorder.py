@@ -15,10 +15,10 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient
-from crawlscope.models import CrawlSession, Page, PageAttempt
+from crawlscope.models import CrawlSession, Page, PageAttempt, PageContent
 from crawlscope.pages.retry import retry_pages
 from crawlscope.sessions.recount import recount
-from crawlscope.webhooks.acceptance import accept_delivery
+from crawlscope.webhooks.acceptance import Acceptance, accept_delivery
 from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Site
 from tests.support.fakes.firecrawl_server import Page as SitePage
 from tests.support.producing import fail_pages, index_pages, put_pages_back
@@ -70,10 +70,15 @@ events = st.lists(
 orders = st.randoms(use_true_random=False)
 
 
-async def deliver_at(database: Database, crawl_id: str, event: dict[str, Any], second: int) -> None:
+async def deliver_at(database: Database, crawl_id: str, event: dict[str, Any], second: int) -> dict[str, Any]:
+    return await accept_delivery(
+        database, body_at(crawl_id, event, second), START + timedelta(seconds=second)
+    )
+
+
+def body_at(crawl_id: str, event: dict[str, Any], second: int) -> bytes:
     """What happened at another second is another delivery."""
-    body = json.dumps({"id": crawl_id, "webhookId": f"{crawl_id} {second}", **event}).encode()
-    await accept_delivery(database, body, START + timedelta(seconds=second))
+    return json.dumps({"id": crawl_id, "webhookId": f"{crawl_id} {second}", **event}).encode()
 
 
 async def shown(database: Database, crawl_id: str) -> dict[str, Any]:
@@ -131,6 +136,62 @@ def test_order_and_repetition_of_deliveries_change_nothing(database_url: str) ->
         in_database(database_url, compare)
 
     holds()
+
+
+def test_deliveries_that_share_a_transaction_behave_as_if_one_came_after_the_other(database_url: str) -> None:
+    @lenient
+    @given(events, events, st.lists(st.integers(0, 11), max_size=3), st.booleans())
+    def holds(
+        first: list[dict[str, Any]], second: list[dict[str, Any]], repeated: list[int], indexed: bool
+    ) -> None:
+        timed = [(number % 2, event) for number, event in enumerate([*first, *second])]
+        sent = list(enumerate(timed)) + [
+            (number, timed[number]) for number in repeated if number < len(timed)
+        ]
+
+        async def compare(database: Database) -> None:
+            names = {mode: (str(uuid4()), str(uuid4())) for mode in ("alone", "together")}
+            acceptance = Acceptance(database)
+            together, before = [], sent[:2] if indexed else []
+            for second, (crawl, event) in before:
+                for crawls in names.values():
+                    await deliver_at(database, crawls[crawl], event, second)
+            for crawls in names.values():
+                for crawl_id in crawls:
+                    await index_pages(database, crawl_id)
+            alone = [
+                await deliver_at(database, names["alone"][crawl], event, second)
+                for second, (crawl, event) in sent
+            ]
+            for second, (crawl, event) in sent:
+                body = body_at(names["together"][crawl], event, second)
+                together.append(acceptance.accept(body, START + timedelta(seconds=second)))
+            answers = await asyncio.gather(*together)
+            assert list(map(without_ids, answers)) == list(map(without_ids, alone))
+            for crawl_id, other in zip(*names.values(), strict=True):
+                if crawl_id in {answer["crawl_id"] for answer in alone}:
+                    assert await shown(database, other) == await shown(database, crawl_id)
+                    assert await contents(database, other) == await contents(database, crawl_id)
+                    await assert_recount_agrees(database, other)
+
+        in_database(database_url, compare)
+
+    holds()
+
+
+def without_ids(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name not in ("job_ids", "crawl_id")}
+
+
+async def contents(database: Database, crawl_id: str) -> list[Any]:
+    async with database.transaction() as connection:
+        rows = await connection.execute(
+            select(Page.source_url, Page.revision, PageContent.markdown)
+            .outerjoin(PageContent, PageContent.page_id == Page.id)
+            .where(Page.crawl_id == crawl_id)
+            .order_by(Page.source_url)
+        )
+        return [tuple(row) for row in rows]
 
 
 def test_recount_agrees_after_any_actions_of_workers_and_operators(database_url: str) -> None:

@@ -57,7 +57,7 @@ async def start_crawl(connection: AsyncConnection, request: RequestedCrawl) -> s
     metadata = {"initiated_at": now.isoformat(), "url": request.url, **request.metadata}
     await ensure_session(connection, crawl_id, now)
     await keep_fact(connection, crawl_id, CrawlSeen(now, metadata, "request"), "request")
-    job_id = await enqueue(connection, CRAWL_SITE, {"crawl_id": crawl_id})
+    [job_id] = await enqueue(connection, CRAWL_SITE, [{"crawl_id": crawl_id}])
     await keep_request(connection, crawl_id, Engine.BUILTIN, request.url, options, job_id=job_id)
     return crawl_id
 

@@ -32,9 +32,9 @@ CONNECTION_WAIT_SECONDS = 120
 """How long a transaction waits for a connection, while the pool or the server has none to spare."""
 STATEMENT_SECONDS = 120
 MAX_ATTEMPTS = 5
-RETRIED_SQLSTATES = {"40001", "40P01", "23503"}
-"""Serialization failure, deadlock, a referenced row that was deleted in the meantime: the same transaction
-can pass, or see the change, when it runs again."""
+RETRIED_SQLSTATES = {"40001", "40P01", "23503", "23505"}
+"""Serialization failure, deadlock, a referenced row that was deleted or a row that was inserted in the
+meantime: the same transaction can pass, or see the change, when it runs again."""
 UNAVAILABLE_SQLSTATE_CLASSES = {"08", "53", "57", "58", "XX", "25"}
 """Connection lost, out of resources, shut down by an operator, system error, corruption, read-only."""
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal
@@ -120,15 +120,21 @@ async def drop_job(connection: AsyncConnection, job: int | None) -> None:
     await connection.execute(delete(_JOBS).where(_JOBS.c.id == job))
 
 
-async def enqueue(connection: AsyncConnection, entrypoint: str, payload: dict[str, Any]) -> int:
-    """Adds a job in the connection's transaction; workers are notified when that commits. The job's id."""
+async def enqueue(
+    connection: AsyncConnection, entrypoint: str, payloads: Sequence[dict[str, Any]]
+) -> list[int]:
+    """Adds jobs in the connection's transaction; workers are notified when that commits. The jobs' ids."""
+    if not payloads:
+        return []
     raw = await connection.get_raw_connection()
     driver_connection: Any = raw.driver_connection
     queue = queue_queries(AsyncpgDriver(driver_connection), entrypoint)
-    [job_id] = await queue.enqueue(entrypoint, json.dumps(payload).encode())
+    count = len(payloads)
+    encoded: list[bytes | None] = [json.dumps(each).encode() for each in payloads]
+    job_ids = await queue.enqueue([entrypoint] * count, encoded, [0] * count)
     if entrypoint != INDEX_PAGE:
         await queue.driver.notify(CHANNELS[entrypoint], _insert_notification(CHANNELS[entrypoint]))
-    return int(job_id)
+    return list(map(int, job_ids))
 
 
 def _insert_notification(channel: str) -> str:

@@ -1,7 +1,8 @@
 """A page in a delivery, and which of several deliveries wins: pure rules, no I/O."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 
 from crawlscope.core.vocabulary import PageState
 
@@ -45,3 +46,83 @@ class DeliveredPage:
     """The error in Firecrawl's words."""
     failed_at: datetime | None = None
     """When it failed by Firecrawl's clock, if known; else when the failure was delivered."""
+
+    @property
+    def content(self) -> str:
+        return self.html or self.markdown
+
+
+@dataclass(frozen=True)
+class KnownPage:
+    """A page of a crawl, as far as further deliveries of it depend on that."""
+
+    id: int
+    revision: int = 1
+    state: PageState | None = None
+    """None for a page that is not stored yet."""
+    arrival: Arrival | None = None
+    """Of the delivery that has won so far."""
+    url: str | None = None
+    title: str | None = None
+    language: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+    settled_at: datetime | None = None
+    """Also None for a page that settles now."""
+    is_html: bool = False
+    """Whether it was delivered as HTML."""
+    content_hash: bytes | None = None
+    """SHA-256 of the delivered content."""
+    delivered: DeliveredPage | None = None
+    """The page to be stored, if a delivery has changed it."""
+
+    def after(self, page: DeliveredPage) -> "KnownPage":
+        """The page after another delivery; itself where the delivery before wins: it is better, or the same
+        page was delivered again or fetched."""
+        if self.arrival and self._wins(self.arrival, page):
+            return self
+        return KnownPage(
+            id=self.id,
+            revision=self.revision if page.failure or self.state is None else self.revision + 1,
+            state=page.failure or PageState.QUEUED,
+            arrival=page.arrival,
+            url=page.url,
+            title=page.title,
+            language=page.language,
+            error_code=page.error_code,
+            error=page.error,
+            settled_at=self._failed_at(page) if page.failure else None,
+            delivered=page,
+        )
+
+    def _wins(self, arrival: Arrival, page: DeliveredPage) -> bool:
+        if replace(page.arrival, usable=arrival.usable, precision=arrival.precision) == arrival:
+            return self._is_same(page)
+        if page.arrival < arrival:
+            return True
+        if page.arrival.pushed and arrival.pushed:
+            return False
+        if page.failure:  # the same failure in other words
+            return (self.state, self.error_code) == (page.failure, page.error_code)
+        return self._is_same(page)
+
+    def _is_same(self, page: DeliveredPage) -> bool:
+        if page.failure:
+            return (self.state, self.error_code, self.error) == (page.failure, page.error_code, page.error)
+        usable = self.arrival is not None and self.arrival.usable
+        described = (True, page.url, page.title, page.language, bool(page.html))
+        if (usable, self.url, self.title, self.language, self._is_html) != described:
+            return False
+        if self.delivered:
+            return self.delivered.content == page.content
+        return self.content_hash == sha256(page.content.encode()).digest()
+
+    @property
+    def _is_html(self) -> bool:
+        return bool(self.delivered.html) if self.delivered else self.is_html
+
+    def _failed_at(self, page: DeliveredPage) -> datetime | None:
+        """The earliest time that is known."""
+        failed_before = self.settled_at if self.state in (PageState.FAILED, PageState.CANCELLED) else None
+        reported_at = page.arrival.received_at if page.failed_at else None
+        return min((at for at in (reported_at, failed_before) if at), default=None)

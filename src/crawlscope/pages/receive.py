@@ -1,84 +1,33 @@
 """Pages as they are delivered: the better delivery wins, and a page with content is queued.
 
-A page counts once, whatever is delivered or retried: its row is locked first, its crawl's counts move last.
+A page counts once, whatever is delivered or retried: its row is locked first, its crawl's session last.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import GONE_CODES, GONE_STATUSES
-from crawlscope.pages.causes import precision
-from crawlscope.pages.delivered import Arrival, DeliveredPage
-from crawlscope.pages.repository import (
-    has_content,
-    insert_page,
-    keep_content,
-    lock_page_of_source,
-    queue_page,
-    refresh_last_settled,
-    write_outcome,
-)
-from crawlscope.sessions.repository import Counts, counts_of
-
-
-@dataclass(frozen=True)
-class Received:
-    """The effect of a delivered page: none if a better delivery is stored."""
-
-    change: Counts
-    job_id: int | None = None
-    settled_at: datetime | None = None
-    unsettled: bool = False
-    """Whether it was settled before: now it waits again, or settled at another time."""
-    reworded: bool = False
-    """Whether only the cause of its failure changed."""
-
-
-async def receive_page(connection: AsyncConnection, crawl_id: str, page: DeliveredPage) -> Received:
-    """Stores a delivered page and queues it, unless it failed already or another delivery of it is better."""
-    before = None
-    columns: dict[str, Any] = {
-        "url": page.url,
-        "document_key": hash_key(page.url),
-        "delivered": page.failure is None,
-        "pulled": not page.arrival.pushed,
-        "received_at": page.arrival.received_at,
-        "webhook_id": page.arrival.webhook_id,
-        "status_code": page.status_code,
-        "title": page.title,
-        "language": page.language,
-    }
-    source = {"source_url": page.source_url, "source_key": hash_key(page.source_url)}
-    known = await insert_page(connection, crawl_id, **source, **columns)
-    if known is None:
-        known = await lock_page_of_source(connection, crawl_id, page.source_url)
-        before = PageState(known.state)
-        if await _brings_nothing(connection, known, page):
-            return Received(Counts())
-    if page.failure:
-        return await _settle_failed(connection, known, page, before, columns)
-    await keep_content(connection, known.id, page.markdown, page.html)
-    revision = known.revision + 1 if before else known.revision
-    job_id = await queue_page(connection, known.id, revision, **columns)
-    unsettled = before is not None and before.settled
-    return Received(counts_of(PageState.QUEUED) - counts_of(before), job_id=job_id, unsettled=unsettled)
+from crawlscope.pages.delivered import DeliveredPage, KnownPage
+from crawlscope.pages.repository import lock_delivered_pages, refresh_last_settled, store_delivered_pages
+from crawlscope.sessions.repository import SessionChange, change_sessions, counts_of
 
 
 @dataclass
 class Taken:
-    change: Counts = field(default_factory=Counts)
+    """The effect of one delivery on its pages and their crawl."""
+
+    change: SessionChange = field(default_factory=SessionChange)
     job_ids: list[int] = field(default_factory=list)
     settled: list[PageState] = field(default_factory=list)
     """The states of pages without content that changed."""
-    settled_at: datetime | None = None
+    unsettled: bool = False
+    """Whether a page was settled before: now it waits again, or settled at another time."""
     reworded: bool = False
     """Whether the cause of a failure changed."""
 
@@ -86,82 +35,62 @@ class Taken:
     def touched(self) -> bool:
         return bool(self.job_ids or self.settled)
 
+    def note(self, before: KnownPage, after: KnownPage) -> None:
+        assert after.state is not None
+        self.change += SessionChange(counts_of(after.state) - counts_of(before.state))
+        self.unsettled = self.unsettled or (before.state is not None and before.state.settled)
+        if before.state is after.state and after.state.settled:
+            self.reworded = True
+        elif after.state.settled:
+            self.settled.append(after.state)
 
-async def take_pages(connection: AsyncConnection, crawl_id: str, pages: Sequence[DeliveredPage]) -> Taken:
-    """Receives pages, which must be in the order of their URLs. The caller moves the counts afterwards: the
-    session is locked after all pages, so that two deliveries of the same pages cannot deadlock.
+
+async def take_pages(
+    connection: AsyncConnection, deliveries: Sequence[tuple[str, Sequence[DeliveredPage]]]
+) -> list[Taken]:
+    """Receives the pages of deliveries, each with its crawl, as if one came after the other. Stores them and
+    queues those with content, unless another delivery of a page is better.
+
+    Returns the effect of each delivery. The caller changes the sessions with `change_crawls`, last in its
+    transaction.
     """
-    taken, unsettled = Taken(), False
-    for page in pages:
-        received = await receive_page(connection, crawl_id, page)
-        taken.change += received.change
-        unsettled = unsettled or received.unsettled
-        taken.reworded = taken.reworded or received.reworded
-        if received.job_id is not None:
-            taken.job_ids.append(received.job_id)
-        if received.settled_at is not None and page.failure:
-            taken.settled.append(page.failure)
-            taken.settled_at = max(received.settled_at, taken.settled_at or received.settled_at)
-    if unsettled:
-        await refresh_last_settled(connection, crawl_id)
+    sources = [(crawl_id, page.source_url) for crawl_id, pages in deliveries for page in pages]
+    known = await lock_delivered_pages(connection, list(dict.fromkeys(sources)))
+    taken, changed = [Taken() for _ in deliveries], dict[tuple[str, str], KnownPage]()
+    jobs: list[tuple[tuple[str, str], Taken, dict[str, Any]]] = []
+    for (crawl_id, pages), effect in zip(deliveries, taken, strict=True):
+        for page in pages:
+            source = crawl_id, page.source_url
+            before, after = known[source], known[source].after(page)
+            if after is before:
+                continue
+            known[source] = changed[source] = after
+            effect.note(before, after)
+            if not page.failure:
+                jobs.append((source, effect, {"page_id": after.id, "revision": after.revision}))
+            elif page.status_code in GONE_STATUSES or page.error_code in GONE_CODES:
+                jobs.append((source, Taken(), {"page_id": after.id, "gone": True}))
+    newest_job: dict[tuple[str, str], int] = {}
+    job_ids = await enqueue(connection, INDEX_PAGE, [payload for _, _, payload in jobs])
+    for (source, effect, payload), job_id in zip(jobs, job_ids, strict=True):
+        effect.job_ids.append(job_id)
+        if "revision" in payload:
+            newest_job[source] = job_id
+    settled_at = await store_delivered_pages(connection, changed, newest_job)
+    for (crawl_id, pages), effect in zip(deliveries, taken, strict=True):
+        times = [settled_at.get((crawl_id, page.source_url)) for page in pages]
+        effect.change += SessionChange(settled_at=max((at for at in times if at), default=None))
     return taken
 
 
-async def _brings_nothing(connection: AsyncConnection, known: Row[Any], page: DeliveredPage) -> bool:
-    """Whether the stored delivery wins: it is better, or the same page was delivered again or fetched."""
-    arrival = Arrival(
-        known.delivered,
-        0 if known.delivered else precision(known.error_code),
-        not known.pulled,
-        known.received_at,
-        known.webhook_id,
-    )
-    if replace(page.arrival, usable=arrival.usable, precision=arrival.precision) == arrival:
-        return await _is_same(connection, known, page)
-    if page.arrival < arrival:
-        return True
-    if page.arrival.pushed and arrival.pushed:
-        return False
-    if page.failure:  # the same failure in other words
-        return bool((known.state, known.error_code) == (page.failure, page.error_code))
-    return await _is_same(connection, known, page)
-
-
-async def _is_same(connection: AsyncConnection, known: Row[Any], page: DeliveredPage) -> bool:
-    if page.failure:
-        return (known.state, known.error_code, known.error) == (page.failure, page.error_code, page.error)
-    described = (True, page.url, page.title, page.language)
-    if (known.delivered, known.url, known.title, known.language) != described:
-        return False
-    return await has_content(connection, known.id, page.markdown, page.html)
-
-
-async def _settle_failed(
-    connection: AsyncConnection,
-    known: Row[Any],
-    page: DeliveredPage,
-    before: PageState | None,
-    columns: dict[str, Any],
-) -> Received:
-    assert page.failure is not None
-    failed_before = known.settled_at if before in (PageState.FAILED, PageState.CANCELLED) else None
-    reported_at = page.arrival.received_at if page.failed_at else None
-    times = [at for at in (reported_at, failed_before) if at]
-    settled_at = await write_outcome(
-        connection,
-        known.id,
-        page.failure,
-        page.error_code,
-        page.error,
-        min(times, default=None),
-        error_detail=page.error_detail,
-        **columns,
-    )
-    if page.status_code in GONE_STATUSES or page.error_code in GONE_CODES:
-        await enqueue(connection, INDEX_PAGE, {"page_id": known.id, "gone": True})
-    if before is page.failure:
-        return Received(Counts(), unsettled=True, reworded=True)
-    settled_before = before is not None and before.settled
-    return Received(
-        counts_of(page.failure) - counts_of(before), settled_at=settled_at, unsettled=settled_before
-    )
+async def change_crawls(connection: AsyncConnection, taken: Iterable[tuple[str, Taken]]) -> None:
+    """Adds the effects of deliveries to the sessions of their crawls: the last statements of a transaction,
+    because they lock the sessions."""
+    changes: dict[str, SessionChange] = defaultdict(SessionChange)
+    unsettled = set()
+    for crawl_id, effect in taken:
+        changes[crawl_id] += effect.change
+        if effect.unsettled:
+            unsettled.add(crawl_id)
+    await refresh_last_settled(connection, unsettled)
+    await change_sessions(connection, changes)

@@ -1,14 +1,27 @@
 """The SQL of pages, their contents and their attempts. Whatever changes a page locks its row first."""
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, any_, cast, func, insert, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    Uuid,
+    and_,
+    any_,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
@@ -16,12 +29,13 @@ from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import FINDINGS, FOUND_AT
+from crawlscope.pages.causes import precision
+from crawlscope.pages.delivered import Arrival, KnownPage
 from crawlscope.sessions.repository import (
     SessionChange,
     change_sessions,
     counts_of,
-    lock_session,
-    set_last_settled,
+    lock_sessions,
 )
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import Measurement, insert_operations
@@ -45,6 +59,77 @@ _OUTCOME_COLUMNS = (
     *("error_code", "error", "error_detail"),
 )
 """A page that waits again has none of these."""
+_LOCK_SOURCES = text("""
+    SELECT page.id, page.crawl_id, page.source_key, page.state, page.revision, page.delivered, page.pulled,
+        page.received_at, page.webhook_id, page.url, page.title, page.language, page.error_code, page.error,
+        page.settled_at
+    FROM unnest(CAST(:crawl_ids AS text[]), CAST(:source_keys AS uuid[])) AS given (crawl_id, source_key)
+    JOIN webhook.pages AS page USING (crawl_id, source_key)
+    ORDER BY page.crawl_id COLLATE "C", page.source_url COLLATE "C"
+    FOR NO KEY UPDATE OF page
+""")
+_HASH_CONTENTS = text("""
+    SELECT page_id, html <> '' AS is_html,
+        sha256(convert_to(CASE WHEN html <> '' THEN html ELSE markdown END, 'UTF8')) AS hash
+    FROM webhook.page_contents WHERE page_id = ANY (CAST(:page_ids AS bigint[]))
+""")
+_NEW_PAGE_IDS = text("""
+    SELECT nextval(pg_get_serial_sequence('webhook.pages', 'id')) FROM generate_series(1, CAST(:count AS int))
+""")
+_DELIVERED_COLUMNS = (
+    *("id", "crawl_id", "source_key", "source_url", "url", "document_key", "state", "revision", "delivered"),
+    *("pulled", "received_at", "webhook_id", "status_code", "title", "language", "job_id", "error_code"),
+    *("error", "error_detail", "settled_at"),
+)
+_STORE_PAGES = text("""
+    INSERT INTO webhook.pages AS page (
+        id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
+        received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
+        queued_at, settled_at
+    )
+    SELECT id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
+        received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
+        CASE WHEN delivered THEN clock_timestamp() END,
+        CASE WHEN NOT delivered THEN coalesce(settled_at, clock_timestamp()) END
+    FROM unnest(
+        CAST(:id AS bigint[]), CAST(:crawl_id AS text[]), CAST(:source_key AS uuid[]),
+        CAST(:source_url AS text[]), CAST(:url AS text[]), CAST(:document_key AS uuid[]),
+        CAST(:state AS text[]), CAST(:revision AS int[]), CAST(:delivered AS boolean[]),
+        CAST(:pulled AS boolean[]), CAST(:received_at AS timestamptz[]), CAST(:webhook_id AS text[]),
+        CAST(:status_code AS int[]), CAST(:title AS text[]), CAST(:language AS text[]),
+        CAST(:job_id AS bigint[]), CAST(:error_code AS text[]), CAST(:error AS text[]),
+        CAST(:error_detail AS text[]), CAST(:settled_at AS timestamptz[])
+    ) AS given (
+        id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
+        received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
+        settled_at
+    )
+    ON CONFLICT (id) DO UPDATE SET
+        url = excluded.url, document_key = excluded.document_key, state = excluded.state,
+        revision = excluded.revision, delivered = excluded.delivered, pulled = excluded.pulled,
+        received_at = excluded.received_at, webhook_id = excluded.webhook_id,
+        status_code = excluded.status_code, title = excluded.title, language = excluded.language,
+        job_id = coalesce(excluded.job_id, page.job_id), error_code = excluded.error_code,
+        error = excluded.error, error_detail = excluded.error_detail,
+        queued_at = coalesce(excluded.queued_at, page.queued_at), settled_at = excluded.settled_at,
+        started_at = CASE WHEN NOT excluded.delivered THEN page.started_at END,
+        queue_wait_ms = CASE WHEN NOT excluded.delivered THEN page.queue_wait_ms END,
+        total_ms = CASE WHEN NOT excluded.delivered THEN page.total_ms END,
+        chunks = CASE WHEN NOT excluded.delivered THEN page.chunks END,
+        stages = CASE WHEN excluded.delivered THEN '{}' ELSE page.stages END
+    RETURNING id, settled_at
+""")
+_STORE_CONTENTS = text("""
+    INSERT INTO webhook.page_contents (page_id, markdown, html)
+    SELECT * FROM unnest(CAST(:page_id AS bigint[]), CAST(:markdown AS text[]), CAST(:html AS text[]))
+    ON CONFLICT (page_id) DO UPDATE SET markdown = excluded.markdown, html = excluded.html
+""")
+_REFRESH_LAST_SETTLED = text("""
+    UPDATE webhook.crawl_sessions AS session SET last_settled_at = (
+        SELECT max(page.settled_at) FROM webhook.pages AS page WHERE page.crawl_id = session.crawl_id
+    )
+    WHERE crawl_id = ANY (CAST(:crawl_ids AS text[]))
+""")
 
 
 @dataclass(frozen=True)
@@ -101,17 +186,6 @@ def worker_name(pid: int) -> str:
 # ---------------------------------------------------------------------- rows and contents
 
 
-async def insert_page(connection: AsyncConnection, crawl_id: str, **values: Any) -> Row[Any] | None:
-    """The new row; None where the crawl has a page of this source URL already."""
-    inserted = await connection.execute(
-        upsert(PAGES)
-        .values(crawl_id=crawl_id, state=PageState.QUEUED, **values)
-        .on_conflict_do_nothing(index_elements=["crawl_id", "source_key"])
-        .returning(*PAGES.c)
-    )
-    return inserted.one_or_none()
-
-
 async def lock_page(connection: AsyncConnection, page_id: int) -> Row[Any] | None:
     locked = await connection.execute(
         select(*PAGES.c).where(PAGES.c.id == page_id).with_for_update(key_share=True)
@@ -119,13 +193,79 @@ async def lock_page(connection: AsyncConnection, page_id: int) -> Row[Any] | Non
     return locked.one_or_none()
 
 
-async def lock_page_of_source(connection: AsyncConnection, crawl_id: str, source_url: str) -> Row[Any]:
-    locked = await connection.execute(
-        select(*PAGES.c)
-        .where(PAGES.c.crawl_id == crawl_id, PAGES.c.source_key == hash_key(source_url))
-        .with_for_update(key_share=True)
+async def lock_delivered_pages(
+    connection: AsyncConnection, sources: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], KnownPage]:
+    """Pages by crawl and source URL. Locks those that are stored; the others have a new id each, in order."""
+    if not sources:
+        return {}
+    keys = {source: hash_key(source[1]) for source in sources}
+    given = {"crawl_ids": [crawl_id for crawl_id, _ in sources], "source_keys": list(keys.values())}
+    rows = (await connection.execute(_LOCK_SOURCES, given)).all()
+    usable = [row.id for row in rows if row.delivered]
+    contents = {}
+    if usable:  # by a statement of its own: it reads what is there after the locks
+        hashed = await connection.execute(_HASH_CONTENTS, {"page_ids": usable})
+        contents = {row.page_id: row for row in hashed}
+    stored = {(row.crawl_id, row.source_key): _known(row, contents.get(row.id)) for row in rows}
+    found = {source: stored.get((source[0], key)) for source, key in keys.items()}
+    missing = [source for source, page in found.items() if page is None]
+    new_ids = await connection.scalars(_NEW_PAGE_IDS, {"count": len(missing)}) if missing else ()
+    new = {source: KnownPage(page_id) for source, page_id in zip(missing, new_ids, strict=True)}
+    return {source: page or new[source] for source, page in found.items()}
+
+
+def _known(row: Row[Any], content: Row[Any] | None) -> KnownPage:
+    cause_precision = 0 if row.delivered else precision(row.error_code)
+    return KnownPage(
+        id=row.id,
+        revision=row.revision,
+        state=PageState(row.state),
+        arrival=Arrival(row.delivered, cause_precision, not row.pulled, row.received_at, row.webhook_id),
+        url=row.url,
+        title=row.title,
+        language=row.language,
+        error_code=row.error_code,
+        error=row.error,
+        settled_at=row.settled_at,
+        is_html=content is not None and content.is_html,
+        content_hash=content.hash if content else None,
     )
-    return locked.one()
+
+
+async def store_delivered_pages(
+    connection: AsyncConnection,
+    changed: Mapping[tuple[str, str], KnownPage],
+    job_ids: Mapping[tuple[str, str], int],
+) -> dict[tuple[str, str], datetime]:
+    """Writes pages, by crawl and source URL, as their last delivery left them; returns when those without
+    content settled. Locks new pages in the order in which others lock them."""
+    if not changed:
+        return {}
+    rows, contents = [], []
+    for source, page in sorted(changed.items()):
+        delivered = page.delivered
+        assert delivered is not None
+        rows.append(
+            (
+                *(page.id, source[0], hash_key(source[1]), source[1]),
+                *(delivered.url, hash_key(delivered.url), page.state, page.revision),
+                *(delivered.failure is None, not delivered.arrival.pushed, delivered.arrival.received_at),
+                *(delivered.arrival.webhook_id, delivered.status_code, delivered.title, delivered.language),
+                *(job_ids.get(source), page.error_code, page.error, delivered.error_detail, page.settled_at),
+            )
+        )
+        if not delivered.failure:
+            contents.append((page.id, delivered.markdown, delivered.html))
+    stored = await connection.execute(_STORE_PAGES, _arrays(_DELIVERED_COLUMNS, rows))
+    if contents:
+        await connection.execute(_STORE_CONTENTS, _arrays(("page_id", "markdown", "html"), contents))
+    source_of = {page.id: source for source, page in changed.items()}
+    return {source_of[row.id]: row.settled_at for row in stored if row.settled_at}
+
+
+def _arrays(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
 
 
 async def lock_pages(
@@ -165,7 +305,7 @@ async def queue_page(
 ) -> int:
     """Enqueues a job for the page and clears its last outcome. `values` are further columns."""
     payload = {"page_id": page_id, "revision": revision} | ({"alone": True} if alone else {})
-    job_id = await enqueue(connection, INDEX_PAGE, payload)
+    [job_id] = await enqueue(connection, INDEX_PAGE, [payload])
     await connection.execute(
         update(PAGES)
         .where(PAGES.c.id == page_id)
@@ -211,33 +351,18 @@ async def fail_page(connection: AsyncConnection, page: Row[Any], error_code: str
     await change_sessions(connection, {page.crawl_id: SessionChange(change, settled_at)})
 
 
-async def refresh_last_settled(connection: AsyncConnection, crawl_id: str) -> None:
-    """For a crawl of which settled pages wait again."""
-    await lock_session(connection, crawl_id)  # by a statement before: it reads the pages as they are then
-    last = select(func.max(PAGES.c.settled_at)).where(PAGES.c.crawl_id == crawl_id)
-    await set_last_settled(connection, crawl_id, await connection.scalar(last))
-
-
-async def keep_content(connection: AsyncConnection, page_id: int, markdown: str, html: str) -> None:
-    content = {"markdown": markdown, "html": html}
-    await connection.execute(
-        upsert(CONTENTS)
-        .values(page_id=page_id, **content)
-        .on_conflict_do_update(index_elements=["page_id"], set_=content)
-    )
+async def refresh_last_settled(connection: AsyncConnection, crawl_ids: Collection[str]) -> None:
+    """For crawls of which settled pages wait again."""
+    if crawl_ids:
+        await lock_sessions(
+            connection, crawl_ids
+        )  # by a statement before: it reads the pages as they are then
+        await connection.execute(_REFRESH_LAST_SETTLED, {"crawl_ids": list(crawl_ids)})
 
 
 async def keep_markdown(connection: AsyncConnection, page_id: int, markdown: str) -> None:
     """The Markdown of a page that was delivered as HTML."""
     await connection.execute(update(CONTENTS).where(CONTENTS.c.page_id == page_id).values(markdown=markdown))
-
-
-async def has_content(connection: AsyncConnection, page_id: int, markdown: str, html: str) -> bool:
-    """Whether the page was delivered with this content."""
-    same = CONTENTS.c.html == html
-    if not html:  # else the Markdown was made of it here
-        same = and_(same, CONTENTS.c.markdown == markdown)
-    return bool(await connection.scalar(select(same).where(CONTENTS.c.page_id == page_id)))
 
 
 async def newest_contents(connection: AsyncConnection, document_key: UUID, limit: int) -> Sequence[Any]:

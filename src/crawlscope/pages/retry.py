@@ -170,7 +170,7 @@ async def retry_pages(connection: AsyncConnection, crawl_id: str, urls: Sequence
         await keep_action(connection, crawl_id, datetime.now(UTC), "retry", pages=queued)
         change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
         await change_sessions(connection, {crawl_id: SessionChange(change * queued)})
-        await refresh_last_settled(connection, crawl_id)
+        await refresh_last_settled(connection, [crawl_id])
     found = {row.source_key for row in rows} | {row.document_key for row in rows}
     unknown = [LeftPage(url, NotRetried.UNKNOWN) for key, url in keys.items() if key not in found]
     without_url = await failures_without_url(connection, crawl_id) if urls is None else 0

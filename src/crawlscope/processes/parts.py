@@ -20,6 +20,7 @@ from crawlscope.pages.reindexing import Reindexing
 from crawlscope.processes.index_host import IndexHost, indexes_of
 from crawlscope.timing.standalone import measured_database
 from crawlscope.timing.store import MeasurementBuffer
+from crawlscope.webhooks.acceptance import Acceptance
 from crawlscope.webhooks.refusals import Refusals
 
 
@@ -39,6 +40,7 @@ class Parts:
     database: Database
     buffer: MeasurementBuffer
     insights: Insights
+    acceptance: Acceptance
     refusals: Refusals
     crawls: Crawls
     watching: Watching
@@ -65,6 +67,7 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
                     settings.reconcile_after_seconds,
                     asks_firecrawl=settings.firecrawl_url is not None,
                 ),
+                acceptance=Acceptance(database),
                 refusals=refusals,
                 crawls=Crawls(settings, database, secret, firecrawl),
                 watching=Watching(settings, database),

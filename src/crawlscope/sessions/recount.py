@@ -40,7 +40,7 @@ class Difference:
 async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Difference]:
     """Corrects the session; returns what differed, by column: as a rule nothing. Raises `NotFoundError`."""
     crawl_id = storable(crawl_id)
-    if await lock_session(connection, crawl_id) is None:  # before anything is counted: writers wait from here
+    if not await lock_session(connection, crawl_id):  # before anything is counted: writers wait from here
         raise NotFoundError(f"Crawl not found: {crawl_id}")
     of_crawl = SESSIONS.c.crawl_id == crawl_id
     session = (await connection.execute(select(*SESSIONS.c).where(of_crawl))).mappings().one()

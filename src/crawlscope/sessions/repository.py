@@ -1,6 +1,6 @@
 """The SQL of crawl sessions: merges facts and moves counts under the lock of the session's row."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -8,7 +8,21 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import Row, delete, exists, func, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    String,
+    any_,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -136,18 +150,31 @@ _CHANGE_SESSION = text("""
 log = structlog.get_logger(__name__)
 
 
-async def ensure_session(connection: AsyncConnection, crawl_id: str, at: datetime) -> bool:
-    """Creates the session of an unknown crawl, as started at `at`; false if the crawl was deleted."""
-    await connection.execute(
-        upsert(SESSIONS)
-        .values(crawl_id=crawl_id, started_at=at, last_fact_at=at)
-        .on_conflict_do_nothing(index_elements=["crawl_id"])
-    )
+async def ensure_sessions(connection: AsyncConnection, first_seen: Mapping[str, datetime]) -> set[str]:
+    """Creates the sessions of unknown crawls, as started then; returns the crawls that were deleted."""
+    if not first_seen:
+        return set()
+    rows = [
+        {"crawl_id": crawl_id, "started_at": at, "last_fact_at": at}
+        for crawl_id, at in sorted(first_seen.items())
+    ]
+    await connection.execute(upsert(SESSIONS).on_conflict_do_nothing(index_elements=["crawl_id"]), rows)
     # After the insert, which waits for a deletion in progress: that is visible here.
-    deleted = await connection.scalar(select(DELETED.c.crawl_id).where(DELETED.c.crawl_id == crawl_id))
+    found = select(DELETED.c.crawl_id).where(_one_of(DELETED.c.crawl_id, first_seen))
+    deleted = set(await connection.scalars(found))
     if deleted:
-        await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))
-    return not deleted
+        await connection.execute(delete(SESSIONS).where(_one_of(SESSIONS.c.crawl_id, deleted)))
+    return deleted
+
+
+async def ensure_session(connection: AsyncConnection, crawl_id: str, at: datetime) -> bool:
+    """Like `ensure_sessions` for one crawl; false if it was deleted."""
+    return not await ensure_sessions(connection, {crawl_id: at})
+
+
+def _one_of(column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
+    """As an array, so that the statement is the same for any number of values."""
+    return column == any_(cast(list(values), ARRAY(String)))
 
 
 async def require_session(connection: AsyncConnection, crawl_id: str) -> None:
@@ -178,37 +205,55 @@ async def was_delivered_since(connection: AsyncConnection, crawl_id: str, moment
     return bool(await connection.scalar(select(delivered)))
 
 
-async def apply_facts(connection: AsyncConnection, crawl_id: str, facts: Iterable[Fact]) -> Lifecycle | None:
-    """Merges facts into the session, which must exist; its row stays locked until the commit.
+async def merge_facts(
+    connection: AsyncConnection, facts: Sequence[tuple[str, Sequence[Fact]]]
+) -> list[Lifecycle | None]:
+    """Merges the facts of deliveries into the sessions of their crawls, which must exist, in this order;
+    locks the sessions until the commit.
 
-    The caller stores the facts, with their delivery; facts without one go through `keep_fact`. Returns the
-    lifecycle before.
+    The caller stores the facts, with their delivery; facts without one go through `keep_fact`. Returns for
+    each delivery the lifecycle before it.
     """
-    facts = list(facts)
-    row = await lock_session(connection, crawl_id)
-    assert row is not None, "the caller has created the session"
-    before = Lifecycle.from_json(row.fold, row.last_fact_at)
-    after = fold(before, facts)
-    for fact in facts:
-        if isinstance(fact, CrawlSeen) and "initiated_at" in fact.metadata:
-            value = fact.metadata["initiated_at"]
-            if credible_moment(value) is None:
-                log.warning("initiated_at_ignored", crawl_id=crawl_id, value=str(value)[:100])
-    if after and after != before:
+    locked = await lock_sessions(connection, {crawl_id for crawl_id, _ in facts})
+    stored = {name: Lifecycle.from_json(row.fold, row.last_fact_at) for name, row in locked.items()}
+    merged, before = dict(stored), []
+    for crawl_id, each in facts:
+        before.append(merged[crawl_id])
+        merged[crawl_id] = fold(merged[crawl_id], each)
+        for fact in each:
+            if isinstance(fact, CrawlSeen) and "initiated_at" in fact.metadata:
+                value = fact.metadata["initiated_at"]
+                if credible_moment(value) is None:
+                    log.warning("initiated_at_ignored", crawl_id=crawl_id, value=str(value)[:100])
+    changed = [
+        {"of_crawl": crawl_id, **session_columns(lifecycle)}
+        for crawl_id, lifecycle in sorted(merged.items())
+        if lifecycle and lifecycle != stored[crawl_id]
+    ]
+    if changed:
         await connection.execute(
-            update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(session_columns(after))
+            update(SESSIONS).where(SESSIONS.c.crawl_id == bindparam("of_crawl")), changed
         )
     return before
 
 
-async def lock_session(connection: AsyncConnection, crawl_id: str) -> Row[Any, Any] | None:
-    """Locks the session until the commit; returns `fold` and `last_fact_at`, or None if unknown."""
+async def lock_sessions(
+    connection: AsyncConnection, crawl_ids: Iterable[str]
+) -> dict[str, Row[*tuple[Any, ...]]]:
+    """Locks sessions until the commit, in the order of their ids; returns `fold` and `last_fact_at` of each
+    that exists."""
     locked = await connection.execute(
-        select(SESSIONS.c.fold, SESSIONS.c.last_fact_at)
-        .where(SESSIONS.c.crawl_id == crawl_id)
+        select(SESSIONS.c.crawl_id, SESSIONS.c.fold, SESSIONS.c.last_fact_at)
+        .where(_one_of(SESSIONS.c.crawl_id, crawl_ids))
+        .order_by(SESSIONS.c.crawl_id.collate("C"))
         .with_for_update(key_share=True)
     )
-    return locked.one_or_none()
+    return {row.crawl_id: row for row in locked}
+
+
+async def lock_session(connection: AsyncConnection, crawl_id: str) -> bool:
+    """Locks the session until the commit; false if it is unknown."""
+    return bool(await lock_sessions(connection, [crawl_id]))
 
 
 async def keep_fact(connection: AsyncConnection, crawl_id: str, fact: Fact, *identity: str) -> None:
@@ -219,7 +264,7 @@ async def keep_fact(connection: AsyncConnection, crawl_id: str, fact: Fact, *ide
         .returning(FACTS.c.id)
     )
     if kept.one_or_none() is not None:
-        await apply_facts(connection, crawl_id, [fact])
+        await merge_facts(connection, [(crawl_id, [fact])])
 
 
 async def keep_action(
@@ -247,7 +292,7 @@ async def note_operations(
                 set_={"at": further(FACTS.c.at, row.excluded.at)},
             )
         )
-    await apply_facts(connection, crawl_id, seen)
+    await merge_facts(connection, [(crawl_id, seen)])
     return True
 
 
@@ -258,12 +303,6 @@ async def change_sessions(connection: AsyncConnection, changes: Mapping[str, Ses
     rows = [change.row(crawl_id) for crawl_id, change in sorted(changes.items()) if change != NO_CHANGE]
     if rows:
         await connection.execute(_CHANGE_SESSION, rows)
-
-
-async def set_last_settled(connection: AsyncConnection, crawl_id: str, at: datetime | None) -> None:
-    await connection.execute(
-        update(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id).values(last_settled_at=at)
-    )
 
 
 async def failures_without_url(connection: AsyncConnection, crawl_id: str) -> int:

@@ -1,28 +1,33 @@
-"""Accepts a delivery: ledger, pages, jobs and the crawl's state in one transaction, or nothing at all."""
+"""Accepts deliveries: those that arrive while a transaction commits share the next one.
+
+A transaction writes ledger, pages, jobs and the crawls' state of its deliveries, or nothing at all.
+"""
 
 import asyncio
 import zlib
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import groupby
 from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.core.values import hash_key
+from crawlscope.core.batcher import Batcher
+from crawlscope.core.values import hash_key, storable_json
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import Database
-from crawlscope.pages.receive import take_pages
-from crawlscope.sessions.repository import (
-    DELIVERIES,
-    SessionChange,
-    apply_facts,
-    change_sessions,
-    ensure_session,
-)
+from crawlscope.pages.receive import Taken, change_crawls, take_pages
+from crawlscope.sessions.fold import Lifecycle
+from crawlscope.sessions.repository import SessionChange, ensure_sessions, merge_facts
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import insert_operations
 from crawlscope.webhooks import payload
@@ -31,50 +36,88 @@ from crawlscope.webhooks.payload import Brought, Delivery
 UNKNOWN = models.table_of(models.UnknownEvent)
 LARGE_BODY_BYTES = 256 * 1024
 """A smaller body is not worth a thread."""
+MAX_DELIVERIES = 64
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""Of a transaction, besides a single larger delivery."""
+TRANSACTIONS = 2
+"""In progress at once: while one commits, the next one writes."""
+_COLUMNS = (
+    *("crawl_id", "identity", "event_type", "webhook_id", "received_at", "body", "body_bytes", "pages"),
+    *("without_url", "facts", "note"),
+)
+_ENTER = text("""
+    INSERT INTO webhook.deliveries (
+        crawl_id, identity, event_type, webhook_id, received_at, body, body_bytes, pages, without_url, facts,
+        note
+    )
+    SELECT crawl_id, identity, event_type, webhook_id, received_at, body, body_bytes, pages, without_url,
+        CAST(facts AS jsonb), note
+    FROM unnest(
+        CAST(:crawl_id AS text[]), CAST(:identity AS uuid[]), CAST(:event_type AS text[]),
+        CAST(:webhook_id AS text[]), CAST(:received_at AS timestamptz[]), CAST(:body AS bytea[]),
+        CAST(:body_bytes AS int[]), CAST(:pages AS int[]), CAST(:without_url AS int[]),
+        CAST(:facts AS text[]), CAST(:note AS text[])
+    ) WITH ORDINALITY AS given (
+        crawl_id, identity, event_type, webhook_id, received_at, body, body_bytes, pages, without_url, facts,
+        note, number
+    )
+    ORDER BY number
+    ON CONFLICT (crawl_id, identity) DO NOTHING
+    RETURNING crawl_id, identity
+""")
+
+Answer = dict[str, Any]
 
 
-async def accept_delivery(database: Database, body: bytes, received_at: datetime) -> dict[str, Any]:
-    """Returns the answer once everything is committed. The same delivery again changes nothing.
+@dataclass(frozen=True)
+class Received:
+    """A delivery that was read, and waits to be stored."""
 
-    Raises `UnreadableDelivery` or `MalformedDelivery` for what is no delivery, `DatabaseUnavailable` when
-    it cannot be committed.
-    """
-    measured: list[TimingContext] = []
-    with scope(collect=measured.append), TimingContext(OperationType.WEBHOOK, "receive") as timing:
-        read = partial(_read, body, received_at)
-        delivery, brought, row = read() if len(body) < LARGE_BODY_BYTES else await asyncio.to_thread(read)
-        timing.operation_name, timing.crawl_id = delivery.event_type, delivery.crawl_id or None
+    delivery: Delivery
+    brought: Brought
+    row: dict[str, Any]
+    """Of the ledger, or of unknown events."""
+    size: int
+    timing: TimingContext
+    stop: Callable[[], None]
+    """Ends `timing`, for the request that brought the delivery."""
 
-        async def store(connection: AsyncConnection) -> dict[str, Any]:
-            if not delivery.known:
-                await connection.execute(insert(UNKNOWN).values(row).on_conflict_do_nothing())
-                return {"status": "ignored", "event_type": delivery.event_type}
-            if not await ensure_session(connection, delivery.crawl_id, received_at):
-                return {"status": "ignored", "reason": "the crawl was deleted"}
-            entered = insert(DELIVERIES).values(row).on_conflict_do_nothing().returning(DELIVERIES.c.id)
-            if await connection.scalar(entered) is None:
-                return {"status": "duplicate", "crawl_id": delivery.crawl_id}
-            taken = await take_pages(connection, delivery.crawl_id, brought.pages)
-            change = SessionChange(taken.change, taken.settled_at, brought.without_url)
-            await change_sessions(connection, {delivery.crawl_id: change})
-            before = await apply_facts(connection, delivery.crawl_id, brought.facts)
-            # A new page, start or end of a crawl that had ended: it went on, and more may have been lost.
-            ended = before is not None and bool(before.ends or before.answers)
-            again = before is not None and (delivery.end in before.ends or delivery.action == "started")
-            if ended and (taken.touched or again):
-                await note_news(connection, delivery.crawl_id)
-            elif delivery.end:
-                await note_end(connection, delivery.crawl_id)
-            timing.stop()
-            await insert_operations(connection, measured[-1:])  # which no total contains
-            queued = {"queued_jobs": len(taken.job_ids), "job_ids": list(map(str, taken.job_ids))}
-            if delivery.action == "page" and delivery.brings_pages:
-                return {"status": "queued", **queued, "crawl_id": delivery.crawl_id}
-            answer = {"status": "acknowledged", "event_type": delivery.event_type}
-            answer["crawl_id"] = delivery.crawl_id
-            return answer | queued if delivery.documents else answer
 
-        return await database.run(store)
+class Acceptance:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._batcher: Batcher[Received, Answer] = Batcher(
+            self._store,
+            max_items=MAX_DELIVERIES,
+            weight=lambda received: received.size,
+            max_weight=MAX_BODY_BYTES,
+            concurrency=TRANSACTIONS,
+        )
+
+    async def accept(self, body: bytes, received_at: datetime) -> Answer:
+        """Returns the answer once everything is committed. The same delivery again changes nothing.
+
+        Raises `UnreadableDelivery` or `MalformedDelivery` for what is no delivery, `DatabaseUnavailable` when
+        it cannot be committed.
+        """
+        with scope(collect=_leave), TimingContext(OperationType.WEBHOOK, "receive") as timing:
+            read = partial(_read, body, received_at)
+            delivery, brought, row = read() if len(body) < LARGE_BODY_BYTES else await asyncio.to_thread(read)
+            timing.operation_name, timing.crawl_id = delivery.event_type, delivery.crawl_id or None
+            stop = partial(copy_context().run, timing.stop)
+            return await self._batcher.add(Received(delivery, brought, row, len(body), timing, stop))
+
+    async def _store(self, received: Sequence[Received]) -> Sequence[Answer]:
+        return await self._database.run(partial(store_deliveries, received=received))
+
+
+async def accept_delivery(database: Database, body: bytes, received_at: datetime) -> Answer:
+    """Like `Acceptance.accept`, for one delivery alone."""
+    return await Acceptance(database).accept(body, received_at)
+
+
+def _leave(measured: TimingContext) -> None:
+    """It is stored with its delivery, or not at all."""
 
 
 def _read(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[str, Any]]:
@@ -93,3 +136,86 @@ def _read(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[s
         **brought.columns,
     }
     return delivery, brought, row
+
+
+async def store_deliveries(connection: AsyncConnection, received: Sequence[Received]) -> list[Answer]:
+    """As if one came after the other. Returns their answers."""
+    unknown = [each.row for each in received if not each.delivery.known]
+    if unknown:
+        await connection.execute(insert(UNKNOWN).on_conflict_do_nothing(), unknown)
+    known = [each for each in received if each.delivery.known]
+    deleted = await ensure_sessions(
+        connection, {each.delivery.crawl_id: each.row["received_at"] for each in reversed(known)}
+    )
+    entered = await _enter(connection, [each for each in known if each.delivery.crawl_id not in deleted])
+    stored = await _store_new(connection, entered)
+    answers = {id(each): _answer(each, taken) for each, taken in zip(entered, stored, strict=True)}
+
+    def answer(each: Received) -> Answer:
+        if not each.delivery.known:
+            return {"status": "ignored", "event_type": each.delivery.event_type}
+        if each.delivery.crawl_id in deleted:
+            return {"status": "ignored", "reason": "the crawl was deleted"}
+        return answers.get(id(each)) or {"status": "duplicate", "crawl_id": each.delivery.crawl_id}
+
+    return [answer(each) for each in received]
+
+
+async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> list[Received]:
+    """Adds deliveries to the ledger; returns those that it did not have."""
+    if not known:
+        return []
+    values = [{**each.row, "facts": storable_json(each.row["facts"])} for each in known]
+    arrays = {name: [row[name] for row in values] for name in _COLUMNS}
+    entered = {(row.crawl_id, row.identity) for row in await connection.execute(_ENTER, arrays)}
+    new = []
+    for each in known:
+        identity = each.delivery.crawl_id, each.row["identity"]
+        if identity in entered:
+            entered.remove(identity)  # a further one in this batch is a duplicate
+            new.append(each)
+    return new
+
+
+async def _store_new(connection: AsyncConnection, new: Sequence[Received]) -> list[Taken]:
+    if not new:
+        return []
+    crawls = [each.delivery.crawl_id for each in new]
+    taken = await take_pages(connection, [(each.delivery.crawl_id, each.brought.pages) for each in new])
+    for each in new:
+        each.stop()
+    await insert_operations(connection, [each.timing for each in new])  # which no total contains
+    before = await merge_facts(connection, [(each.delivery.crawl_id, each.brought.facts) for each in new])
+    await _note_checks(connection, list(zip(new, taken, before, strict=True)))
+    for each, effect in zip(new, taken, strict=True):
+        effect.change += SessionChange(failures_without_url=each.brought.without_url)
+    await change_crawls(connection, zip(crawls, taken, strict=True))
+    return taken
+
+
+async def _note_checks(
+    connection: AsyncConnection, stored: Sequence[tuple[Received, Taken, Lifecycle | None]]
+) -> None:
+    """Crawls that ended, or went on after their end, are to be compared with Firecrawl."""
+    noted: dict[str, list[Callable[[AsyncConnection, str], Awaitable[None]]]] = defaultdict(list)
+    for each, taken, before in stored:
+        delivery, notes = each.delivery, noted[each.delivery.crawl_id]
+        # A new page, start or end of a crawl that had ended: it went on, and more may have been lost.
+        ended = before is not None and bool(before.ends or before.answers)
+        again = before is not None and (delivery.end in before.ends or delivery.action == "started")
+        if ended and (taken.touched or again):
+            notes.append(note_news)
+        elif delivery.end:
+            notes.append(note_end)
+    for crawl_id, notes in sorted(noted.items()):
+        for note, _ in groupby(notes):  # the same again changes nothing
+            await note(connection, crawl_id)
+
+
+def _answer(received: Received, taken: Taken) -> Answer:
+    delivery = received.delivery
+    queued = {"queued_jobs": len(taken.job_ids), "job_ids": list(map(str, taken.job_ids))}
+    if delivery.action == "page" and delivery.brings_pages:
+        return {"status": "queued", **queued, "crawl_id": delivery.crawl_id}
+    answer = {"status": "acknowledged", "event_type": delivery.event_type, "crawl_id": delivery.crawl_id}
+    return answer | queued if delivery.documents else answer

@@ -12,12 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.errors import NotFoundError, UsageError
 from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
-from crawlscope.pages.receive import take_pages
+from crawlscope.pages.receive import change_crawls, take_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.repository import (
     DELIVERIES,
-    SessionChange,
-    change_sessions,
     keep_action,
     require_session,
 )
@@ -108,8 +106,8 @@ async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tupl
         raise UsageError("the body is no longer kept")
     delivery = payload.read(zlib.decompress(row.body))
     brought = payload.brought(delivery, row.received_at)
-    taken = await take_pages(connection, row.crawl_id, brought.pages)
-    await change_sessions(connection, {row.crawl_id: SessionChange(taken.change, taken.settled_at)})
+    [taken] = await take_pages(connection, [(row.crawl_id, brought.pages)])
+    await change_crawls(connection, [(row.crawl_id, taken)])
     differs = any(getattr(row, name) != value for name, value in brought.columns.items())
     if differs:
         await connection.execute(

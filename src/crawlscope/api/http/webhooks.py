@@ -20,7 +20,6 @@ from crawlscope.core.errors import DatabaseUnavailable, DependencyError
 from crawlscope.core.service_file import CHANGES_PATH, WEBHOOK_PATH
 from crawlscope.core.vocabulary import Engine
 from crawlscope.processes.parts import Parts
-from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.payload import MalformedDelivery, UnreadableDelivery
 from crawlscope.webhooks.refusals import Cause
 
@@ -99,7 +98,7 @@ async def _accept_delivery(request: Request, parts: Parts, body: bytes) -> JSONR
     _require_json(request)
     try:
         _require_disk(parts)
-        answer = await accept_delivery(parts.database, body, datetime.now(UTC))
+        answer = await parts.acceptance.accept(body, datetime.now(UTC))
     except UnreadableDelivery as error:
         raise HTTPException(400, str(error)) from None
     except MalformedDelivery as error:

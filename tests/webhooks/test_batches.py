@@ -1,0 +1,164 @@
+"""Deliveries that share a transaction: each is answered and counted as if it were alone."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import event, insert, select
+
+from crawlscope.core.vocabulary import PageState
+from crawlscope.database.engine import Database
+from crawlscope.models import DeletedCrawl, Delivery, OperationMetric, Page, PageContent
+from crawlscope.sessions.recount import recount
+from crawlscope.timing import scope
+from crawlscope.webhooks.acceptance import MAX_DELIVERIES, Acceptance
+from tests.support.producing import A, B, C, document, index_pages
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def page(
+    crawl_id: str, url: str, webhook_id: str, text: str = "Some words.", **further: Any
+) -> dict[str, Any]:
+    data = [{**document(url), "markdown": text}]
+    return {"type": "crawl.page", "id": crawl_id, "webhookId": webhook_id, "data": data, **further}
+
+
+async def accept_all(acceptance: Acceptance, events: Sequence[dict[str, Any]]) -> list[Any]:
+    """In one transaction, if they are not more than fit into one: all are read before the first is stored."""
+    bodies = [json.dumps(each).encode() for each in events]
+    times = [NOW + timedelta(seconds=number) for number in range(len(bodies))]
+    accepting = [acceptance.accept(body, at) for body, at in zip(bodies, times, strict=True)]
+    return await asyncio.gather(*accepting, return_exceptions=True)
+
+
+async def rows_of(database: Database, model: Any) -> list[Any]:
+    async with database.transaction() as connection:
+        return list(await connection.execute(select(*model.__table__.columns).order_by(model.__table__.c[0])))
+
+
+async def test_each_delivery_gets_its_own_answer(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(insert(DeletedCrawl).values(crawl_id="deleted"))
+    answers = await accept_all(
+        Acceptance(database),
+        [
+            page("crawl-1", A, "1"),
+            page("deleted", A, "2"),
+            {"type": "crawl.started", "id": "crawl-2"},
+            page("crawl-1", A, "1"),
+            {"type": "account.low_credits"},
+            {"type": "crawl.page", "id": "crawl-1", "data": [document(B, status_code=404)]},
+            {"type": "crawl.completed", "jobId": "crawl-2", "data": [document(C), document(B)]},
+        ],
+    )
+    jobs = [int(job_id) for answer in answers for job_id in answer.get("job_ids", ())]
+    assert [answer["status"] for answer in answers] == [
+        *("queued", "ignored", "acknowledged", "duplicate", "ignored", "queued", "acknowledged")
+    ]
+    assert [answer.get("queued_jobs") for answer in answers] == [1, None, None, None, None, 0, 2]
+    assert len(set(jobs)) == 3
+    assert {row.job_id for row in await rows_of(database, Page) if row.delivered} == set(jobs)
+    for crawl_id in ("crawl-1", "crawl-2"):
+        assert await database.run(partial(recount, crawl_id=crawl_id)) == {}
+
+
+async def test_of_one_page_in_several_deliveries_the_last_content_is_indexed(database: Database) -> None:
+    texts = ["First.", "Second.", "Second.", "Third."]
+    answers = await accept_all(
+        Acceptance(database), [page("crawl-1", A, str(number), text) for number, text in enumerate(texts)]
+    )
+    assert [answer["queued_jobs"] for answer in answers] == [1, 1, 1, 1]
+    [row] = await rows_of(database, Page)
+    assert (row.state, row.revision, str(row.job_id)) == (PageState.QUEUED, 4, answers[-1]["job_ids"][0])
+    [content] = await rows_of(database, PageContent)
+    assert content.markdown == "Third."
+    assert await index_pages(database, "crawl-1") == 1
+    assert await database.run(partial(recount, crawl_id="crawl-1")) == {}
+
+
+async def test_content_beats_a_failure_in_either_order(database: Database) -> None:
+    failed = {"success": False, "error": "The page timed out."}
+    answers = await accept_all(
+        Acceptance(database),
+        [
+            *({**page("crawl-1", A, "1"), **failed}, page("crawl-1", A, "2")),
+            *(page("crawl-1", B, "3"), {**page("crawl-1", B, "4"), **failed}),
+        ],
+    )
+    assert [answer["queued_jobs"] for answer in answers] == [0, 1, 1, 0]
+    states = {(row.source_url, row.state, row.error_code) for row in await rows_of(database, Page)}
+    assert states == {(A, "queued", None), (B, "queued", None)}
+    assert await database.run(partial(recount, crawl_id="crawl-1")) == {}
+
+
+async def test_a_delivery_that_cannot_be_stored_fails_alone(database: Database) -> None:
+    acceptance, bodies = (
+        Acceptance(database),
+        [json.dumps(page("crawl-1", url, url)).encode() for url in (A, B, C)],
+    )
+    times = [NOW, NOW.replace(tzinfo=None), NOW]
+    good, bad, also_good = await asyncio.gather(
+        *[acceptance.accept(body, at) for body, at in zip(bodies, times, strict=True)], return_exceptions=True
+    )
+    assert isinstance(bad, Exception)
+    assert isinstance(good, dict)
+    assert isinstance(also_good, dict)
+    assert {row.source_url for row in await rows_of(database, Page)} == {A, C}
+    assert len(await rows_of(database, Delivery)) == 2
+    assert await database.run(partial(recount, crawl_id="crawl-1")) == {}
+
+
+async def test_each_measurement_belongs_to_its_request(database: Database) -> None:
+    acceptance = Acceptance(database)
+
+    async def request(number: int) -> None:
+        with scope(request_id=f"request-{number}"):
+            await acceptance.accept(json.dumps(page("crawl-1", f"{A}{number}", str(number))).encode(), NOW)
+
+    await asyncio.gather(*[request(number) for number in range(5)])
+    measured = await rows_of(database, OperationMetric)
+    assert {row.request_id for row in measured} == {f"request-{number}" for number in range(5)}
+    assert {(row.operation_type, row.operation_name, row.crawl_id) for row in measured} == {
+        ("webhook", "crawl.page", "crawl-1")
+    }
+
+
+async def test_many_deliveries_need_no_more_statements_than_one(database: Database) -> None:
+    statements: list[str] = []
+
+    @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    counts = []
+    for many in (1, MAX_DELIVERIES):
+        for crawl_id in ("warm", "counted"):
+            statements.clear()
+            urls = [f"{A}{many}/{number}" for number in range(many)]
+            await accept_all(Acceptance(database), [page(f"{crawl_id}-{many}", url, url) for url in urls])
+        counts.append(len(statements))
+    assert counts[0] == counts[1]
+    assert len(await rows_of(database, Page)) == 2 * (1 + MAX_DELIVERIES)
+
+
+async def test_two_processes_can_accept_the_same_pages_in_any_order(database: Database) -> None:
+    """Each has transactions of its own. Both wait for each other's rows, and neither loses."""
+    urls = [f"{A}{number}" for number in range(20)]
+    crawls = ("crawl-1", "crawl-2")
+    events = [page(crawl_id, url, f"{crawl_id} {url}") for url in urls for crawl_id in crawls]
+    for number in range(5):
+        changed = [{**each, "webhookId": f"{each['webhookId']} {number}"} for each in events]
+        first, second = await asyncio.gather(
+            accept_all(Acceptance(database), changed), accept_all(Acceptance(database), changed[::-1])
+        )
+        assert not [answer for answer in first + second if isinstance(answer, BaseException)]
+        statuses = [answer["status"] for answer in first + second]
+        assert (statuses.count("queued"), statuses.count("duplicate")) == (len(events), len(events))
+    assert len(await rows_of(database, Page)) == len(events)
+    for crawl_id in crawls:
+        await index_pages(database, crawl_id)
+        assert await database.run(partial(recount, crawl_id=crawl_id)) == {}
