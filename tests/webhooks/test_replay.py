@@ -1,11 +1,12 @@
 """Stored deliveries are reprocessed."""
 
 import json
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
@@ -121,3 +122,22 @@ async def test_an_event_of_a_newly_known_type_that_makes_no_sense_stays_as_it_is
         assert (replayed.newly_known, replayed.unreadable) == (newly_known, 1)
     async with database.transaction() as connection:
         assert await connection.scalar(select(func.count()).select_from(UnknownEvent)) == 1
+
+
+async def test_bodies_that_older_versions_compressed_are_read(database: Database) -> None:
+    await some_crawl(database)
+    async with database.transaction() as connection:
+        for row in (await connection.execute(select(Delivery.id, Delivery.body))).all():
+            older = zlib.compress(payload.decompress(row.body), 1)
+            await connection.execute(update(Delivery).where(Delivery.id == row.id).values(body=older))
+    replayed = await replay(database, WhichDeliveries(), datetime.now(UTC))
+    assert (replayed.deliveries, replayed.changed, replayed.unreadable) == (5, 0, 0)
+
+
+@pytest.mark.parametrize("stored", [b"", b"words", b"\x28\xb5\x2f\xfd words"])
+async def test_a_damaged_body_is_unreadable(database: Database, stored: bytes) -> None:
+    await deliver_pages(database, "crawl-1", A)
+    async with database.transaction() as connection:
+        await connection.execute(update(Delivery).values(body=stored))
+    replayed = await replay(database, WhichDeliveries(), datetime.now(UTC))
+    assert (replayed.deliveries, replayed.changed, replayed.unreadable) == (1, 0, 1)

@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any
 from uuid import UUID
 
 REPLACEMENT = "�"
@@ -38,3 +40,8 @@ def hash_key(*parts: str) -> UUID:
         encoded = part.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return UUID(bytes=digest.digest()[:16])
+
+
+def arrays(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    """The values of each column, for a statement with `unnest`; there must be a row."""
+    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))

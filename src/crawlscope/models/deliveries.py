@@ -25,7 +25,7 @@ class Delivery(Base):
     webhook_id: Mapped[str | None]
     received_at: Mapped[datetime] = mapped_column(index=True)
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """The raw body, compressed with zlib. Null after `KEEP_DELIVERIES_DAYS`."""
+    """The raw body, compressed with Zstandard. Null after `KEEP_DELIVERIES_DAYS`."""
     body_bytes: Mapped[int]
     pages: Mapped[int] = count()
     without_url: Mapped[int] = count()

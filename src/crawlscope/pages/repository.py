@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.core.values import hash_key
+from crawlscope.core.values import arrays, hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import FINDINGS, FOUND_AT
@@ -257,15 +257,11 @@ async def store_delivered_pages(
         )
         if not delivered.failure:
             contents.append((page.id, delivered.markdown, delivered.html))
-    stored = await connection.execute(_STORE_PAGES, _arrays(_DELIVERED_COLUMNS, rows))
+    stored = await connection.execute(_STORE_PAGES, arrays(_DELIVERED_COLUMNS, rows))
     if contents:
-        await connection.execute(_STORE_CONTENTS, _arrays(("page_id", "markdown", "html"), contents))
+        await connection.execute(_STORE_CONTENTS, arrays(("page_id", "markdown", "html"), contents))
     source_of = {page.id: source for source, page in changed.items()}
     return {source_of[row.id]: row.settled_at for row in stored if row.settled_at}
-
-
-def _arrays(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
-    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
 
 
 async def lock_pages(

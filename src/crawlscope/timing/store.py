@@ -9,17 +9,16 @@ from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import structlog
-from sqlalchemy import insert, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.errors import CrawlscopeError
-from crawlscope.core.values import storable, storable_json
+from crawlscope.core.values import arrays, storable, storable_json
 from crawlscope.database.engine import Database
 from crawlscope.sessions.repository import TOTALLED, SessionChange, change_sessions, note_operations
 
 OPERATIONS = models.table_of(models.OperationMetric)
-REQUESTS = models.table_of(models.RequestMetric)
 _COLUMNS = (
     *("timestamp", "operation_type", "operation_name", "duration_ms", "success", "error_message"),
     *("request_id", "job_id", "crawl_id", "document_url", "extra_metadata"),
@@ -34,6 +33,16 @@ _INSERT_OPERATIONS = text("""
         CAST(:duration_ms AS float8[]), CAST(:success AS bool[]), CAST(:error_message AS text[]),
         CAST(:request_id AS text[]), CAST(:job_id AS text[]), CAST(:crawl_id AS text[]),
         CAST(:document_url AS text[]), CAST(:extra_metadata AS jsonb[])
+    )
+""")
+_INSERT_REQUESTS = text("""
+    INSERT INTO webhook.request_metrics (
+        timestamp, method, path, status_code, duration_ms, request_id, client_ip, user_agent, extra_metadata
+    )
+    SELECT * FROM unnest(
+        CAST(:timestamp AS timestamptz[]), CAST(:method AS text[]), CAST(:path AS text[]),
+        CAST(:status_code AS int[]), CAST(:duration_ms AS float8[]), CAST(:request_id AS text[]),
+        CAST(:client_ip AS text[]), CAST(:user_agent AS text[]), CAST(:extra_metadata AS jsonb[])
     )
 """)
 FLUSH_SECONDS = 0.4
@@ -122,8 +131,7 @@ async def insert_operations(
         )
         if crawl_id and each.success and (column := TOTALLED.get(each.operation_type)):
             totals[crawl_id][column] += duration_ms
-    arrays = dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-    await connection.execute(_INSERT_OPERATIONS, arrays)
+    await connection.execute(_INSERT_OPERATIONS, arrays(_COLUMNS, rows))
     changes = ((crawl_id, SessionChange(totals=sums)) for crawl_id, sums in totals.items())
     return defaultdict(SessionChange, changes)
 
@@ -138,7 +146,9 @@ def _timestamp(measurement: Measurement) -> datetime:
 
 async def record_requests(connection: AsyncConnection, requests: Sequence[RequestRecord]) -> None:
     if requests:
-        await connection.execute(insert(REQUESTS), [each._asdict() for each in requests])
+        metadata = [each.extra_metadata and storable_json(each.extra_metadata) for each in requests]
+        rows = [(*each[:-1], written) for each, written in zip(requests, metadata, strict=True)]
+        await connection.execute(_INSERT_REQUESTS, arrays(RequestRecord._fields, rows))
 
 
 class MeasurementBuffer:

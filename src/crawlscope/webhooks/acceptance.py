@@ -4,7 +4,6 @@ A transaction writes ledger, pages, jobs and the crawls' state of its deliveries
 """
 
 import asyncio
-import zlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
@@ -124,10 +123,9 @@ def _read(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[s
     """With the row of the ledger, or of unknown events."""
     delivery = payload.read(body)
     brought = payload.brought(delivery, received_at)
-    compressed = zlib.compress(body, 1)
-    row = {"event_type": delivery.event_type, "received_at": received_at, "body": compressed}
+    row = {"event_type": delivery.event_type, "received_at": received_at, "body": payload.compress(body)}
     if not delivery.known:
-        return delivery, brought, {**row, "identity": hash_key(delivery.event_type, compressed.hex())}
+        return delivery, brought, {**row, "identity": hash_key(delivery.event_type, body.hex())}
     row |= {
         "crawl_id": delivery.crawl_id,
         "identity": payload.identity(delivery, body) or uuid4(),

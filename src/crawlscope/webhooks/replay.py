@@ -1,6 +1,5 @@
 """Reprocesses stored deliveries, for example after a fix of the rules that read them."""
 
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -63,7 +62,7 @@ async def replay(database: Database, which: WhichDeliveries, now: datetime) -> R
         replayed.deliveries += 1
         try:
             changed = await database.run(partial(replay_delivery, delivery_id=delivery_id))
-        except (UsageError, zlib.error):
+        except UsageError:
             replayed.unreadable += 1
             continue
         if changed:
@@ -104,7 +103,7 @@ async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tupl
         return None
     if row.body is None:
         raise UsageError("the body is no longer kept")
-    delivery = payload.read(zlib.decompress(row.body))
+    delivery = payload.read(payload.decompress(row.body))
     brought = payload.brought(delivery, row.received_at)
     [taken] = await take_pages(connection, [(row.crawl_id, brought.pages)])
     await change_crawls(connection, [(row.crawl_id, taken)])
@@ -131,11 +130,11 @@ async def accept_newly_known(database: Database, which: WhichDeliveries, replaye
         if event is None:  # another replay took it
             continue
         try:
-            body = zlib.decompress(event.body)
+            body = payload.decompress(event.body)
             if not payload.read(body).known:
                 continue
             await accept_delivery(database, body, event.received_at)
-        except (UsageError, zlib.error):
+        except UsageError:
             replayed.unreadable += 1
             continue
         async with database.transaction() as connection:

@@ -15,7 +15,8 @@ MAX_OFFSET = 2**63 - 1
 HOURS_OF_A_YEAR = 8_760
 
 
-def of_request(request: Request) -> Parts:
+async def of_request(request: Request) -> Parts:
+    """Async, because FastAPI would call a plain function in a thread."""
     return cast(Parts, request.app.state.parts)
 
 
