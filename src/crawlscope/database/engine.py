@@ -1,6 +1,7 @@
 """Transactions on PostgreSQL that raise Crawlscope's own errors."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -8,11 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import make_url, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from crawlscope.core.backoff import backoff, retry_context
 from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, SettingsError
@@ -31,6 +33,9 @@ CONNECT_SECONDS = 10
 CONNECTION_WAIT_SECONDS = 120
 """How long a transaction waits for a connection, while the pool or the server has none to spare."""
 STATEMENT_SECONDS = 120
+TRUSTED_SECONDS = 1.0
+"""A connection that was used since then is not tested before it is used again."""
+_USED_AT = "used_at"
 MAX_ATTEMPTS = 5
 RETRIED_SQLSTATES = {"40001", "40P01", "23503", "23505"}
 """Serialization failure, deadlock, a referenced row that was deleted or a row that was inserted in the
@@ -106,10 +111,11 @@ class Database:
             async_creator=partial(connect, **arguments, command_timeout=STATEMENT_SECONDS),
             pool_size=pool_size,
             max_overflow=0,
-            pool_pre_ping=True,
             pool_timeout=CONNECTION_WAIT_SECONDS,
             json_serializer=storable_json,
         )
+        event.listen(engine.sync_engine, "checkout", _replace_lost)
+        event.listen(engine.sync_engine, "checkin", _note_use)
         return cls(engine)
 
     def driver_arguments(self, application_name: str) -> dict[str, Any]:
@@ -143,6 +149,27 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _replace_lost(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Tests a connection that was idle, which costs three statements; the loss of another one was noticed.
+
+    Raises `DisconnectionError`, upon which the pool opens another connection.
+    """
+    idle_since = record.info.get(_USED_AT)
+    if idle_since is None:
+        return
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+    if time.monotonic() - idle_since > TRUSTED_SECONDS:
+        try:
+            connection.ping()
+        except Exception as error:
+            raise DisconnectionError from error
+
+
+def _note_use(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info[_USED_AT] = time.monotonic()
 
 
 class translated_errors:  # noqa: N801 - used as a statement

@@ -79,9 +79,29 @@ _NEW_PAGE_IDS = text("""
 _DELIVERED_COLUMNS = (
     *("id", "crawl_id", "source_key", "source_url", "url", "document_key", "state", "revision", "delivered"),
     *("pulled", "received_at", "webhook_id", "status_code", "title", "language", "job_id", "error_code"),
-    *("error", "error_detail", "settled_at"),
+    *("error", "error_detail", "settled_at", "markdown", "html"),
 )
 _STORE_PAGES = text("""
+    WITH given AS (
+        SELECT * FROM unnest(
+            CAST(:id AS bigint[]), CAST(:crawl_id AS text[]), CAST(:source_key AS uuid[]),
+            CAST(:source_url AS text[]), CAST(:url AS text[]), CAST(:document_key AS uuid[]),
+            CAST(:state AS text[]), CAST(:revision AS int[]), CAST(:delivered AS boolean[]),
+            CAST(:pulled AS boolean[]), CAST(:received_at AS timestamptz[]), CAST(:webhook_id AS text[]),
+            CAST(:status_code AS int[]), CAST(:title AS text[]), CAST(:language AS text[]),
+            CAST(:job_id AS bigint[]), CAST(:error_code AS text[]), CAST(:error AS text[]),
+            CAST(:error_detail AS text[]), CAST(:settled_at AS timestamptz[]), CAST(:markdown AS text[]),
+            CAST(:html AS text[])
+        ) AS given (
+            id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
+            received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
+            settled_at, markdown, html
+        )
+    ), content AS (
+        INSERT INTO webhook.page_contents (page_id, markdown, html)
+        SELECT id, markdown, html FROM given WHERE delivered
+        ON CONFLICT (page_id) DO UPDATE SET markdown = excluded.markdown, html = excluded.html
+    )
     INSERT INTO webhook.pages AS page (
         id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
         received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
@@ -91,19 +111,7 @@ _STORE_PAGES = text("""
         received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
         CASE WHEN delivered THEN clock_timestamp() END,
         CASE WHEN NOT delivered THEN coalesce(settled_at, clock_timestamp()) END
-    FROM unnest(
-        CAST(:id AS bigint[]), CAST(:crawl_id AS text[]), CAST(:source_key AS uuid[]),
-        CAST(:source_url AS text[]), CAST(:url AS text[]), CAST(:document_key AS uuid[]),
-        CAST(:state AS text[]), CAST(:revision AS int[]), CAST(:delivered AS boolean[]),
-        CAST(:pulled AS boolean[]), CAST(:received_at AS timestamptz[]), CAST(:webhook_id AS text[]),
-        CAST(:status_code AS int[]), CAST(:title AS text[]), CAST(:language AS text[]),
-        CAST(:job_id AS bigint[]), CAST(:error_code AS text[]), CAST(:error AS text[]),
-        CAST(:error_detail AS text[]), CAST(:settled_at AS timestamptz[])
-    ) AS given (
-        id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
-        received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
-        settled_at
-    )
+    FROM given
     ON CONFLICT (id) DO UPDATE SET
         url = excluded.url, document_key = excluded.document_key, state = excluded.state,
         revision = excluded.revision, delivered = excluded.delivered, pulled = excluded.pulled,
@@ -118,11 +126,6 @@ _STORE_PAGES = text("""
         chunks = CASE WHEN NOT excluded.delivered THEN page.chunks END,
         stages = CASE WHEN excluded.delivered THEN '{}' ELSE page.stages END
     RETURNING id, settled_at
-""")
-_STORE_CONTENTS = text("""
-    INSERT INTO webhook.page_contents (page_id, markdown, html)
-    SELECT * FROM unnest(CAST(:page_id AS bigint[]), CAST(:markdown AS text[]), CAST(:html AS text[]))
-    ON CONFLICT (page_id) DO UPDATE SET markdown = excluded.markdown, html = excluded.html
 """)
 _REFRESH_LAST_SETTLED = text("""
     UPDATE webhook.crawl_sessions AS session SET last_settled_at = (
@@ -242,7 +245,7 @@ async def store_delivered_pages(
     content settled. Locks new pages in the order in which others lock them."""
     if not changed:
         return {}
-    rows, contents = [], []
+    rows = []
     for source, page in sorted(changed.items()):
         delivered = page.delivered
         assert delivered is not None
@@ -253,13 +256,10 @@ async def store_delivered_pages(
                 *(delivered.failure is None, not delivered.arrival.pushed, delivered.arrival.received_at),
                 *(delivered.arrival.webhook_id, delivered.status_code, delivered.title, delivered.language),
                 *(job_ids.get(source), page.error_code, page.error, delivered.error_detail, page.settled_at),
+                *(delivered.markdown, delivered.html),
             )
         )
-        if not delivered.failure:
-            contents.append((page.id, delivered.markdown, delivered.html))
     stored = await connection.execute(_STORE_PAGES, arrays(_DELIVERED_COLUMNS, rows))
-    if contents:
-        await connection.execute(_STORE_CONTENTS, arrays(("page_id", "markdown", "html"), contents))
     source_of = {page.id: source for source, page in changed.items()}
     return {source_of[row.id]: row.settled_at for row in stored if row.settled_at}
 

@@ -152,15 +152,17 @@ log = structlog.get_logger(__name__)
 
 async def ensure_sessions(connection: AsyncConnection, first_seen: Mapping[str, datetime]) -> set[str]:
     """Creates the sessions of unknown crawls, as started then; returns the crawls that were deleted."""
-    if not first_seen:
+    known = select(SESSIONS.c.crawl_id).where(_one_of(SESSIONS.c.crawl_id, first_seen))
+    unknown = first_seen.keys() - set(await connection.scalars(known))
+    if not unknown:
         return set()
     rows = [
-        {"crawl_id": crawl_id, "started_at": at, "last_fact_at": at}
-        for crawl_id, at in sorted(first_seen.items())
+        {"crawl_id": crawl_id, "started_at": first_seen[crawl_id], "last_fact_at": first_seen[crawl_id]}
+        for crawl_id in sorted(unknown)
     ]
     await connection.execute(upsert(SESSIONS).on_conflict_do_nothing(index_elements=["crawl_id"]), rows)
     # After the insert, which waits for a deletion in progress: that is visible here.
-    found = select(DELETED.c.crawl_id).where(_one_of(DELETED.c.crawl_id, first_seen))
+    found = select(DELETED.c.crawl_id).where(_one_of(DELETED.c.crawl_id, unknown))
     deleted = set(await connection.scalars(found))
     if deleted:
         await connection.execute(delete(SESSIONS).where(_one_of(SESSIONS.c.crawl_id, deleted)))
