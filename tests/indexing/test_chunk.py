@@ -8,8 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from crawlscope.indexing.chunk import WordCounter, split
+from crawlscope.indexing.chunk import WordCounter, split, token_counter
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 
 TOKENIZER = load_minilm_tokenizer()
@@ -191,6 +193,15 @@ WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(WORDS, max_size=30).map(" ".join))
+@example("[MASK] a[SEP]b [CLS], [CLS ] [[UNK]]")
+@example("can't f(x_1,[2]) C:\\a\\b ÉTÉ.ΑΣ.Β ﬁ.\u0301x " + "w" * 101 + "-" + "w" * 99)
 def test_counting_word_by_word_is_counting(text: str) -> None:
     """Control characters are left out: cleaned text has none."""
-    assert WordCounter(TOKENIZER)(text) == count(text)
+    assert WordCounter(TOKENIZER, in_parts=False)(text) == count(text)
+    assert WordCounter(TOKENIZER, in_parts=True)(text) == count(text)
+
+
+def test_a_tokenizer_whose_words_are_more_than_their_parts_counts_whole_words() -> None:
+    tokenizer = Tokenizer(WordLevel({"don't": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    assert token_counter(tokenizer)("don't e-mail (me)") == 3
