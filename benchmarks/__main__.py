@@ -20,7 +20,7 @@ from benchmarks.part import Row, as_json, from_json, options_parser, table
 
 PARTS = (
     *("ingest", "cpu", "endpoint", "latency", "overload", "pipeline", "recrawl", "embedding_server"),
-    *("search", "storage", "memory", "timing"),
+    *("search", "storage", "memory", "text", "timing"),
 )
 """In the order in which they run."""
 MAX_SECONDS = 900.0

@@ -1,13 +1,12 @@
 """What the text of a page costs: CPU time of each step from its Markdown to what is embedded and indexed.
 
-    python -m benchmarks.text [--rounds N]
+    python -m benchmarks.text [--pages N] [--rounds N] [--json FILE]
 
 Each step is measured alone on real pages. Its time is the shortest of all rounds, because other programs on
 the machine only make it longer. Then pages are prepared concurrently, as a worker does, and a task that wakes
 up every millisecond tells how late it was because the event loop was blocked, also beside a page of 2 MB.
 """
 
-import argparse
 import asyncio
 import statistics
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pages import pages_of_site
+from benchmarks.part import Options, Row, number, run_alone
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
@@ -31,6 +31,8 @@ from crawlscope.indexing.prepare import DocumentPreparer, IndexDocumentRequest
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.timing import scope
 
+PART = "text"
+MAX_CPU_MS = 6.0
 AT_ONCE = 8
 LARGE = 2_000_000
 
@@ -72,18 +74,30 @@ def steps(page: str, tokenizer: Any, max_tokens: int, bm25: Bm25Encoder) -> dict
     }
 
 
-def measure_steps(pages: list[str], rounds: int) -> None:
+async def measure(options: Options) -> Sequence[Row]:
+    pages = pages_of_site(options.pages)
+    with scope(collect=lambda _: None):
+        return [*_steps_rows(pages, options.rounds or 5), *await _preparation_rows(pages)]
+
+
+def _steps_rows(pages: list[str], rounds: int) -> list[Row]:
     tokenizer, bm25, max_tokens = load_minilm_tokenizer(), Bm25Encoder(), Settings().chunk_tokens
     first = [sum(steps(page, tokenizer, max_tokens, bm25).values()) for page in pages]
     measured = [[steps(page, tokenizer, max_tokens, bm25) for page in pages] for _ in range(rounds)]
     best = [{name: min(each[name] for each in one) for name in one[0]} for one in zip(*measured, strict=True)]
-    for name in best[0]:
-        print(f"  {name:9} {statistics.median(each[name] for each in best):5.2f} ms")
-    print(f"  all       {statistics.median(sum(each.values()) for each in best):5.2f} ms")
-    print(f"  all, the first time that the process sees the page: {statistics.median(first):.2f} ms")
+    total = statistics.median(sum(each.values()) for each in best)
+    against = f"first time {number(statistics.median(first))} ms"
+    size = f"a page of {statistics.median(map(len, pages)) / 1000:.0f} kB"
+    return [
+        Row(PART, f"text of {size}, median", total, "ms of CPU", against, at_most=MAX_CPU_MS),
+        *(
+            Row(PART, f"– {name}", statistics.median(each[name] for each in best), "ms of CPU")
+            for name in best[0]
+        ),
+    ]
 
 
-async def measure_preparation(pages: list[str]) -> None:
+async def _preparation_rows(pages: list[str]) -> list[Row]:
     recipe = Recipe(NoEmbedder.identity, Settings().chunk_tokens)
     embedder = IndexEmbedder(_never, Reopened(NoEmbedder()))
     preparer = DocumentPreparer(0, recipe, embedder, Bm25Encoder(), Lanes())
@@ -100,15 +114,17 @@ async def measure_preparation(pages: list[str]) -> None:
     for _ in range(3):
         await prepare_all()
     milliseconds = (time.process_time() - began) * 1000 / 3 / len(pages)
-    print(f"{AT_ONCE} pages prepared at once: {milliseconds:.2f} ms of CPU a page")
+    rows = [Row(PART, f"{AT_ONCE} pages prepared at once", milliseconds, "ms of CPU a page")]
     large = ("\n\n".join(pages) * 9)[:LARGE]
-    for name, beside in (("", []), (", beside a page of 2 MB", [large])):
+    for name, beside in (("", []), (" beside a page of 2 MB", [large])):
         late = list[float]()
         watching = asyncio.create_task(_watch(late))
         await asyncio.gather(prepare_all(), *map(prepare, beside))
         watching.cancel()
         median, highest, longest = np.percentile(late, [50, 99, 100])
-        print(f"  a task was late by {median:.1f} ms, p99 {highest:.1f} ms, at most {longest:.1f} ms{name}")
+        against = f"p99 {number(highest)} ms, longest {number(longest)} ms"
+        rows.append(Row(PART, f"– a task was late{name}", float(median), "ms", against))
+    return rows
 
 
 async def _watch(late: list[float]) -> None:
@@ -122,16 +138,5 @@ async def _never() -> Reopened:
     raise NotImplementedError
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=5)
-    options = arguments.parse_args()
-    pages = pages_of_site(1000)
-    print(f"{len(pages)} pages of {statistics.median(map(len, pages)):,.0f} characters in the median")
-    measure_steps(pages, options.rounds)
-    with scope(collect=lambda _: None):
-        asyncio.run(measure_preparation(pages))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(measure, __doc__)
