@@ -1,39 +1,68 @@
-"""How fast the embedded index takes chunks and answers hybrid queries, at 20,000 chunks and made-up text.
+"""The embedded index: writes and hybrid queries over the socket, against the engine alone.
 
-    python -m benchmarks.index [CHUNKS]
+    python -m benchmarks.index [--quick] [--chunks N] [--rounds N] [--json FILE]
 
-Once in the process that owns the index, and once over the socket, as workers reach it.
+The index runs in a process of its own, as in the service. The engine alone is the same shard in this process,
+opened when the index process has ended. Text is made up, 8 chunks a page, 32 pages a call. The last part
+compares the protocol of the socket with HTTP over a Unix socket, in calls that do nothing.
 """
 
-import argparse
 import asyncio
+import json
+import multiprocessing
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
+from uuid import UUID
 
+import httpx2
+import msgpack
 import numpy as np
+import psutil
+import qdrant_edge as engine
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from benchmarks.part import Options, Row, as_json, options_of, options_parser, table
+from crawlscope.core.errors import IndexUnavailable
+from crawlscope.indexing.index import wire
+from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import (
-    FIRST_NAME,
+    BM25,
+    DENSE,
     Filters,
+    Halves,
+    Hit,
     IndexedDocument,
     SearchIndex,
+    SparseVector,
 )
 from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.processes.index_process import embedded_indexes
 
-CHUNKS = 20_000
+PART = "index"
 CHUNKS_PER_PAGE = 8
+PAGES_PER_CALL = 32
 WORDS_PER_CHUNK = 120
 WORDS_PER_QUERY = 6
 VOCABULARY = 30_000
+TEXTS = 2_000
 DIMENSION = 384
-QUERIES = 200
 CANDIDATES = 100
+SHOWN = 10
+EMPTY_CALLS = 2_000
+NAME = "index"
 
 
 class Author:
@@ -46,81 +75,262 @@ class Author:
         frequency = 1 / np.arange(1, VOCABULARY + 1)
         self._share = frequency / frequency.sum()
         self._bm25 = Bm25Encoder()
+        texts = [self.text(WORDS_PER_CHUNK) for _ in range(TEXTS)]
+        self._chunks = [(text, self._bm25.encode_document(text)) for text in texts]
 
     def text(self, words: int) -> str:
         return " ".join(self._words[n] for n in self._random.choice(VOCABULARY, words, p=self._share))
 
-    def vector(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        return self._random.standard_normal(DIMENSION, dtype=np.float32)
-
     def page(self, number: int) -> IndexedDocument:
         url = f"https://site{number % 5}.example/part{number % 50}/page{number}.html"
-        texts = [self.text(WORDS_PER_CHUNK) for _ in range(CHUNKS_PER_PAGE)]
+        chosen = self._random.integers(0, TEXTS, CHUNKS_PER_PAGE)
         return IndexedDocument(
             url=url,
             title=url,
             language="en",
             crawl_ids=["crawl"],
-            texts=texts,
+            texts=[self._chunks[n][0] for n in chosen],
             dense=self._random.standard_normal((CHUNKS_PER_PAGE, DIMENSION), dtype=np.float32),
-            sparse=[self._bm25.encode_document(text) for text in texts],
+            sparse=[self._chunks[n][1] for n in chosen],
         )
 
-    async def ask(self, index: SearchIndex, filters: Filters) -> float:
-        """Milliseconds that one hybrid query took."""
-        dense, sparse = self.vector(), self._bm25.encode_query(self.text(WORDS_PER_QUERY))
-        began = perf_counter()
-        await index.query(dense, sparse, filters, CANDIDATES)
-        return (perf_counter() - began) * 1000
+    def question(self) -> tuple[list[float], SparseVector]:
+        vector = self._random.standard_normal(DIMENSION, dtype=np.float32)
+        return vector.tolist(), self._bm25.encode_query(self.text(WORDS_PER_QUERY))
 
 
-async def fill(index: SearchIndex, pages: Sequence[IndexedDocument]) -> float:
-    """Chunks per second, handed over page by page as workers do."""
-    began = perf_counter()
-    for page in pages:
-        await index.replace([page])
-    return len(pages) * CHUNKS_PER_PAGE / (perf_counter() - began)
-
-
-async def report_queries(author: Author, index: SearchIndex, name: str, filters: Filters) -> None:
-    times = [await author.ask(index, filters) for _ in range(QUERIES)]
-    median, p95 = np.percentile(times, [50, 95])
-    print(f"  {name:34} median {median:5.1f} ms   p95 {p95:5.1f} ms")
-
-
-async def report(chunks: int) -> None:
+async def measure(options: Options, chunks: int) -> Sequence[Row]:
     author = Author()
-    pages = [author.page(number) for number in range(chunks // CHUNKS_PER_PAGE)]
-    half = len(pages) // 2
-    with tempfile.TemporaryDirectory() as name:
+    queries = 60 * options.rounds_or(5)
+    with tempfile.TemporaryDirectory(prefix="crawlscope-index-") as name:
         folder = Path(name)
-        indexes = EdgeIndexes(folder)
-        index = await indexes.open(FIRST_NAME, DIMENSION)
-        server = IndexServer(indexes, socket_path_for(folder))
-        await server.start()
-        remotes = RemoteIndexes(socket_path_for(folder))
-        remote = await remotes.open(FIRST_NAME, DIMENSION)
-        print(f"upserts in process   {await fill(index, pages[:half]):6.0f} chunks/s")
-        print(f"upserts over socket  {await fill(remote, pages[half:]):6.0f} chunks/s")
-        size = await index.size()
-        print(f"hybrid queries for 2 × {CANDIDATES} candidates over {size.chunks} chunks:")
-        await report_queries(author, index, "in process", Filters())
-        await report_queries(author, remote, "over socket", Filters())
-        await report_queries(author, index, "one domain of five", Filters(domain="site1.example"))
-        segment = Filters(url_prefix="https://site1.example/part1/")
-        await report_queries(author, index, "one folder of fifty", segment)
-        inside = Filters(url_prefix="https://site1.example/part1")
-        await report_queries(author, index, "prefix inside a path segment", inside)
-        print(f"{(size.bytes or 0) / size.chunks:.0f} bytes on disk per chunk")
-        await remotes.aclose()
-        await server.stop()
-        await indexes.aclose()
+        async with index_process(folder) as (process, index):
+            rows = await written(author, process, index, chunks)
+            over_socket = await asked(author, queries, partial(search, index, Filters()))
+            filtered = {
+                what: await asked(author, queries, partial(search, index, filters))
+                for what, filters in FILTERS.items()
+            }
+            writing = asyncio.create_task(rewrite(author, index, chunks))
+            while_writing = await asked(author, queries, partial(search, index, Filters()))
+            writing.cancel()
+            size = await index.size()
+        bare = await bare_queries(author, folder, queries)
+    median = float(np.median(over_socket))
+    alone = f"engine alone {bare:.3g} ms"
+    what = f"hybrid query and {SHOWN} chunks, over socket"
+    rows += [
+        Row(PART, what, median, "ms", alone, median / bare, at_most=1.5),
+        Row(PART, "– 95th percentile", float(np.percentile(over_socket, 95)), "ms"),
+        *(Row(PART, f"– {what}", float(np.median(times)), "ms") for what, times in filtered.items()),
+        Row(PART, "– while a client writes without pause", float(np.median(while_writing)), "ms"),
+        Row(PART, "– while a client writes, 95th percentile", float(np.percentile(while_writing, 95)), "ms"),
+        Row(PART, "disk of a chunk", (size.bytes or 0) / size.chunks / 1024, "kB"),
+    ]
+    return [*rows, *await transports()]
+
+
+FILTERS = {
+    "one domain of five": Filters(domain="site1.example"),
+    "one folder of fifty": Filters(url_prefix="https://site1.example/part1/"),
+    "prefix inside a path segment": Filters(url_prefix="https://site1.example/part1"),
+}
+
+
+@asynccontextmanager
+async def index_process(folder: Path) -> AsyncIterator[tuple[psutil.Process, SearchIndex]]:
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=serve_index, args=(folder,), daemon=True)
+    process.start()
+    remotes = RemoteIndexes(socket_path_for(folder))
+    index = await remotes.open(NAME, DIMENSION)
+    await answers(index)
+    yield psutil.Process(process.pid), index
+    await remotes.aclose()
+    process.terminate()
+    process.join()
+
+
+def serve_index(folder: Path) -> None:
+    async def serve() -> None:
+        async with embedded_indexes(folder):
+            await asyncio.Event().wait()
+
+    uvloop.run(serve())
+
+
+async def answers(index: SearchIndex) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(IndexUnavailable):
+                await index.size()
+                return
+            await asyncio.sleep(0.05)
+
+
+async def written(author: Author, process: psutil.Process, index: SearchIndex, chunks: int) -> list[Row]:
+    """Fills the index."""
+    pages = range(chunks // CHUNKS_PER_PAGE)
+    calls = [pages[start : start + PAGES_PER_CALL] for start in range(0, len(pages), PAGES_PER_CALL)]
+    elapsed = client = 0.0
+    before = cpu_of(process)
+    for numbers in calls:
+        documents = [author.page(number) for number in numbers]
+        began, cpu = perf_counter(), process_time()
+        await index.replace(documents)
+        elapsed += perf_counter() - began
+        client += process_time() - cpu
+    per_chunk = 1e6 / (len(pages) * CHUNKS_PER_PAGE)
+    return [
+        Row(PART, "chunks written", 1e6 / per_chunk / elapsed, "a second"),
+        Row(PART, "– CPU of the client", client * per_chunk, "µs a chunk"),
+        Row(PART, "– CPU of the index process", (cpu_of(process) - before) * per_chunk, "µs a chunk"),
+    ]
+
+
+def cpu_of(process: psutil.Process) -> float:
+    return sum(process.cpu_times()[:2])
+
+
+async def rewrite(author: Author, index: SearchIndex, chunks: int) -> None:
+    pages = chunks // CHUNKS_PER_PAGE
+    documents = [author.page(number) for number in range(min(pages, PAGES_PER_CALL * 8))]
+    while True:
+        for start in range(0, len(documents), PAGES_PER_CALL):
+            await index.replace(documents[start : start + PAGES_PER_CALL])
+
+
+async def search(index: SearchIndex, filters: Filters, dense: list[float], sparse: SparseVector) -> None:
+    """As a search does it."""
+    halves = await index.query(dense, sparse, filters, CANDIDATES)
+    await index.payloads([hit.id for hit in halves.bm25[:SHOWN]])
+
+
+async def asked(
+    author: Author, queries: int, ask: Callable[[list[float], SparseVector], Awaitable[object]]
+) -> list[float]:
+    """Milliseconds of each query."""
+    times = []
+    for _ in range(queries):
+        question = author.question()
+        began = perf_counter()
+        await ask(*question)
+        times.append((perf_counter() - began) * 1000)
+    return times
+
+
+async def bare_queries(author: Author, folder: Path, queries: int) -> float:
+    """Milliseconds of the engine's own call for the same candidates with all they contain."""
+    index = EdgeIndex.open(folder / NAME, DIMENSION)
+    shard = index._shard  # noqa: SLF001 - the engine without anything around it
+
+    async def ask(dense: list[float], sparse: SparseVector) -> None:
+        words = engine.SparseVector(list(sparse.indices), list(sparse.values))
+        nearest = [engine.Query.Nearest(dense, using=DENSE), engine.Query.Nearest(words, using=BM25)]
+        requests = [engine.QueryRequest(limit=CANDIDATES, query=each, with_payload=True) for each in nearest]
+        shard.query_batch(engine.QueryBatchRequest(requests))
+
+    times = await asked(author, queries, ask)
+    await index.aclose()
+    return float(np.median(times))
+
+
+HITS = [Hit(UUID(int=n), 0.5, f"https://site.example/page{n}.html") for n in range(CANDIDATES)]
+
+
+class Instant(EdgeIndex):
+    """Finds the same at once."""
+
+    async def query(self, *_: object) -> Halves:
+        return Halves(HITS, HITS)
+
+
+class InstantIndexes(EdgeIndexes):
+    async def open(self, *_: object) -> SearchIndex:
+        return Instant.__new__(Instant)
+
+
+async def transports() -> list[Row]:
+    author = Author()
+    questions = [author.question() for _ in range(EMPTY_CALLS)]
+    with tempfile.TemporaryDirectory(prefix="crawlscope-index-") as name:
+        own, http = Path(name, "own.sock"), Path(name, "http.sock")
+        async with serving(serve_own, own) as process:
+            remotes = RemoteIndexes(own)
+            index = await remotes.open(NAME, DIMENSION)
+            by_own = await cpu_of_calls(
+                process, questions, lambda dense, sparse: index.query(dense, sparse, Filters(), CANDIDATES)
+            )
+            await remotes.aclose()
+        async with (
+            serving(serve_http, http) as process,
+            httpx2.AsyncClient(
+                transport=httpx2.AsyncHTTPTransport(uds=str(http)), base_url="http://i"
+            ) as client,
+        ):
+
+            async def post(dense: list[float], sparse: SparseVector) -> None:
+                question = [wire.pack_floats(dense), wire.pack_sparse(sparse)]
+                answer = msgpack.unpackb((await client.post("/", content=msgpack.packb(question))).content)
+                _ = [wire.unpack_hits(half) for half in answer]
+
+            by_http = await cpu_of_calls(process, questions, post)
+    own_row = Row(PART, "CPU of a call without work, both ends, by the socket's protocol", by_own, "µs")
+    return [own_row, Row(PART, "– by HTTP over a Unix socket", by_http, "µs", "protocol", by_http / by_own)]
+
+
+async def cpu_of_calls(
+    process: psutil.Process,
+    questions: Sequence[tuple[list[float], SparseVector]],
+    ask: Callable[[list[float], SparseVector], Awaitable[object]],
+) -> float:
+    """Microseconds of a call, in both processes."""
+    await ask(*questions[0])
+    before = process_time() + cpu_of(process)
+    for question in questions:
+        await ask(*question)
+    return (process_time() + cpu_of(process) - before) / len(questions) * 1e6
+
+
+@asynccontextmanager
+async def serving(serve: Callable[[Path], None], path: Path) -> AsyncIterator[psutil.Process]:
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(path,), daemon=True)
+    process.start()
+    while not await asyncio.to_thread(path.exists):  # noqa: ASYNC110 - another process makes it
+        await asyncio.sleep(0.05)
+    yield psutil.Process(process.pid)
+    process.terminate()
+    process.join()
+
+
+def serve_own(path: Path) -> None:
+    async def serve() -> None:
+        await IndexServer(InstantIndexes(path.parent), path).start()
+        await asyncio.Event().wait()
+
+    uvloop.run(serve())
+
+
+def serve_http(path: Path) -> None:
+    async def answer(request: Request) -> Response:
+        dense, sparse = msgpack.unpackb(await request.body())
+        _ = wire.unpack_floats(dense), wire.unpack_sparse(sparse)
+        return Response(msgpack.packb([wire.pack_hits(HITS), wire.pack_hits(HITS)]))
+
+    app = Starlette(routes=[Route("/", answer, methods=["POST"])])
+    uvicorn.run(app, uds=str(path), log_level="warning", access_log=False)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Upserts and hybrid queries of the embedded index")
-    parser.add_argument("chunks", type=int, nargs="?", default=CHUNKS)
-    asyncio.run(report(parser.parse_args().chunks))
+    parser = options_parser(__doc__)
+    parser.add_argument("--chunks", type=int, help="size of the index")
+    given = parser.parse_args()
+    options = options_of(given)
+    chunks = given.chunks or (8_000 if options.quick else 100_000)
+    rows = uvloop.run(measure(options, chunks))
+    print(table(rows))
+    if given.json:
+        given.json.write_text(json.dumps(as_json(rows), indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,18 +13,26 @@ _WORD = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True)
 class Phrase:
-    words: str
+    words: tuple[str, ...]
 
     @classmethod
     def of(cls, query: str) -> "Phrase | None":
-        words = _words(query)
-        return cls(words) if len(words) >= MIN_CHARACTERS else None
+        words = _words(_folded(query))
+        return cls(tuple(words)) if len(" ".join(words)) >= MIN_CHARACTERS else None
 
     def is_in(self, text: str) -> bool:
-        return self.words in _words(text)
+        folded = _folded(text)
+        if not all(word in folded for word in self.words):  # most texts, ten times as fast
+            return False
+        return " ".join(self.words) in " ".join(_words(folded))
 
 
-def _words(text: str) -> str:
-    """The words alone, without case, width, punctuation, Markdown and the targets of links."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(_WORD.findall(_LINK_TARGET.sub("]", text)))
+def _folded(text: str) -> str:
+    """Without case and width."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _words(folded: str) -> list[str]:
+    """The words alone, without punctuation, Markdown and the targets of links."""
+    words: list[str] = _WORD.findall(_LINK_TARGET.sub("]", folded))
+    return words

@@ -2,8 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from crawlscope.indexing.embedders.port import TextEmbedder
@@ -53,9 +53,10 @@ class SearchService:
             phrase=None if request.mode == "semantic" else Phrase.of(request.query),
             filters=Filters(**request.filters.model_dump()) if request.filters else Filters(),
         )
-        pages = await self._find_pages(query, request.offset + request.limit)
+        payloads: dict[UUID, ChunkPayload] = {}
+        pages = await self._find_pages(query, request.offset + request.limit, payloads)
         shown = [page[: 1 + MAX_PASSAGES] for page in pages[request.offset : request.offset + request.limit]]
-        payloads = await self._index.payloads([hit.id for page in shown for hit in page])
+        await self._fetch(payloads, [hit for page in shown for hit in page])
         found = [[(hit, payloads[hit.id]) for hit in page if hit.id in payloads] for page in shown]
         return SearchResponse(
             results=[_result(page, query.filters.crawl_id) for page in found if page],
@@ -64,14 +65,21 @@ class SearchService:
             took_ms=round((time.perf_counter() - started) * 1000, 3),
         )
 
-    async def _find_pages(self, query: _Query, wanted: int) -> list[list[Hit]]:
+    async def _fetch(self, payloads: dict[UUID, ChunkPayload], hits: Iterable[Hit]) -> None:
+        if missing := [hit.id for hit in hits if hit.id not in payloads]:
+            payloads |= await self._index.payloads(missing)
+
+    async def _find_pages(
+        self, query: _Query, wanted: int, payloads: dict[UUID, ChunkPayload]
+    ) -> list[list[Hit]]:
         """The hits of each page, pages and hits best first; at least `wanted` pages if so many match."""
         depth = max(MIN_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
         while True:
             halves = await self._index.query(query.dense, query.sparse, query.filters, depth)
             ranking = _rank(halves, query.mode)
             if query.phrase:
-                ranking = await self._lift(query.phrase, ranking)
+                await self._fetch(payloads, ranking[:WINDOW])
+                ranking = _lifted(ranking, query.phrase, payloads)
             pages: defaultdict[str, list[Hit]] = defaultdict(list)
             for hit in ranking:
                 pages[hit.url].append(hit)
@@ -79,18 +87,6 @@ class SearchService:
             if len(pages) >= wanted or exhausted or depth >= MAX_CANDIDATES:
                 return list(pages.values())
             depth = min(4 * depth, MAX_CANDIDATES)
-
-    async def _lift(self, phrase: Phrase, ranking: list[Hit]) -> list[Hit]:
-        """The chunks with the phrase come first of all, with the best score.
-
-        It is looked up only within the window that fusion scores, so that deeper candidates do not change the
-        order.
-        """
-        near, far = ranking[:WINDOW], ranking[WINDOW:]
-        payloads = await self._index.payloads([hit.id for hit in near])
-        lifted = {one for one, payload in payloads.items() if phrase.is_in(payload["text"])}
-        verbatim = [replace(hit, score=ranking[0].score) for hit in near if hit.id in lifted]
-        return [*verbatim, *(hit for hit in near if hit.id not in lifted), *far]
 
 
 def _rank(halves: Halves, mode: Mode) -> list[Hit]:
@@ -102,6 +98,18 @@ def _rank(halves: Halves, mode: Mode) -> list[Hit]:
         found = _scores([*halves.dense, *halves.bm25])
         scores = sorted(found.items(), key=lambda scored: (-scored[1], scored[0]))
     return [Hit(one, score, urls[one]) for one, score in scores]
+
+
+def _lifted(ranking: list[Hit], phrase: Phrase, payloads: Mapping[UUID, ChunkPayload]) -> list[Hit]:
+    """The chunks with the phrase come first of all, with the best score.
+
+    It is looked up only within the window that fusion scores, so that deeper candidates do not change the
+    order.
+    """
+    near, far = ranking[:WINDOW], ranking[WINDOW:]
+    lifted = {hit.id for hit in near if hit.id in payloads and phrase.is_in(payloads[hit.id]["text"])}
+    verbatim = [hit._replace(score=ranking[0].score) for hit in near if hit.id in lifted]
+    return [*verbatim, *(hit for hit in near if hit.id not in lifted), *far]
 
 
 def _scores(hits: Iterable[Hit]) -> dict[UUID, float]:

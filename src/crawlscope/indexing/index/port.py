@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypedDict
+from typing import NamedTuple, Protocol, TypeAlias, TypedDict
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
@@ -94,8 +94,7 @@ class Filters:
     url_prefix: str | None = None
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     id: UUID
     score: float
     url: str
