@@ -32,6 +32,7 @@ from starlette.routing import Route
 
 from benchmarks.part import Options, Row, as_json, options_of, options_parser, table
 from crawlscope.core.errors import IndexUnavailable
+from crawlscope.core.settings import Settings
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
@@ -49,7 +50,7 @@ from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.processes.index_process import embedded_indexes
+from crawlscope.processes.index_process import run_index
 
 PART = "index"
 CHUNKS_PER_PAGE = 8
@@ -152,11 +153,7 @@ async def index_process(folder: Path) -> AsyncIterator[tuple[psutil.Process, Sea
 
 
 def serve_index(folder: Path) -> None:
-    async def serve() -> None:
-        async with embedded_indexes(folder):
-            await asyncio.Event().wait()
-
-    uvloop.run(serve())
+    uvloop.run(run_index(Settings(_env_file=None, data_dir=folder), asyncio.Event()))
 
 
 async def answers(index: SearchIndex) -> None:

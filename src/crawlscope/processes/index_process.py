@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Process, Supe
 TAKE_OVER_SECONDS = GRACE_SECONDS + 5
 """Time for the process of a killed service to end."""
 POLL_INTERVAL_SECONDS = 0.1
+SWITCH_SECONDS = 0.0005
+"""A query waits no longer for the interpreter while another thread prepares an update."""
 RESTART_SECONDS = 2.0
 
 
@@ -26,6 +29,7 @@ async def run_index(settings: Settings, stopping: asyncio.Event) -> None:
     """Serves until `stopping` is set."""
     if not settings.embedded_index:
         raise SettingsError("CRAWLSCOPE_QDRANT_URL is set: the index needs no process of its own")
+    sys.setswitchinterval(SWITCH_SECONDS)
     async with embedded_indexes(settings.data_dir):
         await stopping.wait()
 
