@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.part import Row, as_json, from_json, options_parser, table
 
 PARTS = (
-    *("ingest", "cpu", "endpoint", "latency", "overload", "pipeline", "recrawl", "embedding_server"),
+    *("ingest", "cpu", "endpoint", "latency", "overload", "pipeline", "recrawl", "embedding_server", "index"),
     *("search", "storage", "memory", "text", "timing"),
 )
 """In the order in which they run."""
