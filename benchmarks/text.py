@@ -22,7 +22,6 @@ from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
-from crawlscope.indexing.generations.embedder import IndexEmbedder, Reopened
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.language import language_of
@@ -99,8 +98,7 @@ def _steps_rows(pages: list[str], rounds: int) -> list[Row]:
 
 async def _preparation_rows(pages: list[str]) -> list[Row]:
     recipe = Recipe(NoEmbedder.identity, Settings().chunk_tokens)
-    embedder = IndexEmbedder(_never, Reopened(NoEmbedder()))
-    preparer = DocumentPreparer(0, recipe, embedder, Bm25Encoder(), Lanes())
+    preparer = DocumentPreparer(0, recipe, NoEmbedder(), Bm25Encoder(), Lanes())
 
     async def prepare(page: str) -> None:
         await preparer.prepare(IndexDocumentRequest(url="https://site.example/", markdown=page), None)
@@ -132,10 +130,6 @@ async def _watch(late: list[float]) -> None:
         began = time.perf_counter()
         await asyncio.sleep(0.001)
         late.append((time.perf_counter() - began) * 1000 - 1)
-
-
-async def _never() -> Reopened:
-    raise NotImplementedError
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from pydantic import BaseModel, ConfigDict
-from tokenizers import Tokenizer
 
 from crawlscope.core.errors import PageError
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.documents import KnownDocument
-from crawlscope.indexing.embedders.port import Vectors
-from crawlscope.indexing.generations.embedder import IndexEmbedder
+from crawlscope.indexing.embedders.port import Embedder, Vectors
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.index.port import IndexedDocument, SparseVector
@@ -80,7 +78,7 @@ class DocumentPreparer:
 
     generation_id: int
     recipe: Recipe
-    embedder: IndexEmbedder
+    embedder: Embedder
     bm25: Bm25Encoder
     lanes: Lanes
 
@@ -89,26 +87,21 @@ class DocumentPreparer:
 
         A document that is no text, such as an image, has an empty `text` and the reason in `unreadable`.
         """
-        async with self.embedder.in_use() as embedder:
-            prepared, texts = await self.lanes.compute(
-                len(document.markdown), self._read, document, known, embedder.tokenizer
-            )
-            if not texts:
-                return prepared
-            with (
-                TimingContext(
-                    OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}
-                ) as whole,
-                waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
-            ):
-                return replace(prepared, vectors=await embedder.embed(texts))
+        prepared, texts = await self.lanes.compute(len(document.markdown), self._read, document, known)
+        if not texts:
+            return prepared
+        with (
+            TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}) as whole,
+            waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
+        ):
+            return replace(prepared, vectors=await self.embedder.embed(texts))
 
     def _read(
-        self, document: IndexDocumentRequest, known: KnownDocument | None, tokenizer: Tokenizer
+        self, document: IndexDocumentRequest, known: KnownDocument | None
     ) -> tuple[PreparedDocument, list[str]]:
         """The document without its dense vectors, and the texts to embed. Takes seconds for megabytes."""
         metadata = document.metadata or DocumentMetadata(url=document.url)
-        unreadable, fingerprint = None, self.recipe.fingerprint
+        unreadable, fingerprint, tokenizer = None, self.recipe.fingerprint, self.embedder.tokenizer
         with TimingContext(OperationType.CHUNKING, "chunk_text") as chunking:
             try:
                 text = clean(document.markdown)

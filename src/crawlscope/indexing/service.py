@@ -113,7 +113,8 @@ class IndexingService:
             serving = _serving(live)
             known = await documents.find_document(connection, serving.id, document.url)
         await self._opened.close_others(live)
-        return await self._opened.preparer(serving).prepare(document, known)
+        async with self._opened.preparer(serving) as preparer:
+            return await preparer.prepare(document, known)
 
     async def store(
         self,

@@ -169,8 +169,8 @@ class Reindexing:
             for row in rows:
                 metadata = DocumentMetadata(url=document.url, title=row.title, language=row.language)
                 request = IndexDocumentRequest(url=document.url, markdown=row.markdown, metadata=metadata)
-                preparer = self._opened.preparer(generation)
-                prepared = await preparer.prepare(request, None if again else known)
+                async with self._opened.preparer(generation) as preparer:
+                    prepared = await preparer.prepare(request, None if again else known)
                 if prepared.text:
                     break
             else:

@@ -10,9 +10,8 @@ from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.core.periodic import run_periodically
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
-from crawlscope.indexing.generations.embedder import IndexEmbedder
 from crawlscope.indexing.generations.lifecycle import IndexLifecycle
-from crawlscope.indexing.generations.opened import OpenGenerations
+from crawlscope.indexing.generations.opened import IndexEmbedder, OpenGenerations
 from crawlscope.indexing.generations.repository import Generation, begin_reindexing
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
 from crawlscope.indexing.index.socket_client import RemoteIndexes

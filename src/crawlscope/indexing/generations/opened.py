@@ -1,19 +1,97 @@
 """What a process has open of the index generations: indexes, and the embedders they were built with."""
 
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
-from crawlscope.core.settings import Settings
+from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable
+from crawlscope.core.settings import Settings, without_credentials
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.embedders import open_embedder
+from crawlscope.indexing.embedders.port import Embedder, Vectors
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.indexing.generations.embedder import IndexEmbedder, Reopened, reopen_embedder
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.generations.repository import Generation, Live
 from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.index.port import Indexes, SearchIndex
 from crawlscope.indexing.prepare import DocumentPreparer
 from crawlscope.indexing.sparse import Bm25Encoder
+
+REOPEN_AFTER_SECONDS = 2.0
+"""How long an embedder that could not be opened is not tried again."""
+REMEDY = "run `crawlscope reindex`"
+
+
+@dataclass(frozen=True)
+class Reopened:
+    embedder: Embedder
+    notice: str | None = None
+    """That the settings ask for something else than what the index was built with, and what to do."""
+
+
+class IndexEmbedder:
+    """The embedder of one index, opened when it is first needed: keyword searches need none."""
+
+    def __init__(self, opening: Callable[[], Awaitable[Reopened]], opened: Reopened | None = None) -> None:
+        self._opening = opening
+        self._lock = asyncio.Lock()
+        self._opened = opened
+        self._failure: CrawlscopeError | None = None
+        self._failed_at = 0.0
+        self._users = 0
+        self._closing = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened is not None
+
+    @property
+    def notice(self) -> str | None:
+        """What its user should know: why it cannot be opened, or that another one is configured."""
+        if self._opened:
+            return self._opened.notice
+        return str(self._failure) if self._failure else None
+
+    async def ready(self) -> None:
+        """Opens it. Raises `EmbedderUnavailable` or `SettingsError`."""
+        async with self._lock:
+            if self._opened is not None:
+                return
+            if self._failure and time.monotonic() - self._failed_at < REOPEN_AFTER_SECONDS:
+                raise self._failure
+            try:
+                self._opened = await self._opening()
+            except CrawlscopeError as error:
+                self._failure, self._failed_at = error, time.monotonic()
+                raise
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        async with self.in_use() as embedder:
+            return await embedder.embed(texts)
+
+    @asynccontextmanager
+    async def in_use(self) -> AsyncIterator[Embedder]:
+        """The embedder stays open while the block runs."""
+        await self.ready()
+        assert self._opened is not None
+        embedder = self._opened.embedder
+        self._users += 1
+        try:
+            yield embedder
+        finally:
+            self._users -= 1
+            if self._closing and not self._users:
+                await embedder.aclose()
+
+    async def aclose(self) -> None:
+        """Closes it now, or when its last user is done."""
+        self._closing = True
+        if self._opened and not self._users:
+            await self._opened.embedder.aclose()
 
 
 class OpenGenerations:
@@ -62,9 +140,11 @@ class OpenGenerations:
             self._embedders[recipe.fingerprint] = IndexEmbedder(opening)
         return self._embedders[recipe.fingerprint]
 
-    def preparer(self, generation: Generation) -> DocumentPreparer:
-        embedder = self.embedder(generation)
-        return DocumentPreparer(generation.id, generation.recipe, embedder, self._bm25, self._lanes)
+    @asynccontextmanager
+    async def preparer(self, generation: Generation) -> AsyncIterator[DocumentPreparer]:
+        """Opens the embedder, which stays open while the block runs."""
+        async with self.embedder(generation).in_use() as embedder:
+            yield DocumentPreparer(generation.id, generation.recipe, embedder, self._bm25, self._lanes)
 
     async def close_others(self, live: Live) -> None:
         """Closes embedders that no live generation needs: each takes memory or a connection."""
@@ -76,3 +156,74 @@ class OpenGenerations:
         for embedder in self._embedders.values():
             await embedder.aclose()
         await self._indexes.aclose()
+
+
+async def reopen_embedder(settings: Settings, recipe: Recipe, threads: int = 1) -> Reopened:
+    """The configured embedder if it makes the same vectors, else one like that of the recipe.
+
+    Raises `EmbedderUnavailable` that says what the index needs, what is configured, and what to do.
+    """
+    same_kind, as_configured = settings.embedder == recipe.identity.embedder, _asks_for(settings, recipe)
+    candidates = [settings] if same_kind else []
+    if not as_configured:
+        candidates.append(_as_built(settings, recipe))
+    problem = ""
+    for candidate in candidates:
+        try:
+            embedder = await open_embedder(candidate, threads)
+        except CrawlscopeError as error:
+            if as_configured:
+                raise
+            problem = str(error).rstrip(".")
+            continue
+        if embedder.identity == recipe.identity:
+            return Reopened(embedder, _notice(embedder, recipe, settings, candidate))
+        await embedder.aclose()
+        problem = f"in its place there is {embedder.identity.description}"
+    raise EmbedderUnavailable(
+        f"the index was built with {recipe.identity.description}, which cannot be opened ({problem}); now "
+        f"{_configured(settings)} is configured: {REMEDY}, or go back to the former"
+    )
+
+
+def _configured(settings: Settings) -> str:
+    return " ".join(filter(None, [settings.embedder, settings.embedder_model]))
+
+
+def _asks_for(settings: Settings, recipe: Recipe) -> bool:
+    """As far as the settings tell; a server may have changed its model since."""
+    return (
+        settings.embedder == recipe.identity.embedder
+        and settings.embedder_model in (None, recipe.identity.model)
+        and settings.embedder_dimensions in (None, recipe.identity.dimension)
+        and _same_server(settings, recipe)
+    )
+
+
+def _as_built(settings: Settings, recipe: Recipe) -> Settings:
+    """The key goes to no other server than the one it is for."""
+    same = _same_server(settings, recipe)
+    return settings.model_copy(
+        update={
+            "embedder": recipe.identity.embedder,
+            "embedder_model": recipe.identity.model,
+            "embedder_url": settings.embedder_url if same else recipe.url,
+            "embedder_api_key": settings.embedder_api_key if same else None,
+            "embedder_dimensions": settings.embedder_dimensions and recipe.identity.dimension,
+        }
+    )
+
+
+def _same_server(settings: Settings, recipe: Recipe) -> bool:
+    return recipe.url is None or without_credentials(settings.embedder_url or "") == recipe.url
+
+
+def _notice(embedder: Embedder, recipe: Recipe, settings: Settings, opened: Settings) -> str | None:
+    if opened is not settings:
+        return (
+            f"the index was built with {recipe.identity.description} and is used with it; now "
+            f"{_configured(settings)} is configured: to change over, {REMEDY}"
+        )
+    if Recipe.of(embedder, settings).fingerprint != recipe.fingerprint:
+        return f"the index was built with other chunks than configured: to change over, {REMEDY}"
+    return None
