@@ -30,6 +30,7 @@ ROUNDS = 15
 CONTEXTS = 20_000
 SPANS = 2_000
 STORED = 10_000
+OPERATIONS_OF_PAGE = 6
 INSERTED = 300
 LIMIT_MICROSECONDS = 5.0
 MAX_OF_SPAN = 1 / 5
@@ -113,10 +114,13 @@ async def _through_the_buffer(url: str) -> float:
     database = Database.open(url)
     await schema.upgrade(database)
     buffer = MeasurementBuffer(database)
-    with standalone.use(buffer), scope(**IDS):
+    pages: list[dict[str, Any]] = [
+        {"job_id": str(page), "document_url": f"https://example.com/{page}"} for page in range(STORED)
+    ]
+    with standalone.use(buffer), scope(crawl_id=IDS["crawl_id"]):
         began = perf_counter()
-        for _ in range(STORED):
-            with TimingContext("chunking", "chunk_text"):
+        for operation in range(STORED):
+            with TimingContext("chunking", "chunk_text", **pages[operation // OPERATIONS_OF_PAGE]):
                 pass
         await buffer.flush()
         taken = perf_counter() - began

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from crawlscope.models import CrawlSession, OperationMetric
 from crawlscope.timing import TimingContext, context, scope
 from crawlscope.timing.standalone import use
-from crawlscope.timing.store import MeasurementBuffer
+from crawlscope.timing.store import MeasurementBuffer, record_operations
 
 
 @pytest.fixture
@@ -116,6 +116,27 @@ async def test_two_flushes_at_once_write_everything_once(database):
     async with database.transaction() as connection:
         names = await connection.scalars(select(OperationMetric.operation_name))
         assert sorted(names) == [f"number {number}" for number in range(5)]
+
+
+async def test_ids_order_by_time_whatever_the_clock_says(database):
+    times = (0.0, 1.5e9, 1.7e9, 1.7e9 + 0.002)
+    measured: list[TimingContext] = []
+    with scope(collect=measured.append):
+        for at in (*times, -5.0, *[2e9] * 50):
+            with TimingContext("chunking", f"at {at}") as timing:
+                pass
+            timing.timestamp = at
+    async with database.transaction() as connection:
+        await record_operations(connection, measured)
+        rows = (
+            await connection.execute(
+                select(OperationMetric.id, OperationMetric.timestamp).order_by(OperationMetric.id)
+            )
+        ).all()
+    assert len(rows) == 55
+    assert {row.id.version for row in rows} == {7}
+    ordered = [row.timestamp.timestamp() for row in rows if row.timestamp.timestamp() >= 0]
+    assert ordered == sorted(ordered)
 
 
 PROGRAM = """
