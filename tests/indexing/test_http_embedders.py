@@ -120,6 +120,18 @@ async def test_a_small_page_goes_before_the_rest_of_a_giant_one(
     np.testing.assert_allclose(await pages["giant"], expected(server, giant), atol=1e-6)
 
 
+async def test_a_page_of_two_batches_enters_the_line_at_once(
+    embedder: HttpEmbedder, server: FakeEmbeddingServer
+) -> None:
+    server.stuck_on = "text"
+    texts = [f"text {number}" for number in range(2 * embedder._limits.batch_texts - 3)]
+    server.requests.clear()
+    page = asyncio.create_task(embedder.embed(texts))
+    await eventually(lambda: sum(len(request.texts) for request in server.requests) == len(texts))
+    server.stuck_on = None
+    np.testing.assert_allclose(await page, expected(server, texts), atol=1e-6)
+
+
 async def test_a_page_that_is_too_long_fails_alone(
     embedder: HttpEmbedder, server: FakeEmbeddingServer
 ) -> None:

@@ -30,8 +30,6 @@ TIMEOUT_SECONDS = 60.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 MAX_DETAIL_CHARACTERS = 200
 UNAVAILABLE_STATUSES = frozenset({408, 409, 425, 429, 502, 503, 504})
-MODEL_FAILED = 424
-"""Of Text Embeddings Inference."""
 _SIZE_COMPLAINT = re.compile(
     r"too (?:long|large|many|big)|batch size|context (?:length|window)|max\w* (?:\w+ ){0,3}(?:tokens|length)",
     re.IGNORECASE,
@@ -98,17 +96,16 @@ class EmbeddingServer:
         return self._url.path.rstrip("/")
 
     async def get(self, path: str) -> object:
-        return await self._send("GET", path, None)
+        return await self._send("GET", path)
 
     async def post(self, path: str, body: dict[str, object]) -> object:
-        return await self._send("POST", path, body)
+        return await self._send("POST", path, to_json(body))
 
     async def aclose(self) -> None:
         await self._session.close()
 
-    async def _send(self, method: str, path: str, body: dict[str, object] | None) -> object:
+    async def _send(self, method: str, path: str, data: bytes | None = None) -> object:
         url = str(self._url.copy_with(path=self.path + path))
-        data = None if body is None else to_json(body)
         try:
             async with self._session.request(method, url, data=data, allow_redirects=False) as response:
                 content = await response.read()
@@ -137,7 +134,8 @@ class EmbeddingServer:
             return BatchTooLarge(said) if _SIZE_COMPLAINT.search(detail) else SettingsError(said)
         if status in UNAVAILABLE_STATUSES:
             return ServerUnavailable(said)
-        if status == MODEL_FAILED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # Text Embeddings Inference answers 424 if its model failed.
+        if status == HTTPStatus.FAILED_DEPENDENCY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return EmbedderUnavailable(said)
         setting = "CRAWLSCOPE_EMBEDDER_URL and CRAWLSCOPE_EMBEDDER_MODEL"
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -189,8 +187,8 @@ _TOKENS = attrgetter("tokens")
 
 
 class HttpEmbedder:
-    """Texts of all pages share requests. A page has one batch of texts in line at a time, so that no page
-    waits for all texts of a large one.
+    """Texts of all pages share requests. A page has one batch in line at a time, at its end two, so that no
+    page waits for all texts of a large one.
 
     Never retries, because the queue does. The local model's tokenizer counts the tokens, because the
     server's is not available.
@@ -227,12 +225,14 @@ class HttpEmbedder:
     async def embed(self, texts: Sequence[str]) -> Vectors:
         wait = _Wait()
         page = [_Text(text, _estimate_tokens(text), wait) for text in map(encodable, texts)]
+        parts = list(batches(page, _TOKENS, self._limits.batch_tokens, self._limits.batch_texts))
+        parts[-2:] = [[text for part in parts[-2:] for text in part]]
         rows: list[npt.NDArray[np.float32]] = []
         try:
-            for batch in batches(page, _TOKENS, self._limits.batch_tokens, self._limits.batch_texts):
+            for part in parts:
                 if self._requests.is_full:
                     wait.begin()
-                rows += await self._requests.add_all(batch)
+                rows += await self._requests.add_all(part)
         finally:
             wait.end()
             note_wait(wait.seconds)
