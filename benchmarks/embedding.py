@@ -19,8 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from crawlscope.indexing.chunk import split
-from crawlscope.indexing.embedders import LocalEmbedder
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
+from crawlscope.indexing.embedders.local import LocalEmbedder
 
 CHUNK_TOKENS = 200
 MODULES = (

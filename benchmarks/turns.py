@@ -12,7 +12,7 @@ import statistics
 import time
 
 from benchmarks.embedding import real_like_chunks
-from crawlscope.indexing.embedders import LocalEmbedder
+from crawlscope.indexing.embedders.local import LocalEmbedder
 
 MAX_RATIO = 3.0
 

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from crawlscope.core.settings import Settings
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
-from crawlscope.indexing.embedders import LocalEmbedder
+from crawlscope.indexing.embedders.local import LocalEmbedder
 from crawlscope.indexing.embedders.port import Vectors
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes

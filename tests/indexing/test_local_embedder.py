@@ -11,7 +11,8 @@ import pytest
 
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.settings import Settings
-from crawlscope.indexing.embedders import LocalEmbedder, local, open_embedder
+from crawlscope.indexing.embedders import local, open_embedder
+from crawlscope.indexing.embedders.local import LocalEmbedder
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 
 TEXTS = [

@@ -6,30 +6,36 @@ from pydantic import SecretStr
 
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.settings import Settings
-from crawlscope.indexing.embedders.fastembed import DEFAULT_MODEL, FastembedEmbedder
-from crawlscope.indexing.embedders.local import LocalEmbedder
 from crawlscope.indexing.embedders.port import Embedder
 
-__all__ = ["FastembedEmbedder", "LocalEmbedder", "open_embedder"]
+__all__ = ["open_embedder"]
 
 
 async def open_embedder(settings: Settings, threads: int = 1) -> Embedder:
     """Opens the embedder of the settings; `threads` is for those that compute in this process.
 
+    Imports only that one: each brings a runtime or a client, which takes 0.1 s and up to 20 MB.
     Raises `EmbedderUnavailable` if a server does not answer, `SettingsError` for settings that cannot work.
     """
     model = settings.embedder_model
     match settings.embedder:
         case "local":
+            from crawlscope.indexing.embedders.local import LocalEmbedder  # noqa: PLC0415
+
             return await asyncio.to_thread(LocalEmbedder, threads)
         case "fastembed":
+            from crawlscope.indexing.embedders.fastembed import (  # noqa: PLC0415
+                DEFAULT_MODEL,
+                FastembedEmbedder,
+            )
+
             return await asyncio.to_thread(FastembedEmbedder, model or DEFAULT_MODEL, threads)
         case "tei":
-            from crawlscope.indexing.embedders.tei import open_tei  # noqa: PLC0415 - its client takes 0.1 s
+            from crawlscope.indexing.embedders.tei import open_tei  # noqa: PLC0415
 
             return await open_tei(_required("url", settings.embedder_url), model, _key(settings))
         case "openai":
-            from crawlscope.indexing.embedders.openai import open_openai  # noqa: PLC0415 - as above
+            from crawlscope.indexing.embedders.openai import open_openai  # noqa: PLC0415
 
             url = _required("url", settings.embedder_url)
             dimensions = settings.embedder_dimensions

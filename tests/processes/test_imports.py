@@ -1,0 +1,26 @@
+"""A process loads no library that only others need: each costs CPU at the start, and memory for good."""
+
+import subprocess
+import sys
+
+import pytest
+
+MODELS = {"onnxruntime", "tokenizers", "semantic_text_splitter"}
+ENGINE = {"numpy", "qdrant_edge"}
+DATABASE = {"sqlalchemy", "asyncpg", "pgqueuer"}
+INTERFACES = {"fastapi", "starlette", "mcp", "typer"}
+
+
+@pytest.mark.parametrize(
+    ("module", "others"),
+    [
+        ("supervisor.up", MODELS | ENGINE | INTERFACES),
+        ("index_process", MODELS | DATABASE | INTERFACES),
+        ("worker.process", MODELS | ENGINE | INTERFACES),
+        ("worker.index_pages", {"onnxruntime", "aiohttp"} | INTERFACES),
+    ],
+)
+def test_a_process_loads_no_library_of_others(module: str, others: set[str]) -> None:
+    program = f"import sys, crawlscope.processes.{module}; print(*sys.modules)"
+    names = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+    assert not others & set(names)
