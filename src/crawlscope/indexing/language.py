@@ -58,8 +58,10 @@ def language_of(markdown: str) -> str:
     if len(text) < _MIN_LETTERS and not (len(text) >= _MIN_IDEOGRAMS and _is_wide(text)):
         return ""
     middle = text.find(" ", len(text) // 2)
-    halves = {_classify(text[:middle]), _classify(text[middle:])} if middle > 0 else {_classify(text)}
-    return primary_language(halves.pop()) if len(halves) == 1 else ""
+    first, *rest = [text[:middle], text[middle:]] if middle > 0 else [text]
+    language = _classify(first)
+    agreed = language and all(_classify(half) == language for half in rest)
+    return primary_language(language) if agreed else ""
 
 
 def _is_wide(text: str) -> bool:
