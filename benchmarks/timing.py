@@ -11,6 +11,7 @@ import asyncio
 import importlib.util
 import statistics
 import tempfile
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter, thread_time
@@ -61,7 +62,7 @@ def cost_microseconds(rounds: int = ROUNDS) -> float:
     """The median over rounds of a context's cost, the loop around it taken off."""
 
     def contexts() -> None:
-        collected: list[TimingContext] = []
+        collected: deque[TimingContext] = deque(maxlen=OPERATIONS_OF_PAGE)
         with scope(**IDS, collect=collected.append):
             for _ in range(CONTEXTS):
                 with TimingContext("chunking", "chunk_text"):
