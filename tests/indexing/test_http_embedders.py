@@ -414,6 +414,22 @@ async def test_vectors_have_the_requested_dimensions(server: FakeEmbeddingServer
         await open_embedder(asked)
 
 
+@pytest.mark.parametrize("no_proxy", [False, True])
+async def test_a_proxy_of_the_environment_is_used(
+    server: FakeEmbeddingServer, monkeypatch: pytest.MonkeyPatch, no_proxy: bool
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "embedder.invalid" if no_proxy else "")
+    if no_proxy:
+        with pytest.raises(EmbedderUnavailable, match="cannot be reached"):
+            await open_openai("http://embedder.invalid", "m")
+        return
+    embedder = await open_openai("http://embedder.invalid", "m")
+    assert (await embedder.embed(["one"])).shape == (1, 64)
+    await embedder.aclose()
+    assert {request.path for request in server.requests} == {"http://embedder.invalid/v1/embeddings"}
+
+
 async def test_a_password_in_the_address_is_never_shown(server: FakeEmbeddingServer) -> None:
     server.fail_with(503)
     with pytest.raises(CrawlscopeError) as failure:

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import groupby
 from operator import attrgetter
 from time import perf_counter
 from typing import NamedTuple, Protocol
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import numpy as np
@@ -60,8 +60,7 @@ class Dialect(Protocol):
 SHAPE_ERRORS = (TypeError, ValueError, KeyError, IndexError, OverflowError)
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     batch_texts: int
     batch_tokens: int
     text_tokens: int
@@ -83,7 +82,8 @@ class EmbeddingServer:
             timeout=aiohttp.ClientTimeout(timeout_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS),
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
+            # Looks for a proxy before each request, in a thread.
+            trust_env=self._url.scheme in getproxies() and not proxy_bypass(self._url.host),
         )
 
     @property
