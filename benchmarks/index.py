@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
+from unittest.mock import patch
 from uuid import UUID
 
 import httpx2
@@ -34,7 +35,7 @@ from benchmarks.part import Options, Row, as_json, options_of, options_parser, t
 from crawlscope.core.errors import IndexUnavailable
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.index import wire
-from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.edge import MIN_UNOPTIMIZED_CHUNKS, EdgeIndex
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import (
     BM25,
@@ -116,7 +117,7 @@ async def measure(options: Options, chunks: int) -> Sequence[Row]:
             while_writing = await asked(author, queries, partial(search, index, Filters()))
             writing.cancel()
             size = await index.size()
-        bare = await bare_queries(author, folder, queries)
+        bare, *optimized = await bare_queries(author, folder, queries)
     median = float(np.median(over_socket))
     alone = f"engine alone {bare:.3g} ms"
     what = f"hybrid query and {SHOWN} chunks, over socket"
@@ -126,6 +127,7 @@ async def measure(options: Options, chunks: int) -> Sequence[Row]:
         *(Row(PART, f"– {what}", float(np.median(times)), "ms") for what, times in filtered.items()),
         Row(PART, "– while a client writes without pause", float(np.median(while_writing)), "ms"),
         Row(PART, "– while a client writes, 95th percentile", float(np.percentile(while_writing, 95)), "ms"),
+        *optimized_rows(*optimized),
         Row(PART, "disk of a chunk", (size.bytes or 0) / size.chunks / 1024, "kB"),
     ]
     return [*rows, *await transports()]
@@ -216,8 +218,12 @@ async def asked(
     return times
 
 
-async def bare_queries(author: Author, folder: Path, queries: int) -> float:
-    """Milliseconds of the engine's own call for the same candidates with all they contain."""
+async def bare_queries(author: Author, folder: Path, queries: int) -> list[float]:
+    """Milliseconds of the engine's own call for the same candidates with all they contain.
+
+    For a large index also the same after its optimisation, the seconds that this took, and the milliseconds
+    that queries stood still for it.
+    """
     index = EdgeIndex.open(folder / NAME, DIMENSION)
     shard = index._shard  # noqa: SLF001 - the engine without anything around it
 
@@ -227,9 +233,32 @@ async def bare_queries(author: Author, folder: Path, queries: int) -> float:
         requests = [engine.QueryRequest(limit=CANDIDATES, query=each, with_payload=True) for each in nearest]
         shard.query_batch(engine.QueryBatchRequest(requests))
 
-    times = await asked(author, queries, ask)
+    measured = [float(np.median(await asked(author, queries, ask)))]
+    if (await index.size()).chunks >= MIN_UNOPTIMIZED_CHUNKS:
+        began, pauses = perf_counter(), [0.0]
+        with patch("crawlscope.indexing.index.edge.IDLE_SECONDS", 0.0):
+            optimizing = asyncio.create_task(index.optimize_when_idle())
+            while not optimizing.done():
+                pauses += await asked(author, 1, partial(search, index, Filters()))
+                await asyncio.sleep(0.05)
+            await optimizing
+        seconds = perf_counter() - began
+        shard = index._shard  # noqa: SLF001
+        await asked(author, queries, ask)  # reads what is on the disk now
+        measured += [float(np.median(await asked(author, queries, ask))), seconds, max(pauses)]
     await index.aclose()
-    return float(np.median(times))
+    return measured
+
+
+def optimized_rows(*measured: float) -> list[Row]:
+    if not measured:
+        return []
+    query, seconds, pause = measured
+    return [
+        Row(PART, "engine alone, after its optimisation", query, "ms"),
+        Row(PART, "– duration of the optimisation", seconds, "s"),
+        Row(PART, "– longest query meanwhile", pause, "ms"),
+    ]
 
 
 HITS = [Hit(UUID(int=n), 0.5, f"https://site.example/page{n}.html") for n in range(CANDIDATES)]

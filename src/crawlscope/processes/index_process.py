@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from crawlscope.core.errors import IndexUnavailable, SettingsError
-from crawlscope.core.periodic import run_periodically
+from crawlscope.core.periodic import in_background, run_periodically
 from crawlscope.core.settings import ENV_PREFIX, Settings
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
@@ -20,6 +20,7 @@ from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Process, Supe
 TAKE_OVER_SECONDS = GRACE_SECONDS + 5
 """Time for the process of a killed service to end."""
 POLL_INTERVAL_SECONDS = 0.1
+OPTIMIZE_INTERVAL_SECONDS = 20.0
 SWITCH_SECONDS = 0.0005
 """A query waits no longer for the interpreter while another thread prepares an update."""
 RESTART_SECONDS = 2.0
@@ -48,8 +49,15 @@ async def embedded_indexes(data_dir: Path) -> AsyncIterator[None]:
             if time.monotonic() >= deadline:
                 raise
         await asyncio.sleep(POLL_INTERVAL_SECONDS)
+    optimizing = run_periodically(
+        indexes.optimize_idle,
+        interval_seconds=OPTIMIZE_INTERVAL_SECONDS,
+        retry_seconds=OPTIMIZE_INTERVAL_SECONDS,
+        failure_event="index_optimization_failed",
+    )
     try:
-        yield
+        async with in_background(optimizing):
+            yield
     finally:
         await server.stop()
         await indexes.aclose()

@@ -44,6 +44,11 @@ class EdgeIndexes(OwnedIndexes):
             await index.aclose()
         await asyncio.to_thread(shutil.rmtree, self._data_dir / name, ignore_errors=True)
 
+    async def optimize_idle(self) -> None:
+        for index in list(self._opened.values()):
+            if isinstance(index, EdgeIndex):
+                await index.optimize_when_idle()
+
     async def aclose(self) -> None:
         for index in self._opened.values():
             await index.aclose()
