@@ -32,7 +32,7 @@ from crawlscope.models import (
     Reconciliation,
 )
 from crawlscope.pages.index_page import PageIndexer
-from crawlscope.pages.repository import Outcome, abandon, claim_page, put_back, settle_page, still_claimed
+from crawlscope.pages.repository import EndedAttempt, Outcome, claim_pages, end_attempts, still_claimed
 from crawlscope.pages.retry import retry_pages
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.sessions.recount import recount
@@ -50,6 +50,7 @@ from tests.support.producing import (
     deliver_pages,
     document,
     due,
+    end,
     fail_pages,
     index_pages,
     note_settled,
@@ -90,12 +91,10 @@ async def completed_v0(database: Database, *documents: dict[str, Any]) -> None:
 async def test_an_attempt_whose_commit_was_not_answered_counts_once(database: Database) -> None:
     await deliver_pages(database, "crawl-1", A)
     [job] = await queued(database, "crawl-1")
-    claim, measured = await attempt(database, *job)
-    async with database.transaction() as connection:
-        assert await still_claimed(connection, claim)
-        await settle_page(connection, claim, Outcome(PageState.INDEXED, 3), measured)
-    async with database.transaction() as connection:
-        await put_back(connection, claim, "database_unavailable", "the connection was lost", measured)
+    claim, measured = await attempt(database, job)
+    assert await end(database, claim, measured, Outcome(PageState.INDEXED, 3))
+    put_back = Outcome(PageState.QUEUED, error_code="database_unavailable", error="the connection was lost")
+    assert not await end(database, claim, measured, put_back)
     assert await outcomes(database) == ["indexed"]
     assert await operations(database) == len(measured)
     assert await database.run(lambda connection: recount(connection, "crawl-1")) == {}
@@ -104,14 +103,12 @@ async def test_an_attempt_whose_commit_was_not_answered_counts_once(database: Da
 async def test_an_attempt_at_replaced_content_is_no_death_of_its_worker(database: Database) -> None:
     await deliver_pages(database, "crawl-1", A)
     [job] = await queued(database, "crawl-1")
-    claim, measured = await attempt(database, *job)
+    claim, measured = await attempt(database, job)
     await deliver(database, "crawl-1", "crawl.page", [{**document(A), "markdown": "New words."}])
     await index_pages(database, "crawl-1")
     assert await outcomes(database) == ["superseded", "indexed"]
     for _ in range(2):
-        async with database.transaction() as connection:
-            assert not await still_claimed(connection, claim)
-            await abandon(connection, claim, measured)
+        assert not await end(database, claim, measured, Outcome(PageState.INDEXED, 3))
     assert await outcomes(database) == ["superseded", "indexed"]
     assert await operations(database) == 2 * len(measured)
     async with database.transaction() as connection:
@@ -124,11 +121,11 @@ async def test_an_attempt_at_replaced_content_is_no_death_of_its_worker(database
 async def test_a_worker_that_was_given_up_and_lives_leaves_the_page_to_the_next(database: Database) -> None:
     await deliver_pages(database, "crawl-1", A)
     [job] = await queued(database, "crawl-1")
-    slow, measured = await attempt(database, *job)
+    slow, measured = await attempt(database, job)
     async with database.transaction() as connection:
-        assert await claim_page(connection, *job, "worker-2") is not None
-    async with database.transaction() as connection:
-        await put_back(connection, slow, "index_unavailable", "no answer", measured)
+        assert await claim_pages(connection, [job], "worker-2") != [None]
+    put_back = Outcome(PageState.QUEUED, error_code="index_unavailable", error="no answer")
+    assert not await end(database, slow, measured, put_back)
     assert await outcomes(database) == ["lost", None]
     async with database.transaction() as connection:
         assert await connection.scalar(select(Page.state)) == PageState.INDEXING
@@ -198,19 +195,18 @@ async def test_a_delivery_that_a_deletion_overtakes_is_ignored(
 
 async def test_all_pages_delivered_again_do_not_wait_for_one_that_waits_for_them(database: Database) -> None:
     await deliver_pages(database, "crawl-1", A, B)
-    first, second = [await attempt(database, *job) for job in await queued(database, "crawl-1")]
-    async with database.transaction() as connection:
-        assert await still_claimed(connection, first[0])
-        await settle_page(connection, first[0], Outcome(PageState.INDEXED, 1), first[1])
+    first, second = [await attempt(database, job) for job in await queued(database, "crawl-1")]
+    assert await end(database, *first, Outcome(PageState.INDEXED, 1))
     tries, locked = 0, asyncio.Event()
 
     async def settle(connection: AsyncConnection) -> None:
         nonlocal tries
         tries += 1
-        assert await still_claimed(connection, second[0])
+        assert await still_claimed(connection, [second[0]]) == [True]
         locked.set()
         await asyncio.sleep(0.4)  # the index takes its time
-        await settle_page(connection, second[0], Outcome(PageState.INDEXED, 1), second[1])
+        ended = EndedAttempt(second[0], Outcome(PageState.INDEXED, 1), second[1])
+        await end_attempts(connection, [ended])
 
     async def again() -> None:
         await locked.wait()

@@ -26,7 +26,13 @@ from crawlscope.indexing.generations.repository import Generation, Live
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import OwnedIndexes, SparseVector
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes
-from crawlscope.indexing.service import DocumentChanged, IndexChanged, IndexDocumentRequest, IndexingService
+from crawlscope.indexing.service import (
+    DocumentChanged,
+    FoundDocument,
+    IndexChanged,
+    IndexDocumentRequest,
+    IndexingService,
+)
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import Document, Page
 from crawlscope.pages.index_page import PageIndexer, PutBack
@@ -380,9 +386,9 @@ async def test_a_page_prepared_for_the_old_index_is_not_stored_in_the_new_one(
     request = IndexDocumentRequest(url=url_of("late"), markdown=text_of("late"))
     prepared = await before.indexing.prepare(request)
     await after.reindex()
-    with pytest.raises(IndexChanged):
-        async with before.database.transaction() as connection:
-            await before.indexing.store(connection, prepared, "crawl-1")
+    async with before.database.transaction() as connection:
+        [outcome] = await before.indexing.store(connection, [FoundDocument(prepared, "crawl-1")])
+    assert isinstance(outcome, IndexChanged)
     assert IndexChanged.retryable
     assert DocumentChanged.retryable
     await before.indexing.index_document(request)
@@ -547,13 +553,12 @@ async def test_an_index_is_dropped_while_a_crawl_is_deleted(after: Process) -> N
     await after.crawl("crawl-3", *reversed(topics), more=" And more.")  # so they lie in the table
     former = await after.serving()
     await after.reindex()
-    urls = list(map(url_of, topics))  # as `forget_crawl` takes them
+    urls = list(map(url_of, topics))
     async with after.database.transaction() as deleting:
-        await documents.delete_document(deleting, urls[0])
+        await documents.delete_documents(deleting, urls[:1])
         dropping = asyncio.create_task(drop_as_from_a_large_table(after.database, former))
         await until_waiting_for_a_lock(after.database)
-        for url in urls[1:]:
-            await documents.delete_document(deleting, url)
+        await documents.delete_documents(deleting, urls[:0:-1])
     await dropping
     async with after.database.transaction() as connection:
         assert await generations.retired(connection, 0.0) == []
@@ -576,7 +581,7 @@ async def test_a_document_that_shrinks_during_the_check_is_no_loss(
         IndexDocumentRequest(url=url_of("apples"), markdown="Short now.")
     )
     async with before.database.transaction() as connection:
-        await before.indexing.store(connection, prepared, "crawl-1")
+        await before.indexing.store(connection, [FoundDocument(prepared, "crawl-1")])
         looking = asyncio.create_task(started_now.advance())
         await until_waiting_for_a_lock(before.database)
     await looking

@@ -129,8 +129,8 @@ class TestAttempts:
 
     async def test_one_under_way_has_no_outcome(self, database: Database, insights: Insights):
         await deliver_pages(database, "crawl-1", A)
-        [(page_id, revision)] = await queued(database, "crawl-1")
-        await attempt(database, page_id, revision)
+        [job] = await queued(database, "crawl-1")
+        await attempt(database, job)
 
         [running] = (await insights.attempts("crawl-1", A)).attempts
 

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 from crawlscope.database.engine import Database
-from crawlscope.indexing.documents import KnownDocument, save_document
+from crawlscope.indexing.documents import KnownDocument, save_documents
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.recipe import Recipe
@@ -104,7 +104,7 @@ class TestRequestsAndTotals:
             serving = await generations.ensure_serving(connection, RECIPE)
             for url, chunks in ((A, 2), (B, 5)):
                 known = KnownDocument("hash", "fingerprint", chunks, None, 1)
-                await save_document(connection, serving.id, url, known)
+                await save_documents(connection, serving.id, {url: known})
 
         stats = await insights.stats()
 

@@ -111,7 +111,7 @@ async def test_the_life_of_a_crawl_in_verdicts(database: Database) -> None:
     await deliver_pages(database, "crawl-1", "https://a.example/1", "https://a.example/2")
     assert await verdict() == VerdictName.ADVANCING
     [first, _] = await queued(database, "crawl-1")
-    await attempt(database, *first)
+    await attempt(database, first)
     assert await verdict() == VerdictName.ADVANCING
     await deliver(database, "crawl-1", "crawl.completed")
     await index_pages(database, "crawl-1")

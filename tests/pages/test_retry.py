@@ -23,8 +23,9 @@ from crawlscope.pages.receive import change_crawls, take_pages
 from crawlscope.pages.repository import (
     ATTEMPTS,
     PAGES,
+    PageJob,
     WorkerDeath,
-    claim_page,
+    claim_pages,
     pages_of_dead,
     worker_name,
 )
@@ -201,7 +202,7 @@ def death(began_at: datetime, worker: str = WORKER) -> WorkerDeath:
 async def claim(database: Database, page_id: int, worker: str = WORKER) -> None:
     page = await page_of(database, page_id)
     async with database.transaction() as connection:
-        assert await claim_page(connection, page_id, page.revision, worker, page.job_id)
+        assert await claim_pages(connection, [PageJob(page_id, page.revision, page.job_id)], worker) != [None]
 
 
 async def record(database: Database, dead: WorkerDeath) -> dict[int, str | None]:

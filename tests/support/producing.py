@@ -12,7 +12,15 @@ from crawlscope.core.vocabulary import OperationType, PageState, ReconcileState
 from crawlscope.crawls import reconciliations
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
-from crawlscope.pages.repository import ClaimedPage, Outcome, claim_page, put_back, settle_page, still_claimed
+from crawlscope.pages.repository import (
+    ClaimedPage,
+    EndedAttempt,
+    Outcome,
+    PageJob,
+    claim_pages,
+    end_attempts,
+    still_claimed,
+)
 from crawlscope.timing import TimingContext, scope
 from crawlscope.webhooks.acceptance import accept_delivery
 
@@ -53,29 +61,32 @@ async def index_pages(
 ) -> int:
     """Settles all queued pages of the crawl as a worker does; returns how many there were."""
     jobs = await queued(database, crawl_id)
-    for page_id, revision in jobs:
-        claim, measured = await attempt(database, page_id, revision)
-        async with database.transaction() as connection:
-            assert await still_claimed(connection, claim)
-            await settle_page(connection, claim, Outcome(state, chunks), measured)
+    for job in jobs:
+        await end(database, *await attempt(database, job), Outcome(state, chunks))
     return len(jobs)
 
 
 async def fail_pages(database: Database, crawl_id: str, code: str, words: str) -> None:
     """As when the embedding goes wrong for good."""
-    for page_id, revision in await queued(database, crawl_id):
-        claim, measured = await attempt(database, page_id, revision, failing=words)
+    for job in await queued(database, crawl_id):
         outcome = Outcome(PageState.FAILED, error_code=code, error=words)
-        async with database.transaction() as connection:
-            assert await still_claimed(connection, claim)
-            await settle_page(connection, claim, outcome, measured)
+        await end(database, *await attempt(database, job, failing=words), outcome)
 
 
 async def put_pages_back(database: Database, crawl_id: str, code: str, words: str) -> None:
-    for page_id, revision in await queued(database, crawl_id):
-        claim, measured = await attempt(database, page_id, revision, failing=words)
-        async with database.transaction() as connection:
-            await put_back(connection, claim, code, words, measured)
+    for job in await queued(database, crawl_id):
+        outcome = Outcome(PageState.QUEUED, error_code=code, error=words)
+        await end(database, *await attempt(database, job, failing=words), outcome)
+
+
+async def end(
+    database: Database, claim: ClaimedPage, measured: list[TimingContext], outcome: Outcome
+) -> bool:
+    """Ends an attempt; whether its claim still held."""
+    async with database.transaction() as connection:
+        [held] = await still_claimed(connection, [claim])
+        await end_attempts(connection, [EndedAttempt(claim, outcome if held else None, measured)])
+    return held
 
 
 async def due(database: Database, quiet: timedelta = timedelta(0)) -> str | None:
@@ -93,27 +104,30 @@ async def note_settled(database: Database, crawl_id: str, asked_at: datetime | N
     await database.run(lambda connection: reconciliations.end_lease(connection, crawl_id))
 
 
-async def queued(database: Database, crawl_id: str) -> list[tuple[int, int]]:
-    """Id and revision of each page that waits: what its job says."""
+async def queued(database: Database, crawl_id: str) -> list[PageJob]:
+    """The job of each page that waits."""
     async with database.transaction() as connection:
         rows = await connection.execute(
-            select(Page.id, Page.revision)
+            select(Page.id, Page.revision, Page.job_id)
             .where(Page.crawl_id == crawl_id, Page.state == PageState.QUEUED)
             .order_by(Page.id)
         )
-        return [(row.id, row.revision) for row in rows]
+        return [PageJob(row.id, row.revision, row.job_id or 0) for row in rows]
 
 
 async def attempt(
-    database: Database, page_id: int, revision: int, failing: str | None = None
+    database: Database, job: PageJob, failing: str | None = None
 ) -> tuple[ClaimedPage, list[TimingContext]]:
     """Claims the page and measures what a worker measures; `failing` is the embedder's error."""
     async with database.transaction() as connection:
-        claim = await claim_page(connection, page_id, revision, "worker-1")
+        [claim] = await claim_pages(connection, [job], "worker-1")
     assert claim is not None
     measured: list[TimingContext] = []
     with scope(
-        crawl_id=claim.crawl_id, job_id=str(page_id), document_url=claim.source_url, collect=measured.append
+        crawl_id=claim.crawl_id,
+        job_id=str(job.job_id),
+        document_url=claim.source_url,
+        collect=measured.append,
     ):
         try:
             with TimingContext(OperationType.WORKER, "index_document"):

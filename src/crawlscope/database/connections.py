@@ -12,7 +12,7 @@ from crawlscope.database.engine import Database
 SERVICE = 24
 """Of the API process."""
 WORKER = 4
-"""Of a worker: two pages in progress, re-indexing beside them, and reports."""
+"""Of a worker: claims, outcomes, re-indexing beside them, and reports."""
 WORKER_QUEUE = 3
 """Of a worker besides: one listens for jobs."""
 SUPERVISOR = 1

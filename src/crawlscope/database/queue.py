@@ -65,7 +65,9 @@ def queue_queries(driver: Driver, entrypoint: str = INDEX_PAGE) -> Queries:
 
 
 class CapacityAwareDriver(AsyncpgPoolDriver):
-    """Passes on notifications of jobs only while its worker has capacity: each one costs several queries."""
+    """Passes on notifications of new jobs only while its worker has capacity, and none of jobs that ended:
+    each one costs several queries.
+    """
 
     def __init__(self, pool: asyncpg.Pool, has_capacity: Callable[[], bool]) -> None:
         super().__init__(pool)
@@ -74,14 +76,15 @@ class CapacityAwareDriver(AsyncpgPoolDriver):
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
         def pass_on(payload: str | bytes | bytearray) -> None:
-            if self._has_capacity() or TABLE_CHANGED not in str(payload):
+            words = str(payload)
+            if TABLE_CHANGED not in words or (self._has_capacity() and '"delete"' not in words):
                 callback(payload)
 
         self._callbacks[channel] = callback
         await super().add_listener(channel, pass_on)
 
     def poll_now(self, channel: str) -> None:
-        """As if a notification had come: for a worker that has just finished a job."""
+        """As if a notification had come."""
         self._callbacks[channel](_insert_notification(channel))
 
 

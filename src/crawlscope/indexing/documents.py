@@ -1,16 +1,15 @@
 """The SQL of documents: what each index holds under each URL, and which crawls found it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, delete, exists, func, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import ARRAY, Uuid, and_, any_, cast, delete, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.core.values import hash_key
+from crawlscope.core.values import arrays, hash_key
 
 DOCUMENT_CRAWLS = models.table_of(models.DocumentCrawl)
 DOCUMENTS = models.table_of(models.Document)
@@ -18,6 +17,41 @@ GENERATIONS = models.table_of(models.IndexGeneration)
 PAGES = models.table_of(models.Page)
 NO_REVISION = 0
 """A revision that no document has: reindexing makes the document again."""
+_FIND = text("""
+    SELECT key, content_hash, fingerprint, chunks, crawl_id, revision, error
+    FROM webhook.documents
+    WHERE generation_id = :generation_id AND key = ANY(CAST(:keys AS uuid[]))
+""")
+_SAVED_COLUMNS = ("key", "url", "content_hash", "fingerprint", "chunks", "crawl_id", "revision", "error")
+_SAVE = text("""
+    INSERT INTO webhook.documents AS known (
+        generation_id, key, url, content_hash, fingerprint, chunks, crawl_id, revision, error, indexed_at
+    )
+    SELECT :generation_id, saved.*, now()
+    FROM unnest(
+        CAST(:key AS uuid[]), CAST(:url AS text[]), CAST(:content_hash AS text[]),
+        CAST(:fingerprint AS text[]), CAST(:chunks AS bigint[]), CAST(:crawl_id AS text[]),
+        CAST(:revision AS bigint[]), CAST(:error AS text[])
+    ) AS saved
+    ON CONFLICT (generation_id, key) DO UPDATE SET
+        content_hash = excluded.content_hash, fingerprint = excluded.fingerprint,
+        chunks = excluded.chunks, crawl_id = excluded.crawl_id, revision = excluded.revision,
+        error = excluded.error, indexed_at = excluded.indexed_at
+""")
+_RECORD_CRAWLS = text("""
+    WITH added AS (
+        INSERT INTO webhook.document_crawls (document_key, crawl_id)
+        SELECT key, crawl_id
+        FROM unnest(CAST(:keys AS uuid[]), CAST(:crawl_ids AS text[])) AS found (key, crawl_id)
+        WHERE crawl_id IS NOT NULL
+        ON CONFLICT DO NOTHING
+        RETURNING document_key, crawl_id, found_at
+    )
+    SELECT document_key, crawl_id, found_at, false AS is_new FROM webhook.document_crawls
+    WHERE document_key = ANY(CAST(:keys AS uuid[]))
+    UNION ALL SELECT document_key, crawl_id, found_at, true FROM added
+    ORDER BY found_at, crawl_id
+""")
 
 
 @dataclass(frozen=True)
@@ -32,6 +66,14 @@ class KnownDocument:
 
     def holds(self, content_hash: str, fingerprint: str) -> bool:
         return (self.content_hash, self.fingerprint) == (content_hash, fingerprint)
+
+
+@dataclass(frozen=True)
+class FoundBy:
+    crawl_ids: list[str]
+    """The crawls that found the document, in the order in which they found it."""
+    is_new: bool
+    """Whether the last one has not found it before."""
 
 
 @dataclass(frozen=True)
@@ -52,73 +94,65 @@ class DocumentCounts:
     """Documents of an earlier index that this one could not take."""
 
 
-async def lock_document(connection: AsyncConnection, url: str) -> None:
-    """One transaction at a time replaces the chunks of a URL; the lock ends with the transaction."""
-    key = hash_key(url).int & 0x7FFF_FFFF_FFFF_FFFF
-    await connection.execute(select(func.pg_advisory_xact_lock(key)))
+def lock_keys(urls: Iterable[str]) -> list[int]:
+    """The keys of the documents' advisory locks, in the order to take them. One transaction at a time
+    replaces the chunks of a URL.
+    """
+    return [key.int & 0x7FFF_FFFF_FFFF_FFFF for key in sorted(map(hash_key, urls))]
 
 
-async def find_document(connection: AsyncConnection, generation_id: int, url: str) -> KnownDocument | None:
-    row = (
-        await connection.execute(
-            select(
-                DOCUMENTS.c.content_hash,
-                DOCUMENTS.c.fingerprint,
-                DOCUMENTS.c.chunks,
-                DOCUMENTS.c.crawl_id,
-                DOCUMENTS.c.revision,
-                DOCUMENTS.c.error,
-            ).where(DOCUMENTS.c.generation_id == generation_id, DOCUMENTS.c.key == hash_key(url))
-        )
-    ).one_or_none()
-    return KnownDocument(*row) if row else None
+async def find_documents(
+    connection: AsyncConnection, generation_id: int, urls: Iterable[str]
+) -> dict[str, KnownDocument]:
+    keys = {hash_key(url): url for url in urls}
+    rows = await connection.execute(_FIND, {"generation_id": generation_id, "keys": list(keys)})
+    return {keys[key]: KnownDocument(*values) for key, *values in rows}
 
 
-async def save_document(
-    connection: AsyncConnection, generation_id: int, url: str, document: KnownDocument
+async def save_documents(
+    connection: AsyncConnection, generation_id: int, saved: Mapping[str, KnownDocument]
 ) -> None:
-    values = {**vars(document), "indexed_at": func.now()}
-    await connection.execute(
-        upsert(DOCUMENTS)
-        .values(generation_id=generation_id, key=hash_key(url), url=url, **values)
-        .on_conflict_do_update(index_elements=["generation_id", "key"], set_=values)
-    )
+    """By their URLs."""
+    if not saved:
+        return
+    rows = [(hash_key(url), url, *astuple(document)) for url, document in saved.items()]
+    await connection.execute(_SAVE, {"generation_id": generation_id, **arrays(_SAVED_COLUMNS, rows)})
 
 
-async def delete_document(connection: AsyncConnection, url: str) -> None:
-    """Deletes it from every index, with the record of the crawls that found it."""
-    key = hash_key(url)
-    await connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.key == key))
-    await connection.execute(delete(DOCUMENT_CRAWLS).where(DOCUMENT_CRAWLS.c.document_key == key))
+async def delete_documents(connection: AsyncConnection, urls: Iterable[str]) -> None:
+    """Deletes them from every index, with the record of the crawls that found them."""
+    keys = any_(cast([hash_key(url) for url in urls], ARRAY(Uuid)))
+    in_order = select(DOCUMENTS.c.key).where(DOCUMENTS.c.key == keys).order_by(DOCUMENTS.c.key)
+    await connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.key.in_(in_order.with_for_update())))
+    await connection.execute(delete(DOCUMENT_CRAWLS).where(DOCUMENT_CRAWLS.c.document_key == keys))
 
 
-async def add_crawl(connection: AsyncConnection, url: str, crawl_id: str) -> bool:
-    """Records that the crawl found the document; false if that was recorded already."""
-    added = await connection.execute(
-        upsert(DOCUMENT_CRAWLS)
-        .values(document_key=hash_key(url), crawl_id=crawl_id)
-        .on_conflict_do_nothing()
-        .returning(DOCUMENT_CRAWLS.c.crawl_id)
-    )
-    return added.one_or_none() is not None
+async def record_crawls(connection: AsyncConnection, found: Mapping[str, str | None]) -> dict[str, FoundBy]:
+    """Records which crawl found each document now; None for none."""
+    keys = {hash_key(url): url for url in found}
+    rows = await connection.execute(_RECORD_CRAWLS, {"keys": list(keys), "crawl_ids": list(found.values())})
+    crawl_ids: dict[str, list[str]] = {url: [] for url in found}
+    new = set()
+    for row in rows:
+        crawl_ids[keys[row.document_key]].append(row.crawl_id)
+        if row.is_new:
+            new.add(keys[row.document_key])
+    return {url: FoundBy(ids, url in new) for url, ids in crawl_ids.items()}
 
 
-async def remove_crawl(connection: AsyncConnection, url: str, crawl_id: str) -> None:
+async def remove_crawl(
+    connection: AsyncConnection, urls: Sequence[str], crawl_id: str
+) -> dict[str, list[str]]:
+    """Removes it from the crawls that found these documents; returns the others."""
+    keys = [hash_key(url) for url in urls]
     await connection.execute(
         delete(DOCUMENT_CRAWLS).where(
-            DOCUMENT_CRAWLS.c.document_key == hash_key(url), DOCUMENT_CRAWLS.c.crawl_id == crawl_id
+            DOCUMENT_CRAWLS.c.document_key == any_(cast(keys, ARRAY(Uuid))),
+            DOCUMENT_CRAWLS.c.crawl_id == crawl_id,
         )
     )
-
-
-async def crawl_ids(connection: AsyncConnection, url: str) -> list[str]:
-    """The crawls that found the document, in the order in which they found it."""
-    found = await connection.scalars(
-        select(DOCUMENT_CRAWLS.c.crawl_id)
-        .where(DOCUMENT_CRAWLS.c.document_key == hash_key(url))
-        .order_by(DOCUMENT_CRAWLS.c.found_at, DOCUMENT_CRAWLS.c.crawl_id)
-    )
-    return list(found)
+    left = await record_crawls(connection, dict.fromkeys(urls))
+    return {url: found_by.crawl_ids for url, found_by in left.items()}
 
 
 async def urls_of_crawl(connection: AsyncConnection, generation_id: int, crawl_id: str) -> Sequence[str]:
@@ -219,7 +253,7 @@ async def move_all(connection: AsyncConnection, source: int, target: int) -> Non
 
 
 async def delete_all(connection: AsyncConnection, generation_id: int) -> None:
-    """Locks the documents by key, as the deletion of a crawl does: another order could deadlock."""
+    """Locks the documents by key, as `delete_documents` does: another order could deadlock."""
     of_index = DOCUMENTS.c.generation_id == generation_id
     in_order = select(DOCUMENTS.c.key).where(of_index).order_by(DOCUMENTS.c.key).with_for_update()
     await connection.execute(delete(DOCUMENTS).where(of_index, DOCUMENTS.c.key.in_(in_order)))

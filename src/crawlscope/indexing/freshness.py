@@ -5,17 +5,18 @@ document. A finding is as old as its delivery, and never newer than the end of i
 neither restores a document, nor removes one, nor replaces a newer one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
+from itertools import chain
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import and_, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.values import hash_key
-from crawlscope.core.vocabulary import PageState
 from crawlscope.sessions.repository import SESSIONS
 
 PAGES = models.table_of(models.Page)
@@ -31,6 +32,47 @@ _ANSWERED_GONE = and_(
 FINDINGS = PAGES.join(SESSIONS, SESSIONS.c.crawl_id == PAGES.c.crawl_id)
 FOUND_AT = func.least(PAGES.c.received_at, SESSIONS.c.completed_at)
 """The time of a finding, in a select from `FINDINGS`."""
+
+
+_LATER_FINDINGS = text("""
+    SELECT here.number,
+        EXISTS (
+            SELECT FROM webhook.pages AS page
+            WHERE NOT page.delivered
+                AND (page.status_code IN (404, 410) OR page.error_code IN ('http_404', 'http_410'))
+                AND (page.document_key = here.document OR page.source_key IN (here.document, here.source))
+        ) AS answered_gone,
+        EXISTS (
+            SELECT FROM webhook.pages AS page
+            JOIN webhook.crawl_sessions AS session ON session.crawl_id = page.crawl_id
+            WHERE page.document_key = here.document
+                AND page.crawl_id <> here.crawl_id
+                AND page.delivered
+                AND page.state IN ('indexed', 'unchanged')
+                AND least(page.received_at, session.completed_at) > least(found.received_at, own.completed_at)
+        ) AS replaced
+    FROM unnest(CAST(:documents AS uuid[]), CAST(:sources AS uuid[]), CAST(:crawl_ids AS text[]))
+        WITH ORDINALITY AS here (document, source, crawl_id, number)
+    LEFT JOIN webhook.pages AS found ON found.crawl_id = here.crawl_id AND found.source_key = here.source
+    LEFT JOIN webhook.crawl_sessions AS own ON own.crawl_id = here.crawl_id
+""")
+"""Whether any crawl found a document gone (much cheaper than `gone_among`), and whether another crawl found
+it later with the content that the index has.
+"""
+
+
+class Superseded(Enum):
+    GONE = "gone"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True)
+class FoundPage:
+    """A page of a crawl that led to a document."""
+
+    url: str
+    crawl_id: str
+    source_url: str
 
 
 @dataclass(frozen=True)
@@ -57,47 +99,52 @@ def is_outdated(document: UUID, brought: Mapping[UUID, datetime], gone: Iterable
     return bool(gone) and not any(still_leads(source, at) for source, at in brought.items())
 
 
-async def is_gone(connection: AsyncConnection, url: str) -> bool:
-    document = hash_key(url)
+async def gone_among(connection: AsyncConnection, urls: Iterable[str]) -> set[str]:
+    """Those of the documents that are gone."""
+    keys = {hash_key(url): url for url in urls}
     rows = await connection.execute(
-        select(PAGES.c.source_key, func.max(FOUND_AT).label("at"))
+        select(PAGES.c.document_key, PAGES.c.source_key, func.max(FOUND_AT).label("at"))
         .select_from(FINDINGS)
-        .where(PAGES.c.document_key == document, PAGES.c.delivered)
-        .group_by(PAGES.c.source_key)
+        .where(PAGES.c.document_key.in_(keys), PAGES.c.delivered)
+        .group_by(PAGES.c.document_key, PAGES.c.source_key)
     )
-    brought = {row.source_key: row.at for row in rows}
-    gone = await connection.execute(
+    brought: dict[UUID, dict[UUID, datetime]] = {key: {} for key in keys}
+    for row in rows:
+        brought[row.document_key][row.source_key] = row.at
+    about = {*keys, *chain.from_iterable(brought.values())}
+    answers = await connection.execute(
         select(PAGES.c.source_key, PAGES.c.document_key, func.max(FOUND_AT).label("at"))
         .select_from(FINDINGS)
-        .where(_about(document, *brought))
+        .where(_ANSWERED_GONE, or_(PAGES.c.document_key.in_(keys), PAGES.c.source_key.in_(about)))
         .group_by(PAGES.c.source_key, PAGES.c.document_key)
     )
-    return is_outdated(document, brought, [GoneAnswer(*row) for row in gone])
+    gone = [GoneAnswer(*row) for row in answers]
+
+    def concerns(answer: GoneAnswer, document: UUID) -> bool:
+        return answer.document == document or answer.source in (document, *brought[document])
+
+    return {
+        url
+        for key, url in keys.items()
+        if is_outdated(key, brought[key], [each for each in gone if concerns(each, key)])
+    }
 
 
-async def has_newer(connection: AsyncConnection, url: str, crawl_id: str, source_url: str) -> bool:
-    """Whether another crawl found the document later than this one, and the index has that content."""
-    here = select(FOUND_AT).select_from(FINDINGS)
-    here = here.where(PAGES.c.crawl_id == crawl_id, PAGES.c.source_key == hash_key(source_url))
-    newer = (
-        select(PAGES.c.id)
-        .select_from(FINDINGS)
-        .where(
-            PAGES.c.document_key == hash_key(url),
-            PAGES.c.crawl_id != crawl_id,
-            PAGES.c.delivered,
-            PAGES.c.state.in_([PageState.INDEXED, PageState.UNCHANGED]),
-            here.scalar_subquery() < FOUND_AT,
-        )
-        .limit(1)
+async def superseded(connection: AsyncConnection, pages: Sequence[FoundPage]) -> dict[str, Superseded]:
+    """Why what these pages brought is not the newest finding about their documents, by URL."""
+    rows = await connection.execute(
+        _LATER_FINDINGS,
+        {
+            "documents": [hash_key(page.url) for page in pages],
+            "sources": [hash_key(page.source_url) for page in pages],
+            "crawl_ids": [page.crawl_id for page in pages],
+        },
     )
-    return await connection.scalar(newer) is not None
-
-
-async def may_be_gone(connection: AsyncConnection, url: str, source_url: str) -> bool:
-    """Whether any crawl found a page of the document gone; much cheaper than `is_gone`."""
-    gone = select(PAGES.c.id).where(_about(hash_key(url), hash_key(source_url))).limit(1)
-    return await connection.scalar(gone) is not None
+    later = {pages[row.number - 1].url: row for row in rows}
+    asked = [url for url, row in later.items() if row.answered_gone]
+    gone = await gone_among(connection, asked) if asked else set()
+    replaced = {url: Superseded.REPLACED for url, row in later.items() if row.replaced}
+    return replaced | dict.fromkeys(gone, Superseded.GONE)
 
 
 async def documents_of_gone(connection: AsyncConnection, page_id: int) -> list[str]:
@@ -113,8 +160,3 @@ async def documents_of_gone(connection: AsyncConnection, page_id: int) -> list[s
         return []
     before = select(PAGES.c.url).where(PAGES.c.source_key == page.source_key, PAGES.c.delivered).distinct()
     return [*{page.source_url, page.url, *await connection.scalars(before)}]
-
-
-def _about(document: UUID, *sources: UUID) -> ColumnElement[bool]:
-    about = or_(PAGES.c.document_key == document, PAGES.c.source_key.in_({document, *sources}))
-    return and_(_ANSWERED_GONE, about)

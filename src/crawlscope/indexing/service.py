@@ -1,6 +1,6 @@
 """Stores documents in the index that serves, and removes them from it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,11 +15,11 @@ from crawlscope.core.errors import (
     IndexUnavailable,
     PageError,
 )
-from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents, freshness
 from crawlscope.indexing.documents import KnownDocument
+from crawlscope.indexing.freshness import FoundPage, Superseded
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation, Live
@@ -53,11 +53,72 @@ OUTDATED = PageError("outdated", "a later crawl brought a newer content of the p
 
 
 @dataclass(frozen=True)
+class KnownDocuments:
+    """What the indexes have of some documents, before these are prepared."""
+
+    live: Live
+    by_url: Mapping[str, KnownDocument]
+
+
+@dataclass(frozen=True)
+class FoundDocument:
+    prepared: PreparedDocument
+    crawl_id: str | None = None
+    source_url: str | None = None
+    """If given, it is not stored if a later crawl found the document gone or changed."""
+
+
+@dataclass(frozen=True)
 class StoredDocument:
     state: PageState
     chunks: int
     reason: PageError | None = None
     """Why a document with text is not in the index."""
+
+
+EMPTY = StoredDocument(PageState.EMPTY, 0)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a document, and what that writes."""
+
+    outcome: StoredDocument | CrawlscopeError
+    made: KnownDocument | None = None
+    """Its new content."""
+    confirmed: bool = False
+    """Whether the crawl found the content that the index has."""
+    removed: bool = False
+
+
+def decide(
+    found: FoundDocument, serving: Generation, known: KnownDocument | None, superseded: Superseded | None
+) -> Decision:
+    """`known` is what the serving index has."""
+    prepared, crawl_id = found.prepared, found.crawl_id
+    if serving.id != prepared.generation_id:
+        return Decision(IndexChanged(f"another index took over before {prepared.url} was stored"))
+    if known:  # by this crawl, if it brought the document under another source URL
+        by_this = crawl_id is not None and crawl_id == known.crawl_id
+        kept = StoredDocument(PageState.INDEXED if by_this else PageState.UNCHANGED, known.chunks)
+        if known.holds(prepared.content_hash, prepared.fingerprint):
+            return Decision(kept, confirmed=True)
+        if superseded is Superseded.REPLACED:
+            return Decision(replace(kept, reason=OUTDATED) if prepared.text else EMPTY, confirmed=True)
+    if superseded is Superseded.GONE:
+        return Decision(StoredDocument(PageState.UNCHANGED, 0, GONE_SINCE) if prepared.text else EMPTY)
+    if not prepared.text:
+        return Decision(EMPTY, removed=known is not None)
+    if prepared.unchanged:
+        return Decision(DocumentChanged(f"{prepared.url} was replaced meanwhile"))
+    made = KnownDocument(
+        prepared.content_hash,
+        prepared.fingerprint,
+        len(prepared.chunks),
+        crawl_id,
+        known.revision + 1 if known else 1,
+    )
+    return Decision(StoredDocument(PageState.INDEXED, made.chunks), made=made)
 
 
 class IndexingService:
@@ -95,7 +156,10 @@ class IndexingService:
                 async with self._database.transaction() as connection:
                     if crawl_id:
                         await ensure_session(connection, crawl_id, datetime.now(UTC))
-                    stored = await self.store(connection, prepared, crawl_id)
+                    with TimingContext(OperationType.QDRANT, "index_chunks"):
+                        [stored] = await self.store(connection, [FoundDocument(prepared, crawl_id)])
+                    if isinstance(stored, CrawlscopeError):
+                        raise stored
         finally:
             async with self._database.transaction() as connection:
                 await record_operations(connection, measured)
@@ -106,97 +170,99 @@ class IndexingService:
             "state": stored.state.value,
         }
 
-    async def prepare(self, document: IndexDocumentRequest) -> PreparedDocument:
+    async def known(self, connection: AsyncConnection, urls: Sequence[str]) -> KnownDocuments:
+        live = await generations.live(connection)
+        found = await documents.find_documents(connection, live.serving.id, urls) if live.serving else {}
+        return KnownDocuments(live, found)
+
+    async def prepare(
+        self, document: IndexDocumentRequest, known: KnownDocuments | None = None
+    ) -> PreparedDocument:
         """Cleans, chunks, embeds and encodes, without any lock."""
-        async with self._database.transaction() as connection:
-            live = await generations.live(connection)
-            serving = _serving(live)
-            known = await documents.find_document(connection, serving.id, document.url)
-        await self._opened.close_others(live)
+        if known is None:
+            async with self._database.transaction() as connection:
+                known = await self.known(connection, [document.url])
+        serving = _serving(known.live)
+        await self._opened.close_others(known.live)
         async with self._opened.preparer(serving) as preparer:
-            return await preparer.prepare(document, known)
+            return await preparer.prepare(document, known.by_url.get(document.url))
 
     async def store(
-        self,
-        connection: AsyncConnection,
-        prepared: PreparedDocument,
-        crawl_id: str | None,
-        source_url: str | None = None,
-    ) -> StoredDocument:
-        """Puts the document into the index and records it in the transaction, which the caller commits.
+        self, connection: AsyncConnection, found: Sequence[FoundDocument]
+    ) -> list[StoredDocument | CrawlscopeError]:
+        """Puts documents, at most one of each URL, into the index and records them in the transaction, which
+        the caller commits.
 
-        A document that was found at `source_url` is not stored if a later crawl found it gone or changed.
-        Raises `IndexChanged` or `DocumentChanged` if it has to be prepared again.
+        `IndexChanged` or `DocumentChanged` is the result for one that has to be prepared again.
         """
-        live = await generations.lock_shared(connection)
-        serving, url = _serving(live), prepared.url
-        if serving.id != prepared.generation_id:
-            raise IndexChanged(f"another index took over before {url} was stored")
-        await documents.lock_document(connection, url)
-        known = await documents.find_document(connection, serving.id, url)
-        with TimingContext(OperationType.QDRANT, "index_chunks"):
-            if known and known.holds(prepared.content_hash, prepared.fingerprint):
-                return await self._confirm(connection, live, url, known, crawl_id)
-            if crawl_id and source_url:
-                superseded = await self._superseded(connection, live, url, known, crawl_id, source_url)
-                if superseded:
-                    return superseded if prepared.text else StoredDocument(PageState.EMPTY, 0)
-            if not prepared.text:
-                if known:
-                    await self._remove(connection, live, url)
-                return StoredDocument(PageState.EMPTY, 0)
-            if prepared.unchanged:
-                raise DocumentChanged(f"{url} was replaced meanwhile")
-            if crawl_id:
-                await documents.add_crawl(connection, url, crawl_id)
-            made = KnownDocument(
-                prepared.content_hash,
-                prepared.fingerprint,
-                len(prepared.chunks),
-                crawl_id,
-                known.revision + 1 if known else 1,
-            )
-            await self.replace_document(connection, serving, prepared, made)
-            return StoredDocument(PageState.INDEXED, made.chunks)
+        by_url = {each.prepared.url: each for each in found}
+        live = await generations.lock_shared(connection, by_url)
+        serving = _serving(live)
+        known = await documents.find_documents(connection, serving.id, by_url)
+        superseded = await freshness.superseded(
+            connection,
+            [
+                FoundPage(url, each.crawl_id, each.source_url)
+                for url, each in by_url.items()
+                if each.crawl_id and each.source_url
+            ],
+        )
+        decisions = {
+            url: decide(each, serving, known.get(url), superseded.get(url)) for url, each in by_url.items()
+        }
+        await self._carry_out(connection, live, by_url, decisions)
+        return [decisions[each.prepared.url].outcome for each in found]
 
-    async def replace_document(
+    async def _carry_out(
         self,
         connection: AsyncConnection,
-        generation: Generation,
-        prepared: PreparedDocument,
-        made: KnownDocument,
+        live: Live,
+        found: Mapping[str, FoundDocument],
+        decisions: Mapping[str, Decision],
     ) -> None:
-        """Replaces the document's chunks in an index. The caller has locked generations and document."""
-        await documents.save_document(connection, generation.id, prepared.url, made)
-        crawl_ids = await documents.crawl_ids(connection, prepared.url)
-        index = await self._opened.index(generation)
-        await index.replace([prepared.indexed_document(crawl_ids)])
+        removed = [url for url, decision in decisions.items() if decision.removed]
+        made = {url: decision.made for url, decision in decisions.items() if decision.made}
+        confirmed = {url: found[url].crawl_id for url, decision in decisions.items() if decision.confirmed}
+        if removed:
+            await self._remove(connection, live, removed)
+        found_by = await documents.record_crawls(
+            connection, confirmed | {url: found[url].crawl_id for url in made}
+        )
+        if made:
+            assert live.serving is not None
+            await documents.save_documents(connection, live.serving.id, made)
+            index = await self._opened.index(live.serving)
+            await index.replace(
+                [found[url].prepared.indexed_document(found_by[url].crawl_ids) for url in made]
+            )
+        await self._update_crawl_ids(
+            live, {url: found_by[url].crawl_ids for url in confirmed if found_by[url].is_new}
+        )
 
     async def forget_crawl(self, connection: AsyncConnection, crawl_id: str) -> None:
         """Removes a crawl from its documents, and documents that no other crawl found from the index."""
         live = await generations.lock_shared(connection)
-        for url in await documents.urls_of_crawl(connection, _serving(live).id, crawl_id):
-            await documents.lock_document(connection, url)
-            await documents.remove_crawl(connection, url, crawl_id)
-            if await documents.crawl_ids(connection, url):
-                await self._update_crawl_ids(connection, live, url)
-            else:
-                await self._remove(connection, live, url)
+        urls = await documents.urls_of_crawl(connection, _serving(live).id, crawl_id)
+        await generations.lock_shared(connection, urls)
+        left = await documents.remove_crawl(connection, urls, crawl_id)
+        await self._update_crawl_ids(live, {url: crawl_ids for url, crawl_ids in left.items() if crawl_ids})
+        await self._remove(connection, live, [url for url, crawl_ids in left.items() if not crawl_ids])
 
     async def remove_gone(self, connection: AsyncConnection, page_id: int) -> None:
         """Removes the documents that are gone from their site because this page is. Can be repeated."""
-        for url in sorted(await freshness.documents_of_gone(connection, page_id), key=hash_key):
-            await self.remove_if_gone(connection, url)
+        await self.remove_if_gone(connection, await freshness.documents_of_gone(connection, page_id))
 
-    async def remove_if_gone(self, connection: AsyncConnection, url: str) -> bool:
-        live = await generations.lock_shared(connection)
-        await documents.lock_document(connection, url)
-        known = live.serving and await documents.find_document(connection, live.serving.id, url)
-        if not known or not await freshness.is_gone(connection, url):
-            return False
-        await self._remove(connection, live, url)
-        log.info("document_removed", url=url, reason="gone from its site")
-        return True
+    async def remove_if_gone(self, connection: AsyncConnection, urls: Sequence[str]) -> set[str]:
+        """Removes those of the documents that are gone; returns them."""
+        live = await generations.lock_shared(connection, urls)
+        known = live.serving and await documents.find_documents(connection, live.serving.id, urls)
+        if not known:
+            return set()
+        gone = await freshness.gone_among(connection, known)
+        await self._remove(connection, live, sorted(gone))
+        for url in sorted(gone):
+            log.info("document_removed", url=url, reason="gone from its site")
+        return gone
 
     async def _probe_embedder(self) -> None:
         await self._opened.embedder(await self._serving_now()).embed(["probe"])
@@ -210,45 +276,16 @@ class IndexingService:
         async with self._database.transaction() as connection:
             return _serving(await generations.live(connection))
 
-    async def _confirm(
-        self, connection: AsyncConnection, live: Live, url: str, known: KnownDocument, crawl_id: str | None
-    ) -> StoredDocument:
-        """Records that the crawl found the document that the index has.
+    async def _update_crawl_ids(self, live: Live, crawl_ids: Mapping[str, Sequence[str]]) -> None:
+        if crawl_ids:
+            for generation in live.all:
+                await (await self._opened.index(generation)).set_crawl_ids(crawl_ids)
 
-        `INDEXED` if the same crawl brought it under another source URL, else `UNCHANGED`.
-        """
-        if crawl_id and await documents.add_crawl(connection, url, crawl_id):
-            await self._update_crawl_ids(connection, live, url)
-        same_crawl = crawl_id is not None and crawl_id == known.crawl_id
-        return StoredDocument(PageState.INDEXED if same_crawl else PageState.UNCHANGED, known.chunks)
-
-    async def _superseded(
-        self,
-        connection: AsyncConnection,
-        live: Live,
-        url: str,
-        known: KnownDocument | None,
-        crawl_id: str,
-        source_url: str,
-    ) -> StoredDocument | None:
-        """The outcome if a later crawl found the document gone or changed, else None."""
-        if await freshness.may_be_gone(connection, url, source_url) and await freshness.is_gone(
-            connection, url
-        ):
-            return StoredDocument(PageState.UNCHANGED, 0, GONE_SINCE)
-        if known and await freshness.has_newer(connection, url, crawl_id, source_url):
-            return replace(await self._confirm(connection, live, url, known, crawl_id), reason=OUTDATED)
-        return None
-
-    async def _update_crawl_ids(self, connection: AsyncConnection, live: Live, url: str) -> None:
-        crawl_ids = await documents.crawl_ids(connection, url)
-        for generation in live.all:
-            await (await self._opened.index(generation)).set_crawl_ids({url: crawl_ids})
-
-    async def _remove(self, connection: AsyncConnection, live: Live, url: str) -> None:
-        for generation in live.all:
-            await (await self._opened.index(generation)).replace([IndexedDocument(url)])
-        await documents.delete_document(connection, url)
+    async def _remove(self, connection: AsyncConnection, live: Live, urls: Sequence[str]) -> None:
+        if urls:
+            await documents.delete_documents(connection, urls)
+            for generation in live.all:
+                await (await self._opened.index(generation)).replace([IndexedDocument(url) for url in urls])
 
 
 def _serving(live: Live) -> Generation:

@@ -1,14 +1,17 @@
 """One job of a worker: claims a page, indexes it and settles it. The page counts once whatever happens."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.core.batcher import Batcher
 from crawlscope.core.errors import CrawlscopeError, PageError
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import OperationType, PageState
@@ -17,18 +20,22 @@ from crawlscope.database.engine import Database
 from crawlscope.indexing.in_thread import in_thread
 from crawlscope.indexing.service import (
     DocumentMetadata,
+    FoundDocument,
     IndexDocumentRequest,
     IndexingService,
+    KnownDocuments,
+    PreparedDocument,
+    StoredDocument,
 )
 from crawlscope.pages.repository import (
     ClaimedPage,
+    EndedAttempt,
     FailedAttempts,
     Outcome,
-    abandon,
-    claim_page,
+    PageJob,
+    claim_pages,
+    end_attempts,
     keep_markdown,
-    put_back,
-    settle_page,
     still_claimed,
 )
 from crawlscope.pages.retry import PageTimeout, is_exhausted, retry_seconds
@@ -37,6 +44,10 @@ from crawlscope.timing import TimingContext, scope
 INTERNAL_ERROR = "internal_error"
 WORKER_STOPPED = "worker_stopped"
 NO_TEXT = "no_text"
+MAX_PAGES = 16
+"""Per transaction."""
+MANY_CHUNKS = 128
+"""A page with more is stored alone."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,9 +73,57 @@ async def in_time(seconds: float) -> AsyncIterator[None]:
         raise PageTimeout(f"it was not done after {seconds:g} s") from None
 
 
+@dataclass(frozen=True)
+class _Claim:
+    page: ClaimedPage
+    known: KnownDocuments
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A page that is ready to be stored and settled."""
+
+    page: ClaimedPage
+    document: PreparedDocument
+    measured: Sequence[TimingContext]
+    running: Sequence[TimingContext]
+    """Measurements that end when the page is stored."""
+
+    @property
+    def found(self) -> FoundDocument:
+        return FoundDocument(self.document, self.page.crawl_id, self.page.source_url)
+
+    def ended(self, stored: StoredDocument | None, pages: int) -> EndedAttempt:
+        """The attempt as it ends now; `pages` were stored together, and the time is each one's."""
+        now = [self._as_of_now(each, {**each.metadata, "pages": pages}) for each in self.running]
+        if stored is None:
+            return EndedAttempt(self.page, None, [*self.measured, *now])
+        reason = self.document.unreadable or stored.reason
+        if stored.state is PageState.EMPTY and not reason:
+            reason = PageError(NO_TEXT, _why_empty(self.page))
+        code, words = (reason.code, _words(reason)) if reason else (None, None)
+        outcome = Outcome(stored.state, stored.chunks, code, words)
+        return EndedAttempt(self.page, outcome, [*self.measured, *now])
+
+    def _as_of_now(self, running: TimingContext, metadata: dict[str, Any]) -> TimingContext:
+        began_at = datetime.fromtimestamp(running.timestamp, UTC)
+        return TimingContext.past(
+            running.operation_type,
+            running.operation_name,
+            began_at,
+            began_at + timedelta(milliseconds=running.duration_ms),
+            crawl_id=self.page.crawl_id,
+            job_id=str(self.page.job_id),
+            document_url=self.page.source_url,
+            metadata=metadata,
+        )
+
+
 class PageIndexer:
     """`worker` names the process in its attempts. `max_attempts` holds for errors that are unexpected; no
     attempt lasts longer than `timeout_seconds`.
+
+    Pages in progress share their transactions and calls to the index.
     """
 
     def __init__(
@@ -80,95 +139,131 @@ class PageIndexer:
         self._worker = worker
         self._max_attempts = max_attempts
         self._timeout_seconds = timeout_seconds
+        self._claims = Batcher(self._claim_all, max_items=MAX_PAGES)
+        self._stores = Batcher(self._store_all, max_items=MAX_PAGES)
+        self._stores_alone = Batcher(self._store_all, max_items=1, concurrency=2)
+        self._ends = Batcher(self._end_all, max_items=MAX_PAGES)
 
     async def index(self, page_id: int, revision: int, job_id: int) -> None:
         """Settles the page, or raises `PutBack`; a `DependencyError` where not even that could be written."""
-        claim = await self._database.run(
-            partial(claim_page, page_id=page_id, revision=revision, worker=self._worker, job_id=job_id)
-        )
+        claim = await self._claim(PageJob(page_id, revision, job_id))
         if claim is None:
             return
-        measured: list[TimingContext] = []
+        page, measured = claim.page, list[TimingContext]()
         try:
-            async with in_time(self._timeout_seconds):
-                await self._index(claim, job_id, measured)
+            await self._index(claim, measured)
         except PageError as error:
-            await self._fail(claim, error, measured)
-        except asyncio.CancelledError as error:
-            _mark_failed(measured, error)
-            await self._put_back(claim, WORKER_STOPPED, "the worker was stopped", measured)
+            await self._fail(page, error, measured)
+        except asyncio.CancelledError:
+            await self._put_back(page, WORKER_STOPPED, "the worker was stopped", measured)
             raise
         except Exception as error:
             if not isinstance(error, CrawlscopeError):
-                log.exception("page_attempt_failed", url=claim.source_url, crawl_id=claim.crawl_id)
-            _mark_failed(measured, error)
-            past = claim.past.get(_code_of(error), FailedAttempts())
+                log.exception("page_attempt_failed", url=page.source_url, crawl_id=page.crawl_id)
+            past = page.past.get(_code_of(error), FailedAttempts())
             if await is_exhausted(self._database, error, past, self._max_attempts):
-                await self._fail(claim, error, measured)
+                await self._fail(page, error, measured)
                 return
-            await self._put_back(claim, _code_of(error), _words(error), measured)
+            await self._put_back(page, _code_of(error), _words(error), measured)
             raise PutBack(error, retry_seconds(past.count + 1)) from error
 
     async def remove_gone(self, page_id: int) -> None:
         """Removes the documents of a page that is gone. Raises a `DependencyError` while it cannot."""
         await self._database.run(lambda connection: self._indexing.remove_gone(connection, page_id))
 
-    async def _index(self, claim: ClaimedPage, job_id: int, measured: list[TimingContext]) -> None:
+    async def _claim(self, job: PageJob) -> _Claim | None:
+        claiming = asyncio.ensure_future(self._claims.add(job))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            if claim := await claiming:
+                await self._put_back(claim.page, WORKER_STOPPED, "the worker was stopped", [])
+            raise
+
+    async def _claim_all(self, jobs: Sequence[PageJob]) -> list[_Claim | None]:
+        async def claim(connection: AsyncConnection) -> list[_Claim | None]:
+            pages = await claim_pages(connection, jobs, self._worker)
+            known = await self._indexing.known(connection, [page.url for page in pages if page])
+            return [_Claim(page, known) if page else None for page in pages]
+
+        return await self._database.run(claim)
+
+    async def _index(self, claim: _Claim, measured: list[TimingContext]) -> None:
+        page = claim.page
         with (
-            scope(claim.crawl_id, str(job_id), document_url=claim.source_url, collect=measured.append),
+            scope(page.crawl_id, str(page.job_id), document_url=page.source_url, collect=measured.append),
             TimingContext(OperationType.WORKER, "index_document") as whole,
         ):
-            whole.metadata["attempt"] = claim.attempt
-            if claim.html:
-                with TimingContext(OperationType.CHUNKING, "read_html"):
-                    read = await in_thread(to_markdown, claim.html, claim.url)
-                    claim = replace(claim, markdown=storable(read.markdown))
-            metadata = DocumentMetadata(url=claim.url, title=claim.title, language=claim.language)
-            prepared = await self._indexing.prepare(
-                IndexDocumentRequest(url=claim.url, markdown=claim.markdown, metadata=metadata)
-            )
-            before_store = len(measured)
+            whole.metadata["attempt"] = page.attempt
+            async with in_time(self._timeout_seconds):
+                if page.html:
+                    with TimingContext(OperationType.CHUNKING, "read_html"):
+                        read = await in_thread(to_markdown, page.html, page.url)
+                        page = replace(page, markdown=storable(read.markdown))
+                metadata = DocumentMetadata(url=page.url, title=page.title, language=page.language)
+                request = IndexDocumentRequest(url=page.url, markdown=page.markdown, metadata=metadata)
+                document = await self._indexing.prepare(request, claim.known)
+                # A large page would delay others, and one that failed before may be the cause.
+                alone = page.past or len(document.chunks) > MANY_CHUNKS
+                stores = self._stores_alone if alone else self._stores
+                with TimingContext(OperationType.QDRANT, "index_chunks") as storing:
+                    await stores.add(_Prepared(page, document, (*measured,), (storing, whole)))
 
-            async def settle(connection: AsyncConnection) -> None:
-                del measured[before_store:]  # of a transaction that lost against another one
-                if not await still_claimed(connection, claim):
-                    whole.stop()
-                    await abandon(connection, claim, measured)
-                    return
-                stored = await self._indexing.store(connection, prepared, claim.crawl_id, claim.source_url)
-                whole.stop()
-                if claim.html:
-                    await keep_markdown(connection, claim.id, claim.markdown)
-                reason = prepared.unreadable or stored.reason
-                if stored.state is PageState.EMPTY and not reason:
-                    reason = PageError(NO_TEXT, _why_empty(claim))
-                code, words = (reason.code, _words(reason)) if reason else (None, None)
-                outcome = Outcome(stored.state, stored.chunks, code, words)
-                await settle_page(connection, claim, outcome, measured)
+    async def _store_all(self, prepared: Sequence[_Prepared]) -> list[CrawlscopeError | None]:
+        """Stores and settles pages; those with the same document one after the other."""
+        results: dict[int, CrawlscopeError | None] = {}
+        left = dict(enumerate(prepared))
+        while left:
+            by_url = {each.page.url: number for number, each in reversed(left.items())}
+            numbers = sorted(by_url.values())
+            batch = [left.pop(number) for number in numbers]
+            stored = await self._database.run(partial(self._store, prepared=batch))
+            results |= zip(numbers, stored, strict=True)
+        return [results[number] for number in range(len(prepared))]
 
-            await self._database.run(settle)
+    async def _store(
+        self, connection: AsyncConnection, prepared: Sequence[_Prepared]
+    ) -> list[CrawlscopeError | None]:
+        """An error is of a page that must be prepared again; it stays claimed."""
+        held = await still_claimed(connection, [each.page for each in prepared])
+        found = [each.found for each, holds in zip(prepared, held, strict=True) if holds]
+        stored = iter(await self._indexing.store(connection, found) if found else [])
+        results = [next(stored) if holds else None for holds in held]
+        ended = [
+            each.ended(result, len(found))
+            for each, result in zip(prepared, results, strict=True)
+            if not isinstance(result, CrawlscopeError)
+        ]
+        made = {each.claim.id: each.claim.markdown for each in ended if each.outcome and each.claim.html}
+        await keep_markdown(connection, made)
+        await end_attempts(connection, ended)
+        return [result if isinstance(result, CrawlscopeError) else None for result in results]
 
-    async def _fail(self, claim: ClaimedPage, error: Exception, measured: list[TimingContext]) -> None:
+    async def _end_all(self, ended: Sequence[EndedAttempt]) -> list[None]:
+        async def end(connection: AsyncConnection) -> None:
+            held = await still_claimed(connection, [each.claim for each in ended])
+            superseded = [replace(each, outcome=None) for each in ended]
+            pairs = zip(held, ended, superseded, strict=True)
+            await end_attempts(connection, [each if holds else void for holds, each, void in pairs])
+
+        await self._database.run(end)
+        return [None] * len(ended)
+
+    async def _fail(self, page: ClaimedPage, error: Exception, measured: list[TimingContext]) -> None:
         code, words = _code_of(error), _words(error)
-
-        async def settle(connection: AsyncConnection) -> None:
-            if await still_claimed(connection, claim):
-                outcome = Outcome(PageState.FAILED, error_code=code, error=words)
-                await settle_page(connection, claim, outcome, measured)
-            else:
-                await abandon(connection, claim, measured)
-
-        await self._database.run(settle)
-        log.info("page_failed", url=claim.source_url, crawl_id=claim.crawl_id, code=code, reason=words)
+        outcome = Outcome(PageState.FAILED, error_code=code, error=words)
+        await self._ends.add(EndedAttempt(page, outcome, measured))
+        log.info("page_failed", url=page.source_url, crawl_id=page.crawl_id, code=code, reason=words)
 
     async def _put_back(
-        self, claim: ClaimedPage, code: str, words: str, measured: list[TimingContext]
+        self, page: ClaimedPage, code: str, words: str, measured: list[TimingContext]
     ) -> None:
         """Best effort: where the database is unavailable too, the next attempt closes this one."""
+        outcome = Outcome(PageState.QUEUED, error_code=code, error=words)
         try:
-            await self._database.run(lambda connection: put_back(connection, claim, code, words, measured))
+            await self._ends.add(EndedAttempt(page, outcome, measured))
         except Exception as error:  # noqa: BLE001 - the error that put it back is the one to raise
-            log.warning("page_requeue_failed", url=claim.source_url, reason=str(error))
+            log.warning("page_requeue_failed", url=page.source_url, reason=str(error))
 
 
 def _why_empty(claim: ClaimedPage) -> str:
@@ -177,13 +272,6 @@ def _why_empty(claim: ClaimedPage) -> str:
     if claim.markdown.strip():
         return "no word is left of the page's Markdown"
     return "no text came with the page: neither Markdown nor HTML"
-
-
-def _mark_failed(measured: list[TimingContext], error: BaseException) -> None:
-    """The work as a whole failed even where its measurement had ended before the commit did."""
-    for each in measured:
-        if each.operation_type == OperationType.WORKER:
-            each.fail(_words(error))
 
 
 def _words(error: BaseException) -> str:

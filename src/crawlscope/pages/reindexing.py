@@ -160,17 +160,17 @@ class Reindexing:
         self, generation: Generation, document: DocumentToReindex, *, again: bool = False
     ) -> bool:
         """False where no text is kept; `again` also makes a document that the index has already."""
-        if await self._database.run(partial(self._indexing.remove_if_gone, url=document.url)):
+        if await self._database.run(partial(self._indexing.remove_if_gone, urls=[document.url])):
             return True
         async with in_time(self._timeout_seconds):
             async with self._database.transaction() as connection:
-                known = await documents.find_document(connection, generation.id, document.url)
+                known = await documents.find_documents(connection, generation.id, [document.url])
                 rows = await newest_contents(connection, document.key, MAX_CONTENTS)
             for row in rows:
                 metadata = DocumentMetadata(url=document.url, title=row.title, language=row.language)
                 request = IndexDocumentRequest(url=document.url, markdown=row.markdown, metadata=metadata)
                 async with self._opened.preparer(generation) as preparer:
-                    prepared = await preparer.prepare(request, None if again else known)
+                    prepared = await preparer.prepare(request, None if again else known.get(document.url))
                 if prepared.text:
                     break
             else:
@@ -213,30 +213,38 @@ class Reindexing:
         Does neither where the document was replaced meanwhile: then it is made again from its new content.
         """
 
+        url = document.url
+
         async def keep(connection: AsyncConnection) -> None:
-            live = await generations.lock_shared(connection)
+            live = await generations.lock_shared(connection, [url])
             if live.serving is None or live.replacement is None or live.replacement.id != generation.id:
                 return
-            await documents.lock_document(connection, document.url)
-            source = await documents.find_document(connection, live.serving.id, document.url)
+            source = (await documents.find_documents(connection, live.serving.id, [url])).get(url)
             if source is None or source.revision != document.revision:
                 return
-            if prepared is None:
-                nothing = KnownDocument("", "", 0, source.crawl_id, source.revision, error)
-                await documents.save_document(connection, generation.id, document.url, nothing)
-                await (await self._opened.index(generation)).replace([IndexedDocument(document.url)])
-            elif not prepared.unchanged:
-                made = KnownDocument(
-                    prepared.content_hash,
-                    prepared.fingerprint,
-                    len(prepared.chunks),
-                    source.crawl_id,
-                    source.revision,
+            if prepared and prepared.unchanged:
+                known = await documents.find_documents(connection, generation.id, [url])
+                kept = {
+                    url: replace(each, crawl_id=source.crawl_id, revision=source.revision)
+                    for url, each in known.items()
+                }
+                await documents.save_documents(connection, generation.id, kept)
+                return
+            made, indexed = (
+                KnownDocument("", "", 0, source.crawl_id, source.revision, error),
+                IndexedDocument(url),
+            )
+            if prepared:
+                made = replace(
+                    made,
+                    content_hash=prepared.content_hash,
+                    fingerprint=prepared.fingerprint,
+                    chunks=len(prepared.chunks),
                 )
-                await self._indexing.replace_document(connection, generation, prepared, made)
-            elif known := await documents.find_document(connection, generation.id, prepared.url):
-                confirmed = replace(known, crawl_id=source.crawl_id, revision=source.revision)
-                await documents.save_document(connection, generation.id, prepared.url, confirmed)
+                found_by = await documents.record_crawls(connection, {url: None})
+                indexed = prepared.indexed_document(found_by[url].crawl_ids)
+            await documents.save_documents(connection, generation.id, {url: made})
+            await (await self._opened.index(generation)).replace([indexed])
 
         await self._database.run(keep)
 

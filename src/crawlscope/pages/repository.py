@@ -1,27 +1,15 @@
 """The SQL of pages, their contents and their attempts. Whatever changes a page locks its row first."""
 
+import json
 import socket
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Row,
-    Uuid,
-    and_,
-    any_,
-    cast,
-    func,
-    insert,
-    or_,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, any_, cast, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
@@ -48,12 +36,79 @@ UNSETTLED = (PageState.QUEUED, PageState.INDEXING)
 WORKER_LOST = "worker_lost"
 WORKER_CRASHED = "worker_crashed"
 SUPERSEDED = "superseded"
+RETRIED = "retried"
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=60)
 """Attempts begin by the database's clock, workers by that of their host."""
-LOCK_ORDER = PAGES.c.source_url.collate("C")
-"""Transactions lock several pages of a crawl in the order in which Python sorts their URLs."""
+LOCK_ORDER = (PAGES.c.crawl_id.collate("C"), PAGES.c.source_url.collate("C"))
+"""Transactions lock several pages in the order in which Python sorts their crawls and URLs."""
 NOW = func.clock_timestamp()
 QUEUE_WAIT_MS = func.greatest(0, func.extract("epoch", PAGES.c.started_at - PAGES.c.queued_at) * 1000)
+_LOCK_PAGES = text("""
+    SELECT id, crawl_id, source_url, url, title, language, state, revision, job_id, attempts, queued_at
+    FROM webhook.pages WHERE id = ANY(CAST(:page_ids AS bigint[]))
+    ORDER BY crawl_id COLLATE "C", source_url COLLATE "C"
+    FOR NO KEY UPDATE
+""")
+_START_ATTEMPTS = text("""
+    WITH claimed AS (
+        UPDATE webhook.pages
+        SET state = 'indexing', attempts = attempts + 1, started_at = clock_timestamp()
+        WHERE id = ANY(CAST(:page_ids AS bigint[]))
+        RETURNING id, attempts, revision, queued_at, started_at
+    ), started AS (
+        INSERT INTO webhook.page_attempts (page_id, number, revision, worker, queued_at, started_at)
+        SELECT id, attempts, revision, :worker, queued_at, started_at FROM claimed
+    )
+    SELECT claimed.id, claimed.attempts, content.markdown, content.html
+    FROM claimed LEFT JOIN webhook.page_contents AS content ON content.page_id = claimed.id
+""")
+_ENDED_COLUMNS = (
+    *("page_id", "number", "state", "outcome", "error_code", "error", "chunks"),
+    *("stages", "total_ms", "unaccounted_ms"),
+)
+_END_ATTEMPTS = text("""
+    WITH ended AS (
+        SELECT * FROM unnest(
+            CAST(:page_id AS bigint[]), CAST(:number AS bigint[]), CAST(:state AS text[]),
+            CAST(:outcome AS text[]), CAST(:error_code AS text[]), CAST(:error AS text[]),
+            CAST(:chunks AS bigint[]), CAST(:stages AS jsonb[]), CAST(:total_ms AS float8[]),
+            CAST(:unaccounted_ms AS float8[])
+        ) AS ended (
+            page_id, number, state, outcome, error_code, error, chunks, stages, total_ms, unaccounted_ms
+        )
+    ), closed AS (
+        UPDATE webhook.page_attempts AS attempt
+        SET finished_at = clock_timestamp(), outcome = ended.outcome, error_code = ended.error_code,
+            error = ended.error, stages = ended.stages, total_ms = ended.total_ms,
+            unaccounted_ms = ended.unaccounted_ms
+        FROM ended
+        WHERE attempt.page_id = ended.page_id AND attempt.number = ended.number
+            AND (attempt.outcome IS NULL OR (attempt.outcome = 'superseded' AND attempt.total_ms IS NULL))
+        RETURNING attempt.page_id, attempt.number
+    ), settled AS (
+        UPDATE webhook.pages AS page
+        SET state = ended.state, settled_at = clock_timestamp(), error_code = ended.error_code,
+            error = ended.error, chunks = ended.chunks, stages = ended.stages, total_ms = ended.total_ms,
+            queue_wait_ms = greatest(0, extract(epoch FROM page.started_at - page.queued_at) * 1000)
+        FROM ended
+        WHERE page.id = ended.page_id AND ended.state <> 'queued'
+        RETURNING page.id, page.settled_at
+    ), requeued AS (
+        UPDATE webhook.pages AS page SET state = 'queued', queued_at = clock_timestamp()
+        FROM ended
+        WHERE page.id = ended.page_id AND ended.state = 'queued'
+    )
+    SELECT ended.page_id, ended.number, settled.settled_at, closed.number IS NOT NULL AS closed
+    FROM ended
+    LEFT JOIN closed ON closed.page_id = ended.page_id AND closed.number = ended.number
+    LEFT JOIN settled ON settled.id = ended.page_id
+""")
+"""The state is NULL for an attempt whose claim is not held."""
+_KEEP_MARKDOWN = text("""
+    UPDATE webhook.page_contents AS content SET markdown = made.markdown
+    FROM unnest(CAST(:page_ids AS bigint[]), CAST(:markdown AS text[])) AS made (page_id, markdown)
+    WHERE content.page_id = made.page_id
+""")
 _OUTCOME_COLUMNS = (
     *("started_at", "settled_at", "queue_wait_ms", "total_ms", "chunks"),
     *("error_code", "error", "error_detail"),
@@ -144,10 +199,18 @@ class FailedAttempts:
 
 
 @dataclass(frozen=True)
+class PageJob:
+    page_id: int
+    revision: int
+    job_id: int
+
+
+@dataclass(frozen=True)
 class ClaimedPage:
     """A page that a worker has claimed; `revision` and `attempt` tell whether the claim still holds."""
 
     id: int
+    job_id: int
     crawl_id: str
     revision: int
     attempt: int
@@ -166,9 +229,18 @@ class ClaimedPage:
 @dataclass(frozen=True)
 class Outcome:
     state: PageState
+    """`QUEUED` for a page that waits for another attempt."""
     chunks: int | None = None
     error_code: str | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class EndedAttempt:
+    claim: ClaimedPage
+    outcome: Outcome | None
+    """None if the claim does not hold any more."""
+    measurements: Sequence[Measurement]
 
 
 @dataclass(frozen=True)
@@ -274,12 +346,12 @@ async def lock_pages(
         any_key = any_(cast(list(keys), ARRAY(Uuid)))
         chosen = or_(PAGES.c.source_key == any_key, PAGES.c.document_key == any_key)
     pages = select(*PAGES.c).where(PAGES.c.crawl_id == crawl_id, chosen)
-    return (await connection.execute(pages.order_by(LOCK_ORDER).with_for_update())).all()
+    return (await connection.execute(pages.order_by(*LOCK_ORDER).with_for_update())).all()
 
 
 async def lock_all_pages(connection: AsyncConnection, crawl_id: str) -> list[int | None]:
     """Locks the pages of a crawl, which no worker can settle then; returns their jobs."""
-    pages = select(PAGES.c.job_id).where(PAGES.c.crawl_id == crawl_id).order_by(LOCK_ORDER)
+    pages = select(PAGES.c.job_id).where(PAGES.c.crawl_id == crawl_id).order_by(*LOCK_ORDER)
     return list(await connection.scalars(pages.with_for_update()))
 
 
@@ -356,9 +428,11 @@ async def refresh_last_settled(connection: AsyncConnection, crawl_ids: Collectio
         await connection.execute(_REFRESH_LAST_SETTLED, {"crawl_ids": list(crawl_ids)})
 
 
-async def keep_markdown(connection: AsyncConnection, page_id: int, markdown: str) -> None:
-    """The Markdown of a page that was delivered as HTML."""
-    await connection.execute(update(CONTENTS).where(CONTENTS.c.page_id == page_id).values(markdown=markdown))
+async def keep_markdown(connection: AsyncConnection, markdown: Mapping[int, str]) -> None:
+    """The Markdown of pages that were delivered as HTML, by their ids."""
+    if markdown:
+        values = {"page_ids": list(markdown), "markdown": list(markdown.values())}
+        await connection.execute(_KEEP_MARKDOWN, values)
 
 
 async def newest_contents(connection: AsyncConnection, document_key: UUID, limit: int) -> Sequence[Any]:
@@ -383,169 +457,131 @@ async def newest_contents(connection: AsyncConnection, document_key: UUID, limit
 # ---------------------------------------------------------------------- attempts
 
 
-async def claim_page(
-    connection: AsyncConnection, page_id: int, revision: int, worker: str, job_id: int | None = None
-) -> ClaimedPage | None:
-    """Starts an attempt. None where the job is void: the page is settled, replaced, deleted or has another
-    job.
-    """
-    page = await lock_page(connection, page_id)
-    if page is None or page.revision != revision or page.state not in UNSETTLED:
-        return None
-    if job_id is not None and page.job_id != job_id:
-        return None
-    past: Mapping[str, FailedAttempts] = {}
-    if page.attempts:
-        await _supersede_attempts(connection, page)
-        await close_lost_attempts(connection, page)
-        past = await _failed_attempts(connection, page)
-    attempt = page.attempts + 1
-    started = await connection.execute(
-        update(PAGES)
-        .where(PAGES.c.id == page_id)
-        .values(state=PageState.INDEXING, attempts=attempt, started_at=NOW)
-        .returning(PAGES.c.started_at)
-    )
-    await connection.execute(
-        insert(ATTEMPTS).values(
-            page_id=page_id,
-            number=attempt,
-            revision=revision,
-            worker=worker,
+async def claim_pages(
+    connection: AsyncConnection, jobs: Sequence[PageJob], worker: str
+) -> list[ClaimedPage | None]:
+    """Starts attempts. None where a job is void: its page is settled, replaced, deleted or of another job."""
+    locked = await _lock_pages(connection, [job.page_id for job in jobs])
+    claimable = {
+        job.page_id: job
+        for job in jobs
+        if (page := locked.get(job.page_id))
+        and (page.revision, page.job_id) == (job.revision, job.job_id)
+        and page.state in UNSETTLED
+    }
+    past: Mapping[int, Mapping[str, FailedAttempts]] = {}
+    if again := [locked[page_id] for page_id in claimable if locked[page_id].attempts]:
+        await _supersede_attempts(connection, again)
+        await close_lost_attempts(connection, again)
+        past = await _failed_attempts(connection, again)
+    rows = await connection.execute(_START_ATTEMPTS, {"page_ids": list(claimable), "worker": worker})
+    started = {row.id: row for row in rows}
+
+    def claimed(job: PageJob) -> ClaimedPage | None:
+        if claimable.get(job.page_id) != job:
+            return None
+        page, attempt = locked[job.page_id], started[job.page_id]
+        return ClaimedPage(
+            id=page.id,
+            job_id=job.job_id,
+            crawl_id=page.crawl_id,
+            revision=page.revision,
+            attempt=attempt.attempts,
+            source_url=page.source_url,
+            url=page.url,
+            title=page.title,
+            language=page.language,
+            markdown=attempt.markdown or "",
+            html=attempt.html or "",
             queued_at=page.queued_at,
-            started_at=started.scalar_one(),
+            past=past.get(page.id, {}),
         )
+
+    return [claimed(job) for job in jobs]
+
+
+async def still_claimed(connection: AsyncConnection, claims: Sequence[ClaimedPage]) -> list[bool]:
+    """Locks the pages; false for one that was settled, replaced, deleted or claimed again meanwhile."""
+    locked = await _lock_pages(connection, [claim.id for claim in claims])
+    return [
+        (page := locked.get(claim.id)) is not None
+        and page.state in UNSETTLED
+        and (page.revision, page.attempts) == (claim.revision, claim.attempt)
+        for claim in claims
+    ]
+
+
+async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt]) -> None:
+    """Writes outcomes of pages, attempts, operations, totals and counts. The caller has seen by
+    `still_claimed` which attempts have an outcome.
+
+    Of one without only the time is kept. It may have settled the page itself, in a commit whose answer was
+    lost: an attempt that has ended stays as it is.
+    """
+    if not ended:
+        return
+    written = await connection.execute(
+        _END_ATTEMPTS, arrays(_ENDED_COLUMNS, [_ended_row(each) for each in ended])
     )
-    contents = select(CONTENTS.c.markdown, CONTENTS.c.html).where(CONTENTS.c.page_id == page_id)
-    content = (await connection.execute(contents)).one_or_none()
-    return ClaimedPage(
-        id=page_id,
-        crawl_id=page.crawl_id,
-        revision=revision,
-        attempt=attempt,
-        source_url=page.source_url,
-        url=page.url,
-        title=page.title,
-        language=page.language,
-        markdown=content.markdown if content else "",
-        html=content.html if content else "",
-        queued_at=page.queued_at,
-        past=past,
-    )
-
-
-async def still_claimed(connection: AsyncConnection, claim: ClaimedPage) -> bool:
-    """Locks the page; false where it was settled, replaced, deleted or claimed again meanwhile."""
-    page = await lock_page(connection, claim.id)
-    if page is None or page.state not in UNSETTLED:
-        return False
-    held: bool = (page.revision, page.attempts) == (claim.revision, claim.attempt)
-    return held
-
-
-async def settle_page(
-    connection: AsyncConnection,
-    claim: ClaimedPage,
-    outcome: Outcome,
-    measurements: Sequence[Measurement],
-) -> None:
-    """Writes outcome, attempt, operations, totals and counts. The page must be locked by `still_claimed`."""
-    spent = _spent(measurements)
-    settled_at = await write_outcome(
-        connection,
-        claim.id,
-        outcome.state,
-        outcome.error_code,
-        outcome.error,
-        queue_wait_ms=QUEUE_WAIT_MS,
-        total_ms=spent["total_ms"],
-        stages=spent["stages"],
-        chunks=outcome.chunks,
-    )
-    await _close_attempt(connection, claim, outcome.state, outcome.error_code, outcome.error, **spent)
-    changes = await insert_operations(connection, measurements)
-    counts = counts_of(outcome.state) - counts_of(PageState.INDEXING)
-    changes[claim.crawl_id] += SessionChange(counts, settled_at)
+    by_attempt = {(row.page_id, row.number): row for row in written}
+    changes: dict[str, SessionChange] = defaultdict(SessionChange)
+    measurements: list[Measurement] = []
+    for each in ended:
+        row = by_attempt[each.claim.id, each.claim.attempt]
+        if each.outcome:
+            counts = counts_of(each.outcome.state) - counts_of(PageState.INDEXING)
+            changes[each.claim.crawl_id] += SessionChange(counts, row.settled_at)
+        if row.closed:
+            measurements += each.measurements
+    for crawl_id, change in (await insert_operations(connection, measurements)).items():
+        changes[crawl_id] += change
     await change_sessions(connection, changes)
 
 
-async def put_back(
-    connection: AsyncConnection,
-    claim: ClaimedPage,
-    error_code: str,
-    error: str,
-    measurements: Sequence[Measurement],
-) -> None:
-    """Ends an attempt that another one will follow: the page waits again."""
-    if not await still_claimed(connection, claim):
-        await abandon(connection, claim, measurements)
-        return
-    await connection.execute(
-        update(PAGES).where(PAGES.c.id == claim.id).values(state=PageState.QUEUED, queued_at=NOW)
-    )
-    await _close_attempt(connection, claim, "retried", error_code, error, **_spent(measurements))
-    await change_sessions(connection, await insert_operations(connection, measurements))
+def _ended_row(ended: EndedAttempt) -> tuple[Any, ...]:
+    """In the order of `_ENDED_COLUMNS`."""
+    attempt, outcome = (ended.claim.id, ended.claim.attempt), ended.outcome
+    spent = _spent(ended.measurements)
+    if outcome is None:
+        return *attempt, None, SUPERSEDED, None, None, None, *spent
+    word = outcome.state if outcome.state.settled else RETRIED
+    return *attempt, outcome.state, word, outcome.error_code, outcome.error, outcome.chunks, *spent
 
 
-async def abandon(
-    connection: AsyncConnection, claim: ClaimedPage, measurements: Sequence[Measurement]
-) -> None:
-    """Ends an attempt whose page was settled, replaced or deleted meanwhile: only its time is kept.
-
-    The attempt itself may have settled the page, in a commit whose answer was lost: one that has ended stays
-    as it is.
-    """
-    if await _close_attempt(connection, claim, SUPERSEDED, None, None, **_spent(measurements)):
-        await change_sessions(connection, await insert_operations(connection, measurements))
+async def _lock_pages(connection: AsyncConnection, page_ids: Sequence[int]) -> dict[int, Row[Any]]:
+    rows = await connection.execute(_LOCK_PAGES, {"page_ids": page_ids})
+    return {row.id: row for row in rows}
 
 
-async def _close_attempt(
-    connection: AsyncConnection,
-    claim: ClaimedPage,
-    outcome: str,
-    error_code: str | None,
-    error: str | None,
-    **spent: Any,
-) -> bool:
-    """False where it has ended before, or was deleted with its page."""
-    open_or_superseded = or_(
-        ATTEMPTS.c.outcome.is_(None), and_(ATTEMPTS.c.outcome == SUPERSEDED, ATTEMPTS.c.total_ms.is_(None))
-    )
-    closed = await connection.execute(
-        update(ATTEMPTS)
-        .where(ATTEMPTS.c.page_id == claim.id, ATTEMPTS.c.number == claim.attempt, open_or_superseded)
-        .values(finished_at=NOW, outcome=outcome, error_code=error_code, error=error, **spent)
-        .returning(ATTEMPTS.c.id)
-    )
-    return closed.one_or_none() is not None
-
-
-async def _supersede_attempts(connection: AsyncConnection, page: Row[Any]) -> None:
+async def _supersede_attempts(connection: AsyncConnection, pages: Sequence[Row[Any]]) -> None:
     """Attempts at content that was replaced: their workers may live, and add the time when they end."""
+    replaced = or_(
+        *[and_(ATTEMPTS.c.page_id == page.id, ATTEMPTS.c.revision < page.revision) for page in pages]
+    )
     await connection.execute(
         update(ATTEMPTS)
-        .where(
-            ATTEMPTS.c.page_id == page.id, ATTEMPTS.c.revision < page.revision, ATTEMPTS.c.outcome.is_(None)
-        )
+        .where(replaced, ATTEMPTS.c.outcome.is_(None))
         .values(finished_at=NOW, outcome=SUPERSEDED)
     )
 
 
-async def _failed_attempts(connection: AsyncConnection, page: Row[Any]) -> dict[str, FailedAttempts]:
+async def _failed_attempts(
+    connection: AsyncConnection, pages: Sequence[Row[Any]]
+) -> Mapping[int, Mapping[str, FailedAttempts]]:
     counted = await connection.execute(
-        select(ATTEMPTS.c.error_code, func.count(), func.min(ATTEMPTS.c.started_at))
-        .where(
-            ATTEMPTS.c.page_id == page.id,
-            ATTEMPTS.c.revision == page.revision,
-            ATTEMPTS.c.outcome == "retried",
-        )
-        .group_by(ATTEMPTS.c.error_code)
+        select(ATTEMPTS.c.page_id, ATTEMPTS.c.error_code, func.count(), func.min(ATTEMPTS.c.started_at))
+        .join(PAGES, and_(PAGES.c.id == ATTEMPTS.c.page_id, PAGES.c.revision == ATTEMPTS.c.revision))
+        .where(ATTEMPTS.c.page_id.in_([page.id for page in pages]), ATTEMPTS.c.outcome == RETRIED)
+        .group_by(ATTEMPTS.c.page_id, ATTEMPTS.c.error_code)
     )
-    return {code: FailedAttempts(count, first_at) for code, count, first_at in counted}
+    failed: dict[int, dict[str, FailedAttempts]] = defaultdict(dict)
+    for page_id, code, count, first_at in counted:
+        failed[page_id][code] = FailedAttempts(count, first_at)
+    return failed
 
 
-def _spent(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """Milliseconds of an attempt: in all, per stage, and what no stage accounts for."""
+def _spent(measurements: Sequence[Measurement]) -> tuple[str, float, float]:
+    """Milliseconds of an attempt: as JSON per stage, in all, and what no stage accounts for."""
     stages: dict[str, float] = {}
     total = 0.0
     for each in measurements:
@@ -553,11 +589,7 @@ def _spent(measurements: Sequence[Measurement]) -> dict[str, Any]:
             total += each.duration_ms
         else:
             stages[each.operation_type] = stages.get(each.operation_type, 0.0) + each.duration_ms
-    return {
-        "stages": stages,
-        "total_ms": total,
-        "unaccounted_ms": max(0.0, total - sum(stages.values())),
-    }
+    return json.dumps(stages), total, max(0.0, total - sum(stages.values()))
 
 
 # ---------------------------------------------------------------------- attempts of workers that died
@@ -602,16 +634,17 @@ async def count_crashes(connection: AsyncConnection, page: Row[Any]) -> tuple[in
     return crashed, in_progress
 
 
-async def close_lost_attempts(connection: AsyncConnection, page: Row[Any]) -> None:
+async def close_lost_attempts(connection: AsyncConnection, pages: Sequence[Row[Any]]) -> None:
     """Ends the attempts in progress, whose worker died unseen; they last until now."""
     error = "the worker died during this attempt"
+    by_id = {page.id: page for page in pages}
     lost = await connection.execute(
         update(ATTEMPTS)
-        .where(ATTEMPTS.c.page_id == page.id, ATTEMPTS.c.outcome.is_(None))
+        .where(ATTEMPTS.c.page_id.in_(by_id), ATTEMPTS.c.outcome.is_(None))
         .values(finished_at=NOW, outcome="lost", error_code=WORKER_LOST, error=error)
-        .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
+        .returning(ATTEMPTS.c.page_id, ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
     )
-    operations = [_operation_of_dead(page, attempt, error) for attempt in lost.all()]
+    operations = [_operation_of_dead(by_id[attempt.page_id], attempt, error) for attempt in lost.all()]
     await insert_operations(connection, operations)  # failed ones, which no total contains
 
 

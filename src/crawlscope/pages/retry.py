@@ -121,7 +121,7 @@ async def requeue_lost(connection: AsyncConnection, page_id: int, worker: str) -
         return False
     if not await has_open_attempt(connection, page, worker):
         return False
-    await close_lost_attempts(connection, page)
+    await close_lost_attempts(connection, [page])
     crashes, _ = await count_crashes(connection, page)
     await drop_job(connection, page.job_id)
     await queue_page(connection, page_id, page.revision, alone=crashes > 0)

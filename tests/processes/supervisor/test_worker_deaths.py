@@ -6,7 +6,7 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from crawlscope.database.engine import Database
-from crawlscope.pages.repository import ATTEMPTS, PAGES, claim_page, worker_name
+from crawlscope.pages.repository import ATTEMPTS, PAGES, PageJob, claim_pages, worker_name
 from crawlscope.processes.supervisor.supervisor import Exit
 from crawlscope.processes.supervisor.worker_deaths import MAX_ATTEMPTS, WorkerDeaths
 from tests.support.producing import deliver
@@ -24,7 +24,8 @@ async def test_a_death_that_cannot_be_written_keeps_no_other_waiting(database: D
     await deliver(database, "crawl-1", "crawl.page", [{"markdown": "A page.", "metadata": metadata}])
     async with database.transaction() as connection:
         page = (await connection.execute(select(*PAGES.c))).one()
-        assert await claim_page(connection, page.id, page.revision, worker_name(2), page.job_id)
+        job = PageJob(page.id, page.revision, page.job_id)
+        assert await claim_pages(connection, [job], worker_name(2)) != [None]
     deaths = WorkerDeaths(database)
     deaths.note(death(1, BEFORE_ALL_TIMES))
     deaths.note(death(2, began_at))

@@ -1,12 +1,14 @@
 """A worker's queue connects to the database with the same options as all other connections."""
 
 import asyncio
+from contextlib import nullcontext
 
 import pytest
 from pgqueuer.models import Job
+from sqlalchemy import text
 
 from crawlscope.database.engine import Database
-from crawlscope.database.queue import INDEX_PAGE
+from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.processes.worker.queue import Payload, worker_queue
 
 
@@ -29,3 +31,63 @@ async def test_a_queue_that_never_ran_can_be_closed(database: Database) -> None:
     with pytest.raises(ZeroDivisionError):
         async with worker_queue(database, INDEX_PAGE, 2):
             raise ZeroDivisionError
+
+
+async def enqueue_numbered(database: Database, *payloads: Payload) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text("SELECT 1"))  # begins the transaction
+        await enqueue(connection, INDEX_PAGE, payloads)
+
+
+async def test_jobs_that_must_be_alone_take_turns_and_others_share(database: Database) -> None:
+    together: dict[int, set[int]] = {}
+    running: set[int] = set()
+    stopping = asyncio.Event()
+
+    async def handle(job: Job, payload: Payload) -> None:
+        number = payload["number"]
+        async with queue.alone() if payload.get("alone") else nullcontext():
+            running.add(number)
+            together[number] = set()
+            for _ in range(20):
+                together[number] |= running - {number}
+                await asyncio.sleep(0.01)
+            running.discard(number)
+        if len(together) == 8:
+            stopping.set()
+
+    await enqueue_numbered(
+        database,
+        *[{"number": number} | ({"alone": True} if number in (1, 2, 6) else {}) for number in range(8)],
+    )
+    async with asyncio.timeout(120), worker_queue(database, INDEX_PAGE, 4) as queue:
+        await queue.work(handle, stopping)
+
+    assert [together[number] for number in (1, 2, 6)] == [set(), set(), set()]
+    assert together[0] == {3}
+    assert together[3] == {0}
+
+
+async def test_a_paused_queue_takes_no_job_and_then_as_many_as_it_may(database: Database) -> None:
+    running, most, done = 0, 0, 0
+    stopping = asyncio.Event()
+
+    async def handle(job: Job, payload: Payload) -> None:
+        nonlocal running, most, done
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.05)
+        running -= 1
+        done += 1
+        if done == 9:
+            stopping.set()
+
+    async with asyncio.timeout(120), worker_queue(database, INDEX_PAGE, 4) as queue:
+        queue.pause()
+        working = asyncio.create_task(queue.work(handle, stopping))
+        await enqueue_numbered(database, *[{"number": number} for number in range(9)])
+        await asyncio.sleep(0.5)
+        assert most == 0
+        queue.resume()
+        await working
+    assert most == 4

@@ -4,7 +4,7 @@ Transactions that store documents hold the generations' lock shared; a change ov
 document is stored into the former index after the change over.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,6 +25,11 @@ from crawlscope.indexing.index.port import FIRST_NAME
 GENERATIONS = models.table_of(models.IndexGeneration)
 GENERATIONS_LOCK = (7_108, 4)
 REINDEXING_LOCK = (7_108, 5)
+_LIVE = select(*GENERATIONS.c).where(GENERATIONS.c.state.in_(["serving", "filling"]))
+_LOCK_SHARED = text("""
+    SELECT CAST(pg_advisory_xact_lock_shared(7108, 4) AS text)
+    UNION ALL SELECT CAST(pg_advisory_xact_lock(key) AS text) FROM unnest(CAST(:keys AS bigint[])) AS key
+""")
 LIMIT_LOCK_WAIT = "SET LOCAL lock_timeout = '5s'"
 """A transaction that waits for the exclusive lock blocks all that ask for the lock after it."""
 LOCK_NOT_AVAILABLE = "55P03"
@@ -68,15 +73,14 @@ class Live:
 
 
 async def live(connection: AsyncConnection) -> Live:
-    in_use = GENERATIONS.c.state.in_([State.SERVING, State.FILLING])
-    rows = await connection.execute(select(*GENERATIONS.c).where(in_use))
+    rows = await connection.execute(_LIVE)
     by_state = {row.state: _generation(row) for row in rows}
     return Live(by_state.get(State.SERVING), by_state.get(State.FILLING))
 
 
-async def lock_shared(connection: AsyncConnection) -> Live:
-    """No generation changes its state until the transaction ends."""
-    await connection.execute(select(func.pg_advisory_xact_lock_shared(*GENERATIONS_LOCK)))
+async def lock_shared(connection: AsyncConnection, urls: Iterable[str] = ()) -> Live:
+    """Until the transaction ends no generation changes its state, and none other replaces the documents."""
+    await connection.execute(_LOCK_SHARED, {"keys": documents.lock_keys(urls)})
     return await live(connection)
 
 

@@ -5,7 +5,7 @@ import faulthandler
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
@@ -26,8 +26,8 @@ from crawlscope.processes.parts import worker_parts
 from crawlscope.processes.worker.circuit import Circuit, Outages
 from crawlscope.processes.worker.queue import Payload, WorkerQueue, worker_queue
 
-PAGES_AT_ONCE = 2
-"""Per process: while one page is embedded, another is read or written."""
+PAGES_AT_ONCE = 8
+"""Per process: they share transactions and calls of the embedder and the index."""
 OVERDUE_SECONDS = 180.0
 """How long a page may outlast its time limit before the process ends; a slow database takes less."""
 
@@ -110,16 +110,15 @@ async def _index_page(
 ) -> None:
     """Raises `RetryRequested` for a page that waits again."""
     page_id: int = payload["page_id"]
-    if payload.get("alone"):
-        await queue.wait_for_other_jobs(job.id)
     try:
         if job.attempts:  # the cause of its failure may persist: waiting for that costs no other attempt
             await circuit.probe()
-        with limits.page():
-            if payload.get("gone"):
-                await indexer.remove_gone(page_id)
-            else:
-                await indexer.index(page_id, payload["revision"], job.id)
+        async with queue.alone() if payload.get("alone") else nullcontext():
+            with limits.page():
+                if payload.get("gone"):
+                    await indexer.remove_gone(page_id)
+                else:
+                    await indexer.index(page_id, payload["revision"], job.id)
     except PutBack as again:
         if isinstance(again.error, CrawlscopeError):
             circuit.page_failed(page_id)

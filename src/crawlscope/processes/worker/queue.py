@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -13,8 +13,9 @@ from pgqueuer.core.buffers import JobStatusLogBuffer
 from pgqueuer.errors import FailingListenerError, RetryRequested
 from pgqueuer.executors import AbstractEntrypointExecutor
 from pgqueuer.models import Context, Job
+from pgqueuer.ports.repository import EntrypointExecutionParameter
 from pgqueuer.qm import QueueManager
-from pgqueuer.types import Channel, JobId
+from pgqueuer.types import Channel, JobId, QueueEntrypoint
 
 from crawlscope.core.errors import DatabaseUnavailable, DependencyError
 from crawlscope.database.connections import WORKER_QUEUE
@@ -41,23 +42,28 @@ def payload_of(job: Job) -> Payload:
 
 @dataclass
 class WorkerQueue(QueueManager):
-    """Fetches a job as soon as one in progress has ended; none while it is paused, or while a job that must
-    run alone is in progress.
+    """Fetches as many jobs at once as have ended; none while it is paused, or while a job that must run
+    alone is in progress.
 
     It overrides three methods of pgqueuer's manager, which has no setting for these: `fetch_jobs` can be
-    paused, `forget_job` looks for the next job at once instead of after the poll interval, and `log_failure`
-    leaves a job as it is while the database is unavailable.
+    paused, `forget_job` notes when a job ends and asks when it is due again, and `log_failure` leaves a job
+    as it is while the database is unavailable.
     """
 
     job_type: str = field(init=False, default="")
     at_once: int = field(init=False, default=1)
     _paused: bool = field(init=False, default=False)
-    _alone: JobId | None = field(init=False, default=None)
+    _alone: set[JobId] = field(init=False, default_factory=set)
+    """Jobs of this worker that run, or wait to run, without others."""
+    _deferred: set[JobId] = field(init=False, default_factory=set)
+    """Jobs that did not succeed: most are due again after a delay."""
+    _turn: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     @property
-    def takes_jobs(self) -> bool:
-        return not self._paused and self._alone not in self.job_context
+    def capacity(self) -> int:
+        """How many jobs it can take now."""
+        return 0 if self._paused or self._alone else self.at_once - len(self.job_context)
 
     def pause(self) -> None:
         self._paused = True
@@ -65,10 +71,14 @@ class WorkerQueue(QueueManager):
     def resume(self) -> None:
         self._paused = False
         self._changed.set()
+        self._poll_now()
 
-    async def wait_for_other_jobs(self, job_id: JobId) -> None:
-        """Returns when no job but this one is in progress."""
-        await self._until(lambda: self.job_context.keys() <= {job_id})
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """No other job is in progress in the block; those that must be alone take turns."""
+        async with self._turn:
+            await self._until(lambda: self.job_context.keys() <= self._alone)
+            yield
 
     async def work(self, handle: Callable[[Job, Payload], Awaitable[None]], stopping: asyncio.Event) -> None:
         """Hands over jobs until `stopping` is set: those in progress are then cancelled and queued again."""
@@ -87,6 +97,8 @@ class WorkerQueue(QueueManager):
             finally:
                 stop.cancel()
                 task.cancel()
+                if task.cancelled() or not task.done() or task.exception():
+                    self._deferred.add(job.id)
 
         async def shut_down() -> None:
             await stopping.wait()
@@ -96,8 +108,7 @@ class WorkerQueue(QueueManager):
         shutting_down = asyncio.create_task(shut_down())
         try:
             await self.run(
-                batch_size=1,
-                max_concurrent_tasks=self.at_once,
+                batch_size=self.at_once,
                 dequeue_timeout=IDLE_POLL_INTERVAL,
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 shutdown_on_listener_failure=True,
@@ -110,21 +121,32 @@ class WorkerQueue(QueueManager):
     async def fetch_jobs(
         self, batch_size: int, global_concurrency_limit: int | None, heartbeat_timeout: timedelta
     ) -> AsyncGenerator[Job, None]:
-        fetched = super().fetch_jobs(batch_size, global_concurrency_limit, heartbeat_timeout)
-        async with aclosing(fetched) as jobs:
-            await self._until(lambda: self.takes_jobs or self.shutdown.is_set())
-            async for job in jobs:
-                if payload_of(job).get("alone"):
-                    self._alone = job.id
+        """All jobs of a batch start at once: one that waited here would have no heartbeat."""
+        while True:
+            await self._until(lambda: self.capacity > 0 or self.shutdown.is_set())
+            if self.shutdown.is_set():
+                return
+            jobs = await self.queries.dequeue(
+                batch_size=min(self.capacity, batch_size),
+                entrypoints={QueueEntrypoint(self.job_type): EntrypointExecutionParameter(0)},
+                queue_manager_id=self.queue_manager_id,
+                global_concurrency_limit=global_concurrency_limit,
+                heartbeat_timeout=heartbeat_timeout,
+            )
+            self._alone |= {job.id for job in jobs if payload_of(job).get("alone")}
+            for job in jobs:
                 yield job
-                await self._until(lambda: self.takes_jobs or self.shutdown.is_set())
+            if not jobs:
+                return
 
     def forget_job(self, job_id: JobId, context: Context, task: asyncio.Task[None]) -> None:
         super().forget_job(job_id, context, task)
+        if job_id not in self.job_context:
+            self._alone.discard(job_id)
         self._changed.set()
-        driver = self.queries.driver
-        assert isinstance(driver, CapacityAwareDriver)
-        driver.poll_now(self.channel)
+        if job_id in self._deferred:  # of which no notification comes
+            self._deferred.discard(job_id)
+            self._poll_now()
 
     async def log_failure(
         self,
@@ -136,6 +158,11 @@ class WorkerQueue(QueueManager):
         """A job that could not be put back stays as it is: without heartbeats it goes to another worker."""
         if not isinstance(exc, OUTAGE_ERRORS):
             await super().log_failure(job, executor, exc, jbuff)
+
+    def _poll_now(self) -> None:
+        driver = self.queries.driver
+        assert isinstance(driver, CapacityAwareDriver)
+        driver.poll_now(self.channel)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -149,7 +176,7 @@ async def worker_queue(database: Database, job_type: str, at_once: int) -> Async
     async with asyncpg.create_pool(
         **arguments, min_size=WORKER_QUEUE, max_size=WORKER_QUEUE, connect=connect, reset=_without_reset
     ) as pool:
-        driver = CapacityAwareDriver(pool, lambda: queue.takes_jobs and len(queue.job_context) < at_once)
+        driver = CapacityAwareDriver(pool, lambda: queue.capacity > 0)
         queue = WorkerQueue(queue_queries(driver, job_type), Channel(CHANNELS[job_type]))
         queue.job_type, queue.at_once = job_type, at_once
         queue.min_dequeue_poll_interval = MIN_POLL_INTERVAL
