@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 _FENCE = re.compile(r"(?P<before>[ \t>]*(?:[*+-][ \t]+|\d{1,9}[.)][ \t]+)?)(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})")
@@ -23,8 +24,12 @@ class Block:
     """Has to follow lines that are separated from the last ones: the closing fence."""
 
 
-def find_blocks(text: str) -> list[Block]:
-    """In order, none within another. Takes time in proportion to the text."""
+@lru_cache(maxsize=2)
+def find_blocks(text: str) -> tuple[Block, ...]:
+    """In order, none within another. Takes time in proportion to the text.
+
+    Cached, because chunks and passages of a page need the same, and two pages are read at a time.
+    """
     lines = text.splitlines(keepends=True)
     starts = [0, *accumulate(map(len, lines))]
     blocks = list[Block]()
@@ -47,7 +52,7 @@ def find_blocks(text: str) -> list[Block]:
                 after += 1
             head = line + lines[number + 1] if _WORD.search(line) else ""
             blocks.append(Block(starts[number], starts[number + 2], starts[after], head))
-    return blocks
+    return tuple(blocks)
 
 
 def opening_fence(line: str) -> re.Match[str] | None:
