@@ -77,8 +77,7 @@ def clean(markdown: str) -> str:
     if unusual:
         text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
     if not text.isascii():
-        # In short pieces, because sorting a long run of combining marks takes quadratic time.
-        text = _NON_ASCII.sub(lambda piece: unicodedata.normalize("NFC", piece[0]), text)
+        text = "\n".join(line if line.isascii() else _composed(line) for line in text.split("\n"))
     parts = []
     for is_code, part in _separate_code(text):
         if is_code:
@@ -91,6 +90,11 @@ def clean(markdown: str) -> str:
             parts.append(_clean_prose(part))
     cleaned = "".join(parts).strip()
     return cleaned if _WORD.search(cleaned) else ""
+
+
+def _composed(line: str) -> str:
+    """In short pieces, because sorting a long run of combining marks takes quadratic time."""
+    return _NON_ASCII.sub(lambda piece: unicodedata.normalize("NFC", piece[0]), line)
 
 
 def _refuse_binary(text: str, controls: int) -> None:
