@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from unittest.mock import patch
-from uuid import UUID
 
 import httpx2
 import msgpack
@@ -261,7 +260,7 @@ def optimized_rows(*measured: float) -> list[Row]:
     ]
 
 
-HITS = [Hit(UUID(int=n), 0.5, f"https://site.example/page{n}.html") for n in range(CANDIDATES)]
+HITS = [Hit(n.to_bytes(16), 0.5, f"https://site.example/page{n}.html") for n in range(CANDIDATES)]
 
 
 class Instant(EdgeIndex):

@@ -4,10 +4,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from uuid import UUID
 
 from crawlscope.indexing.embedders.port import TextEmbedder
 from crawlscope.indexing.index.port import (
+    ChunkId,
     ChunkPayload,
     Filters,
     Floats,
@@ -53,7 +53,7 @@ class SearchService:
             phrase=None if request.mode == "semantic" else Phrase.of(request.query),
             filters=Filters(**request.filters.model_dump()) if request.filters else Filters(),
         )
-        payloads: dict[UUID, ChunkPayload] = {}
+        payloads: dict[ChunkId, ChunkPayload] = {}
         pages = await self._find_pages(query, request.offset + request.limit, payloads)
         shown = [page[: 1 + MAX_PASSAGES] for page in pages[request.offset : request.offset + request.limit]]
         await self._fetch(payloads, [hit for page in shown for hit in page])
@@ -65,12 +65,12 @@ class SearchService:
             took_ms=round((time.perf_counter() - started) * 1000, 3),
         )
 
-    async def _fetch(self, payloads: dict[UUID, ChunkPayload], hits: Iterable[Hit]) -> None:
+    async def _fetch(self, payloads: dict[ChunkId, ChunkPayload], hits: Iterable[Hit]) -> None:
         if missing := [hit.id for hit in hits if hit.id not in payloads]:
             payloads |= await self._index.payloads(missing)
 
     async def _find_pages(
-        self, query: _Query, wanted: int, payloads: dict[UUID, ChunkPayload]
+        self, query: _Query, wanted: int, payloads: dict[ChunkId, ChunkPayload]
     ) -> list[list[Hit]]:
         """The hits of each page, pages and hits best first; at least `wanted` pages if so many match."""
         depth = max(MIN_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
@@ -100,7 +100,7 @@ def _rank(halves: Halves, mode: Mode) -> list[Hit]:
     return [Hit(one, score, urls[one]) for one, score in scores]
 
 
-def _lifted(ranking: list[Hit], phrase: Phrase, payloads: Mapping[UUID, ChunkPayload]) -> list[Hit]:
+def _lifted(ranking: list[Hit], phrase: Phrase, payloads: Mapping[ChunkId, ChunkPayload]) -> list[Hit]:
     """The chunks with the phrase come first of all, with the best score.
 
     It is looked up only within the window that fusion scores, so that deeper candidates do not change the
@@ -112,7 +112,7 @@ def _lifted(ranking: list[Hit], phrase: Phrase, payloads: Mapping[UUID, ChunkPay
     return [*verbatim, *(hit for hit in near if hit.id not in lifted), *far]
 
 
-def _scores(hits: Iterable[Hit]) -> dict[UUID, float]:
+def _scores(hits: Iterable[Hit]) -> dict[ChunkId, float]:
     return {hit.id: hit.score for hit in hits}
 
 

@@ -8,7 +8,8 @@ from crawlscope.indexing.index.port import EMPTY, Hit, IndexedDocument, SparseVe
 
 weight = st.floats(width=32, allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(codec="utf-8"), max_size=50)
-hits = st.lists(st.builds(Hit, id=st.uuids(), score=st.floats(allow_nan=False), url=texts), max_size=3)
+ids = st.binary(min_size=16, max_size=16)
+hits = st.lists(st.builds(Hit, id=ids, score=st.floats(allow_nan=False), url=texts), max_size=3)
 
 
 chunks = st.lists(

@@ -20,6 +20,7 @@ from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.port import (
     BM25,
     DENSE,
+    ChunkId,
     ChunkPayload,
     Filters,
     Floats,
@@ -48,6 +49,8 @@ from crawlscope.indexing.index.qdrant_common import (
 POINTS_PER_UPDATE = 16
 """The engine holds the interpreter lock while it works: 16 points are about 2 ms."""
 URLS_PER_UPDATE = 32
+MAX_KNOWN_URLS = 100_000
+"""About 20 MB."""
 FLUSH_AFTER_POINTS = 16_384
 """A flush holds the interpreter lock while the disk writes, up to 0.3 s for any number of points."""
 FLUSH_AFTER_SECONDS = 5.0
@@ -79,6 +82,8 @@ class EdgeIndex(SearchIndex):
         self._writes = 0
         self._written_at = time.monotonic()
         self._optimized_writes = -1
+        self._urls: dict[ChunkId, str] = {}
+        """Of chunks that queries found."""
         self._unflushed = 0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -127,28 +132,32 @@ class EdgeIndex(SearchIndex):
         def ask(shard: engine.EdgeShard) -> Halves:
             requests = [
                 engine.QueryRequest(
-                    limit=limit,
-                    query=engine.Query.Nearest(_engine_vector(vector), using=name),
-                    filter=where,
-                    with_payload=["url"],
+                    limit=limit, query=engine.Query.Nearest(_engine_vector(vector), using=name), filter=where
                 )
                 for name, vector in vectors.items()
             ]
             answers = shard.query_batch(engine.QueryBatchRequest(requests)) if requests else []
-            return halves(
-                vectors,
-                (
-                    [Hit(cast("UUID", p.id), p.score, (p.payload or {})["url"]) for p in points]
-                    for points in answers
-                ),
-            )
+            found = [[(_bytes_of(point.id), point.score) for point in points] for points in answers]
+            urls = self._urls_of({one for hits in found for one, _ in hits}, shard)
+            return halves(vectors, ([Hit(one, score, urls[one]) for one, score in hits] for hits in found))
 
         return await self._on_thread(ask)
 
-    async def payloads(self, ids: Sequence[UUID]) -> dict[UUID, ChunkPayload]:
-        def retrieve(shard: engine.EdgeShard) -> dict[UUID, ChunkPayload]:
-            found = shard.retrieve([*ids], with_payload=True, with_vector=False)
-            return {cast("UUID", point.id): cast("ChunkPayload", point.payload) for point in found}
+    def _urls_of(self, ids: set[ChunkId], shard: engine.EdgeShard) -> dict[ChunkId, str]:
+        """The engine reads a chunk's whole payload for its URL. That of an id never changes."""
+        if missing := ids - self._urls.keys():
+            if len(self._urls) > MAX_KNOWN_URLS:
+                self._urls, missing = {}, ids
+            uuids: list[int | UUID | str] = [UUID(bytes=one) for one in missing]
+            for point in shard.retrieve(uuids, with_payload=["url"], with_vector=False):
+                self._urls[_bytes_of(point.id)] = (point.payload or {})["url"]
+        return self._urls
+
+    async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
+        def retrieve(shard: engine.EdgeShard) -> dict[ChunkId, ChunkPayload]:
+            uuids: list[int | UUID | str] = [UUID(bytes=one) for one in ids]
+            found = shard.retrieve(uuids, with_payload=True, with_vector=False)
+            return {_bytes_of(point.id): cast("ChunkPayload", point.payload) for point in found}
 
         return await self._on_thread(retrieve)
 
@@ -334,6 +343,10 @@ def _translated(call: Callable[[engine.EdgeShard], Answer], shard: engine.EdgeSh
         if type(error).__name__ != "PanicException":
             raise
         raise IndexUnavailable(f"the index engine panicked: {one_line(error)}") from error
+
+
+def _bytes_of(identity: int | UUID | str) -> ChunkId:
+    return cast("UUID", identity).bytes
 
 
 def _engine_vector(vector: Floats | SparseVector) -> list[float] | engine.SparseVector:

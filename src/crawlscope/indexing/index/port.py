@@ -14,6 +14,9 @@ Floats: TypeAlias = Sequence[float] | npt.NDArray[np.float32]
 Integers: TypeAlias = Sequence[int] | npt.NDArray[np.uint32]
 
 EMPTY: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
+ChunkId: TypeAlias = bytes
+"""The 16 bytes of the UUID: unlike that, hashed and compared without Python code."""
+
 FIRST_NAME = "index"
 """The name of an installation's first index."""
 DENSE = "dense"
@@ -95,7 +98,7 @@ class Filters:
 
 
 class Hit(NamedTuple):
-    id: UUID
+    id: ChunkId
     score: float
     url: str
 
@@ -135,7 +138,7 @@ class SearchIndex(Protocol):
         """At most `limit` hits in each half; a half without a vector is not queried."""
         ...
 
-    async def payloads(self, ids: Sequence[UUID]) -> dict[UUID, ChunkPayload]:
+    async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
         """Of those chunks that exist."""
         ...
 

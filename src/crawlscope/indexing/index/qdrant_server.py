@@ -16,6 +16,7 @@ from crawlscope.indexing.index.port import (
     BM25,
     DENSE,
     FIRST_NAME,
+    ChunkId,
     ChunkPayload,
     Filters,
     Floats,
@@ -112,15 +113,16 @@ class QdrantServerIndex(SearchIndex):
         return halves(
             vectors,
             (
-                [Hit(UUID(str(p.id)), p.score, (p.payload or {})["url"]) for p in answer.points]
+                [Hit(UUID(str(p.id)).bytes, p.score, (p.payload or {})["url"]) for p in answer.points]
                 for answer in answers
             ),
         )
 
-    async def payloads(self, ids: Sequence[UUID]) -> dict[UUID, ChunkPayload]:
+    async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
         async with self._server() as server:
-            found = await server.retrieve(self._collection, [*ids], with_payload=True)
-        return {UUID(str(point.id)): cast("ChunkPayload", point.payload) for point in found}
+            uuids = [UUID(bytes=one) for one in ids]
+            found = await server.retrieve(self._collection, uuids, with_payload=True)
+        return {UUID(str(point.id)).bytes: cast("ChunkPayload", point.payload) for point in found}
 
     async def size(self) -> IndexSize:
         """The server does not say how many bytes it takes."""

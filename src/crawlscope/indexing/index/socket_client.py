@@ -6,12 +6,12 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.batches import batches
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.port import (
+    ChunkId,
     ChunkPayload,
     Filters,
     Floats,
@@ -112,9 +112,9 @@ class RemoteIndex(SearchIndex):
         )
         return Halves(dense=wire.unpack_hits(answer[0]), bm25=wire.unpack_hits(answer[1]))
 
-    async def payloads(self, ids: Sequence[UUID]) -> dict[UUID, ChunkPayload]:
-        found = await self._call("payloads", ids=[one.bytes for one in ids])
-        return {UUID(bytes=identity): payload for identity, payload in found.items()}
+    async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
+        found: dict[ChunkId, ChunkPayload] = await self._call("payloads", ids=list(ids))
+        return found
 
     async def size(self) -> IndexSize:
         chunks, size_bytes = await self._call("size")

@@ -6,7 +6,6 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import structlog
 
@@ -103,8 +102,7 @@ class IndexServer:
                 )
                 return [wire.pack_hits(found.dense), wire.pack_hits(found.bm25)]
             case "payloads":
-                payloads = await index.payloads([UUID(bytes=identity) for identity in call["ids"]])
-                return {identity.bytes: payload for identity, payload in payloads.items()}
+                return await index.payloads(call["ids"])
             case "size":
                 size = await index.size()
                 return [size.chunks, size.bytes]

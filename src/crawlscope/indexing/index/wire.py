@@ -4,7 +4,6 @@ import asyncio
 import struct
 from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
-from uuid import UUID
 
 import msgpack
 import numpy as np
@@ -104,12 +103,9 @@ def pack_filters(filters: Filters) -> dict[str, str | None]:
     return dict(vars(filters))
 
 
-def pack_hits(hits: Sequence[Hit]) -> list[list[Any]]:
-    return [[hit.id.bytes for hit in hits], [hit.score for hit in hits], [hit.url for hit in hits]]
+def pack_hits(hits: Sequence[Hit]) -> list[Sequence[Any]]:
+    return list(zip(*hits, strict=True))
 
 
 def unpack_hits(packed: Sequence[Sequence[Any]]) -> list[Hit]:
-    ids, scores, urls = packed
-    return [
-        Hit(UUID(bytes=identity), score, url) for identity, score, url in zip(ids, scores, urls, strict=True)
-    ]
+    return list(map(Hit, *packed)) if packed else []
