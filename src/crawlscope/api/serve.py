@@ -1,6 +1,7 @@
 """The API process: binds the port, opens the parts, serves until it is stopped."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ async def serve(settings: Settings, stopping: asyncio.Event, *, keeps_index: boo
                     timeout_graceful_shutdown=GRACEFUL_SECONDS,
                 )
             )
+            gc.freeze()  # what lives as long as the process need not be examined again and again
             service_file.write(settings.data_dir, _url(settings.host, listener.getsockname()[1]))
             try:
                 serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -6,6 +6,7 @@ A page counts once, whatever is delivered or retried: its row is locked first, i
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,15 +15,23 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import GONE_CODES, GONE_STATUSES
 from crawlscope.pages.delivered import DeliveredPage, KnownPage
-from crawlscope.pages.repository import lock_delivered_pages, refresh_last_settled, store_delivered_pages
-from crawlscope.sessions.repository import SessionChange, change_sessions, counts_of
+from crawlscope.pages.repository import (
+    Source,
+    lock_delivered_pages,
+    refresh_last_settled,
+    store_delivered_pages,
+)
+from crawlscope.sessions.repository import Counts, SessionChange, change_sessions, counts_of
 
 
 @dataclass
 class Taken:
     """The effect of one delivery on its pages and their crawl."""
 
-    change: SessionChange = field(default_factory=SessionChange)
+    counts: Counts = field(default_factory=Counts)
+    settled_at: datetime | None = None
+    """When a page without content settled last."""
+    failures_without_url: int = 0
     job_ids: list[int] = field(default_factory=list)
     settled: list[PageState] = field(default_factory=list)
     """The states of pages without content that changed."""
@@ -37,7 +46,7 @@ class Taken:
 
     def note(self, before: KnownPage, after: KnownPage) -> None:
         assert after.state is not None
-        self.change += SessionChange(counts_of(after.state) - counts_of(before.state))
+        self.counts += counts_of(after.state) - counts_of(before.state)
         self.unsettled = self.unsettled or (before.state is not None and before.state.settled)
         if before.state is after.state and after.state.settled:
             self.reworded = True
@@ -56,8 +65,8 @@ async def take_pages(
     """
     sources = [(crawl_id, page.source_url) for crawl_id, pages in deliveries for page in pages]
     known = await lock_delivered_pages(connection, list(dict.fromkeys(sources)))
-    taken, changed = [Taken() for _ in deliveries], dict[tuple[str, str], KnownPage]()
-    jobs: list[tuple[tuple[str, str], Taken, dict[str, Any]]] = []
+    taken, changed = [Taken() for _ in deliveries], dict[Source, KnownPage]()
+    jobs: list[tuple[dict[str, Any], Source, Taken]] = []
     for (crawl_id, pages), effect in zip(deliveries, taken, strict=True):
         for page in pages:
             source = crawl_id, page.source_url
@@ -67,19 +76,19 @@ async def take_pages(
             known[source] = changed[source] = after
             effect.note(before, after)
             if not page.failure:
-                jobs.append((source, effect, {"page_id": after.id, "revision": after.revision}))
+                jobs.append(({"page_id": after.id, "revision": after.revision}, source, effect))
             elif page.status_code in GONE_STATUSES or page.error_code in GONE_CODES:
-                jobs.append((source, Taken(), {"page_id": after.id, "gone": True}))
-    newest_job: dict[tuple[str, str], int] = {}
-    job_ids = await enqueue(connection, INDEX_PAGE, [payload for _, _, payload in jobs])
-    for (source, effect, payload), job_id in zip(jobs, job_ids, strict=True):
-        effect.job_ids.append(job_id)
+                jobs.append(({"page_id": after.id, "gone": True}, source, effect))
+    queued = {}
+    job_ids = await enqueue(connection, INDEX_PAGE, [payload for payload, _, _ in jobs])
+    for job_id, (payload, source, effect) in zip(job_ids, jobs, strict=True):
         if "revision" in payload:
-            newest_job[source] = job_id
-    settled_at = await store_delivered_pages(connection, changed, newest_job)
+            effect.job_ids.append(job_id)
+            queued[source] = job_id
+    settled_at = await store_delivered_pages(connection, changed, queued)
     for (crawl_id, pages), effect in zip(deliveries, taken, strict=True):
         times = [settled_at.get((crawl_id, page.source_url)) for page in pages]
-        effect.change += SessionChange(settled_at=max((at for at in times if at), default=None))
+        effect.settled_at = max((at for at in times if at), default=None)
     return taken
 
 
@@ -89,7 +98,7 @@ async def change_crawls(connection: AsyncConnection, taken: Iterable[tuple[str, 
     changes: dict[str, SessionChange] = defaultdict(SessionChange)
     unsettled = set()
     for crawl_id, effect in taken:
-        changes[crawl_id] += effect.change
+        changes[crawl_id] += SessionChange(effect.counts, effect.settled_at, effect.failures_without_url)
         if effect.unsettled:
             unsettled.add(crawl_id)
     await refresh_last_settled(connection, unsettled)

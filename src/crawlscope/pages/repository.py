@@ -190,6 +190,10 @@ _REFRESH_LAST_SETTLED = text("""
 """)
 
 
+Source = tuple[str, str]
+"""A page by its crawl and source URL."""
+
+
 @dataclass(frozen=True)
 class FailedAttempts:
     """Attempts at a page's revision that ended with one error code."""
@@ -269,8 +273,8 @@ async def lock_page(connection: AsyncConnection, page_id: int) -> Row[Any] | Non
 
 
 async def lock_delivered_pages(
-    connection: AsyncConnection, sources: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], KnownPage]:
+    connection: AsyncConnection, sources: Sequence[Source]
+) -> dict[Source, KnownPage]:
     """Pages by crawl and source URL. Locks those that are stored; the others have a new id each, in order."""
     if not sources:
         return {}
@@ -310,9 +314,9 @@ def _known(row: Row[Any], content: Row[Any] | None) -> KnownPage:
 
 async def store_delivered_pages(
     connection: AsyncConnection,
-    changed: Mapping[tuple[str, str], KnownPage],
-    job_ids: Mapping[tuple[str, str], int],
-) -> dict[tuple[str, str], datetime]:
+    changed: Mapping[Source, KnownPage],
+    job_ids: Mapping[Source, int],
+) -> dict[Source, datetime]:
     """Writes pages, by crawl and source URL, as their last delivery left them; returns when those without
     content settled. Locks new pages in the order in which others lock them."""
     if not changed:

@@ -5,7 +5,7 @@ A transaction writes ledger, pages, jobs and the crawls' state of its deliveries
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,13 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.batcher import Batcher
-from crawlscope.core.values import hash_key, storable_json
+from crawlscope.core.values import arrays, hash_key, storable_json
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import Database
 from crawlscope.pages.receive import Taken, change_crawls, take_pages
 from crawlscope.sessions.fold import Lifecycle
-from crawlscope.sessions.repository import SessionChange, ensure_sessions, merge_facts
+from crawlscope.sessions.repository import ensure_sessions, merge_facts
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import insert_operations
 from crawlscope.webhooks import payload
@@ -34,7 +34,8 @@ from crawlscope.webhooks.payload import Brought, Delivery
 
 UNKNOWN = models.table_of(models.UnknownEvent)
 LARGE_BODY_BYTES = 256 * 1024
-"""A smaller body is not worth a thread."""
+"""A smaller body is not worth a thread. Larger ones have transactions of their own, so that others need not
+wait for them."""
 MAX_DELIVERIES = 64
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """Of a transaction, besides a single larger delivery."""
@@ -68,7 +69,7 @@ _ENTER = text("""
 Answer = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Received:
     """A delivery that was read, and waits to be stored."""
 
@@ -85,12 +86,9 @@ class Received:
 class Acceptance:
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._batcher: Batcher[Received, Answer] = Batcher(
-            self._store,
-            max_items=MAX_DELIVERIES,
-            weight=lambda received: received.size,
-            max_weight=MAX_BODY_BYTES,
-            concurrency=TRANSACTIONS,
+        self._small = Batcher(self._store, max_items=MAX_DELIVERIES, concurrency=TRANSACTIONS)
+        self._large = Batcher(
+            self._store, max_items=MAX_DELIVERIES, weight=lambda each: each.size, max_weight=MAX_BODY_BYTES
         )
 
     async def accept(self, body: bytes, received_at: datetime) -> Answer:
@@ -100,11 +98,12 @@ class Acceptance:
         it cannot be committed.
         """
         with scope(collect=_leave), TimingContext(OperationType.WEBHOOK, "receive") as timing:
-            read = partial(_read, body, received_at)
-            delivery, brought, row = read() if len(body) < LARGE_BODY_BYTES else await asyncio.to_thread(read)
+            read, small = partial(_read, body, received_at), len(body) < LARGE_BODY_BYTES
+            delivery, brought, row = read() if small else await asyncio.to_thread(read)
             timing.operation_name, timing.crawl_id = delivery.event_type, delivery.crawl_id or None
             stop = partial(copy_context().run, timing.stop)
-            return await self._batcher.add(Received(delivery, brought, row, len(body), timing, stop))
+            batcher = self._small if small else self._large
+            return await batcher.add(Received(delivery, brought, row, len(body), timing, stop))
 
     async def _store(self, received: Sequence[Received]) -> Sequence[Answer]:
         return await self._database.run(partial(store_deliveries, received=received))
@@ -132,40 +131,31 @@ def _read(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[s
         "webhook_id": delivery.webhook_id,
         "body_bytes": len(body),
         **brought.columns,
+        "facts": storable_json(brought.columns["facts"]),
     }
     return delivery, brought, row
 
 
 async def store_deliveries(connection: AsyncConnection, received: Sequence[Received]) -> list[Answer]:
     """As if one came after the other. Returns their answers."""
-    unknown = [each.row for each in received if not each.delivery.known]
-    if unknown:
-        await connection.execute(insert(UNKNOWN).on_conflict_do_nothing(), unknown)
     known = [each for each in received if each.delivery.known]
-    deleted = await ensure_sessions(
-        connection, {each.delivery.crawl_id: each.row["received_at"] for each in reversed(known)}
-    )
-    entered = await _enter(connection, [each for each in known if each.delivery.crawl_id not in deleted])
-    stored = await _store_new(connection, entered)
-    answers = {id(each): _answer(each, taken) for each, taken in zip(entered, stored, strict=True)}
-
-    def answer(each: Received) -> Answer:
-        if not each.delivery.known:
-            return {"status": "ignored", "event_type": each.delivery.event_type}
-        if each.delivery.crawl_id in deleted:
-            return {"status": "ignored", "reason": "the crawl was deleted"}
-        return answers.get(id(each)) or {"status": "duplicate", "crawl_id": each.delivery.crawl_id}
-
-    return [answer(each) for each in received]
+    if unknown := [each.row for each in received if not each.delivery.known]:
+        await connection.execute(insert(UNKNOWN).on_conflict_do_nothing(), unknown)
+    first_seen = {each.delivery.crawl_id: each.row["received_at"] for each in reversed(known)}
+    deleted = await ensure_sessions(connection, first_seen)
+    new = await _enter(connection, [each for each in known if each.delivery.crawl_id not in deleted])
+    taken = dict(zip(new, await _store_new(connection, new), strict=True))
+    return [_answer(each.delivery, deleted, taken.get(each)) for each in received]
 
 
 async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> list[Received]:
     """Adds deliveries to the ledger; returns those that it did not have."""
     if not known:
         return []
-    values = [{**each.row, "facts": storable_json(each.row["facts"])} for each in known]
-    arrays = {name: [row[name] for row in values] for name in _COLUMNS}
-    entered = {(row.crawl_id, row.identity) for row in await connection.execute(_ENTER, arrays)}
+    rows = [[each.row[name] for name in _COLUMNS] for each in known]
+    entered = {
+        (row.crawl_id, row.identity) for row in await connection.execute(_ENTER, arrays(_COLUMNS, rows))
+    }
     new = []
     for each in known:
         identity = each.delivery.crawl_id, each.row["identity"]
@@ -178,16 +168,15 @@ async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> list
 async def _store_new(connection: AsyncConnection, new: Sequence[Received]) -> list[Taken]:
     if not new:
         return []
-    crawls = [each.delivery.crawl_id for each in new]
+    crawl_ids = [each.delivery.crawl_id for each in new]
     taken = await take_pages(connection, [(each.delivery.crawl_id, each.brought.pages) for each in new])
-    for each in new:
+    for each, effect in zip(new, taken, strict=True):
+        effect.failures_without_url = each.brought.without_url
         each.stop()
     await insert_operations(connection, [each.timing for each in new])  # which no total contains
     before = await merge_facts(connection, [(each.delivery.crawl_id, each.brought.facts) for each in new])
     await _note_checks(connection, list(zip(new, taken, before, strict=True)))
-    for each, effect in zip(new, taken, strict=True):
-        effect.change += SessionChange(failures_without_url=each.brought.without_url)
-    await change_crawls(connection, zip(crawls, taken, strict=True))
+    await change_crawls(connection, zip(crawl_ids, taken, strict=True))
     return taken
 
 
@@ -210,8 +199,14 @@ async def _note_checks(
             await note(connection, crawl_id)
 
 
-def _answer(received: Received, taken: Taken) -> Answer:
-    delivery = received.delivery
+def _answer(delivery: Delivery, deleted: Collection[str], taken: Taken | None) -> Answer:
+    """`taken` is the effect of a delivery that is new."""
+    if not delivery.known:
+        return {"status": "ignored", "event_type": delivery.event_type}
+    if delivery.crawl_id in deleted:
+        return {"status": "ignored", "reason": "the crawl was deleted"}
+    if taken is None:
+        return {"status": "duplicate", "crawl_id": delivery.crawl_id}
     queued = {"queued_jobs": len(taken.job_ids), "job_ids": list(map(str, taken.job_ids))}
     if delivery.action == "page" and delivery.brings_pages:
         return {"status": "queued", **queued, "crawl_id": delivery.crawl_id}
