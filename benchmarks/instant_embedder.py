@@ -32,6 +32,7 @@ def instant_embedder(seconds_per_request: float = 0.0) -> Iterator[str]:
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_serve, args=(theirs, seconds_per_request), daemon=True)
     process.start()
+    theirs.close()  # so that its death ends the wait
     try:
         yield f"http://127.0.0.1:{ours.recv()}"
     finally:

@@ -44,6 +44,8 @@ async def measure(options: Options) -> Sequence[Row]:
         busy = await _while_indexing(service, asked)
     for each in (idle, busy):
         require(each, 200)
+    shares = {kind: 1000 * used[kind] / idle.count for kind in ("API", "index", "PostgreSQL")}
+    where = ", ".join(f"{kind} {number(share)}" for kind, share in shares.items())
     calm, loaded = idle.percentile_ms(0.95), busy.percentile_ms(0.95)
     return [
         Row(
@@ -54,7 +56,7 @@ async def measure(options: Options) -> Sequence[Row]:
             f"p50 {number(idle.percentile_ms(0.5))} ms, {pages} pages",
             at_least=MIN_PER_SECOND,
         ),
-        Row(PART, "CPU of a search, all processes", 1000 * sum(used.values()) / idle.count, "ms"),
+        Row(PART, "CPU of a search, all processes", 1000 * sum(used.values()) / idle.count, "ms", where),
         Row(
             PART,
             "p95 while pages are indexed",
