@@ -18,7 +18,7 @@ from crawlscope.core.service_file import WEBHOOK_PATH
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 
-CONNECTIONS = 8
+CONNECTIONS = 32
 ANSWER_SECONDS = 120.0
 
 
@@ -71,7 +71,7 @@ async def deliver(url: str, secret: str, load: Load) -> Delivered:
 class Searches:
     queries: tuple[str, ...]
     seconds: float
-    connections: int = CONNECTIONS
+    connections: int = 8
 
 
 async def search(url: str, secret: str, searches: Searches) -> Delivered:

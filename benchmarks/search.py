@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 
-from benchmarks.load import CONNECTIONS, Delivered, Load, Searches
+from benchmarks.load import Delivered, Load, Searches
 from benchmarks.pages import pages_of_site
 from benchmarks.part import Options, Row, number, run_alone
 from benchmarks.processes import cpu_seconds
@@ -50,7 +50,7 @@ async def measure(options: Options) -> Sequence[Row]:
     return [
         Row(
             PART,
-            f"searches on {CONNECTIONS} connections",
+            f"searches on {asked.connections} connections",
             idle.count / idle.seconds,
             "/s",
             f"p50 {number(idle.percentile_ms(0.5))} ms, {pages} pages",
