@@ -102,6 +102,7 @@ class EdgeIndex(SearchIndex):
         except BaseException:
             thread.shutdown()
             raise
+        optimizing.clean_up(path)
         return cls(shard, thread, path, dimension)
 
     async def replace(self, documents: Sequence[IndexedDocument]) -> None:
@@ -177,11 +178,11 @@ class EdgeIndex(SearchIndex):
         size_bytes = await asyncio.to_thread(_bytes_on_disk, self._path)
         if not await asyncio.to_thread(optimizing.has_space, self._path, size_bytes):
             return
-        began, copy = time.monotonic(), optimizing.copy_of(self._path)
+        began = time.monotonic()
         async with self._writing:
             writes = self._writes
             await self._on_thread(engine.EdgeShard.flush)
-            await asyncio.to_thread(shutil.copytree, self._path, copy)
+            copy = await asyncio.to_thread(optimizing.make_copy, self._path)
 
         def unchanged() -> bool:
             return self._writes == writes and not self._closed

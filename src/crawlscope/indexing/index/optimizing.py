@@ -33,11 +33,24 @@ def former_of(path: Path) -> Path:
 
 
 def restore(path: Path) -> None:
-    """Undoes or completes what a killed process has left of an optimisation."""
+    """Brings back the shard of a process that was killed while it replaced it."""
     if not path.exists() and former_of(path).exists():
         former_of(path).rename(path)
+
+
+def clean_up(path: Path) -> None:
+    """Deletes what a killed process has left. Only the owner of the shard may do this."""
     for left in (copy_of(path), former_of(path)):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def make_copy(path: Path) -> Path:
+    copy = copy_of(path)
+    try:
+        return shutil.copytree(path, copy)
+    except BaseException:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
 
 
 def has_space(path: Path, size_bytes: int) -> bool:
