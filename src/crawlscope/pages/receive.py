@@ -44,14 +44,14 @@ class Taken:
     def touched(self) -> bool:
         return bool(self.job_ids or self.settled)
 
-    def note(self, before: KnownPage, after: KnownPage) -> None:
-        assert after.state is not None
-        self.counts += counts_of(after.state) - counts_of(before.state)
-        self.unsettled = self.unsettled or (before.state is not None and before.state.settled)
-        if before.state is after.state and after.state.settled:
+    def note(self, before: PageState | None, after: PageState | None, failure: PageState | None) -> None:
+        """`failure` is the state of a page without content."""
+        self.counts += counts_of(after) - counts_of(before)
+        self.unsettled = self.unsettled or (before is not None and before.settled)
+        if failure and failure is before:
             self.reworded = True
-        elif after.state.settled:
-            self.settled.append(after.state)
+        elif failure:
+            self.settled.append(failure)
 
 
 async def take_pages(
@@ -74,7 +74,7 @@ async def take_pages(
             if after is before:
                 continue
             known[source] = changed[source] = after
-            effect.note(before, after)
+            effect.note(before.state, after.state, page.failure)
             if not page.failure:
                 jobs.append(({"page_id": after.id, "revision": after.revision}, source, effect))
             elif page.status_code in GONE_STATUSES or page.error_code in GONE_CODES:
@@ -101,5 +101,6 @@ async def change_crawls(connection: AsyncConnection, taken: Iterable[tuple[str, 
         changes[crawl_id] += SessionChange(effect.counts, effect.settled_at, effect.failures_without_url)
         if effect.unsettled:
             unsettled.add(crawl_id)
-    await refresh_last_settled(connection, unsettled)
+    if unsettled:
+        await refresh_last_settled(connection, unsettled)
     await change_sessions(connection, changes)

@@ -425,11 +425,8 @@ async def fail_page(connection: AsyncConnection, page: Row[Any], error_code: str
 
 async def refresh_last_settled(connection: AsyncConnection, crawl_ids: Collection[str]) -> None:
     """For crawls of which settled pages wait again."""
-    if crawl_ids:
-        await lock_sessions(
-            connection, crawl_ids
-        )  # by a statement before: it reads the pages as they are then
-        await connection.execute(_REFRESH_LAST_SETTLED, {"crawl_ids": list(crawl_ids)})
+    await lock_sessions(connection, crawl_ids)  # by a statement before: pages are read as they are then
+    await connection.execute(_REFRESH_LAST_SETTLED, {"crawl_ids": list(crawl_ids)})
 
 
 async def keep_markdown(connection: AsyncConnection, markdown: Mapping[int, str]) -> None:
