@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Select, text
@@ -13,6 +14,7 @@ from crawlscope.core.vocabulary import CrawlStatus, PageState
 from crawlscope.database.engine import Database
 from crawlscope.insights import queries
 from crawlscope.insights.queries import PageSort
+from crawlscope.pages.repository import LOCK_SOURCES
 
 ROWS = 50_000
 CRAWLS = 500
@@ -133,3 +135,14 @@ def _scans(node: dict[str, Any]) -> Iterator[str]:
         yield " ".join([node["Node Type"], node.get("Index Name", ""), node.get("Relation Name", "")])
     for child in node.get("Plans", []):
         yield from _scans(child)
+
+
+async def test_the_pages_of_deliveries_are_found_by_their_index_in_an_installation_without_statistics(
+    own_database: Database,
+) -> None:
+    keys = {"crawl_ids": ["crawl-1"] * 64, "source_keys": [uuid4() for _ in range(64)]}
+    async with own_database.transaction() as connection:
+        plan = await connection.execute(text(f"EXPLAIN {LOCK_SOURCES.text}"), keys)
+        lines = list(plan.scalars())
+    assert any("ix_pages_source_key" in line for line in lines), lines
+    assert not any("Seq Scan" in line for line in lines), lines

@@ -114,15 +114,19 @@ _OUTCOME_COLUMNS = (
     *("error_code", "error", "error_detail"),
 )
 """A page that waits again has none of these."""
-_LOCK_SOURCES = text("""
-    SELECT page.id, page.crawl_id, page.source_key, page.state, page.revision, page.delivered, page.pulled,
-        page.received_at, page.webhook_id, page.url, page.title, page.language, page.error_code, page.error,
-        page.settled_at
+LOCK_SOURCES = text("""
+    SELECT page.*
     FROM unnest(CAST(:crawl_ids AS text[]), CAST(:source_keys AS uuid[])) AS given (crawl_id, source_key)
-    JOIN webhook.pages AS page USING (crawl_id, source_key)
-    ORDER BY page.crawl_id COLLATE "C", page.source_url COLLATE "C"
-    FOR NO KEY UPDATE OF page
+    CROSS JOIN LATERAL (
+        SELECT id, crawl_id, source_key, state, revision, delivered, pulled, received_at, webhook_id, url,
+            title, language, error_code, error, settled_at
+        FROM webhook.pages
+        WHERE pages.crawl_id = given.crawl_id AND pages.source_key = given.source_key
+        FOR NO KEY UPDATE
+    ) AS page
 """)
+"""Locks one page after the other in the given order, each through the index: a join would read all pages
+while the table's statistics are older than a crawl."""
 _HASH_CONTENTS = text("""
     SELECT page_id, html <> '' AS is_html,
         sha256(convert_to(CASE WHEN html <> '' THEN html ELSE markdown END, 'UTF8')) AS hash
@@ -279,8 +283,12 @@ async def lock_delivered_pages(
     if not sources:
         return {}
     keys = {source: hash_key(source[1]) for source in sources}
-    given = {"crawl_ids": [crawl_id for crawl_id, _ in sources], "source_keys": list(keys.values())}
-    rows = (await connection.execute(_LOCK_SOURCES, given)).all()
+    ordered = sorted(sources)  # as others lock them
+    given = {
+        "crawl_ids": [crawl_id for crawl_id, _ in ordered],
+        "source_keys": [keys[source] for source in ordered],
+    }
+    rows = (await connection.execute(LOCK_SOURCES, given)).all()
     usable = [row.id for row in rows if row.delivered]
     contents = {}
     if usable:  # by a statement of its own: it reads what is there after the locks
