@@ -210,3 +210,16 @@ async def test_workers_that_the_server_has_no_connections_for_are_not_started(
     assert stack.diary.events().count("start worker") == 2
     assert "workers_limited" in said
     assert f"allows this user {room_for_two} connections and {connections.needed(5)} are needed" in said
+
+
+async def test_with_a_qdrant_server_there_is_no_index_process(tmp_path: Path) -> None:
+    nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "QDRANT_URL": "http://127.0.0.1:1"}
+    stack = Stack(tmp_path, **nowhere)
+    try:
+        process = stack.up()
+        await eventually(lambda: {"start worker", "start crawler"} <= set(stack.diary.events()))
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+    finally:
+        stack.close()
+    assert "start index" not in stack.diary.events()
