@@ -8,6 +8,7 @@ import pytest
 from crawlscope.indexing.in_thread import LARGE, Lanes, in_thread
 from crawlscope.pages.index_page import in_time
 from crawlscope.pages.retry import PageTimeout
+from crawlscope.timing import TimingContext, scope
 from tests.support.polling import eventually
 
 
@@ -56,3 +57,15 @@ async def test_a_lane_is_free_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         await lanes.compute(1, divmod, 7, 0)
     assert await lanes.compute(1, divmod, 7, 2) == (3, 1)
+
+
+async def test_a_wait_for_other_work_has_a_name() -> None:
+    lanes, release, measured = Lanes(), threading.Event(), list[TimingContext]()
+    with scope(collect=measured.append):
+        first = asyncio.create_task(lanes.compute(1, release.wait, 30))
+        second = asyncio.create_task(lanes.compute(1, divmod, 7, 2))
+        await asyncio.sleep(0)
+        release.set()
+        assert await second == (3, 1)
+        assert await first
+    assert [each.operation_type for each in measured] == ["chunking_wait"]

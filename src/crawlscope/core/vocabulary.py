@@ -79,6 +79,8 @@ class OperationType(StrEnum):
     """The measured operations; `webhook` belongs to a delivery, all others to a page."""
 
     WORKER = "worker"
+    CHUNKING_WAIT = "chunking_wait"
+    """While the worker read other pages."""
     CHUNKING = "chunking"
     EMBEDDING_WAIT = "embedding_wait"
     """While the embedder worked for other pages and for this one not at all."""

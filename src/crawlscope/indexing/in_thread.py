@@ -2,7 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import ParamSpec, TypeVar
+
+from crawlscope.core.vocabulary import OperationType
+from crawlscope.timing import TimingContext
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,6 +38,13 @@ class Lanes:
         self._lanes = asyncio.Lock(), asyncio.Lock()
 
     async def compute(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`size` is in characters."""
-        async with self._lanes[size > LARGE]:
+        """`size` is in characters. The wait for other work is measured, where there is one."""
+        lane = self._lanes[size > LARGE]
+        with (
+            TimingContext(OperationType.CHUNKING_WAIT, "wait_for_thread") if lane.locked() else nullcontext()
+        ):
+            await lane.acquire()
+        try:
             return await in_thread(work, *args, **kwargs)
+        finally:
+            lane.release()

@@ -21,14 +21,15 @@ from crawlscope.insights.schemas import (
 )
 
 STAGES = (
+    OperationType.CHUNKING_WAIT,
     OperationType.CHUNKING,
     OperationType.EMBEDDING_WAIT,
     OperationType.EMBEDDING,
     OperationType.BM25,
     OperationType.QDRANT,
 )
-SHOWN_WHERE_MEASURED = {OperationType.EMBEDDING_WAIT}
-"""Stages that few pages pass through."""
+SHOWN_WHERE_MEASURED = {OperationType.CHUNKING_WAIT, OperationType.EMBEDDING_WAIT}
+"""Stages that not every page passes through."""
 SLOWEST_SHOWN = 5
 EXAMPLES_SHOWN = 3
 URL_WIDTH = 56
