@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -33,6 +34,7 @@ def storable_json(value: object) -> str:
     )
 
 
+@lru_cache(maxsize=1_024)
 def hash_key(*parts: str) -> UUID:
     """128 bits of SHA-256 over the parts; equal exactly when all parts are."""
     digest = sha256()
@@ -43,5 +45,16 @@ def hash_key(*parts: str) -> UUID:
 
 
 def arrays(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
-    """The values of each column, for a statement with `unnest`; there must be a row."""
-    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
+    """The values of each column as PostgreSQL can hold them, for a statement with `unnest`; there must be a
+    row.
+    """
+    return {
+        name: [_storable_value(value) for value in values]
+        for name, values in zip(columns, zip(*rows, strict=True), strict=True)
+    }
+
+
+def _storable_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    return storable_json(value) if isinstance(value, dict) else value

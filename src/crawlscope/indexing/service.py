@@ -53,14 +53,6 @@ OUTDATED = PageError("outdated", "a later crawl brought a newer content of the p
 
 
 @dataclass(frozen=True)
-class KnownDocuments:
-    """What the indexes have of some documents, before these are prepared."""
-
-    live: Live
-    by_url: Mapping[str, KnownDocument]
-
-
-@dataclass(frozen=True)
 class FoundDocument:
     prepared: PreparedDocument
     crawl_id: str | None = None
@@ -170,22 +162,17 @@ class IndexingService:
             "state": stored.state.value,
         }
 
-    async def known(self, connection: AsyncConnection, urls: Sequence[str]) -> KnownDocuments:
-        live = await generations.live(connection)
-        found = await documents.find_documents(connection, live.serving.id, urls) if live.serving else {}
-        return KnownDocuments(live, found)
-
-    async def prepare(
-        self, document: IndexDocumentRequest, known: KnownDocuments | None = None
-    ) -> PreparedDocument:
-        """Cleans, chunks, embeds and encodes, without any lock."""
-        if known is None:
+    async def prepare(self, document: IndexDocumentRequest, live: Live | None = None) -> PreparedDocument:
+        """Cleans, chunks, embeds and encodes, without any lock. `live` is what the indexes had of the
+        document a moment ago.
+        """
+        if live is None:
             async with self._database.transaction() as connection:
-                known = await self.known(connection, [document.url])
-        serving = _serving(known.live)
-        await self._opened.close_others(known.live)
+                live = await generations.live(connection, [document.url])
+        serving = _serving(live)
+        await self._opened.close_others(live)
         async with self._opened.preparer(serving) as preparer:
-            return await preparer.prepare(document, known.by_url.get(document.url))
+            return await preparer.prepare(document, live.documents.get(document.url))
 
     async def store(
         self, connection: AsyncConnection, found: Sequence[FoundDocument]
@@ -198,7 +185,6 @@ class IndexingService:
         by_url = {each.prepared.url: each for each in found}
         live = await generations.lock_shared(connection, by_url)
         serving = _serving(live)
-        known = await documents.find_documents(connection, serving.id, by_url)
         superseded = await freshness.superseded(
             connection,
             [
@@ -208,7 +194,8 @@ class IndexingService:
             ],
         )
         decisions = {
-            url: decide(each, serving, known.get(url), superseded.get(url)) for url, each in by_url.items()
+            url: decide(each, serving, live.documents.get(url), superseded.get(url))
+            for url, each in by_url.items()
         }
         await self._carry_out(connection, live, by_url, decisions)
         return [decisions[each.prepared.url].outcome for each in found]
@@ -255,10 +242,9 @@ class IndexingService:
     async def remove_if_gone(self, connection: AsyncConnection, urls: Sequence[str]) -> set[str]:
         """Removes those of the documents that are gone; returns them."""
         live = await generations.lock_shared(connection, urls)
-        known = live.serving and await documents.find_documents(connection, live.serving.id, urls)
-        if not known:
+        if not live.documents:
             return set()
-        gone = await freshness.gone_among(connection, known)
+        gone = await freshness.gone_among(connection, live.documents)
         await self._remove(connection, live, sorted(gone))
         for url in sorted(gone):
             log.info("document_removed", url=url, reason="gone from its site")

@@ -17,13 +17,14 @@ from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.crawler.reading.markdown import to_markdown
 from crawlscope.database.engine import Database
+from crawlscope.indexing.generations import repository as generations
+from crawlscope.indexing.generations.repository import Live
 from crawlscope.indexing.in_thread import in_thread
 from crawlscope.indexing.service import (
     DocumentMetadata,
     FoundDocument,
     IndexDocumentRequest,
     IndexingService,
-    KnownDocuments,
     PreparedDocument,
     StoredDocument,
 )
@@ -76,7 +77,7 @@ async def in_time(seconds: float) -> AsyncIterator[None]:
 @dataclass(frozen=True)
 class _Claim:
     page: ClaimedPage
-    known: KnownDocuments
+    live: Live
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,8 @@ class PageIndexer:
     async def _claim_all(self, jobs: Sequence[PageJob]) -> list[_Claim | None]:
         async def claim(connection: AsyncConnection) -> list[_Claim | None]:
             pages = await claim_pages(connection, jobs, self._worker)
-            known = await self._indexing.known(connection, [page.url for page in pages if page])
-            return [_Claim(page, known) if page else None for page in pages]
+            live = await generations.live(connection, [page.url for page in pages if page])
+            return [_Claim(page, live) if page else None for page in pages]
 
         return await self._database.run(claim)
 
@@ -202,7 +203,7 @@ class PageIndexer:
                         page = replace(page, markdown=storable(read.markdown))
                 metadata = DocumentMetadata(url=page.url, title=page.title, language=page.language)
                 request = IndexDocumentRequest(url=page.url, markdown=page.markdown, metadata=metadata)
-                document = await self._indexing.prepare(request, claim.known)
+                document = await self._indexing.prepare(request, claim.live)
                 # A large page would delay others, and one that failed before may be the cause.
                 alone = page.past or len(document.chunks) > MANY_CHUNKS
                 stores = self._stores_alone if alone else self._stores

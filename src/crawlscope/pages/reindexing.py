@@ -219,7 +219,7 @@ class Reindexing:
             live = await generations.lock_shared(connection, [url])
             if live.serving is None or live.replacement is None or live.replacement.id != generation.id:
                 return
-            source = (await documents.find_documents(connection, live.serving.id, [url])).get(url)
+            source = live.documents.get(url)
             if source is None or source.revision != document.revision:
                 return
             if prepared and prepared.unchanged:

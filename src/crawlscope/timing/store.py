@@ -112,30 +112,30 @@ async def insert_operations(
     """
     if not measurements:
         return defaultdict(SessionChange)
-    totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    rows = []
-    for each in measurements:
-        crawl_id, duration_ms = _crawl_id(each), each.duration_ms
-        crawl_id = None if crawl_id in deleted else crawl_id
-        rows.append(
-            (
-                _new_id(each),
-                _timestamp(each),
-                each.operation_type[:50],
-                each.operation_name[:100],
-                duration_ms,
-                each.success,
-                each.error_message and storable(each.error_message),
-                each.request_id and storable(each.request_id),
-                each.job_id and storable(each.job_id),
-                crawl_id,
-                each.document_url and storable(each.document_url),
-                storable_json(each.metadata) if each.metadata else None,
-            )
+    durations = [each.duration_ms for each in measurements]
+    rows = [
+        (
+            _new_id(each),
+            _timestamp(each),
+            each.operation_type[:50],
+            each.operation_name[:100],
+            duration_ms,
+            each.success,
+            each.error_message,
+            each.request_id,
+            each.job_id,
+            None if deleted and _crawl_id(each) in deleted else each.crawl_id and each.crawl_id[:255],
+            each.document_url,
+            each.metadata or None,
         )
+        for each, duration_ms in zip(measurements, durations, strict=True)
+    ]
+    values = arrays(_COLUMNS, rows)
+    await connection.execute(_INSERT_OPERATIONS, values)
+    totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for each, crawl_id, duration_ms in zip(measurements, values["crawl_id"], durations, strict=True):
         if crawl_id and each.success and (column := TOTALLED.get(each.operation_type)):
             totals[crawl_id][column] += duration_ms
-    await connection.execute(_INSERT_OPERATIONS, arrays(_COLUMNS, rows))
     changes = ((crawl_id, SessionChange(totals=sums)) for crawl_id, sums in totals.items())
     return defaultdict(SessionChange, changes)
 

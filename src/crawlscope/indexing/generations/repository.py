@@ -4,28 +4,60 @@ Transactions that store documents hold the generations' lock shared; a change ov
 document is stored into the former index after the change over.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.errors import DatabaseUnavailable
+from crawlscope.core.values import hash_key
 from crawlscope.database.engine import Database, sqlstate, translated_errors
 from crawlscope.indexing import documents
+from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.index.port import FIRST_NAME
 
 GENERATIONS = models.table_of(models.IndexGeneration)
 GENERATIONS_LOCK = (7_108, 4)
 REINDEXING_LOCK = (7_108, 5)
-_LIVE = select(*GENERATIONS.c).where(GENERATIONS.c.state.in_(["serving", "filling"]))
+_DOCUMENTS = documents.DOCUMENTS
+_LIVE = (
+    select(
+        *GENERATIONS.c,
+        *(_DOCUMENTS.c.key, _DOCUMENTS.c.content_hash, _DOCUMENTS.c.chunks, _DOCUMENTS.c.crawl_id),
+        *(_DOCUMENTS.c.revision, _DOCUMENTS.c.error),
+        _DOCUMENTS.c.fingerprint.label("document_fingerprint"),
+    )
+    .outerjoin(
+        _DOCUMENTS,
+        and_(
+            GENERATIONS.c.state == "serving",
+            _DOCUMENTS.c.generation_id == GENERATIONS.c.id,
+            _DOCUMENTS.c.key == any_(bindparam("keys", type_=ARRAY(Uuid))),
+        ),
+    )
+    .where(GENERATIONS.c.state.in_(["serving", "filling"]))
+)
 _LOCK_SHARED = text("""
     SELECT CAST(pg_advisory_xact_lock_shared(7108, 4) AS text)
     UNION ALL SELECT CAST(pg_advisory_xact_lock(key) AS text) FROM unnest(CAST(:keys AS bigint[])) AS key
@@ -60,6 +92,8 @@ class Live:
     serving: Generation | None
     replacement: Generation | None
     """The one that reindexing fills."""
+    documents: Mapping[str, KnownDocument] = field(default_factory=dict)
+    """What the serving one has of the documents that were asked for, by URL."""
 
     @property
     def all(self) -> list[Generation]:
@@ -72,16 +106,25 @@ class Live:
         return newest.recipe if newest and newest.fingerprint != newest.recipe.fingerprint else None
 
 
-async def live(connection: AsyncConnection) -> Live:
-    rows = await connection.execute(_LIVE)
-    by_state = {row.state: _generation(row) for row in rows}
-    return Live(by_state.get(State.SERVING), by_state.get(State.FILLING))
+async def live(connection: AsyncConnection, urls: Iterable[str] = ()) -> Live:
+    by_key = {hash_key(url): url for url in urls}
+    rows = (await connection.execute(_LIVE, {"keys": list(by_key)})).all()
+    by_state = {row.state: row for row in rows}
+    found = {
+        by_key[row.key]: KnownDocument(
+            row.content_hash, row.document_fingerprint, row.chunks, row.crawl_id, row.revision, row.error
+        )
+        for row in rows
+        if row.key is not None
+    }
+    generations = {state: _generation(row) for state, row in by_state.items()}
+    return Live(generations.get(State.SERVING), generations.get(State.FILLING), found)
 
 
-async def lock_shared(connection: AsyncConnection, urls: Iterable[str] = ()) -> Live:
+async def lock_shared(connection: AsyncConnection, urls: Collection[str] = ()) -> Live:
     """Until the transaction ends no generation changes its state, and none other replaces the documents."""
     await connection.execute(_LOCK_SHARED, {"keys": documents.lock_keys(urls)})
-    return await live(connection)
+    return await live(connection, urls)
 
 
 async def lock_exclusively(connection: AsyncConnection) -> Live:
@@ -203,7 +246,7 @@ async def _retire(connection: AsyncConnection, which: ColumnElement[bool]) -> No
     )
 
 
-def _generation(row: Row[Any]) -> Generation:
+def _generation(row: Row[*tuple[Any, ...]]) -> Generation:
     return Generation(
         id=row.id,
         name=row.name,

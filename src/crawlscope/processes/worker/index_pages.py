@@ -28,6 +28,8 @@ from crawlscope.processes.worker.queue import Payload, WorkerQueue, worker_queue
 
 PAGES_AT_ONCE = 8
 """Per process: they share transactions and calls of the embedder and the index."""
+MIN_BATCH = PAGES_AT_ONCE // 2
+"""The others have work for the embedder until then."""
 OVERDUE_SECONDS = 180.0
 """How long a page may outlast its time limit before the process ends; a slow database takes less."""
 
@@ -80,7 +82,7 @@ async def index_pages(
     async with (
         worker_parts(settings, database, threads) as parts,
         in_background(parts.reindexing.run()),
-        worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE) as queue,
+        worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE, MIN_BATCH) as queue,
     ):
         circuit = Circuit(parts.indexing.probes, outages, queue.pause, queue.resume)
         indexer = PageIndexer(

@@ -42,8 +42,8 @@ def payload_of(job: Job) -> Payload:
 
 @dataclass
 class WorkerQueue(QueueManager):
-    """Fetches as many jobs at once as have ended; none while it is paused, or while a job that must run
-    alone is in progress.
+    """Fetches jobs as soon as there is capacity for `min_batch` of them; none while it is paused, or while a
+    job that must run alone is in progress.
 
     It overrides three methods of pgqueuer's manager, which has no setting for these: `fetch_jobs` can be
     paused, `forget_job` notes when a job ends and asks when it is due again, and `log_failure` leaves a job
@@ -52,6 +52,7 @@ class WorkerQueue(QueueManager):
 
     job_type: str = field(init=False, default="")
     at_once: int = field(init=False, default=1)
+    min_batch: int = field(init=False, default=1)
     _paused: bool = field(init=False, default=False)
     _alone: set[JobId] = field(init=False, default_factory=set)
     """Jobs of this worker that run, or wait to run, without others."""
@@ -123,7 +124,7 @@ class WorkerQueue(QueueManager):
     ) -> AsyncGenerator[Job, None]:
         """All jobs of a batch start at once: one that waited here would have no heartbeat."""
         while True:
-            await self._until(lambda: self.capacity > 0 or self.shutdown.is_set())
+            await self._until(lambda: self.capacity >= self.min_batch or self.shutdown.is_set())
             if self.shutdown.is_set():
                 return
             jobs = await self.queries.dequeue(
@@ -171,14 +172,16 @@ class WorkerQueue(QueueManager):
 
 
 @asynccontextmanager
-async def worker_queue(database: Database, job_type: str, at_once: int) -> AsyncIterator[WorkerQueue]:
+async def worker_queue(
+    database: Database, job_type: str, at_once: int, min_batch: int = 1
+) -> AsyncIterator[WorkerQueue]:
     arguments = database.driver_arguments("crawlscope-queue")
     async with asyncpg.create_pool(
         **arguments, min_size=WORKER_QUEUE, max_size=WORKER_QUEUE, connect=connect, reset=_without_reset
     ) as pool:
         driver = CapacityAwareDriver(pool, lambda: queue.capacity > 0)
         queue = WorkerQueue(queue_queries(driver, job_type), Channel(CHANNELS[job_type]))
-        queue.job_type, queue.at_once = job_type, at_once
+        queue.job_type, queue.at_once, queue.min_batch = job_type, at_once, min_batch
         queue.min_dequeue_poll_interval = MIN_POLL_INTERVAL
         # Listens already here: the manager tests at its start whether notifications arrive.
         async with driver:  # closes the listening connection also where the manager never ran
