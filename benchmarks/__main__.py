@@ -23,7 +23,7 @@ PARTS = (
     *("search", "storage", "memory", "text", "timing"),
 )
 """In the order in which they run."""
-MAX_SECONDS = 900.0
+MAX_SECONDS = 600.0
 """Of one part."""
 STOP_SECONDS = 90.0
 SHOWN_CHARACTERS = 2_000

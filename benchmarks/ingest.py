@@ -22,7 +22,7 @@ MIN_RATIO = 3.0
 
 
 async def measure(options: Options) -> Sequence[Row]:
-    pages = options.pages_or(400, 100)
+    pages = options.pages_or(200, 60)
     ours: list[Ingested] = []
     theirs: defaultdict[str, list[PeerResult]] = defaultdict(list)
     with instant_embedder() as embedder_url:

@@ -26,7 +26,7 @@ async def measure(options: Options) -> Sequence[Row]:
     seconds = 60 * options.minutes_or(2, 0.5)
     async with instant_service() as service:
         rate = (await service.ingest(Load("rate", options.pages_or(300, 100)))).pages_per_second
-        memory = [memory_mb()[ALL]]
+        memory = [memory_mb()]
         pages = int(2 * rate * seconds)
         load = Load("flood", pages, per_second=2 * rate, connections=CONNECTIONS)
         watching = asyncio.create_task(_watch(memory))
@@ -41,7 +41,12 @@ async def measure(options: Options) -> Sequence[Row]:
     against = f"{number(2 * rate)}/s for {seconds:.0f} s"
     slowest = max(delivered.latencies_ms)
     p99 = f"p99 {number(delivered.percentile_ms(0.99))} ms"
-    ratio = max(memory) / memory[0]
+    most = max(memory, key=lambda used: used[ALL])
+    grown = ", ".join(
+        f"{kind} {number(memory[0].get(kind, 0))} → {number(size)}"
+        for kind, size in sorted(most.items(), key=lambda item: -item[1])
+        if kind != ALL
+    )
     return [
         Row(PART, "slowest delivery at twice the rate", slowest, "ms", p99, at_most=MAX_SLOWEST_MS),
         Row(PART, "refused deliveries", refused, "", against, at_most=0),
@@ -49,20 +54,20 @@ async def measure(options: Options) -> Sequence[Row]:
         Row(
             PART,
             "largest memory",
-            max(memory),
+            most[ALL],
             "MB",
-            f"before {number(memory[0])} MB",
-            ratio,
+            grown,
+            most[ALL] / memory[0][ALL],
             at_most=MAX_MEMORY_RATIO,
         ),
         Row(PART, "until all were searchable", drained, "s", f"{waiting} waited"),
     ]
 
 
-async def _watch(memory: list[float]) -> None:
+async def _watch(memory: list[dict[str, float]]) -> None:
     while True:
         await asyncio.sleep(MEMORY_INTERVAL_SECONDS)
-        memory.append(memory_mb()[ALL])
+        memory.append(memory_mb())
 
 
 if __name__ == "__main__":
