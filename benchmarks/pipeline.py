@@ -36,7 +36,7 @@ async def measure(options: Options) -> Sequence[Row]:
     async with measured_service(WORKERS=str(threads)) as service:
         await service.ingest(Load("first-pages", pages=4))
         for smallest, at_least in MIN_RATIOS.items():
-            pages = options.pages_or(30, 16) * (1 if smallest == MIN_PAGE_CHARACTERS else 2)
+            pages = options.pages_or(30, 24) * (1 if smallest == MIN_PAGE_CHARACTERS else 2)
             alone: list[Embedded] = []
             through: list[Ingested] = []
             for turn in range(options.rounds_or(3)):
