@@ -137,3 +137,53 @@ async def test_a_cancelled_caller_leaves_the_others_alone() -> None:
     assert recorder.batches == [[1], [3]]
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_an_outage_ends_the_processing_one_by_one() -> None:
+    calls: list[int] = []
+
+    async def process(items: Sequence[int]) -> list[int | Exception]:
+        calls.append(len(items))
+        raise ValueError("one is bad") if len(items) > 1 else DatabaseUnavailable("down")
+
+    batcher = Batcher(process, max_items=64)
+    ended = await asyncio.gather(*[batcher.add(number) for number in range(64)], return_exceptions=True)
+    assert {type(each) for each in ended} == {DatabaseUnavailable}
+    assert calls == [64, 1]
+
+
+async def test_what_no_caller_waits_for_is_not_processed_one_by_one() -> None:
+    recorder = Recorder()
+    recorder.error = RuntimeError("bad item")
+    with pytest.raises(RuntimeError):
+        await Batcher(recorder.double, max_items=64).add_all([13, 1, 2, 3])
+    await asyncio.sleep(0.01)
+    assert recorder.batches == [[13, 1, 2, 3], [13]]
+
+
+async def test_callers_of_a_cancelled_batch_are_cancelled() -> None:
+    entered = asyncio.Event()
+
+    async def process(items: Sequence[int]) -> list[int | Exception]:
+        if len(items) > 1:
+            raise ValueError("one is bad")
+        entered.set()
+        return await asyncio.Future[list[int | Exception]]()
+
+    batcher = Batcher(process, max_items=64)
+    before = asyncio.all_tasks()
+    waiting = [asyncio.create_task(batcher.add(number)) for number in range(3)]
+    await entered.wait()
+    [running] = asyncio.all_tasks() - before - {*waiting}
+    running.cancel()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in ended} == {asyncio.CancelledError}
+
+
+async def test_a_wrong_number_of_results_is_an_error_of_each_caller() -> None:
+    async def process(items: Sequence[int]) -> Sequence[int | Exception]:
+        return items[:-1]
+
+    batcher = Batcher(process, max_items=64)
+    ended = await asyncio.gather(*[batcher.add(number) for number in range(3)], return_exceptions=True)
+    assert {type(each) for each in ended} == {ValueError}

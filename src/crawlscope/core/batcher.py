@@ -58,7 +58,7 @@ class Batcher(Generic[Item, Result]):
         self._concurrency = concurrency
         self._waiting: deque[tuple[Item, int, _Call[Result]]] = deque()
         """With the place of the item in its call."""
-        self._in_progress: set[asyncio.Task[None]] = set()
+        self._in_progress: set[asyncio.Task[Exception | None]] = set()
 
     @property
     def is_full(self) -> bool:
@@ -85,7 +85,7 @@ class Batcher(Generic[Item, Result]):
             self._in_progress.add(running)
             running.add_done_callback(self._finish)
 
-    def _finish(self, running: asyncio.Task[None]) -> None:
+    def _finish(self, running: asyncio.Task[Exception | None]) -> None:
         self._in_progress.discard(running)
         self._start()
 
@@ -102,19 +102,37 @@ class Batcher(Generic[Item, Result]):
             self._waiting.popleft()
         return batch
 
-    async def _run(self, batch: list[tuple[Item, int, _Call[Result]]]) -> None:
-        outcomes: Sequence[Result | Exception]
+    async def _run(self, batch: list[tuple[Item, int, _Call[Result]]]) -> Exception | None:
+        """Returns what the batch failed with."""
         try:
             outcomes = await self._process([item for item, _, _ in batch])
+            ended = list(zip(batch, outcomes, strict=True))
         except Exception as error:  # noqa: BLE001 - the callers'
             if len(batch) > 1 and not isinstance(error, DependencyError):
-                for each in batch:
-                    await self._run([each])
-                return
-            outcomes = [error] * len(batch)
+                return await self._run_alone(batch)
+            for _, place, call in batch:
+                call.end_item(place, error)
+            return error
         except BaseException:
             for _, _, call in batch:
                 call.done.cancel()
             raise
-        for (_, place, call), outcome in zip(batch, outcomes, strict=True):
+        for (_, place, call), outcome in ended:
             call.end_item(place, outcome)
+        return None
+
+    async def _run_alone(self, batch: list[tuple[Item, int, _Call[Result]]]) -> Exception | None:
+        """Each item that a caller still waits for, until a dependency is unavailable for all."""
+        error = None
+        try:
+            for each in batch:
+                _, place, call = each
+                if isinstance(error, DependencyError):
+                    call.end_item(place, error)
+                elif not call.done.done():
+                    error = await self._run([each])
+        except BaseException:
+            for _, _, call in batch:
+                call.done.cancel()
+            raise
+        return error
