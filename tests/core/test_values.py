@@ -1,13 +1,14 @@
 """What is stored is what was given, as far as PostgreSQL can hold it."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawlscope.core.values import REPLACEMENT, storable, storable_json
+from crawlscope.core.values import REPLACEMENT, hash_key, storable, storable_json
 
 parts = st.sampled_from(["\\", "\\u0000", "u0000", '"', "\x00", "\ud800", "\udc00", "é"])
 texts = st.text() | st.lists(parts, max_size=5).map("".join)
@@ -48,3 +49,14 @@ def test_what_has_no_json_form_is_its_text_or_null() -> None:
     assert json.loads(storable_json([float("nan"), float("inf"), {1}, "\x00"])) == [
         *(None, None, "{1}", REPLACEMENT)
     ]
+
+
+def test_long_texts_are_not_kept_for_the_sake_of_their_keys() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            hash_key("body", f"{number} " * 50_000)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000

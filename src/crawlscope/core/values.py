@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+MAX_CACHED_CHARACTERS = 2_048
 REPLACEMENT = "�"
 _BACKSLASH_OR_NUL = re.compile(r"\\(?:(?P<backslash>\\)|u0000)")
 """As JSON escapes them: after an escaped backslash, `u0000` is text."""
@@ -34,14 +35,21 @@ def storable_json(value: object) -> str:
     )
 
 
-@lru_cache(maxsize=1_024)
 def hash_key(*parts: str) -> UUID:
     """128 bits of SHA-256 over the parts; equal exactly when all parts are."""
+    short = sum(map(len, parts)) <= MAX_CACHED_CHARACTERS  # a whole body can be a part
+    return _cached_key(*parts) if short else _hash_key(*parts)
+
+
+def _hash_key(*parts: str) -> UUID:
     digest = sha256()
     for part in parts:
         encoded = part.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return UUID(bytes=digest.digest()[:16])
+
+
+_cached_key = lru_cache(maxsize=1_024)(_hash_key)
 
 
 def arrays(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
