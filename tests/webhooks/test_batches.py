@@ -5,16 +5,20 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import event, insert, select
+from sqlalchemy import event, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.vocabulary import PageState
+from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
+from crawlscope.indexing.service import IndexingService
 from crawlscope.models import DeletedCrawl, Delivery, OperationMetric, Page, PageContent
 from crawlscope.sessions.recount import recount
 from crawlscope.timing import scope
 from crawlscope.webhooks.acceptance import MAX_DELIVERIES, Acceptance
+from crawlscope.webhooks.payload import UnreadableDelivery, compress, decompress
 from tests.support.producing import A, B, C, document, index_pages
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -162,3 +166,61 @@ async def test_two_processes_can_accept_the_same_pages_in_any_order(database: Da
     for crawl_id in crawls:
         await index_pages(database, crawl_id)
         assert await database.run(partial(recount, crawl_id=crawl_id)) == {}
+
+
+class SlowToForget:
+    """Stands for an index that takes long to remove a crawl."""
+
+    def __init__(self) -> None:
+        self.entered, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def forget_crawl(self, _connection: AsyncConnection, _crawl_id: str) -> None:
+        self.entered.set()
+        await self.may_go_on.wait()
+
+
+async def test_a_crawl_that_is_being_deleted_delays_no_other(database: Database) -> None:
+    acceptance, indexing = Acceptance(database), SlowToForget()
+    await accept_all(acceptance, [page("crawl-1", A, "1"), page("crawl-2", A, "2")])
+    delete = partial(delete_crawl, crawl_id="crawl-1", indexing=cast("IndexingService", indexing))
+    deleting = asyncio.create_task(database.run(delete))
+    await indexing.entered.wait()
+    waiting = []
+    for number in ("3", "4"):
+        again = page("crawl-1", A, number, text=f"Other words {number}.")
+        waiting.append(asyncio.create_task(accept_all(acceptance, [again])))
+        await asyncio.sleep(0.2)
+    [answer] = await asyncio.wait_for(accept_all(acceptance, [page("crawl-2", B, "5")]), 60)
+    assert answer["status"] == "queued"
+    assert not any(each.done() for each in waiting)
+    indexing.may_go_on.set()
+    await deleting
+    await asyncio.gather(*waiting)
+    assert {each.crawl_id for each in await rows_of(database, Page)} == {"crawl-2"}
+
+
+async def test_a_page_never_takes_the_place_of_another_crawls_page(database: Database) -> None:
+    """As where a restored backup has rows that its sequence does not know of."""
+    acceptance = Acceptance(database)
+    await accept_all(acceptance, [page("crawl-1", A, "1")])
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("SELECT setval(pg_get_serial_sequence('webhook.pages', 'id'), 1, false)")
+        )
+    [error] = await accept_all(acceptance, [page("crawl-2", B, "2")])
+    assert "sequence" in str(error)
+    assert [each.source_url for each in await rows_of(database, Page)] == [A]
+    [answer] = await accept_all(acceptance, [page("crawl-2", B, "2")])
+    assert answer["status"] == "queued"
+
+
+def test_a_damaged_body_is_noticed() -> None:
+    stored, unnoticed = compress(json.dumps(page("crawl-1", A, "1", text="Some words. " * 9)).encode()), 0
+    for place in range(4, len(stored)):
+        damaged = bytearray(stored)
+        damaged[place] ^= 0x10
+        try:
+            unnoticed += decompress(bytes(damaged)) != decompress(stored)
+        except UnreadableDelivery:
+            continue
+    assert not unnoticed

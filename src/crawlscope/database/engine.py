@@ -37,6 +37,7 @@ TRUSTED_SECONDS = 1.0
 """A connection that was used since then is not tested before it is used again."""
 _USED_AT = "used_at"
 MAX_ATTEMPTS = 5
+LOCK_NOT_AVAILABLE = "55P03"
 RETRIED_SQLSTATES = {"40001", "40P01", "23503", "23505"}
 """Serialization failure, deadlock, a referenced row that was deleted or a row that was inserted in the
 meantime: the same transaction can pass, or see the change, when it runs again."""

@@ -184,6 +184,7 @@ _STORE_PAGES = text("""
         total_ms = CASE WHEN NOT excluded.delivered THEN page.total_ms END,
         chunks = CASE WHEN NOT excluded.delivered THEN page.chunks END,
         stages = CASE WHEN excluded.delivered THEN '{}' ELSE page.stages END
+    WHERE page.crawl_id = excluded.crawl_id AND page.source_key = excluded.source_key
     RETURNING id, settled_at
 """)
 _REFRESH_LAST_SETTLED = text("""
@@ -343,7 +344,9 @@ async def store_delivered_pages(
                 *(delivered.markdown, delivered.html),
             )
         )
-    stored = await connection.execute(_STORE_PAGES, arrays(_DELIVERED_COLUMNS, rows))
+    stored = (await connection.execute(_STORE_PAGES, arrays(_DELIVERED_COLUMNS, rows))).all()
+    if len(stored) < len(rows):
+        raise RuntimeError("a new page got the id of another one: the sequence of webhook.pages is behind")
     source_of = {page.id: source for source, page in changed.items()}
     return {source_of[row.id]: row.settled_at for row in stored if row.settled_at}
 

@@ -4,7 +4,7 @@ A transaction writes ledger, pages, jobs and the crawls' state of its deliveries
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -16,14 +16,16 @@ from uuid import uuid4
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.batcher import Batcher
+from crawlscope.core.errors import DependencyError
 from crawlscope.core.values import arrays, hash_key, storable_json
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.crawls.reconciliations import note_end, note_news
-from crawlscope.database.engine import Database
+from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
 from crawlscope.pages.receive import Taken, change_crawls, take_pages
 from crawlscope.sessions.fold import Lifecycle
 from crawlscope.sessions.repository import ensure_sessions, merge_facts
@@ -61,12 +63,19 @@ _ENTER = text("""
         crawl_id, identity, event_type, webhook_id, received_at, body, body_bytes, pages, without_url, facts,
         note, number
     )
-    ORDER BY number
+    ORDER BY crawl_id COLLATE "C", identity, number
     ON CONFLICT (crawl_id, identity) DO NOTHING
     RETURNING crawl_id, identity
 """)
 
+_LIMIT_WAIT = text("SET LOCAL lock_timeout = '2s'")
+"""Longer than PostgreSQL takes to find a deadlock."""
+
 Answer = dict[str, Any]
+
+
+class _Delayed(DependencyError):
+    """Something else has locked a crawl for long, for example its deletion."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +100,10 @@ class Acceptance:
             self._store, max_items=MAX_DELIVERIES, weight=lambda each: each.size, max_weight=MAX_BODY_BYTES
         )
 
+        self._callers: Counter[str] = Counter()
+        self._delayed: dict[str, Batcher[Received, Answer]] = {}
+        """Per crawl that was locked for long: the others need not wait for it."""
+
     async def accept(self, body: bytes, received_at: datetime) -> Answer:
         """Returns the answer once everything is committed. The same delivery again changes nothing.
 
@@ -103,9 +116,38 @@ class Acceptance:
             timing.operation_name, timing.crawl_id = delivery.event_type, delivery.crawl_id or None
             stop = partial(copy_context().run, timing.stop)
             batcher = self._small if small else self._large
-            return await batcher.add(Received(delivery, brought, row, len(body), timing, stop))
+            received = Received(delivery, brought, row, len(body), timing, stop)
+            try:
+                if delivery.crawl_id not in self._delayed:
+                    return await batcher.add(received)
+            except _Delayed:
+                pass
+            return await self._accept_delayed(received)
+
+    async def _accept_delayed(self, received: Received) -> Answer:
+        crawl_id = received.delivery.crawl_id
+        batcher = self._delayed.setdefault(crawl_id, Batcher(self._store_patiently, max_items=MAX_DELIVERIES))
+        self._callers[crawl_id] += 1
+        try:
+            return await batcher.add(received)
+        finally:
+            self._callers[crawl_id] -= 1
+            if not self._callers[crawl_id]:
+                del self._callers[crawl_id], self._delayed[crawl_id]
 
     async def _store(self, received: Sequence[Received]) -> Sequence[Answer]:
+        async def store(connection: AsyncConnection) -> Sequence[Answer]:
+            await connection.execute(_LIMIT_WAIT)
+            return await store_deliveries(connection, received)
+
+        try:
+            return await self._database.run(store)
+        except DBAPIError as error:
+            if sqlstate(error) != LOCK_NOT_AVAILABLE:
+                raise
+            raise _Delayed("a crawl is locked") from None
+
+    async def _store_patiently(self, received: Sequence[Received]) -> Sequence[Answer]:
         return await self._database.run(partial(store_deliveries, received=received))
 
 
@@ -140,6 +182,7 @@ async def store_deliveries(connection: AsyncConnection, received: Sequence[Recei
     """As if one came after the other. Returns their answers."""
     known = [each for each in received if each.delivery.known]
     if unknown := [each.row for each in received if not each.delivery.known]:
+        unknown.sort(key=lambda row: row["identity"])  # as others insert them
         await connection.execute(insert(UNKNOWN).on_conflict_do_nothing(), unknown)
     first_seen = {each.delivery.crawl_id: each.row["received_at"] for each in reversed(known)}
     deleted = await ensure_sessions(connection, first_seen)

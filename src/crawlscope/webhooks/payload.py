@@ -36,6 +36,11 @@ ENDS = {
 """Events that end a crawl."""
 WITHOUT_URL = "names no page URL"
 _NUL_ESCAPE = rb"\u0000"
+_ZSTD_OPTIONS: dict[int, int] = {
+    zstd.CompressionParameter.compression_level: 1,
+    zstd.CompressionParameter.checksum_flag: 1,
+}
+"""With a checksum: else most damages would go unnoticed."""
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -120,7 +125,7 @@ def read(body: bytes) -> Delivery:
 
 
 def compress(body: bytes) -> bytes:
-    return zstd.compress(body, 1)
+    return zstd.compress(body, options=_ZSTD_OPTIONS)
 
 
 def decompress(stored: bytes) -> bytes:

@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.core.values import hash_key
-from crawlscope.database.engine import Database, sqlstate, translated_errors
+from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate, translated_errors
 from crawlscope.indexing import documents
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.generations.recipe import Recipe
@@ -64,7 +64,6 @@ _LOCK_SHARED = text("""
 """)
 LIMIT_LOCK_WAIT = "SET LOCAL lock_timeout = '5s'"
 """A transaction that waits for the exclusive lock blocks all that ask for the lock after it."""
-LOCK_NOT_AVAILABLE = "55P03"
 
 
 class State(StrEnum):
