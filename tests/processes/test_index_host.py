@@ -15,8 +15,10 @@ from structlog.testing import capture_logs
 from crawlscope.core.errors import IndexUnavailable
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
+from crawlscope.indexing.service import IndexDocumentRequest
 from crawlscope.processes.index_host import IndexHost, indexes_of
 from crawlscope.processes.index_process import embedded_indexes
+from crawlscope.processes.parts import worker_parts
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.fakes.loopback import LoopbackServer
 from tests.support.polling import eventually
@@ -88,3 +90,17 @@ async def test_a_proxy_without_a_qdrant_server_is_an_unavailable_index(tmp_path:
             with pytest.raises(IndexUnavailable, match=r"Qdrant refused a request: .*404"):
                 await work
         await indexes.aclose()
+
+
+async def test_an_index_that_a_worker_has_written_to_is_not_emptied(
+    own_database: Database, tmp_path: Path
+) -> None:
+    document = IndexDocumentRequest(url="https://a.example/", markdown="# A\n\nSome words.")
+    with FakeEmbeddingServer() as server:
+        settings = Settings(data_dir=tmp_path, embedder="tei", embedder_url=server.url)
+        async with embedded_indexes(tmp_path):
+            async with worker_parts(settings, own_database) as parts:  # before the API process
+                chunks = (await parts.indexing.index_document(document))["chunks"]
+            async with IndexHost(settings, own_database) as host:
+                await eventually(lambda: serves(host))
+                assert (await host.require_index().index.size()).chunks == chunks > 0

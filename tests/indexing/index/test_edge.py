@@ -7,7 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from crawlscope.core.errors import IndexUnavailable, IndexUnusable
+from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.edge import POINTS_PER_UPDATE, EdgeIndex
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import Filters, IndexedDocument
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document, urls
 
@@ -228,3 +230,23 @@ async def test_a_kill_during_an_optimization_loses_nothing(folder: Path, killed:
     assert await found(index, "apple") == 60
     assert [path.name for path in folder.parent.iterdir()] == ["index"]
     await index.aclose()
+
+
+def indexes_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def test_a_dropped_index_leaves_nothing(tmp_path: Path) -> None:
+    indexes = EdgeIndexes(tmp_path)
+    await (await indexes.open("index", DIMENSION)).replace(
+        [make_document("https://a.example/", "one", "two")]
+    )
+    await indexes.aclose()
+    (tmp_path / "index").rename(optimizing.former_of(tmp_path / "index"))  # as after a kill
+    optimizing.copy_of(tmp_path / "index").mkdir()
+    again = EdgeIndexes(tmp_path)
+    await again.drop("index")
+    assert not indexes_in(tmp_path)
+    await again.make("index", DIMENSION)
+    assert (await (await again.open("index", DIMENSION)).size()).chunks == 0
+    await again.aclose()

@@ -4,6 +4,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,37 @@ async def test_an_index_is_made_and_dropped_over_the_socket(
     await remotes.drop("index-2")
     assert not (tmp_path / "index-2").exists()
     assert (tmp_path / "index").exists()
+
+
+class SlowToMake(EdgeIndexes):
+    """Takes a moment to give up a call."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        self.making = asyncio.Event()
+
+    async def make(self, name: str, dimension: int) -> None:
+        self.making.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.3)
+
+
+async def test_a_server_that_stops_leaves_the_socket_of_its_successor(tmp_path: Path) -> None:
+    path, slow = tmp_path / "index.sock", SlowToMake(tmp_path)
+    former, successor = IndexServer(slow, path), IndexServer(EdgeIndexes(tmp_path), path)
+    await former.start()
+    call = asyncio.create_task(RemoteIndexes(path).make("index", DIMENSION))
+    await slow.making.wait()
+    stopping = asyncio.create_task(former.stop())
+    while not stopping.done():
+        with suppress(IndexUnavailable):
+            await successor.start()
+            break
+        await asyncio.sleep(0.01)
+    await stopping
+    with pytest.raises(IndexUnavailable):
+        await call
+    assert (await (await RemoteIndexes(path).open("index", DIMENSION)).size()).chunks == 0
+    await successor.stop()

@@ -43,7 +43,9 @@ class IndexLifecycle:
                 dimension = generation.recipe.identity.dimension
                 async with self._database.transaction() as connection:
                     if await generations.claim_creation(connection, generation.id):
-                        await self._indexes.make(generation.name, dimension)
+                        await generations.lock_exclusively(connection)  # workers may store in it already
+                        if not (await documents.count(connection, generation.id)).chunks:
+                            await self._indexes.make(generation.name, dimension)
                 await self._indexes.open(generation.name, dimension)
                 self._ready.add(generation.id)
         if live.serving and time.monotonic() >= self._next_check.get(live.serving.id, 0.0):

@@ -240,7 +240,7 @@ class EdgeIndex(SearchIndex):
             self._path.rename(former)
             copy.rename(self._path)
             self._shard = _load(self._path, self._dimension, chunks)
-        except Exception:
+        except BaseException:  # a panic of the engine is no Exception
             if former.exists():
                 if self._path.exists():
                     self._path.rename(copy)

@@ -8,6 +8,7 @@ from typing import NoReturn
 import structlog
 
 from crawlscope.core.errors import IndexUnavailable, IndexUnusable
+from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
 
@@ -42,7 +43,9 @@ class EdgeIndexes(OwnedIndexes):
     async def drop(self, name: str) -> None:
         if index := self._opened.pop(name, None):
             await index.aclose()
-        await asyncio.to_thread(shutil.rmtree, self._data_dir / name, ignore_errors=True)
+        path = self._data_dir / name
+        await asyncio.to_thread(optimizing.clean_up, path)  # first, or `restore` would bring it back
+        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
     async def optimize_idle(self) -> None:
         for index in list(self._opened.values()):

@@ -39,13 +39,13 @@ class IndexServer:
         """Callers with a call in progress get `IndexUnavailable`. The indexes stay open."""
         if self._server is None:
             return
+        self._path.unlink(missing_ok=True)  # while it listens: later it may be the file of a successor
         self._server.close()
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
-        self._path.unlink(missing_ok=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.create_task(self._serve(reader, writer))
@@ -130,6 +130,7 @@ def _bind(path: Path) -> socket.socket:
     old_umask = os.umask(0o177)
     try:
         listener.bind(str(path))
+        listener.listen()  # at once: a socket that does not listen looks like that of a killed server
     except OSError as error:
         listener.close()
         raise IndexUnavailable(f"cannot listen at {path}: {error}") from error
