@@ -140,7 +140,8 @@ class PageIndexer:
         self._worker = worker
         self._max_attempts = max_attempts
         self._timeout_seconds = timeout_seconds
-        self._claims = Batcher(self._claim_all, max_items=MAX_PAGES)
+        # A page may be locked for long, for example while its crawl is deleted.
+        self._claims = Batcher(self._claim_all, max_items=MAX_PAGES, concurrency=2)
         self._stores = Batcher(self._store_all, max_items=MAX_PAGES)
         self._stores_alone = Batcher(self._store_all, max_items=1, concurrency=2)
         self._ends = Batcher(self._end_all, max_items=MAX_PAGES)

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.processes.worker.queue import Payload, worker_queue
+from tests.support.polling import eventually
 
 
 async def no_jobs(job: Job, payload: Payload) -> None:
@@ -91,3 +92,23 @@ async def test_a_paused_queue_takes_no_job_and_then_as_many_as_it_may(database: 
         queue.resume()
         await working
     assert most == 4
+
+
+async def test_a_job_does_not_wait_for_a_whole_batch_of_capacity(database: Database) -> None:
+    stopping, last = asyncio.Event(), asyncio.Event()
+
+    async def handle(job: Job, payload: Payload) -> None:
+        if payload["number"] < 5:
+            await stopping.wait()
+        last.set()
+
+    await enqueue_numbered(database, *[{"number": number} for number in range(5)])
+    async with worker_queue(database, INDEX_PAGE, at_once=8, min_batch=4) as queue:
+        working = asyncio.create_task(queue.work(handle, stopping))
+        await eventually(lambda: len(queue.job_context) == 5)
+        await enqueue_numbered(database, {"number": 5})
+        try:
+            await asyncio.wait_for(last.wait(), 120)
+        finally:
+            stopping.set()
+            await working

@@ -24,8 +24,6 @@ MAX_REPORT_AGE = timedelta(minutes=10)
 """A waiting worker reports more often: an older row is of a worker that is gone."""
 FIRST_DELAY_SECONDS = 1.0
 MAX_DELAY_SECONDS = 30.0
-TOLERATED_PAGES = 2
-"""So many pages may fail by themselves; more in a row are a sign of a dependency that works for no page."""
 
 log = structlog.get_logger(__name__)
 
@@ -90,8 +88,14 @@ class Circuit:
         outages: Outages,
         on_open: Callable[[], None],
         on_close: Callable[[], None],
+        tolerated_pages: int,
     ) -> None:
-        """`probes` raise while their dependency is unavailable."""
+        """`probes` raise while their dependency is unavailable.
+
+        `tolerated_pages` may fail without a longer pause, as those in progress do at one outage. More in a
+        row are a sign of a dependency that works for no page.
+        """
+        self._tolerated_pages = tolerated_pages
         self._probes = probes
         self._outages = outages
         self._on_open = on_open
@@ -142,7 +146,7 @@ class Circuit:
         while True:
             await self._opened.wait()
             # A dependency can pass its probe and yet work for no page: a server that limits its use.
-            beyond = len(self.failed_pages) - TOLERATED_PAGES
+            beyond = len(self.failed_pages) - self._tolerated_pages
             await asyncio.sleep(
                 backoff(beyond, first_seconds=FIRST_DELAY_SECONDS, max_seconds=MAX_DELAY_SECONDS)
             )

@@ -84,7 +84,7 @@ async def index_pages(
         in_background(parts.reindexing.run()),
         worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE, MIN_BATCH) as queue,
     ):
-        circuit = Circuit(parts.indexing.probes, outages, queue.pause, queue.resume)
+        circuit = Circuit(parts.indexing.probes, outages, queue.pause, queue.resume, PAGES_AT_ONCE)
         indexer = PageIndexer(
             database,
             parts.indexing,

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -124,7 +124,10 @@ class WorkerQueue(QueueManager):
     ) -> AsyncGenerator[Job, None]:
         """All jobs of a batch start at once: one that waited here would have no heartbeat."""
         while True:
-            await self._until(lambda: self.capacity >= self.min_batch or self.shutdown.is_set())
+            with suppress(TimeoutError):  # the pages in progress may take minutes
+                async with asyncio.timeout(MIN_POLL_INTERVAL.total_seconds()):
+                    await self._until(lambda: self.capacity >= self.min_batch or self.shutdown.is_set())
+            await self._until(lambda: self.capacity > 0 or self.shutdown.is_set())
             if self.shutdown.is_set():
                 return
             jobs = await self.queries.dequeue(
