@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from time import perf_counter
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable, PageError, SettingsError
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import open_embedder
-from crawlscope.indexing.embedders.http import MAX_REQUESTS, HttpEmbedder
+from crawlscope.indexing.embedders.http import MAX_REQUESTS, EmbeddingServer, HttpEmbedder
 from crawlscope.indexing.embedders.openai import open_openai
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 from crawlscope.indexing.embedders.tei import open_tei
@@ -435,3 +436,34 @@ async def test_a_password_in_the_address_is_never_shown(server: FakeEmbeddingSer
     with pytest.raises(CrawlscopeError) as failure:
         await open_tei(server.url.replace("http://", "http://user:password@"))
     assert "password" not in str(failure.value)
+
+
+async def test_a_server_that_hangs_fails_all_pages_of_a_request_soon(server: FakeEmbeddingServer) -> None:
+    async with aclosing(await open_tei(server.url, timeout_seconds=1.0)) as hasty:
+        server.stuck_on, began = "word", perf_counter()
+        ended = await asyncio.gather(
+            *[hasty.embed([f"word {page}"]) for page in range(8)], return_exceptions=True
+        )
+        took_seconds, server.stuck_on = perf_counter() - began, None
+    assert [type(each) for each in ended] == [EmbedderUnavailable] * 8
+    assert took_seconds < 8
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
+async def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    requests: list[str] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    for other in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+        monkeypatch.delenv(other.lower(), raising=False)
+    proxy = await asyncio.start_server(accept, "127.0.0.1", 0)
+    monkeypatch.setenv(name, f"http://user:word@127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+    async with proxy, aclosing(EmbeddingServer("http://embedder.invalid:80")) as through_proxy:
+        assert await through_proxy.get("/info") == {}
+    assert requests[0].startswith("GET http://embedder.invalid/info ")
+    assert "Proxy-Authorization: Basic dXNlcjp3b3Jk" in requests[0]

@@ -1,5 +1,6 @@
 """Shared by the embedders that are servers: requests that pages share, and wrong answers."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -10,6 +11,7 @@ from typing import NamedTuple, Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import httpx2
 import numpy as np
 import numpy.typing as npt
 from pydantic_core import from_json, to_json
@@ -60,6 +62,18 @@ class Dialect(Protocol):
 SHAPE_ERRORS = (TypeError, ValueError, KeyError, IndexError, OverflowError)
 
 
+def _proxy_of(url: httpx2.URL) -> str | None:
+    """The proxy of the environment.
+
+    The session itself would look for it before each request, in a thread, and take logins from a netrc file.
+    """
+    proxies = getproxies()
+    address = proxies.get(url.scheme) or proxies.get("all")
+    if not address or proxy_bypass(url.host):
+        return None
+    return address if "://" in address else f"http://{address}"
+
+
 class Limits(NamedTuple):
     batch_texts: int
     batch_tokens: int
@@ -82,8 +96,8 @@ class EmbeddingServer:
             timeout=aiohttp.ClientTimeout(timeout_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS),
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
-            # Looks for a proxy before each request, in a thread.
-            trust_env=self._url.scheme in getproxies() and not proxy_bypass(self._url.host),
+            connector=aiohttp.TCPConnector(ssl=httpx2.create_ssl_context()),
+            proxy=_proxy_of(self._url),
         )
 
     @property
@@ -257,7 +271,8 @@ class HttpEmbedder:
             parts = [list(page) for _, page in groupby(batch, attrgetter("wait"))]
             if len(parts) == 1:
                 return [error] * len(batch)
-        return [outcome for part in parts for outcome in await self._embed_batch(part)]
+        outcomes = await asyncio.gather(*map(self._embed_batch, parts))
+        return [outcome for part in outcomes for outcome in part]
 
     async def _request(self, texts: Sequence[str]) -> Vectors:
         vectors = await request_vectors(self._server, self._dialect, texts)
