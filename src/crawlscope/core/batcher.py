@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from crawlscope.core.errors import DependencyError
@@ -83,10 +84,15 @@ class Batcher(Generic[Item, Result]):
         while len(self._in_progress) < self._concurrency and (batch := self._next()):
             running = asyncio.create_task(self._run(batch))
             self._in_progress.add(running)
-            running.add_done_callback(self._finish)
+            running.add_done_callback(partial(self._finish, batch))
 
-    def _finish(self, running: asyncio.Task[Exception | None]) -> None:
+    def _finish(
+        self, batch: Sequence[tuple[Item, int, _Call[Result]]], running: asyncio.Task[Exception | None]
+    ) -> None:
         self._in_progress.discard(running)
+        if running.cancelled() or running.exception():
+            for _, _, call in batch:
+                call.done.cancel()
         self._start()
 
     def _next(self) -> list[tuple[Item, int, _Call[Result]]]:
@@ -113,10 +119,6 @@ class Batcher(Generic[Item, Result]):
             for _, place, call in batch:
                 call.end_item(place, error)
             return error
-        except BaseException:
-            for _, _, call in batch:
-                call.done.cancel()
-            raise
         for (_, place, call), outcome in ended:
             call.end_item(place, outcome)
         return None
@@ -124,15 +126,10 @@ class Batcher(Generic[Item, Result]):
     async def _run_alone(self, batch: list[tuple[Item, int, _Call[Result]]]) -> Exception | None:
         """Each item that a caller still waits for, until a dependency is unavailable for all."""
         error = None
-        try:
-            for each in batch:
-                _, place, call = each
-                if isinstance(error, DependencyError):
-                    call.end_item(place, error)
-                elif not call.done.done():
-                    error = await self._run([each])
-        except BaseException:
-            for _, _, call in batch:
-                call.done.cancel()
-            raise
+        for each in batch:
+            _, place, call = each
+            if isinstance(error, DependencyError):
+                call.end_item(place, error)
+            elif not call.done.done():
+                error = await self._run([each])
         return error

@@ -5,7 +5,7 @@ headings, and the targets of links and images are removed. Targets are no words 
 more than half of the tokens of a typical documentation page. Every pattern here takes linear time on any
 input: each stops at the character that could begin its next match. A pattern runs only on text that has what
 it looks for, because most pages lack most of it; those on lines begin with a line break, which is found fast.
-No group is possessive, because Python 3.11.2 to 3.11.4 match such groups wrongly.
+No group is possessive, because Python 3.11.0 to 3.11.4 match such groups wrongly.
 """
 
 import re
