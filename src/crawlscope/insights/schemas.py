@@ -100,7 +100,9 @@ class ReconciliationInfo(Answer):
     note: str | None
 
 
-class CrawlMetricsResponse(Answer):
+class CrawlState(Answer):
+    """Status, counts and times of a crawl, and what it waits for: all that needs no measurement."""
+
     crawl_id: str
     crawl_url: str
     status: CrawlStatus
@@ -118,11 +120,7 @@ class CrawlMetricsResponse(Answer):
     """Unchanged and empty pages included."""
     pages_failed: int
     aggregate_timing: AggregateTiming
-    per_page_metrics: list[PageMetric] | None
-    """Null without `include_per_page`."""
     error_message: str | None
-    extra_metadata: dict[str, Any] | None
-    """Metadata from the initiator."""
 
     initiated_at: datetime | None
     pages_pending: int
@@ -136,8 +134,6 @@ class CrawlMetricsResponse(Answer):
     searchable_at: datetime | None
     """When the last page settled; null until the end is known and no page is pending."""
     time_to_searchable_ms: float | None
-    operations: dict[str, OperationStats]
-    queue_wait: QueueWait
     last_fact_at: datetime
     """The time of the crawl's last event."""
     lacks: list[str]
@@ -167,6 +163,17 @@ class CrawlMetricsResponse(Answer):
     found: int | None
     """URLs that the built-in crawler has accepted so far; null for other engines."""
     fetched: int | None
+
+
+class CrawlMetricsResponse(CrawlState):
+    """A crawl with what was measured on its pages."""
+
+    per_page_metrics: list[PageMetric] | None
+    """Null without `include_per_page`."""
+    extra_metadata: dict[str, Any] | None
+    """Metadata from the initiator."""
+    operations: dict[str, OperationStats]
+    queue_wait: QueueWait
 
 
 class CrawlListResponse(Answer):

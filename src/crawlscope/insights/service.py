@@ -26,6 +26,7 @@ from crawlscope.insights.schemas import (
     CrawlComparison,
     CrawlListResponse,
     CrawlMetricsResponse,
+    CrawlState,
     CrawlTotals,
     DeliveryListResponse,
     DeliveryRow,
@@ -123,7 +124,7 @@ class Insights:
         matching = queries.pages(crawl_id, state, sort)
         async with self._known(crawl_id) as connection:
             total, rows = await _slice(connection, matching, limit, offset)
-            return PageListResponse(pages=[_page(row) for row in rows], total=total)
+            return PageListResponse(pages=[page_row(row) for row in rows], total=total)
 
     async def attempts(self, crawl_id: str, url: str) -> AttemptListResponse:
         """All attempts at the page with this source URL, the first one first."""
@@ -262,31 +263,16 @@ class Insights:
         for row in await rows_of(connection, queries.operation_stats(crawl_ids)):
             operations[row["crawl_id"]][row["operation_type"]] = OperationStats(**row)
         waits = await by_crawl(connection, queries.queue_waits(crawl_ids))
-        checks = await by_crawl(connection, queries.reconciliations(crawl_ids))
-        sealings = {
-            each["crawl_id"]: sealing(each, checks.get(each["crawl_id"]), self._asks_firecrawl)
-            for each in sessions
-        }
-        verdicts = await verdicts_of(connection, sessions, checks, sealings, self._quiet_seconds)
-        at_firecrawl = [
-            each["crawl_id"]
-            for each in sessions
-            if each["completed_at"] is None and each["engine"] != Engine.BUILTIN
-        ]
-        failed = await by_crawl(connection, queries.failed_at_crawler(at_firecrawl))
-        cancels = await by_crawl(connection, queries.cancel_requests(crawl_ids))
+        states = await states_of(connection, sessions, self._quiet_seconds, self._asks_firecrawl)
         return [
-            _crawl(
-                each,
-                sealings[crawl_id],
-                verdicts.get(crawl_id),
-                checks.get(crawl_id),
-                operations=operations[crawl_id],
-                queue_wait=QueueWait(**waits.get(crawl_id, {})),
-                pages_expected=_pages_expected(each, checks.get(crawl_id), failed.get(crawl_id)),
-                cancel_requested=crawl_id in cancels,
+            CrawlMetricsResponse(
+                **vars(state),
+                per_page_metrics=None,
+                extra_metadata=session["extra_metadata"],
+                operations=operations[state.crawl_id],
+                queue_wait=QueueWait(**waits.get(state.crawl_id, {})),
             )
-            for crawl_id, each in zip(crawl_ids, sessions, strict=True)
+            for session, state in zip(sessions, states, strict=True)
         ]
 
     @asynccontextmanager
@@ -305,25 +291,57 @@ async def _slice(
     return total or 0, await rows_of(connection, queries.slice_of(matching, limit, offset))
 
 
-def _crawl(
+async def states_of(
+    connection: AsyncConnection,
+    sessions: Sequence[RowMapping],
+    quiet_seconds: float,
+    asks_firecrawl: bool,
+) -> list[CrawlState]:
+    """The states of crawls from rows of `queries.crawls`, in their order: a few queries for all of them."""
+    crawl_ids = [session["crawl_id"] for session in sessions]
+    checks = await by_crawl(connection, queries.reconciliations(crawl_ids))
+    sealings = {
+        each["crawl_id"]: sealing(each, checks.get(each["crawl_id"]), asks_firecrawl) for each in sessions
+    }
+    verdicts = await verdicts_of(connection, sessions, checks, sealings, quiet_seconds)
+    at_firecrawl = [
+        each["crawl_id"]
+        for each in sessions
+        if each["completed_at"] is None and each["engine"] != Engine.BUILTIN
+    ]
+    failed = await by_crawl(connection, queries.failed_at_crawler(at_firecrawl))
+    cancels = await by_crawl(connection, queries.cancel_requests(crawl_ids))
+    return [
+        _state(
+            each,
+            sealings[crawl_id],
+            verdicts.get(crawl_id),
+            checks.get(crawl_id),
+            pages_expected=_pages_expected(each, checks.get(crawl_id), failed.get(crawl_id)),
+            cancel_requested=crawl_id in cancels,
+        )
+        for crawl_id, each in zip(crawl_ids, sessions, strict=True)
+    ]
+
+
+def _state(
     session: RowMapping,
     sealing: Sealing,
     verdict: Verdict | None,
     check: RowMapping | None,
-    **measured: Any,
-) -> CrawlMetricsResponse:
+    **further: Any,
+) -> CrawlState:
     compared = check is not None and check["state"] != ReconcileState.DUE
-    return CrawlMetricsResponse(
+    return CrawlState(
         **session,
         **vars(sealing),
-        **measured,
+        **further,
         aggregate_timing=AggregateTiming(
             chunking_ms=session["total_chunking_ms"],
             embedding_ms=session["total_embedding_ms"],
             qdrant_ms=session["total_qdrant_ms"],
             bm25_ms=session["total_bm25_ms"],
         ),
-        per_page_metrics=None,
         searchable_at=searchable_at(session),
         time_to_searchable_ms=time_to_searchable_ms(session),
         awaits=verdict.awaits if verdict else None,
@@ -344,7 +362,7 @@ def _pages_expected(session: RowMapping, check: RowMapping | None, failed: RowMa
     return int(check["total"] + (failed["pages"] if failed else 0))
 
 
-def _page(row: RowMapping) -> PageRow:
+def page_row(row: RowMapping) -> PageRow:
     stages = row["stages"] or {}
     total_ms = row["total_ms"]
     unaccounted_ms = None if total_ms is None else max(0.0, total_ms - sum(stages.values()))

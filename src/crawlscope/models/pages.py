@@ -17,6 +17,13 @@ class Page(Base):
     __table_args__ = (
         UniqueConstraint("crawl_id", "source_key"),
         Index("ix_pages_crawl_id_state", "crawl_id", "state"),
+        Index(
+            "ix_pages_crawl_id_settled_in",
+            "crawl_id",
+            "settled_in",
+            "id",
+            postgresql_where=text("settled_in IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -49,6 +56,9 @@ class Page(Base):
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
+    settled_in: Mapped[int | None]
+    """The transaction in which it settled. Transactions commit in another order than that of their clocks, so
+    only this lets a reader find each page that settled since it last looked."""
     queue_wait_ms: Mapped[float | None]
     total_ms: Mapped[float | None]
     stages: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))

@@ -9,7 +9,22 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, any_, cast, func, or_, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Row,
+    Text,
+    Uuid,
+    and_,
+    any_,
+    cast,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
@@ -42,6 +57,7 @@ MAX_CLOCK_DIFFERENCE = timedelta(seconds=60)
 LOCK_ORDER = (PAGES.c.crawl_id.collate("C"), PAGES.c.source_url.collate("C"))
 """Transactions lock several pages in the order in which Python sorts their crawls and URLs."""
 NOW = func.clock_timestamp()
+THIS_TRANSACTION = cast(cast(func.pg_current_xact_id(), Text), BigInteger)
 QUEUE_WAIT_MS = func.greatest(0, func.extract("epoch", PAGES.c.started_at - PAGES.c.queued_at) * 1000)
 _LOCK_PAGES = text("""
     SELECT id, crawl_id, source_url, url, title, language, state, revision, job_id, attempts, queued_at
@@ -87,7 +103,8 @@ _END_ATTEMPTS = text("""
         RETURNING attempt.page_id, attempt.number
     ), settled AS (
         UPDATE webhook.pages AS page
-        SET state = ended.state, settled_at = clock_timestamp(), error_code = ended.error_code,
+        SET state = ended.state, settled_at = clock_timestamp(),
+            settled_in = CAST(CAST(pg_current_xact_id() AS text) AS bigint), error_code = ended.error_code,
             error = ended.error, chunks = ended.chunks, stages = ended.stages, total_ms = ended.total_ms,
             queue_wait_ms = greatest(0, extract(epoch FROM page.started_at - page.queued_at) * 1000)
         FROM ended
@@ -110,7 +127,7 @@ _KEEP_MARKDOWN = text("""
     WHERE content.page_id = made.page_id
 """)
 _OUTCOME_COLUMNS = (
-    *("started_at", "settled_at", "queue_wait_ms", "total_ms", "chunks"),
+    *("started_at", "settled_at", "settled_in", "queue_wait_ms", "total_ms", "chunks"),
     *("error_code", "error", "error_detail"),
 )
 """A page that waits again has none of these."""
@@ -164,12 +181,13 @@ _STORE_PAGES = text("""
     INSERT INTO webhook.pages AS page (
         id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
         received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
-        queued_at, settled_at
+        queued_at, settled_at, settled_in
     )
     SELECT id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
         received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
         CASE WHEN delivered THEN clock_timestamp() END,
-        CASE WHEN NOT delivered THEN coalesce(settled_at, clock_timestamp()) END
+        CASE WHEN NOT delivered THEN coalesce(settled_at, clock_timestamp()) END,
+        CASE WHEN NOT delivered THEN CAST(CAST(pg_current_xact_id() AS text) AS bigint) END
     FROM given
     ON CONFLICT (id) DO UPDATE SET
         url = excluded.url, document_key = excluded.document_key, state = excluded.state,
@@ -179,6 +197,7 @@ _STORE_PAGES = text("""
         job_id = coalesce(excluded.job_id, page.job_id), error_code = excluded.error_code,
         error = excluded.error, error_detail = excluded.error_detail,
         queued_at = coalesce(excluded.queued_at, page.queued_at), settled_at = excluded.settled_at,
+        settled_in = excluded.settled_in,
         started_at = CASE WHEN NOT excluded.delivered THEN page.started_at END,
         queue_wait_ms = CASE WHEN NOT excluded.delivered THEN page.queue_wait_ms END,
         total_ms = CASE WHEN NOT excluded.delivered THEN page.total_ms END,
@@ -418,7 +437,14 @@ async def write_outcome(
     settled = await connection.execute(
         update(PAGES)
         .where(PAGES.c.id == page_id)
-        .values(state=state, settled_at=at or NOW, error_code=error_code, error=error, **values)
+        .values(
+            state=state,
+            settled_at=at or NOW,
+            settled_in=THIS_TRANSACTION,
+            error_code=error_code,
+            error=error,
+            **values,
+        )
         .returning(PAGES.c.settled_at)
     )
     settled_at: datetime = settled.scalar_one()

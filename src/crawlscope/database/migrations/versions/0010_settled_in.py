@@ -1,0 +1,35 @@
+"""A page records the transaction in which it settled, so that live readers miss none."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+INDEX = "ix_pages_crawl_id_settled_in"
+BEFORE_ALL = "0"
+"""Earlier than any transaction: the pages that are there have settled before whoever reads from now on."""
+
+
+def upgrade() -> None:
+    op.add_column(
+        "pages",
+        sa.Column("settled_in", sa.BigInteger(), nullable=True, server_default=BEFORE_ALL),
+        schema="webhook",
+    )
+    op.alter_column("pages", "settled_in", server_default=None, schema="webhook")
+    op.execute("UPDATE webhook.pages SET settled_in = NULL WHERE settled_at IS NULL")
+    op.create_index(
+        INDEX,
+        "pages",
+        ["crawl_id", "settled_in", "id"],
+        schema="webhook",
+        postgresql_where=sa.text("settled_in IS NOT NULL"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_index(INDEX, table_name="pages", schema="webhook")
+    op.drop_column("pages", "settled_in", schema="webhook")
