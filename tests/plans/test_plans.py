@@ -15,6 +15,7 @@ from crawlscope.database.engine import Database
 from crawlscope.insights import queries
 from crawlscope.insights.queries import PageSort
 from crawlscope.pages.repository import LOCK_SOURCES
+from crawlscope.timing.partitions import make_partitions
 
 ROWS = 50_000
 CRAWLS = 500
@@ -48,6 +49,11 @@ INSERT INTO webhook.request_metrics (timestamp, method, path, status_code, durat
   SELECT now() - n * interval '1 minute', 'GET', '/api/stats', 200, 1 FROM generate_series(1, {ROWS}) n;
 ANALYZE;
 """
+PARTITIONED = """
+SELECT part.relname, whole.relname FROM pg_inherits
+JOIN pg_class part ON part.oid = inhrelid JOIN pg_class whole ON whole.oid = inhparent
+"""
+"""The table or index that each partition is a part of."""
 NOW = datetime.now(UTC)
 LATELY = NOW - timedelta(hours=1)
 LISTED = [f"crawl-{number}" for number in range(1, 6)]
@@ -102,6 +108,10 @@ async def filled(own_database: Database) -> AsyncIterator[AsyncConnection]:
         for statement in FILL.split(";"):
             if statement.strip():
                 await connection.execute(text(statement))
+    made = await make_partitions(own_database, NOW)
+    assert {name.rpartition("_metrics_")[0] for name in made} == {"operation", "request"}
+    async with own_database.transaction() as connection:
+        await connection.execute(text("ANALYZE"))
         yield connection
 
 
@@ -127,12 +137,18 @@ async def scans(connection: AsyncConnection, query: Select[*tuple[Any, ...]]) ->
     plan = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}")
     found = plan.scalar_one()
     [explained] = json.loads(found) if isinstance(found, str) else found
-    return [scan for scan in _scans(explained["Plan"]) if "crawl_requests" not in scan]
+    whole: dict[str, str] = dict((await connection.execute(text(PARTITIONED))).all())
+    empty = set(await connection.scalars(text("SELECT relname FROM pg_class WHERE reltuples = 0")))
+    return [
+        " ".join(whole.get(name, name) for name in scan)
+        for scan in _scans(explained["Plan"])
+        if scan[-1] not in empty  # which is read as a whole
+    ]
 
 
-def _scans(node: dict[str, Any]) -> Iterator[str]:
+def _scans(node: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if "Scan" in node["Node Type"]:
-        yield " ".join([node["Node Type"], node.get("Index Name", ""), node.get("Relation Name", "")])
+        yield node["Node Type"], node.get("Index Name", ""), node.get("Relation Name", "")
     for child in node.get("Plans", []):
         yield from _scans(child)
 

@@ -103,13 +103,15 @@ class Database:
         self.engine = engine
 
     @classmethod
-    def open(cls, database_url: str, pool_size: int = 5) -> "Database":
+    def open(
+        cls, database_url: str, pool_size: int = 5, statement_seconds: float | None = STATEMENT_SECONDS
+    ) -> "Database":
         """Connects when it is first used, and never holds more than `pool_size` connections."""
         url = sqlalchemy_url(database_url)
         arguments = _driver_arguments(url, "crawlscope")
         engine = create_async_engine(
             url,
-            async_creator=partial(connect, **arguments, command_timeout=STATEMENT_SECONDS),
+            async_creator=partial(connect, **arguments, command_timeout=statement_seconds),
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=CONNECTION_WAIT_SECONDS,

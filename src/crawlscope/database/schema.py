@@ -8,9 +8,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from crawlscope.core.errors import SettingsError, UsageError
-from crawlscope.database.engine import Database
+from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
 
 AlembicAction = Callable[[Config], None]
 
@@ -52,5 +53,16 @@ async def _alembic(database: Database, action: AlembicAction) -> None:
         except CommandError as error:
             raise UsageError(str(error)) from error
 
-    async with database.transaction() as connection:
-        await connection.run_sync(run)
+    url = database.engine.url.render_as_string(hide_password=False)
+    patient = Database.open(url, pool_size=1, statement_seconds=None)
+    try:
+        async with patient.transaction() as connection:
+            await connection.run_sync(run)
+    except DBAPIError as error:
+        if sqlstate(error) != LOCK_NOT_AVAILABLE:
+            raise
+        raise UsageError(
+            "other processes use the tables: stop them, then run `crawlscope db upgrade`"
+        ) from None
+    finally:
+        await patient.close()

@@ -9,12 +9,18 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from crawlscope.models.base import SCHEMA, Base, now
 
+BY_MONTH = {"postgresql_partition_by": "RANGE (timestamp)"}
+"""Each month has a partition; see `timing.partitions`."""
+
 
 class OperationMetric(Base):
-    """One measured operation. The key includes the time, so that the table can be partitioned."""
+    """One measured operation. The key includes the time, by which the table is partitioned."""
 
     __tablename__ = "operation_metrics"
-    __table_args__ = (Index("ix_operation_metrics_document_url", "document_url", postgresql_using="hash"),)
+    __table_args__ = (
+        Index("ix_operation_metrics_document_url", "document_url", postgresql_using="hash"),
+        BY_MONTH,
+    )
 
     id: Mapped[UUID] = mapped_column(
         primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
@@ -36,14 +42,15 @@ class OperationMetric(Base):
 
 
 class RequestMetric(Base):
-    """One answered HTTP request."""
+    """One answered HTTP request, partitioned like operations."""
 
     __tablename__ = "request_metrics"
+    __table_args__ = BY_MONTH
 
     id: Mapped[UUID] = mapped_column(
         primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
     )
-    timestamp: Mapped[datetime] = mapped_column(index=True, server_default=func.now())
+    timestamp: Mapped[datetime] = mapped_column(primary_key=True, index=True, server_default=func.now())
     method: Mapped[str] = mapped_column(String(10))
     path: Mapped[str]
     status_code: Mapped[int]
