@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-slow check format benchmark benchmark-setup clean
+.PHONY: setup demo test test-slow check format audit dist benchmark benchmark-setup clean
 
 setup: $(VENV)/.ready
 
@@ -15,8 +15,9 @@ $(VENV)/.ready: pyproject.toml uv.lock packages/crawlscope-minilm/pyproject.toml
 	@$(BIN)/python -m compileall -q src packages
 	@touch $@
 
+# Its data stays in this folder.
 demo: setup
-	@$(BIN)/crawlscope demo
+	@CRAWLSCOPE_DATA_DIR="$${CRAWLSCOPE_DATA_DIR:-$(CURDIR)/.demo}" $(BIN)/crawlscope demo
 
 test: setup
 	@$(BIN)/pytest
@@ -34,6 +35,16 @@ format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# Known vulnerabilities of the locked dependencies, and the list of them (CycloneDX) in dist/sbom.json.
+audit: setup
+	@mkdir -p dist
+	@$(BIN)/uv export --quiet --frozen --no-dev --no-emit-workspace --format requirements-txt --output-file dist/requirements.txt
+	@$(BIN)/uv tool run --system-certs --from cyclonedx-bom==7.5.0 cyclonedx-py requirements dist/requirements.txt --output-file dist/sbom.json
+	@$(BIN)/uv tool run --system-certs pip-audit==2.10.1 --require-hashes --disable-pip --requirement dist/requirements.txt
+
+dist: setup
+	@$(BIN)/uv build --quiet --all-packages --out-dir dist
+
 benchmark: setup
 	@$(BIN)/python -m benchmarks
 
@@ -42,4 +53,4 @@ benchmark-setup: setup
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --quiet --frozen --system-certs --inexact --active --link-mode copy --group benchmarks
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .demo dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
