@@ -287,7 +287,7 @@ async def test_odd_but_readable_questions_are_answered(database: Database, clien
 
 async def test_nothing_is_answered_without_the_secret():
     paths = [route.path for route in metrics.router.routes if isinstance(route, APIRoute)]
-    assert len(paths) == 11
+    assert len(paths) == 13
     async with client_of(service(None), secret="a guess") as unauthenticated:
         for path in paths:
             assert (await unauthenticated.get(path.format(crawl_id="x"))).status_code == 401

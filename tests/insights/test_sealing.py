@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from crawlscope.api.client import CrawlReport
 from crawlscope.api.mcp.searchability import searchability
 from crawlscope.api.rendering.outcome import failure
 from crawlscope.core.vocabulary import Completeness, CrawlStatus, ReconcileState
@@ -15,11 +14,12 @@ from crawlscope.crawls.repository import start_crawl
 from crawlscope.crawls.requests import crawl_request
 from crawlscope.database.engine import Database
 from crawlscope.insights.progress import is_settled
-from crawlscope.insights.schemas import CrawlMetricsResponse, PageListResponse
+from crawlscope.insights.schemas import CrawlMetricsResponse
 from crawlscope.insights.sealing import UNANSWERED_CHECKS, sealing
 from crawlscope.insights.service import Insights
 from crawlscope.sessions.fold import StatusAnswer
 from crawlscope.sessions.repository import keep_fact
+from tests.support.metrics_examples import crawl_report
 from tests.support.producing import A, B, deliver, deliver_pages, index_pages, note_settled
 
 END = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -148,8 +148,7 @@ async def test_nobody_waits_for_a_firecrawl_that_does_not_answer(
     assert is_settled(crawl)
     assert "could not be compared with Firecrawl" in searchability(crawl).sentence
     assert searchability(crawl).final
-    none = PageListResponse(pages=[], total=0)
-    assert failure(CrawlReport(crawl, none, none)) == f"crawl crawl-1 {NOT_ANSWERED}"
+    assert failure(crawl_report(crawl)) == f"crawl crawl-1 {NOT_ANSWERED}"
 
     await note_settled(database, "crawl-1")
     assert verdict_of(await asking.crawl("crawl-1")) == (True, None, None)

@@ -5,14 +5,18 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from crawlscope.core.vocabulary import Completeness, CrawlStatus, PageState
+from crawlscope.api.client import CrawlReport
+from crawlscope.core.vocabulary import Bottleneck, Completeness, CrawlStatus, PageState
 from crawlscope.insights.schemas import (
     AggregateTiming,
     CrawlMetricsResponse,
+    DiagnosisResponse,
+    IdleTime,
     OperationStats,
     PageListResponse,
     PageRow,
     QueueWait,
+    StageTime,
 )
 
 BEGAN = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
@@ -88,6 +92,34 @@ def crawl_metrics(**changes: Any) -> CrawlMetricsResponse:
         "fetched": 60,
     }
     return CrawlMetricsResponse(**(numbers | changes))
+
+
+def diagnosis(**changes: Any) -> DiagnosisResponse:
+    """Of the same crawl: the embedder bounds it."""
+    facts: dict[str, Any] = {
+        "crawl_id": "0b7f4b1e-6f0a-4b6e-9d55-1c0f4a7b2e11",
+        "bound_by": Bottleneck.EMBEDDER,
+        "reason": "Pages waited or were indexed for 28.0 s, and 94% of the workers' time was embedding.",
+        "change": "Use a faster embedder.",
+        "saving_ms": 13_160.0,
+        "evidence": {"late_ms": 28_000.0},
+        "others": [],
+        "wall_ms": 30_000.0,
+        "busy_ms": 28_500.0,
+        "late_ms": 28_000.0,
+        "idle": IdleTime(crawler_ms=1_400, queue_ms=100, embedder_ms=0, index_ms=0, database_ms=0),
+        "stages": {"embedding": StageTime(work_ms=47_200, wall_ms=27_000, concurrency=1.75)},
+    }
+    return DiagnosisResponse(**(facts | changes))
+
+
+def crawl_report(
+    crawl: CrawlMetricsResponse,
+    slowest: PageListResponse | None = None,
+    failed: PageListResponse | None = None,
+    found: DiagnosisResponse | None = None,
+) -> CrawlReport:
+    return CrawlReport(crawl, slowest or page_list(), failed or page_list(), found or diagnosis(stages={}))
 
 
 def page_row(number: int, **changes: Any) -> PageRow:

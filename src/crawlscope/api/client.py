@@ -29,6 +29,7 @@ from crawlscope.insights.schemas import (
     CrawlComparison,
     CrawlListResponse,
     CrawlMetricsResponse,
+    DiagnosisResponse,
     PageListResponse,
     ReindexResponse,
 )
@@ -59,6 +60,7 @@ class CrawlReport:
     slowest: PageListResponse
     """The slowest pages first."""
     failed: PageListResponse
+    diagnosis: DiagnosisResponse
 
 
 class ServiceClient:
@@ -197,13 +199,17 @@ class ServiceClient:
     async def pages(self, crawl_id: str, **query: Any) -> PageListResponse:
         return await self._read(PageListResponse, f"/api/metrics/crawls/{_segment(crawl_id)}/pages", **query)
 
+    async def diagnosis(self, crawl_id: str) -> DiagnosisResponse:
+        return await self._read(DiagnosisResponse, f"/api/metrics/crawls/{_segment(crawl_id)}/diagnosis")
+
     async def report(self, crawl_id: str) -> CrawlReport:
-        crawl, slowest, failed = await asyncio.gather(
+        crawl, slowest, failed, diagnosis = await asyncio.gather(
             self.crawl(crawl_id),
             self.pages(crawl_id, sort="slowest", limit=MAX_REPORT_PAGES),
             self.pages(crawl_id, state=PageState.FAILED.value, limit=MAX_REPORT_PAGES),
+            self.diagnosis(crawl_id),
         )
-        return CrawlReport(crawl, slowest, failed)
+        return CrawlReport(crawl, slowest, failed, diagnosis)
 
     async def search(self, request: SearchRequest) -> SearchResponse:
         answer = await self._ask("POST", "/api/search", json=request.model_dump(exclude_none=True))

@@ -157,3 +157,37 @@ class NotRetried(StrEnum):
     @property
     def can_be_scraped(self) -> bool:
         return self in (NotRetried.NOT_RECEIVED, NotRetried.DROPPED)
+
+
+class Bottleneck(StrEnum):
+    """What bounds the time of a crawl until it is searchable."""
+
+    EMBEDDER = "embedder"
+    INDEX = "index"
+    WORKERS = "workers"
+    GIANT_PAGES = "giant_pages"
+    """A few pages take most of the workers' time."""
+    RETRIES = "retries"
+    OUTAGE = "outage"
+    """A dependency was unavailable."""
+    SLOW_SITE = "slow_site"
+    RATE_LIMIT = "rate_limit"
+    """The site asks for fewer requests: by its answers or its robots.txt."""
+    NOTHING = "nothing"
+    """No single cause stands out."""
+
+
+class EventKind(StrEnum):
+    """The events that a crawl's timeline marks."""
+
+    INITIATED = "initiated"
+    STARTED = "started"
+    ENDED = "ended"
+    SEARCHABLE = "searchable"
+    RETRY = "retry"
+    """Pages waited for another attempt."""
+    WORKER_DEATH = "worker_death"
+    OUTAGE = "outage"
+    RECONCILIATION = "reconciliation"
+    ACTION = "action"
+    """An operator did something."""

@@ -10,8 +10,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from crawlscope.core.vocabulary import (
+    Bottleneck,
     Completeness,
     CrawlStatus,
+    EventKind,
     NotificationState,
     NotificationType,
     PageState,
@@ -237,6 +239,111 @@ class CrawlComparison(Answer):
     stages: dict[str, StageComparison]
     """By operation type, in the order in which a page passes through them."""
     queue_wait: QueueWaitComparison
+
+
+class TimelineBucket(Answer):
+    """A part of the crawl's time."""
+
+    at: datetime
+    """Its beginning."""
+    received: int
+    """Pages whose last delivery arrived in it."""
+    indexed: int
+    """Pages that settled in it: indexed, unchanged or empty."""
+    failed: int
+    received_per_second: float
+    indexed_per_second: float
+    failed_per_second: float
+    queued: int
+    """Pages that wait in the queue, at its end."""
+    indexing: int
+    """Pages that workers work on, at its end."""
+    stages: dict[str, float]
+    """Milliseconds of the crawl's operations that fall into it, by operation type. An operation that lasts
+    longer is divided."""
+
+
+class TimelineEvent(Answer):
+    """Something that happened during the crawl. Equal events of one bucket are one, with their number."""
+
+    at: datetime
+    until: datetime | None = None
+    """The end of an outage; null while it lasts, and for other events."""
+    kind: EventKind
+    what: str
+    """In a few words."""
+    count: int = 1
+
+
+class TimelineResponse(Answer):
+    crawl_id: str
+    began_at: datetime
+    ended_at: datetime
+    """The last event of the crawl; now while pages are pending."""
+    bucket_seconds: float
+    buckets: list[TimelineBucket]
+    """The earliest first. Together they cover the time from `began_at` to `ended_at` without gaps."""
+    events: list[TimelineEvent]
+    """The earliest first."""
+
+
+class StageTime(Answer):
+    """The time that the operations of one type took, failed ones included."""
+
+    work_ms: float
+    """The sum of their durations."""
+    wall_ms: float
+    """The time during which at least one was in progress."""
+    concurrency: float | None
+    """`work_ms` divided by `wall_ms`: how many were in progress at once, on average."""
+
+
+class IdleTime(Answer):
+    """The time during which no worker could work on the crawl, by its cause."""
+
+    crawler_ms: float
+    """No page had been received that was not settled."""
+    queue_ms: float
+    """Pages waited, and no worker took one."""
+    embedder_ms: float
+    """It was unavailable."""
+    index_ms: float
+    """It was unavailable."""
+    database_ms: float
+    """It was unavailable."""
+
+
+class Finding(Answer):
+    """One cause that makes the crawl take longer."""
+
+    bound_by: Bottleneck
+    reason: str
+    """One sentence with the main numbers."""
+    change: str | None
+    """The change that helps most; null if there is none."""
+    saving_ms: float | None
+    """The estimated time that the change would save."""
+    evidence: dict[str, float]
+    """The numbers behind it; names end with their unit."""
+
+
+class DiagnosisResponse(Finding):
+    """The cause that costs the crawl most time."""
+
+    crawl_id: str
+    others: list[Finding]
+    """Further causes, the most costly first."""
+    wall_ms: float
+    """From the beginning of the crawl until its last page settled; without pauses after its end."""
+    busy_ms: float
+    """The part in which workers worked on it."""
+    late_ms: float
+    """The part in which pages waited or were indexed for longer than two seconds: indexing, not the crawler,
+    determined the pace."""
+    idle: IdleTime
+    """The rest of `wall_ms` besides `busy_ms`."""
+    stages: dict[str, StageTime]
+    """By operation type."""
 
 
 class PageRow(Answer):

@@ -4,18 +4,32 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from os import cpu_count
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.errors import NotFoundError
+from crawlscope.core.errors import (
+    DatabaseUnavailable,
+    EmbedderUnavailable,
+    IndexUnavailable,
+    NotFoundError,
+)
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationState, PageState, ReconcileState
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.insights import queries
+from crawlscope.insights import course_queries, queries
 from crawlscope.insights.compare import compare
+from crawlscope.insights.diagnosis import (
+    GIANT_CHUNKS,
+    LATE_SECONDS,
+    BrokenAttempts,
+    CrawlEvidence,
+    Giants,
+    diagnose,
+)
 from crawlscope.insights.queries import PageSort, Rows, by_crawl, row_of, rows_of
 from crawlscope.insights.schemas import (
     AggregateTiming,
@@ -30,6 +44,8 @@ from crawlscope.insights.schemas import (
     CrawlTotals,
     DeliveryListResponse,
     DeliveryRow,
+    DiagnosisResponse,
+    IdleTime,
     IndexReport,
     NotificationListResponse,
     NotificationRow,
@@ -46,14 +62,21 @@ from crawlscope.insights.schemas import (
     RequestListResponse,
     RequestRow,
     RequestTotals,
+    StageTime,
     StatsResponse,
     SummaryResponse,
+    TimelineResponse,
     Verdict,
 )
 from crawlscope.insights.sealing import Row, Sealing, sealing, searchable_at, time_to_searchable_ms
+from crawlscope.insights.timeline import Happenings, Span, timeline
 from crawlscope.insights.verdict import Asked, Evidence, PartOutage, judge
 
 DEFAULT_LIMIT = 50
+DEFAULT_BUCKETS = 60
+PARTS = (EmbedderUnavailable.part, IndexUnavailable.part, DatabaseUnavailable.part)
+SERVED_BY_WORKERS = ("local", "fastembed")
+"""Embedders that run in the workers."""
 OUTAGE_REPORT_LASTS = timedelta(minutes=2)
 """Workers report an outage more often; the report of a worker that has ended is older."""
 NO_WORK: dict[str, Any] = {
@@ -111,6 +134,51 @@ class Insights:
         async with self._known(crawl_id, against) as connection:
             sessions = [await row_of(connection, queries.crawl(each)) for each in (crawl_id, against)]
             return compare(*await self._measured(connection, sessions))
+
+    async def timeline(self, crawl_id: str, buckets: int = DEFAULT_BUCKETS) -> TimelineResponse:
+        """The crawl's time in so many parts. The number of queries does not depend on it."""
+        async with self._known(crawl_id) as connection:
+            session = await row_of(connection, queries.crawl(crawl_id))
+            crawl_id = session["crawl_id"]
+            span = Span.of(session, datetime.now(UTC), buckets)
+            values = {
+                "crawl_id": crawl_id,
+                "began_at": span.began_at,
+                "ended_at": span.ended_at,
+                "buckets": buckets,
+                "bucket_ms": span.bucket_seconds * 1000,
+            }
+
+            async def rows(statement: TextClause) -> Sequence[RowMapping]:
+                return (await connection.execute(statement, values)).mappings().all()
+
+            happened = Happenings(
+                pages=await rows(course_queries.PAGES_PER_BUCKET),
+                stages=await rows(course_queries.STAGES_PER_BUCKET),
+                moves=await rows(course_queries.MOVES_PER_BUCKET),
+                broken=await rows(course_queries.BROKEN_ATTEMPTS_PER_BUCKET),
+                actions=await rows(course_queries.ACTIONS),
+                outages=await rows(course_queries.OUTAGES_BETWEEN),
+                check=(await by_crawl(connection, queries.reconciliations([crawl_id]))).get(crawl_id),
+            )
+            return timeline(crawl_id, session, span, happened)
+
+    async def diagnosis(self, crawl_id: str) -> DiagnosisResponse:
+        """What bounds the crawl, and the change that would help most."""
+        async with self._known(crawl_id) as connection:
+            session = await row_of(connection, queries.crawl(crawl_id))
+            evidence, busy_ms = await _evidence(connection, session)
+        first, *others = diagnose(evidence)
+        return DiagnosisResponse(
+            **vars(first),
+            crawl_id=session["crawl_id"],
+            others=others,
+            wall_ms=evidence.wall_ms,
+            busy_ms=busy_ms,
+            late_ms=evidence.late_ms,
+            idle=evidence.idle,
+            stages=dict(evidence.stages),
+        )
 
     async def pages(
         self,
@@ -367,6 +435,57 @@ def page_row(row: RowMapping) -> PageRow:
     total_ms = row["total_ms"]
     unaccounted_ms = None if total_ms is None else max(0.0, total_ms - sum(stages.values()))
     return PageRow(**{**row, "stages": stages, "unaccounted_ms": unaccounted_ms})
+
+
+async def _evidence(connection: AsyncConnection, session: RowMapping) -> tuple[CrawlEvidence, float]:
+    """With the milliseconds in which workers worked on the crawl."""
+    now = datetime.now(UTC)
+    span = Span.of(session, now, buckets=1)
+    crawled_at = session["completed_at"] or span.ended_at
+    values = {
+        "crawl_id": session["crawl_id"],
+        "now": now,
+        "began_at": span.began_at,
+        "crawled_at": max(crawled_at, span.began_at),
+        "late_after": timedelta(seconds=LATE_SECONDS),
+        "giant_chunks": GIANT_CHUNKS,
+    }
+    spent = (await connection.execute(course_queries.TIME_SPENT, values)).mappings().one()
+    stages = (await connection.execute(course_queries.STAGE_TIMES, values)).mappings().all()
+    lengths = spent["lengths"]
+    serving = (await generations.live(connection)).serving
+    broken = spent["broken_attempts"]
+    evidence = CrawlEvidence(
+        wall_ms=lengths["wall"],
+        late_ms=lengths["late"],
+        idle=IdleTime(**{f"{name}_ms": lengths[name] for name in ("crawler", "queue", *PARTS)}),
+        stages={row["operation_type"]: _stage_time(row["work_ms"], row["wall_ms"]) for row in stages},
+        received=session["total_pages"] + session["pages_pending"],
+        attempts=spent["attempts"],
+        attempts_ms=spent["worked_ms"],
+        workers=spent["workers"],
+        cores=cpu_count() or 1,
+        local_embedder=serving is None or serving.recipe.identity.embedder in SERVED_BY_WORKERS,
+        giants=Giants(
+            pages=spent["giants"],
+            work_ms=spent["giant_ms"],
+            late_ms=lengths["late_giants"],
+            most_chunks=spent["most_chunks"] or 0,
+            usual_chunks=spent["usual_chunks"] or 0.0,
+        ),
+        broken=BrokenAttempts(
+            number=broken,
+            work_ms=spent["wasted_ms"],
+            late_ms=lengths["late_again"],
+            error_code=await connection.scalar(course_queries.CAUSE_OF_RETRIES, values) if broken else None,
+        ),
+        refused_pages=await connection.scalar(course_queries.REFUSED_PAGES, values) or 0,
+    )
+    return evidence, lengths["busy"]
+
+
+def _stage_time(work_ms: float, wall_ms: float) -> StageTime:
+    return StageTime(work_ms=work_ms, wall_ms=wall_ms, concurrency=work_ms / wall_ms if wall_ms else None)
 
 
 async def verdicts_of(

@@ -8,7 +8,7 @@ from crawlscope.api.client import CrawlReport
 from crawlscope.api.rendering.outcome import failure, shortfall, shown_status
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.insights.schemas import PageRow
-from tests.support.metrics_examples import crawl_metrics, failed_row, page_list
+from tests.support.metrics_examples import crawl_metrics, crawl_report, failed_row, page_list
 
 URL = "https://docs.example.com/page-1"
 WORDS = "could not be crawled: connection refused"
@@ -17,7 +17,7 @@ REFUSED = failed_row(1, "connection_refused", "connection refused")
 
 
 def report(*failed: PageRow, **changes: Any) -> CrawlReport:
-    return CrawlReport(crawl_metrics(**{"crawl_id": "c-1", **changes}), page_list(), page_list(*failed))
+    return crawl_report(crawl_metrics(**{"crawl_id": "c-1", **changes}), failed=page_list(*failed))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from crawlscope.insights.schemas import PageListResponse, QueueWait, Reconciliat
 from tests.support.metrics_examples import (
     BEGAN,
     crawl_metrics,
+    crawl_report,
+    diagnosis,
     failed_row,
     operation,
     page_list,
@@ -60,7 +62,15 @@ Error       it could not be crawled: connection refused
 def report(
     slowest: PageListResponse | None = None, failed: PageListResponse | None = None, **changes: Any
 ) -> CrawlReport:
-    return CrawlReport(crawl_metrics(**changes), slowest or page_list(), failed or page_list())
+    return crawl_report(crawl_metrics(**changes), slowest, failed)
+
+
+BOUND = """\
+Bound by    embedder: Pages waited or were indexed for 28.0 s, and 94% of the
+            workers' time was embedding.
+To change   Use a faster embedder. It would save about 13.2 s.
+Idle        1.4 s waiting for the crawler; busy for 28.5 s of 30.0 s
+"""
 
 
 def shown(of: CrawlReport) -> str:
@@ -169,6 +179,10 @@ def test_nothing_is_wider_than_the_terminal_or_steers_it():
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in "".join(lines)
     assert "\x07" not in "".join(lines)
+
+
+def test_what_bounds_the_crawl_is_said_with_the_change_and_its_saving():
+    assert BOUND in shown(crawl_report(crawl_metrics(), found=diagnosis()))
 
 
 def test_an_open_crawl_says_what_it_is_doing():

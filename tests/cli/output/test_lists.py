@@ -2,14 +2,13 @@ from datetime import timedelta
 
 import pytest
 
-from crawlscope.api.client import CrawlReport
 from crawlscope.api.rendering.profile import render_profile
 from crawlscope.cli.output.crawls import render_crawls
 from crawlscope.cli.output.results import render_results
 from crawlscope.core.vocabulary import CrawlStatus, VerdictName
 from crawlscope.insights.schemas import CrawlListResponse, Verdict
 from crawlscope.search.schemas import SearchResponse, SearchResult
-from tests.support.metrics_examples import BEGAN, crawl_metrics, page_list, rendered
+from tests.support.metrics_examples import BEGAN, crawl_metrics, crawl_report, rendered
 
 CRAWLS = """\
 crawl                                status      indexed failed   took started
@@ -53,8 +52,7 @@ def test_an_unchecked_end_is_shown_as_unchecked(name):
     [_, first, second] = rendered(render_crawls(CrawlListResponse(crawls=[crawl], total=1), BEGAN))
     assert "completed" in first
     assert second.split()[-1] == name.split()[0]
-    report = CrawlReport(crawl, page_list(), page_list())
-    assert rendered(render_profile(report))[0].endswith(f"completed, {name}")
+    assert rendered(render_profile(crawl_report(crawl)))[0].endswith(f"completed, {name}")
 
 
 def test_crawls_fit_on_the_terminal():

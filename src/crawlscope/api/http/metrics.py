@@ -17,13 +17,15 @@ from crawlscope.insights.schemas import (
     CrawlListResponse,
     CrawlMetricsResponse,
     DeliveryListResponse,
+    DiagnosisResponse,
     OperationListResponse,
     PageListResponse,
     RequestListResponse,
     StatsResponse,
     SummaryResponse,
+    TimelineResponse,
 )
-from crawlscope.insights.service import DEFAULT_LIMIT
+from crawlscope.insights.service import DEFAULT_BUCKETS, DEFAULT_LIMIT
 
 router = APIRouter(dependencies=[Authenticated])
 
@@ -71,6 +73,24 @@ async def compare_crawls(
 ) -> CrawlComparison:
     """Both crawls side by side; each ratio is of this crawl to the other."""
     return await parts.insights.compare(crawl_id, against)
+
+
+@router.get("/api/metrics/crawls/{crawl_id}/timeline", tags=["metrics"])
+async def show_timeline(
+    crawl_id: Segment,
+    parts: ServiceParts,
+    buckets: Annotated[
+        int, Query(ge=1, le=1_000, description="the number of parts to divide the time into")
+    ] = DEFAULT_BUCKETS,
+) -> TimelineResponse:
+    """Pages per second, the time of each stage, and the queue's length over the time of the crawl."""
+    return await parts.insights.timeline(crawl_id, buckets)
+
+
+@router.get("/api/metrics/crawls/{crawl_id}/diagnosis", tags=["metrics"])
+async def diagnose_crawl(crawl_id: Segment, parts: ServiceParts) -> DiagnosisResponse:
+    """What bounds the crawl, the numbers behind it, and the change that would help most."""
+    return await parts.insights.diagnosis(crawl_id)
 
 
 @router.get("/api/metrics/crawls/{crawl_id}/attempts", tags=["metrics"])

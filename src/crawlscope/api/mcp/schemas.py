@@ -4,7 +4,7 @@ from datetime import datetime
 
 from crawlscope.core.vocabulary import Completeness, CrawlStatus, VerdictName
 from crawlscope.crawls.schemas import PagesQueued
-from crawlscope.insights.schemas import Answer, CrawlMetricsResponse, PageRow
+from crawlscope.insights.schemas import Answer, CrawlMetricsResponse, DiagnosisResponse, PageRow
 from crawlscope.search.schemas import Mode
 
 
@@ -61,6 +61,8 @@ class Profile(Answer):
     crawl: CrawlMetricsResponse
     safe_to_search: bool
     searchability: str
+    diagnosis: DiagnosisResponse
+    """What bounds the crawl, with the numbers behind it and the change that helps most."""
     errors: list[PageError]
     """Failed pages, sorted by URL, from `error_offset` on."""
     total_errors: int

@@ -150,7 +150,10 @@ class Tools:
         ] = 0,
         error_limit: Annotated[int, Field(ge=1, le=1000, description="Maximum number of failed pages.")] = 20,
     ) -> Annotated[CallToolResult, Profile]:
-        """Show the results and the timing of a crawl, and its failed pages with their errors."""
+        """Show the results and the timing of a crawl, what bounds it, and its failed pages with their errors.
+
+        The diagnosis names the cause that costs most time, and the change that would help most.
+        """
         client = await self._connect()
         report = await client.report(crawl_id)
         failed = await client.pages(
@@ -161,6 +164,7 @@ class Tools:
             crawl=report.crawl,
             safe_to_search=found.safe,
             searchability=found.sentence,
+            diagnosis=report.diagnosis,
             errors=[
                 PageError(
                     url=page.url,

@@ -15,6 +15,8 @@ from crawlscope.api.rendering.words import NONE, count, duration, percent, plain
 from crawlscope.core.vocabulary import CrawlStatus, OperationType
 from crawlscope.insights.schemas import (
     CrawlMetricsResponse,
+    DiagnosisResponse,
+    IdleTime,
     OperationStats,
     PageListResponse,
     PageRow,
@@ -35,6 +37,7 @@ EXAMPLES_SHOWN = 3
 URL_WIDTH = 56
 BAR_WIDTH = 12
 AT_ONCE_MS = 50.0
+MIN_IDLE_MS = 1_000.0
 STATUS_STYLES = {
     CrawlStatus.IN_PROGRESS: "cyan",
     CrawlStatus.COMPLETED: "green",
@@ -83,7 +86,7 @@ def render_profile(report: CrawlReport) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
-    for name, words in _facts(crawl):
+    for name, words in (*_facts(crawl), *_bottleneck(report.diagnosis)):
         facts.add_row(name, Text(words))
     tables = (_stages(report), _slowest_pages(report.slowest.pages), _failures(report.failed))
     parts: list[RenderableType] = [headline, facts, *[table for table in tables if table]]
@@ -155,6 +158,31 @@ def _facts(crawl: CrawlMetricsResponse) -> Iterator[tuple[str, str]]:
         yield "Compared", f"with what Firecrawl says, {found.state}{added}{note}"
     if crawl.error_message:
         yield "Error", plain(crawl.error_message)
+
+
+def _bottleneck(found: DiagnosisResponse) -> Iterator[tuple[str, str]]:
+    if not found.stages:  # no page was indexed
+        return
+    yield "Bound by", f"{found.bound_by.replace('_', ' ')}: {plain(found.reason)}"
+    if found.change and found.saving_ms is not None:
+        yield "To change", f"{found.change} It would save about {duration(found.saving_ms)}."
+    if idle := _idle_words(found.idle):
+        yield "Idle", f"{idle}; busy for {duration(found.busy_ms)} of {duration(found.wall_ms)}"
+
+
+def _idle_words(idle: IdleTime) -> str:
+    """The causes that cost a second or more, the most costly first."""
+    causes = {
+        "waiting for the crawler": idle.crawler_ms,
+        "pages waiting for a worker": idle.queue_ms,
+        "embedder unavailable": idle.embedder_ms,
+        "index unavailable": idle.index_ms,
+        "database unavailable": idle.database_ms,
+    }
+    costly = sorted(
+        (cause for cause in causes.items() if cause[1] >= MIN_IDLE_MS), key=lambda cause: -cause[1]
+    )
+    return ", ".join(f"{duration(ms)} {words}" for words, ms in costly)
 
 
 def _page_counts(crawl: CrawlMetricsResponse) -> str:
