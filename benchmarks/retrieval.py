@@ -23,7 +23,7 @@ from crawlscope.indexing.embedders.local import LocalEmbedder
 from crawlscope.indexing.embedders.port import Embedder
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Filters, Hit, IndexedDocument, SearchIndex
-from crawlscope.indexing.passages import passages
+from crawlscope.indexing.passages import passages, within_page
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.schemas import Mode, SearchRequest
 from crawlscope.search.service import SearchService
@@ -73,7 +73,7 @@ async def index_documents(
         chunks = split(text, embedder.tokenizer, CHUNK_TOKENS)
         texts = passages(title, text, chunks, embedder.tokenizer)
         sparse = [bm25.encode_document(text) for text in texts]
-        dense = await embedder.embed(texts)
+        dense = within_page(await embedder.embed(texts))
         await index.replace([IndexedDocument(document, texts=texts, dense=dense, sparse=sparse)])
 
 

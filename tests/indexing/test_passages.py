@@ -1,7 +1,9 @@
+import numpy as np
+
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS
-from crawlscope.indexing.passages import passages
+from crawlscope.indexing.passages import passages, within_page
 
 tokenizer = load_minilm_tokenizer()
 SENTENCE = "Every page of the crawl is cut along its headings and paragraphs. "
@@ -51,3 +53,15 @@ def test_a_long_title_leaves_the_chunk_its_room() -> None:
     assert text == "Text."
     assert title.startswith(heading)
     assert len(tokenizer.encode(heading, add_special_tokens=False).ids) == CONTEXT_TOKENS
+
+
+def test_each_chunk_has_a_share_of_its_page() -> None:
+    vectors = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
+    first, _, last = within_page(vectors)
+    assert np.allclose(first, [0.9, 0.1, 0.0])
+    assert last[1] > last[0] > last[2] == 0.0
+
+
+def test_the_only_chunk_of_a_page_stays_as_it_is() -> None:
+    vector = np.array([[0.6, 0.8, 0.0]], np.float32)
+    assert np.allclose(within_page(vector), vector)

@@ -23,18 +23,36 @@ La médiathèque ouvre à neuf heures.
     ],
 )
 def test_markup_case_and_line_ends_do_not_hide_a_phrase(query: str) -> None:
-    phrase = Phrase.of(query)
-    assert phrase is not None
-    assert phrase.is_in(TEXT)
+    assert Phrase.of(query).is_in(TEXT)
+    assert Phrase.of(query).is_long
 
 
 @pytest.mark.parametrize("query", ["The function returns a file object", "functions html open function"])
 def test_separated_words_are_no_phrase(query: str) -> None:
-    phrase = Phrase.of(query)
-    assert phrase is not None
-    assert not phrase.is_in(TEXT)
+    assert not Phrase.of(query).is_in(TEXT)
 
 
 @pytest.mark.parametrize("query", ["file object", "?! " * 20, ""])
-def test_short_queries_are_no_phrase(query: str) -> None:
-    assert Phrase.of(query) is None
+def test_short_queries_are_no_quotations(query: str) -> None:
+    assert not Phrase.of(query).is_long
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("opening files", "Opening Files"),
+        ("opening files", "Opening files | The manual"),
+        ("Opening files - The manual", "Opening files - The manual"),
+        ("opening-files", "Opening files — The manual — Example"),
+    ],
+)
+def test_the_name_of_the_site_is_no_part_of_a_title(query: str, title: str) -> None:
+    assert Phrase.of(query).is_title(title)
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [("the manual", "Opening files | The manual"), ("opening", "Opening files"), ("?", "!"), ("a-b", "a")],
+)
+def test_a_part_of_a_title_is_no_title(query: str, title: str) -> None:
+    assert not Phrase.of(query).is_title(title)

@@ -15,6 +15,7 @@ from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Halves, IndexedDocument
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.search.fusion import DENSE_WEIGHT
 from crawlscope.search.schemas import SearchRequest
 from crawlscope.search.service import MAX_PASSAGES, SearchService
 
@@ -146,7 +147,41 @@ async def test_keyword_finds_words_and_semantic_meanings(service: SearchService)
 
 async def test_meaning_alone_scores_less_in_hybrid_mode(service: SearchService) -> None:
     response = await service.search(asked("photon"))
-    assert response.results[0].score == pytest.approx(0.4)
+    assert response.results[0].score == pytest.approx(DENSE_WEIGHT)
+
+
+async def test_a_result_says_how_each_half_found_it(service: SearchService) -> None:
+    results = (await service.search(asked("dog barks"))).results
+    dog = next(result for result in results if result.title == "dog.html")
+    assert dog.keyword
+    assert dog.semantic
+    assert (dog.keyword.rank, dog.keyword.chunk_index, dog.keyword.text) == (1, 1, "A dog barks.")
+    assert 0 < dog.semantic.score <= 1 < dog.keyword.score
+    cat = next(result for result in results if result.title == "cat.html")
+    assert (cat.keyword, cat.semantic and cat.semantic.rank > 1) == (None, True)
+
+
+@pytest.mark.parametrize("mode", ["keyword", "hybrid"])
+async def test_a_page_is_first_for_its_own_title(
+    tmp_path: Path, embedder: InitialsEmbedder, mode: str
+) -> None:
+    pages = {
+        "Rotating keys | Docs": ["Press the button twice."],
+        "Other": ["Rotating keys, rotating keys: all about rotating keys."],
+        "Overview of rotating keys": ["Rotating keys is easy."],
+    }
+    index = EdgeIndex.open(tmp_path / "index", DIMENSION)
+    for title, texts in pages.items():
+        passages = [f"{title}\n\n{text}" for text in texts]
+        sparse = [BM25.encode_document(passage) for passage in passages]
+        dense = await embedder.embed(passages)
+        await index.replace(
+            [IndexedDocument(f"https://h/{title}", title, texts=texts, dense=dense, sparse=sparse)]
+        )
+    results = (await SearchService(index, embedder, BM25).search(asked("rotating keys", mode=mode))).results
+    assert results[0].title == "Rotating keys | Docs"
+    assert results[0].score == max(result.score for result in results)
+    await index.aclose()
 
 
 async def test_hybrid_ranks_hits_of_both_halves_first(service: SearchService) -> None:

@@ -1,14 +1,16 @@
-"""The texts that are embedded and encoded: each chunk with the title and headings above it."""
+"""What the vectors of a chunk hold besides its own words: title, headings, and the page around it."""
 
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from crawlscope.indexing.blocks import find_blocks
 from crawlscope.indexing.chunk import Chunk, token_counter
-from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS
+from crawlscope.indexing.embedders.port import Vectors
+from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS, PAGE_SHARE
 
 _HEADING = re.compile(r"\n(?P<marks>#{1,6})[ \t]+(?P<words>\S.*?)[ \t#]*(?=\n|\Z)")
 _MAX_CONTEXT_CHARACTERS = 1_000
@@ -26,6 +28,14 @@ def passages(title: str, text: str, chunks: Sequence[Chunk], tokenizer: Tokenize
             context = context[: offsets[-1][1]].strip()
         found.append(f"{context}\n\n{chunk.text}" if context else chunk.text)
     return found
+
+
+def within_page(vectors: Vectors) -> Vectors:
+    """The vectors of all chunks of a page, each with a share of their mean: what the page is about.
+
+    The mean of chunks that differ is short, and moves them little.
+    """
+    return np.asarray((1 - PAGE_SHARE) * vectors + PAGE_SHARE * vectors.mean(axis=0), np.float32)
 
 
 def _paths(text: str, chunks: Sequence[Chunk]) -> Iterator[list[str]]:

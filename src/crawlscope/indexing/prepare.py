@@ -17,7 +17,7 @@ from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.index.port import IndexedDocument, SparseVector
 from crawlscope.indexing.language import language_of, primary_language
-from crawlscope.indexing.passages import passages
+from crawlscope.indexing.passages import passages, within_page
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.timing import TimingContext, waits_apart
 
@@ -94,7 +94,7 @@ class DocumentPreparer:
             TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}) as whole,
             waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
         ):
-            return replace(prepared, vectors=await self.embedder.embed(texts))
+            return replace(prepared, vectors=within_page(await self.embedder.embed(texts)))
 
     def _read(
         self, document: IndexDocumentRequest, known: KnownDocument | None

@@ -1,69 +1,57 @@
-"""Combines the BM25 and dense scores of one query into one ranking."""
+"""Makes the scores of the two halves of a query comparable, and adds them."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Self
 
-BM25_WEIGHT = 0.6
-DENSE_WEIGHT = 0.4
-WINDOW = 100
-"""Number of best hits of each half that are scored; the others follow in the order of their ranks."""
+import numpy as np
 
-
-class Orderable(Protocol):
-    def __lt__(self, other: Any, /) -> bool: ...
-
-
-Id = TypeVar("Id", bound=Orderable)
+DENSE_WEIGHT = 0.6
+"""The share of the dense half; BM25 has the rest."""
+MIN_DEVIATION = 1e-6
+"""Of the best score: less is the rounding of equal scores."""
 
 
-def fuse(
-    bm25: Mapping[Id, float],
-    dense: Mapping[Id, float],
-    *,
-    bm25_weight: float = BM25_WEIGHT,
-    dense_weight: float = DENSE_WEIGHT,
-    window: int = WINDOW,
-) -> list[tuple[Id, float]]:
-    """Best first, each with a score from 0 to 1.
+@dataclass(frozen=True)
+class Half:
+    """What one half of a query found: the best score of each page, by URL."""
 
-    Scores are stretched so that each half's best is 1 and the last of its window 0; a hit that a half did
-    not find has 0 there. If BM25 does not fill its window, it found all chunks with any of the words: its 0
-    is then the score 0 of all others. Equal scores are ordered by the better rank, then by id. More hits in
-    the halves append to the ranking and never reorder it, so that pages of results fit together.
-    """
-    found_all = len(bm25) < window
-    bm25_shares = normalise(bm25, window, floor=0.0 if found_all else None)
-    dense_shares = normalise(dense, window)
-    bm25_ranks, dense_ranks = ranks(bm25), ranks(dense)
-    unfound = len(bm25) + len(dense)
-    whole = bm25_weight + dense_weight
-    scores = {
-        one: (bm25_weight * bm25_shares.get(one, 0.0) + dense_weight * dense_shares.get(one, 0.0)) / whole
-        for one in bm25.keys() | dense.keys()
-    }
-
-    def standing(one: Id) -> tuple[float, int, Id]:
-        return -scores[one], min(bm25_ranks.get(one, unfound), dense_ranks.get(one, unfound)), one
-
-    return [(one, min(scores[one], 1.0)) for one in sorted(scores, key=standing)]
+    scores: Mapping[str, float]
+    floor: float = 0.0
+    """The score of a page that it did not find."""
 
 
-def normalise(scores: Mapping[Id, float], window: int, floor: float | None = None) -> dict[Id, float]:
-    """Min–max over the best `window` scores and the floor; all 1 if these are equal."""
-    if not scores:
-        return {}
-    best_first = sorted(scores.values(), reverse=True)[:window]
-    best, last = best_first[0], best_first[-1]
-    if floor is not None:
-        last = min(last, floor)
-    if best == last:
-        return {one: float(score == best) for one, score in scores.items()}
-    return {one: max(0.0, (score - last) / (best - last)) for one, score in scores.items()}
+@dataclass(frozen=True)
+class Fusion:
+    """A score is the weighted sum of what each half gives above its floor."""
 
+    bm25_floor: float
+    dense_floor: float
+    bm25_factor: float
+    dense_factor: float
 
-def ranks(scores: Mapping[Id, float]) -> dict[Id, int]:
-    """The number of better scores; equal scores share a rank."""
-    rank_of: dict[float, int] = {}
-    for rank, score in enumerate(sorted(scores.values(), reverse=True)):
-        rank_of.setdefault(score, rank)
-    return {one: rank_of[score] for one, score in scores.items()}
+    @classmethod
+    def of(cls, bm25: Half, dense: Half, dense_weight: float = DENSE_WEIGHT) -> Self:
+        """Measures each half in its standard deviation over the pages that either half found.
+
+        So a few hits that stand out in one half count for more than many that hardly differ. The best of both
+        halves is 1; if a half found nothing, the best of the other is its weight.
+        """
+        pages = bm25.scores.keys() | dense.scores.keys()
+        factors, best, weight = [], 0.0, 0.0
+        for half, share in ((bm25, 1 - dense_weight), (dense, dense_weight)):
+            height = max(half.scores.values(), default=half.floor) - half.floor
+            deviation = float(np.std([half.scores.get(page, half.floor) for page in pages])) if pages else 0.0
+            is_flat = deviation <= MIN_DEVIATION * height
+            factors.append(share / ((height if is_flat else deviation) or 1.0))
+            if half.scores:
+                best += factors[-1] * height
+                weight += share
+        scale = weight / best if best else 1.0
+        return cls(bm25.floor, dense.floor, scale * factors[0], scale * factors[1])
+
+    def score(self, bm25: float | None, dense: float | None) -> float:
+        """From 0 to 1. None is a half that did not find it; what is below a floor counts as not found."""
+        above_bm25 = 0.0 if bm25 is None else max(0.0, bm25 - self.bm25_floor)
+        above_dense = 0.0 if dense is None else max(0.0, dense - self.dense_floor)
+        return min(1.0, self.bm25_factor * above_bm25 + self.dense_factor * above_dense)

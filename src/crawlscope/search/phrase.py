@@ -1,30 +1,43 @@
-"""Recognises a query that a text contains word for word, such as one copied from a page."""
+"""Words that follow each other, to be found in a text word for word."""
 
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import Self
 
-MIN_CHARACTERS = 20
-"""Too many texts contain shorter queries word for word."""
+MIN_LONG_CHARACTERS = 20
+"""Too many texts contain shorter phrases by chance."""
 
 _LINK_TARGET = re.compile(r"\]\([^()\s]*(?:\s+\"[^\"]*\")?\)")
 _WORD = re.compile(r"[^\W_]+")
+_SITE_NAME = re.compile(r"\s[|–—·»-]\s.*", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Phrase:
+    """Without case, width, punctuation, Markdown and the targets of links."""
+
     words: tuple[str, ...]
 
     @classmethod
-    def of(cls, query: str) -> "Phrase | None":
-        words = _words(_folded(query))
-        return cls(tuple(words)) if len(" ".join(words)) >= MIN_CHARACTERS else None
+    def of(cls, text: str) -> Self:
+        return cls(tuple(_words(_folded(text))))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a text that contains it was probably the source of it."""
+        return len(" ".join(self.words)) >= MIN_LONG_CHARACTERS
 
     def is_in(self, text: str) -> bool:
         folded = _folded(text)
         if not all(word in folded for word in self.words):  # most texts, ten times as fast
             return False
         return " ".join(self.words) in " ".join(_words(folded))
+
+    def is_title(self, title: str) -> bool:
+        """Whether it is the whole title, or its part before the name of the site."""
+        words = Phrase.of(title).words
+        return bool(self.words) and self.words in (words, Phrase.of(_SITE_NAME.sub("", title)).words)
 
 
 def _folded(text: str) -> str:
@@ -33,6 +46,5 @@ def _folded(text: str) -> str:
 
 
 def _words(folded: str) -> list[str]:
-    """The words alone, without punctuation, Markdown and the targets of links."""
     words: list[str] = _WORD.findall(_LINK_TARGET.sub("]", folded))
     return words

@@ -39,6 +39,20 @@ class Passage(BaseModel):
     score: float
 
 
+class Standing(BaseModel):
+    """How one half of the query found a page."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    rank: int
+    """Among the pages that this half found, from 1 on."""
+    score: float
+    """Of the page's best chunk in this half: BM25, or the cosine."""
+    chunk_index: int
+    text: str
+    """That chunk."""
+
+
 class SearchResult(BaseModel):
     """One page with the best of its chunks."""
 
@@ -49,8 +63,8 @@ class SearchResult(BaseModel):
     text: str
     """The best chunk."""
     score: float
-    """Score of the best chunk: 0 to 1 in hybrid mode, cosine in semantic mode, BM25 in keyword mode. A chunk
-    that contains a long query word for word gets the best score."""
+    """0 to 1 in hybrid mode, the best chunk's cosine in semantic mode, its BM25 in keyword mode. A page with
+    the query as its title, or with a long query word for word, gets the best score."""
     crawl_id: str | None
     """The crawl of the filter, else the latest crawl that found the page."""
     chunk_index: int
@@ -59,6 +73,10 @@ class SearchResult(BaseModel):
     language: str
     passages: list[Passage]
     """Further chunks of the page that were found, at most four, best first."""
+    keyword: Standing | None = None
+    """None if BM25 did not find the page, or was not asked."""
+    semantic: Standing | None = None
+    """None if the dense vectors did not find the page, or were not asked."""
 
 
 class SearchResponse(BaseModel):

@@ -1,8 +1,7 @@
 """Search over all indexed pages: the best pages for a query."""
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from crawlscope.indexing.embedders.port import TextEmbedder
@@ -11,21 +10,27 @@ from crawlscope.indexing.index.port import (
     ChunkPayload,
     Filters,
     Floats,
-    Halves,
     Hit,
     SearchIndex,
     SparseVector,
 )
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.search.fusion import WINDOW, fuse
 from crawlscope.search.phrase import Phrase
-from crawlscope.search.schemas import Mode, Passage, SearchRequest, SearchResponse, SearchResult
+from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, rank_pages
+from crawlscope.search.ranking import Standing as Ranked
+from crawlscope.search.schemas import Mode, Passage, SearchRequest, SearchResponse, SearchResult, Standing
 
 MIN_CANDIDATES = WINDOW
 MAX_CANDIDATES = 6_000
 CANDIDATES_PER_PAGE = 3
 """Chunks to ask of each half for each page wanted; more are asked for if one page has many of them."""
 MAX_PASSAGES = 4
+PAGES_COMPARED = 20
+"""Best pages whose title is compared with the query."""
+CHUNKS_COMPARED = 100
+"""Best chunks by keyword whose text is compared with a long query."""
+
+Payloads = dict[ChunkId, ChunkPayload]
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class _Query:
     mode: Mode
     dense: Floats | None
     sparse: SparseVector | None
-    phrase: Phrase | None
+    words: Phrase
     filters: Filters
 
 
@@ -50,87 +55,95 @@ class SearchService:
             request.mode,
             dense=None if request.mode == "keyword" else (await self._embedder.embed([request.query]))[0],
             sparse=None if request.mode == "semantic" else self._bm25.encode_query(request.query),
-            phrase=None if request.mode == "semantic" else Phrase.of(request.query),
+            words=Phrase.of(request.query),
             filters=Filters(**request.filters.model_dump()) if request.filters else Filters(),
         )
-        payloads: dict[ChunkId, ChunkPayload] = {}
+        payloads = Payloads()
         pages = await self._find_pages(query, request.offset + request.limit, payloads)
-        shown = [page[: 1 + MAX_PASSAGES] for page in pages[request.offset : request.offset + request.limit]]
-        await self._fetch(payloads, [hit for page in shown for hit in page])
-        found = [[(hit, payloads[hit.id]) for hit in page if hit.id in payloads] for page in shown]
+        shown = pages[request.offset : request.offset + request.limit]
+        await self._fetch(payloads, [one for page in shown for one in _shown_chunks(page)])
         return SearchResponse(
-            results=[_result(page, query.filters.crawl_id) for page in found if page],
+            results=[
+                _result(page, payloads, query.filters.crawl_id)
+                for page in shown
+                if page.chunks[0].id in payloads
+            ],
             total=len(pages),
             mode=request.mode,
             took_ms=round((time.perf_counter() - started) * 1000, 3),
         )
 
-    async def _fetch(self, payloads: dict[ChunkId, ChunkPayload], hits: Iterable[Hit]) -> None:
-        if missing := [hit.id for hit in hits if hit.id not in payloads]:
+    async def _fetch(self, payloads: Payloads, ids: Iterable[ChunkId]) -> None:
+        if missing := [one for one in dict.fromkeys(ids) if one not in payloads]:
             payloads |= await self._index.payloads(missing)
 
-    async def _find_pages(
-        self, query: _Query, wanted: int, payloads: dict[ChunkId, ChunkPayload]
-    ) -> list[list[Hit]]:
-        """The hits of each page, pages and hits best first; at least `wanted` pages if so many match."""
+    async def _find_pages(self, query: _Query, wanted: int, payloads: Payloads) -> list[RankedPage]:
+        """Best first; at least `wanted` pages if so many match."""
         depth = max(MIN_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
         while True:
             halves = await self._index.query(query.dense, query.sparse, query.filters, depth)
-            ranking = _rank(halves, query.mode)
-            if query.phrase:
-                await self._fetch(payloads, ranking[:WINDOW])
-                ranking = _lifted(ranking, query.phrase, payloads)
-            pages: defaultdict[str, list[Hit]] = defaultdict(list)
-            for hit in ranking:
-                pages[hit.url].append(hit)
+            pages = rank_pages(halves, query.mode)
             exhausted = max(len(halves.dense), len(halves.bm25)) < depth
             if len(pages) >= wanted or exhausted or depth >= MAX_CANDIDATES:
-                return list(pages.values())
+                break
             depth = min(4 * depth, MAX_CANDIDATES)
+        if query.mode == "semantic" or not pages:
+            return pages
+        return await self._lift_named(query.words, pages, halves.bm25[:CHUNKS_COMPARED], payloads)
+
+    async def _lift_named(
+        self, words: Phrase, pages: list[RankedPage], by_keyword: Sequence[Hit], payloads: Payloads
+    ) -> list[RankedPage]:
+        """First the pages with the query as their title, then those that contain a long query word for word.
+
+        Only the best are looked at, so that deeper candidates do not change the order.
+        """
+        titled = [page.chunks[0].id for page in pages[:PAGES_COMPARED]]
+        verbatim = [hit.id for hit in by_keyword] if words.is_long else []
+        await self._fetch(payloads, [*titled, *verbatim])
+        known = payloads.keys()
+        named = {one for one in titled if one in known and words.is_title(payloads[one]["title"])}
+        quoting = {one for one in verbatim if one in known and words.is_in(payloads[one]["text"])}
+        return lift_pages(lift_pages(pages, quoting), named)
 
 
-def _rank(halves: Halves, mode: Mode) -> list[Hit]:
-    """Best first."""
-    urls = {hit.id: hit.url for hit in (*halves.dense, *halves.bm25)}
-    if mode == "hybrid":
-        scores = fuse(_scores(halves.bm25), _scores(halves.dense))
-    else:
-        found = _scores([*halves.dense, *halves.bm25])
-        scores = sorted(found.items(), key=lambda scored: (-scored[1], scored[0]))
-    return [Hit(one, score, urls[one]) for one, score in scores]
+def _shown_chunks(page: RankedPage) -> Iterator[ChunkId]:
+    """The chunks of a result: the best ones of the page, and the best one in each half."""
+    yield from (hit.id for hit in page.chunks[: 1 + MAX_PASSAGES])
+    yield from (half.best.id for half in (page.bm25, page.dense) if half)
 
 
-def _lifted(ranking: list[Hit], phrase: Phrase, payloads: Mapping[ChunkId, ChunkPayload]) -> list[Hit]:
-    """The chunks with the phrase come first of all, with the best score.
-
-    It is looked up only within the window that fusion scores, so that deeper candidates do not change the
-    order.
-    """
-    near, far = ranking[:WINDOW], ranking[WINDOW:]
-    lifted = {hit.id for hit in near if hit.id in payloads and phrase.is_in(payloads[hit.id]["text"])}
-    verbatim = [hit._replace(score=ranking[0].score) for hit in near if hit.id in lifted]
-    return [*verbatim, *(hit for hit in near if hit.id not in lifted), *far]
-
-
-def _scores(hits: Iterable[Hit]) -> dict[ChunkId, float]:
-    return {hit.id: hit.score for hit in hits}
-
-
-def _result(page: list[tuple[Hit, ChunkPayload]], filtered_crawl: str | None) -> SearchResult:
-    (best, payload), *others = page
+def _result(page: RankedPage, payloads: Payloads, filtered_crawl: str | None) -> SearchResult:
+    best, *others = (hit for hit in page.chunks[: 1 + MAX_PASSAGES] if hit.id in payloads)
+    payload = payloads[best.id]
     crawl_ids = payload["crawl_ids"]
+
+    def standing(half: Ranked | None) -> Standing | None:
+        if half is None or half.best.id not in payloads:
+            return None
+        found = payloads[half.best.id]
+        return Standing(
+            rank=half.rank, score=half.best.score, chunk_index=found["chunk_index"], text=found["text"]
+        )
+
     return SearchResult(
         url=payload["url"],
         title=payload["title"],
         text=payload["text"],
-        score=best.score,
+        score=page.score,
         crawl_id=filtered_crawl or (crawl_ids[-1] if crawl_ids else None),
         chunk_index=payload["chunk_index"],
         crawl_ids=crawl_ids,
         domain=payload["domain"],
         language=payload["language"],
         passages=[
-            Passage(text=other["text"], chunk_index=other["chunk_index"], score=hit.score)
-            for hit, other in others
+            Passage(
+                text=payloads[hit.id]["text"],
+                chunk_index=payloads[hit.id]["chunk_index"],
+                score=hit.score,
+            )
+            for hit in others
         ],
+        keyword=standing(page.bm25),
+        semantic=standing(page.dense),
     )

@@ -8,10 +8,12 @@ from crawlscope.core.settings import Settings, without_credentials
 from crawlscope.indexing.embedders.port import Embedder, EmbedderIdentity
 from crawlscope.indexing.sparse import Bm25Encoder
 
-CHUNKING_VERSION = 4
+CHUNKING_VERSION = 5
 """Goes up when cleaning or chunking changes, or what is embedded of a chunk."""
 CONTEXT_TOKENS = 54
 """Maximum number of tokens of title and headings before each chunk; the model sees both."""
+PAGE_SHARE = 0.3
+"""The share of the page's mean vector in the dense vector of each of its chunks."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawlscope.indexing.index.port import Halves, Hit
+from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, rank_pages
+from crawlscope.search.schemas import Mode
+
+
+def hits(*found: tuple[str, float]) -> list[Hit]:
+    """Of chunks such as `a2`: number 2 of page `a`."""
+    return [Hit(chunk.encode(), score, chunk[0]) for chunk, score in found]
+
+
+def order(pages: list[RankedPage]) -> list[str]:
+    return [page.url for page in pages]
+
+
+def test_a_page_is_ranked_by_its_best_chunk_in_each_half() -> None:
+    halves = Halves(
+        bm25=hits(("a1", 9.0), ("b1", 8.0), ("c1", 1.0)),
+        dense=hits(("c1", 0.9), ("b2", 0.8), ("a2", 0.1)),
+    )
+    best, *_ = pages = rank_pages(halves, "hybrid")
+    assert order(pages)[0] == "b"
+    assert (best.bm25, best.dense) != (None, None)
+    assert best.bm25
+    assert (best.bm25.rank, best.bm25.best.id) == (2, b"b1")
+    assert best.dense
+    assert (best.dense.rank, best.dense.best.id) == (2, b"b2")
+    assert [hit.id for hit in best.chunks] == [b"b2", b"b1"]
+
+
+def test_ranks_count_pages_not_chunks() -> None:
+    pages = rank_pages(Halves([], hits(("a1", 9.0), ("a2", 8.0), ("b1", 7.0))), "keyword")
+    assert [(page.url, page.bm25 and page.bm25.rank, page.dense) for page in pages] == [
+        ("a", 1, None),
+        ("b", 2, None),
+    ]
+
+
+def test_one_half_alone_ranks_by_its_own_scores() -> None:
+    found = hits(("a1", 9.0), ("b1", 7.0), ("a2", 5.0))
+    for mode, halves in (("keyword", Halves([], found)), ("semantic", Halves(found, []))):
+        pages = rank_pages(halves, mode)  # type: ignore[arg-type]
+        assert [(page.url, page.score) for page in pages] == [("a", 9.0), ("b", 7.0)]
+
+
+def test_no_hits_give_no_pages() -> None:
+    assert rank_pages(Halves([], []), "hybrid") == []
+
+
+def test_lifted_pages_have_the_best_score_and_show_their_chunk_first() -> None:
+    found = hits(("a1", 9.0), ("b1", 7.0), ("b2", 6.0), ("c1", 5.0))
+    pages = lift_pages(rank_pages(Halves([], found), "keyword"), {b"b2", b"c1"})
+    assert order(pages) == ["b", "c", "a"]
+    assert pages[0].score == 9.0
+    assert [hit.id for hit in pages[0].chunks] == [b"b2", b"b1"]
+
+
+chunks = st.lists(
+    st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 99)), unique=True, min_size=1, max_size=60
+)
+
+
+@given(chunks, chunks, st.integers(0, 30), st.sampled_from(["hybrid", "keyword", "semantic"]))
+def test_more_candidates_append_pages_and_reorder_none(
+    bm25: list[tuple[str, int]], dense: list[tuple[str, int]], less: int, mode: Mode
+) -> None:
+    """Pages of a few chunks behind a window that other pages fill."""
+
+    def half(found: list[tuple[str, int]], prefix: str) -> list[Hit]:
+        window = [Hit(f"{prefix} {n}".encode(), 900.0 - n, f"{prefix} {n % 50}") for n in range(WINDOW)]
+        deep = [Hit(f"{url}{n}".encode(), 500.0 - place, url) for place, (url, n) in enumerate(found)]
+        return [*window, *deep]
+
+    whole = Halves(half(dense, "d"), half(bm25, "k"))
+    if mode != "hybrid":
+        whole = Halves(whole.dense if mode == "semantic" else [], whole.bm25 if mode == "keyword" else [])
+    depth = WINDOW + less
+    shallow = order(rank_pages(Halves(whole.dense[:depth], whole.bm25[:depth]), mode))
+    assert order(rank_pages(whole, mode))[: len(shallow)] == shallow
