@@ -244,8 +244,8 @@ async def test_bodies_that_are_being_read_are_dropped_another_time(database: Dat
     later = datetime.now(UTC) + timedelta(days=1)
     async with database.transaction() as connection:
         await connection.execute(select(Delivery.id).order_by(Delivery.id).limit(1).with_for_update())
-        assert await drop_bodies(database, later) == 1
-    assert await drop_bodies(database, later) == 1
+        assert await database.run(lambda connection: drop_bodies(connection, later)) == 1
+    assert await database.run(lambda connection: drop_bodies(connection, later)) == 1
 
 
 async def test_what_came_while_firecrawl_was_asked_is_asked_after_again(database: Database) -> None:

@@ -15,9 +15,11 @@ from crawlscope.core.settings import load_settings
 from crawlscope.core.vocabulary import ReconcileState
 from crawlscope.crawls import reconciliations
 from crawlscope.database.engine import Database
+from crawlscope.database.retention import Keep
 from crawlscope.models import CrawlSession, Notification, Page
 from crawlscope.notifications import outbox
 from crawlscope.notifications.detection import Detector
+from crawlscope.notifications.retention import prune_notifications
 from crawlscope.notifications.retry import Reply as AttemptReply
 from crawlscope.notifications.sending import Receiver, send_due
 from tests.support.fakes.firecrawl_http import Reply
@@ -417,3 +419,20 @@ async def test_a_deleted_crawl_is_not_notified_of(database: Database, receiver: 
     async with database.transaction() as connection:
         await connection.execute(delete(CrawlSession).where(CrawlSession.crawl_id == crawl_id))
     assert await send(database, receiver) == 0
+
+
+async def test_a_crawl_whose_notification_was_deleted_is_not_notified_of_again(
+    database: Database, receiver: FakeReceiver
+) -> None:
+    detector = await detecting(database)
+    await crawl(database, A)
+    assert await detector.detect() == 1
+    later = datetime.now(UTC) + timedelta(days=40)
+    assert await prune_notifications(database, Keep(days=30), later) == []  # it was not sent yet
+    assert await send(database, receiver) == 1
+
+    [pruned] = await prune_notifications(database, Keep(days=30), later)
+
+    assert pruned.rows == 1
+    assert await notifications(database) == []
+    assert await (await detecting(database)).detect() == 0

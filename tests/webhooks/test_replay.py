@@ -10,13 +10,14 @@ from sqlalchemy import func, select, update
 
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
+from crawlscope.database.retention import Keep
 from crawlscope.firecrawl import documents as scraped_page
 from crawlscope.models import CrawlSession, Delivery, Page, UnknownEvent
 from crawlscope.sessions.recount import recount
 from crawlscope.webhooks import payload
 from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.replay import WhichDeliveries, replay
-from crawlscope.webhooks.retention import drop_bodies
+from crawlscope.webhooks.retention import prune_bodies
 from tests.support.producing import deliver, deliver_pages, document, index_pages
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -89,8 +90,9 @@ async def test_filters_choose_what_is_replayed(database: Database) -> None:
 
 async def test_bodies_that_are_gone_are_counted_and_passed_over(database: Database) -> None:
     await some_crawl(database)
-    assert await drop_bodies(database, NOW + timedelta(days=1)) == 5
-    assert await drop_bodies(database, NOW + timedelta(days=1)) == 0
+    [pruned] = await prune_bodies(database, Keep(days=30), NOW + timedelta(days=31))
+    assert pruned.rows == 5
+    assert await prune_bodies(database, Keep(days=30), NOW + timedelta(days=31)) == []
     assert await database.run(lambda connection: recount(connection, "crawl-1")) == {}
     replayed = await replay(database, WhichDeliveries(), datetime.now(UTC))
     assert (replayed.deliveries, replayed.unreadable, replayed.changed) == (5, 5, 0)

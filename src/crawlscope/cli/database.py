@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +40,28 @@ def current() -> None:
         typer.echo(await revision.current_revision(database) or "none")
 
     _with_database(show)
+
+
+@app.command()
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+) -> None:
+    """Delete what is older or larger than the settings allow. A running service does this every hour."""
+    from crawlscope.processes.maintenance import retention
+
+    settings = process_settings("db")
+
+    async def delete(database: "Database") -> None:
+        pruned = await retention.prune(settings, database, datetime.now(UTC), dry_run=dry_run)
+        if pruned is None:
+            typer.echo("another process deletes at this moment")
+            return
+        for each in pruned:
+            rows = "1 row" if each.rows == 1 else f"{each.rows:,} rows"
+            typer.echo(f"{each.what}: {rows}, {each.bytes / 1e6:,.1f} MB")
+        typer.echo("nothing to delete" if not pruned else "would be deleted" if dry_run else "deleted")
+
+    _with_database(delete)
 
 
 def _with_database(action: "Callable[[Database], Awaitable[None]]") -> None:

@@ -73,6 +73,22 @@ class Settings(BaseSettings):
     """Maximum size of a request body in bytes. Larger requests get 413."""
     keep_deliveries_days: int = Field(default=30, ge=1, le=36_500)
     """Number of days for which delivery bodies are stored and can be replayed."""
+    keep_deliveries_bytes: int | None = Field(default=None, ge=0)
+    """Maximum total size of the stored delivery bodies in bytes, as compressed. Default: no limit."""
+    keep_operations_days: int = Field(default=400, ge=1, le=36_500)
+    """Number of days for which measured operations are stored, in whole months."""
+    keep_operations_bytes: int | None = Field(default=None, ge=0)
+    """Maximum size of the measured operations in bytes, in whole months. Default: no limit."""
+    keep_requests_days: int = Field(default=90, ge=1, le=36_500)
+    """Number of days for which answered HTTP requests are stored, in whole months."""
+    keep_requests_bytes: int | None = Field(default=None, ge=0)
+    """Maximum size of the answered HTTP requests in bytes, in whole months. Default: no limit."""
+    keep_notifications_days: int = Field(default=400, ge=1, le=36_500)
+    """Number of days for which notifications are stored."""
+    keep_contents_days: int | None = Field(default=None, ge=1, le=36_500)
+    """Number of days for which replaced contents of pages are stored. Default: for ever."""
+    keep_contents_bytes: int | None = Field(default=None, ge=0)
+    """Maximum total size of the replaced contents of pages in bytes. Default: no limit."""
     min_free_disk_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
     """Minimum free disk space of the embedded database in bytes. Below it, deliveries get 503."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import event, make_url, text
+from sqlalchemy import event, func, make_url, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -145,6 +145,17 @@ class Database:
                 raise_translated(error)
             await asyncio.sleep(backoff(attempt, first_seconds=0.02, max_seconds=1.0))
         raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def alone(self, *key: int) -> AsyncIterator[bool]:
+        """True if this process got the advisory lock of that key; it ends with the block or the process."""
+        with translated_errors():
+            async with self.engine.connect() as connection:
+                session = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                try:
+                    yield bool(await session.scalar(select(func.pg_try_advisory_lock(*key))))
+                finally:
+                    await connection.invalidate()  # the lock ends with its session
 
     async def ping(self) -> None:
         async with self.transaction() as connection:

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ForeignKey, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from crawlscope.models.base import SCHEMA, Base, now
+from crawlscope.models.base import SCHEMA, Base, count, crawl_reference, now, total
 
 BY_MONTH = {"postgresql_partition_by": "RANGE (timestamp)"}
 """Each month has a partition; see `timing.partitions`."""
@@ -39,6 +39,19 @@ class OperationMetric(Base):
     document_url: Mapped[str | None]
     extra_metadata: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = now()
+
+
+class PrunedOperations(Base):
+    """What the deleted operations of a crawl sum up to: they remain part of its totals."""
+
+    __tablename__ = "pruned_operations"
+
+    crawl_id: Mapped[str] = crawl_reference(primary_key=True)
+    operation_type: Mapped[str] = mapped_column(String(50), primary_key=True)
+    failed: Mapped[int] = count()
+    total_ms: Mapped[float] = total()
+    """Of successful operations."""
+    count: Mapped[int] = count()
 
 
 class RequestMetric(Base):

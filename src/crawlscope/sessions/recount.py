@@ -7,7 +7,7 @@ defect of the program.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
@@ -27,6 +27,7 @@ from crawlscope.sessions.repository import (
 DELIVERIES = models.table_of(models.Delivery)
 PAGES = models.table_of(models.Page)
 OPERATIONS = models.table_of(models.OperationMetric)
+PRUNED = models.table_of(models.PrunedOperations)
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,17 @@ async def _page_columns(connection: AsyncConnection, crawl_id: str) -> dict[str,
 
 
 async def _total_columns(connection: AsyncConnection, crawl_id: str) -> dict[str, float]:
+    """Present and pruned operations in one statement, which sees both before a pruning or both after it."""
+    parts = union_all(
+        select(OPERATIONS.c.operation_type, OPERATIONS.c.duration_ms.label("total_ms")).where(
+            OPERATIONS.c.crawl_id == crawl_id, OPERATIONS.c.success
+        ),
+        select(PRUNED.c.operation_type, PRUNED.c.total_ms).where(PRUNED.c.crawl_id == crawl_id),
+    ).subquery()
     sums = await connection.execute(
-        select(OPERATIONS.c.operation_type, func.sum(OPERATIONS.c.duration_ms).label("total"))
-        .where(
-            OPERATIONS.c.crawl_id == crawl_id,
-            OPERATIONS.c.success,
-            OPERATIONS.c.operation_type.in_(list(TOTALLED)),
-        )
-        .group_by(OPERATIONS.c.operation_type)
+        select(parts.c.operation_type, func.sum(parts.c.total_ms).label("total"))
+        .where(parts.c.operation_type.in_(list(TOTALLED)))
+        .group_by(parts.c.operation_type)
     )
     by_type = {row.operation_type: row.total for row in sums}
     return {column: by_type.get(operation_type, 0.0) for operation_type, column in TOTALLED.items()}

@@ -1,32 +1,31 @@
-"""Drops the stored bodies of deliveries."""
+"""Drops the stored bodies of deliveries; what they said of their crawl stays."""
 
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
+from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, prune_rows
 from crawlscope.sessions.repository import DELIVERIES
 
-BATCH_SIZE = 1_000
+
+async def prune_bodies(
+    database: Database, keep: Keep, now: datetime, *, dry_run: bool = False
+) -> list[Pruned]:
+    stored = select(
+        DELIVERIES.c.received_at.label("at"), func.pg_column_size(DELIVERIES.c.body).label("size")
+    ).where(DELIVERIES.c.body.is_not(None))
+    return await prune_rows(database, "bodies of deliveries", stored, drop_bodies, keep, now, dry_run=dry_run)
 
 
-async def drop_bodies(database: Database, received_before: datetime) -> int:
-    """Returns how many. Small transactions, so that deliveries need not wait; skips bodies in use."""
+async def drop_bodies(connection: AsyncConnection, received_before: datetime) -> int:
+    """At most a batch; returns how many. Skips bodies in use."""
     old = (
         select(DELIVERIES.c.id)
         .where(DELIVERIES.c.received_at < received_before, DELIVERIES.c.body.is_not(None))
         .limit(BATCH_SIZE)
         .with_for_update(skip_locked=True)
     )
-
-    async def drop_batch(connection: AsyncConnection) -> int:
-        emptied = await connection.execute(
-            update(DELIVERIES).where(DELIVERIES.c.id.in_(old)).values(body=None)
-        )
-        return emptied.rowcount
-
-    dropped = 0
-    while emptied := await database.run(drop_batch):
-        dropped += emptied
-    return dropped
+    emptied = await connection.execute(update(DELIVERIES).where(DELIVERIES.c.id.in_(old)).values(body=None))
+    return emptied.rowcount

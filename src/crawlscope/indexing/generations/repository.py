@@ -4,8 +4,8 @@ Transactions that store documents hold the generations' lock shared; a change ov
 document is stored into the former index after the change over.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.core.values import hash_key
-from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate, translated_errors
+from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
 from crawlscope.indexing import documents
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.generations.recipe import Recipe
@@ -161,16 +161,9 @@ async def begin_reindexing(connection: AsyncConnection, recipe: Recipe) -> Gener
     return await _add(connection, recipe, State.FILLING)
 
 
-@asynccontextmanager
-async def reindexing_lock(database: Database) -> AsyncIterator[bool]:
+def reindexing_lock(database: Database) -> AbstractAsyncContextManager[bool]:
     """True if this process got the lock, of which there is one; it ends with the block or the process."""
-    with translated_errors():
-        async with database.engine.connect() as connection:
-            session = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            try:
-                yield bool(await session.scalar(select(func.pg_try_advisory_lock(*REINDEXING_LOCK))))
-            finally:
-                await connection.invalidate()  # the lock ends with its session
+    return database.alone(*REINDEXING_LOCK)
 
 
 async def change_over(connection: AsyncConnection, replacement_id: int) -> None:

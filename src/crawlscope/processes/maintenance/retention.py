@@ -1,46 +1,60 @@
-"""Makes partitions for the next months, and drops the bodies of old deliveries."""
+"""Makes the partitions of the next months, and deletes what is older or larger than the settings allow."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 
 from crawlscope.core.periodic import run_periodically
+from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
+from crawlscope.database.retention import Keep, Pruned
+from crawlscope.notifications.retention import prune_notifications
+from crawlscope.pages.retention import prune_contents
 from crawlscope.timing.partitions import make_partitions
-from crawlscope.webhooks.retention import drop_bodies
+from crawlscope.timing.retention import OPERATIONS, REQUESTS, prune_months
+from crawlscope.webhooks.retention import prune_bodies
 
 INTERVAL_SECONDS = 3_600.0
 RETRY_SECONDS = 300.0
+PRUNING_LOCK = (7_108, 6)
 
 log = structlog.get_logger(__name__)
 
 
-async def drop_old_bodies(database: Database, keep_days: int) -> None:
-    """Until it is cancelled; any number of processes may run it."""
+async def maintain_tables(settings: Settings, database: Database) -> None:
+    """Until it is cancelled, in any number of processes."""
 
-    async def drop() -> None:
-        dropped = await drop_bodies(database, datetime.now(UTC) - timedelta(days=keep_days))
-        if dropped:
-            log.info("bodies_deleted", deliveries=dropped)
-
-    await run_periodically(
-        drop,
-        interval_seconds=INTERVAL_SECONDS,
-        retry_seconds=INTERVAL_SECONDS,
-        failure_event="body_deletion_failed",
-    )
-
-
-async def make_monthly_partitions(database: Database) -> None:
-    """Until it is cancelled; any number of processes may run it."""
-
-    async def make() -> None:
+    async def maintain() -> None:
         for name in await make_partitions(database, datetime.now(UTC)):
             log.info("partition_added", name=name)
+        for each in await prune(settings, database, datetime.now(UTC)) or []:
+            log.info("rows_deleted", what=each.what, rows=each.rows, bytes=each.bytes)
 
     await run_periodically(
-        make,
+        maintain,
         interval_seconds=INTERVAL_SECONDS,
         retry_seconds=RETRY_SECONDS,
-        failure_event="partitions_delayed",
+        failure_event="pruning_failed",
     )
+
+
+async def prune(
+    settings: Settings, database: Database, now: datetime, *, dry_run: bool = False
+) -> list[Pruned] | None:
+    """Crawls, pages, facts and totals always stay. None while another process prunes."""
+    operations = Keep(settings.keep_operations_days, settings.keep_operations_bytes)
+    requests = Keep(settings.keep_requests_days, settings.keep_requests_bytes)
+    bodies = Keep(settings.keep_deliveries_days, settings.keep_deliveries_bytes)
+    contents = Keep(settings.keep_contents_days, settings.keep_contents_bytes)
+    async with database.alone(*PRUNING_LOCK) as alone:
+        if not alone and not dry_run:
+            return None
+        return [
+            *await prune_months(database, OPERATIONS, operations, now, dry_run=dry_run),
+            *await prune_months(database, REQUESTS, requests, now, dry_run=dry_run),
+            *await prune_bodies(database, bodies, now, dry_run=dry_run),
+            *await prune_contents(database, contents, now, dry_run=dry_run),
+            *await prune_notifications(
+                database, Keep(settings.keep_notifications_days), now, dry_run=dry_run
+            ),
+        ]

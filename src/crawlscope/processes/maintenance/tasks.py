@@ -13,7 +13,7 @@ from crawlscope.changes.rescrapes import rescrape_changes
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.notifications.background import notify_of_crawls
-from crawlscope.processes.maintenance.retention import drop_old_bodies, make_monthly_partitions
+from crawlscope.processes.maintenance.retention import maintain_tables
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 
 
@@ -21,8 +21,7 @@ def maintenance_tasks(settings: Settings, database: Database) -> Sequence[Corout
     """Any number of processes may run them; the crawler's worker does."""
     return [
         reconcile_crawls(settings, database),
-        drop_old_bodies(database, settings.keep_deliveries_days),
-        make_monthly_partitions(database),
+        maintain_tables(settings, database),
         rescrape_changes(settings, database),
         notify_of_crawls(settings, database),
     ]

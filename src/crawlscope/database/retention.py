@@ -1,0 +1,66 @@
+"""How long the rows of a table are kept: what all prunings have in common."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.database.engine import Database
+
+BATCH_SIZE = 1_000
+"""Rows of one transaction: small ones, so that writers need not wait."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Limits of age and size; None: no limit."""
+
+    days: int | None = None
+    bytes: int | None = None
+
+    def since(self, now: datetime) -> datetime | None:
+        return now - timedelta(days=self.days) if self.days is not None else None
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was deleted, or would be."""
+
+    what: str
+    rows: int
+    bytes: int
+
+
+async def prune_rows(
+    database: Database,
+    what: str,
+    rows: Select[Any],
+    drop: Callable[[AsyncConnection, datetime], Awaitable[int]],
+    keep: Keep,
+    now: datetime,
+    *,
+    dry_run: bool = False,
+) -> list[Pruned]:
+    """Deletes the oldest of `rows`, which have the columns `at` and `size` (bytes), until `keep` holds.
+
+    `drop` deletes at most a batch of those before a moment and returns how many.
+    """
+    kept = rows.subquery()
+    async with database.transaction() as connection:
+        moments = [since] if (since := keep.since(now)) else []
+        if keep.bytes is not None:
+            newer = select(kept.c.at, func.sum(kept.c.size).over(order_by=kept.c.at.desc()).label("total"))
+            summed = newer.subquery()
+            last = await connection.scalar(select(func.max(summed.c.at)).where(summed.c.total > keep.bytes))
+            moments += [last + timedelta(microseconds=1)] if last else []
+        if not moments:
+            return []
+        before = max(moments)
+        totals = select(func.count(), func.coalesce(func.sum(kept.c.size), 0)).where(kept.c.at < before)
+        count, size = (await connection.execute(totals)).one()
+    while not dry_run and count and await database.run(lambda connection: drop(connection, before)):
+        pass
+    return [Pruned(what, count, int(size))] if count else []

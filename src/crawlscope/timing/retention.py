@@ -1,0 +1,59 @@
+"""Drops old operations and requests by whole months. What operations sum up to stays with their crawls."""
+
+from datetime import datetime
+from functools import partial
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.database.engine import Database
+from crawlscope.database.retention import Keep, Pruned
+from crawlscope.timing.partitions import change, partitions_of
+
+OPERATIONS, REQUESTS = "operation_metrics", "request_metrics"
+_KEEP_SUMS = """
+    INSERT INTO webhook.pruned_operations AS kept (crawl_id, operation_type, count, failed, total_ms)
+    SELECT crawl_id, operation_type, count(*), count(*) FILTER (WHERE NOT success),
+        coalesce(sum(duration_ms) FILTER (WHERE success), 0)
+    FROM {source} WHERE crawl_id IS NOT NULL GROUP BY crawl_id, operation_type
+    ON CONFLICT (crawl_id, operation_type) DO UPDATE SET
+        count = kept.count + excluded.count,
+        failed = kept.failed + excluded.failed,
+        total_ms = kept.total_ms + excluded.total_ms
+"""
+
+
+async def prune_months(
+    database: Database, table: str, keep: Keep, now: datetime, *, dry_run: bool = False
+) -> list[Pruned]:
+    """Drops the oldest months of `table` until `keep` holds, but never the present one: a row is kept up to a
+    month longer than `keep.days`."""
+    since = keep.since(now)
+    async with database.transaction() as connection:
+        months = await partitions_of(connection, table)
+    left = sum(month.bytes for month in months)
+    pruned = []
+    for month in months:
+        if month.until is None or month.until > now:
+            break
+        is_old = since is not None and month.until <= since
+        if not is_old and (keep.bytes is None or left <= keep.bytes):
+            break
+        left -= month.bytes
+        drop = partial(_drop, table=table, month=month.name, dry_run=dry_run)
+        rows = await (database.run(drop) if dry_run else change(database, drop))
+        pruned.append(Pruned(month.name, rows, month.bytes))
+    return pruned
+
+
+async def _drop(connection: AsyncConnection, table: str, month: str, dry_run: bool) -> int:
+    """Returns the number of rows. Only writers of that month wait while it is summed up."""
+    source = f"webhook.{month}"
+    if not dry_run:
+        await connection.execute(text(f"LOCK TABLE {source} IN EXCLUSIVE MODE"))
+    rows = await connection.scalar(text(f"SELECT count(*) FROM {source}"))  # noqa: S608
+    if not dry_run:
+        if table == OPERATIONS:
+            await connection.execute(text(_KEEP_SUMS.format(source=source)))
+        await connection.execute(text(f"DROP TABLE {source}"))
+    return int(rows or 0)

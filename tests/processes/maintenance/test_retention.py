@@ -1,0 +1,152 @@
+"""Old rows are deleted, and what the recorder says of a crawl as a whole stays as it was."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select, text
+
+from crawlscope.core.settings import Settings
+from crawlscope.database.engine import Database
+from crawlscope.insights.service import Insights
+from crawlscope.models import Delivery, OperationMetric, Page, PageContent, PrunedOperations
+from crawlscope.pages.repository import newest_contents
+from crawlscope.processes.maintenance.retention import PRUNING_LOCK, prune
+from crawlscope.sessions.recount import recount
+from crawlscope.timing.partitions import make_partitions, month_after
+from tests.support.commands import crawlscope
+from tests.support.producing import A, B, deliver, deliver_pages, document, index_pages
+from tests.timing.test_partitions import measure, month, placed
+
+NOW = datetime.now(UTC)
+LATER = NOW + timedelta(days=500)
+"""When everything of now is old."""
+
+
+def settings(**changed: Any) -> Settings:
+    return Settings(_env_file=None, **changed)
+
+
+async def totals(database: Database, crawl_id: str) -> dict[str, Any]:
+    crawl = await Insights(database).crawl(crawl_id)
+    return crawl.model_dump(
+        include={"aggregate_timing", "total_pages", "pages_indexed", "status", "started_at"}
+    )
+
+
+async def count(database: Database, model: Any, *conditions: Any) -> int:
+    async with database.transaction() as connection:
+        return await connection.scalar(select(func.count()).select_from(model).where(*conditions)) or 0
+
+
+async def test_totals_stay_exact_when_operations_are_deleted(own_database: Database) -> None:
+    await deliver_pages(own_database, "crawl-1", A, B)
+    await index_pages(own_database, "crawl-1")
+    await deliver(own_database, "crawl-1", "crawl.completed")
+    before = await totals(own_database, "crawl-1")
+    operations = await count(own_database, OperationMetric)
+
+    pruned = await prune(settings(), own_database, LATER)
+
+    assert {each.what: each.rows for each in pruned or []} == {
+        f"operation_metrics_{month(NOW)}": operations,
+        "bodies of deliveries": 3,
+        f"operation_metrics_{month(month_after(NOW))}": 0,
+        f"operation_metrics_{month(month_after(NOW, 2))}": 0,
+        **{f"request_metrics_{month(month_after(NOW, ahead))}": 0 for ahead in range(3)},
+    }
+    assert await count(own_database, OperationMetric) == 0
+    assert await own_database.run(lambda connection: recount(connection, "crawl-1")) == {}
+    assert await totals(own_database, "crawl-1") == before
+    assert before["aggregate_timing"]["embedding_ms"] > 0
+
+    await deliver_pages(own_database, "crawl-1", "https://a.example/late")
+    await index_pages(own_database, "crawl-1")  # now in the default partition
+    await make_partitions(own_database, NOW)
+    assert await own_database.run(lambda connection: recount(connection, "crawl-1")) == {}
+    await prune(settings(), own_database, LATER)
+    assert await own_database.run(lambda connection: recount(connection, "crawl-1")) == {}
+    async with own_database.transaction() as connection:
+        await connection.execute(text("DELETE FROM webhook.crawl_sessions"))
+    assert await count(own_database, PrunedOperations) == 0
+
+
+async def test_a_dry_run_deletes_nothing_and_says_what_would_be_deleted(own_database: Database) -> None:
+    await deliver_pages(own_database, "crawl-1", A)
+    await index_pages(own_database, "crawl-1")
+    kept = [await count(own_database, model) for model in (OperationMetric, Delivery, PageContent)]
+    announced = await prune(settings(), own_database, LATER, dry_run=True)
+    assert [await count(own_database, model) for model in (OperationMetric, Delivery, PageContent)] == kept
+    assert announced
+    assert await prune(settings(), own_database, LATER) == announced
+    assert await prune(settings(), own_database, LATER) == []
+
+
+async def test_a_table_that_is_too_large_loses_its_oldest_months_and_never_the_present(
+    own_database: Database,
+) -> None:
+    ages = [month_after(NOW, -4), month_after(NOW, -2), NOW]
+    for age in ages:
+        await measure(own_database, *[age + timedelta(milliseconds=n) for n in range(1_000)])
+    await make_partitions(own_database, NOW)
+    requests = {"keep_requests_days": 1_000}
+
+    assert await prune(settings(keep_operations_bytes=10**9, **requests), own_database, NOW) == []
+    pruned = await prune(settings(keep_operations_bytes=1, **requests), own_database, NOW)
+
+    assert [each.what for each in pruned or []] == [f"operation_metrics_{month(age)}" for age in ages[:2]]
+    assert await placed(own_database) == {month(NOW): 1_000}
+    assert await own_database.run(lambda connection: recount(connection, "crawl-1")) == {}
+
+
+async def test_of_bodies_that_are_too_large_the_newest_stay(database: Database) -> None:
+    for number in range(4):
+        at = NOW - timedelta(hours=number)
+        await deliver(database, f"crawl-{number}", "crawl.page", [document(A)], at=at)
+    async with database.transaction() as connection:
+        size = await connection.scalar(select(func.max(func.pg_column_size(Delivery.body))))
+    [pruned] = await prune(settings(keep_deliveries_bytes=2 * (size or 0)), database, NOW) or []
+    assert (pruned.what, pruned.rows) == ("bodies of deliveries", 2)
+    async with database.transaction() as connection:
+        left = select(Delivery.crawl_id).where(Delivery.body.is_not(None)).order_by(Delivery.crawl_id)
+        assert list(await connection.scalars(left)) == ["crawl-0", "crawl-1"]
+
+
+async def test_replaced_contents_are_deleted_where_asked_and_the_newest_stay(database: Database) -> None:
+    for number in (1, 2):
+        await deliver_pages(database, f"crawl-{number}", A, *([B] if number == 1 else []))
+        await index_pages(database, f"crawl-{number}")
+        await deliver(database, f"crawl-{number}", "crawl.completed")
+    await deliver_pages(database, "crawl-3", A)  # which is still queued
+    bodies = {"keep_deliveries_days": 1_000}
+
+    assert await prune(settings(**bodies), database, LATER, dry_run=True) is not None
+    assert await count(database, PageContent) == 4
+    pruned = await prune(settings(**bodies, keep_contents_days=30), database, LATER)
+
+    assert ("contents of pages", 1) in [(each.what, each.rows) for each in pruned or []]
+    async with database.transaction() as connection:
+        keys = await connection.execute(select(Page.document_key, Page.source_url).distinct())
+        found = {url: await newest_contents(connection, key, 3) for key, url in keys.all()}
+    assert {url: len(contents) for url, contents in found.items()} == {A: 2, B: 1}
+
+
+async def test_one_process_deletes_at_a_time(database: Database) -> None:
+    async with database.alone(*PRUNING_LOCK) as alone:
+        assert alone
+        assert await prune(settings(), database, LATER) is None
+        assert await prune(settings(), database, LATER, dry_run=True) is not None
+
+
+async def test_the_command_says_what_it_would_delete(own_database_url: str, tmp_path: Path) -> None:
+    database = Database.open(own_database_url)
+    await measure(database, NOW - timedelta(days=800), NOW)
+    await make_partitions(database, NOW)
+    await database.close()
+    for options, end in ((["--dry-run"], "would be deleted"), ([], "deleted")):
+        ended = crawlscope(tmp_path, "db", "prune", *options, DATABASE_URL=own_database_url)
+        assert ended.returncode == 0, ended.stderr
+        operations, _requests, last = ended.stdout.splitlines()
+        assert operations.startswith("operation_metrics_")
+        assert "1 row, " in operations
+        assert last == end
