@@ -7,6 +7,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from crawlscope import __version__
+from crawlscope.api.dashboard.routes import ROUTERS as DASHBOARD
+from crawlscope.api.dashboard.static_files import StaticFiles
 from crawlscope.api.http import (
     crawls,
     errors,
@@ -17,7 +19,7 @@ from crawlscope.api.http import (
     watches,
     webhooks,
 )
-from crawlscope.api.http.access import Authenticated, Guard
+from crawlscope.api.http.access import STATIC_PREFIX, Authenticated, Guard
 from crawlscope.api.http.parameters import WholeSegments
 from crawlscope.api.http.requests import RequestRecorder
 from crawlscope.api.mcp.http import McpEndpoint, mcp_lifespan
@@ -51,8 +53,10 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         notifications.router,
         health.router,
         mcp_router,
+        *DASHBOARD,
     ):
         app.include_router(router)
+    app.mount(STATIC_PREFIX.rstrip("/"), StaticFiles(), name="static")
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Authenticated])
     async def openapi(request: Request) -> JSONResponse:

@@ -18,6 +18,7 @@ UP_GRACE_SECONDS = 60.0
 
 def up() -> None:
     """Run the whole service: database, index, API and workers."""
+    from crawlscope.core.secrets import new_sign_in_token
     from crawlscope.database import revision
     from crawlscope.database.connect import connected_database
     from crawlscope.processes.supervisor.lifeline import follow_parent
@@ -38,6 +39,8 @@ def up() -> None:
 
     def announce(url: str) -> None:
         typer.echo(f"Crawlscope runs at {url}. Stop it with Ctrl-C.")
+        link = f"{url}/sign-in?token={new_sign_in_token(settings.data_dir)}"
+        typer.echo(f"Open the dashboard; this link signs you in once, within an hour: {link}")
 
     follow_parent(UP_GRACE_SECONDS)
     raise typer.Exit(asyncio.run(keep_up(settings, announce, prepare)))

@@ -1,7 +1,9 @@
 """The secrets of an installation, generated on first start and readable by their owner alone."""
 
+import hmac
 import os
 import secrets
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +14,9 @@ from crawlscope.core.settings import SIGNING_PREFIX, Settings, is_header_safe, i
 
 SECRET_FILE = "api-secret"  # noqa: S105 - a file's name
 TOKEN_FILE = "local-token"  # noqa: S105 - a file's name
+SIGN_IN_FILE = "sign-in-token"
+SIGN_IN_SECONDS = 3_600
+"""How long a sign-in token is valid."""
 NOTIFY_SECRET_FILE = "notify-secret"  # noqa: S105 - a file's name
 
 
@@ -32,6 +37,25 @@ def notify_secret(settings: Settings) -> str:
         return settings.notify_secret.get_secret_value()
     generated = SIGNING_PREFIX + b64encode(secrets.token_bytes(32)).decode()
     return _stored(settings.data_dir / NOTIFY_SECRET_FILE, generated, is_signing_secret)
+
+
+def new_sign_in_token(data_dir: Path) -> str:
+    """A token that signs a browser in once; earlier ones are no longer valid."""
+    token, path = secrets.token_urlsafe(24), data_dir / SIGN_IN_FILE
+    path.unlink(missing_ok=True)
+    return _store(path, token)
+
+
+def use_sign_in_token(data_dir: Path, token: str) -> bool:
+    """Whether the token is valid; it is not from then on. Of several that use it at once, one succeeds."""
+    path = data_dir / SIGN_IN_FILE
+    with suppress(OSError, UnicodeDecodeError):
+        if time.time() - path.stat().st_mtime > SIGN_IN_SECONDS:
+            return False
+        if hmac.compare_digest(path.read_text().strip().encode(), token.encode("utf-8", "replace")):
+            path.unlink()
+            return True
+    return False
 
 
 def _stored(path: Path, generated: str, is_usable: Callable[[str], bool] = is_header_safe) -> str:

@@ -15,6 +15,7 @@ from crawlscope.firecrawl.client import SharedFirecrawl
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.insights.inspection import Inspection
 from crawlscope.insights.service import Insights
 from crawlscope.pages.reindexing import Reindexing
 from crawlscope.processes.index_host import IndexHost, indexes_of
@@ -40,6 +41,7 @@ class Parts:
     database: Database
     buffer: MeasurementBuffer
     insights: Insights
+    inspection: Inspection
     acceptance: Acceptance
     refusals: Refusals
     crawls: Crawls
@@ -67,6 +69,7 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
                     settings.reconcile_after_seconds,
                     asks_firecrawl=settings.firecrawl_url is not None,
                 ),
+                inspection=Inspection(database),
                 acceptance=Acceptance(database),
                 refusals=refusals,
                 crawls=Crawls(settings, database, secret, firecrawl),

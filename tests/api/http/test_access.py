@@ -12,7 +12,6 @@ READ = ["/api/search", "/api/crawls", "/api/crawls/x/retry", "/api/crawls/x/watc
 READ += ["/api/deliveries/replay", "/mcp"]
 ENDPOINTS = ["/api/webhook/firecrawl", "/api/webhook/changedetection"]
 ELSEWHERE = [
-    ("GET", "/"),
     ("GET", "/nowhere"),
     ("PUT", "/api/search"),
     ("GET", "/api/metrics/crawls?limit=-1"),

@@ -1,11 +1,16 @@
-"""Authentication and the limit of a body: every path except a few open ones needs the API secret."""
+"""Authentication and the limit of a body: all but a few open paths need the API secret, or the cookie of a
+browser that has signed in with it."""
 
 import hmac
+import secrets
 from hashlib import sha256
 from typing import Annotated
+from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, Header, HTTPException, Request
 from fastapi.exception_handlers import http_exception_handler
+from fastapi.responses import RedirectResponse, Response
+from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,7 +20,16 @@ from crawlscope.api.http.requests import ENDPOINT_PREFIXES
 
 BEARER = "bearer "
 SIGNATURE_PREFIX = "sha256="
-OPEN_PATHS = ("/health", "/healthz", "/readyz")
+SIGN_IN_PATH = "/sign-in"
+OPEN_PATHS = ("/health", "/healthz", "/readyz", SIGN_IN_PATH)
+STATIC_PREFIX = "/static/"
+SESSION_COOKIE = "crawlscope_session"
+SESSION_SECONDS = 30 * 86_400
+SIGN_IN_BYTES = 16_384
+"""Maximum size of the sign-in form, which anybody may send."""
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+OWN_SITE = ("same-origin", "none")
+"""What a browser says in `Sec-Fetch-Site` of a request from this service's pages, or from its user."""
 
 
 def same_secret(given: str | None, expected: str) -> bool:
@@ -41,12 +55,49 @@ def carries_secret(secret: str, header: str | None, authorization: str | None) -
     return False
 
 
+def new_session(secret: str) -> str:
+    """The value of a cookie that stands for the secret. Another secret ends all sessions."""
+    return _sessions(secret).dumps(secrets.token_urlsafe(12))
+
+
+def is_session(secret: str, cookie: str | None) -> bool:
+    try:
+        return bool(_sessions(secret).loads(cookie or "", max_age=SESSION_SECONDS))
+    except BadData:
+        return False
+
+
+def _sessions(secret: str) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(secret, salt="browser session")
+
+
+def comes_from_own_page(request: Request) -> bool:
+    """Whether a page of this service sent the request, and not one of another site (CSRF).
+
+    Browsers say so in `Sec-Fetch-Site`. Over plain HTTP to another host they leave it out, and send `Origin`.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site in OWN_SITE
+    return origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+
+
+def is_signed_in(secret: str, request: Request) -> bool:
+    """Whether the browser's cookie counts as the secret for this request."""
+    if not is_session(secret, request.cookies.get(SESSION_COOKIE)):
+        return False
+    return request.method in SAFE_METHODS or comes_from_own_page(request)
+
+
 async def require_secret(
     parts: ServiceParts,
+    request: Request,
     x_api_secret: Annotated[str | None, Header()] = None,
     authorization: Annotated[str | None, Header()] = None,
 ) -> None:
-    if not carries_secret(parts.secret, x_api_secret, authorization):
+    if not carries_secret(parts.secret, x_api_secret, authorization) and not is_signed_in(
+        parts.secret, request
+    ):
         raise _unauthenticated()
 
 
@@ -66,13 +117,27 @@ class Guard:
         request = Request(scope)
         parts, headers, path = request.app.state.parts, request.headers, scope["path"]
         open_path = path in OPEN_PATHS or f"{path}/".startswith(ENDPOINT_PREFIXES)
-        if open_path or carries_secret(
-            parts.secret, headers.get(SECRET_HEADER), headers.get("authorization")
+        if (
+            open_path
+            or (path.startswith(STATIC_PREFIX) and request.method in SAFE_METHODS)
+            or carries_secret(parts.secret, headers.get(SECRET_HEADER), headers.get("authorization"))
+            or is_signed_in(parts.secret, request)
         ):
-            await self._app(scope, _limited(receive, headers, parts.settings.max_body_bytes), send)
+            limit = SIGN_IN_BYTES if path == SIGN_IN_PATH else parts.settings.max_body_bytes
+            await self._app(scope, _limited(receive, headers, limit), send)
         else:
-            refusal = await http_exception_handler(request, _unauthenticated())
+            refusal = await _refusal(request)
             await refusal(scope, receive, send)
+
+
+async def _refusal(request: Request) -> Response:
+    """A person is led to the sign-in page, and from there back to the page that was asked for."""
+    path = request.url.path
+    for_people = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
+    if request.method in SAFE_METHODS and (path == "/" or for_people):
+        asked = f"{path}?{request.url.query}" if request.url.query else path
+        return RedirectResponse(f"{SIGN_IN_PATH}?next={quote(asked, safe='')}", 303)
+    return await http_exception_handler(request, _unauthenticated())
 
 
 def _unauthenticated() -> HTTPException:

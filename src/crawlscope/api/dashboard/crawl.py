@@ -1,0 +1,236 @@
+"""One crawl: its overview, its pages on a time axis, its failures, its deliveries, and the actions on it."""
+
+import json
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import Form, Request
+from fastapi.responses import JSONResponse, Response
+
+from crawlscope.api.dashboard import figures
+from crawlscope.api.dashboard.figures import Axis
+from crawlscope.api.dashboard.notices import redirect_with_notice
+from crawlscope.api.dashboard.rendering import crawl_path, page_router, render
+from crawlscope.api.http.access import Authenticated
+from crawlscope.api.http.parameters import Limit, Offset, Segment, ServiceParts
+from crawlscope.api.rendering.retried import BECAUSE
+from crawlscope.api.rendering.words import count
+from crawlscope.core.vocabulary import NotRetried, PageState
+from crawlscope.crawls.schemas import PagesQueued, RetryPages
+from crawlscope.insights.inspection_queries import SpanOrder, WhichPages
+from crawlscope.insights.schemas import CrawlMetricsResponse
+from crawlscope.processes.parts import Parts
+from crawlscope.webhooks import payload
+
+SLOWEST_SHOWN = 8
+CAUSES_SHOWN = 4
+ROWS_SHOWN = 100
+MAX_BODY_SHOWN = 256 * 1024
+
+router = page_router()
+
+
+@router.get("/crawls/{crawl_id}", dependencies=[Authenticated])
+async def show_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
+    crawl = await parts.insights.crawl(crawl_id)
+    slowest = await parts.inspection.spans(crawl_id, order=SpanOrder.SLOWEST, limit=SLOWEST_SHOWN)
+    causes = await parts.inspection.causes(crawl_id)
+    return render(
+        request,
+        "crawl.html",
+        **await _header(parts, crawl, "overview"),
+        slowest=[row for row in slowest.rows if row["total_ms"] is not None],
+        causes=causes[:CAUSES_SHOWN],
+        causes_left=len(causes) - CAUSES_SHOWN,
+    )
+
+
+async def _header(parts: Parts, crawl: CrawlMetricsResponse, tab: str) -> dict[str, Any]:
+    """What every page about a crawl shows at its top."""
+    span = await parts.inspection.span(crawl.crawl_id)
+    now = None if crawl.searchable_at else crawl.last_fact_at
+    axis = Axis.between(
+        crawl.initiated_at,
+        crawl.started_at,
+        span.first_queued_at,
+        crawl.completed_at,
+        span.last_settled_at,
+        now,
+    )
+    return {"crawl": crawl, "tab": tab, "span": span, "axis": axis}
+
+
+@router.get("/crawls/{crawl_id}/pages", dependencies=[Authenticated])
+async def show_pages(
+    request: Request,
+    crawl_id: Segment,
+    parts: ServiceParts,
+    state: str = "",
+    url: str = "",
+    sort: SpanOrder = SpanOrder.STARTED,
+    offset: Offset = 0,
+) -> Response:
+    """The waterfall. Without a script it is a list with 100 pages at a time."""
+    crawl = await parts.insights.crawl(crawl_id)
+    chosen = PageState(state) if state in set(PageState) else None
+    found = await parts.inspection.spans(crawl_id, WhichPages(chosen, url or None), sort, ROWS_SHOWN, offset)
+    return render(
+        request,
+        "pages.html",
+        **await _header(parts, crawl, "pages"),
+        rows=found.rows,
+        total=found.total,
+        state=chosen,
+        url=url,
+        sort=sort,
+        sorts=list(SpanOrder),
+        states=list(PageState),
+        offset=offset,
+        limit=ROWS_SHOWN,
+    )
+
+
+@router.get("/crawls/{crawl_id}/spans", dependencies=[Authenticated])
+async def list_spans(
+    crawl_id: Segment,
+    parts: ServiceParts,
+    state: str = "",
+    url: str = "",
+    sort: SpanOrder = SpanOrder.STARTED,
+    limit: Limit = ROWS_SHOWN,
+    offset: Offset = 0,
+) -> Response:
+    """The rows of the waterfall for its script: times in ms since the Unix epoch, stages in their order."""
+    chosen = PageState(state) if state in set(PageState) else None
+    found = await parts.inspection.spans(crawl_id, WhichPages(chosen, url or None), sort, limit, offset)
+    rows = [
+        {
+            "url": row["url"],
+            "state": row["state"],
+            "attempts": row["attempts"],
+            "error_code": row["error_code"],
+            "queued_ms": _epoch_ms(row["queued_at"] or row["received_at"]),
+            "started_ms": _epoch_ms(row["started_at"]),
+            "settled_ms": _epoch_ms(row["settled_at"]),
+            "total_ms": row["total_ms"],
+            "wait_ms": row["queue_wait_ms"],
+            "stages": figures.stages_of(row["stages"] or {}, row["total_ms"])
+            if row["total_ms"] is not None
+            else [],
+        }
+        for row in found.rows
+    ]
+    return JSONResponse({"rows": rows, "total": found.total}, headers={"Cache-Control": "no-store"})
+
+
+def _epoch_ms(moment: object) -> float | None:
+    return moment.timestamp() * 1000 if hasattr(moment, "timestamp") else None
+
+
+@router.get("/crawls/{crawl_id}/failures", dependencies=[Authenticated])
+async def show_failures(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
+    crawl = await parts.insights.crawl(crawl_id)
+    causes = await parts.inspection.causes(crawl_id)
+    return render(request, "failures.html", **await _header(parts, crawl, "failures"), causes=causes)
+
+
+@router.get("/crawls/{crawl_id}/deliveries", dependencies=[Authenticated])
+async def show_deliveries(
+    request: Request, crawl_id: Segment, parts: ServiceParts, offset: Offset = 0
+) -> Response:
+    crawl = await parts.insights.crawl(crawl_id)
+    found = await parts.insights.deliveries(crawl_id, ROWS_SHOWN, offset)
+    return render(
+        request,
+        "deliveries.html",
+        **await _header(parts, crawl, "deliveries"),
+        deliveries=found.deliveries,
+        total=found.total,
+        offset=offset,
+        limit=ROWS_SHOWN,
+    )
+
+
+@router.get("/crawls/{crawl_id}/deliveries/{delivery_id}", dependencies=[Authenticated])
+async def show_delivery(
+    request: Request, crawl_id: Segment, delivery_id: int, parts: ServiceParts
+) -> Response:
+    crawl = await parts.insights.crawl(crawl_id)
+    delivery = await parts.inspection.delivery(crawl_id, delivery_id)
+    return render(
+        request,
+        "delivery.html",
+        **await _header(parts, crawl, "deliveries"),
+        delivery=delivery,
+        body=readable_body(delivery["body"]),
+    )
+
+
+def readable_body(stored: bytes | None) -> str | None:
+    """The start of a delivery's body, as indented JSON where it is JSON; None if it is no longer kept."""
+    if stored is None:
+        return None
+    try:
+        body = payload.decompress(stored).decode("utf-8", "replace")
+    except payload.UnreadableDelivery as error:
+        return str(error)
+    with suppress(ValueError, RecursionError):
+        body = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    left = len(body) - MAX_BODY_SHOWN
+    return body if left <= 0 else f"{body[:MAX_BODY_SHOWN]}\n… and {left:,} more characters"
+
+
+@router.post("/crawls/{crawl_id}/retry", dependencies=[Authenticated])
+async def retry_pages(
+    request: Request,
+    crawl_id: Segment,
+    parts: ServiceParts,
+    url: Annotated[str | None, Form()] = None,
+    cause: Annotated[str | None, Form()] = None,
+) -> Response:
+    """Retries one page, the pages with one cause (empty: without a code), or all failed pages."""
+    urls = None if url is None else [url]
+    if urls is None and cause is not None:
+        urls = await parts.inspection.urls_of_cause(crawl_id, cause or None)
+    which = RetryPages(urls=urls, rescrape=True)
+    retried = await parts.crawls.retry(crawl_id, which, parts.settings.allow_private_targets, None)
+    below = ["page"] if url is not None else ["failures"]
+    query = {} if url is None else {"url": url}
+    return redirect_with_notice(request, crawl_path(crawl_id, *below, **query), retry_notice(retried))
+
+
+def retry_notice(retried: PagesQueued) -> str:
+    said = (
+        [f"{count(retried.queued, 'page')} queued again"] if retried.queued or not retried.rescraped else []
+    )
+    if retried.rescraped:
+        said.append(
+            f"{count(retried.rescraped, 'page')} fetched again, in the crawl {retried.rescrape_crawl_id}"
+        )
+    said += [f"{number:,} {BECAUSE[NotRetried(reason)]}" for reason, number in retried.left.items()]
+    return "; ".join(said) + "."
+
+
+@router.post("/crawls/{crawl_id}/cancel", dependencies=[Authenticated])
+async def cancel_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
+    cancelled = await parts.crawls.cancel(crawl_id)
+    notice = (
+        "The crawl is being cancelled. Pages that have arrived are still indexed."
+        if cancelled
+        else "It has ended."
+    )
+    return redirect_with_notice(request, crawl_path(crawl_id), notice)
+
+
+@router.post("/crawls/{crawl_id}/reconcile", dependencies=[Authenticated])
+async def reconcile_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
+    found = await parts.crawls.reconcile(crawl_id)
+    notice = f"Compared with Firecrawl: {count(found.added, 'page')} added. {found.note or ''}"
+    return redirect_with_notice(request, crawl_path(crawl_id), notice)
+
+
+@router.post("/crawls/{crawl_id}/delete", dependencies=[Authenticated])
+async def delete_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
+    goes_on = await parts.crawls.delete(crawl_id, parts.host.require_index().indexing)
+    notice = f"Crawl {crawl_id} was deleted." + (f" It may go on: {goes_on}." if goes_on else "")
+    return redirect_with_notice(request, "/", notice)

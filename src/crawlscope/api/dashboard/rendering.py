@@ -1,0 +1,232 @@
+"""Renders the dashboard's pages: the Jinja environment, its filters, and the headers of every page."""
+
+import json
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.exceptions import HTTPException
+
+from crawlscope import __version__
+from crawlscope.api.dashboard import figures
+from crawlscope.api.dashboard.notices import COOKIE as NOTICE_COOKIE
+from crawlscope.api.dashboard.notices import notice_of
+from crawlscope.api.rendering import words
+from crawlscope.core.errors import CrawlscopeError, DependencyError, NotFoundError, RemoteRefused, UsageError
+
+FOLDER = Path(__file__).parent
+STATIC = FOLDER / "static"
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+STATUS_OF_ERRORS: tuple[tuple[type[Exception], int], ...] = (
+    (NotFoundError, 404),
+    (RemoteRefused, 502),
+    (DependencyError, 503),
+    (UsageError, 422),
+)
+TITLES = {404: "Not found", 422: "That does not work", 502: "Refused", 503: "Unavailable at the moment"}
+
+
+def time_tag(moment: datetime | None, form: str = "full") -> Markup:
+    """A `<time>` in UTC; the page's script turns it into the viewer's zone. `form`: `full` or `clock`."""
+    if moment is None:
+        return Markup('<span class="none">–</span>')
+    utc = moment.astimezone(UTC)
+    text = utc.strftime("%H:%M:%S" if form == "clock" else "%Y-%m-%d %H:%M:%S")
+    iso = utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    title = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}" title="{}" data-form="{}">{}</time>').format(iso, title, form, text)
+
+
+def ago_tag(moment: datetime | None) -> Markup:
+    if moment is None:
+        return Markup('<span class="none">–</span>')
+    utc = moment.astimezone(UTC)
+    iso = utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    text, title = words.ago(moment, datetime.now(UTC)), f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}" title="{}" data-form="ago">{}</time>').format(iso, title, text)
+
+
+def bytes_text(size: float | None) -> str:
+    if size is None:
+        return words.NONE
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def rate_text(per_second: float | None) -> str:
+    return (
+        words.NONE
+        if per_second is None
+        else f"{per_second:,.1f}/s"
+        if per_second < 100
+        else f"{per_second:,.0f}/s"
+    )
+
+
+def number_text(number: float | None) -> str:
+    return words.NONE if number is None else f"{number:,.0f}"
+
+
+def ratio_text(ratio: float | None) -> str:
+    return words.NONE if ratio is None else f"×{ratio:,.2f}"
+
+
+def host_text(url: str) -> str:
+    """The host of a URL, without its port's default and its scheme."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2] or url
+    except ValueError:
+        return url
+
+
+def path_text(url: str) -> str:
+    """What follows the host in a URL; the URL itself where it has none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    if not parts.netloc:
+        return url
+    return parts._replace(scheme="", netloc="").geturl() or "/"
+
+
+def safe_link(url: str) -> str | None:
+    """The URL where it may be followed: a crawled page can have a URL such as `javascript:…`."""
+    return url if url.startswith(("http://", "https://")) else None
+
+
+def label(name: str) -> str:
+    return {"worker": "worker time", "bm25": "BM25", "qdrant": "index write", "pending": "pending"}.get(
+        name, str(name).replace("_", " ")
+    )
+
+
+@cache
+def asset(name: str) -> str:
+    """The URL of a static file, which changes with its content."""
+    digest = sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+    return f"/static/{name}?v={digest}"
+
+
+def with_query(request: Request, **changes: Any) -> str:
+    """The present address with other query parameters; None removes one."""
+    query = {**request.query_params, **changes}
+    text = urlencode({name: value for name, value in query.items() if value not in (None, "")})
+    return f"{request.url.path}?{text}" if text else request.url.path
+
+
+def crawl_path(crawl_id: str, *below: str, **query: Any) -> str:
+    path = "/".join(["/crawls", quote(crawl_id, safe=""), *below])
+    text = urlencode({name: value for name, value in query.items() if value is not None})
+    return f"{path}?{text}" if text else path
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "ago": ago_tag,
+        "bytes": bytes_text,
+        "count": words.count,
+        "duration": words.duration,
+        "host": host_text,
+        "json": lambda value: json.dumps(value, ensure_ascii=False),
+        "label": label,
+        "number": number_text,
+        "path": path_text,
+        "percent": words.percent,
+        "rate": rate_text,
+        "ratio": ratio_text,
+        "safe_link": safe_link,
+        "shorten": words.shorten_middle,
+        "time": time_tag,
+    }
+    environment.globals |= {
+        "asset": asset,
+        "crawl_path": crawl_path,
+        "figures": figures,
+        "version": __version__,
+        "with_query": with_query,
+    }
+    return environment
+
+
+ENVIRONMENT = _environment()
+
+
+def render(request: Request, template: str, /, *, http_status: int = 200, **values: Any) -> HTMLResponse:
+    """`request` and the values are what the template sees."""
+    notice = notice_of(request)
+    html = ENVIRONMENT.get_template(template).render(
+        request=request, now=datetime.now(UTC), notice=notice, **values
+    )
+    answer = HTMLResponse(html, http_status, SECURITY_HEADERS)
+    if notice is not None:
+        answer.delete_cookie(NOTICE_COOKIE)
+    return answer
+
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class PageRoute(APIRoute):
+    """A route for people: its errors are pages too."""
+
+    def get_route_handler(self) -> Handler:
+        answer = super().get_route_handler()
+
+        async def answer_with_page(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except RequestValidationError as error:
+                problems = [f"{issue['loc'][-1]}: {issue['msg']}" for issue in error.errors()]
+                return error_page(request, 422, "; ".join(problems))
+            except HTTPException as error:
+                return error_page(request, error.status_code, str(error.detail))
+            except CrawlscopeError as error:
+                status = next((code for kind, code in STATUS_OF_ERRORS if isinstance(error, kind)), 422)
+                return error_page(request, status, str(error))
+
+        return answer_with_page
+
+
+def error_page(request: Request, status: int, reason: str) -> HTMLResponse:
+    return render(
+        request,
+        "error.html",
+        http_status=status,
+        title=TITLES.get(status, "That does not work"),
+        reason=reason,
+    )
+
+
+def page_router() -> APIRouter:
+    """For routes whose answers are pages, which the API's documentation leaves out."""
+    return APIRouter(route_class=PageRoute, include_in_schema=False, tags=["dashboard"])

@@ -1,0 +1,82 @@
+"""Search over all indexed pages, with the reason for each hit's place."""
+
+import re
+from collections.abc import Iterator
+from typing import get_args
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from crawlscope.api.dashboard.rendering import page_router, render
+from crawlscope.api.http.access import Authenticated
+from crawlscope.api.http.parameters import Offset, ServiceParts
+from crawlscope.core.errors import CrawlscopeError
+from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest
+
+HITS_SHOWN = 10
+MAX_OFFSET = 1_000
+MIN_MARKED = 2
+
+router = page_router()
+
+
+@router.get("/search", dependencies=[Authenticated])
+async def show_search(
+    request: Request,
+    parts: ServiceParts,
+    q: str = "",
+    mode: Mode = "hybrid",
+    domain: str = "",
+    crawl_id: str = "",
+    language: str = "",
+    url_prefix: str = "",
+    offset: Offset = 0,
+) -> Response:
+    given = {"domain": domain, "crawl_id": crawl_id, "language": language, "url_prefix": url_prefix}
+    filters = {name: value for name, value in given.items() if value}
+    found, problem = None, None
+    if query := q.strip()[:4096]:
+        wanted = SearchRequest(
+            query=query,
+            mode=mode,
+            limit=HITS_SHOWN,
+            offset=min(offset, MAX_OFFSET),
+            filters=SearchFilters(**filters) if filters else None,
+        )
+        try:
+            found = await parts.host.require_index().search.search(wanted)
+        except CrawlscopeError as error:
+            problem = str(error)
+    return render(
+        request,
+        "search.html",
+        http_status=503 if problem else 200,
+        q=q,
+        mode=mode,
+        modes=get_args(Mode),
+        given=given,
+        found=found,
+        problem=problem,
+        offset=offset,
+        limit=HITS_SHOWN,
+        marked=lambda text: list(marked(text, q)),
+    )
+
+
+def marked(text: str, query: str) -> Iterator[tuple[str, bool]]:
+    """The text in pieces; true for those that are words of the query, or begin with one."""
+    words = sorted(
+        {word for word in re.findall(r"\w+", query) if len(word) >= MIN_MARKED}, key=len, reverse=True
+    )
+    if not words:
+        yield text, False
+        return
+    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\w*", re.IGNORECASE)
+    at = 0
+    for found in pattern.finditer(text):
+        if found.start() > at:
+            yield text[at : found.start()], False
+        yield found[0], True
+        at = found.end()
+    if at < len(text):
+        yield text[at:], False

@@ -1,0 +1,90 @@
+"""Signing in with the API secret or a one-time link, and signing out."""
+
+from typing import Annotated
+
+from fastapi import Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from crawlscope.api.dashboard.rendering import page_router, render
+from crawlscope.api.http.access import (
+    SESSION_COOKIE,
+    SESSION_SECONDS,
+    SIGN_IN_PATH,
+    comes_from_own_page,
+    new_session,
+    same_secret,
+)
+from crawlscope.api.http.parameters import ServiceParts
+from crawlscope.core.secrets import SECRET_FILE, use_sign_in_token
+from crawlscope.processes.parts import Parts
+
+router = page_router()
+HOME = "/"
+
+
+@router.get(SIGN_IN_PATH)
+async def show_sign_in(request: Request, parts: ServiceParts, next: str = HOME, token: str = "") -> Response:  # noqa: A002
+    """The form. A token is used by a second step only, not by programs that look at links."""
+    return _form(request, parts, next, token)
+
+
+@router.post(SIGN_IN_PATH)
+async def sign_in(
+    request: Request,
+    parts: ServiceParts,
+    secret: Annotated[str, Form()] = "",
+    token: Annotated[str, Form()] = "",
+    next: Annotated[str, Form()] = HOME,  # noqa: A002
+) -> Response:
+    if not comes_from_own_page(request):
+        return _form(
+            request, parts, next, problem="The form was sent by another page. Sign in here.", status=403
+        )
+    if token and not use_sign_in_token(parts.settings.data_dir, token):
+        problem = "This link was used before, or is older than an hour. Enter the API secret instead."
+        return _form(request, parts, next, problem=problem, status=401)
+    if not token and not same_secret(secret.strip(), parts.secret):
+        return _form(request, parts, next, problem="This is not the API secret.", status=401)
+    answer = RedirectResponse(_local(next), 303)
+    answer.set_cookie(
+        SESSION_COOKIE,
+        new_session(parts.secret),
+        max_age=SESSION_SECONDS,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return answer
+
+
+@router.post("/sign-out")
+async def sign_out() -> Response:
+    answer = RedirectResponse(SIGN_IN_PATH, 303)
+    answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
+    return answer
+
+
+def _form(
+    request: Request,
+    parts: Parts,
+    next_path: str,
+    token: str = "",
+    problem: str | None = None,
+    status: int = 200,
+) -> Response:
+    where = None if parts.settings.api_secret else str(parts.settings.data_dir / SECRET_FILE)
+    return render(
+        request,
+        "sign_in.html",
+        http_status=status,
+        next=_local(next_path),
+        token=token,
+        problem=problem,
+        secret_file=where,
+    )
+
+
+def _local(path: str) -> str:
+    """The path if it is one of this service: a link must not lead to another site after the sign-in."""
+    is_local = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if is_local else HOME
