@@ -16,6 +16,7 @@ from crawlscope.api.http import (
     index,
     metrics,
     notifications,
+    prometheus,
     watches,
     webhooks,
 )
@@ -39,6 +40,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         lifespan=mcp_lifespan,
     )
     app.state.parts = parts
+    app.state.readings = prometheus.Readings()
     app.state.mcp = McpEndpoint(app, stopping or asyncio.Event())
     for middleware in (Guard, WholeSegments, RequestRecorder):  # the last one is the first to be asked
         app.add_middleware(middleware)
@@ -52,6 +54,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         watches.router,
         notifications.router,
         health.router,
+        prometheus.router,
         mcp_router,
         *DASHBOARD,
     ):

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal
@@ -33,11 +34,23 @@ from sqlalchemy import (
     func,
     select,
     table,
+    text,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 QUEUE_SCHEMA = "queue"
 _JOBS = table("pgqueuer", column("id"), column("status"), column("entrypoint"), schema=QUEUE_SCHEMA)
+MAX_COUNTED = 1_000_000
+"""Counting more jobs would take longer than a scrape may."""
+COUNT_JOBS = text("""
+    SELECT entrypoint, status::text AS state, count(*) AS jobs
+    FROM (SELECT entrypoint, status FROM queue.pgqueuer LIMIT :max_counted) AS counted
+    GROUP BY entrypoint, status
+""")
+OLDEST_JOB = text("""
+    SELECT extract(epoch FROM now() - created)::float8 FROM queue.pgqueuer
+    WHERE entrypoint = :queue AND status = 'queued' ORDER BY priority DESC, id LIMIT 1
+""")
 INDEX_PAGE = "index_page"
 CRAWL_SITE = "crawl_site"
 TABLE_CHANGED: Literal["table_changed_event"] = "table_changed_event"
@@ -106,6 +119,28 @@ def is_waiting(job_id: ColumnElement[int]) -> ColumnElement[bool]:
 def jobs_in_progress(entrypoint: str) -> ScalarSelect[int]:
     in_progress = (_JOBS.c.entrypoint == entrypoint, cast(_JOBS.c.status, Text) == "picked")
     return select(func.count()).select_from(_JOBS).where(*in_progress).scalar_subquery()
+
+
+@dataclass(frozen=True)
+class WaitingJobs:
+    """The jobs of one kind."""
+
+    queue: str
+    by_state: Mapping[str, int]
+    """How many wait (`queued`), are in progress (`picked`), or were given up by the queue (`failed`)."""
+    oldest_seconds: float
+    """Age of the oldest one that waits; 0 without one."""
+
+
+async def jobs_in_queue(connection: AsyncConnection) -> list[WaitingJobs]:
+    counted = (await connection.execute(COUNT_JOBS, {"max_counted": MAX_COUNTED})).all()
+    found = []
+    for queue in (INDEX_PAGE, CRAWL_SITE):
+        by_state = {row.state: row.jobs for row in counted if row.entrypoint == queue}
+        oldest = await connection.scalar(OLDEST_JOB, {"queue": queue})
+        by_state = dict.fromkeys(("queued", "picked", "failed"), 0) | by_state
+        found.append(WaitingJobs(queue, by_state, max(0.0, oldest or 0.0)))
+    return found
 
 
 async def drop_waiting_jobs(connection: AsyncConnection, jobs: Iterable[int | None]) -> None:

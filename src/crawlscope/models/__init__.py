@@ -8,6 +8,7 @@ from crawlscope.models.indexes import Document, DocumentCrawl, IndexGeneration
 from crawlscope.models.metrics import OperationMetric, PrunedOperations, RequestMetric
 from crawlscope.models.notifications import Notification, Notifying
 from crawlscope.models.pages import Outage, Page, PageAttempt, PageContent
+from crawlscope.models.telemetry import MetricTotal, Process
 
 __all__ = [
     "SCHEMA",
@@ -21,6 +22,7 @@ __all__ = [
     "Document",
     "DocumentCrawl",
     "IndexGeneration",
+    "MetricTotal",
     "Notification",
     "Notifying",
     "OperationMetric",
@@ -28,6 +30,7 @@ __all__ = [
     "Page",
     "PageAttempt",
     "PageContent",
+    "Process",
     "PrunedOperations",
     "Reconciliation",
     "RequestMetric",

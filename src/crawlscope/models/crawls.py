@@ -15,6 +15,9 @@ class CrawlSession(Base):
     """The record of a crawl. Counts and totals are sums over `pages` and `operation_metrics`."""
 
     __tablename__ = "crawl_sessions"
+    __table_args__ = (
+        Index("ix_crawl_sessions_uncounted", "started_at", postgresql_where=text("NOT counted")),
+    )
 
     id: Mapped[UUID] = mapped_column(
         primary_key=True, default=uuid4, server_default=text("gen_random_uuid()")
@@ -48,6 +51,8 @@ class CrawlSession(Base):
     """The merged facts, from which status and times are computed; see `sessions.fold`."""
     lacks: Mapped[list[str]] = mapped_column(JSONB(), server_default=text("'[]'"))
     """The missing facts of the crawl."""
+    counted: Mapped[bool] = mapped_column(server_default=false())
+    """Whether the ended crawl was counted for monitoring."""
     extra_metadata: Mapped[dict[str, Any] | None]
     error_message: Mapped[str | None]
     created_at: Mapped[datetime] = now()

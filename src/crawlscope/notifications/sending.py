@@ -18,6 +18,7 @@ from crawlscope.database.engine import Database
 from crawlscope.notifications import outbox
 from crawlscope.notifications.outbox import Due
 from crawlscope.notifications.retry import DELAYS_SECONDS, Reply, delay_before_next
+from crawlscope.timing.telemetry import conventions, meters
 
 ANSWER_SECONDS = 20.0
 MAX_REASON_LENGTH = 300
@@ -78,10 +79,12 @@ async def send_due(
     async def send(due: Due) -> None:
         reply = await receiver.send(due.id, due.payload)
         delay_seconds = delay_before_next(due.attempts, reply, delays_seconds)
+        outcome = "delivered" if reply.accepted else "failed" if delay_seconds is not None else "given_up"
         if not reply.accepted:
             event = "notification_failed" if delay_seconds is not None else "notification_given_up"
             log.warning(event, notification_id=str(due.id), attempts=due.attempts, reason=reply.error)
         await database.run(lambda connection: outbox.note_reply(connection, due, reply, delay_seconds))
+        meters.count(conventions.NOTIFICATIONS, outcome)
 
     claimed = await database.run(outbox.claim_due)
     await asyncio.gather(*map(send, claimed))

@@ -3,7 +3,7 @@
 A page counts once, whatever is delivered or retried: its row is locked first, its crawl's session last.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +17,7 @@ from crawlscope.indexing.freshness import GONE_CODES, GONE_STATUSES
 from crawlscope.pages.delivered import DeliveredPage, KnownPage
 from crawlscope.pages.repository import (
     Source,
+    count_settled,
     lock_delivered_pages,
     refresh_last_settled,
     store_delivered_pages,
@@ -97,10 +98,12 @@ async def change_crawls(connection: AsyncConnection, taken: Iterable[tuple[str, 
     because they lock the sessions."""
     changes: dict[str, SessionChange] = defaultdict(SessionChange)
     unsettled = set()
-    for crawl_id, effect in taken:
+    effects = list(taken)
+    for crawl_id, effect in effects:
         changes[crawl_id] += SessionChange(effect.counts, effect.settled_at, effect.failures_without_url)
         if effect.unsettled:
             unsettled.add(crawl_id)
     if unsettled:
         await refresh_last_settled(connection, unsettled)
     await change_sessions(connection, changes)
+    count_settled(connection, Counter(state for _, effect in effects for state in effect.settled))

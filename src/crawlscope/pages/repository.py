@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -42,6 +42,7 @@ from crawlscope.sessions.repository import (
 )
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import Measurement, insert_operations
+from crawlscope.timing.telemetry import conventions, meters
 
 ATTEMPTS = models.table_of(models.PageAttempt)
 CONTENTS = models.table_of(models.PageContent)
@@ -75,7 +76,8 @@ _START_ATTEMPTS = text("""
         INSERT INTO webhook.page_attempts (page_id, number, revision, worker, queued_at, started_at)
         SELECT id, attempts, revision, :worker, queued_at, started_at FROM claimed
     )
-    SELECT claimed.id, claimed.attempts, content.markdown, content.html
+    SELECT claimed.id, claimed.attempts, content.markdown, content.html,
+        extract(epoch FROM claimed.started_at - claimed.queued_at)::float8 AS waited_seconds
     FROM claimed LEFT JOIN webhook.page_contents AS content ON content.page_id = claimed.id
 """)
 _ENDED_COLUMNS = (
@@ -458,6 +460,7 @@ async def fail_page(connection: AsyncConnection, page: Row[Any], error_code: str
     )
     change = counts_of(PageState.FAILED) - counts_of(PageState(page.state))
     await change_sessions(connection, {page.crawl_id: SessionChange(change, settled_at)})
+    count_settled(connection, {PageState.FAILED: 1})
 
 
 async def refresh_last_settled(connection: AsyncConnection, crawl_ids: Collection[str]) -> None:
@@ -514,6 +517,8 @@ async def claim_pages(
         past = await _failed_attempts(connection, again)
     rows = await connection.execute(_START_ATTEMPTS, {"page_ids": list(claimable), "worker": worker})
     started = {row.id: row for row in rows}
+    waits = [row.waited_seconds for row in started.values() if row.waited_seconds is not None]
+    meters.on_commit(connection, lambda: meters.observe(conventions.QUEUE_WAITS, *waits))
 
     def claimed(job: PageJob) -> ClaimedPage | None:
         if claimable.get(job.page_id) != job:
@@ -574,6 +579,21 @@ async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt
     for crawl_id, change in (await insert_operations(connection, measurements)).items():
         changes[crawl_id] += change
     await change_sessions(connection, changes)
+    count_settled(connection, Counter(each.outcome.state for each in ended if each.outcome))
+
+
+def count_settled(connection: AsyncConnection, states: Mapping[PageState, int]) -> None:
+    """For monitoring, when the transaction commits. `QUEUED` is a page that was put back."""
+
+    def count() -> None:
+        for state, pages in states.items():
+            if state.settled:
+                meters.count(conventions.PAGES, state, amount=pages)
+            else:
+                meters.count(conventions.RETRIES, amount=pages)
+
+    if states:
+        meters.on_commit(connection, count)
 
 
 def _ended_row(ended: EndedAttempt) -> tuple[Any, ...]:

@@ -53,7 +53,7 @@ class Parts:
 async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
     """Opens indexes in the background: deliveries are accepted before."""
     secret, token = api_secret(settings), local_token(settings)
-    async with measured_database(settings, connections.SERVICE) as (database, buffer):
+    async with measured_database(settings, connections.SERVICE, "api") as (database, buffer):
         if settings.firecrawl_url is not None:
             await database.run(compare_after_outage)  # nobody accepted deliveries until now
         firecrawl, refusals = SharedFirecrawl(settings), Refusals(settings.data_dir, database)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,6 +12,7 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Row,
+    RowMapping,
     String,
     any_,
     bindparam,
@@ -124,6 +125,9 @@ class SessionChange:
 
 
 NO_CHANGE = SessionChange()
+QUIET = timedelta(seconds=5)
+"""A crawl's end may arrive before its last page: after this time without news it has ended."""
+MAX_CLAIMED = 100
 SESSIONS = models.table_of(models.CrawlSession)
 DELETED = models.table_of(models.DeletedCrawl)
 FACTS = models.table_of(models.CrawlFact)
@@ -305,6 +309,27 @@ async def change_sessions(connection: AsyncConnection, changes: Mapping[str, Ses
     rows = [change.row(crawl_id) for crawl_id, change in sorted(changes.items()) if change != NO_CHANGE]
     if rows:
         await connection.execute(_CHANGE_SESSION, rows)
+
+
+async def claim_ended(connection: AsyncConnection) -> list[RowMapping]:
+    """Sessions of crawls that have ended, with all pages settled, and were not claimed before."""
+    quiet_since = func.now() - QUIET
+    ended = (
+        select(SESSIONS.c.crawl_id)
+        .where(
+            ~SESSIONS.c.counted,
+            SESSIONS.c.completed_at.is_not(None),
+            SESSIONS.c.pages_pending == 0,
+            func.greatest(SESSIONS.c.last_fact_at, SESSIONS.c.last_settled_at) < quiet_since,
+        )
+        .order_by(SESSIONS.c.crawl_id.collate("C"))
+        .limit(MAX_CLAIMED)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    claimed = await connection.execute(
+        update(SESSIONS).where(SESSIONS.c.crawl_id.in_(ended)).values(counted=True).returning(*SESSIONS.c)
+    )
+    return list(claimed.mappings())
 
 
 async def failures_without_url(connection: AsyncConnection, crawl_id: str) -> int:

@@ -18,6 +18,7 @@ from crawlscope.database import revision
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
 from crawlscope.timing.store import Measurement, MeasurementBuffer
+from crawlscope.timing.telemetry.reports import reported
 
 EXIT_SECONDS = 10
 
@@ -96,9 +97,10 @@ def use(buffer: MeasurementBuffer) -> Iterator[None]:
 
 @asynccontextmanager
 async def measured_database(
-    settings: Settings, pool_size: int
+    settings: Settings, pool_size: int, kind: str
 ) -> AsyncIterator[tuple[Database, MeasurementBuffer]]:
-    """The database, and the buffer that collects what the block measures and is written at its end.
+    """The database, and the buffer that collects what the block measures and is written at its end. What the
+    process counts is reported as of this kind of process.
 
     Raises `SettingsError` where the tables are not at this version's revision.
     """
@@ -106,6 +108,7 @@ async def measured_database(
         await revision.require_current(database)
         buffer = MeasurementBuffer(database)
         buffer.start()
-        with use(buffer):
-            yield database, buffer
+        async with reported(database, kind):
+            with use(buffer):
+                yield database, buffer
         await buffer.stop()

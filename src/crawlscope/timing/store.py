@@ -19,6 +19,7 @@ from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.values import arrays, storable, storable_json
 from crawlscope.database.engine import Database
 from crawlscope.sessions.repository import TOTALLED, SessionChange, change_sessions, note_operations
+from crawlscope.timing.telemetry import conventions, meters
 
 OPERATIONS = models.table_of(models.OperationMetric)
 _COLUMNS = (
@@ -194,6 +195,7 @@ class MeasurementBuffer:
         await self.flush()
         if left := len(self._operations) + len(self._requests):
             log.warning("measurements_lost", count=left)
+            meters.count(conventions.LOST, amount=left)
 
     async def _write_until_stopped(self) -> None:
         """Ends between two writes: a cancelled write may have been committed, and would be repeated."""
@@ -214,6 +216,7 @@ class MeasurementBuffer:
                 if (excess := len(queue) - CAPACITY) > 0:
                     _drop_oldest(queue, excess)
                     log.warning("measurements_lost", count=excess)
+                    meters.count(conventions.LOST, amount=excess)
 
     async def _drain(self, queue: deque[Any], record: Record) -> None:
         size = BATCH

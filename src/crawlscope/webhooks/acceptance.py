@@ -31,6 +31,7 @@ from crawlscope.sessions.fold import Lifecycle
 from crawlscope.sessions.repository import ensure_sessions, merge_facts
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import insert_operations
+from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.webhooks import payload
 from crawlscope.webhooks.payload import Brought, Delivery
 
@@ -117,12 +118,17 @@ class Acceptance:
             stop = partial(copy_context().run, timing.stop)
             batcher = self._small if small else self._large
             received = Received(delivery, brought, row, len(body), timing, stop)
-            try:
-                if delivery.crawl_id not in self._delayed:
-                    return await batcher.add(received)
-            except _Delayed:
-                pass
-            return await self._accept_delayed(received)
+            answer = await self._stored(received, batcher)
+        meters.count(conventions.DELIVERIES, answer["status"])
+        return answer
+
+    async def _stored(self, received: Received, batcher: Batcher[Received, Answer]) -> Answer:
+        try:
+            if received.delivery.crawl_id not in self._delayed:
+                return await batcher.add(received)
+        except _Delayed:
+            pass
+        return await self._accept_delayed(received)
 
     async def _accept_delayed(self, received: Received) -> Answer:
         crawl_id = received.delivery.crawl_id

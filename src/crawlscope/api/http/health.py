@@ -11,6 +11,7 @@ from crawlscope import __version__
 from crawlscope.api.http.parameters import ServiceParts
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.generations import repository as generations
+from crawlscope.processes.parts import Parts
 
 CHECK_SECONDS = 5.0
 
@@ -46,6 +47,16 @@ async def ready(parts: ServiceParts, response: Response) -> PartHealth:
 @router.get("/health")
 async def health(parts: ServiceParts) -> Health:
     """The state of each part: `failing` without the database, `degraded` without another part."""
+    found = await check_parts(parts)
+    if found["database"].state != "ok":
+        status: Literal["ok", "degraded", "failing"] = "failing"
+    else:
+        status = "ok" if all(part.state == "ok" for part in found.values()) else "degraded"
+    return Health(status=status, version=__version__, parts=found)
+
+
+async def check_parts(parts: Parts) -> dict[str, PartHealth]:
+    """Of `database`, `index` and `embedder`, all at once."""
 
     async def index_detail() -> str:
         index = parts.host.require_index()
@@ -63,12 +74,7 @@ async def health(parts: ServiceParts) -> Health:
     database, index, embedder = await asyncio.gather(
         _checked(parts.database.ping()), _checked(index_detail()), _checked(embedder_detail())
     )
-    if database.state != "ok":
-        status: Literal["ok", "degraded", "failing"] = "failing"
-    else:
-        status = "ok" if index.state == embedder.state == "ok" else "degraded"
-    found = {"database": database, "index": index, "embedder": embedder}
-    return Health(status=status, version=__version__, parts=found)
+    return {"database": database, "index": index, "embedder": embedder}
 
 
 async def _checked(check: Awaitable[str | None]) -> PartHealth:

@@ -57,5 +57,5 @@ class WholeSegments:
             raw_path = scope["raw_path"].decode("latin-1")
             for escaped in ("%25", "%2F", "%2f"):
                 raw_path = raw_path.replace(escaped, f"%25{escaped[1:].upper()}")
-            scope = {**scope, "path": unquote(raw_path)}
+            scope["path"] = unquote(raw_path)
         await self._app(scope, receive, send)

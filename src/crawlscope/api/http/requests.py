@@ -15,9 +15,11 @@ from crawlscope.core.service_file import CHANGES_PATH, WEBHOOK_PATH
 from crawlscope.core.values import storable
 from crawlscope.timing import scope as timing_scope
 from crawlscope.timing.store import RequestRecord
+from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.webhooks.refusals import BY_STATUS, Cause, RefusalLog
 
 MAX_TEXT_LENGTH = 1_000
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 HIDDEN = "{token}"
 
 ENDPOINTS = (WEBHOOK_PATH, CHANGES_PATH)
@@ -69,7 +71,11 @@ class RequestRecorder:
             refused = refused_delivery(scope, status)
             record = _record(scope, request_id, status, began_at, elapsed_ms, refused)
             scope["app"].state.parts.buffer.add_request(record)
+            route = getattr(scope.get("route"), "path", conventions.OTHER)
+            method = scope["method"] if scope["method"] in METHODS else conventions.OTHER
+            meters.observe(conventions.REQUESTS, elapsed_ms / 1000, labels=(method, route, str(status)))
             if refused:
+                meters.count(conventions.REFUSALS, refused.cause)
                 self._refusals.note(refused.cause, status, record.client_ip, refused.reason)
 
 

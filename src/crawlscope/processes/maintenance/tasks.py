@@ -13,6 +13,7 @@ from crawlscope.changes.rescrapes import rescrape_changes
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.notifications.background import notify_of_crawls
+from crawlscope.processes.maintenance.ended_crawls import count_ended_crawls
 from crawlscope.processes.maintenance.retention import maintain_tables
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 
@@ -24,4 +25,5 @@ def maintenance_tasks(settings: Settings, database: Database) -> Sequence[Corout
         maintain_tables(settings, database),
         rescrape_changes(settings, database),
         notify_of_crawls(settings, database),
+        count_ended_crawls(database),
     ]

@@ -39,7 +39,8 @@ log = structlog.get_logger(__name__)
 async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Event) -> None:
     """Works until `stopping` is set; a page in progress then goes back to the queue."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
-    async with measured_database(settings, connections.WORKER) as (database, _):
+    name = "worker" if len(kinds) > 1 else {"index": "index_worker", "crawl": "crawler"}[min(kinds)]
+    async with measured_database(settings, connections.WORKER, name) as (database, _):
         await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
 
 
