@@ -1,10 +1,12 @@
 """How well search finds what judges found relevant: nDCG@10 and recall@10 of each mode, and of RRF.
 
-    python -m benchmarks.retrieval FOLDER...
+    python -m benchmarks.retrieval FOLDER... [--set NAME=VALUE...] [--json FILE] [--against FILE]
 
 A folder holds `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`) and `qrels.tsv`
-(`query-id`, `corpus-id`, `score`, with that header): the layout of the BEIR collections. Documents take the
-way of pages: they are cut into chunks, encoded, kept in the embedded index and found by the search service.
+(`query-id`, `corpus-id`, `score`, with that header): the layout of the BEIR collections. Each has a service
+of its own: its documents are delivered to it as pages of a crawl, and its queries are asked over HTTP. The
+difference between hybrid and the better of its halves has the 95 % interval of a paired bootstrap. Of the
+titles that only one document has, up to 100 are searched for.
 """
 
 import argparse
@@ -12,28 +14,32 @@ import asyncio
 import csv
 import json
 import math
-import tempfile
-from collections import defaultdict
+import random
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
 
-from crawlscope.indexing.chunk import split
-from crawlscope.indexing.embedders.local import LocalEmbedder
-from crawlscope.indexing.embedders.port import Embedder
-from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import Filters, Hit, IndexedDocument, SearchIndex
-from crawlscope.indexing.passages import passages, within_page
-from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.search.schemas import Mode, SearchRequest
-from crawlscope.search.service import SearchService
+import numpy as np
 
-CHUNK_TOKENS = 200
+from benchmarks.load import Connection
+from benchmarks.service import API_SECRET, MeasuredService, measured_service
+from crawlscope.core.service_file import WEBHOOK_PATH
+
 DEPTH = 10
+RRF_DEPTH = 50
 RRF_K = 60
-CANDIDATES = 100
+RESAMPLES = 10_000
+TITLES = 100
+CONNECTIONS = 4
+MODES = ("keyword", "semantic", "hybrid")
+RRF = f"RRF (k={RRF_K})"
 
-Find = Callable[[str], Awaitable[list[str]]]
+Asked = TypeVar("Asked")
+Ranking = Sequence[str]
+"""Documents, best first."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,24 @@ class Collection:
     """Title and text."""
     queries: Mapping[str, str]
     relevant: Mapping[str, Mapping[str, float]]
+
+    def url(self, document: str) -> str:
+        return f"https://{self.name.replace('_', '-')}.example/{quote(document, safe='')}"
+
+    def own_titles(self) -> dict[str, str]:
+        """Documents by titles that only they have: at most `TITLES`, chosen at random."""
+        count = Counter(title for title, _ in self.documents.values())
+        titles = {title: one for one, (title, _) in self.documents.items() if title and count[title] == 1}
+        chosen = random.Random(7).sample(sorted(titles), min(TITLES, len(titles)))
+        return {title: titles[title] for title in chosen}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of each query, in the order of the queries."""
+
+    ndcg: list[float]
+    recall: list[float]
 
 
 def read_collection(folder: Path) -> Collection:
@@ -56,7 +80,7 @@ def read_collection(folder: Path) -> Collection:
         documents={
             row["_id"]: (row.get("title") or "", row["text"]) for row in _rows(folder / "corpus.jsonl")
         },
-        queries={one: text for one, text in queries.items() if one in relevant},
+        queries={one: text for one, text in queries.items() if max(relevant[one].values(), default=0) > 0},
         relevant=relevant,
     )
 
@@ -66,102 +90,135 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return [json.loads(line) for line in lines]
 
 
-async def index_documents(
-    collection: Collection, index: SearchIndex, embedder: Embedder, bm25: Bm25Encoder
+async def deliver(collection: Collection, service: MeasuredService) -> None:
+    """Delivers each document as a page, and waits until all are searchable."""
+
+    async def send(connection: Connection, document: str) -> None:
+        title, text = collection.documents[document]
+        url = collection.url(document)
+        metadata = {"sourceURL": url, "url": url, "title": title, "statusCode": 200}
+        page = {"markdown": text, "metadata": metadata}
+        event = {"success": True, "type": "crawl.page", "id": collection.name, "data": [page]}
+        status, answer = await connection.post(WEBHOOK_PATH, json.dumps(event).encode())
+        if status != 202:
+            raise SystemExit(f"the delivery of {document} was answered with {status}: {answer[:200]!r}")
+
+    await on_connections(service, collection.documents, send)
+    await service.await_outcomes(collection.name, len(collection.documents))
+
+
+async def ask(collection: Collection, service: MeasuredService) -> dict[str, list[Ranking]]:
+    """By mode, in the order of the queries."""
+    documents = {collection.url(one): one for one in collection.documents}
+    found: dict[tuple[str, str], Ranking] = {}
+
+    async def search(connection: Connection, asked: tuple[str, str]) -> None:
+        mode, query = asked
+        limit = DEPTH if mode == "hybrid" else RRF_DEPTH
+        body = json.dumps({"query": query, "mode": mode, "limit": limit})
+        status, answer = await connection.post("/api/search", body.encode())
+        if status != 200:
+            raise SystemExit(f"the query {query!r} was answered with {status}: {answer[:200]!r}")
+        found[asked] = [documents[result["url"]] for result in json.loads(answer)["results"]]
+
+    queries = list(collection.queries.values())
+    titles = collection.own_titles()
+    every = [(mode, query) for mode in MODES for query in queries]
+    await on_connections(service, dict.fromkeys([*every, *(("hybrid", title) for title in titles)]), search)
+    if titles:
+        first = sum(found["hybrid", title][:1] == [one] for title, one in titles.items())
+        print(f"  {first} of {len(titles)} pages are first for their own title")
+    rankings = {mode: [found[mode, query] for query in queries] for mode in MODES}
+    halves = zip(rankings["keyword"], rankings["semantic"], strict=True)
+    return rankings | {RRF: [by_reciprocal_ranks(pair) for pair in halves]}
+
+
+async def on_connections(
+    service: MeasuredService,
+    items: Mapping[Asked, object],
+    send: Callable[[Connection, Asked], Awaitable[None]],
 ) -> None:
-    for document, (title, text) in collection.documents.items():
-        chunks = split(text, embedder.tokenizer, CHUNK_TOKENS)
-        texts = passages(title, text, chunks, embedder.tokenizer)
-        sparse = [bm25.encode_document(text) for text in texts]
-        dense = within_page(await embedder.embed(texts))
-        await index.replace([IndexedDocument(document, texts=texts, dense=dense, sparse=sparse)])
+    waiting = iter(items)
+
+    async def work() -> None:
+        connection = await Connection.open(service.url, API_SECRET)
+        for item in waiting:
+            await send(connection, item)
+        connection.close()
+
+    await asyncio.gather(*(work() for _ in range(CONNECTIONS)))
 
 
-def by_service(service: SearchService, mode: Mode) -> Find:
-    async def find(query: str) -> list[str]:
-        response = await service.search(SearchRequest(query=query, mode=mode, limit=DEPTH))
-        return [result.url for result in response.results]
-
-    return find
-
-
-def by_reciprocal_ranks(index: SearchIndex, embedder: Embedder, bm25: Bm25Encoder) -> Find:
-    async def find(query: str) -> list[str]:
-        (dense,) = await embedder.embed([query])
-        halves = await index.query(dense, bm25.encode_query(query), Filters(), CANDIDATES)
-        scores: defaultdict[str, float] = defaultdict(float)
-        for half in (halves.dense, halves.bm25):
-            for rank, document in enumerate(_documents(half), start=1):
-                scores[document] += 1 / (RRF_K + rank)
-        return sorted(scores, key=lambda one: (-scores[one], one))[:DEPTH]
-
-    return find
+def by_reciprocal_ranks(halves: Sequence[Ranking]) -> Ranking:
+    scores: defaultdict[str, float] = defaultdict(float)
+    for half in halves:
+        for rank, document in enumerate(half, start=1):
+            scores[document] += 1 / (RRF_K + rank)
+    return sorted(scores, key=lambda one: (-scores[one], one))
 
 
-def _documents(hits: Sequence[Hit]) -> list[str]:
-    return list(dict.fromkeys(hit.url for hit in hits))
-
-
-@dataclass(frozen=True)
-class Quality:
-    ndcg: float
-    recall: float
-
-
-async def judge(collection: Collection, find: Find) -> Quality:
-    judged = [
-        _quality(await find(query), collection.relevant[one]) for one, query in collection.queries.items()
-    ]
-    return Quality(
-        ndcg=sum(one.ndcg for one in judged) / len(judged),
-        recall=sum(one.recall for one in judged) / len(judged),
-    )
-
-
-def _quality(found: Sequence[str], relevant: Mapping[str, float]) -> Quality:
-    gains = [relevant.get(document, 0.0) for document in found]
-    ideal = sorted(relevant.values(), reverse=True)[:DEPTH]
-    wanted = [document for document, score in relevant.items() if score > 0]
-    return Quality(
-        ndcg=_discounted(gains) / _discounted(ideal),
-        recall=sum(document in found for document in wanted) / len(wanted),
-    )
+def judge(collection: Collection, rankings: Sequence[Ranking]) -> Quality:
+    ndcg, recall = [], []
+    for query, ranking in zip(collection.queries, rankings, strict=True):
+        relevant, found = collection.relevant[query], ranking[:DEPTH]
+        ideal = sorted(relevant.values(), reverse=True)[:DEPTH]
+        wanted = [document for document, score in relevant.items() if score > 0]
+        ndcg.append(_discounted([relevant.get(one, 0.0) for one in found]) / _discounted(ideal))
+        recall.append(sum(one in found for one in wanted) / len(wanted))
+    return Quality(ndcg, recall)
 
 
 def _discounted(gains: Sequence[float]) -> float:
     return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, start=1))
 
 
-async def measure(collection: Collection, embedder: Embedder) -> dict[str, Quality]:
-    bm25 = Bm25Encoder()
-    with tempfile.TemporaryDirectory() as folder:
-        index = EdgeIndex.open(Path(folder, "index"), embedder.identity.dimension)
-        await index_documents(collection, index, embedder, bm25)
-        service = SearchService(index, embedder, bm25)
-        ways = {
-            "keyword": by_service(service, "keyword"),
-            "semantic": by_service(service, "semantic"),
-            "hybrid": by_service(service, "hybrid"),
-            f"RRF (k={RRF_K})": by_reciprocal_ranks(index, embedder, bm25),
-        }
-        qualities = {name: await judge(collection, find) for name, find in ways.items()}
-        await index.aclose()
-    return qualities
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """In points, with the interval that 95 % of the resamples of the queries are in."""
+    differences = 100 * (np.array(ours) - np.array(theirs))
+    drawn = np.random.default_rng(7).integers(len(differences), size=(RESAMPLES, len(differences)))
+    low, high = np.percentile(differences[drawn].mean(axis=1), [2.5, 97.5])
+    return f"{differences.mean():+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-async def report(folders: Sequence[Path]) -> None:
-    embedder = LocalEmbedder()
-    for collection in map(read_collection, folders):
-        print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries")
-        for name, quality in (await measure(collection, embedder)).items():
-            print(f"  {name:12} nDCG@10 {100 * quality.ndcg:5.1f}   recall@10 {100 * quality.recall:5.1f}")
-    await embedder.aclose()
+async def measure(collection: Collection, settings: Mapping[str, str]) -> dict[str, Quality]:
+    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries")
+    async with measured_service(**settings) as service:
+        await deliver(collection, service)
+        rankings = await ask(collection, service)
+    return {name: judge(collection, ranked) for name, ranked in rankings.items()}
+
+
+def report(qualities: Mapping[str, Quality], before: Mapping[str, Sequence[float]]) -> None:
+    for name, quality in qualities.items():
+        ndcg, recall = (100 * sum(values) / len(values) for values in (quality.ndcg, quality.recall))
+        print(f"  {name:12} nDCG@10 {ndcg:5.1f}   recall@10 {recall:5.1f}")
+    halves = [qualities[mode].ndcg for mode in ("keyword", "semantic")]
+    hybrid = qualities["hybrid"].ndcg
+    print(f"  hybrid against its better half: {difference(hybrid, max(halves, key=sum))}", flush=True)
+    if before:
+        earlier = [before[mode] for mode in ("keyword", "semantic")]
+        print(f"  against the better half before: {difference(hybrid, max(earlier, key=sum))}")
+        print(f"  against hybrid before: {difference(hybrid, before['hybrid'])}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="nDCG@10 and recall@10 over collections in BEIR's layout")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
-    asyncio.run(report(parser.parse_args().folders))
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the service")
+    parser.add_argument("--json", type=Path, help="write the nDCG@10 of each query to this file")
+    parser.add_argument("--against", type=Path, help="compare with this file of an earlier run")
+    given = parser.parse_args()
+    settings = dict(each.split("=", 1) for each in given.set)
+    earlier = json.loads(given.against.read_text()) if given.against else {}
+    written = {}
+    for collection in map(read_collection, given.folders):
+        qualities = asyncio.run(measure(collection, settings))
+        report(qualities, earlier.get(collection.name, {}))
+        written[collection.name] = {name: quality.ndcg for name, quality in qualities.items()}
+        if given.json:
+            given.json.write_text(json.dumps(written) + "\n")
 
 
 if __name__ == "__main__":
