@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from crawlscope import __version__
-from crawlscope.cli import crawls, database, search, service
+from crawlscope.cli import backup, crawls, database, search, service
 from crawlscope.cli.common import complain
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.settings import is_text
@@ -37,6 +37,8 @@ COMMANDS = (
     crawls.replay,
     service.mcp,
     search.reindex,
+    backup.backup,
+    backup.restore,
     service.doctor,
     service.demo,
 )

@@ -36,11 +36,15 @@ def search(
 
 def reindex(as_json: Json = False) -> None:
     """Build a new index from the stored pages with the configured embedder, and switch to it."""
-    from crawlscope.cli.output.reindex import follow_reindex, reindexed_text
+    from crawlscope.cli.output.reindex import reindexed_text
 
-    async def work(stack: "Stack") -> "IndexReport":
-        begun = await stack.patiently(stack.client.begin_reindex)
-        return await follow_reindex(stack.client, begun, stack.recover, complain)
-
-    serving = with_service(work)
+    serving = with_service(rebuild_index)
     show(serving, as_json, lambda: reindexed_text(serving))
+
+
+async def rebuild_index(stack: "Stack") -> "IndexReport":
+    """Returns the index that serves at the end."""
+    from crawlscope.cli.output.reindex import follow_reindex
+
+    begun = await stack.patiently(stack.client.begin_reindex)
+    return await follow_reindex(stack.client, begun, stack.recover, complain)

@@ -1,0 +1,217 @@
+"""Backups: one file with all that cannot be computed again, made while the service runs.
+
+The file is a ZIP archive. `database.dump` is the embedded database of one moment, in the custom format of
+`pg_dump`; `backup.json` describes it; the secrets of the data folder are beside it. The index is left out,
+because it can be rebuilt.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import zipfile
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope import __version__, models
+from crawlscope.core import service_file
+from crawlscope.core.errors import DatabaseUnavailable, UsageError
+from crawlscope.core.file_lock import is_locked
+from crawlscope.core.secrets import NOTIFY_SECRET_FILE, SECRET_FILE
+from crawlscope.core.settings import Settings
+from crawlscope.database import revision, schema
+from crawlscope.database.connect import connected_database
+from crawlscope.database.engine import Database
+from crawlscope.database.postgres_programs import find_programs, last_line
+
+DESCRIPTION = "backup.json"
+DUMP = "database.dump"
+SECRETS = (SECRET_FILE, NOTIFY_SECRET_FILE)
+CHUNK_BYTES = 1 << 20
+_DROP_ALL = (
+    "DROP SCHEMA IF EXISTS webhook CASCADE",
+    "DROP SCHEMA IF EXISTS queue CASCADE",
+    f"DROP TABLE IF EXISTS public.{revision.VERSION_TABLE}",
+)
+
+
+class Backup(BaseModel):
+    """The description of a backup."""
+
+    version: str
+    revision: str
+    created_at: datetime
+    rows: dict[str, int]
+    """By table: a restored database has the same."""
+
+
+async def back_up(settings: Settings, file: Path) -> Backup:
+    """Writes `file`, which only its owner can read. The file appears when it is whole.
+
+    Raises `UsageError` if it exists, if it cannot be written, or if there is no embedded database to back up.
+    """
+    _require_embedded(settings)
+    if file.exists():  # noqa: ASYNC240 - one look
+        raise UsageError(f"{file} exists: choose another name, or remove it first")
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        with (
+            _explained(file),
+            os.fdopen(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as to,
+        ):
+            with zipfile.ZipFile(to, "w") as archive:
+                for secret in (settings.data_dir / name for name in SECRETS):
+                    if secret.exists():
+                        archive.write(secret, secret.name)
+                backup = await _dump(settings, archive)
+                archive.writestr(DESCRIPTION, backup.model_dump_json(indent=1))
+            to.flush()
+            os.fsync(to.fileno())
+            draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    return backup
+
+
+async def restore(settings: Settings, file: Path) -> Backup:
+    """Fills the database of a stopped service that has no crawls, and upgrades its schema to this version's.
+
+    Secrets that the data folder has already are kept. Raises `UsageError` if `file` is not a whole backup or
+    was made by a newer version, if the service runs, or if the database has crawls.
+    """
+    _require_embedded(settings)
+    if service_file.read(settings.data_dir) or is_locked(settings.data_dir / "up.lock"):
+        raise UsageError("stop the running service first")
+    with _explained(file), zipfile.ZipFile(file) as archive:
+        backup = _description(archive, file)
+        async with connected_database(settings) as database:
+            async with database.transaction() as connection:
+                await _require_no_crawls(connection)
+                for statement in _DROP_ALL:
+                    await connection.execute(text(statement))
+            with archive.open(DUMP) as dump:
+                await _load(database, dump)
+            async with database.transaction() as connection:
+                if (restored := await _count_rows(connection)) != backup.rows:
+                    raise DatabaseUnavailable(f"the restored rows ({restored}) differ from the backup's")
+            await schema.upgrade(database)
+        for name in set(SECRETS) & set(archive.namelist()):
+            with contextlib.suppress(FileExistsError):
+                target = os.open(settings.data_dir / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(target, "wb") as to:
+                    to.write(archive.read(name))
+    return backup
+
+
+async def _dump(settings: Settings, archive: zipfile.ZipFile) -> Backup:
+    """Rows are counted in the snapshot that `pg_dump` reads."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(connected_database(settings))
+        found = await revision.current_revision(database)
+        if found is None:
+            raise UsageError(f"there is nothing to back up in {settings.data_dir}")
+        snapshots = Database.open(_url(database), pool_size=1, statement_seconds=None)
+        stack.push_async_callback(snapshots.close)
+        engine = snapshots.engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        connection = await stack.enter_async_context(Database(engine).transaction())
+        snapshot = await connection.scalar(text("SELECT pg_export_snapshot()"))
+        backup = Backup(
+            version=__version__,
+            revision=found,
+            created_at=datetime.now(UTC),
+            rows=await _count_rows(connection),
+        )
+        options = ("--format=custom", "--no-owner", "--no-privileges", f"--snapshot={snapshot}")
+        process = await _started("pg_dump", *options, f"--dbname={_url(database)}")
+        assert process.stdout is not None
+        with archive.open(DUMP, "w", force_zip64=True) as dump:
+            while chunk := await process.stdout.read(CHUNK_BYTES):
+                await asyncio.to_thread(dump.write, chunk)
+        await _require_success(process)
+    return backup
+
+
+async def _load(database: Database, dump: IO[bytes]) -> None:
+    options = ("--single-transaction", "--exit-on-error", "--no-owner", f"--dbname={_url(database)}")
+    process = await _started("pg_restore", *options)
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it says why it ended
+        while chunk := await asyncio.to_thread(dump.read, CHUNK_BYTES):
+            process.stdin.write(chunk)
+            await process.stdin.drain()
+        process.stdin.close()
+    await _require_success(process)
+
+
+async def _started(program: str, *arguments: str) -> asyncio.subprocess.Process:
+    programs = find_programs(None)
+    pipe = asyncio.subprocess.PIPE
+    command = programs.command(program, *arguments)
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=pipe, stdout=pipe, stderr=pipe, **programs.process_options()
+    )
+
+
+async def _require_success(process: asyncio.subprocess.Process) -> None:
+    assert process.stderr is not None
+    said = (await process.stderr.read()).decode(errors="replace")
+    if await process.wait() != 0:
+        raise DatabaseUnavailable(f"the database could not be copied: {last_line(said)}")
+
+
+async def _count_rows(connection: AsyncConnection) -> dict[str, int]:
+    """Of the tables that the schema has."""
+    counts = {}
+    for table in models.Base.metadata.sorted_tables:
+        if await connection.scalar(select(func.to_regclass(table.fullname))) is not None:
+            counts[table.name] = await connection.scalar(select(func.count()).select_from(table)) or 0
+    return counts
+
+
+async def _require_no_crawls(connection: AsyncConnection) -> None:
+    rows = await _count_rows(connection)
+    if rows.get(models.CrawlSession.__tablename__) or rows.get(models.Delivery.__tablename__):
+        raise UsageError("the database has crawls already: set CRAWLSCOPE_DATA_DIR to a new folder")
+
+
+def _description(archive: zipfile.ZipFile, file: Path) -> Backup:
+    try:
+        backup = Backup.model_validate_json(archive.read(DESCRIPTION))
+        archive.getinfo(DUMP)
+    except (KeyError, ValidationError):
+        raise UsageError(f"{file} is no backup of Crawlscope") from None
+    if not schema.is_known(backup.revision):
+        raise UsageError(f"{file} was made by version {backup.version}: install that version or a newer one")
+    return backup
+
+
+def _require_embedded(settings: Settings) -> None:
+    if settings.database_url is not None:
+        raise UsageError(
+            "CRAWLSCOPE_DATABASE_URL is set: back up your server with its own tools, such as pg_dump, "
+            "and rebuild the index with `crawlscope reindex`"
+        )
+
+
+def _url(database: Database) -> str:
+    """For libpq. The embedded server has no password."""
+    return database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+@contextlib.contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror or error}") from error
+    except zipfile.BadZipFile:
+        raise UsageError(f"{file} is no whole backup of Crawlscope") from None

@@ -1,0 +1,134 @@
+"""A backup is one moment of the installation, whole or not there, and restores to the same numbers."""
+
+import asyncio
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from crawlscope.core.errors import UsageError
+from crawlscope.core.secrets import api_secret, local_token
+from crawlscope.core.settings import Settings, load_settings
+from crawlscope.database import schema
+from crawlscope.database.backup import back_up, restore
+from crawlscope.database.connect import connected_database
+from crawlscope.database.engine import Database
+from crawlscope.insights.schemas import CrawlMetricsResponse, PageListResponse
+from crawlscope.insights.service import Insights
+from crawlscope.sessions.recount import recount
+from tests.support.producing import deliver, deliver_pages, fail_pages, index_pages
+
+CRAWL = "crawl-1"
+
+Records = tuple[CrawlMetricsResponse, PageListResponse]
+
+
+async def record_a_crawl(database: Database) -> None:
+    """A page of each kind: indexed, failed, and one that still waits."""
+    await deliver_pages(database, CRAWL, "https://example.com/a", "https://example.com/b")
+    await index_pages(database, CRAWL)
+    await deliver_pages(database, CRAWL, "https://example.com/c")
+    await fail_pages(database, CRAWL, "embedding_failed", "no vector")
+    await deliver_pages(database, CRAWL, "https://example.com/d")
+    await deliver(database, CRAWL, "crawl.completed", success=True)
+
+
+async def records(database: Database) -> Records:
+    insights = Insights(database)
+    return await insights.crawl(CRAWL), await insights.pages(CRAWL)
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path, Records]:
+    """An installation with a crawl, a backup that was made while more arrived, and what it knew before."""
+    folder = tmp_path_factory.mktemp("installation")
+    settings, file = load_settings(data_dir=folder / "data"), folder / "backup.zip"
+
+    async def make() -> Records:
+        async with connected_database(settings) as database:
+            await schema.upgrade(database)
+            await record_a_crawl(database)
+            known = await records(database)
+            urls = [f"https://example.org/{number}" for number in range(20)]
+            await asyncio.gather(back_up(settings, file), deliver_pages(database, "crawl-2", *urls))
+        return known
+
+    api_secret(settings), local_token(settings)
+    return settings, file, asyncio.run(make())
+
+
+async def test_a_restored_installation_has_the_same_numbers(
+    installation: tuple[Settings, Path, Records], tmp_path: Path
+) -> None:
+    settings, file, known = installation
+    restored = load_settings(data_dir=tmp_path / "data")
+    backup = await restore(restored, file)
+    assert backup.rows["pages"] >= 4
+    async with connected_database(restored) as database:
+        crawl, pages = await records(database)
+        assert crawl.model_dump(exclude={"verdict"}) == known[0].model_dump(exclude={"verdict"})
+        assert pages == known[1]
+        async with database.transaction() as connection:
+            assert await recount(connection, CRAWL) == {}
+        assert await index_pages(database, CRAWL) == 1, "the page that waited still waits"
+    assert api_secret(restored) == api_secret(settings)
+    assert local_token(restored) != local_token(settings), "it is of the machine, not of the backup"
+    with pytest.raises(UsageError, match="has crawls already"):
+        await restore(restored, file)
+
+
+async def test_only_its_owner_reads_a_backup(installation: tuple[Settings, Path, Records]) -> None:
+    _, file, _ = installation
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [each.name for each in file.parent.iterdir() if each.is_file()] == [file.name], "no draft is left"
+
+
+async def test_a_backup_replaces_no_file(installation: tuple[Settings, Path, Records]) -> None:
+    settings, file, _ = installation
+    before = file.read_bytes()
+    with pytest.raises(UsageError, match="exists"):
+        await back_up(settings, file)
+    with pytest.raises(UsageError, match="No such file or directory"):
+        await back_up(settings, file.parent / "no-folder" / "backup.zip")
+    assert file.read_bytes() == before
+
+
+async def test_what_is_no_whole_backup_is_refused(
+    installation: tuple[Settings, Path, Records], tmp_path: Path
+) -> None:
+    _, file, _ = installation
+    empty = load_settings(data_dir=tmp_path / "data")
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(UsageError, match="no whole backup"):
+        await restore(empty, broken)
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("notes.txt", "hello")
+    with pytest.raises(UsageError, match="is no backup"):
+        await restore(empty, tmp_path / "other.zip")
+    with pytest.raises(UsageError, match="No such file"):
+        await restore(empty, tmp_path / "missing.zip")
+    assert not empty.data_dir.exists(), "nothing was made"
+
+
+async def test_a_backup_of_a_newer_version_asks_for_that_version(
+    installation: tuple[Settings, Path, Records], tmp_path: Path
+) -> None:
+    _, file, _ = installation
+    newer = tmp_path / "newer.zip"
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(newer, "w") as copy:
+        for name in archive.namelist():
+            content = archive.read(name)
+            copy.writestr(
+                name,
+                content.replace(b'"revision": "', b'"revision": "9') if name == "backup.json" else content,
+            )
+    with pytest.raises(UsageError, match="install that version or a newer one"):
+        await restore(load_settings(data_dir=tmp_path / "data"), newer)
+
+
+async def test_a_server_is_backed_up_by_its_own_tools(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path, database_url="postgresql://localhost/crawlscope")
+    with pytest.raises(UsageError, match="pg_dump"):
+        await back_up(settings, tmp_path / "backup.zip")
