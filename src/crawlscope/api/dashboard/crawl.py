@@ -25,6 +25,10 @@ from crawlscope.webhooks import payload
 SLOWEST_SHOWN = 8
 CAUSES_SHOWN = 4
 ROWS_SHOWN = 100
+BUCKETS = 120
+"""Of the timeline."""
+EMBEDDED_PAGES = 2_000
+"""Of a larger crawl the overview loads the timeline after it is shown."""
 MAX_BODY_SHOWN = 256 * 1024
 
 router = page_router()
@@ -42,6 +46,29 @@ async def show_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -
         slowest=[row for row in slowest.rows if row["total_ms"] is not None],
         causes=causes[:CAUSES_SHOWN],
         causes_left=len(causes) - CAUSES_SHOWN,
+        **await _course(parts, crawl),
+    )
+
+
+async def _course(parts: Parts, crawl: CrawlMetricsResponse) -> dict[str, Any]:
+    if crawl.total_pages > EMBEDDED_PAGES:
+        return {"diagnosis": None, "timeline": None}
+    return {
+        "diagnosis": await parts.insights.diagnosis(crawl.crawl_id),
+        "timeline": await parts.insights.timeline(crawl.crawl_id, BUCKETS),
+    }
+
+
+@router.get("/crawls/{crawl_id}/timeline", dependencies=[Authenticated])
+async def show_timeline(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
+    """The course of the crawl on one time axis, and what bounds it."""
+    crawl = await parts.insights.crawl(crawl_id)
+    return render(
+        request,
+        "timeline.html",
+        **await _header(parts, crawl, "timeline"),
+        diagnosis=await parts.insights.diagnosis(crawl_id),
+        timeline=await parts.insights.timeline(crawl_id, BUCKETS),
     )
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from crawlscope.core.vocabulary import OperationType, PageState
-from crawlscope.insights.schemas import CrawlMetricsResponse, OperationStats
+from crawlscope.insights.schemas import CrawlMetricsResponse, OperationStats, TimelineResponse
 
 WIDTH = 1000.0
 """The width of every figure in its own units; the browser stretches it to the width of the page."""
@@ -34,6 +34,15 @@ class Part:
     """Of the whole, 0 to 1."""
     x: float
     width: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over the buckets of a timeline."""
+
+    key: str
+    title: str
+    series: dict[str, list[float]]
 
 
 def parts_of(values: Iterable[tuple[str, float]], width: float = WIDTH) -> list[Part]:
@@ -88,6 +97,51 @@ def sparkline(counts: Sequence[int], width: float = 120.0, height: float = 24.0)
         y = height - (height - 1) * count / highest
         points += [f"L{number * step:.1f} {y:.1f}", f"L{(number + 1) * step:.1f} {y:.1f}"]
     return f"M0 {height:.0f}{''.join(points)}L{width:.0f} {height:.0f}Z"
+
+
+def lines(values: Mapping[str, Sequence[float]], height: float = 100.0) -> dict[str, str]:
+    """The points of one polyline per name, each `WIDTH` wide, on a common scale from 0."""
+    highest = max((value for row in values.values() for value in row), default=0) or 1.0
+    return {
+        name: " ".join(
+            f"{(number + 0.5) * WIDTH / len(row):.1f},{height - (height - 2) * value / highest:.1f}"
+            for number, value in enumerate(row)
+        )
+        for name, row in values.items()
+    }
+
+
+def timeline_charts(timeline: TimelineResponse) -> list[Chart]:
+    """Pages per second, pages in progress, and how many pages each stage worked on at once."""
+    buckets, ms = timeline.buckets, timeline.bucket_seconds * 1000
+    return [
+        Chart(
+            "pages",
+            "Pages per second",
+            {
+                "received": [each.received_per_second for each in buckets],
+                "indexed": [each.indexed_per_second for each in buckets],
+                "failed": [each.failed_per_second for each in buckets],
+            },
+        ),
+        Chart(
+            "queue",
+            "Pages in progress",
+            {
+                "queued": [float(each.queued) for each in buckets],
+                "indexing": [float(each.indexing) for each in buckets],
+            },
+        ),
+        Chart(
+            "stages",
+            "Stages at once",
+            {
+                stage.value: [each.stages.get(stage, 0.0) / ms for each in buckets]
+                for stage in STAGES
+                if any(each.stages.get(stage) for each in buckets)
+            },
+        ),
+    ]
 
 
 @dataclass(frozen=True)

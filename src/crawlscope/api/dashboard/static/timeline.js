@@ -1,0 +1,125 @@
+// The charts of a timeline: one zoomable time axis for all, events as marks. Without it there are still pictures.
+"use strict";
+
+(() => {
+  const colourOf = (name) => {
+    const probe = document.createElement("span");
+    probe.className = `probe ${name}`;
+    document.body.append(probe);
+    const colour = getComputedStyle(probe).backgroundColor;
+    probe.remove();
+    return colour;
+  };
+  const short = (value) => value == null ? "–" : value >= 100 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
+  const faint = (colour, alpha) => colour.replace(/rgba?\(([^)]+?)\)/, (_, rgb) => `rgba(${rgb.split(",").slice(0, 3).join(",")}, ${alpha})`);
+
+  function marks(events) {
+    const colour = { outage: colourOf("state-failed"), worker_death: colourOf("state-failed"), retry: colourOf("state-pending") };
+    const usual = colourOf("probe-soft");
+    return (plot) => {
+      const { ctx, bbox } = plot;
+      ctx.save();
+      ctx.beginPath();
+      ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+      ctx.clip();
+      for (const event of events) {
+        const x = Math.round(plot.valToPos(event.at, "x", true)) + 0.5;
+        ctx.strokeStyle = colour[event.kind] ?? usual;
+        if (event.until) {
+          ctx.fillStyle = faint(colour[event.kind] ?? usual, 0.15);
+          ctx.fillRect(x, bbox.top, plot.valToPos(event.until, "x", true) - x, bbox.height);
+        }
+        ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+        ctx.beginPath();
+        ctx.moveTo(x, bbox.top);
+        ctx.lineTo(x, bbox.top + bbox.height);
+        ctx.stroke();
+      }
+      ctx.restore();
+    };
+  }
+
+  function draw(container) {
+    const data = JSON.parse(container.querySelector("[data-timeline-data]").textContent);
+    const events = [...container.parentElement.querySelectorAll(".events > li")].map((each) => ({
+      at: Number(each.dataset.at) / 1000,
+      until: each.dataset.until ? Number(each.dataset.until) / 1000 : null,
+      kind: each.className.replace("event-", ""),
+    }));
+    const soft = colourOf("probe-soft"), line = colourOf("probe-line");
+    const length = Object.values(data.charts[0])[0]?.length ?? 0;
+    const times = Array.from({ length }, (_, number) => (data.began_ms + (number + 0.5) * data.bucket_ms) / 1000);
+    const sync = uPlot.sync(`timeline-${data.began_ms}`);
+    const figures = [...container.querySelectorAll("[data-chart]")];
+    let plots = [];
+    plots = figures.map((figure, number) => {
+      const names = Object.keys(data.charts[number]);
+      const holder = figure.querySelector(".plot");
+      const labels = new Map([...figure.querySelectorAll("[data-value]")].map((each) => [each.dataset.value, each]));
+      const told = new Map([...labels].map(([name, each]) => [name, each.textContent]));
+      const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px Inter, sans-serif" };
+      const options = {
+        width: holder.clientWidth,
+        height: holder.clientHeight,
+        legend: { show: false },
+        cursor: { sync: { key: sync.key, setSeries: false }, drag: { x: true, y: false }, points: { size: 5 } },
+        scales: { y: { range: (_, low, high) => [0, Math.max(high, 0.001) * 1.05] } },
+        axes: [
+          { ...axis, space: 70, size: 24, values: (_, splits) => splits.map((at) => new Date(at * 1000).toTimeString().slice(0, 8)) },
+          { ...axis, size: 48, space: 28, values: (_, splits) => splits.map(short) },
+        ],
+        series: [{}, ...names.map((name) => {
+          const colour = colourOf(`line-${name}`);
+          return { label: name, stroke: colour, width: 1.5, fill: faint(colour, 0.12), points: { show: false } };
+        })],
+        hooks: {
+          draw: [marks(events)],
+          setCursor: [(plot) => {
+            const index = plot.cursor.idx;
+            names.forEach((name, at) => {
+              labels.get(name).textContent = index == null ? told.get(name) : short(plot.data[at + 1][index]);
+            });
+          }],
+          setScale: [(plot, key) => {
+            if (key !== "x" || plot.moving) return;
+            const { min, max } = plot.scales.x;
+            for (const other of plots) {
+              if (other !== plot && (other.scales.x.min !== min || other.scales.x.max !== max)) {
+                other.moving = true;
+                other.setScale("x", { min, max });
+                other.moving = false;
+              }
+            }
+          }],
+        },
+      };
+      holder.replaceChildren();
+      const plot = new uPlot(options, [times, ...names.map((name) => data.charts[number][name])], holder);
+      sync.sub(plot);
+      return plot;
+    });
+    const resize = new ResizeObserver(() => {
+      plots.forEach((plot, number) => {
+        const holder = figures[number].querySelector(".plot");
+        if (holder.clientWidth && holder.clientWidth !== plot.width) plot.setSize({ width: holder.clientWidth, height: holder.clientHeight });
+      });
+    });
+    resize.observe(container);
+    return { destroy: () => { resize.disconnect(); plots.forEach((plot) => plot.destroy()); } };
+  }
+
+  let drawn = new Map();
+  function drawAll() {
+    for (const [container, charts] of drawn) if (!container.isConnected) { charts.destroy(); drawn.delete(container); }
+    for (const container of document.querySelectorAll("[data-timeline]")) {
+      if (!drawn.has(container) && container.querySelector("[data-timeline-data]")) drawn.set(container, draw(container));
+    }
+  }
+  drawAll();
+  document.addEventListener("htmx:after:swap", drawAll);
+  document.addEventListener("theme-changed", () => {
+    for (const charts of drawn.values()) charts.destroy();
+    drawn = new Map();
+    drawAll();
+  });
+})();
