@@ -1,6 +1,8 @@
 """The HTTP application over the parts of a running service."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -12,6 +14,7 @@ from crawlscope.api.dashboard.static_files import StaticFiles
 from crawlscope.api.http import (
     crawls,
     errors,
+    events,
     health,
     index,
     metrics,
@@ -29,7 +32,14 @@ from crawlscope.processes.parts import Parts
 
 
 def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
-    """Requests that wait, such as MCP calls, are answered at once when `stopping` is set."""
+    """Requests that wait, such as MCP calls and live feeds, end at once when `stopping` is set."""
+    stopping = stopping or asyncio.Event()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with mcp_lifespan(app), events.live_feeds(app, stopping):
+            yield
+
     app = FastAPI(
         title="Crawlscope",
         version=__version__,
@@ -37,11 +47,11 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        lifespan=mcp_lifespan,
+        lifespan=lifespan,
     )
     app.state.parts = parts
     app.state.readings = prometheus.Readings()
-    app.state.mcp = McpEndpoint(app, stopping or asyncio.Event())
+    app.state.mcp = McpEndpoint(app, stopping)
     for middleware in (Guard, WholeSegments, RequestRecorder):  # the last one is the first to be asked
         app.add_middleware(middleware)
     errors.install(app)
@@ -51,6 +61,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         crawls.ledger,
         index.router,
         metrics.router,
+        events.router,
         watches.router,
         notifications.router,
         health.router,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from crawlscope.core.vocabulary import Completeness, CrawlStatus, VerdictName
-from crawlscope.insights.schemas import CrawlMetricsResponse
+from crawlscope.insights.schemas import CrawlMetricsResponse, CrawlState
 
 MIN_POLL_INTERVAL_SECONDS = 0.3
 MAX_POLL_INTERVAL_SECONDS = 3.0
@@ -85,7 +85,7 @@ def poll_interval(answer_seconds: float) -> float:
     return min(max(MIN_POLL_INTERVAL_SECONDS, POLL_FACTOR * answer_seconds), MAX_POLL_INTERVAL_SECONDS)
 
 
-def is_settled(crawl: CrawlMetricsResponse) -> bool:
+def is_settled(crawl: CrawlState) -> bool:
     """Whether waiting brings nothing more.
 
     Firecrawl may report the end before its last pages. A crawl that is not compared with Firecrawl is

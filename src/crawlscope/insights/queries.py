@@ -1,11 +1,26 @@
 """The SQL of the insight service. All statements only read."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from sqlalchemy import BigInteger, RowMapping, Select, case, cast, func, literal, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    RowMapping,
+    Select,
+    String,
+    Text,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ColumnElement
 
@@ -194,22 +209,7 @@ def page_metrics(crawl_id: str) -> Rows:
 
 
 def pages(crawl_id: str, state: PageState | None = None, sort: PageSort = PageSort.RECENT) -> Rows:
-    matching = select(
-        PAGES.c.source_url.label("url"),
-        PAGES.c.url.label("final_url"),
-        PAGES.c.state,
-        PAGES.c.attempts,
-        PAGES.c.status_code,
-        PAGES.c.error_code,
-        PAGES.c.error,
-        PAGES.c.error_detail,
-        PAGES.c.queued_at,
-        PAGES.c.settled_at,
-        *(
-            _once_settled(column)
-            for column in (PAGES.c.queue_wait_ms, PAGES.c.total_ms, PAGES.c.stages, PAGES.c.chunks)
-        ),
-    ).where(PAGES.c.crawl_id == storable(crawl_id))
+    matching = select(*_page_columns()).where(PAGES.c.crawl_id == storable(crawl_id))
     if state is not None:
         matching = matching.where(PAGES.c.state == state)
     match sort:
@@ -220,6 +220,51 @@ def pages(crawl_id: str, state: PageState | None = None, sort: PageSort = PageSo
         case PageSort.RECENT:
             order = func.greatest(PAGES.c.queued_at, PAGES.c.started_at, PAGES.c.settled_at).desc()
     return matching.order_by(order, PAGES.c.id.desc())
+
+
+def settled_pages(after: Mapping[str, tuple[int, int]], limit: int) -> Rows:
+    """Per crawl the next pages that settled after a transaction and page id, at most `limit` and one more.
+
+    Pages that a database restored from a backup has from transactions of another server are left out.
+    """
+    transactions, page_ids = zip(*after.values(), strict=True) if after else ((), ())
+    seen = (
+        func.unnest(
+            cast([storable(crawl_id) for crawl_id in after], ARRAY(String)),
+            cast(list(transactions), ARRAY(BigInteger)),
+            cast(list(page_ids), ARRAY(BigInteger)),
+        )
+        .table_valued("crawl_id", "transaction", "page_id")
+        .render_derived(name="seen")
+    )
+    following = (
+        select(PAGES.c.crawl_id, PAGES.c.id.label("page_id"), PAGES.c.settled_in, *_page_columns())
+        .where(
+            PAGES.c.crawl_id == seen.c.crawl_id,
+            PAGES.c.settled_in.is_not(None),
+            tuple_(PAGES.c.settled_in, PAGES.c.id) > tuple_(seen.c.transaction, seen.c.page_id),
+            PAGES.c.settled_in < _transaction(func.pg_snapshot_xmax(func.pg_current_snapshot())),
+        )
+        .order_by(PAGES.c.settled_in, PAGES.c.id)
+        .limit(limit + 1)
+        .lateral("following")
+    )
+    return select(*following.c).select_from(seen.join(following, true()))
+
+
+def oldest_transaction() -> Rows:
+    """The oldest one in progress: all before it are visible or were rolled back."""
+    return select(_transaction(func.pg_snapshot_xmin(func.pg_current_snapshot())))
+
+
+def watched_crawls(crawl_ids: Collection[str], newest: int) -> Rows:
+    """These crawls, the `newest`, and the newest of those that are in progress."""
+    chosen = [SESSIONS.c.crawl_id.in_([storable(crawl_id) for crawl_id in crawl_ids])]
+    if newest:
+        latest = select(SESSIONS.c.crawl_id).order_by(SESSIONS.c.started_at.desc()).limit(newest)
+        running = latest.where(SESSIONS.c.status == CrawlStatus.IN_PROGRESS)
+        chosen += [SESSIONS.c.crawl_id.in_(latest), SESSIONS.c.crawl_id.in_(running)]
+    return _sessions().where(or_(*chosen)).order_by(SESSIONS.c.started_at.desc(), SESSIONS.c.id.desc())
 
 
 def page_id(crawl_id: str, source_url: str) -> Rows:
@@ -436,6 +481,30 @@ def _sessions() -> Rows:
         .select_from(SESSIONS)
         .outerjoin(REQUESTED, REQUESTED.c.crawl_id == SESSIONS.c.crawl_id)
     )
+
+
+def _page_columns() -> list[ColumnElement[Any]]:
+    return [
+        PAGES.c.source_url.label("url"),
+        PAGES.c.url.label("final_url"),
+        PAGES.c.state,
+        PAGES.c.attempts,
+        PAGES.c.status_code,
+        PAGES.c.error_code,
+        PAGES.c.error,
+        PAGES.c.error_detail,
+        PAGES.c.queued_at,
+        PAGES.c.settled_at,
+        *(
+            _once_settled(column)
+            for column in (PAGES.c.queue_wait_ms, PAGES.c.total_ms, PAGES.c.stages, PAGES.c.chunks)
+        ),
+    ]
+
+
+def _transaction(number: ColumnElement[Any]) -> ColumnElement[int]:
+    """As `pages.settled_in` has it."""
+    return cast(cast(number, Text), BigInteger)
 
 
 def _has_part(column: Any, part: str) -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ Times are in UTC and ISO 8601; durations are in milliseconds. `total` of a list 
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -181,6 +181,28 @@ class CrawlMetricsResponse(CrawlState):
 class CrawlListResponse(Answer):
     crawls: list[CrawlMetricsResponse]
     total: int
+
+
+class LiveCrawls(Answer):
+    """The first event of the feed of all crawls."""
+
+    crawls: list[CrawlState]
+    """The newest, and those in progress."""
+
+
+class LivePages(Answer):
+    """Pages that settled."""
+
+    crawl_id: str
+    pages: list["PageRow"]
+    """In the order in which they settled."""
+
+
+class LiveEnd(Answer):
+    """Nothing more will be told of this crawl."""
+
+    crawl_id: str
+    reason: Literal["sealed", "deleted"]
 
 
 class Compared(Answer):

@@ -27,6 +27,9 @@ ENDPOINTS = (WEBHOOK_PATH, CHANGES_PATH)
 ENDPOINT_PREFIXES = tuple(f"{endpoint}/" for endpoint in ENDPOINTS)
 REFUSAL = "refusal"
 
+EVENT_STREAM = b"text/event-stream"
+"""Such an answer lasts as long as its viewer: its duration is the time to its beginning."""
+
 _OF_A_SENDER = re.compile("webhook", re.IGNORECASE)
 """In the path of a request that is meant as a delivery, even if the path is not quite that of an endpoint."""
 _TOKEN_IN_PATH = re.compile(r"(/webhook/+(?:firecrawl|changedetection)/+).+", re.IGNORECASE | re.DOTALL)
@@ -55,19 +58,23 @@ class RequestRecorder:
         scope.setdefault("state", {})  # routes note there why they refuse a delivery
         request_id, status = str(uuid4()), 500
         began_at, began = datetime.now(UTC), perf_counter()
+        live_after_ms = None
 
         async def send_on(message: Message) -> None:
-            nonlocal status
+            nonlocal status, live_after_ms
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message.setdefault("headers", []).append((b"x-request-id", request_id.encode()))
+                headers = message.setdefault("headers", [])
+                if scope["method"] == "GET" and any(v.startswith(EVENT_STREAM) for _, v in headers):
+                    live_after_ms = (perf_counter() - began) * 1000
+                headers.append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
             with timing_scope(request_id=request_id):
                 await self._app(scope, receive, send_on)
         finally:
-            elapsed_ms = (perf_counter() - began) * 1000
+            elapsed_ms = live_after_ms or (perf_counter() - began) * 1000
             refused = refused_delivery(scope, status)
             record = _record(scope, request_id, status, began_at, elapsed_ms, refused)
             scope["app"].state.parts.buffer.add_request(record)
