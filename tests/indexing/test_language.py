@@ -1,7 +1,7 @@
 import pytest
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from crawlscope.indexing.language import Identifier, language_of, primary_language
+from crawlscope.indexing.language import Identifier, language_of, likely_languages, primary_language
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,14 @@ JAPANESE = "ボイラーは毎朝点検され、圧力は日誌に記録され�
         (ENGLISH, "en"),
         (GERMAN, "de"),
         (JAPANESE, "ja"),
+        (
+            "野马队在分区轮以十一分击败了匹兹堡钢人队。他也以三十九岁高龄参加超级碗，成为年龄最大的四分卫。",
+            "zh",
+        ),
+        (
+            "보일러는 매일 아침 점검되고 압력은 일지에 기록됩니다. 물은 깨끗해야 하며 온도는 일정하다.",
+            "ko",
+        ),
         ("Kessel", ""),
         ("", ""),
         (f"{ENGLISH}\n\n{GERMAN}", ""),
@@ -58,3 +66,33 @@ THEIRS = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 def test_it_classifies_as_the_library_does(text: str) -> None:
     (language, probability), theirs = OURS.classify(text), THEIRS.classify(text)
     assert (language, probability) == (theirs[0], pytest.approx(theirs[1], rel=1e-4))
+
+
+MIXED = {"en": 1000, "de": 60, "es": 40, "": 20}
+
+
+@pytest.mark.parametrize(
+    ("query", "languages"),
+    [
+        ("which rivers flow into the sea", ["en"]),
+        ("welche Flüsse fließen ins Meer", ["de"]),
+        ("qué ríos desembocan en el mar", ["es"]),
+        ("犬", ["zh"]),
+        ("カメラ", ["ja"]),
+    ],
+)
+def test_the_words_of_a_query_tell_its_language_among_those_of_the_index(
+    query: str, languages: list[str]
+) -> None:
+    assert likely_languages(query, MIXED) == languages
+
+
+def test_a_query_of_unclear_language_may_be_in_several() -> None:
+    assert {"es", "en"} <= set(likely_languages("casa", MIXED))
+    assert len(likely_languages("x", dict.fromkeys(["en", "de", "es", "fr", "it", "xx"], 5))) == 4
+
+
+def test_every_query_is_in_the_only_language_of_an_index() -> None:
+    assert likely_languages("welche Flüsse fließen ins Meer", {"en": 3, "": 2}) == ["en"]
+    assert likely_languages("rivers", {"de": 3}) == ["de"]
+    assert likely_languages("", {}) == ["en"]

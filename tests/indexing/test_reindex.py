@@ -468,10 +468,10 @@ async def test_an_unexpected_error_is_retried_before_the_document_is_left_out(
 ) -> None:
     replacement, encode, short_of_memory = await after.begin(), Bm25Encoder.encode_document, True
 
-    def encode_if_there_is_memory(self: Bm25Encoder, chunk: str) -> SparseVector:
+    def encode_if_there_is_memory(self: Bm25Encoder, chunk: str, language: str) -> SparseVector:
         if short_of_memory and "comets" in chunk:
             raise MemoryError
-        return encode(self, chunk)
+        return encode(self, chunk, language)
 
     monkeypatch.setattr(Bm25Encoder, "encode_document", encode_if_there_is_memory)
     await fail_to_fill(after, replacement, 2)

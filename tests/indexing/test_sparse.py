@@ -77,6 +77,39 @@ def test_single_characters_do_not_make_a_text_longer() -> None:
     assert {weights[pair] for pair in pairs} == set(three_words.values)
 
 
+@pytest.mark.parametrize(
+    ("language", "query", "document"),
+    [
+        ("de", "Häuser", "Das Haus am See"),
+        ("de", "Hauser", "Das Haus am See"),
+        ("es", "canciones", "Una canción de cuna"),
+        ("es", "cancion", "Las canciones de cuna"),
+        ("fr", "chevaux", "Les chevaux courent"),
+        ("ru", "книги", "Новая книга"),
+        ("ar", "الكتاب", "كتاب جديد"),
+        ("pl", "dom", "Stary dom"),
+        ("ja", "servers", "このserverは速い"),
+        ("", "servers", "server.start()"),
+    ],
+)
+def test_words_are_stemmed_in_their_own_language(language: str, query: str, document: str) -> None:
+    terms = set(encoder.encode_query(query, [language]).indices)
+    assert terms & set(encoder.encode_document(document, language).indices)
+
+
+def test_a_word_of_unclear_language_is_stemmed_in_each() -> None:
+    query = set(encoder.encode_query("Häuser", ["en", "de"]).indices)
+    assert query & set(encoder.encode_document("Das Haus", "de").indices)
+    assert query & set(encoder.encode_document("The Häuser of Berlin", "en").indices)
+
+
+def test_a_stop_word_of_one_language_does_not_search_in_the_other() -> None:
+    assert list(encoder.encode_query("la casa", ["en", "es"]).indices) == list(
+        encoder.encode_query("casa", ["en", "es"]).indices
+    )
+    assert list(encoder.encode_query("la", ["en", "es"]).indices)
+
+
 def test_a_word_with_two_spellings_counts_once() -> None:
     assert sum(encoder.encode_query("Frau Müller").values) == pytest.approx(2.0)
 

@@ -103,7 +103,7 @@ class TestRequestsAndTotals:
         async with database.transaction() as connection:
             serving = await generations.ensure_serving(connection, RECIPE)
             for url, chunks in ((A, 2), (B, 5)):
-                known = KnownDocument("hash", "fingerprint", chunks, None, 1)
+                known = KnownDocument("hash", "fingerprint", chunks, None)
                 await save_documents(connection, serving.id, {url: known})
 
         stats = await insights.stats()

@@ -11,6 +11,7 @@ from sqlalchemy import select, text
 
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
+from crawlscope.indexing.corpus import Corpus
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.lifecycle import IndexLifecycle
 from crawlscope.indexing.generations.opened import OpenGenerations
@@ -88,9 +89,10 @@ class Installation:
             serving = (await generations.live(connection)).serving
         assert serving is not None
         index, embedder = await self.opened.index(serving), self.opened.embedder(serving)
+        corpus = Corpus(self.database, serving.id)
         filters = SearchFilters(crawl_id=crawl_id) if crawl_id else None
         request = SearchRequest(query=query, mode="keyword", filters=filters)
-        return await SearchService(index, embedder, Bm25Encoder()).search(request)
+        return await SearchService(index, embedder, Bm25Encoder(), corpus).search(request)
 
     async def page(self, crawl_id: str) -> tuple[str, str | None]:
         found = select(Page.state, Page.error_code).where(Page.crawl_id == crawl_id)

@@ -18,25 +18,28 @@ PAGES = models.table_of(models.Page)
 NO_REVISION = 0
 """A revision that no document has: reindexing makes the document again."""
 _FIND = text("""
-    SELECT key, content_hash, fingerprint, chunks, crawl_id, revision, error
+    SELECT key, content_hash, fingerprint, chunks, crawl_id, language, revision, error
     FROM webhook.documents
     WHERE generation_id = :generation_id AND key = ANY(CAST(:keys AS uuid[]))
 """)
-_SAVED_COLUMNS = ("key", "url", "content_hash", "fingerprint", "chunks", "crawl_id", "revision", "error")
+_SAVED_COLUMNS = (
+    *("key", "url", "content_hash", "fingerprint", "chunks", "crawl_id", "language", "revision", "error"),
+)
 _SAVE = text("""
     INSERT INTO webhook.documents AS known (
-        generation_id, key, url, content_hash, fingerprint, chunks, crawl_id, revision, error, indexed_at
+        generation_id, key, url, content_hash, fingerprint, chunks, crawl_id, language, revision, error,
+        indexed_at
     )
     SELECT :generation_id, saved.*, now()
     FROM unnest(
         CAST(:key AS uuid[]), CAST(:url AS text[]), CAST(:content_hash AS text[]),
         CAST(:fingerprint AS text[]), CAST(:chunks AS bigint[]), CAST(:crawl_id AS text[]),
-        CAST(:revision AS bigint[]), CAST(:error AS text[])
+        CAST(:language AS text[]), CAST(:revision AS bigint[]), CAST(:error AS text[])
     ) AS saved
     ON CONFLICT (generation_id, key) DO UPDATE SET
         content_hash = excluded.content_hash, fingerprint = excluded.fingerprint,
-        chunks = excluded.chunks, crawl_id = excluded.crawl_id, revision = excluded.revision,
-        error = excluded.error, indexed_at = excluded.indexed_at
+        chunks = excluded.chunks, crawl_id = excluded.crawl_id, language = excluded.language,
+        revision = excluded.revision, error = excluded.error, indexed_at = excluded.indexed_at
 """)
 _RECORD_CRAWLS = text("""
     WITH added AS (
@@ -61,6 +64,8 @@ class KnownDocument:
     chunks: int
     crawl_id: str | None
     """The crawl that brought the content."""
+    language: str = ""
+    """The primary tag of the language that its text is written in; empty if unknown."""
     revision: int = 1
     error: str | None = None
 
@@ -187,6 +192,16 @@ async def count(connection: AsyncConnection, generation_id: int) -> DocumentCoun
         )
     ).one()
     return DocumentCounts(documents, int(chunks), failed)
+
+
+async def count_languages(connection: AsyncConnection, generation_id: int) -> dict[str, int]:
+    """The number of documents of each language, `""` for those of unknown language."""
+    rows = await connection.execute(
+        select(DOCUMENTS.c.language, func.count().label("documents"))
+        .where(DOCUMENTS.c.generation_id == generation_id, DOCUMENTS.c.chunks > 0)
+        .group_by(DOCUMENTS.c.language)
+    )
+    return {row.language: row.documents for row in rows}
 
 
 async def can_be_rebuilt(connection: AsyncConnection, generation_id: int) -> bool:

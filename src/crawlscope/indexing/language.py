@@ -1,7 +1,8 @@
-"""The language of a text: by its declared tag, in any spelling, or by its words."""
+"""The language of a text: by its declared tag, in any spelling, by its script, or by its words."""
 
 import re
 import string
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -14,9 +15,10 @@ _NO_LANGUAGE = {"und", "zxx", "mul", "mis"}
 _SAME = {"iw": "he", "in": "id", "ji": "yi", "nb": "no", "nn": "no"}
 
 _MAX_CHARACTERS = 20_000
+_MAX_CHARACTERS_FOR_SCRIPT = 2_000
 _MIN_LETTERS = 100
 _MIN_IDEOGRAMS = 40
-_MIN_PROBABILITY = 0.99
+_MIN_PROBABILITY = 0.9
 _PARTS = 256
 _MEMORY = 6
 """Bytes in the longest feature of the model."""
@@ -30,7 +32,20 @@ _NO_WORDS = [
 """Code and targets of links, right after a letter, and URLs."""
 _WORDS = re.compile(r"[^\W\d_]+")
 _ASCII_WORDS = {code: " " for code in range(128) if chr(code) not in string.ascii_letters}
-_WIDE = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_SCRIPTS = {
+    "ja": re.compile(r"[\u3040-\u30ff]"),
+    "ko": re.compile(r"[\uac00-\ud7af]"),
+    "th": re.compile(r"[\u0e00-\u0e7f]"),
+    "lo": re.compile(r"[\u0e80-\u0eff]"),
+    "km": re.compile(r"[\u1780-\u17ff]"),
+    "zh": re.compile(r"[\u3400-\u9fff]"),
+}
+"""Scripts of one language each, apart from Chinese characters, which are Japanese beside syllables."""
+_MIN_SYLLABLES = 0.05
+"""The least share of Japanese syllables among the characters of a Japanese text."""
+ENGLISH = "en"
+_COVERED = 0.99
+_MAX_LIKELY = 4
 
 
 def primary_language(tag: str | None) -> str:
@@ -55,22 +70,53 @@ def language_of(markdown: str) -> str:
     for pattern in _NO_WORDS:
         text = pattern.sub(" ", text)
     text = " ".join(text.translate(_ASCII_WORDS).split() if text.isascii() else _WORDS.findall(text))
-    if len(text) < _MIN_LETTERS and not (len(text) >= _MIN_IDEOGRAMS and _is_wide(text)):
+    by_script = language_of_script(text)
+    if len(text) < (_MIN_IDEOGRAMS if by_script else _MIN_LETTERS):
         return ""
+    if by_script:
+        return by_script
+    language, probability = _identifier().classify(text)
     middle = text.find(" ", len(text) // 2)
-    first, *rest = [text[:middle], text[middle:]] if middle > 0 else [text]
-    language = _classify(first)
-    agreed = language and all(_classify(half) == language for half in rest)
+    halves = [text[:middle], text[middle:]] if middle > 0 else []
+    agreed = probability >= _MIN_PROBABILITY and all(
+        _identifier().classify(half)[0] == language for half in halves
+    )
     return primary_language(language) if agreed else ""
 
 
-def _is_wide(text: str) -> bool:
-    return len(_WIDE.findall(text)) * 2 > len(text)
+def language_of_script(text: str) -> str:
+    """The language of a text of which more than half is in the script of one language, else empty."""
+    text = text[:_MAX_CHARACTERS_FOR_SCRIPT]
+    if text.isascii():
+        return ""
+    found = {language: len(script.findall(text)) for language, script in _SCRIPTS.items()}
+    if found["ja"] > _MIN_SYLLABLES * found["zh"]:
+        found["ja"] += found.pop("zh")
+    language = max(found, key=lambda each: found[each])
+    return language if 2 * found[language] > sum(map(str.isalpha, text)) else ""
 
 
-def _classify(text: str) -> str | None:
-    language, probability = _identifier().classify(text)
-    return str(language) if probability >= _MIN_PROBABILITY else None
+def likely_languages(query: str, documents: Mapping[str, int]) -> list[str]:
+    """The languages of an index in which the query may be, the likeliest first; at most four, and one if its
+    words tell.
+
+    `documents` is the number of documents of each language, `""` for those of unknown language, which count
+    as English. Blocks, and may load the model, if they have several languages.
+    """
+    if by_script := language_of_script(query):
+        return [by_script]
+    counts = {language: count for language, count in documents.items() if language and count}
+    if unknown := documents.get("") or not counts:
+        counts[ENGLISH] = counts.get(ENGLISH, 0) + unknown
+    if len(counts) == 1:
+        return list(counts)
+    likely, covered = list[str](), 0.0
+    for language, probability in _identifier().ranked(query, counts):
+        likely.append(language)
+        covered += probability
+        if covered >= _COVERED or len(likely) == _MAX_LIKELY:
+            break
+    return likely
 
 
 class Identifier(LanguageIdentifier):  # type: ignore[misc]
@@ -83,6 +129,22 @@ class Identifier(LanguageIdentifier):  # type: ignore[misc]
         self._moves = np.frombuffer(self.tk_nextmove, np.dtype(self.tk_nextmove.typecode))
         self._rows = np.asarray(self.tk_row, np.intp) << 8
         self._features = np.asarray(self.tk_output, np.int32)
+
+    def ranked(self, text: str, documents: Mapping[str, int]) -> list[tuple[str, float]]:
+        """These languages with their probabilities, the likeliest first.
+
+        The square roots of the documents' numbers are the odds before the first word: so a language of few
+        documents has a chance, and one that the model does not know the same as before.
+        """
+        scores = dict(
+            zip(map(primary_language, self.nb_classes), self._raw_score(text.encode()), strict=True)
+        )
+        unknown = float(np.mean([*scores.values()]))
+        odds = np.array([float(scores.get(language, unknown)) for language in documents])
+        odds += 0.5 * np.log([*documents.values()])
+        shares = np.exp(odds - odds.max())
+        ranking = zip(documents, (shares / shares.sum()).tolist(), strict=True)
+        return sorted(ranking, key=lambda ranked: -ranked[1])
 
     def _raw_score(self, text: bytes) -> Any:
         features, counts = np.unique(self._found(text), return_counts=True)
@@ -97,7 +159,7 @@ class Identifier(LanguageIdentifier):  # type: ignore[misc]
         The state of the automaton depends on the last `_MEMORY` bytes only, so each part can begin that much
         earlier in any state.
         """
-        length = -(-len(text) // _PARTS)
+        length = max(1, -(-len(text) // _PARTS))
         padded = np.zeros(_MEMORY + _PARTS * length, np.uint8)
         padded[_MEMORY : _MEMORY + len(text)] = np.frombuffer(text, np.uint8)
         parts = np.lib.stride_tricks.sliding_window_view(padded, _MEMORY + length)[::length]

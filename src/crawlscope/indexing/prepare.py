@@ -50,6 +50,9 @@ class PreparedDocument:
     url: str
     title: str
     language: str
+    """As the page declares it, else that of its text: a primary tag, empty if unknown."""
+    text_language: str
+    """As its words tell, else as declared: many pages in other languages declare English."""
     text: str
     content_hash: str
     unchanged: bool
@@ -108,22 +111,25 @@ class DocumentPreparer:
             except PageError as error:
                 text, unreadable = "", error
             title = metadata.title or _first_heading(text)
-            language = primary_language(metadata.language) or language_of(text)
+            declared = primary_language(metadata.language)
+            language = declared or language_of(text)
             content_hash = sha256("\0".join([title or "", language, text]).encode()).hexdigest()
             unchanged = known is not None and known.holds(content_hash, fingerprint)
+            text_language = (declared and not unchanged and language_of(text)) or language
             chunks = [] if unchanged else split(text, tokenizer, self.recipe.chunk_tokens)
             texts = passages(title or "", text, chunks, tokenizer)
             chunking.metadata["chunks"] = len(chunks)
         sparse = list[SparseVector]()
         if texts:
             with TimingContext(OperationType.BM25, "index_document", metadata={"chunks": len(texts)}):
-                sparse = [self.bm25.encode_document(each) for each in texts]
+                sparse = [self.bm25.encode_document(each, text_language) for each in texts]
         prepared = PreparedDocument(
             generation_id=self.generation_id,
             fingerprint=fingerprint,
             url=document.url,
             title=title or document.url,
             language=language,
+            text_language=text_language,
             text=text,
             content_hash=content_hash,
             unchanged=unchanged,

@@ -108,6 +108,7 @@ def decide(
         prepared.fingerprint,
         len(prepared.chunks),
         crawl_id,
+        prepared.text_language,
         known.revision + 1 if known else 1,
     )
     return Decision(StoredDocument(PageState.INDEXED, made.chunks), made=made)

@@ -3,8 +3,10 @@
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Collection
+from typing import Any
 
-from qdrant_edge import Bm25, Bm25Config, TokenizerType
+from qdrant_edge import Bm25, Bm25Config, DisabledStemmer, StopwordsSet, TokenizerType
 
 from crawlscope.indexing.index.port import SparseVector
 
@@ -51,34 +53,54 @@ _UMLAUTS = str.maketrans(
 )
 
 
+_SNOWBALL = {
+    "ar": "arabic",
+    "da": "danish",
+    "de": "german",
+    "el": "greek",
+    "en": "english",
+    "es": "spanish",
+    "fi": "finnish",
+    "fr": "french",
+    "hu": "hungarian",
+    "it": "italian",
+    "nl": "dutch",
+    "no": "norwegian",
+    "pt": "portuguese",
+    "ro": "romanian",
+    "ru": "russian",
+    "sv": "swedish",
+    "tr": "turkish",
+}
+"""The languages whose words the engine stems, and whose stop words it knows."""
+_ENGLISH = {"", "ja", "ko", "zh"}
+"""Texts whose words with spaces around them are English as a rule: code, and names in other scripts."""
+
+
 class Bm25Encoder:
     """Weights without IDF, which the index knows and applies to queries.
 
-    Identifiers count whole and in parts: `getUserName` is found by itself and by `user name`. English words
-    are stemmed, English stop words left out. Accents, vowel signs, width and the script of digits make no
-    difference; `ü` is also `ue`. In scripts without spaces, and in Korean, every two neighbouring
-    characters count as a word, and in documents every single character too.
+    Identifiers count whole and in parts: `getUserName` is found by itself and by `user name`. Words are
+    stemmed by the language of the text, and its stop words left out; a text of unknown language counts as
+    English, and the words of a language without a stemmer stay as they are. Accents, vowel signs, width and
+    the script of digits make no difference; `ü` is also `ue`. In scripts without spaces, and in Korean, every
+    two neighbouring characters count as a word, and in documents every single character too.
     """
 
-    fingerprint = f"bm25:english:code:folded:unigrams+bigrams:k{K}:b{B}:len{AVERAGE_CHUNK_WORDS:g}"
+    fingerprint = f"bm25:stemmed:code:folded:unigrams+bigrams:k{K}:b{B}:len{AVERAGE_CHUNK_WORDS:g}"
     """Weights of two encoders may share an index only if their fingerprints are equal."""
 
     def __init__(self) -> None:
-        self._bm25 = Bm25(
-            Bm25Config(
-                k=K,
-                b=B,
-                avg_len=AVERAGE_CHUNK_WORDS,
-                language="english",
-                tokenizer=TokenizerType.Code,
-                ascii_folding=True,
-            )
-        )
+        self._by_stemmer: dict[str | None, Bm25] = {}
 
-    def encode_document(self, text: str) -> SparseVector:
-        """The highest weight of each term over all readings; none of them makes the text longer."""
+    def encode_document(self, text: str, language: str = "") -> SparseVector:
+        """The highest weight of each term over all readings; none of them makes the text longer.
+
+        `language` is a primary tag.
+        """
+        bm25 = self._bm25(language)
         readings = [spaced for each in _spellings(text) for spaced in (_ngrams(each, 2), _ngrams(each, 1))]
-        vectors = [self._bm25.embed_document(each) for each in dict.fromkeys(readings)]
+        vectors = [bm25.embed_document(each) for each in dict.fromkeys(readings)]
         if len(vectors) == 1:
             return SparseVector(indices=vectors[0].indices, values=vectors[0].values)
         weights: dict[int, float] = {}
@@ -87,17 +109,48 @@ class Bm25Encoder:
                 weights[term] = max(weight, weights.get(term, 0.0))
         return _vector(weights)
 
-    def encode_query(self, text: str) -> SparseVector:
+    def encode_query(self, text: str, languages: Collection[str] = ("",)) -> SparseVector:
         """Empty for a query of stop words and punctuation only.
 
-        A word with two spellings counts once: each spelling has half of its weight.
+        A query that may be in several languages has the terms of each, and no word that is a stop word in one
+        of them unless all are: such a word is rare in texts of the others, and would count most. A word with
+        two spellings counts once: each spelling has half of its weight.
         """
-        vectors = [self._bm25.embed_query(_ngrams(each, 2)) for each in _spellings(text)]
-        weights: defaultdict[int, float] = defaultdict(float)
-        for vector in vectors:
-            for term, weight in zip(vector.indices, vector.values, strict=True):
-                weights[term] += weight / len(vectors)
+        encoders = {id(bm25): bm25 for bm25 in map(self._bm25, languages)}.values()
+        spellings = [_ngrams(each, 2) for each in _spellings(text)]
+        if len(encoders) > 1:
+            spellings = [_without_stop_words(each, encoders) for each in spellings]
+        weights: dict[int, float] = {}
+        for bm25 in encoders:
+            in_language: defaultdict[int, float] = defaultdict(float)
+            for vector in map(bm25.embed_query, spellings):
+                for term, weight in zip(vector.indices, vector.values, strict=True):
+                    in_language[term] += weight / len(spellings)
+            weights |= {term: max(weight, weights.get(term, 0.0)) for term, weight in in_language.items()}
         return _vector(weights)
+
+    def _bm25(self, language: str) -> Bm25:
+        stemmer = "english" if language in _ENGLISH else _SNOWBALL.get(language)
+        if stemmer not in self._by_stemmer:
+            neutral = {"stemmer": DisabledStemmer(), "stopwords": StopwordsSet(custom=set())}
+            options: dict[str, Any] = {"language": stemmer} if stemmer else neutral
+            self._by_stemmer[stemmer] = Bm25(
+                Bm25Config(
+                    k=K,
+                    b=B,
+                    avg_len=AVERAGE_CHUNK_WORDS,
+                    tokenizer=TokenizerType.Code,
+                    ascii_folding=True,
+                    **options,
+                )
+            )
+        return self._by_stemmer[stemmer]
+
+
+def _without_stop_words(text: str, encoders: Collection[Bm25]) -> str:
+    words = text.split()
+    kept = [word for word in words if all(bm25.embed_query(word).indices for bm25 in encoders)]
+    return " ".join(kept or words)
 
 
 def _vector(weights: dict[int, float]) -> SparseVector:

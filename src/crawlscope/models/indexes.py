@@ -61,6 +61,8 @@ class Document(Base):
     chunks: Mapped[int]
     crawl_id: Mapped[str | None] = mapped_column(String(255))
     """The crawl that delivered this content."""
+    language: Mapped[str] = mapped_column(String(8), server_default=text("''"))
+    """The primary tag of the language that the text is written in; empty if unknown."""
     indexed_at: Mapped[datetime] = now()
     revision: Mapped[int] = mapped_column(default=1, server_default=text("1"))
     """The number of contents so far. In an index that is being built: the revision that was indexed."""

@@ -231,7 +231,7 @@ class Reindexing:
                 await documents.save_documents(connection, generation.id, kept)
                 return
             made, indexed = (
-                KnownDocument("", "", 0, source.crawl_id, source.revision, error),
+                KnownDocument("", "", 0, source.crawl_id, "", source.revision, error),
                 IndexedDocument(url),
             )
             if prepared:
@@ -240,6 +240,7 @@ class Reindexing:
                     content_hash=prepared.content_hash,
                     fingerprint=prepared.fingerprint,
                     chunks=len(prepared.chunks),
+                    language=prepared.text_language,
                 )
                 found_by = await documents.record_crawls(connection, {url: None})
                 indexed = prepared.indexed_document(found_by[url].crawl_ids)

@@ -10,6 +10,7 @@ from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.core.periodic import run_periodically
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
+from crawlscope.indexing.corpus import Corpus
 from crawlscope.indexing.generations.lifecycle import IndexLifecycle
 from crawlscope.indexing.generations.opened import IndexEmbedder, OpenGenerations
 from crawlscope.indexing.generations.repository import Generation, begin_reindexing
@@ -104,7 +105,7 @@ class IndexHost:
                     embedder=embedder,
                     index=index,
                     indexing=IndexingService(self._database, self._opened),
-                    search=SearchService(index, embedder, Bm25Encoder()),
+                    search=SearchService(index, embedder, Bm25Encoder(), Corpus(self._database, serving.id)),
                 )
                 with suppress(CrawlscopeError):  # requests that need the embedder get the error
                     await embedder.ready()

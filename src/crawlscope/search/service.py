@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from crawlscope.indexing.corpus import Corpus
 from crawlscope.indexing.embedders.port import TextEmbedder
 from crawlscope.indexing.index.port import (
     ChunkId,
@@ -14,6 +15,7 @@ from crawlscope.indexing.index.port import (
     SearchIndex,
     SparseVector,
 )
+from crawlscope.indexing.language import ENGLISH
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.phrase import Phrase
 from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, rank_pages
@@ -43,18 +45,23 @@ class _Query:
 
 
 class SearchService:
-    def __init__(self, index: SearchIndex, embedder: TextEmbedder, bm25: Bm25Encoder) -> None:
+    def __init__(
+        self, index: SearchIndex, embedder: TextEmbedder, bm25: Bm25Encoder, corpus: Corpus | None = None
+    ) -> None:
+        """Without a corpus, every query is in English."""
         self._index = index
         self._embedder = embedder
         self._bm25 = bm25
+        self._corpus = corpus
 
     async def search(self, request: SearchRequest) -> SearchResponse:
         """Raises `IndexUnavailable`, and `EmbedderUnavailable` in any mode but `keyword`."""
         started = time.perf_counter()
+        languages = await self._corpus.languages_of(request.query) if self._corpus else [ENGLISH]
         query = _Query(
             request.mode,
             dense=None if request.mode == "keyword" else (await self._embedder.embed([request.query]))[0],
-            sparse=None if request.mode == "semantic" else self._bm25.encode_query(request.query),
+            sparse=None if request.mode == "semantic" else self._bm25.encode_query(request.query, languages),
             words=Phrase.of(request.query),
             filters=Filters(**request.filters.model_dump()) if request.filters else Filters(),
         )

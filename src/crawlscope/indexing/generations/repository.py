@@ -45,7 +45,7 @@ _LIVE = (
     select(
         *GENERATIONS.c,
         *(_DOCUMENTS.c.key, _DOCUMENTS.c.content_hash, _DOCUMENTS.c.chunks, _DOCUMENTS.c.crawl_id),
-        *(_DOCUMENTS.c.revision, _DOCUMENTS.c.error),
+        *(_DOCUMENTS.c.language, _DOCUMENTS.c.revision, _DOCUMENTS.c.error),
         _DOCUMENTS.c.fingerprint.label("document_fingerprint"),
     )
     .outerjoin(
@@ -111,7 +111,8 @@ async def live(connection: AsyncConnection, urls: Iterable[str] = ()) -> Live:
     by_state = {row.state: row for row in rows}
     found = {
         by_key[row.key]: KnownDocument(
-            row.content_hash, row.document_fingerprint, row.chunks, row.crawl_id, row.revision, row.error
+            *(row.content_hash, row.document_fingerprint, row.chunks, row.crawl_id, row.language),
+            *(row.revision, row.error),
         )
         for row in rows
         if row.key is not None
