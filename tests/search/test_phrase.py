@@ -18,6 +18,7 @@ La médiathèque ouvre à neuf heures.
         "THE OPEN FUNCTION RETURNS A FILE OBJECT",
         "used with two arguments: open_url(filename, mode)",
         "今天天气很好，我们去公园里散步，然后一起吃饭",
+        "天气很好，我们去公园里散步",
         "La me\u0301diathe\u0300que ouvre a\u0300 neuf heures",
         "ＴＨＥ　ＯＰＥＮ　ＦＵＮＣＴＩＯＮ　ＲＥＴＵＲＮＳ",
     ],
@@ -27,7 +28,10 @@ def test_markup_case_and_line_ends_do_not_hide_a_phrase(query: str) -> None:
     assert Phrase.of(query).is_long
 
 
-@pytest.mark.parametrize("query", ["The function returns a file object", "functions html open function"])
+@pytest.mark.parametrize(
+    "query",
+    ["The function returns a file object", "functions html open function", "pen function", "used wit"],
+)
 def test_separated_words_are_no_phrase(query: str) -> None:
     assert not Phrase.of(query).is_in(TEXT)
 

@@ -16,8 +16,9 @@ from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Halves, IndexedDocument
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.fusion import DENSE_WEIGHT
+from crawlscope.search.results import MAX_PASSAGES
 from crawlscope.search.schemas import SearchRequest
-from crawlscope.search.service import MAX_PASSAGES, SearchService
+from crawlscope.search.service import SearchService
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -273,6 +274,37 @@ async def test_a_quoted_sentence_ranks_before_texts_that_repeat_its_words(servic
     response = await service.search(asked("a cat that sleeps is called sleepy"))
     assert response.results[0].text == "A cat that sleeps is called sleepy."
     assert response.results[0].score == max(result.score for result in response.results)
+
+
+@pytest.mark.parametrize("mode", ["keyword", "semantic", "hybrid"])
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ('"chase a cat"', {"dog.html"}),
+        ('sleep "the sunset" over', {"photos"}),
+        ('"photosynthesis" "Sleep is unknown"', {"plants.html"}),
+        ('"a cat" -barks', {"cat.html"}),
+        ('"a cat" -"sleeps is called"', {"dog.html"}),
+        ('"cat a chase"', set()),
+        ('"cat a chase" -dog', set()),
+        ('"cat.html"', {"cat.html"}),
+    ],
+)
+async def test_phrases_are_required_and_words_excluded(
+    service: SearchService, query: str, expected: set[str], mode: str
+) -> None:
+    response = await service.search(asked(query, mode=mode))
+    assert {result.title for result in response.results} == expected
+
+
+async def test_the_answer_says_how_the_query_was_read(service: SearchService) -> None:
+    response = await service.search(asked('lake "the sunset" -dogs', filters={"domain": "zoo.example"}))
+    assert (response.phrases, response.excluded) == (["the sunset"], ["dogs"])
+    assert response.total == 1
+
+
+async def test_a_phrase_of_stop_words_is_not_looked_for(service: SearchService) -> None:
+    assert (await service.search(asked('cats "the of"'))).total == len(PAGES)
 
 
 async def test_a_query_of_stop_words_finds_nothing_by_keyword(service: SearchService) -> None:

@@ -99,7 +99,7 @@ class Bm25Encoder:
         `language` is a primary tag.
         """
         bm25 = self._bm25(language)
-        readings = [spaced for each in _spellings(text) for spaced in (_ngrams(each, 2), _ngrams(each, 1))]
+        readings = [spaced for each in _spellings(text) for spaced in (ngrams(each, 2), ngrams(each, 1))]
         vectors = [bm25.embed_document(each) for each in dict.fromkeys(readings)]
         if len(vectors) == 1:
             return SparseVector(indices=vectors[0].indices, values=vectors[0].values)
@@ -117,7 +117,7 @@ class Bm25Encoder:
         two spellings counts once: each spelling has half of its weight.
         """
         encoders = {id(bm25): bm25 for bm25 in map(self._bm25, languages)}.values()
-        spellings = [_ngrams(each, 2) for each in _spellings(text)]
+        spellings = [ngrams(each, 2) for each in _spellings(text)]
         if len(encoders) > 1:
             spellings = [_without_stop_words(each, encoders) for each in spellings]
         weights: dict[int, float] = {}
@@ -174,7 +174,7 @@ def _folded(text: str) -> str:
     return _DIGIT.sub(lambda digit: str(unicodedata.digit(digit[0])), unicodedata.normalize("NFC", bare))
 
 
-def _ngrams(text: str, size: int) -> str:
+def ngrams(text: str, size: int) -> str:
     """Separates the n-grams of scripts without spaces; a run that is shorter stays as it is."""
 
     if text.isascii():

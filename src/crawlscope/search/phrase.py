@@ -5,6 +5,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Self
 
+from crawlscope.indexing.sparse import ngrams
+
 MIN_LONG_CHARACTERS = 20
 """Too many texts contain shorter phrases by chance."""
 
@@ -32,7 +34,7 @@ class Phrase:
         folded = _folded(text)
         if not all(word in folded for word in self.words):  # most texts, ten times as fast
             return False
-        return " ".join(self.words) in " ".join(_words(folded))
+        return f" {' '.join(self.words)} " in f" {' '.join(_words(folded))} "
 
     def is_title(self, title: str) -> bool:
         """Whether it is the whole title, or its part before the name of the site."""
@@ -46,5 +48,6 @@ def _folded(text: str) -> str:
 
 
 def _words(folded: str) -> list[str]:
-    words: list[str] = _WORD.findall(_LINK_TARGET.sub("]", folded))
+    """In scripts without spaces, each character is one."""
+    words: list[str] = _WORD.findall(ngrams(_LINK_TARGET.sub("]", folded), 1))
     return words

@@ -26,6 +26,7 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096)]
+    """`"two words"` in quotation marks must stand on the page; `-word` and `-"two words"` must not."""
     mode: Mode = "hybrid"
     """`keyword` finds words (BM25), `semantic` meanings (dense vectors), `hybrid` both."""
     limit: int = Field(default=10, ge=1, le=100)
@@ -88,3 +89,7 @@ class SearchResponse(BaseModel):
     were candidates."""
     mode: Mode
     took_ms: float
+    phrases: list[str] = []
+    """What the query has in quotation marks: each result contains it word for word."""
+    excluded: list[str] = []
+    """What the query has after a hyphen: no result contains it."""

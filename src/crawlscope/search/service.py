@@ -1,14 +1,15 @@
 """Search over all indexed pages: the best pages for a query."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
 
 from crawlscope.indexing.corpus import Corpus
 from crawlscope.indexing.embedders.port import TextEmbedder
 from crawlscope.indexing.index.port import (
     ChunkId,
-    ChunkPayload,
     Filters,
     Floats,
     Hit,
@@ -18,21 +19,23 @@ from crawlscope.indexing.index.port import (
 from crawlscope.indexing.language import ENGLISH
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.phrase import Phrase
+from crawlscope.search.query import ParsedQuery
 from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, rank_pages
-from crawlscope.search.ranking import Standing as Ranked
-from crawlscope.search.schemas import Mode, Passage, SearchRequest, SearchResponse, SearchResult, Standing
+from crawlscope.search.results import Payloads, chunks_shown, make_result
+from crawlscope.search.schemas import Mode, SearchRequest, SearchResponse
 
 MIN_CANDIDATES = WINDOW
 MAX_CANDIDATES = 6_000
 CANDIDATES_PER_PAGE = 3
 """Chunks to ask of each half for each page wanted; more are asked for if one page has many of them."""
-MAX_PASSAGES = 4
 PAGES_COMPARED = 20
 """Best pages whose title is compared with the query."""
 CHUNKS_COMPARED = 100
 """Best chunks by keyword whose text is compared with a long query."""
+MAX_CHUNKS_COMPARED = 1_000
+"""Best chunks by keyword whose text is compared with a phrase in quotation marks."""
 
-Payloads = dict[ChunkId, ChunkPayload]
+Encode: TypeAlias = Callable[[str], SparseVector]
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,60 @@ class SearchService:
     async def search(self, request: SearchRequest) -> SearchResponse:
         """Raises `IndexUnavailable`, and `EmbedderUnavailable` in any mode but `keyword`."""
         started = time.perf_counter()
-        languages = await self._corpus.languages_of(request.query) if self._corpus else [ENGLISH]
+        parsed = ParsedQuery.of(request.query)
+        payloads = Payloads()
+        languages = await self._corpus.languages_of(parsed.text) if self._corpus else [ENGLISH]
+        encode = partial(self._bm25.encode_query, languages=languages)
+        filters = Filters(**request.filters.model_dump()) if request.filters else Filters()
         query = _Query(
             request.mode,
-            dense=None if request.mode == "keyword" else (await self._embedder.embed([request.query]))[0],
-            sparse=None if request.mode == "semantic" else self._bm25.encode_query(request.query, languages),
-            words=Phrase.of(request.query),
-            filters=Filters(**request.filters.model_dump()) if request.filters else Filters(),
+            dense=None if request.mode == "keyword" else (await self._embedder.embed([parsed.text]))[0],
+            sparse=None if request.mode == "semantic" else encode(parsed.text),
+            words=Phrase.of(parsed.text),
+            filters=await self._narrowed(filters, parsed, encode, payloads),
         )
-        payloads = Payloads()
         pages = await self._find_pages(query, request.offset + request.limit, payloads)
         shown = pages[request.offset : request.offset + request.limit]
-        await self._fetch(payloads, [one for page in shown for one in _shown_chunks(page)])
+        await self._fetch(payloads, [one for page in shown for one in chunks_shown(page)])
         return SearchResponse(
             results=[
-                _result(page, payloads, query.filters.crawl_id)
+                make_result(page, payloads, filters.crawl_id)
                 for page in shown
                 if page.chunks[0].id in payloads
             ],
             total=len(pages),
             mode=request.mode,
             took_ms=round((time.perf_counter() - started) * 1000, 3),
+            phrases=list(parsed.required),
+            excluded=list(parsed.excluded),
         )
+
+    async def _narrowed(
+        self, filters: Filters, parsed: ParsedQuery, encode: Encode, payloads: Payloads
+    ) -> Filters:
+        """Also to the documents that have a chunk with each phrase, and none with what is excluded."""
+        for words in parsed.required:
+            if (found := await self._containing(words, filters, encode, payloads)) is not None:
+                filters = replace(filters, urls=sorted(found))
+        excluded = set[str]()
+        for words in parsed.excluded:
+            excluded |= await self._containing(words, filters, encode, payloads) or set()
+        return replace(filters, other_than=sorted(excluded))
+
+    async def _containing(
+        self, words: str, filters: Filters, encode: Encode, payloads: Payloads
+    ) -> set[str] | None:
+        """The documents that contain these words in this order, among the chunks with most of them.
+
+        None for stop words only, which the index does not know.
+        """
+        sparse, phrase = encode(words), Phrase.of(words)
+        if not len(sparse.indices):
+            return None
+        hits = (await self._index.query(None, sparse, filters, MAX_CHUNKS_COMPARED)).bm25
+        await self._fetch(payloads, [hit.id for hit in hits])
+        found = [(hit.url, payloads[hit.id]) for hit in hits if hit.id in payloads]
+        return {url for url, chunk in found if phrase.is_in(chunk["text"]) or phrase.is_in(chunk["title"])}
 
     async def _fetch(self, payloads: Payloads, ids: Iterable[ChunkId]) -> None:
         if missing := [one for one in dict.fromkeys(ids) if one not in payloads]:
@@ -112,45 +147,3 @@ class SearchService:
         named = {one for one in titled if one in known and words.is_title(payloads[one]["title"])}
         quoting = {one for one in verbatim if one in known and words.is_in(payloads[one]["text"])}
         return lift_pages(lift_pages(pages, quoting), named)
-
-
-def _shown_chunks(page: RankedPage) -> Iterator[ChunkId]:
-    """The chunks of a result: the best ones of the page, and the best one in each half."""
-    yield from (hit.id for hit in page.chunks[: 1 + MAX_PASSAGES])
-    yield from (half.best.id for half in (page.bm25, page.dense) if half)
-
-
-def _result(page: RankedPage, payloads: Payloads, filtered_crawl: str | None) -> SearchResult:
-    best, *others = (hit for hit in page.chunks[: 1 + MAX_PASSAGES] if hit.id in payloads)
-    payload = payloads[best.id]
-    crawl_ids = payload["crawl_ids"]
-
-    def standing(half: Ranked | None) -> Standing | None:
-        if half is None or half.best.id not in payloads:
-            return None
-        found = payloads[half.best.id]
-        return Standing(
-            rank=half.rank, score=half.best.score, chunk_index=found["chunk_index"], text=found["text"]
-        )
-
-    return SearchResult(
-        url=payload["url"],
-        title=payload["title"],
-        text=payload["text"],
-        score=page.score,
-        crawl_id=filtered_crawl or (crawl_ids[-1] if crawl_ids else None),
-        chunk_index=payload["chunk_index"],
-        crawl_ids=crawl_ids,
-        domain=payload["domain"],
-        language=payload["language"],
-        passages=[
-            Passage(
-                text=payloads[hit.id]["text"],
-                chunk_index=payloads[hit.id]["chunk_index"],
-                score=hit.score,
-            )
-            for hit in others
-        ],
-        keyword=standing(page.bm25),
-        semantic=standing(page.dense),
-    )

@@ -247,6 +247,22 @@ async def test_a_prefix_with_more_segments_than_are_indexed_matches(index: Searc
         ),
         (Filters(crawl_id="c"), []),
         (Filters(language="e"), []),
+        (
+            Filters(urls=["https://docs.example/libraries", "https://nowhere.example/"]),
+            ["https://docs.example/libraries"],
+        ),
+        (Filters(urls=[]), []),
+        (
+            Filters(
+                url_prefix="https://docs.example/library/asyncio.",
+                other_than=["https://docs.example/library/asyncio.html"],
+            ),
+            [],
+        ),
+        (
+            Filters(language="de", crawl_id="c2", other_than=["https://docs.example/library/asyncio.html"]),
+            ["https://docs.example/libraries"],
+        ),
     ],
 )
 async def test_all_filters_must_match(site: SearchIndex, filters: Filters, expected: list[str]) -> None:

@@ -357,16 +357,15 @@ def _engine_vector(vector: Floats | SparseVector) -> list[float] | engine.Sparse
 
 
 def _filter(filters: Filters) -> engine.Filter | None:
-    must: list[engine.ConditionType] = [
-        engine.FieldCondition(
-            condition.key,
-            match=engine.MatchPrefix(*condition.texts)
-            if condition.match == "prefix"
-            else engine.MatchAny(list(condition.texts)),
+    must: list[engine.ConditionType] = []
+    must_not: list[engine.ConditionType] = []
+    for condition in conditions(filters):
+        prefix = condition.match == "prefix"
+        match = engine.MatchPrefix(*condition.texts) if prefix else engine.MatchAny(list(condition.texts))
+        (must_not if condition.match == "none" else must).append(
+            engine.FieldCondition(condition.key, match=match)
         )
-        for condition in conditions(filters)
-    ]
-    return engine.Filter(must=must) if must else None
+    return engine.Filter(must=must, must_not=must_not) if must or must_not else None
 
 
 def _bytes_on_disk(path: Path) -> int:

@@ -95,6 +95,10 @@ class Filters:
     crawl_id: str | None = None
     language: str | None = None
     url_prefix: str | None = None
+    urls: Sequence[str] | None = None
+    """Only these documents."""
+    other_than: Sequence[str] = ()
+    """All but these documents."""
 
 
 class Hit(NamedTuple):

@@ -24,7 +24,7 @@ PREFIX_FIELD = "url"
 @dataclass(frozen=True)
 class Condition:
     key: str
-    match: Literal["any", "prefix"]
+    match: Literal["any", "none", "prefix"]
     texts: tuple[str, ...]
     """One for `prefix`."""
 
@@ -43,6 +43,10 @@ def conditions(filters: Filters) -> Iterator[Condition]:
         keyword = filters.url_prefix in url_prefixes(filters.url_prefix)
         texts = (filters.url_prefix,)
         yield Condition("url_prefixes", "any", texts) if keyword else Condition(PREFIX_FIELD, "prefix", texts)
+    if filters.urls is not None:
+        yield Condition(PREFIX_FIELD, "any", tuple(filters.urls))
+    if filters.other_than:
+        yield Condition(PREFIX_FIELD, "none", tuple(filters.other_than))
 
 
 def vectors_by_name(dense: Floats | None, sparse: SparseVector | None) -> dict[str, Floats | SparseVector]:

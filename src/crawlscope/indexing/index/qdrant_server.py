@@ -250,13 +250,16 @@ def _client_vector(vector: Floats | SparseVector) -> list[float] | models.Sparse
 
 
 def _filter(filters: Filters) -> models.Filter | None:
-    must: list[models.Condition] = [
-        models.FieldCondition(
-            key=condition.key,
-            match=models.MatchPrefix(prefix=condition.texts[0])
-            if condition.match == "prefix"
-            else models.MatchAny(any=list(condition.texts)),
+    must: list[models.Condition] = []
+    must_not: list[models.Condition] = []
+    for condition in conditions(filters):
+        prefix = condition.match == "prefix"
+        match = (
+            models.MatchPrefix(prefix=condition.texts[0])
+            if prefix
+            else models.MatchAny(any=list(condition.texts))
         )
-        for condition in conditions(filters)
-    ]
-    return models.Filter(must=must) if must else None
+        (must_not if condition.match == "none" else must).append(
+            models.FieldCondition(key=condition.key, match=match)
+        )
+    return models.Filter(must=must, must_not=must_not) if must or must_not else None

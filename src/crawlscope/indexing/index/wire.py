@@ -99,7 +99,7 @@ def unpack_document(packed: bytes) -> IndexedDocument:
     )
 
 
-def pack_filters(filters: Filters) -> dict[str, str | None]:
+def pack_filters(filters: Filters) -> Message:
     return dict(vars(filters))
 
 
