@@ -11,6 +11,7 @@ from sqlalchemy import delete, select, update
 
 from crawlscope.cli.doctor import Finding, find
 from crawlscope.core.errors import NotFoundError
+from crawlscope.core.expectations import parse_expectation
 from crawlscope.core.settings import load_settings
 from crawlscope.core.vocabulary import ReconcileState
 from crawlscope.crawls import reconciliations
@@ -40,7 +41,13 @@ def receiver() -> Iterator[FakeReceiver]:
 async def detecting(database: Database, *, asks_firecrawl: bool = False, **options: float) -> Detector:
     """A detector that was on before the test's crawls began."""
     seconds = {"grace_seconds": 0.0, "stall_patience_seconds": 0.0, **options}
-    made = Detector(database, 300, **seconds, asks_firecrawl=asks_firecrawl)
+    made = Detector(
+        database,
+        300,
+        seconds["grace_seconds"],
+        seconds["stall_patience_seconds"],
+        asks_firecrawl=asks_firecrawl,
+    )
     await made.detect()
     return made
 
@@ -207,7 +214,7 @@ async def test_a_crawl_slower_than_others_like_it_is_notified_of(
     database: Database, receiver: FakeReceiver
 ) -> None:
     detector = await detecting(database)
-    for minutes in (4, 3, 3.5):
+    for minutes in (4, 3, 3.5, 3, 4):
         await crawl(database, A, took=timedelta(minutes=minutes))
     other_site = await crawl(database, A, took=timedelta(minutes=20), site="https://other.example")
     usual = await crawl(database, A, took=timedelta(minutes=5))
@@ -229,8 +236,31 @@ async def test_a_crawl_slower_than_others_like_it_is_notified_of(
     sent = {each["type"]: each for each in receiver.of(slow)}
     assert sent.keys() == {"crawl.searchable", "crawl.slow"}
     baseline = sent["crawl.slow"]["data"]["baseline"]
-    assert baseline["runs"] == 3
+    assert baseline["runs"] == 5
     assert baseline["median_ms"] == pytest.approx(3.5 * 60_000, rel=0.05)
+
+
+async def test_a_crawl_that_is_not_as_usual_or_as_expected_is_notified_of(
+    database: Database, receiver: FakeReceiver
+) -> None:
+    expected = {SITE: [parse_expectation("pages >= 90 % of the mean of the last 10")]}
+    detector = Detector(database, 300, 0.0, 0.0, expectations=expected)
+    await detector.detect()
+    for _ in range(5):
+        await crawl(database, *[f"{A}{page}" for page in range(8)])
+    assert await detector.detect() == 5
+    lost = await crawl(database, A)
+    assert await detector.detect() == 3
+    assert await detector.detect() == 0
+    await send(database, receiver)
+    sent = {each["type"]: each["data"] for each in receiver.of(lost)}
+    assert sent.keys() == {"crawl.searchable", "crawl.regressed", "crawl.unexpected"}
+    assert sent["crawl.regressed"]["baseline"]["regressions"] == [
+        "the number of pages is 1; usual is 6 to 10 (median of 5 crawls: 8)"
+    ]
+    assert sent["crawl.unexpected"]["unmet"] == [
+        {"expectation": expected[SITE][0].text, "value": 1.0, "bound": pytest.approx(7.2)}
+    ]
 
 
 async def test_a_stalled_crawl_is_notified_of_once_per_stall(

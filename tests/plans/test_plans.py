@@ -22,8 +22,8 @@ CRAWLS = 500
 """So many of the crawls have pages, operations and deliveries, 100 of each kind."""
 FILL = f"""
 SET LOCAL session_replication_role = replica;
-INSERT INTO webhook.crawl_sessions (crawl_id, started_at, status)
-  SELECT 'crawl-' || n, now() - n * interval '1 minute',
+INSERT INTO webhook.crawl_sessions (crawl_id, crawl_url, started_at, status)
+  SELECT 'crawl-' || n, 'https://a.example/' || n % 100, now() - n * interval '1 minute',
          CASE n % 10 WHEN 0 THEN 'failed' ELSE 'completed' END
   FROM generate_series(1, {ROWS}) n;
 INSERT INTO webhook.pages
@@ -64,6 +64,13 @@ SERVED_BY = {
     "failed crawls": (queries.crawls(CrawlStatus.FAILED), "ix_crawl_sessions_st"),
     "running crawls": (queries.crawls(CrawlStatus.IN_PROGRESS), "ix_crawl_sessions_st"),
     "one crawl": (queries.crawl("crawl-7"), "uq_crawl_sessions_crawl_id"),
+    "earlier crawls of its site": (
+        queries.earlier_crawls(
+            {"crawl_id": "crawl-7", "crawl_url": "https://a.example/7", "started_at": datetime.now(UTC)},
+            50,
+        ),
+        "ix_crawl_sessions_site",
+    ),
     "its operations": (queries.page_metrics("crawl-7"), "ix_operation_metrics_crawl_id"),
     "operations of listed crawls": (queries.operation_stats(LISTED), "ix_operation_metrics_crawl_id"),
     "queue waits of listed crawls": (queries.queue_waits(LISTED), "pages_crawl_id"),

@@ -1,9 +1,11 @@
 """The settings: environment variables and `.env`, with the prefix `CRAWLSCOPE_`."""
 
+import json
 import os
 import sys
 from base64 import b64decode
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -13,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from crawlscope.core.errors import SettingsError
+from crawlscope.core.expectations import Expectation, parse_expectation
 
 ENV_PREFIX = "CRAWLSCOPE_"
 SETTINGS_FILE = ".env"
@@ -114,6 +117,8 @@ class Settings(BaseSettings):
     """The URL that receives notifications of searchable, failed, stalled and slow crawls."""
     notify_secret: SecretStr | None = None
     """The signing secret of notifications (`whsec_…`). Default: a generated secret in the data folder."""
+    expectations: Annotated[dict[str, list[str]], NoDecode] = Field(default_factory=dict)
+    """Expectations of the crawls of each site: `{"URL": ["pages >= 90 % of the mean of the last 10"]}`."""
 
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     """Number of indexing worker processes that `up` starts."""
@@ -168,10 +173,29 @@ class Settings(BaseSettings):
             raise ValueError("must be whsec_ followed by 24 to 64 bytes in base64")
         return value
 
+    @field_validator("expectations", mode="before")
+    @classmethod
+    def _json_object(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError("must be a JSON object of URLs and lists of expectations") from None
+
+    @field_validator("expectations")
+    @classmethod
+    def _readable(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        for each in chain.from_iterable(value.values()):
+            parse_expectation(each)
+        return value
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @cached_property
+    def site_expectations(self) -> dict[str, list[Expectation]]:
+        return {url: list(map(parse_expectation, texts)) for url, texts in self.expectations.items()}
 
     @cached_property
     def embedded_database(self) -> bool:

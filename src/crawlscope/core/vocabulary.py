@@ -97,6 +97,22 @@ class NotificationType(StrEnum):
     FAILED = "crawl.failed"
     STALLED = "crawl.stalled"
     SLOW = "crawl.slow"
+    REGRESSED = "crawl.regressed"
+    """Numbers besides the duration are not as usual."""
+    UNEXPECTED = "crawl.unexpected"
+    """An expectation of the site is not met."""
+
+
+class CrawlNumber(StrEnum):
+    """The numbers of a crawl that are compared with those of its site's earlier crawls."""
+
+    PAGES = "total_pages"
+    FAILED = "failed_percent"
+    DURATION = "time_to_searchable_ms"
+    CHUNKING = "chunking_ms"
+    EMBEDDING = "embedding_ms"
+    BM25 = "bm25_ms"
+    QDRANT = "qdrant_ms"
 
 
 class VerdictName(StrEnum):

@@ -45,6 +45,8 @@ REQUESTED = models.table_of(models.CrawlRequest)
 REQUESTS = models.table_of(models.RequestMetric)
 SESSIONS = models.table_of(models.CrawlSession)
 
+UNKNOWN_URL = "unknown"
+MAX_EARLIER_CRAWLS = 50
 Rows: TypeAlias = Select[*tuple[Any, ...]]
 
 
@@ -83,6 +85,27 @@ def crawls(
 
 def crawl(crawl_id: str) -> Rows:
     return _sessions().where(SESSIONS.c.crawl_id == storable(crawl_id))
+
+
+def earlier_crawls(session: Mapping[Any, Any], limit: int) -> Rows:
+    """Completed crawls of the same URL and the same limit before this one, the latest first."""
+    limit_asked = REQUESTED.c.options["limit"].astext
+    asked = select(limit_asked).where(REQUESTED.c.crawl_id == session["crawl_id"]).scalar_subquery()
+    return (
+        select(SESSIONS)
+        .outerjoin(REQUESTED, REQUESTED.c.crawl_id == SESSIONS.c.crawl_id)
+        .where(
+            func.md5(SESSIONS.c.crawl_url) == func.md5(session["crawl_url"]),
+            SESSIONS.c.crawl_url == session["crawl_url"],
+            SESSIONS.c.crawl_url != UNKNOWN_URL,
+            SESSIONS.c.started_at < session["started_at"],
+            SESSIONS.c.status == CrawlStatus.COMPLETED,
+            SESSIONS.c.pages_pending == 0,
+            limit_asked.is_not_distinct_from(asked),
+        )
+        .order_by(SESSIONS.c.started_at.desc())
+        .limit(limit)
+    )
 
 
 def crawl_exists(crawl_id: str) -> Rows:

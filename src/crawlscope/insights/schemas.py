@@ -167,6 +167,42 @@ class CrawlState(Answer):
     fetched: int | None
 
 
+class BaselineNumber(Answer):
+    """One number of a crawl, and its usual band in the site's last crawls."""
+
+    value: float
+    median: float
+    low: float | None
+    """Null if a smaller number is no regression."""
+    high: float
+    runs: int
+    """The crawls that it was compared with."""
+    regressed: bool
+
+
+class MetExpectation(Answer):
+    """An expectation of the site, and whether the crawl meets it."""
+
+    expectation: str
+    met: bool | None
+    """Null if the number is not known, or too few earlier crawls are."""
+    value: float | None
+    bound: float | None
+
+
+class Baseline(Answer):
+    """The crawl among the last completed crawls of the same URL with the same limit."""
+
+    runs: int
+    numbers: dict[str, BaselineNumber]
+    """The numbers that enough earlier crawls have: any of `total_pages`, `failed_percent`,
+    `time_to_searchable_ms`, and the means per embedded page `chunking_ms`, `embedding_ms`, `bm25_ms`,
+    `qdrant_ms`."""
+    regressions: list[str]
+    """The numbers outside of their band, each as a sentence."""
+    expectations: list[MetExpectation]
+
+
 class CrawlMetricsResponse(CrawlState):
     """A crawl with what was measured on its pages."""
 
@@ -176,6 +212,8 @@ class CrawlMetricsResponse(CrawlState):
     """Metadata from the initiator."""
     operations: dict[str, OperationStats]
     queue_wait: QueueWait
+    baseline: Baseline | None = None
+    """Null in lists, and until the crawl is completed and searchable."""
 
 
 class CrawlListResponse(Answer):

@@ -16,11 +16,13 @@ from crawlscope.core.errors import (
     IndexUnavailable,
     NotFoundError,
 )
+from crawlscope.core.expectations import ANY_SITE, Expectation
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationState, PageState, ReconcileState
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.insights import course_queries, queries
+from crawlscope.insights.baseline import baseline
 from crawlscope.insights.compare import compare
 from crawlscope.insights.diagnosis import (
     GIANT_CHUNKS,
@@ -36,6 +38,7 @@ from crawlscope.insights.schemas import (
     AggregateTiming,
     AttemptListResponse,
     AttemptRow,
+    Baseline,
     ChangeListResponse,
     ChangeRow,
     CrawlComparison,
@@ -80,6 +83,8 @@ SERVED_BY_WORKERS = ("local", "fastembed")
 """Embedders that run in the workers."""
 SETTLED_AT_ONCE = 200
 """The largest number of pages of a crawl in one piece of news."""
+SiteExpectations = Mapping[str, Sequence[Expectation]]
+"""By crawl URL; `ANY_SITE` has those of all sites."""
 OUTAGE_REPORT_LASTS = timedelta(minutes=2)
 """Workers report an outage more often; the report of a worker that has ended is older."""
 NO_WORK: dict[str, Any] = {
@@ -98,12 +103,18 @@ class Insights:
     """
 
     def __init__(
-        self, database: Database, quiet_seconds: float = 300.0, *, asks_firecrawl: bool = False
+        self,
+        database: Database,
+        quiet_seconds: float = 300.0,
+        *,
+        asks_firecrawl: bool = False,
+        expectations: SiteExpectations | None = None,
     ) -> None:
         """After `quiet_seconds` without events a crawl counts as silent. `asks_firecrawl` says whether crawls
         are compared with a Firecrawl."""
         self._quiet_seconds = quiet_seconds
         self._asks_firecrawl = asks_firecrawl
+        self._expectations = expectations or {}
         snapshots = database.engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
@@ -128,6 +139,7 @@ class Insights:
         async with self._known(crawl_id) as connection:
             session = await row_of(connection, queries.crawl(crawl_id))
             [crawl] = await self._measured(connection, [session])
+            crawl.baseline = await baseline_of(connection, session, self._expectations)
             if include_per_page:
                 operations = await rows_of(connection, queries.page_metrics(crawl_id))
                 crawl.per_page_metrics = [PageMetric(**row) for row in operations]
@@ -535,6 +547,15 @@ async def _evidence(connection: AsyncConnection, session: RowMapping) -> tuple[C
 
 def _stage_time(work_ms: float, wall_ms: float) -> StageTime:
     return StageTime(work_ms=work_ms, wall_ms=wall_ms, concurrency=work_ms / wall_ms if wall_ms else None)
+
+
+async def baseline_of(
+    connection: AsyncConnection, session: RowMapping, expectations: SiteExpectations
+) -> Baseline | None:
+    """Of a crawl by its row of `crawl_sessions`; None until it is completed and searchable."""
+    earlier = await rows_of(connection, queries.earlier_crawls(session, queries.MAX_EARLIER_CRAWLS))
+    expected = [*expectations.get(session["crawl_url"], ()), *expectations.get(ANY_SITE, ())]
+    return baseline(session, earlier, expected)
 
 
 async def verdicts_of(

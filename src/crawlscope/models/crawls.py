@@ -17,6 +17,7 @@ class CrawlSession(Base):
     __tablename__ = "crawl_sessions"
     __table_args__ = (
         Index("ix_crawl_sessions_uncounted", "started_at", postgresql_where=text("NOT counted")),
+        Index("ix_crawl_sessions_site", text("md5(crawl_url)"), "started_at"),
     )
 
     id: Mapped[UUID] = mapped_column(

@@ -34,7 +34,10 @@ async def notify_of_crawls(settings: Settings, database: Database) -> None:
             url = settings.notify_url.get_secret_value()
             receiver = await asyncio.to_thread(Receiver, url, secret)  # reads the certificates
     detector = Detector(
-        database, settings.reconcile_after_seconds, asks_firecrawl=settings.firecrawl_url is not None
+        database,
+        settings.reconcile_after_seconds,
+        asks_firecrawl=settings.firecrawl_url is not None,
+        expectations=settings.site_expectations,
     )
     async with receiver:
         await asyncio.gather(

@@ -2,17 +2,19 @@
 
 import math
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.vocabulary import CrawlStatus, VerdictName
+from crawlscope.core.vocabulary import CrawlNumber, VerdictName
 from crawlscope.database.engine import Database
-from crawlscope.insights.sealing import Sealing, sealing, time_to_searchable_ms
-from crawlscope.insights.service import verdicts_of
+from crawlscope.insights.schemas import Baseline
+from crawlscope.insights.sealing import Sealing, sealing
+from crawlscope.insights.service import SiteExpectations, baseline_of, verdicts_of
 from crawlscope.notifications import messages, outbox
-from crawlscope.notifications.baseline import Run, exceeded_baseline
 
 GRACE_SECONDS = 2.0
 """A crawl's end can arrive before its last page: a crawl that is sealed for so long may stay so."""
@@ -38,9 +40,11 @@ class Detector:
         stall_patience_seconds: float = STALL_PATIENCE_SECONDS,
         *,
         asks_firecrawl: bool = False,
+        expectations: SiteExpectations | None = None,
     ) -> None:
         """`quiet_seconds` is how long a running crawl may be silent; `asks_firecrawl`, whether crawls are
         compared with a Firecrawl: then they are searchable after that."""
+        self._expectations = expectations or {}
         self._asks_firecrawl = asks_firecrawl
         self._database = database
         self._quiet_seconds = quiet_seconds
@@ -69,22 +73,20 @@ class Detector:
         return found + await self._stalled(connection)
 
     async def _searchable(self, connection: AsyncConnection, since: datetime) -> int:
-        """Also those that took longer than usual."""
+        """Also those that are not as usual, or not as expected."""
         found, quiet_since = 0, datetime.now(UTC) - self._grace
         for session in await outbox.new_searchable(
             connection, since, quiet_since, self._facts_since, self._asks_firecrawl
         ):
-            settled_at, took_ms = session["last_settled_at"], time_to_searchable_ms(session)
-            message = messages.searchable(session, self._sealing(session))
-            if not await outbox.put(connection, session, message, settled_at):
+            settled_at = session["last_settled_at"]
+            if not await outbox.put(
+                connection, session, messages.searchable(session, self._sealing(session)), settled_at
+            ):
                 continue
             found += 1
-            if session["status"] == CrawlStatus.COMPLETED and took_ms is not None:
-                run = Run(session["total_pages"], took_ms)
-                baseline = exceeded_baseline(run, await outbox.earlier_runs(connection, session))
-                if baseline:
-                    message = messages.slow(session, baseline)
-                    found += await outbox.put(connection, session, message, settled_at)
+            compared = await baseline_of(connection, session, self._expectations)
+            for message in _irregularities(session, compared) if compared else ():
+                found += await outbox.put(connection, session, message, settled_at)
         return found
 
     async def _stalled(self, connection: AsyncConnection) -> int:
@@ -108,3 +110,13 @@ class Detector:
 
     def _sealing(self, session: RowMapping) -> Sealing:
         return sealing(session, outbox.check_in(session), self._asks_firecrawl)
+
+
+def _irregularities(session: RowMapping, compared: Baseline) -> Iterator[dict[str, Any]]:
+    regressed = {name for name, number in compared.numbers.items() if number.regressed}
+    if CrawlNumber.DURATION in regressed:
+        yield messages.slow(session, compared.numbers[CrawlNumber.DURATION])
+    if regressed - {CrawlNumber.DURATION}:
+        yield messages.regressed(session, compared)
+    if unmet := [each for each in compared.expectations if each.met is False]:
+        yield messages.unexpected(session, unmet)

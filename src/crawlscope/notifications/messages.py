@@ -1,12 +1,12 @@
 """The payload of each notification, in the shape of Standard Webhooks."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from crawlscope.core.vocabulary import NotificationType
-from crawlscope.insights.schemas import Verdict
+from crawlscope.insights.schemas import Baseline, BaselineNumber, MetExpectation, Verdict
 from crawlscope.insights.sealing import Row, Sealing, searchable_at, time_to_searchable_ms
-from crawlscope.notifications.baseline import Baseline
 
 COPIED = (
     "crawl_id",
@@ -33,9 +33,19 @@ def failed(session: Row) -> dict[str, Any]:
     return _message(NotificationType.FAILED, session["completed_at"], session)
 
 
-def slow(session: Row, baseline: Baseline) -> dict[str, Any]:
-    usual = {"median_ms": round(baseline.median_ms, 1), "runs": baseline.runs}
-    return _message(NotificationType.SLOW, searchable_at(session), session, baseline=usual)
+def slow(session: Row, usual: BaselineNumber) -> dict[str, Any]:
+    found = {"median_ms": round(usual.median, 1), "high_ms": round(usual.high, 1), "runs": usual.runs}
+    return _message(NotificationType.SLOW, searchable_at(session), session, baseline=found)
+
+
+def regressed(session: Row, found: Baseline) -> dict[str, Any]:
+    at = searchable_at(session)
+    return _message(NotificationType.REGRESSED, at, session, baseline=found.model_dump(mode="json"))
+
+
+def unexpected(session: Row, unmet: Sequence[MetExpectation]) -> dict[str, Any]:
+    listed = [each.model_dump(mode="json", exclude={"met"}) for each in unmet]
+    return _message(NotificationType.UNEXPECTED, searchable_at(session), session, unmet=listed)
 
 
 def stalled(session: Row, verdict: Verdict) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from crawlscope import models
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationType, ReconcileState
 from crawlscope.insights.queries import rows_of
-from crawlscope.insights.sealing import Row, sealing, time_to_searchable_ms
-from crawlscope.notifications.baseline import Run
+from crawlscope.insights.sealing import Row, sealing
 from crawlscope.notifications.retry import Reply
 from crawlscope.sessions.repository import SESSIONS
 
@@ -35,8 +34,6 @@ MAX_EVENTS = 100
 MAX_CLAIMS = 8
 LEASE = timedelta(minutes=1)
 """How long an attempt may take before another process may make the next."""
-MAX_EARLIER_RUNS = 50
-UNKNOWN_URL = "unknown"
 
 
 @dataclass(frozen=True)
@@ -117,25 +114,6 @@ async def with_pending_pages(connection: AsyncConnection) -> Sequence[RowMapping
     """Crawls with pending pages, without a notification that they stalled at this point."""
     new = _new(NotificationType.STALLED, SESSIONS.c.pages_pending > 0, settled_at=SESSIONS.c.last_settled_at)
     return await rows_of(connection, new.limit(None))
-
-
-async def earlier_runs(connection: AsyncConnection, session: Row) -> list[Run]:
-    """Completed crawls of the same URL that began before, the latest first."""
-    if session["crawl_url"] == UNKNOWN_URL:
-        return []
-    earlier = (
-        select(*COLUMNS)
-        .where(
-            SESSIONS.c.crawl_url == session["crawl_url"],
-            SESSIONS.c.started_at < session["started_at"],
-            SESSIONS.c.status == CrawlStatus.COMPLETED,
-            SESSIONS.c.pages_pending == 0,
-        )
-        .order_by(SESSIONS.c.started_at.desc())
-        .limit(MAX_EARLIER_RUNS)
-    )
-    runs = [(row["total_pages"], time_to_searchable_ms(row)) for row in await rows_of(connection, earlier)]
-    return [Run(pages, took_ms) for pages, took_ms in runs if took_ms is not None]
 
 
 async def put(

@@ -68,6 +68,7 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
                     database,
                     settings.reconcile_after_seconds,
                     asks_firecrawl=settings.firecrawl_url is not None,
+                    expectations=settings.site_expectations,
                 ),
                 inspection=Inspection(database),
                 acceptance=Acceptance(database),

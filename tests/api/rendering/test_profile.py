@@ -6,7 +6,14 @@ import pytest
 from crawlscope.api.client import CrawlReport
 from crawlscope.api.rendering.profile import group_failures, render_profile, stage_lines
 from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.insights.schemas import PageListResponse, QueueWait, ReconciliationInfo, Verdict
+from crawlscope.insights.schemas import (
+    Baseline,
+    MetExpectation,
+    PageListResponse,
+    QueueWait,
+    ReconciliationInfo,
+    Verdict,
+)
 from tests.support.metrics_examples import (
     BEGAN,
     crawl_metrics,
@@ -203,3 +210,22 @@ def test_an_open_crawl_says_what_it_is_doing():
     text = shown(report(verdict=Verdict(**verdict), reconciliation=ReconciliationInfo(**compared)))
     assert "Now         stalled: workers wait for the embedder\n" in text
     assert "Compared    with what Firecrawl says, failing, 2 pages fetched: no answer\n" in text
+
+
+def test_what_is_not_as_usual_or_as_expected_is_said() -> None:
+    found = Baseline(
+        runs=8,
+        numbers={},
+        regressions=["the number of pages is 60; usual is 73 to 89 (median of 8 crawls: 81)"],
+        expectations=[
+            MetExpectation(expectation="pages >= 70", met=False, value=60, bound=70),
+            MetExpectation(expectation="pages >= 10", met=True, value=60, bound=10),
+        ],
+    )
+    lines = [
+        " ".join(line.split())
+        for line in rendered(render_profile(crawl_report(crawl_metrics(baseline=found))), width=120)
+    ]
+    assert "Unusual the number of pages is 60; usual is 73 to 89 (median of 8 crawls: 81)" in lines
+    assert "Not met pages >= 70: 60, expected 70" in lines
+    assert not any("pages >= 10" in line for line in lines)

@@ -14,6 +14,7 @@ from crawlscope.api.rendering.outcome import doubt, shown_status
 from crawlscope.api.rendering.words import NONE, count, duration, percent, plain, shorten_middle
 from crawlscope.core.vocabulary import CrawlStatus, OperationType
 from crawlscope.insights.schemas import (
+    Baseline,
     CrawlMetricsResponse,
     DiagnosisResponse,
     IdleTime,
@@ -158,6 +159,17 @@ def _facts(crawl: CrawlMetricsResponse) -> Iterator[tuple[str, str]]:
         yield "Compared", f"with what Firecrawl says, {found.state}{added}{note}"
     if crawl.error_message:
         yield "Error", plain(crawl.error_message)
+    yield from _irregularities(crawl.baseline)
+
+
+def _irregularities(found: Baseline | None) -> Iterator[tuple[str, str]]:
+    if found is None:
+        return
+    for sentence in found.regressions:
+        yield "Unusual", sentence
+    for each in found.expectations:
+        if each.met is False and each.value is not None and each.bound is not None:
+            yield "Not met", f"{plain(each.expectation)}: {each.value:,.4g}, expected {each.bound:,.4g}"
 
 
 def _bottleneck(found: DiagnosisResponse) -> Iterator[tuple[str, str]]:
