@@ -9,15 +9,17 @@ MODELS = {"onnxruntime", "tokenizers", "semantic_text_splitter"}
 ENGINE = {"numpy", "qdrant_edge"}
 DATABASE = {"sqlalchemy", "asyncpg", "pgqueuer"}
 INTERFACES = {"fastapi", "starlette", "mcp", "typer"}
+TELEMETRY = {"opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client"}
+"""Exporters, which only a process that exports loads."""
 
 
 @pytest.mark.parametrize(
     ("module", "others"),
     [
-        ("supervisor.up", MODELS | ENGINE | INTERFACES),
-        ("index_process", MODELS | DATABASE | INTERFACES),
-        ("worker.process", MODELS | ENGINE | INTERFACES),
-        ("worker.index_pages", {"onnxruntime", "aiohttp"} | INTERFACES),
+        ("supervisor.up", MODELS | ENGINE | INTERFACES | TELEMETRY),
+        ("index_process", MODELS | DATABASE | INTERFACES | TELEMETRY),
+        ("worker.process", MODELS | ENGINE | INTERFACES | TELEMETRY),
+        ("worker.index_pages", {"onnxruntime", "aiohttp"} | INTERFACES | TELEMETRY),
     ],
 )
 def test_a_process_loads_no_library_of_others(module: str, others: set[str]) -> None:

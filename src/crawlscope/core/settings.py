@@ -134,6 +134,11 @@ class Settings(BaseSettings):
     crawl_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
     """Time limit of the built-in crawler for one page, in seconds."""
 
+    otlp_endpoint: str | None = Field(
+        default_factory=lambda: os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None, validate_default=True
+    )
+    """The base URL of the OpenTelemetry receiver of traces and metrics (OTLP over HTTP). Default: the
+    standard `OTEL_EXPORTER_OTLP_ENDPOINT`, otherwise none."""
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], NoDecode] = "INFO"
     """Minimum severity of log lines."""
 
@@ -150,7 +155,13 @@ class Settings(BaseSettings):
         return value.upper() if isinstance(value, str) else value
 
     @field_validator(
-        "qdrant_url", "embedder_url", "firecrawl_url", "public_url", "changedetection_url", "notify_url"
+        "qdrant_url",
+        "embedder_url",
+        "firecrawl_url",
+        "public_url",
+        "changedetection_url",
+        "notify_url",
+        "otlp_endpoint",
     )
     @classmethod
     def _web_address(cls, value: str | SecretStr | None) -> str | SecretStr | None:

@@ -1,7 +1,7 @@
 """One job of a worker: claims a page, indexes it and settles it. The page counts once whatever happens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,9 @@ from crawlscope.pages.repository import (
     still_claimed,
 )
 from crawlscope.pages.retry import PageTimeout, is_exhausted, retry_seconds
+from crawlscope.sessions.repository import traceparents_of
 from crawlscope.timing import TimingContext, scope
+from crawlscope.timing.telemetry import traces
 
 INTERNAL_ERROR = "internal_error"
 WORKER_STOPPED = "worker_stopped"
@@ -78,6 +80,8 @@ async def in_time(seconds: float) -> AsyncIterator[None]:
 class _Claim:
     page: ClaimedPage
     live: Live
+    traceparent: object = None
+    """Of the crawl's initiator, if spans are exported."""
 
 
 @dataclass(frozen=True)
@@ -186,13 +190,17 @@ class PageIndexer:
         async def claim(connection: AsyncConnection) -> list[_Claim | None]:
             pages = await claim_pages(connection, jobs, self._worker)
             live = await generations.live(connection, [page.url for page in pages if page])
-            return [_Claim(page, live) if page else None for page in pages]
+            traceparents: Mapping[str, object] = {}
+            if traces.in_use():
+                traceparents = await traceparents_of(connection, {page.crawl_id for page in pages if page})
+            return [_Claim(page, live, traceparents.get(page.crawl_id)) if page else None for page in pages]
 
         return await self._database.run(claim)
 
     async def _index(self, claim: _Claim, measured: list[TimingContext]) -> None:
         page = claim.page
         with (
+            traces.page(page.crawl_id, page.id, page.revision, page.queued_at, claim.traceparent),
             scope(page.crawl_id, str(page.job_id), document_url=page.source_url, collect=measured.append),
             TimingContext(OperationType.WORKER, "index_document") as whole,
         ):

@@ -332,6 +332,13 @@ async def claim_ended(connection: AsyncConnection) -> list[RowMapping]:
     return list(claimed.mappings())
 
 
+async def traceparents_of(connection: AsyncConnection, crawl_ids: Iterable[str]) -> dict[str, object]:
+    """What the initiators of crawls gave as `traceparent`, valid or not."""
+    given = SESSIONS.c.extra_metadata["traceparent"].label("given")
+    found = select(SESSIONS.c.crawl_id, given).where(_one_of(SESSIONS.c.crawl_id, crawl_ids))
+    return {row.crawl_id: row.given for row in await connection.execute(found)}
+
+
 async def failures_without_url(connection: AsyncConnection, crawl_id: str) -> int:
     found = select(SESSIONS.c.failures_without_url).where(SESSIONS.c.crawl_id == crawl_id)
     return await connection.scalar(found) or 0

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from crawlscope.timing import standalone
-from crawlscope.timing.telemetry import meters
+from crawlscope.timing.telemetry import meters, traces
 
 TICKS_PER_MS = 1024
 """Durations are multiples of 1/1024 ms: floating point adds these exactly in any order, so that a total is
@@ -183,6 +183,7 @@ class TimingContext:
         self.request_id = self.request_id or current.request_id
         self.document_url = self.document_url or current.document_url
         meters.operation_ended(self)
+        traces.operation_ended(self)
         (current.collect or standalone.collect)(self)
 
     async def __aenter__(self) -> Self:

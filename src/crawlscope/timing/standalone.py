@@ -18,6 +18,7 @@ from crawlscope.database import revision
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
 from crawlscope.timing.store import Measurement, MeasurementBuffer
+from crawlscope.timing.telemetry.exported import exported
 from crawlscope.timing.telemetry.reports import reported
 
 EXIT_SECONDS = 10
@@ -108,7 +109,7 @@ async def measured_database(
         await revision.require_current(database)
         buffer = MeasurementBuffer(database)
         buffer.start()
-        async with reported(database, kind):
+        async with reported(database, kind), exported(settings, kind):
             with use(buffer):
                 yield database, buffer
         await buffer.stop()

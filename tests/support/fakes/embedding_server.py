@@ -22,6 +22,7 @@ class Request:
     texts: list[str]
     authorization: str | None
     body: dict[str, Any]
+    traceparent: str | None = None
 
 
 @dataclass
@@ -140,7 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         texts = body.get("inputs") or body.get("input") or []
         fake = self.fake
-        fake.requests.append(Request(self.path, texts, self.headers.get("Authorization"), body))
+        authorization, traceparent = self.headers.get("Authorization"), self.headers.get("traceparent")
+        fake.requests.append(Request(self.path, texts, authorization, body, traceparent))
         while fake.stuck_on and any(fake.stuck_on in text for text in texts):
             time.sleep(0.02)
         refusal = self._refuse(texts, body)

@@ -15,10 +15,13 @@ from crawlscope.core.service_file import CHANGES_PATH, WEBHOOK_PATH
 from crawlscope.core.values import storable
 from crawlscope.timing import scope as timing_scope
 from crawlscope.timing.store import RequestRecord
-from crawlscope.timing.telemetry import conventions, meters
+from crawlscope.timing.telemetry import conventions, meters, traces
+from crawlscope.timing.telemetry.traces import Kind, Span, Trace
 from crawlscope.webhooks.refusals import BY_STATUS, Cause, RefusalLog
 
 MAX_TEXT_LENGTH = 1_000
+UNTRACED = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
+"""Asked all the time, by what watches the service."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 HIDDEN = "{token}"
 
@@ -56,7 +59,7 @@ class RequestRecorder:
             await self._app(scope, receive, send)
             return
         scope.setdefault("state", {})  # routes note there why they refuse a delivery
-        request_id, status = str(uuid4()), 500
+        request_id, status, trace = str(uuid4()), 500, None
         began_at, began = datetime.now(UTC), perf_counter()
         live_after_ms = None
 
@@ -71,19 +74,41 @@ class RequestRecorder:
             await send(message)
 
         try:
-            with timing_scope(request_id=request_id):
+            with traces.request(_traceparent(scope)) as trace, timing_scope(request_id=request_id):
                 await self._app(scope, receive, send_on)
         finally:
             elapsed_ms = live_after_ms or (perf_counter() - began) * 1000
             refused = refused_delivery(scope, status)
             record = _record(scope, request_id, status, began_at, elapsed_ms, refused)
             scope["app"].state.parts.buffer.add_request(record)
-            route = getattr(scope.get("route"), "path", conventions.OTHER)
-            method = scope["method"] if scope["method"] in METHODS else conventions.OTHER
-            meters.observe(conventions.REQUESTS, elapsed_ms / 1000, labels=(method, route, str(status)))
+            _monitor(scope, status, began_at, elapsed_ms / 1000, trace)
             if refused:
                 meters.count(conventions.REFUSALS, refused.cause)
                 self._refusals.note(refused.cause, status, record.client_ip, refused.reason)
+
+
+def _monitor(scope: Scope, status: int, began_at: datetime, seconds: float, trace: Trace | None) -> None:
+    route = getattr(scope.get("route"), "path", conventions.OTHER)
+    method = scope["method"] if scope["method"] in METHODS else conventions.OTHER
+    meters.observe(conventions.REQUESTS, seconds, labels=(method, route, str(status)))
+    if trace and route not in UNTRACED:
+        began = began_at.timestamp()
+        span = Span(
+            f"{method} {route}",
+            trace.span,
+            began,
+            began + seconds,
+            parent=traces.parsed(_traceparent(scope)),
+            kind=Kind.SERVER,
+            attributes=conventions.request_attributes(method, route, status),
+            error=str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None,
+        )
+        traces.export(span)
+
+
+def _traceparent(scope: Scope) -> str | None:
+    given = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
+    return given.decode("latin-1") if given else None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from crawlscope.indexing.batches import batches
 from crawlscope.indexing.embedders.common import encodable, load_minilm_tokenizer, normalised
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.timing import note_wait
+from crawlscope.timing.telemetry import conventions, traces
 
 MAX_REQUESTS = 8
 """In progress at once."""
@@ -112,16 +113,25 @@ class EmbeddingServer:
     async def get(self, path: str) -> object:
         return await self._send("GET", path)
 
-    async def post(self, path: str, body: dict[str, object]) -> object:
-        return await self._send("POST", path, to_json(body))
+    @property
+    def host(self) -> str:
+        return self._url.host
+
+    async def post(self, path: str, body: dict[str, object], traceparent: str | None = None) -> object:
+        return await self._send("POST", path, to_json(body), traceparent)
 
     async def aclose(self) -> None:
         await self._session.close()
 
-    async def _send(self, method: str, path: str, data: bytes | None = None) -> object:
+    async def _send(
+        self, method: str, path: str, data: bytes | None = None, traceparent: str | None = None
+    ) -> object:
         url = str(self._url.copy_with(path=self.path + path))
+        headers = {"traceparent": traceparent} if traceparent else None
         try:
-            async with self._session.request(method, url, data=data, allow_redirects=False) as response:
+            async with self._session.request(
+                method, url, data=data, headers=headers, allow_redirects=False
+            ) as response:
                 content = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ServerUnavailable(f"{self.name} cannot be reached ({type(error).__name__}).") from None
@@ -175,9 +185,10 @@ class EmbeddingServer:
 
 
 class _Wait:
-    """How long a page has waited for requests."""
+    """How long a page has waited for requests, and its trace."""
 
     def __init__(self) -> None:
+        self.trace = traces.current()
         self._began: float | None = None
         self.seconds = 0.0
 
@@ -260,7 +271,7 @@ class HttpEmbedder:
         for each in batch:
             each.wait.end()
         try:
-            return list(await self._request([each.text for each in batch]))
+            return list(await self._request(batch))
         except BatchTooLarge as refusal:
             if len(batch) == 1:
                 return [PageError("text_too_long", str(refusal))]
@@ -274,8 +285,14 @@ class HttpEmbedder:
         outcomes = await asyncio.gather(*map(self._embed_batch, parts))
         return [outcome for part in outcomes for outcome in part]
 
-    async def _request(self, texts: Sequence[str]) -> Vectors:
-        vectors = await request_vectors(self._server, self._dialect, texts)
+    async def _request(self, batch: Sequence[_Text]) -> Vectors:
+        texts, pages = [each.text for each in batch], dict.fromkeys(each.wait.trace for each in batch)
+        attributes = conventions.embedding_attributes(
+            self._identity.embedder, self._identity.model, self._server.host, len(texts)
+        )
+        with traces.shared_request([page for page in pages if page], "embeddings", attributes) as span:
+            traceparent = span.traceparent if span else None
+            vectors = await request_vectors(self._server, self._dialect, texts, traceparent)
         if vectors.shape[1] != self._identity.dimension:
             raise EmbedderUnavailable(
                 f"{self._server.name} answered vectors of {vectors.shape[1]} dimensions "
@@ -284,9 +301,11 @@ class HttpEmbedder:
         return vectors
 
 
-async def request_vectors(server: EmbeddingServer, dialect: Dialect, texts: Sequence[str]) -> Vectors:
+async def request_vectors(
+    server: EmbeddingServer, dialect: Dialect, texts: Sequence[str], traceparent: str | None = None
+) -> Vectors:
     """One request. Raises `BatchTooLarge`, `EmbedderUnavailable` (a wrong answer too) or `SettingsError`."""
-    answer = await server.post(dialect.path, dialect.body(texts))
+    answer = await server.post(dialect.path, dialect.body(texts), traceparent)
     try:
         with np.errstate(over="ignore"):
             vectors = np.asarray(dialect.rows(answer), np.float32)

@@ -1,13 +1,18 @@
-"""The names, units, labels and buckets of everything that is counted, in one place.
+"""The names, units, labels and buckets of everything that is counted, and the attributes of spans.
+
+Those of OpenTelemetry follow its semantic conventions 1.44 where there is one.
 
 A label has few values, all of them ours: never a URL, a crawl or anything else that a sender chooses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
 
 from crawlscope.core.vocabulary import CrawlStatus, OperationType, PageState
 
+HTTP_STATUS = "http.response.status_code"
 OTHER = "other"
 """The value of a label for everything that has no value of its own."""
 SUCCESS, ERROR = "success", "error"
@@ -33,6 +38,8 @@ class Metric:
     buckets: tuple[float, ...] = ()
     """Upper bounds; one more bucket is for everything greater."""
     unit: str = "1"
+    attributes: tuple[str, ...] = ()
+    """The labels' names for OpenTelemetry, if they differ."""
 
 
 OPERATIONS = Metric(
@@ -90,6 +97,7 @@ REQUESTS = Metric(
     "http.server.request.duration",
     "Duration of HTTP requests, by the route's template.",
     ("http_request_method", "http_route", "http_response_status_code"),
+    attributes=("http.request.method", "http.route", HTTP_STATUS),
     buckets=REQUEST_SECONDS,
     unit="s",
 )
@@ -141,3 +149,57 @@ ALL = (
     *(CRAWLS, CRAWL_DURATIONS, SEARCHABLE, NOTIFICATIONS, LOST, CPU),
 )
 OPERATION_TYPES = frozenset(OperationType)
+
+
+def metric_attributes(metric: Metric, labels: Sequence[str]) -> dict[str, str | int]:
+    """The labels by their names in OpenTelemetry."""
+    named: dict[str, str | int] = dict(zip(metric.attributes or metric.labels, labels, strict=True))
+    if HTTP_STATUS in named:
+        named[HTTP_STATUS] = int(named[HTTP_STATUS])
+    return named
+
+
+def resource_attributes(kind: str, version: str, instance: str) -> dict[str, str]:
+    return {
+        "service.name": "crawlscope",
+        "service.version": version,
+        "service.instance.id": instance,
+        "crawlscope.process": kind,
+    }
+
+
+def operation_attributes(
+    crawl_id: str | None, job_id: str | None, url: str | None, metadata: Mapping[str, Any]
+) -> dict[str, str | int | float | bool]:
+    ids = {"crawlscope.crawl.id": crawl_id, "crawlscope.job.id": job_id, "url.full": url}
+    facts = {f"crawlscope.{name}": value for name, value in metadata.items()}
+    return {name: value for name, value in (ids | facts).items() if isinstance(value, str | int | float)}
+
+
+def request_attributes(method: str, route: str, status: int) -> dict[str, str | int | float | bool]:
+    failed = {"error.type": str(status)} if status >= HTTPStatus.INTERNAL_SERVER_ERROR else {}
+    return {"http.request.method": method, "http.route": route, HTTP_STATUS: status, **failed}
+
+
+def embedding_attributes(
+    provider: str, model: str, server: str, texts: int
+) -> dict[str, str | int | float | bool]:
+    return {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": model,
+        "server.address": server,
+        "crawlscope.chunks": texts,
+    }
+
+
+def crawl_attributes(session: Mapping[Any, Any]) -> dict[str, str | int | float | bool]:
+    """Of a row of `crawl_sessions`."""
+    return {
+        "crawlscope.crawl.id": session["crawl_id"],
+        "url.full": session["crawl_url"],
+        "crawlscope.crawl.status": session["status"],
+        "crawlscope.crawl.pages": session["total_pages"],
+        "crawlscope.crawl.pages_failed": session["pages_failed"],
+        "crawlscope.crawl.pages_unchanged": session["pages_unchanged"],
+    }
