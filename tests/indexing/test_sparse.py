@@ -132,3 +132,11 @@ def test_a_term_weighs_more_when_repeated_and_less_in_a_long_text() -> None:
 def test_terms_keep_their_numbers() -> None:
     """With other numbers, texts that were indexed before would not be found."""
     assert list(encoder.encode_query("apple").indices) == [1085451005]
+
+
+def test_a_repeated_word_of_a_query_counts_as_often_as_it_stands_there() -> None:
+    query = encoder.encode_query("cats, dogs and more cats")
+    (cat,) = encoder.encode_query("cat").indices
+    weights = dict(zip(query.indices, query.values, strict=True))
+    assert weights.pop(cat) == 2.0
+    assert set(weights.values()) == {1.0}

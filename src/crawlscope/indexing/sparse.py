@@ -13,6 +13,8 @@ from crawlscope.indexing.index.port import SparseVector
 AVERAGE_CHUNK_WORDS = 100.0
 K = 1.2
 B = 0.75
+COUNTING_K = 1e6
+"""With so large a `k`, and `b` of 0, the weight of a term is the number of times it stands in the text."""
 
 _UNSPACED = re.compile(
     "["
@@ -91,7 +93,7 @@ class Bm25Encoder:
     """Weights of two encoders may share an index only if their fingerprints are equal."""
 
     def __init__(self) -> None:
-        self._by_stemmer: dict[str | None, Bm25] = {}
+        self._opened: dict[tuple[str | None, float, float], Bm25] = {}
 
     def encode_document(self, text: str, language: str = "") -> SparseVector:
         """The highest weight of each term over all readings; none of them makes the text longer.
@@ -114,37 +116,40 @@ class Bm25Encoder:
 
         A query that may be in several languages has the terms of each, and no word that is a stop word in one
         of them unless all are: such a word is rare in texts of the others, and would count most. A word with
-        two spellings counts once: each spelling has half of its weight.
+        two spellings counts once: each spelling has half of its weight. A repeated word counts as often as it
+        stands there.
         """
-        encoders = {id(bm25): bm25 for bm25 in map(self._bm25, languages)}.values()
+        counters = [self._bm25(language, k=COUNTING_K, b=0.0) for language in languages]
+        encoders = {id(bm25): bm25 for bm25 in counters}.values()
         spellings = [ngrams(each, 2) for each in _spellings(text)]
         if len(encoders) > 1:
             spellings = [_without_stop_words(each, encoders) for each in spellings]
         weights: dict[int, float] = {}
         for bm25 in encoders:
             in_language: defaultdict[int, float] = defaultdict(float)
-            for vector in map(bm25.embed_query, spellings):
-                for term, weight in zip(vector.indices, vector.values, strict=True):
-                    in_language[term] += weight / len(spellings)
+            for vector in map(bm25.embed_document, spellings):
+                for term, count in zip(vector.indices, vector.values, strict=True):
+                    in_language[term] += round(count) / len(spellings)
             weights |= {term: max(weight, weights.get(term, 0.0)) for term, weight in in_language.items()}
         return _vector(weights)
 
-    def _bm25(self, language: str) -> Bm25:
+    def _bm25(self, language: str, k: float = K, b: float = B) -> Bm25:
         stemmer = "english" if language in _ENGLISH else _SNOWBALL.get(language)
-        if stemmer not in self._by_stemmer:
+        kind = (stemmer, k, b)
+        if kind not in self._opened:
             neutral = {"stemmer": DisabledStemmer(), "stopwords": StopwordsSet(custom=set())}
             options: dict[str, Any] = {"language": stemmer} if stemmer else neutral
-            self._by_stemmer[stemmer] = Bm25(
+            self._opened[kind] = Bm25(
                 Bm25Config(
-                    k=K,
-                    b=B,
+                    k=k,
+                    b=b,
                     avg_len=AVERAGE_CHUNK_WORDS,
                     tokenizer=TokenizerType.Code,
                     ascii_folding=True,
                     **options,
                 )
             )
-        return self._by_stemmer[stemmer]
+        return self._opened[kind]
 
 
 def _without_stop_words(text: str, encoders: Collection[Bm25]) -> str:
