@@ -260,7 +260,7 @@ def optimized_rows(*measured: float) -> list[Row]:
     ]
 
 
-HITS = [Hit(n.to_bytes(16), 0.5, f"https://site.example/page{n}.html") for n in range(CANDIDATES)]
+HITS = [Hit.of(n.to_bytes(16), 0.5) for n in range(CANDIDATES)]
 
 
 class Instant(EdgeIndex):

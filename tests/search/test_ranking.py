@@ -8,11 +8,11 @@ from crawlscope.search.schemas import Mode
 
 def hits(*found: tuple[str, float]) -> list[Hit]:
     """Of chunks such as `a2`: number 2 of page `a`."""
-    return [Hit(chunk.encode(), score, chunk[0]) for chunk, score in found]
+    return [Hit(chunk.encode(), score, chunk[0].encode()) for chunk, score in found]
 
 
 def order(pages: list[RankedPage]) -> list[str]:
-    return [page.url for page in pages]
+    return [page.document.decode() for page in pages]
 
 
 def test_a_page_is_ranked_by_its_best_chunk_in_each_half() -> None:
@@ -32,7 +32,7 @@ def test_a_page_is_ranked_by_its_best_chunk_in_each_half() -> None:
 
 def test_ranks_count_pages_not_chunks() -> None:
     pages = rank_pages(Halves([], hits(("a1", 9.0), ("a2", 8.0), ("b1", 7.0))), "keyword")
-    assert [(page.url, page.bm25 and page.bm25.rank, page.dense) for page in pages] == [
+    assert [(page.document.decode(), page.bm25 and page.bm25.rank, page.dense) for page in pages] == [
         ("a", 1, None),
         ("b", 2, None),
     ]
@@ -42,7 +42,7 @@ def test_one_half_alone_ranks_by_its_own_scores() -> None:
     found = hits(("a1", 9.0), ("b1", 7.0), ("a2", 5.0))
     for mode, halves in (("keyword", Halves([], found)), ("semantic", Halves(found, []))):
         pages = rank_pages(halves, mode)  # type: ignore[arg-type]
-        assert [(page.url, page.score) for page in pages] == [("a", 9.0), ("b", 7.0)]
+        assert [(page.document.decode(), page.score) for page in pages] == [("a", 9.0), ("b", 7.0)]
 
 
 def test_no_hits_give_no_pages() -> None:
@@ -69,8 +69,12 @@ def test_more_candidates_append_pages_and_reorder_none(
     """Pages of a few chunks behind a window that other pages fill."""
 
     def half(found: list[tuple[str, int]], prefix: str) -> list[Hit]:
-        window = [Hit(f"{prefix} {n}".encode(), 900.0 - n, f"{prefix} {n % 50}") for n in range(WINDOW)]
-        deep = [Hit(f"{url}{n}".encode(), 500.0 - place, url) for place, (url, n) in enumerate(found)]
+        window = [
+            Hit(f"{prefix} {n}".encode(), 900.0 - n, f"{prefix} {n % 50}".encode()) for n in range(WINDOW)
+        ]
+        deep = [
+            Hit(f"{url}{n}".encode(), 500.0 - place, url.encode()) for place, (url, n) in enumerate(found)
+        ]
         return [*window, *deep]
 
     whole = Halves(half(dense, "d"), half(bm25, "k"))

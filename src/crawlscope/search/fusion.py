@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,9 +14,9 @@ MIN_DEVIATION = 1e-6
 
 @dataclass(frozen=True)
 class Half:
-    """What one half of a query found: the best score of each page, by URL."""
+    """What one half of a query found: the best score of each page."""
 
-    scores: Mapping[str, float]
+    scores: Mapping[Any, float]
     floor: float = 0.0
     """The score of a page that it did not find."""
 

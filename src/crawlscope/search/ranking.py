@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from crawlscope.indexing.index.port import ChunkId, Halves, Hit
+from crawlscope.indexing.index.port import ChunkId, DocumentKey, Halves, Hit
 from crawlscope.search.fusion import DENSE_WEIGHT, Fusion, Half
 from crawlscope.search.schemas import Mode
 
@@ -23,7 +23,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class RankedPage:
-    url: str
+    document: DocumentKey
     score: float
     place: int
     """Of its first hit in any half."""
@@ -45,19 +45,19 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
     sides = (halves.bm25, halves.dense)
     places = _places(sides)
     standings = [_standings(hits) for hits in sides]
-    pages = dict[str, RankedPage]()
-    for url in standings[0].keys() | standings[1].keys():
-        bm25, dense = (each.get(url) for each in standings)
+    pages = dict[DocumentKey, RankedPage]()
+    for document in standings[0].keys() | standings[1].keys():
+        bm25, dense = (each.get(document) for each in standings)
         found = score(*(each.best.score if each else None for each in (bm25, dense)))
         place = min(places[each.best.id] for each in (bm25, dense) if each)
-        pages[url] = RankedPage(url, found, place, bm25, dense)
+        pages[document] = RankedPage(document, found, place, bm25, dense)
     scores = [{hit.id: hit.score for hit in hits} for hits in sides]
     for hit in {hit.id: hit for hits in sides for hit in hits}.values():
         found = score(*(each.get(hit.id) for each in scores))
-        pages[hit.url].chunks.append(Hit(hit.id, found, hit.url))
+        pages[hit.document].chunks.append(hit._replace(score=found))
     for page in pages.values():
         page.chunks.sort(key=lambda hit: (-hit.score, places[hit.id], hit.id))
-    return sorted(pages.values(), key=lambda page: (-page.score, page.place, page.url))
+    return sorted(pages.values(), key=lambda page: (-page.score, page.place, page.document))
 
 
 def lift_pages(pages: Sequence[RankedPage], chunks: Collection[ChunkId]) -> list[RankedPage]:
@@ -76,18 +76,18 @@ def lift_pages(pages: Sequence[RankedPage], chunks: Collection[ChunkId]) -> list
 def _half(hits: Sequence[Hit]) -> Half:
     """If these are all that have a score, what is missing has none."""
     near = hits[:WINDOW]
-    scores = dict[str, float]()
+    scores = dict[DocumentKey, float]()
     for hit in near:
-        scores.setdefault(hit.url, hit.score)
+        scores.setdefault(hit.document, hit.score)
     last = near[-1].score if near else 0.0
     return Half(scores, min(0.0, last) if len(hits) < WINDOW else last)
 
 
-def _standings(hits: Sequence[Hit]) -> dict[str, Standing]:
-    standings = dict[str, Standing]()
+def _standings(hits: Sequence[Hit]) -> dict[DocumentKey, Standing]:
+    standings = dict[DocumentKey, Standing]()
     for hit in hits:
-        if hit.url not in standings:
-            standings[hit.url] = Standing(len(standings) + 1, hit)
+        if hit.document not in standings:
+            standings[hit.document] = Standing(len(standings) + 1, hit)
     return standings
 
 

@@ -112,8 +112,8 @@ class SearchService:
             return None
         hits = (await self._index.query(None, sparse, filters, MAX_CHUNKS_COMPARED)).bm25
         await self._fetch(payloads, [hit.id for hit in hits])
-        found = [(hit.url, payloads[hit.id]) for hit in hits if hit.id in payloads]
-        return {url for url, chunk in found if phrase.is_in(chunk["text"]) or phrase.is_in(chunk["title"])}
+        found = [payloads[hit.id] for hit in hits if hit.id in payloads]
+        return {each["url"] for each in found if phrase.is_in(each["text"]) or phrase.is_in(each["title"])}
 
     async def _fetch(self, payloads: Payloads, ids: Iterable[ChunkId]) -> None:
         if missing := [one for one in dict.fromkeys(ids) if one not in payloads]:

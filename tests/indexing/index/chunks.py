@@ -2,11 +2,14 @@
 
 import numpy as np
 
-from crawlscope.indexing.index.port import Halves, Hit, IndexedDocument
+from crawlscope.indexing.index.port import Halves, Hit, IndexedDocument, document_key
 from crawlscope.indexing.sparse import Bm25Encoder
 
 DIMENSION = 4
 BM25 = Bm25Encoder()
+
+_urls: dict[bytes, str] = {}
+"""Of the documents that were made."""
 
 
 def direction(axis: int, lean: float = 0.0) -> list[float]:
@@ -26,6 +29,7 @@ def make_document(
     language: str = "en",
 ) -> IndexedDocument:
     """One chunk for each text, all with the same dense vector."""
+    _urls[document_key(url)] = url
     return IndexedDocument(
         url=url,
         title=f"Title of {url}",
@@ -38,7 +42,7 @@ def make_document(
 
 
 def urls(hits: list[Hit]) -> list[str]:
-    return [hit.url for hit in hits]
+    return [_urls[hit.document] for hit in hits]
 
 
 def found_urls(halves: Halves) -> set[str]:

@@ -19,7 +19,14 @@ from qdrant_client import AsyncQdrantClient
 
 from crawlscope.core.errors import IndexUnusable
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.index.port import Filters, IndexedDocument, SearchIndex, SparseVector, chunk_id
+from crawlscope.indexing.index.port import (
+    Filters,
+    IndexedDocument,
+    SearchIndex,
+    SparseVector,
+    chunk_id,
+    document_key,
+)
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes
 from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
@@ -107,9 +114,8 @@ async def test_a_hit_carries_the_whole_chunk(index: SearchIndex) -> None:
     url, texts = "https://h/ü?q=1", ("one", "Žluťoučký kůň 🐎")
     await index.replace([make_document(url, *texts, crawl_ids=("a", "b"), language="cs")])
     (hit,) = (await index.query(None, BM25.encode_query("kůň"), EVERYTHING, 10)).bm25
-    assert hit.id == chunk_id(url, 1).bytes
-    assert hit.url == url
-    assert (await index.payloads([hit.id, chunk_id(url, 2).bytes]))[hit.id] == {
+    assert hit == (chunk_id(url, 1), hit.score, document_key(url))
+    assert (await index.payloads([hit.id, chunk_id(url, 2)]))[hit.id] == {
         "url": url,
         "title": f"Title of {url}",
         "text": "Žluťoučký kůň 🐎",
@@ -339,7 +345,7 @@ async def test_calls_without_effect_raise_nothing(index: SearchIndex) -> None:
     await index.replace([IndexedDocument("https://nobody/")])
     await index.set_crawl_ids({})
     await index.set_crawl_ids({"https://nobody/": ["crawl"]})
-    assert await index.payloads([]) == await index.payloads([chunk_id("https://nobody/", 0).bytes]) == {}
+    assert await index.payloads([]) == await index.payloads([chunk_id("https://nobody/", 0)]) == {}
     assert (await index.size()).chunks == 0
 
 

@@ -170,7 +170,7 @@ async def test_an_answer_too_large_for_a_frame_is_an_error(
     await remote.replace([make_document("https://h/", "apple " * 2_000)])
     monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 5_000)
     with pytest.raises(CrawlscopeError, match="over the limit"):
-        await remote.payloads([chunk_id("https://h/", 0).bytes])
+        await remote.payloads([chunk_id("https://h/", 0)])
     assert (await remote.size()).chunks == 1
 
 

@@ -56,7 +56,7 @@ async def _chunks(parts: Parts, found: PageDetails) -> tuple[list[ChunkPayload],
     document = found.document
     if document is None:
         return [], None
-    ids = [chunk_id(document["url"], n).bytes for n in range(min(document["chunks"], MAX_CHUNKS_SHOWN))]
+    ids = [chunk_id(document["url"], n) for n in range(min(document["chunks"], MAX_CHUNKS_SHOWN))]
     try:
         payloads = await parts.host.require_index().index.payloads(ids)
     except CrawlscopeError as error:

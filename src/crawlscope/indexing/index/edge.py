@@ -4,18 +4,20 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar, cast
 from uuid import UUID
 
+import numpy as np
 import qdrant_edge as engine
 import structlog
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
+from crawlscope.indexing.batches import batches
 from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.port import (
     BM25,
@@ -26,11 +28,11 @@ from crawlscope.indexing.index.port import (
     Floats,
     Halves,
     Hit,
-    IndexedChunk,
     IndexedDocument,
     IndexSize,
     SearchIndex,
     SparseVector,
+    chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
     KEYWORD_FIELDS,
@@ -49,8 +51,6 @@ from crawlscope.indexing.index.qdrant_common import (
 POINTS_PER_UPDATE = 16
 """The engine holds the interpreter lock while it works: 16 points are about 2 ms."""
 URLS_PER_UPDATE = 32
-MAX_KNOWN_URLS = 100_000
-"""About 20 MB."""
 FLUSH_AFTER_POINTS = 16_384
 """A flush holds the interpreter lock while the disk writes, up to 0.3 s for any number of points."""
 FLUSH_AFTER_SECONDS = 5.0
@@ -82,8 +82,6 @@ class EdgeIndex(SearchIndex):
         self._writes = 0
         self._written_at = time.monotonic()
         self._optimized_writes = -1
-        self._urls: dict[ChunkId, str] = {}
-        """Of chunks that queries found."""
         self._unflushed = 0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -110,11 +108,14 @@ class EdgeIndex(SearchIndex):
         for document in by_url.values():
             check_dimension(document.dense, self._dimension)
         for some in portions(list(by_url.values()), URLS_PER_UPDATE):
-            stored = set[UUID]()
-            chunks = (chunk for document in some for chunk in document.chunks())
-            while batch := list(islice(chunks, POINTS_PER_UPDATE)):
+            parts = (
+                _Part(document, start, min(start + POINTS_PER_UPDATE, len(document.texts)))
+                for document in some
+                for start in range(0, len(document.texts), POINTS_PER_UPDATE)
+            )
+            for batch in batches(parts, len, POINTS_PER_UPDATE):
                 await self._write(partial(_upsert, batch))
-                stored.update(chunk.id for chunk in batch)
+            stored = {one for document in some for one in document.ids}
             await self._write(partial(_delete_others, [document.url for document in some], stored))
 
     async def set_crawl_ids(self, crawl_ids: Mapping[str, Sequence[str]]) -> None:
@@ -138,27 +139,22 @@ class EdgeIndex(SearchIndex):
                 for name, vector in vectors.items()
             ]
             answers = shard.query_batch(engine.QueryBatchRequest(requests)) if requests else []
-            found = [[(_bytes_of(point.id), point.score) for point in points] for points in answers]
-            urls = self._urls_of({one for hits in found for one, _ in hits}, shard)
-            return halves(vectors, ([Hit(one, score, urls[one]) for one, score in hits] for hits in found))
+            return halves(
+                vectors,
+                ([Hit.of(_bytes_of(point.id), point.score) for point in points] for points in answers),
+            )
 
         return await self._on_thread(ask)
-
-    def _urls_of(self, ids: set[ChunkId], shard: engine.EdgeShard) -> dict[ChunkId, str]:
-        """The engine reads a chunk's whole payload for its URL. That of an id never changes."""
-        if missing := ids - self._urls.keys():
-            if len(self._urls) > MAX_KNOWN_URLS:
-                self._urls, missing = {}, ids
-            uuids: list[int | UUID | str] = [UUID(bytes=one) for one in missing]
-            for point in shard.retrieve(uuids, with_payload=["url"], with_vector=False):
-                self._urls[_bytes_of(point.id)] = (point.payload or {})["url"]
-        return self._urls
 
     async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
         def retrieve(shard: engine.EdgeShard) -> dict[ChunkId, ChunkPayload]:
             uuids: list[int | UUID | str] = [UUID(bytes=one) for one in ids]
             found = shard.retrieve(uuids, with_payload=True, with_vector=False)
-            return {_bytes_of(point.id): cast("ChunkPayload", point.payload) for point in found}
+            return {
+                one: chunk_payload(one, payload)
+                for one, payload in ((_bytes_of(point.id), point.payload or {}) for point in found)
+                if "crawl_ids" in payload  # else its writer was killed
+            }
 
         return await self._on_thread(retrieve)
 
@@ -304,16 +300,39 @@ def _refusal(path: Path, dimension: int, error: Exception) -> CrawlscopeError:
     return IndexUnusable(f"the index in {path} cannot be read: run `crawlscope reindex` ({reason})")
 
 
-def _upsert(chunks: Sequence[IndexedChunk], shard: engine.EdgeShard) -> int:
-    points = [
-        engine.Point(
-            chunk.id,
-            {DENSE: as_floats(chunk.dense), BM25: _engine_vector(chunk.sparse)},
-            dict(chunk.payload),
-        )
-        for chunk in chunks
-    ]
+@dataclass(frozen=True)
+class _Part:
+    """Chunks of a document, from number `start` to before `stop`."""
+
+    document: IndexedDocument
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def ids(self) -> list[UUID]:
+        return self.document.ids[self.start : self.stop]
+
+    def points(self) -> Iterator[engine.Point]:
+        document, chunks = self.document, slice(self.start, self.stop)
+        dense = np.asarray(document.dense[chunks], np.float32).tolist()
+        rows = zip(self.ids, document.texts[chunks], dense, document.sparse[chunks], strict=True)
+        for one, text, vector, sparse in rows:
+            vectors = {DENSE: vector, BM25: _engine_vector(sparse)}
+            yield engine.Point(one, vectors, {"url": document.url, "text": text})
+
+
+def _upsert(parts: Sequence[_Part], shard: engine.EdgeShard) -> int:
+    """What the chunks have in common is set apart: converting it for each of them would take longer than all
+    else.
+    """
+    points = [point for part in parts for point in part.points()]
     shard.update(engine.UpdateOperation.upsert_points(points))
+    for part in parts:
+        ids: list[int | UUID | str] = [*part.ids]
+        shard.update(engine.UpdateOperation.set_payload(ids, dict(part.document.payload)))
     return len(points)
 
 

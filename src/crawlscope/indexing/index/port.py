@@ -1,13 +1,15 @@
 """The port to search indexes: named vectors `dense` and `bm25` over the chunks of all documents."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias, TypedDict
-from uuid import NAMESPACE_URL, UUID, uuid5
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypedDict, cast
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
+from crawlscope.core.values import hash_key
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
 
 Floats: TypeAlias = Sequence[float] | npt.NDArray[np.float32]
@@ -16,6 +18,9 @@ Integers: TypeAlias = Sequence[int] | npt.NDArray[np.uint32]
 EMPTY: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
 ChunkId: TypeAlias = bytes
 """The 16 bytes of the UUID: unlike that, hashed and compared without Python code."""
+DocumentKey: TypeAlias = bytes
+"""What the ids of all chunks of a document begin with; their numbers follow."""
+DOCUMENT_KEY_BYTES = 12
 
 FIRST_NAME = "index"
 """The name of an installation's first index."""
@@ -23,16 +28,26 @@ DENSE = "dense"
 BM25 = "bm25"
 
 
-def chunk_id(url: str, chunk_index: int) -> UUID:
+def document_key(url: str) -> DocumentKey:
+    return hash_key(url).bytes[:DOCUMENT_KEY_BYTES]
+
+
+def chunk_id(url: str, chunk_index: int) -> ChunkId:
     """The same chunk of the same document always has the same id."""
-    return uuid5(NAMESPACE_URL, f"{url}#{chunk_index}")
+    return document_key(url) + chunk_index.to_bytes(4)
 
 
-class ChunkPayload(TypedDict):
+class ChunkText(TypedDict):
+    """What each chunk has of its own in the index."""
+
     url: str
-    title: str
     text: str
-    chunk_index: int
+
+
+class DocumentPayload(TypedDict):
+    """What all chunks of a document have in common."""
+
+    title: str
     domain: str
     url_prefixes: list[str]
     """`urls.url_prefixes` of the URL."""
@@ -41,18 +56,20 @@ class ChunkPayload(TypedDict):
     """The crawls that found the document, the latest last."""
 
 
+class ChunkPayload(ChunkText, DocumentPayload):
+    """All that the index knows of a chunk."""
+
+    chunk_index: int
+
+
+def chunk_payload(chunk: ChunkId, stored: Mapping[str, Any]) -> ChunkPayload:
+    return cast("ChunkPayload", {**stored, "chunk_index": int.from_bytes(chunk[DOCUMENT_KEY_BYTES:])})
+
+
 @dataclass(frozen=True)
 class SparseVector:
     indices: Integers
     values: Floats
-
-
-@dataclass(frozen=True)
-class IndexedChunk:
-    id: UUID
-    dense: Floats
-    sparse: SparseVector
-    payload: ChunkPayload
 
 
 @dataclass(frozen=True)
@@ -71,20 +88,19 @@ class IndexedDocument:
     """Shape (chunks, dimension)."""
     sparse: Sequence[SparseVector] = ()
 
-    def chunks(self) -> Iterator[IndexedChunk]:
-        domain, prefixes = domain_of(self.url), url_prefixes(self.url)
-        for number, text in enumerate(self.texts):
-            payload = ChunkPayload(
-                url=self.url,
-                title=self.title,
-                text=text,
-                chunk_index=number,
-                domain=domain,
-                url_prefixes=prefixes,
-                language=self.language,
-                crawl_ids=list(self.crawl_ids),
-            )
-            yield IndexedChunk(chunk_id(self.url, number), self.dense[number], self.sparse[number], payload)
+    @cached_property
+    def ids(self) -> list[UUID]:
+        return [UUID(bytes=chunk_id(self.url, number)) for number in range(len(self.texts))]
+
+    @cached_property
+    def payload(self) -> DocumentPayload:
+        return DocumentPayload(
+            title=self.title,
+            domain=domain_of(self.url),
+            url_prefixes=url_prefixes(self.url),
+            language=self.language,
+            crawl_ids=list(self.crawl_ids),
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +120,11 @@ class Filters:
 class Hit(NamedTuple):
     id: ChunkId
     score: float
-    url: str
+    document: DocumentKey
+
+    @classmethod
+    def of(cls, chunk: ChunkId, score: float) -> Self:
+        return cls(chunk, score, chunk[:DOCUMENT_KEY_BYTES])
 
 
 @dataclass(frozen=True)

@@ -78,13 +78,11 @@ def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def as_floats(values: Floats) -> list[float]:
-    plain: list[float] = np.asarray(values, dtype=np.float32).tolist()
-    return plain
+    return values if isinstance(values, list) else np.asarray(values, dtype=np.float32).tolist()
 
 
 def as_integers(values: Integers) -> list[int]:
-    plain: list[int] = np.asarray(values, dtype=np.uint32).tolist()
-    return plain
+    return values if isinstance(values, list) else np.asarray(values, dtype=np.uint32).tolist()
 
 
 def check_dimension(vectors: Floats | npt.NDArray[np.float32], dimension: int) -> None:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
-from typing import cast
 from uuid import UUID
 
 from qdrant_client import AsyncQdrantClient, models
@@ -22,12 +21,12 @@ from crawlscope.indexing.index.port import (
     Floats,
     Halves,
     Hit,
-    IndexedChunk,
     IndexedDocument,
     IndexSize,
     OwnedIndexes,
     SearchIndex,
     SparseVector,
+    chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
     KEYWORD_FIELDS,
@@ -76,7 +75,7 @@ class QdrantServerIndex(SearchIndex):
         async with self._server() as server:
             for some in portions(list(by_url.values()), URLS_PER_REQUEST):
                 stored = list[models.ExtendedPointId]()
-                points = (_point(chunk) for document in some for chunk in document.chunks())
+                points = (point for document in some for point in _points(document))
                 while batch := list(islice(points, POINTS_PER_REQUEST)):
                     await server.upsert(self._collection, batch, wait=True)
                     stored += (point.id for point in batch)
@@ -103,26 +102,22 @@ class QdrantServerIndex(SearchIndex):
             return Halves([], [])
         where = _filter(filters)
         requests = [
-            models.QueryRequest(
-                query=_client_vector(vector), using=name, filter=where, limit=limit, with_payload=["url"]
-            )
+            models.QueryRequest(query=_client_vector(vector), using=name, filter=where, limit=limit)
             for name, vector in vectors.items()
         ]
         async with self._server() as server:
             answers = await server.query_batch_points(self._collection, requests)
         return halves(
             vectors,
-            (
-                [Hit(UUID(str(p.id)).bytes, p.score, (p.payload or {})["url"]) for p in answer.points]
-                for answer in answers
-            ),
+            ([Hit.of(UUID(str(point.id)).bytes, point.score) for point in each.points] for each in answers),
         )
 
     async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
         async with self._server() as server:
             uuids = [UUID(bytes=one) for one in ids]
             found = await server.retrieve(self._collection, uuids, with_payload=True)
-        return {UUID(str(point.id)).bytes: cast("ChunkPayload", point.payload) for point in found}
+        ids_found = ((UUID(str(point.id)).bytes, point.payload or {}) for point in found)
+        return {one: chunk_payload(one, payload) for one, payload in ids_found}
 
     async def size(self) -> IndexSize:
         """The server does not say how many bytes it takes."""
@@ -231,12 +226,12 @@ def _translated() -> Iterator[None]:
         raise IndexUnavailable(f"Qdrant does not answer: {one_line(error)}") from error
 
 
-def _point(chunk: IndexedChunk) -> models.PointStruct:
-    return models.PointStruct(
-        id=chunk.id,
-        vector={DENSE: as_floats(chunk.dense), BM25: _client_vector(chunk.sparse)},
-        payload=dict(chunk.payload),
-    )
+def _points(document: IndexedDocument) -> Iterator[models.PointStruct]:
+    rows = zip(document.ids, document.texts, document.dense, document.sparse, strict=True)
+    for one, text, dense, sparse in rows:
+        payload = {"url": document.url, "text": text, **document.payload}
+        vector = {DENSE: as_floats(dense), BM25: _client_vector(sparse)}
+        yield models.PointStruct(id=one, vector=vector, payload=payload)
 
 
 def _any_of(urls: Sequence[str]) -> models.FieldCondition:

@@ -2,8 +2,10 @@
 
 import asyncio
 import struct
-from collections.abc import Sequence
-from typing import Any, TypeAlias, cast
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Final, TypeAlias, cast
 
 import msgpack
 import numpy as np
@@ -19,10 +21,15 @@ from crawlscope.indexing.index.port import (
     Integers,
     SparseVector,
 )
+from crawlscope.indexing.index.qdrant_common import as_floats, as_integers
 
 MAX_FRAME_BYTES = 1024 * 1024 * 1024
 """A document is one frame: 3 kB for each chunk."""
 _LENGTH = struct.Struct("!I")
+INTEGER: Final = "I"
+FLOAT: Final = "f"
+"""Types of arrays, of four bytes; both ends are on one machine."""
+ID_BYTES = 16
 
 Message: TypeAlias = dict[str, Any]
 
@@ -77,35 +84,50 @@ def unpack_sparse(packed: Sequence[bytes]) -> SparseVector:
 
 
 def pack_document(document: IndexedDocument) -> bytes:
+    terms, weights = array(INTEGER), array(FLOAT)
+    for vector in document.sparse:
+        terms.extend(as_integers(vector.indices))
+        weights.extend(as_floats(vector.values))
     packed: bytes = msgpack.packb(
-        {
-            **vars(document),
-            "dense": pack_floats(document.dense),
-            "sparse": [pack_sparse(vector) for vector in document.sparse],
-        }
+        [
+            *(document.url, document.title, document.language, document.crawl_ids, document.texts),
+            pack_floats(document.dense),
+            [len(vector.indices) for vector in document.sparse],
+            *(terms.tobytes(), weights.tobytes()),
+        ]
     )
     return packed
 
 
 def unpack_document(packed: bytes) -> IndexedDocument:
-    fields = msgpack.unpackb(packed)
-    dense: npt.NDArray[np.float32] = np.frombuffer(fields["dense"], dtype="<f4")
+    url, title, language, crawl_ids, texts, floats, *sparse = msgpack.unpackb(packed)
+    dense: npt.NDArray[np.float32] = np.frombuffer(floats, dtype="<f4")
     return IndexedDocument(
-        **{
-            **fields,
-            "dense": dense.reshape(len(fields["texts"]), -1) if len(dense) else EMPTY,
-            "sparse": [unpack_sparse(vector) for vector in fields["sparse"]],
-        }
+        *(url, title, language, crawl_ids, texts),
+        dense=dense.reshape(len(texts), -1) if len(dense) else EMPTY,
+        sparse=list(_unpack_vectors(*sparse)),
     )
+
+
+def _unpack_vectors(lengths: Sequence[int], terms: bytes, weights: bytes) -> Iterator[SparseVector]:
+    """Lists, as the engine takes them."""
+    all_terms = memoryview(terms).cast(INTEGER).tolist()
+    all_weights = memoryview(weights).cast(FLOAT).tolist()
+    for start, stop in pairwise(accumulate(lengths, initial=0)):
+        yield SparseVector(all_terms[start:stop], all_weights[start:stop])
 
 
 def pack_filters(filters: Filters) -> Message:
     return dict(vars(filters))
 
 
-def pack_hits(hits: Sequence[Hit]) -> list[Sequence[Any]]:
-    return list(zip(*hits, strict=True))
+def pack_hits(hits: Sequence[Hit]) -> list[bytes]:
+    return [b"".join(hit.id for hit in hits), array(FLOAT, [hit.score for hit in hits]).tobytes()]
 
 
-def unpack_hits(packed: Sequence[Sequence[Any]]) -> list[Hit]:
-    return list(map(Hit, *packed)) if packed else []
+def unpack_hits(packed: Sequence[bytes]) -> list[Hit]:
+    ids, scores = packed
+    return [
+        Hit.of(ids[at : at + ID_BYTES], score)
+        for at, score in zip(range(0, len(ids), ID_BYTES), memoryview(scores).cast(FLOAT), strict=True)
+    ]
