@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from crawlscope.core.errors import NotFoundError
+from crawlscope.core.histogram import RELATIVE_ERROR, TICKS_PER_MS
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.crawls.repository import note_progress, start_crawl
 from crawlscope.crawls.requests import crawl_request
@@ -72,7 +73,7 @@ class TestCrawl:
         assert embedding.total_ms == pytest.approx(crawl.aggregate_timing.embedding_ms)
         assert embedding.mean_ms == pytest.approx(sum(stored) / 7)
         assert [embedding.p50_ms, embedding.p95_ms, embedding.p99_ms] == pytest.approx(
-            [cuts(stored)[at - 1] for at in (50, 95, 99)]
+            [cuts(stored)[at - 1] for at in (50, 95, 99)], rel=RELATIVE_ERROR
         )
         assert embedding.max_ms == max(stored)
         for name in ("chunking", "qdrant", "bm25"):
@@ -90,7 +91,7 @@ class TestCrawl:
         assert operations["embedding"].p50_ms is None
         assert operations["chunking"].p50_ms is not None
 
-    async def test_queue_wait_is_of_settled_pages(self, database: Database, insights: Insights):
+    async def test_queue_wait_is_of_attempts_that_ended(self, database: Database, insights: Insights):
         await deliver_pages(database, "crawl-1", A, B, C)
         before = (await insights.crawl("crawl-1")).queue_wait
         await index_pages(database, "crawl-1")
@@ -101,8 +102,22 @@ class TestCrawl:
         assert (before.p50_ms, before.p95_ms, before.max_ms) == (None, None, None)
         known = [wait for wait in waits if wait is not None]
         assert len(known) == 3
-        assert [after.p50_ms, after.p95_ms] == pytest.approx([cuts(known)[49], cuts(known)[94]])
-        assert after.max_ms == max(known)
+        expected = [cuts(known)[49], cuts(known)[94]]
+        assert [after.p50_ms, after.p95_ms] == pytest.approx(expected, rel=RELATIVE_ERROR)
+        assert after.max_ms == pytest.approx(max(known), abs=1 / TICKS_PER_MS)
+        assert after.mean_ms == pytest.approx(sum(known) / 3, abs=1 / TICKS_PER_MS)
+
+    async def test_stages_and_the_rest_sum_up_to_the_time_of_the_worker(
+        self, database: Database, insights: Insights
+    ):
+        await deliver_pages(database, "crawl-1", A, B)
+        await index_pages(database, "crawl-1")
+
+        crawl = await insights.crawl("crawl-1")
+
+        assert crawl.unaccounted is not None
+        stages = (crawl.operations[name].total_ms for name in ("chunking", "embedding", "bm25", "qdrant"))
+        assert sum(stages) + crawl.unaccounted.total_ms == crawl.operations["worker"].total_ms
 
     async def test_per_page_metrics_come_in_the_order_they_began(
         self, database: Database, insights: Insights

@@ -7,12 +7,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Select, text
+from sqlalchemy import Select, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.vocabulary import CrawlStatus, PageState
 from crawlscope.database.engine import Database
-from crawlscope.insights import queries
+from crawlscope.insights import course_queries, queries
 from crawlscope.insights.queries import PageSort
 from crawlscope.pages.repository import LOCK_SOURCES
 from crawlscope.timing.partitions import make_partitions
@@ -45,6 +45,11 @@ INSERT INTO webhook.operation_metrics
   SELECT now() - n * interval '1 minute', 'embedding', 'embed_batch', n % 97, true, n::text,
          'crawl-' || n % {CRAWLS} + 1, 'https://a.example/' || n
   FROM generate_series(1, {ROWS}) n;
+INSERT INTO webhook.operation_histograms
+    (crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, buckets, counts)
+  SELECT 'crawl-' || n, date_trunc('hour', now() - n * interval '10 minutes'), 'embedding', 1, 0, 1, 0,
+         ARRAY[n % 500], ARRAY[1]
+  FROM generate_series(1, {ROWS}) n;
 INSERT INTO webhook.request_metrics (timestamp, method, path, status_code, duration_ms)
   SELECT now() - n * interval '1 minute', 'GET', '/api/stats', 200, 1 FROM generate_series(1, {ROWS}) n;
 ANALYZE;
@@ -72,8 +77,7 @@ SERVED_BY = {
         "ix_crawl_sessions_site",
     ),
     "its operations": (queries.page_metrics("crawl-7"), "ix_operation_metrics_crawl_id"),
-    "operations of listed crawls": (queries.operation_stats(LISTED), "ix_operation_metrics_crawl_id"),
-    "queue waits of listed crawls": (queries.queue_waits(LISTED), "pages_crawl_id"),
+    "durations of listed crawls": (queries.histograms(LISTED), "uq_operation_histograms_crawl_id_hour"),
     "newest pages": (queries.pages("crawl-7"), "pages_crawl_id"),
     "slowest pages": (queries.pages("crawl-7", sort=PageSort.SLOWEST), "pages_crawl_id"),
     "failed pages": (queries.pages("crawl-7", PageState.FAILED), "ix_pages_crawl_id_state"),
@@ -95,7 +99,8 @@ SERVED_BY = {
 }
 TOTALS = {
     "crawls": (queries.crawl_totals(LATELY, NOW), "ix_crawl_sessions_started_at"),
-    "operations": (queries.operation_totals(LATELY, NOW), "ix_operation_metrics_timestamp"),
+    "durations": (queries.histogram_totals(LATELY, NOW), "ix_operation_histograms_hour"),
+    "buckets of durations": (queries.bucket_totals(LATELY, NOW), "ix_operation_histograms_hour"),
     "requests": (queries.request_totals(LATELY, NOW), "ix_request_metrics_timestamp"),
     "pages of a crawl": (queries.count_of(queries.pages("crawl-7")), "pages_crawl_id"),
     "deliveries of a crawl": (
@@ -122,6 +127,40 @@ async def filled(own_database: Database) -> AsyncIterator[AsyncConnection]:
         yield connection
 
 
+COURSE = {
+    "pages per bucket": (course_queries.PAGES_PER_BUCKET, "pages_crawl_id"),
+    "stages per bucket": (course_queries.STAGES_PER_BUCKET, "ix_operation_metrics_crawl_id"),
+    "moves per bucket": (course_queries.MOVES_PER_BUCKET, "uq_page_attempts_page_id_number"),
+    "broken attempts": (course_queries.BROKEN_ATTEMPTS_PER_BUCKET, "uq_page_attempts_page_id_number"),
+    "actions": (course_queries.ACTIONS, "crawl_facts_crawl_id"),
+    "times of stages": (course_queries.STAGE_TIMES, "ix_operation_metrics_crawl_id"),
+    "time spent": (course_queries.TIME_SPENT, "uq_page_attempts_page_id_number"),
+    "cause of retries": (course_queries.CAUSE_OF_RETRIES, "uq_page_attempts_page_id_number"),
+    "refused pages": (course_queries.REFUSED_PAGES, "pages_crawl_id"),
+}
+GIVEN = {
+    "crawl_id": "crawl-7",
+    "now": NOW,
+    "began_at": LATELY,
+    "crawled_at": NOW,
+    "ended_at": NOW,
+    "buckets": 60,
+    "bucket_ms": 60_000.0,
+    "late_after": timedelta(seconds=2),
+    "giant_chunks": 128,
+}
+
+
+async def test_an_index_serves_each_query_on_the_course_of_a_crawl(filled: AsyncConnection):
+    unserved = {}
+    for name, (statement, index) in COURSE.items():
+        used = await _explained(filled, text(f"EXPLAIN (FORMAT JSON) {statement.text}"), GIVEN)
+        if not served(used, index):
+            unserved[name] = used
+
+    assert unserved == {}
+
+
 async def test_an_index_serves_each_query_and_no_table_is_read_as_a_whole(filled: AsyncConnection):
     sliced = {name: (queries.slice_of(query, 50, 0), index) for name, (query, index) in SERVED_BY.items()}
 
@@ -141,8 +180,12 @@ def served(scans: list[str], index: str) -> bool:
 async def scans(connection: AsyncConnection, query: Select[*tuple[Any, ...]]) -> list[str]:
     """Each scan of the query's plan: how, and of what."""
     sql = query.compile(connection.sync_connection, compile_kwargs={"literal_binds": True})
-    plan = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}")
-    found = plan.scalar_one()
+    return await _explained(connection, text(f"EXPLAIN (FORMAT JSON) {sql}".replace(":", r"\:")), {})
+
+
+async def _explained(connection: AsyncConnection, statement: TextClause, given: dict[str, Any]) -> list[str]:
+    names = statement.compile().params.keys() & given.keys()
+    found = (await connection.execute(statement, {name: given[name] for name in names})).scalar_one()
     [explained] = json.loads(found) if isinstance(found, str) else found
     whole: dict[str, str] = dict((await connection.execute(text(PARTITIONED))).all())
     empty = set(await connection.scalars(text("SELECT relname FROM pg_class WHERE reltuples = 0")))

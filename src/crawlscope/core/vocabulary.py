@@ -90,6 +90,12 @@ class OperationType(StrEnum):
     WEBHOOK = "webhook"
 
 
+QUEUE_WAIT = "queue_wait"
+"""The measured time of a page between its job and its attempt, which is no operation."""
+UNACCOUNTED = "unaccounted"
+"""The time of an attempt outside all stages, which is no operation either."""
+
+
 class NotificationType(StrEnum):
     """The facts of a crawl that are notified."""
 

@@ -21,6 +21,7 @@ from crawlscope.firecrawl.schemas import JobKind
 from crawlscope.indexing.service import IndexingService
 from crawlscope.pages.repository import lock_all_pages
 from crawlscope.sessions.fold import CrawlSeen
+from crawlscope.sessions.histograms import release_histograms
 from crawlscope.sessions.repository import (
     DELETED,
     SESSIONS,
@@ -156,4 +157,5 @@ async def delete_crawl(connection: AsyncConnection, crawl_id: str, indexing: Ind
         known, jobs = len(jobs), await lock_all_pages(connection, crawl_id)
         if len(jobs) == known:
             break  # no page came while documents were forgotten
+    await release_histograms(connection, crawl_id)
     await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))

@@ -36,6 +36,7 @@ DELIVERIES = models.table_of(models.Delivery)
 DOCUMENTS = models.table_of(models.Document)
 FACTS = models.table_of(models.CrawlFact)
 GENERATIONS = models.table_of(models.IndexGeneration)
+HISTOGRAMS = models.table_of(models.OperationHistogram)
 NOTIFICATIONS = models.table_of(models.Notification)
 OPERATIONS = models.table_of(models.OperationMetric)
 OUTAGES = models.table_of(models.Outage)
@@ -112,28 +113,36 @@ def crawl_exists(crawl_id: str) -> Rows:
     return select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == storable(crawl_id))
 
 
-def operation_stats(crawl_ids: Sequence[str]) -> Rows:
-    """Per crawl and operation type."""
-    return (
-        select(OPERATIONS.c.crawl_id, OPERATIONS.c.operation_type, *_spread_of_operations())
-        .where(OPERATIONS.c.crawl_id.in_(crawl_ids))
-        .group_by(OPERATIONS.c.crawl_id, OPERATIONS.c.operation_type)
-    )
+def histograms(crawl_ids: Sequence[str]) -> Rows:
+    """Per crawl, type and hour."""
+    return select(*HISTOGRAMS.c).where(HISTOGRAMS.c.crawl_id.in_(crawl_ids))
 
 
-def queue_waits(crawl_ids: Sequence[str]) -> Rows:
-    """Per crawl, over its settled pages."""
-    wait = PAGES.c.queue_wait_ms
-    return (
-        select(
-            PAGES.c.crawl_id,
-            _percentile(wait, 0.5).label("p50_ms"),
-            _percentile(wait, 0.95).label("p95_ms"),
-            func.max(wait).label("max_ms"),
-        )
-        .where(PAGES.c.crawl_id.in_(crawl_ids), PAGES.c.settled_at.is_not(None))
-        .group_by(PAGES.c.crawl_id)
+def histogram_totals(since: datetime, until: datetime) -> Rows:
+    """Per type over all crawls, without the buckets. The hour in which `since` lies is included."""
+    columns = [
+        *(_whole_sum(HISTOGRAMS.c[name]).label(name) for name in ("count", "failed")),
+        *(func.sum(HISTOGRAMS.c[name]).label(name) for name in ("total_ms", "failed_ms")),
+        func.min(HISTOGRAMS.c.min_ms).label("min_ms"),
+        func.max(HISTOGRAMS.c.max_ms).label("max_ms"),
+    ]
+    totals = select(HISTOGRAMS.c.operation_type, *columns).group_by(HISTOGRAMS.c.operation_type)
+    return _in_hours(totals, since, until)
+
+
+def bucket_totals(since: datetime, until: datetime) -> Rows:
+    """Per type and bucket over all crawls, for the same hours."""
+    pairs = (
+        func.unnest(HISTOGRAMS.c.buckets, HISTOGRAMS.c.counts)
+        .table_valued("bucket", "number")
+        .render_derived(name="pair")
     )
+    totals = (
+        select(HISTOGRAMS.c.operation_type, pairs.c.bucket, _whole_sum(pairs.c.number).label("number"))
+        .select_from(HISTOGRAMS.join(pairs, true()))
+        .group_by(HISTOGRAMS.c.operation_type, pairs.c.bucket)
+    )
+    return _in_hours(totals, since, until)
 
 
 def reconciliations(crawl_ids: Sequence[str]) -> Rows:
@@ -378,14 +387,6 @@ def crawl_totals(since: datetime, until: datetime) -> Rows:
     return _between(totals, SESSIONS.c.started_at, since, until)
 
 
-def operation_totals(since: datetime, until: datetime) -> Rows:
-    """Per operation type."""
-    totals = select(OPERATIONS.c.operation_type, *_spread_of_operations()).group_by(
-        OPERATIONS.c.operation_type
-    )
-    return _between(totals, OPERATIONS.c.timestamp, since, until)
-
-
 def request_totals(since: datetime, until: datetime) -> Rows:
     totals = select(
         func.count().label("count"),
@@ -547,25 +548,17 @@ def _once_settled(column: Any) -> Any:
     return case((PAGES.c.settled_at.is_not(None), column)).label(column.key)
 
 
-def _spread_of_operations() -> list[ColumnElement[Any]]:
-    """Times cover successful operations, as the crawl's totals do."""
-    succeeded = OPERATIONS.c.success
-    total = func.sum(OPERATIONS.c.duration_ms).filter(succeeded)
-    return [
-        func.count().label("count"),
-        func.count().filter(~succeeded).label("failed"),
-        func.coalesce(total, 0.0).label("total_ms"),
-        *_spread(OPERATIONS.c.duration_ms, succeeded),
-    ]
+def _in_hours(matching: Rows, since: datetime, until: datetime) -> Rows:
+    return _between(matching, HISTOGRAMS.c.hour, since.replace(minute=0, second=0, microsecond=0), until)
 
 
-def _spread(duration_ms: Any, *which: Any) -> list[ColumnElement[Any]]:
+def _spread(duration_ms: Any) -> list[ColumnElement[Any]]:
     return [
-        func.avg(duration_ms).filter(*which).label("mean_ms"),
-        _percentile(duration_ms, 0.5).filter(*which).label("p50_ms"),
-        _percentile(duration_ms, 0.95).filter(*which).label("p95_ms"),
-        _percentile(duration_ms, 0.99).filter(*which).label("p99_ms"),
-        func.max(duration_ms).filter(*which).label("max_ms"),
+        func.avg(duration_ms).label("mean_ms"),
+        _percentile(duration_ms, 0.5).label("p50_ms"),
+        _percentile(duration_ms, 0.95).label("p95_ms"),
+        _percentile(duration_ms, 0.99).label("p99_ms"),
+        func.max(duration_ms).label("max_ms"),
     ]
 
 

@@ -42,10 +42,12 @@ class OperationStats(Answer):
 
 
 class QueueWait(Answer):
-    """The time that settled pages waited for their last attempt; null if there is none."""
+    """The time that pages waited in the queue, for each attempt that has ended; null if there is none."""
 
+    mean_ms: float | None = None
     p50_ms: float | None = None
     p95_ms: float | None = None
+    p99_ms: float | None = None
     max_ms: float | None = None
 
 
@@ -211,9 +213,12 @@ class CrawlMetricsResponse(CrawlState):
     extra_metadata: dict[str, Any] | None
     """Metadata from the initiator."""
     operations: dict[str, OperationStats]
+    """By operation type. Percentiles differ by at most 1 % from those of the single operations."""
     queue_wait: QueueWait
     baseline: Baseline | None = None
     """Null in lists, and until the crawl is completed and searchable."""
+    unaccounted: OperationStats | None = None
+    """The time of attempts outside all stages; null if no attempt has ended."""
 
 
 class CrawlListResponse(Answer):

@@ -17,7 +17,16 @@ from crawlscope.core.errors import (
     NotFoundError,
 )
 from crawlscope.core.expectations import ANY_SITE, Expectation
-from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationState, PageState, ReconcileState
+from crawlscope.core.histogram import Histogram
+from crawlscope.core.vocabulary import (
+    QUEUE_WAIT,
+    UNACCOUNTED,
+    CrawlStatus,
+    Engine,
+    NotificationState,
+    PageState,
+    ReconcileState,
+)
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.generations import repository as generations
@@ -75,6 +84,7 @@ from crawlscope.insights.schemas import (
 from crawlscope.insights.sealing import Row, Sealing, sealing, searchable_at, time_to_searchable_ms
 from crawlscope.insights.timeline import Happenings, Span, timeline
 from crawlscope.insights.verdict import Asked, Evidence, PartOutage, judge
+from crawlscope.sessions.histograms import histogram_of
 
 DEFAULT_LIMIT = 50
 DEFAULT_BUCKETS = 60
@@ -320,7 +330,7 @@ class Insights:
         since = until - timedelta(hours=hours)
         async with self._snapshots.transaction() as connection:
             crawls = await row_of(connection, queries.crawl_totals(since, until))
-            operations = await rows_of(connection, queries.operation_totals(since, until))
+            histograms = await _histograms_between(connection, since, until)
             requests = await row_of(connection, queries.request_totals(since, until))
             refused = await rows_of(connection, queries.refused_deliveries(since, until))
         return SummaryResponse(
@@ -328,7 +338,7 @@ class Insights:
             since=since,
             until=until,
             crawls=CrawlTotals(**crawls),
-            operations={row["operation_type"]: OperationStats(**row) for row in operations},
+            operations=_durations(histograms)["operations"],
             requests=RequestTotals(**requests),
             refused_deliveries=[RefusedDeliveries(**row) for row in refused],
         )
@@ -367,18 +377,16 @@ class Insights:
         crawl_ids = [session["crawl_id"] for session in sessions]
         if not crawl_ids:
             return []
-        operations: dict[str, dict[str, OperationStats]] = defaultdict(dict)
-        for row in await rows_of(connection, queries.operation_stats(crawl_ids)):
-            operations[row["crawl_id"]][row["operation_type"]] = OperationStats(**row)
-        waits = await by_crawl(connection, queries.queue_waits(crawl_ids))
+        parts: dict[str, dict[str, list[Histogram]]] = defaultdict(lambda: defaultdict(list))
+        for row in await rows_of(connection, queries.histograms(crawl_ids)):
+            parts[row["crawl_id"]][row["operation_type"]].append(histogram_of(row))
         states = await states_of(connection, sessions, self._quiet_seconds, self._asks_firecrawl)
         return [
             CrawlMetricsResponse(
                 **vars(state),
                 per_page_metrics=None,
                 extra_metadata=session["extra_metadata"],
-                operations=operations[state.crawl_id],
-                queue_wait=QueueWait(**waits.get(state.crawl_id, {})),
+                **_durations({name: Histogram.sum(of) for name, of in parts[state.crawl_id].items()}),
             )
             for session, state in zip(sessions, states, strict=True)
         ]
@@ -418,6 +426,46 @@ async def _slice(
 ) -> tuple[int, Sequence[RowMapping]]:
     total = await connection.scalar(queries.count_of(matching))
     return total or 0, await rows_of(connection, queries.slice_of(matching, limit, offset))
+
+
+async def _histograms_between(
+    connection: AsyncConnection, since: datetime, until: datetime
+) -> dict[str, Histogram]:
+    """By type, over all crawls."""
+    buckets: dict[str, dict[int, int]] = defaultdict(dict)
+    for row in await rows_of(connection, queries.bucket_totals(since, until)):
+        buckets[row["operation_type"]][row["bucket"]] = row["number"]
+    return {
+        (name := row["operation_type"]): histogram_of(
+            {**row, "buckets": list(buckets[name]), "counts": list(buckets[name].values())}
+        )
+        for row in await rows_of(connection, queries.histogram_totals(since, until))
+    }
+
+
+def _durations(of: Mapping[str, Histogram]) -> dict[str, Any]:
+    """The fields of a crawl's answer from its histograms by type."""
+    stats = {name: _stats(each) for name, each in sorted(of.items())}
+    waited, unaccounted = stats.pop(QUEUE_WAIT, None), stats.pop(UNACCOUNTED, None)
+    return {
+        "operations": stats,
+        "queue_wait": QueueWait(**vars(waited)) if waited else QueueWait(),
+        "unaccounted": unaccounted,
+    }
+
+
+def _stats(of: Histogram) -> OperationStats:
+    p50_ms, p95_ms, p99_ms = of.percentiles((0.5, 0.95, 0.99))
+    return OperationStats(
+        count=of.count,
+        failed=of.failed,
+        total_ms=of.total_ms,
+        mean_ms=of.mean_ms,
+        p50_ms=p50_ms,
+        p95_ms=p95_ms,
+        p99_ms=p99_ms,
+        max_ms=of.max_ms,
+    )
 
 
 async def states_of(

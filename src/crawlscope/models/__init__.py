@@ -5,7 +5,7 @@ from crawlscope.models.changes import ChangeEvent
 from crawlscope.models.crawls import CrawlFact, CrawlRequest, CrawlSession, DeletedCrawl, Reconciliation
 from crawlscope.models.deliveries import Delivery, UnknownEvent
 from crawlscope.models.indexes import Document, DocumentCrawl, IndexGeneration
-from crawlscope.models.metrics import OperationMetric, PrunedOperations, RequestMetric
+from crawlscope.models.metrics import OperationHistogram, OperationMetric, PrunedOperations, RequestMetric
 from crawlscope.models.notifications import Notification, Notifying
 from crawlscope.models.pages import Outage, Page, PageAttempt, PageContent
 from crawlscope.models.telemetry import MetricTotal, Process
@@ -25,6 +25,7 @@ __all__ = [
     "MetricTotal",
     "Notification",
     "Notifying",
+    "OperationHistogram",
     "OperationMetric",
     "Outage",
     "Page",

@@ -4,7 +4,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ForeignKey, Index, String, func, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    String,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from crawlscope.models.base import SCHEMA, Base, count, crawl_reference, now, total
@@ -52,6 +63,39 @@ class PrunedOperations(Base):
     total_ms: Mapped[float] = total()
     """Of successful operations."""
     count: Mapped[int] = count()
+
+
+class OperationHistogram(Base):
+    """The durations of a crawl's operations of one type that began in one hour, without their number growing.
+
+    It is written with its operations and outlives them. `queue_wait` and `unaccounted` have one measurement
+    per attempt. Those without a crawl, and of deleted crawls, have none.
+    """
+
+    __tablename__ = "operation_histograms"
+    __table_args__ = (
+        UniqueConstraint("crawl_id", "hour", "operation_type", postgresql_nulls_not_distinct=True),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    crawl_id: Mapped[str | None] = mapped_column(
+        String(255), ForeignKey(f"{SCHEMA}.crawl_sessions.crawl_id", ondelete="CASCADE")
+    )
+    hour: Mapped[datetime] = mapped_column(index=True)
+    """Its beginning, in UTC."""
+    operation_type: Mapped[str] = mapped_column(String(50))
+    count: Mapped[int]
+    """Failed operations included."""
+    failed: Mapped[int]
+    total_ms: Mapped[float]
+    """Of successful operations, like minimum, maximum and buckets."""
+    failed_ms: Mapped[float]
+    min_ms: Mapped[float | None]
+    max_ms: Mapped[float | None]
+    buckets: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    """The buckets with operations in them, in order; see `core.histogram`."""
+    counts: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    """The number of operations in each."""
 
 
 class RequestMetric(Base):

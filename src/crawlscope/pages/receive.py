@@ -4,7 +4,7 @@ A page counts once, whatever is delivered or retried: its row is locked first, i
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -93,10 +93,14 @@ async def take_pages(
     return taken
 
 
-async def change_crawls(connection: AsyncConnection, taken: Iterable[tuple[str, Taken]]) -> None:
-    """Adds the effects of deliveries to the sessions of their crawls: the last statements of a transaction,
-    because they lock the sessions."""
-    changes: dict[str, SessionChange] = defaultdict(SessionChange)
+async def change_crawls(
+    connection: AsyncConnection,
+    taken: Iterable[tuple[str, Taken]],
+    measured: Mapping[str | None, SessionChange] | None = None,
+) -> None:
+    """Adds the effects of deliveries, and what was measured on them, to the sessions of their crawls: the
+    last statements of a transaction, because they lock the sessions."""
+    changes: dict[str | None, SessionChange] = defaultdict(SessionChange, measured or {})
     unsettled = set()
     effects = list(taken)
     for crawl_id, effect in effects:

@@ -28,8 +28,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
+from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import arrays, hash_key
-from crawlscope.core.vocabulary import OperationType, PageState
+from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED, OperationType, PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import FINDINGS, FOUND_AT
 from crawlscope.pages.causes import precision
@@ -41,7 +42,8 @@ from crawlscope.sessions.repository import (
     lock_sessions,
 )
 from crawlscope.timing import TimingContext
-from crawlscope.timing.store import Measurement, insert_operations
+from crawlscope.timing.context import whole_ticks
+from crawlscope.timing.store import Measurement, hour_of, insert_operations
 from crawlscope.timing.telemetry import conventions, meters
 
 ATTEMPTS = models.table_of(models.PageAttempt)
@@ -102,7 +104,7 @@ _END_ATTEMPTS = text("""
         FROM ended
         WHERE attempt.page_id = ended.page_id AND attempt.number = ended.number
             AND (attempt.outcome IS NULL OR (attempt.outcome = 'superseded' AND attempt.total_ms IS NULL))
-        RETURNING attempt.page_id, attempt.number
+        RETURNING attempt.page_id, attempt.number, attempt.started_at, attempt.queued_at
     ), settled AS (
         UPDATE webhook.pages AS page
         SET state = ended.state, settled_at = clock_timestamp(),
@@ -117,7 +119,8 @@ _END_ATTEMPTS = text("""
         FROM ended
         WHERE page.id = ended.page_id AND ended.state = 'queued'
     )
-    SELECT ended.page_id, ended.number, settled.settled_at, closed.number IS NOT NULL AS closed
+    SELECT ended.page_id, ended.number, settled.settled_at, closed.number IS NOT NULL AS closed,
+        closed.started_at, closed.queued_at
     FROM ended
     LEFT JOIN closed ON closed.page_id = ended.page_id AND closed.number = ended.number
     LEFT JOIN settled ON settled.id = ended.page_id
@@ -567,7 +570,7 @@ async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt
         _END_ATTEMPTS, arrays(_ENDED_COLUMNS, [_ended_row(each) for each in ended])
     )
     by_attempt = {(row.page_id, row.number): row for row in written}
-    changes: dict[str, SessionChange] = defaultdict(SessionChange)
+    changes: dict[str | None, SessionChange] = defaultdict(SessionChange)
     measurements: list[Measurement] = []
     for each in ended:
         row = by_attempt[each.claim.id, each.claim.attempt]
@@ -576,6 +579,8 @@ async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt
             changes[each.claim.crawl_id] += SessionChange(counts, row.settled_at)
         if row.closed:
             measurements += each.measurements
+            _, _, unaccounted_ms = _spent(each.measurements)
+            changes[each.claim.crawl_id] += _waited(row, unaccounted_ms)
     for crawl_id, change in (await insert_operations(connection, measurements)).items():
         changes[crawl_id] += change
     await change_sessions(connection, changes)
@@ -594,6 +599,17 @@ def count_settled(connection: AsyncConnection, states: Mapping[PageState, int]) 
 
     if states:
         meters.on_commit(connection, count)
+
+
+def _waited(attempt: Row[Any], unaccounted_ms: float) -> SessionChange:
+    """What an attempt measured besides operations."""
+    hour, waited, rest = hour_of(attempt.started_at), Histogram(), Histogram()
+    rest.add(unaccounted_ms)
+    if attempt.queued_at is not None:
+        seconds = (attempt.started_at - attempt.queued_at).total_seconds()
+        waited.add(whole_ticks(max(0.0, seconds * 1000)))
+    measured = {(hour, UNACCOUNTED): rest, (hour, QUEUE_WAIT): waited}
+    return SessionChange(histograms={key: each for key, each in measured.items() if each.count})
 
 
 def _ended_row(ended: EndedAttempt) -> tuple[Any, ...]:
@@ -700,10 +716,9 @@ async def close_lost_attempts(connection: AsyncConnection, pages: Sequence[Row[A
         update(ATTEMPTS)
         .where(ATTEMPTS.c.page_id.in_(by_id), ATTEMPTS.c.outcome.is_(None))
         .values(finished_at=NOW, outcome="lost", error_code=WORKER_LOST, error=error)
-        .returning(ATTEMPTS.c.page_id, ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
+        .returning(*ATTEMPTS.c)
     )
-    operations = [_operation_of_dead(by_id[attempt.page_id], attempt, error) for attempt in lost.all()]
-    await insert_operations(connection, operations)  # failed ones, which no total contains
+    await _record_dead(connection, [(by_id[attempt.page_id], attempt) for attempt in lost.all()], error)
 
 
 async def close_crashed_attempts(connection: AsyncConnection, page: Row[Any], death: WorkerDeath) -> bool:
@@ -721,11 +736,10 @@ async def close_crashed_attempts(connection: AsyncConnection, page: Row[Any], de
                 error_code=WORKER_CRASHED,
                 error=error,
             )
-            .returning(ATTEMPTS.c.started_at, ATTEMPTS.c.finished_at, ATTEMPTS.c.number)
+            .returning(*ATTEMPTS.c)
         )
         if attempt.outcome is None:  # a lost one has its operation already
-            operation = _operation_of_dead(page, ended.one(), error)
-            await insert_operations(connection, [operation])
+            await _record_dead(connection, [(page, ended.one())], error)
     return any(attempt.revision == page.revision for attempt in died)
 
 
@@ -736,6 +750,20 @@ def _died_with(death: WorkerDeath) -> ColumnElement[bool]:
         ATTEMPTS.c.started_at >= death.began_at - MAX_CLOCK_DIFFERENCE,
         or_(ATTEMPTS.c.finished_at.is_(None), ATTEMPTS.c.outcome == "lost"),
     )
+
+
+async def _record_dead(
+    connection: AsyncConnection, died: Sequence[tuple[Row[Any], Row[Any]]], error: str
+) -> None:
+    """Pages with their attempts, of which no stage is known: all of their time is unaccounted."""
+    operations = [_operation_of_dead(page, attempt, error) for page, attempt in died]
+    changes = await insert_operations(connection, operations)
+    for (page, attempt), operation in zip(died, operations, strict=True):
+        spent_ms = operation.duration_ms
+        values = {"total_ms": spent_ms, "unaccounted_ms": spent_ms}
+        await connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
+        changes[page.crawl_id] += _waited(attempt, spent_ms)
+    await change_sessions(connection, changes)
 
 
 def _operation_of_dead(page: Row[Any], attempt: Any, error: str) -> TimingContext:

@@ -15,6 +15,12 @@ from crawlscope.core.errors import NotFoundError
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import PageState
 from crawlscope.sessions.fold import Fact, fact_from_json, fold, session_columns
+from crawlscope.sessions.histograms import (
+    Histograms,
+    count_histograms,
+    replace_histograms,
+    stored_histograms,
+)
 from crawlscope.sessions.repository import (
     FACTS,
     SESSIONS,
@@ -57,7 +63,28 @@ async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Diffe
     if differing:
         values = {name: difference.counted for name, difference in differing.items()}
         await connection.execute(update(SESSIONS).where(of_crawl).values(**values))
-    return differing
+    return differing | await _recount_histograms(connection, crawl_id)
+
+
+async def _recount_histograms(connection: AsyncConnection, crawl_id: str) -> dict[str, Difference]:
+    """The difference has the number of measurements by type, of types that differ."""
+    stored = await stored_histograms(connection, crawl_id)
+    counted = await count_histograms(connection, crawl_id)
+    pruned = select(PRUNED.c.operation_type).where(PRUNED.c.crawl_id == crawl_id)
+    kept = set(await connection.scalars(pruned))  # their operations cannot be counted any more
+    counted = {
+        **{key: each for key, each in counted.items() if key[1] not in kept},
+        **{key: each for key, each in stored.items() if key[1] in kept},
+    }
+    if stored == counted:
+        return {}
+    await replace_histograms(connection, crawl_id, counted)
+    differing = {key[1] for key in stored.keys() | counted.keys() if stored.get(key) != counted.get(key)}
+
+    def numbers(of: Histograms) -> dict[str, int]:
+        return {each: sum(of[key].count for key in of if key[1] == each) for each in sorted(differing)}
+
+    return {"operation_histograms": Difference(numbers(stored), numbers(counted))}
 
 
 async def known_facts(connection: AsyncConnection, crawl_id: str) -> list[Fact]:

@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.errors import NotFoundError
+from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.sessions.fold import (
@@ -41,6 +42,7 @@ from crawlscope.sessions.fold import (
     fold,
     session_columns,
 )
+from crawlscope.sessions.histograms import Histograms, add_histograms
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class SessionChange:
     failures_without_url: int = 0
     totals: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds of successful operations, by the session's columns."""
+    histograms: Histograms = field(default_factory=dict)
 
     def __add__(self, other: "SessionChange") -> "SessionChange":
         times = [at for at in (self.settled_at, other.settled_at) if at]
@@ -110,6 +113,10 @@ class SessionChange:
             {
                 column: self.totals.get(column, 0.0) + other.totals.get(column, 0.0)
                 for column in self.totals.keys() | other.totals.keys()
+            },
+            {
+                key: Histogram.sum(each[key] for each in (self.histograms, other.histograms) if key in each)
+                for key in self.histograms.keys() | other.histograms.keys()
             },
         )
 
@@ -302,13 +309,17 @@ async def note_operations(
     return True
 
 
-async def change_sessions(connection: AsyncConnection, changes: Mapping[str, SessionChange]) -> None:
-    """Adds the change of each crawl, in the order of their ids: the last statement of a transaction, because
-    it locks the sessions.
+async def change_sessions(
+    connection: AsyncConnection, changes: Mapping[str, SessionChange] | Mapping[str | None, SessionChange]
+) -> None:
+    """Adds the change of each crawl, in the order of their ids: the last statements of a transaction, because
+    they lock the sessions. None has the measurements that belong to no crawl.
     """
-    rows = [change.row(crawl_id) for crawl_id, change in sorted(changes.items()) if change != NO_CHANGE]
+    changed = {crawl_id: change for crawl_id, change in changes.items() if change != NO_CHANGE}
+    rows = [changed[crawl_id].row(crawl_id) for crawl_id in sorted(filter(None, changed))]
     if rows:
         await connection.execute(_CHANGE_SESSION, rows)
+    await add_histograms(connection, {crawl_id: each.histograms for crawl_id, each in changed.items()})
 
 
 async def claim_ended(connection: AsyncConnection) -> list[RowMapping]:

@@ -9,12 +9,9 @@ from time import perf_counter, time
 from types import TracebackType
 from typing import Any, Self
 
+from crawlscope.core.histogram import TICKS_PER_MS
 from crawlscope.timing import standalone
 from crawlscope.timing.telemetry import meters, traces
-
-TICKS_PER_MS = 1024
-"""Durations are multiples of 1/1024 ms: floating point adds these exactly in any order, so that a total is
-the sum of its parts."""
 
 
 @dataclass(frozen=True, slots=True)

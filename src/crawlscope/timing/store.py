@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.errors import CrawlscopeError
+from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import arrays, storable, storable_json
 from crawlscope.database.engine import Database
 from crawlscope.sessions.repository import TOTALLED, SessionChange, change_sessions, note_operations
@@ -107,9 +108,9 @@ async def record_operations(connection: AsyncConnection, measurements: Sequence[
 
 async def insert_operations(
     connection: AsyncConnection, measurements: Sequence[Measurement], deleted: Set[str] = frozenset()
-) -> defaultdict[str, SessionChange]:
+) -> defaultdict[str | None, SessionChange]:
     """For crawls whose sessions exist, besides the `deleted` ones. Returns what the operations add to the
-    totals: the caller changes the sessions, last in its transaction.
+    sessions and histograms: the caller hands it to `change_sessions`, last in its transaction.
     """
     if not measurements:
         return defaultdict(SessionChange)
@@ -133,12 +134,26 @@ async def insert_operations(
     ]
     values = arrays(_COLUMNS, rows)
     await connection.execute(_INSERT_OPERATIONS, values)
-    totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for each, crawl_id, duration_ms in zip(measurements, values["crawl_id"], durations, strict=True):
-        if crawl_id and each.success and (column := TOTALLED.get(each.operation_type)):
+    totals: dict[str | None, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    histograms: dict[str | None, dict[tuple[datetime, str], Histogram]] = defaultdict(
+        lambda: defaultdict(Histogram)
+    )
+    columns = (values[name] for name in ("crawl_id", "timestamp", "operation_type", "duration_ms", "success"))
+    for crawl_id, at, operation_type, duration_ms, success in zip(*columns, strict=True):
+        histograms[crawl_id][hour_of(at), operation_type].add(duration_ms, success)
+        if crawl_id and success and (column := TOTALLED.get(operation_type)):
             totals[crawl_id][column] += duration_ms
-    changes = ((crawl_id, SessionChange(totals=sums)) for crawl_id, sums in totals.items())
-    return defaultdict(SessionChange, changes)
+    return defaultdict(
+        SessionChange,
+        {
+            crawl_id: SessionChange(totals=totals[crawl_id], histograms=measured)
+            for crawl_id, measured in histograms.items()
+        },
+    )
+
+
+def hour_of(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
 
 
 def _crawl_id(measurement: Measurement) -> str | None:

@@ -222,10 +222,10 @@ async def _store_new(connection: AsyncConnection, new: Sequence[Received]) -> li
     for each, effect in zip(new, taken, strict=True):
         effect.failures_without_url = each.brought.without_url
         each.stop()
-    await insert_operations(connection, [each.timing for each in new])  # which no total contains
+    measured = await insert_operations(connection, [each.timing for each in new])
     before = await merge_facts(connection, [(each.delivery.crawl_id, each.brought.facts) for each in new])
     await _note_checks(connection, list(zip(new, taken, before, strict=True)))
-    await change_crawls(connection, zip(crawl_ids, taken, strict=True))
+    await change_crawls(connection, zip(crawl_ids, taken, strict=True), measured)
     return taken
 
 

@@ -155,11 +155,12 @@ def test_waits_for_the_embedder_are_a_stage_where_there_were_any():
     assert sum(stage.total_ms or 0 for stage in stages) == whole.total_ms
 
 
-def test_with_all_pages_at_hand_the_rest_and_the_wait_have_their_percentiles():
-    lines = stage_lines(report(page_list(page_row(1), page_row(2), page_row(3))))
+def test_the_rest_and_the_wait_have_their_percentiles():
+    wait = QueueWait(mean_ms=200, p50_ms=150, p95_ms=400)
+    lines = stage_lines(report(queue_wait=wait, unaccounted=operation(59, 20)))
     named = {line.name: line for line in lines}
-    assert named["unaccounted"].p50_ms == 20
-    assert named["queue wait"].mean_ms == 200
+    assert (named["unaccounted"].p50_ms, named["unaccounted"].p95_ms) == (18, 40)
+    assert (named["queue wait"].mean_ms, named["queue wait"].p95_ms) == (200, 400)
 
 
 def test_failures_are_grouped_with_their_most_frequent_reason():

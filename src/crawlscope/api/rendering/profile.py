@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from statistics import quantiles
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -101,26 +100,15 @@ def stage_lines(report: CrawlReport) -> list[StageLine]:
     if whole is None or whole.mean_ms is None:
         return []
     stages = [StageLine.of(each, operations.get(each)) for each in stages_shown(operations)]
-    # Means and percentiles over pages need all of them, which the report of a large crawl does not have.
-    pages = report.slowest.pages if report.slowest.total <= len(report.slowest.pages) else []
-    waits = [page.queue_wait_ms for page in pages if page.queue_wait_ms is not None]
-    mean_wait, wait = sum(waits) / len(waits) if waits else None, report.crawl.queue_wait
+    wait, rest = report.crawl.queue_wait, report.crawl.unaccounted
     total = max(0.0, whole.total_ms - sum(stage.total_ms or 0.0 for stage in stages))
     mean = total / max(1, whole.count - whole.failed)
-    rests = [page.unaccounted_ms for page in pages if page.unaccounted_ms is not None]
-    middle, high = _median_and_p95(rests) if rests else (None, None)
     return [
-        StageLine("queue wait", None, mean_wait, wait.p50_ms, wait.p95_ms),  # before the worker's time
+        StageLine("queue wait", None, wait.mean_ms, wait.p50_ms, wait.p95_ms),  # before the worker's time
         *stages,
-        StageLine("unaccounted", total, mean, middle, high),
+        StageLine("unaccounted", total, mean, rest.p50_ms if rest else None, rest.p95_ms if rest else None),
         StageLine.of(OperationType.WORKER, whole),
     ]
-
-
-def _median_and_p95(values: list[float]) -> tuple[float, float]:
-    """Interpolated as in the database. `quantiles` needs two values before Python 3.13."""
-    cuts = quantiles(values if len(values) > 1 else values * 2, n=20, method="inclusive")
-    return cuts[9], cuts[18]
 
 
 def stages_shown(measured: Collection[str]) -> list[OperationType]:

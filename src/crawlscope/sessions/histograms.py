@@ -1,0 +1,148 @@
+"""The SQL of histograms: adds measurements to those of their crawls, and counts them anew."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CursorResult, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope.core.histogram import LOG_GROWTH, TICKS_PER_MS, ZERO, Histogram
+from crawlscope.core.values import arrays
+from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED
+
+Histograms = Mapping[tuple[datetime, str], Histogram]
+"""By the hour in which the measurements began, and their type."""
+
+_COLUMNS = (
+    *("crawl_id", "hour", "operation_type", "count", "failed", "total_ms", "failed_ms", "min_ms", "max_ms"),
+    *("buckets", "counts"),
+)
+_ADD = text("""
+    INSERT INTO webhook.operation_histograms AS kept (
+        crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms, buckets, counts
+    )
+    SELECT crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms,
+        CAST(buckets AS int[]), CAST(counts AS bigint[])
+    FROM unnest(
+        CAST(:crawl_id AS text[]), CAST(:hour AS timestamptz[]), CAST(:operation_type AS text[]),
+        CAST(:count AS bigint[]), CAST(:failed AS bigint[]), CAST(:total_ms AS float8[]),
+        CAST(:failed_ms AS float8[]), CAST(:min_ms AS float8[]), CAST(:max_ms AS float8[]),
+        CAST(:buckets AS text[]), CAST(:counts AS text[])
+    ) AS given (
+        crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms, buckets, counts
+    )
+    ON CONFLICT (crawl_id, hour, operation_type) DO UPDATE SET
+        count = kept.count + excluded.count,
+        failed = kept.failed + excluded.failed,
+        total_ms = kept.total_ms + excluded.total_ms,
+        failed_ms = kept.failed_ms + excluded.failed_ms,
+        min_ms = least(kept.min_ms, excluded.min_ms), -- which passes over NULL
+        max_ms = greatest(kept.max_ms, excluded.max_ms),
+        (buckets, counts) = (
+            SELECT coalesce(array_agg(bucket ORDER BY bucket), '{}'),
+                coalesce(array_agg(number ORDER BY bucket), '{}')
+            FROM (
+                SELECT bucket, sum(number)::bigint AS number FROM (
+                    SELECT unnest(kept.buckets) AS bucket, unnest(kept.counts) AS number
+                    UNION ALL
+                    SELECT unnest(excluded.buckets), unnest(excluded.counts)
+                ) AS parts GROUP BY bucket
+            ) AS merged
+        )
+""")
+_FORGET = text("DELETE FROM webhook.operation_histograms WHERE crawl_id = :crawl_id")
+_OF_CRAWL = text("SELECT * FROM webhook.operation_histograms WHERE crawl_id = :crawl_id")
+_COUNT_ANEW = text(
+    """
+    WITH attempt AS (
+        SELECT started_at, unaccounted_ms, queued_at
+        FROM webhook.page_attempts
+        WHERE page_id IN (SELECT id FROM webhook.pages WHERE crawl_id = :crawl_id) AND total_ms IS NOT NULL
+    ), measured AS (
+        SELECT timestamp AS at, operation_type, duration_ms * :ticks_per_ms AS ticks, success
+        FROM webhook.operation_metrics WHERE crawl_id = :crawl_id
+        UNION ALL
+        SELECT started_at, CAST(:queue_wait AS text),
+            greatest(0, extract(epoch FROM started_at - queued_at)) * 1000 * :ticks_per_ms, true
+        FROM attempt WHERE queued_at IS NOT NULL
+        UNION ALL
+        SELECT started_at, CAST(:unaccounted AS text), unaccounted_ms * :ticks_per_ms, true FROM attempt
+    ), bucketed AS (
+        SELECT
+            date_trunc('hour', at, 'UTC') AS hour, operation_type, success,
+            CASE
+                WHEN NOT success THEN NULL
+                WHEN round(ticks) > 0 THEN ceil(ln(round(ticks)) / CAST(:log_growth AS float8))::int
+                ELSE CAST(:zero AS int)
+            END AS bucket,
+            count(*) AS number, sum(round(ticks)) AS ticks,
+            min(round(ticks)) AS least_ticks, max(round(ticks)) AS most_ticks
+        FROM measured GROUP BY 1, 2, 3, 4
+    )
+    SELECT
+        hour, operation_type, sum(number)::bigint AS count,
+        coalesce(sum(number) FILTER (WHERE NOT success), 0)::bigint AS failed,
+        coalesce(sum(ticks) FILTER (WHERE success), 0) / :ticks_per_ms AS total_ms,
+        coalesce(sum(ticks) FILTER (WHERE NOT success), 0) / :ticks_per_ms AS failed_ms,
+        min(least_ticks) FILTER (WHERE success) / :ticks_per_ms AS min_ms,
+        max(most_ticks) FILTER (WHERE success) / :ticks_per_ms AS max_ms,
+        coalesce(array_agg(bucket ORDER BY bucket) FILTER (WHERE success), '{}') AS buckets,
+        coalesce(array_agg(number ORDER BY bucket) FILTER (WHERE success), '{}') AS counts
+    FROM bucketed GROUP BY hour, operation_type
+""".replace(":ticks_per_ms", f"CAST({TICKS_PER_MS} AS float8)")
+)
+
+
+async def add_histograms(connection: AsyncConnection, added: Mapping[str | None, Histograms]) -> None:
+    """By crawl; None has what belongs to no crawl. The caller has locked the crawls' sessions, so that no
+    other transaction waits here for longer than it did there."""
+    rows = [
+        (
+            *(crawl_id, hour, operation_type, each.count, each.failed, each.total_ms, each.failed_ms),
+            *(each.min_ms, each.max_ms, _array(each.buckets), _array(each.buckets.values())),
+        )
+        for crawl_id, histograms in sorted(added.items(), key=lambda of: of[0] or "")
+        for (hour, operation_type), each in sorted(histograms.items())
+    ]
+    if rows:
+        await connection.execute(_ADD, arrays(_COLUMNS, rows))
+
+
+async def release_histograms(connection: AsyncConnection, crawl_id: str) -> None:
+    """Before the crawl is deleted: its measurements belong to no crawl then."""
+    former = await stored_histograms(connection, crawl_id)
+    await connection.execute(_FORGET, {"crawl_id": crawl_id})
+    await add_histograms(connection, {None: former})
+
+
+async def replace_histograms(connection: AsyncConnection, crawl_id: str, by: Histograms) -> None:
+    await connection.execute(_FORGET, {"crawl_id": crawl_id})
+    await add_histograms(connection, {crawl_id: by})
+
+
+async def stored_histograms(connection: AsyncConnection, crawl_id: str) -> Histograms:
+    return _by_hour_and_type(await connection.execute(_OF_CRAWL, {"crawl_id": crawl_id}))
+
+
+async def count_histograms(connection: AsyncConnection, crawl_id: str) -> Histograms:
+    """From the crawl's operations and attempts."""
+    values = {"queue_wait": QUEUE_WAIT, "unaccounted": UNACCOUNTED, "log_growth": LOG_GROWTH, "zero": ZERO}
+    return _by_hour_and_type(await connection.execute(_COUNT_ANEW, {"crawl_id": crawl_id, **values}))
+
+
+def histogram_of(row: Mapping[Any, Any]) -> Histogram:
+    """From the columns of `operation_histograms`."""
+    names = ("count", "failed", "total_ms", "failed_ms", "min_ms", "max_ms")
+    buckets = Counter(dict(zip(row["buckets"], row["counts"], strict=True)))
+    return Histogram(**{name: row[name] for name in names}, buckets=buckets)
+
+
+def _by_hour_and_type(rows: CursorResult[Any]) -> Histograms:
+    return {(row["hour"], row["operation_type"]): histogram_of(row) for row in rows.mappings()}
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """As PostgreSQL writes it: `unnest` would take an array of arrays apart."""
+    return f"{{{','.join(map(str, numbers))}}}"
