@@ -1,4 +1,5 @@
-"""How many chunks a second the local embedder makes, on one thread and on two, and what memory it takes.
+"""How many chunks a second the local embedder makes with each of its models, on one thread and on two, and
+what CPU time and memory it takes.
 
     python -m benchmarks.embedding [--chunks 150] [--runs 5]
 
@@ -17,10 +18,12 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
-from crawlscope.indexing.embedders.local import LocalEmbedder
+from crawlscope.indexing.embedders.local import open_local
+from crawlscope.indexing.embedders.models import LOCAL_MODELS, passage_text
 
 CHUNK_TOKENS = 200
 MODULES = (
@@ -31,9 +34,10 @@ MODULES = (
 
 @dataclass(frozen=True)
 class Measurement:
-    threads: int
     load_seconds: float
     chunks_per_second: list[float]
+    cpu_ms: float
+    """Of one chunk, on all threads."""
     idle_mb: float
     peak_mb: float
 
@@ -54,19 +58,21 @@ def real_like_chunks(number: int) -> list[str]:
     return [chunk.text for chunk in chunks[::step][:number]]
 
 
-async def measure(threads: int, texts: list[str], runs: int) -> Measurement:
+async def measure(model: str, threads: int, texts: list[str], runs: int) -> Measurement:
     idle_mb = peak_mb()
     began = time.perf_counter()
-    embedder = LocalEmbedder(threads)
+    embedder = open_local(model, threads)
     load_seconds = time.perf_counter() - began
+    texts = [passage_text(embedder.identity.model, text) for text in texts]
     await embedder.embed(texts[:10])
-    rates = []
+    rates, cpu_began = [], time.process_time()
     for _ in range(runs):
         began = time.perf_counter()
         await embedder.embed(texts)
         rates.append(len(texts) / (time.perf_counter() - began))
+    cpu_ms = (time.process_time() - cpu_began) * 1000 / runs / len(texts)
     await embedder.aclose()
-    return Measurement(threads, load_seconds, rates, idle_mb, peak_mb())
+    return Measurement(load_seconds, rates, cpu_ms, idle_mb, peak_mb())
 
 
 def peak_mb() -> float:
@@ -74,8 +80,8 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def measure_alone(threads: int, texts: list[str], runs: int) -> Measurement:
-    return asyncio.run(measure(threads, texts, runs))
+def measure_alone(model: str, threads: int, texts: list[str], runs: int) -> Measurement:
+    return asyncio.run(measure(model, threads, texts, runs))
 
 
 def main() -> None:
@@ -88,13 +94,14 @@ def main() -> None:
     tokenizer = load_minilm_tokenizer()
     tokens = statistics.mean(len(tokenizer.encode(text).ids) for text in texts)
     print(f"{len(texts)} chunks of {tokens:.0f} tokens on average, {arguments.runs} runs")
-    for threads in (1, 2):
+    for model, threads in product(LOCAL_MODELS, (1, 2)):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            result = process.submit(measure_alone, threads, texts, arguments.runs).result()
+            result = process.submit(measure_alone, model, threads, texts, arguments.runs).result()
         print(
-            f"{threads} thread(s): {statistics.median(result.chunks_per_second):.1f} chunks/s"
-            f" (best {max(result.chunks_per_second):.1f}), loaded in {result.load_seconds * 1000:.0f} ms,"
-            f" peak {result.peak_mb:.0f} MB, {result.peak_mb - result.idle_mb:.0f} of them the embedder's"
+            f"{model}, {threads} thread(s): {statistics.median(result.chunks_per_second):.1f} chunks/s"
+            f" (best {max(result.chunks_per_second):.1f}), {result.cpu_ms:.1f} ms of CPU each, loaded in"
+            f" {result.load_seconds * 1000:.0f} ms, peak {result.peak_mb:.0f} MB,"
+            f" {result.peak_mb - result.idle_mb:.0f} of them the embedder's"
         )
 
 

@@ -60,7 +60,8 @@ class Settings(BaseSettings):
     embedder_url: str | None = None
     """The URL of the embedding server (`tei`, `openai`)."""
     embedder_model: str | None = None
-    """The name of the embedding model."""
+    """The name of the embedding model. `local` has `all-MiniLM-L6-v2` (the default) and, for about 100
+    languages, `multilingual-e5-small`."""
     embedder_dimensions: int | None = Field(default=None, ge=1, le=65_535)
     """The dimensions to request from an `openai` server. Default: the model's own number."""
     embedder_api_key: SecretStr | None = None

@@ -12,6 +12,7 @@ from crawlscope.core.vocabulary import OperationType
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.documents import KnownDocument
+from crawlscope.indexing.embedders.models import passage_text
 from crawlscope.indexing.embedders.port import Embedder, Vectors
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.in_thread import Lanes
@@ -97,7 +98,9 @@ class DocumentPreparer:
             TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}) as whole,
             waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
         ):
-            return replace(prepared, vectors=within_page(await self.embedder.embed(texts)))
+            model = self.recipe.identity.model
+            vectors = await self.embedder.embed([passage_text(model, text) for text in texts])
+            return replace(prepared, vectors=within_page(vectors))
 
     def _read(
         self, document: IndexDocumentRequest, known: KnownDocument | None

@@ -20,9 +20,9 @@ async def open_embedder(settings: Settings, threads: int = 1) -> Embedder:
     model = settings.embedder_model
     match settings.embedder:
         case "local":
-            from crawlscope.indexing.embedders.local import LocalEmbedder  # noqa: PLC0415
+            from crawlscope.indexing.embedders.local import open_local  # noqa: PLC0415
 
-            return await asyncio.to_thread(LocalEmbedder, threads)
+            return await asyncio.to_thread(open_local, model, threads)
         case "fastembed":
             from crawlscope.indexing.embedders.fastembed import (  # noqa: PLC0415
                 DEFAULT_MODEL,

@@ -12,6 +12,7 @@ from crawlscope.core.settings import Settings, without_credentials
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.embedders import open_embedder
+from crawlscope.indexing.embedders.models import local_model, query_text
 from crawlscope.indexing.embedders.port import Embedder, Vectors
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.recipe import Recipe
@@ -70,8 +71,10 @@ class IndexEmbedder:
                 raise
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Texts that are queries."""
         async with self.in_use() as embedder:
-            return await embedder.embed(texts)
+            model = embedder.identity.model
+            return await embedder.embed([query_text(model, text) for text in texts])
 
     @asynccontextmanager
     async def in_use(self) -> AsyncIterator[Embedder]:
@@ -194,10 +197,17 @@ def _asks_for(settings: Settings, recipe: Recipe) -> bool:
     """As far as the settings tell; a server may have changed its model since."""
     return (
         settings.embedder == recipe.identity.embedder
-        and settings.embedder_model in (None, recipe.identity.model)
+        and _is_same_model(settings, recipe)
         and settings.embedder_dimensions in (None, recipe.identity.dimension)
         and _same_server(settings, recipe)
     )
+
+
+def _is_same_model(settings: Settings, recipe: Recipe) -> bool:
+    asked, built_with = settings.embedder_model, recipe.identity.model
+    if settings.embedder == "local":
+        return local_model(asked) == local_model(built_with)
+    return asked in (None, built_with)
 
 
 def _as_built(settings: Settings, recipe: Recipe) -> Settings:

