@@ -57,7 +57,7 @@ def collected() -> dict[str, Any]:
 
 
 def _web_application() -> Any:
-    return create_app(cast(Parts, SimpleNamespace()))
+    return create_app(cast(Parts, SimpleNamespace(database=None)))
 
 
 def _commands() -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from tests.support.documentation import blocks, page, sections
 
 TEXT = page("docs/api.md")
 SECTIONS = {section.names[0]: section for section in sections(TEXT, level=3) if section.names}
-APP = create_app(cast(Parts, SimpleNamespace()))
+APP = create_app(cast(Parts, SimpleNamespace(database=None)))
 OPENAPI = APP.openapi()
 
 

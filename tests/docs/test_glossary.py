@@ -109,7 +109,7 @@ def test_settings_are_described_in_standard_words():
 
 
 def test_answers_are_described_in_standard_words():
-    openapi = json.dumps(create_app(cast(Parts, SimpleNamespace())).openapi())
+    openapi = json.dumps(create_app(cast(Parts, SimpleNamespace(database=None))).openapi())
     descriptions = re.findall(r'"(?:description|summary)": "((?:[^"\\]|\\.)*)"', openapi)
     assert [found for text in descriptions for found in old_words(prose(text))] == []
 

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from crawlscope import __version__
 from crawlscope.api.dashboard.routes import ROUTERS as DASHBOARD
+from crawlscope.api.dashboard.sign_in import FailedSignIns
 from crawlscope.api.dashboard.static_files import StaticFiles
 from crawlscope.api.http import (
     crawls,
@@ -17,6 +18,7 @@ from crawlscope.api.http import (
     events,
     health,
     index,
+    keys,
     metrics,
     notifications,
     prometheus,
@@ -26,6 +28,7 @@ from crawlscope.api.http import (
 from crawlscope.api.http.access import STATIC_PREFIX, Authenticated, Guard
 from crawlscope.api.http.parameters import WholeSegments
 from crawlscope.api.http.requests import RequestRecorder
+from crawlscope.api.keys.registry import Keys
 from crawlscope.api.mcp.http import McpEndpoint, mcp_lifespan
 from crawlscope.api.mcp.http import router as mcp_router
 from crawlscope.processes.parts import Parts
@@ -50,6 +53,8 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.parts = parts
+    app.state.keys = Keys(parts.database)
+    app.state.failed_sign_ins = FailedSignIns()
     app.state.readings = prometheus.Readings()
     app.state.mcp = McpEndpoint(app, stopping)
     for middleware in (Guard, WholeSegments, RequestRecorder):  # the last one is the first to be asked
@@ -64,6 +69,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         events.router,
         watches.router,
         notifications.router,
+        keys.router,
         health.router,
         prometheus.router,
         mcp_router,

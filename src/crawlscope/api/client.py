@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
+from uuid import UUID
 
 import httpx2
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
+from crawlscope.api.keys.schemas import KeyList, NewKey
 from crawlscope.changes.schemas import CrawlWatched
 from crawlscope.core import service_file
 from crawlscope.core.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
@@ -214,6 +216,16 @@ class ServiceClient:
     async def search(self, request: SearchRequest) -> SearchResponse:
         answer = await self._ask("POST", "/api/search", json=request.model_dump(exclude_none=True))
         return SearchResponse.model_validate_json(answer.content)
+
+    async def keys(self) -> KeyList:
+        return await self._read(KeyList, "/api/keys")
+
+    async def add_key(self, name: str, scope: str) -> NewKey:
+        answer = await self._ask("POST", "/api/keys", json={"name": name, "scope": scope})
+        return NewKey.model_validate_json(answer.content)
+
+    async def revoke_key(self, key_id: UUID) -> None:
+        await self._ask("DELETE", f"/api/keys/{key_id}")
 
     async def begin_reindex(self) -> ReindexResponse:
         """Returns when the new index exists and its reindex is queued."""

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from crawlscope import __version__
-from crawlscope.cli import backup, crawls, database, search, service
+from crawlscope.cli import backup, crawls, database, keys, search, service
 from crawlscope.cli.common import complain
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.settings import is_text
@@ -53,6 +53,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 
 

@@ -1,5 +1,6 @@
 """The tables: crawls, pages and measurements."""
 
+from crawlscope.models.access import ApiKey
 from crawlscope.models.base import SCHEMA, Base, table_of
 from crawlscope.models.changes import ChangeEvent
 from crawlscope.models.crawls import CrawlFact, CrawlRequest, CrawlSession, DeletedCrawl, Reconciliation
@@ -12,6 +13,7 @@ from crawlscope.models.telemetry import MetricTotal, Process
 
 __all__ = [
     "SCHEMA",
+    "ApiKey",
     "Base",
     "ChangeEvent",
     "CrawlFact",

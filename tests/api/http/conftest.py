@@ -23,7 +23,8 @@ class Service:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self._transport = httpx2.ASGITransport(app=create_app(parts), raise_app_exceptions=False)
+        self.app = create_app(parts)
+        self._transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
         self.anonymous = self._client()
         self.http = self._client(**{"X-API-Secret": SECRET})
         self.local = self._client(**{"X-API-Secret": SECRET, "X-Crawlscope-Local": parts.local_token})

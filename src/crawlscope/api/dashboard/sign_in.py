@@ -4,6 +4,9 @@ from typing import Annotated
 
 from fastapi import Form, Request
 from fastapi.responses import RedirectResponse, Response
+from limits import parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
 
 from crawlscope.api.dashboard.rendering import page_router, render
 from crawlscope.api.http.access import (
@@ -20,6 +23,25 @@ from crawlscope.processes.parts import Parts
 
 router = page_router()
 HOME = "/"
+MAX_FAILURES = parse("10/minute")
+"""Of one address. Later attempts are refused, right or wrong; clients with a key or the secret are not."""
+
+
+class FailedSignIns:
+    """Counted in this process alone."""
+
+    def __init__(self) -> None:
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def are_too_many(self, request: Request) -> bool:
+        return not await self._limiter.test(MAX_FAILURES, _address(request))
+
+    async def add(self, request: Request) -> None:
+        await self._limiter.hit(MAX_FAILURES, _address(request))
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 @router.get(SIGN_IN_PATH)
@@ -40,10 +62,16 @@ async def sign_in(
         return _form(
             request, parts, next, problem="The form was sent by another page. Sign in here.", status=403
         )
+    failures: FailedSignIns = request.app.state.failed_sign_ins
+    if await failures.are_too_many(request):
+        problem = "There were too many failed attempts. Wait a minute."
+        return _form(request, parts, next, problem=problem, status=429)
     if token and not use_sign_in_token(parts.settings.data_dir, token):
+        await failures.add(request)
         problem = "This link was used before, or is older than an hour. Enter the API secret instead."
         return _form(request, parts, next, problem=problem, status=401)
     if not token and not same_secret(secret.strip(), parts.secret):
+        await failures.add(request)
         return _form(request, parts, next, problem="This is not the API secret.", status=401)
     answer = RedirectResponse(_local(next), 303)
     answer.set_cookie(

@@ -1,13 +1,12 @@
-"""Authentication and the limit of a body: all but a few open paths need the API secret, or the cookie of a
-browser that has signed in with it."""
+"""Authentication and the limit of a body: all but a few open paths need the API secret, a key whose scope
+allows the request, or the cookie of a browser that has signed in with the secret."""
 
 import hmac
 import secrets
 from hashlib import sha256
-from typing import Annotated
 from urllib.parse import quote, urlsplit
 
-from fastapi import Depends, Header, HTTPException, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import RedirectResponse, Response
 from itsdangerous import BadData, URLSafeTimedSerializer
@@ -15,8 +14,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crawlscope.api.client import SECRET_HEADER
-from crawlscope.api.http.parameters import ServiceParts
+from crawlscope.api.http.errors import unavailable
 from crawlscope.api.http.requests import ENDPOINT_PREFIXES
+from crawlscope.api.keys.schemas import KeyScope
+from crawlscope.core.errors import DatabaseUnavailable
 
 BEARER = "bearer "
 SIGNATURE_PREFIX = "sha256="
@@ -28,6 +29,8 @@ SESSION_SECONDS = 30 * 86_400
 SIGN_IN_BYTES = 16_384
 """Maximum size of the sign-in form, which anybody may send."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+KEYS_PATH = "/api/keys"
+SEARCH_PATH = "/api/search"
 OWN_SITE = ("same-origin", "none")
 """What a browser says in `Sec-Fetch-Site` of a request from this service's pages, or from its user."""
 
@@ -47,12 +50,19 @@ def signs(signature: str | None, secret: str, body: bytes) -> bool:
     return same_secret(signature.removeprefix(SIGNATURE_PREFIX), expected)
 
 
-def carries_secret(secret: str, header: str | None, authorization: str | None) -> bool:
-    if same_secret(header, secret):
+def credential(headers: Headers) -> str | None:
+    """What a program sends as the API secret or as its key."""
+    authorization = headers.get("authorization", "")
+    if not headers.get(SECRET_HEADER) and authorization[: len(BEARER)].lower() == BEARER:
+        return authorization[len(BEARER) :].strip()
+    return headers.get(SECRET_HEADER)
+
+
+async def may_receive(request: Request, given: str | None) -> bool:
+    """Whether the secret or key allows deliveries."""
+    if same_secret(given, request.app.state.parts.secret):
         return True
-    if authorization and authorization[: len(BEARER)].lower() == BEARER:
-        return same_secret(authorization[len(BEARER) :].strip(), secret)
-    return False
+    return await request.app.state.keys.scope_of(given) in (KeyScope.RECEIVE, KeyScope.OPERATE)
 
 
 def new_session(secret: str) -> str:
@@ -89,19 +99,22 @@ def is_signed_in(secret: str, request: Request) -> bool:
     return request.method in SAFE_METHODS or comes_from_own_page(request)
 
 
-async def require_secret(
-    parts: ServiceParts,
-    request: Request,
-    x_api_secret: Annotated[str | None, Header()] = None,
-    authorization: Annotated[str | None, Header()] = None,
-) -> None:
-    if not carries_secret(parts.secret, x_api_secret, authorization) and not is_signed_in(
-        parts.secret, request
-    ):
+async def require_access(request: Request) -> None:
+    """Raises 401 without a valid credential, and 403 with a key whose scope does not allow the request."""
+    given, secret = credential(request.headers), request.app.state.parts.secret
+    if same_secret(given, secret) or is_signed_in(secret, request):
+        return
+    scope = await request.app.state.keys.scope_of(given)
+    if scope is None:
         raise _unauthenticated()
+    if request.url.path.startswith(KEYS_PATH):
+        raise HTTPException(403, "only the API secret manages keys")
+    reads = request.method in SAFE_METHODS or request.url.path == SEARCH_PATH
+    if scope is not KeyScope.OPERATE and not (scope is KeyScope.READ and reads):
+        raise HTTPException(403, f"the key's scope is `{scope}`, which does not allow this request")
 
 
-Authenticated = Depends(require_secret)
+Authenticated = Depends(require_access)
 
 
 class Guard:
@@ -115,35 +128,35 @@ class Guard:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        parts, headers, path = request.app.state.parts, request.headers, scope["path"]
+        parts, path = request.app.state.parts, scope["path"]
         open_path = path in OPEN_PATHS or f"{path}/".startswith(ENDPOINT_PREFIXES)
-        if (
-            open_path
-            or (path.startswith(STATIC_PREFIX) and request.method in SAFE_METHODS)
-            or carries_secret(parts.secret, headers.get(SECRET_HEADER), headers.get("authorization"))
-            or is_signed_in(parts.secret, request)
-        ):
-            limit = SIGN_IN_BYTES if path == SIGN_IN_PATH else parts.settings.max_body_bytes
-            await self._app(scope, _limited(receive, headers, limit), send)
-        else:
-            refusal = await _refusal(request)
-            await refusal(scope, receive, send)
+        if not open_path and not (path.startswith(STATIC_PREFIX) and request.method in SAFE_METHODS):
+            try:
+                await require_access(request)
+            except HTTPException as refused:
+                await (await _refusal(request, refused))(scope, receive, send)
+                return
+            except DatabaseUnavailable as error:
+                await unavailable(error)(scope, receive, send)
+                return
+        limit = SIGN_IN_BYTES if path == SIGN_IN_PATH else parts.settings.max_body_bytes
+        await self._app(scope, _limited(receive, request.headers, limit), send)
 
 
-async def _refusal(request: Request) -> Response:
+async def _refusal(request: Request, refused: HTTPException) -> Response:
     """A person is led to the sign-in page, and from there back to the page that was asked for."""
     path = request.url.path
     for_people = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
-    if request.method in SAFE_METHODS and (path == "/" or for_people):
+    if refused.status_code == 401 and request.method in SAFE_METHODS and (path == "/" or for_people):
         asked = f"{path}?{request.url.query}" if request.url.query else path
         return RedirectResponse(f"{SIGN_IN_PATH}?next={quote(asked, safe='')}", 303)
-    return await http_exception_handler(request, _unauthenticated())
+    return await http_exception_handler(request, refused)
 
 
 def _unauthenticated() -> HTTPException:
     return HTTPException(
         401,
-        f"send the API secret as {SECRET_HEADER} or as a bearer token",
+        f"send the API secret or a key as {SECRET_HEADER} or as a bearer token",
         headers={"WWW-Authenticate": "Bearer"},
     )
 

@@ -11,10 +11,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from crawlscope.api.http.access import Authenticated, carries_secret, same_secret, signs
+from crawlscope.api.http.access import credential, may_receive, same_secret, signs
 from crawlscope.api.http.errors import unavailable
 from crawlscope.api.http.parameters import Segment, ServiceParts
 from crawlscope.api.http.requests import note_refusal
+from crawlscope.api.keys.schemas import KeyScope
 from crawlscope.changes.acceptance import Rescraping, accept_change
 from crawlscope.core.errors import DatabaseUnavailable, DependencyError
 from crawlscope.core.service_file import CHANGES_PATH, WEBHOOK_PATH
@@ -37,20 +38,16 @@ class ChangeTaken(BaseModel):
 
 @router.post(WEBHOOK_PATH, status_code=202, tags=["webhook"])
 async def deliver(
-    request: Request,
-    parts: ServiceParts,
-    x_api_secret: Annotated[str | None, Header()] = None,
-    authorization: Annotated[str | None, Header()] = None,
-    x_firecrawl_signature: Annotated[str | None, Header()] = None,
+    request: Request, parts: ServiceParts, x_firecrawl_signature: Annotated[str | None, Header()] = None
 ) -> JSONResponse:
     """Accepts one Firecrawl event. 202 means: committed to disk, with its jobs."""
-    authenticated = carries_secret(parts.secret, x_api_secret, authorization)
+    authenticated = await may_receive(request, credential(request.headers))
     signing_secret = parts.settings.firecrawl_webhook_secret
     if not authenticated and not (signing_secret and x_firecrawl_signature):
         if x_firecrawl_signature:
             note_refusal(request, Cause.NO_SIGNING_SECRET)
         or_signed = f" or a valid {SIGNATURE_HEADER}" if signing_secret else ""
-        raise HTTPException(401, f"a delivery needs the API secret (X-API-Secret){or_signed}")
+        raise HTTPException(401, f"a delivery needs the API secret or a key (X-API-Secret){or_signed}")
     body = await _body(request)
     if not authenticated:
         assert signing_secret is not None
@@ -63,26 +60,31 @@ async def deliver(
 @router.post(f"{WEBHOOK_PATH}/{{token}}", status_code=202, tags=["webhook"])
 async def deliver_by_url(token: Segment, request: Request, parts: ServiceParts) -> JSONResponse:
     """The same for senders that can neither sign nor send headers: the URL carries the token."""
-    _require_token(token, request, parts)
+    await _require_token(token, request, parts)
     return await _accept_delivery(request, parts, await _body(request))
 
 
-@router.post(CHANGES_PATH, status_code=202, tags=["changes"], dependencies=[Authenticated])
+@router.post(CHANGES_PATH, status_code=202, tags=["changes"])
 async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
     """Records the change and scrapes its page again. 202 means: committed to disk."""
+    if not await may_receive(request, credential(request.headers)):
+        raise HTTPException(401, "a change needs the API secret or a key")
     return await _accept_change(request, parts)
 
 
 @router.post(f"{CHANGES_PATH}/{{token}}", status_code=202, tags=["changes"])
 async def take_change_by_url(token: Segment, request: Request, parts: ServiceParts) -> ChangeTaken:
     """The same with the token in the URL in place of the secret."""
-    _require_token(token, request, parts)
+    await _require_token(token, request, parts)
     return await _accept_change(request, parts)
 
 
-def _require_token(token: str, request: Request, parts: Parts) -> None:
+async def _require_token(token: str, request: Request, parts: Parts) -> None:
+    """The token of the settings, or a key that can do nothing else, because URLs end up in logs of others."""
     expected = parts.settings.receive_token
-    if expected is None or not same_secret(token, expected.get_secret_value()):
+    if expected is not None and same_secret(token, expected.get_secret_value()):
+        return
+    if await request.app.state.keys.scope_of(token) is not KeyScope.RECEIVE:
         note_refusal(request, Cause.WRONG_TOKEN if expected else Cause.NO_TOKEN)
         raise HTTPException(401, "this delivery URL is not valid")
 
