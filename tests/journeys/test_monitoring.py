@@ -1,16 +1,22 @@
 """A running service as monitoring systems see it: a receiver of OpenTelemetry, and a real Prometheus."""
 
+import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from tests.support.documentation import ROOT
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.loopback import free_port
 from tests.support.fakes.otlp_receiver import OtlpReceiver, attributes, traceparents
-from tests.support.stack import Stack, eventually, new_crawl_id, page_event, running_stack
+from tests.support.stack import API_SECRET, Stack, eventually, new_crawl_id, page_event, running_stack
 
 TRACE_ID, INITIATOR = "5bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 STAGES = {"chunking chunk_text", "bm25 index_document", "embedding embed_batch", "qdrant index_chunks"}
@@ -133,3 +139,67 @@ def test_metrics_are_exported_by_each_process(monitored: Monitored, crawl_id: st
     assert kinds >= {"api", "index_worker", "crawler"}
     assert {resource["service.name"] for resource in monitored.receiver.resources()} == {"crawlscope"}
     assert {headers.get("x-tenant") for headers in monitored.receiver.headers} == {"tests"}
+
+
+@pytest.mark.skipif(
+    shutil.which("prometheus") is None,
+    reason="prometheus is missing; on Debian and Ubuntu: apt-get install prometheus",
+)
+def test_a_real_prometheus_scrapes_the_service_and_evaluates_the_alerts(
+    monitored: Monitored, crawl_id: str, tmp_path: Path
+):
+    with running_prometheus(monitored.stack.url, tmp_path) as ask:
+        settled = eventually(
+            lambda: ask("crawlscope_pages_settled_total"), lambda found: found.get("indexed") == 2
+        )
+        assert settled == {"indexed": 2, "unchanged": 0, "empty": 0, "failed": 0, "cancelled": 0}
+        assert eventually(lambda: ask("crawlscope_crawls_ended_total"), lambda found: found["completed"] == 1)
+        assert ask('crawlscope_processes{process="index_worker"}') == {"index_worker": 1}
+        p95 = ask(
+            "histogram_quantile(0.95, sum by (le, operation) (crawlscope_operation_duration_seconds_bucket))"
+        )
+        assert 0 < p95["worker"] < 300
+        assert ask('up{job="crawlscope"}') == {"crawlscope": 1}
+        assert ask('ALERTS{alertstate="firing"}') == {}
+
+
+@contextmanager
+def running_prometheus(url: str, folder: Path) -> Iterator[Callable[[str], dict[str, float]]]:
+    """With the project's own configuration; gives a function that asks for values by the last label."""
+    for file in (ROOT / "deploy" / "prometheus").iterdir():
+        text = file.read_text(encoding="utf-8")
+        faster = text.replace("15s", "1s").replace("127.0.0.1:8108", url.removeprefix("http://"))
+        (folder / file.name).write_text(faster, encoding="utf-8")
+    (folder / "crawlscope-secret").write_text(API_SECRET)
+    address = f"127.0.0.1:{free_port()}"
+    arguments = {
+        "config.file": folder / "prometheus.yml",
+        "storage.tsdb.path": folder / "data",
+        "web.listen-address": address,
+    }
+    with (folder / "log").open("w") as log:
+        command = ["prometheus", *[f"--{name}={value}" for name, value in arguments.items()]]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    with httpx2.Client(base_url=f"http://{address}", timeout=60, trust_env=False) as http:
+
+        def ask(query: str) -> dict[str, float]:
+            try:
+                answer = http.get("/api/v1/query", params={"query": query})
+            except httpx2.ConnectError:
+                assert process.poll() is None, (folder / "log").read_text()
+                return {}
+            if answer.status_code == 503:  # it has not read its configuration yet
+                return {}
+            named = ("state", "status", "operation", "process", "job")
+            return {
+                next(each["metric"][name] for name in named if name in each["metric"]): float(
+                    each["value"][1]
+                )
+                for each in answer.json().get("data", {}).get("result", [])
+            }
+
+        try:
+            yield ask
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
