@@ -52,7 +52,7 @@ async def run_demo(settings: Settings, console: Console) -> None:
                     request = SearchRequest(query=query, limit=RESULTS_SHOWN)
                     response = await stack.patiently(partial(stack.client.search, request))
                     console.print(Text.assemble(("Search: ", "bold"), (query, "bold yellow"), "\n"))
-                    console.print(render_results(query, response, console.width))
+                    console.print(render_results(response, console.width))
                     console.print()
     console.print(_next_steps(settings, crawl_id), soft_wrap=True)
 

@@ -31,7 +31,7 @@ def search(
         raise typer.BadParameter(f"a query has 1 to {MAX_QUERY_LENGTH:,} characters", param_hint="QUERY")
     request = SearchRequest(query=query, mode=mode, limit=limit)
     response = with_service(lambda stack: stack.patiently(lambda: stack.client.search(request)))
-    show(response, as_json, lambda: render_results(request.query, response, terminal().width))
+    show(response, as_json, lambda: render_results(response, terminal().width))
 
 
 def reindex(as_json: Json = False) -> None:

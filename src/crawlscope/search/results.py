@@ -1,54 +1,72 @@
-"""Makes the result of a page from its chunks."""
+"""Makes the results of a search from the chunks of its pages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from crawlscope.indexing.index.port import ChunkId, ChunkPayload
+from crawlscope.search.highlights import Highlighter
+from crawlscope.search.query_words import QueryWords
 from crawlscope.search.ranking import RankedPage
 from crawlscope.search.ranking import Standing as Ranked
 from crawlscope.search.schemas import Passage, SearchResult, Standing
 
 MAX_PASSAGES = 4
+MAX_HIGHLIGHTS = 3
 
 Payloads = dict[ChunkId, ChunkPayload]
 
 
-def chunks_shown(page: RankedPage) -> Iterator[ChunkId]:
-    """The chunks of a result: the best ones of the page, and the best one in each half."""
-    yield from (hit.id for hit in page.chunks[: 1 + MAX_PASSAGES])
-    yield from (half.best.id for half in (page.bm25, page.dense) if half)
+def chunks_shown(pages: Sequence[RankedPage]) -> Iterator[ChunkId]:
+    """Of each page its best chunks, and the best one in each half."""
+    for page in pages:
+        yield from (hit.id for hit in page.chunks[: 1 + MAX_PASSAGES])
+        yield from (half.best.id for half in (page.bm25, page.dense) if half)
 
 
-def make_result(page: RankedPage, payloads: Payloads, filtered_crawl: str | None) -> SearchResult:
-    best, *others = (hit for hit in page.chunks[: 1 + MAX_PASSAGES] if hit.id in payloads)
-    payload = payloads[best.id]
-    crawl_ids = payload["crawl_ids"]
-
-    def standing(half: Ranked | None) -> Standing | None:
-        if half is None or half.best.id not in payloads:
-            return None
-        found = payloads[half.best.id]
-        return Standing(
-            rank=half.rank, score=half.best.score, chunk_index=found["chunk_index"], text=found["text"]
+def make_results(
+    pages: Sequence[RankedPage], payloads: Payloads, words: QueryWords, filtered_crawl: str | None
+) -> list[SearchResult]:
+    """Without pages that were removed since they were found."""
+    chunks = [
+        [payloads[hit.id] for hit in page.chunks[:MAX_HIGHLIGHTS] if hit.id in payloads] for page in pages
+    ]
+    highlighter = Highlighter(words, (chunk for each in chunks for chunk in each))
+    return [
+        _result(page, payloads, filtered_crawl).model_copy(
+            update={"highlights": highlighter.highlights(best)}
         )
+        for page, best in zip(pages, chunks, strict=True)
+        if page.chunks[0].id in payloads
+    ]
 
+
+def _result(page: RankedPage, payloads: Payloads, filtered_crawl: str | None) -> SearchResult:
+    (_, best), *others = [
+        (hit, payloads[hit.id]) for hit in page.chunks[: 1 + MAX_PASSAGES] if hit.id in payloads
+    ]
+    crawl_ids = best["crawl_ids"]
     return SearchResult(
-        url=payload["url"],
-        title=payload["title"],
-        text=payload["text"],
+        url=best["url"],
+        title=best["title"],
+        text=best["text"],
         score=page.score,
         crawl_id=filtered_crawl or (crawl_ids[-1] if crawl_ids else None),
-        chunk_index=payload["chunk_index"],
+        chunk_index=best["chunk_index"],
         crawl_ids=crawl_ids,
-        domain=payload["domain"],
-        language=payload["language"],
+        domain=best["domain"],
+        language=best["language"],
         passages=[
-            Passage(
-                text=payloads[hit.id]["text"],
-                chunk_index=payloads[hit.id]["chunk_index"],
-                score=hit.score,
-            )
-            for hit in others
+            Passage(text=chunk["text"], chunk_index=chunk["chunk_index"], score=hit.score)
+            for hit, chunk in others
         ],
-        keyword=standing(page.bm25),
-        semantic=standing(page.dense),
+        keyword=_standing(page.bm25, payloads),
+        semantic=_standing(page.dense, payloads),
+    )
+
+
+def _standing(half: Ranked | None, payloads: Payloads) -> Standing | None:
+    if half is None or half.best.id not in payloads:
+        return None
+    chunk = payloads[half.best.id]
+    return Standing(
+        rank=half.rank, score=half.best.score, chunk_index=chunk["chunk_index"], text=chunk["text"]
     )

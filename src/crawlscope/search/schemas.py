@@ -40,6 +40,25 @@ class Passage(BaseModel):
     score: float
 
 
+class MatchedWord(BaseModel):
+    """The place of a word in a text, from `start` to before `end`."""
+
+    start: int
+    end: int
+
+
+class Highlight(BaseModel):
+    """A passage that answers the query: whole sentences of a chunk, without Markdown's marks."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    text: str
+    """On one line, of at most 300 characters."""
+    chunk_index: int
+    matches: list[MatchedWord]
+    """Each word of the query in `text`, in any form that the index takes for the same."""
+
+
 class Standing(BaseModel):
     """How one half of the query found a page."""
 
@@ -74,6 +93,8 @@ class SearchResult(BaseModel):
     language: str
     passages: list[Passage]
     """Further chunks of the page that were found, at most four, best first."""
+    highlights: list[Highlight] = []
+    """At most three, the best first. Sentences that stand on several pages of the site are left out."""
     keyword: Standing | None = None
     """None if BM25 did not find the page, or was not asked."""
     semantic: Standing | None = None

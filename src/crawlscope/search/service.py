@@ -1,10 +1,9 @@
 """Search over all indexed pages: the best pages for a query."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
 
 from crawlscope.indexing.corpus import Corpus
 from crawlscope.indexing.embedders.port import TextEmbedder
@@ -20,8 +19,9 @@ from crawlscope.indexing.language import ENGLISH
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.phrase import Phrase
 from crawlscope.search.query import ParsedQuery
+from crawlscope.search.query_words import Encode, QueryWords
 from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, rank_pages
-from crawlscope.search.results import Payloads, chunks_shown, make_result
+from crawlscope.search.results import Payloads, chunks_shown, make_results
 from crawlscope.search.schemas import Mode, SearchRequest, SearchResponse
 
 MIN_CANDIDATES = WINDOW
@@ -34,8 +34,6 @@ CHUNKS_COMPARED = 100
 """Best chunks by keyword whose text is compared with a long query."""
 MAX_CHUNKS_COMPARED = 1_000
 """Best chunks by keyword whose text is compared with a phrase in quotation marks."""
-
-Encode: TypeAlias = Callable[[str], SparseVector]
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,10 @@ class SearchService:
         )
         pages = await self._find_pages(query, request.offset + request.limit, payloads)
         shown = pages[request.offset : request.offset + request.limit]
-        await self._fetch(payloads, [one for page in shown for one in chunks_shown(page)])
+        await self._fetch(payloads, chunks_shown(shown))
+        words = QueryWords(parsed.text, encode)
         return SearchResponse(
-            results=[
-                make_result(page, payloads, filters.crawl_id)
-                for page in shown
-                if page.chunks[0].id in payloads
-            ],
+            results=make_results(shown, payloads, words, filters.crawl_id),
             total=len(pages),
             mode=request.mode,
             took_ms=round((time.perf_counter() - started) * 1000, 3),

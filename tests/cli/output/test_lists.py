@@ -7,7 +7,7 @@ from crawlscope.cli.output.crawls import render_crawls
 from crawlscope.cli.output.results import render_results
 from crawlscope.core.vocabulary import CrawlStatus, VerdictName
 from crawlscope.insights.schemas import CrawlListResponse, Verdict
-from crawlscope.search.schemas import SearchResponse, SearchResult
+from crawlscope.search.schemas import Highlight, SearchResponse, SearchResult
 from tests.support.metrics_examples import BEGAN, crawl_metrics, crawl_report, rendered
 
 CRAWLS = """\
@@ -42,6 +42,7 @@ def result(title: str, path: str, text: str, score: float) -> SearchResult:
         domain="docs.example.com",
         language="en",
         passages=[],
+        highlights=[Highlight(text=text.replace("**", ""), chunk_index=0, matches=[])],
     )
 
 
@@ -80,18 +81,18 @@ def test_results_with_their_passages():
         mode="hybrid",
         took_ms=12.3,
     )
-    assert "\n".join(rendered(render_results("lock", response, 80))) == RESULTS
+    assert "\n".join(rendered(render_results(response, 80))) == RESULTS
 
 
 def test_markup_of_a_page_stays_text():
     response = SearchResponse(
         results=[result("[bold]Title[/bold]", "a", "[red]text[/red]", 1)], total=1, mode="keyword", took_ms=1
     )
-    lines = rendered(render_results("text", response, 80))
+    lines = rendered(render_results(response, 80))
     assert any("[bold]Title[/bold]" in line for line in lines)
     assert any("[red]text[/red]" in line for line in lines)
 
 
 def test_nothing_found():
     response = SearchResponse(results=[], total=0, mode="keyword", took_ms=0.5)
-    assert rendered(render_results("x", response, 80)) == ["Nothing found (keyword search, 0.5 ms)"]
+    assert rendered(render_results(response, 80)) == ["Nothing found (keyword search, 0.5 ms)"]
