@@ -9,6 +9,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from crawlscope import __version__
+from crawlscope.api.dashboard.rendering import SharedAnswers
 from crawlscope.api.dashboard.routes import ROUTERS as DASHBOARD
 from crawlscope.api.dashboard.sign_in import FailedSignIns
 from crawlscope.api.dashboard.static_files import StaticFiles
@@ -55,6 +56,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
     app.state.parts = parts
     app.state.keys = Keys(parts.database)
     app.state.failed_sign_ins = FailedSignIns()
+    app.state.shared_answers = SharedAnswers()
     app.state.readings = prometheus.Readings()
     app.state.mcp = McpEndpoint(app, stopping)
     for middleware in (Guard, WholeSegments, RequestRecorder):  # the last one is the first to be asked

@@ -1,6 +1,8 @@
 """Renders the dashboard's pages: the Jinja environment, its filters, and the headers of every page."""
 
+import asyncio
 import json
+import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import cache
@@ -26,6 +28,7 @@ from crawlscope.core.errors import CrawlscopeError, DependencyError, NotFoundErr
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
+SHARED_SECONDS = 1.5
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; "
@@ -193,6 +196,21 @@ def render(request: Request, template: str, /, *, http_status: int = 200, **valu
     return answer
 
 
+class SharedAnswers:
+    """Refreshed pages: all viewers who ask within a moment get the same answer, which is made once."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, tuple[float, asyncio.Task[Response]]] = {}
+
+    async def get(self, address: str, make: Callable[[], Coroutine[Any, Any, Response]]) -> Response:
+        now = time.monotonic()
+        self._answers = {each: kept for each, kept in self._answers.items() if kept[0] > now}
+        if address not in self._answers:
+            self._answers[address] = (now + SHARED_SECONDS, asyncio.create_task(make()))
+        answer = await asyncio.shield(self._answers[address][1])
+        return Response(answer.body, answer.status_code, dict(answer.headers), answer.media_type)
+
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -203,6 +221,12 @@ class PageRoute(APIRoute):
         answer = super().get_route_handler()
 
         async def answer_with_page(request: Request) -> Response:
+            if request.method == "GET" and "hx-request" in request.headers and notice_of(request) is None:
+                shared: SharedAnswers = request.app.state.shared_answers
+                return await shared.get(str(request.url), lambda: answer_once(request))
+            return await answer_once(request)
+
+        async def answer_once(request: Request) -> Response:
             try:
                 return await answer(request)
             except RequestValidationError as error:

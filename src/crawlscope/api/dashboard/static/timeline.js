@@ -39,8 +39,8 @@
     };
   }
 
-  function draw(container) {
-    const data = JSON.parse(container.querySelector("[data-timeline-data]").textContent);
+  function draw(container, zoom) {
+    const text = container.querySelector("[data-timeline-data]").textContent, data = JSON.parse(text);
     const events = [...container.parentElement.querySelectorAll(".events > li")].map((each) => ({
       at: Number(each.dataset.at) / 1000,
       until: each.dataset.until ? Number(each.dataset.until) / 1000 : null,
@@ -105,14 +105,24 @@
       });
     });
     resize.observe(container);
-    return { destroy: () => { resize.disconnect(); plots.forEach((plot) => plot.destroy()); } };
+    const isZoomed = ({ scales: { x } }) => x.min > times[0] || x.max < times.at(-1);
+    if (zoom) plots[0].setScale("x", zoom);
+    return {
+      text,
+      zoom: () => plots[0] && isZoomed(plots[0]) ? { min: plots[0].scales.x.min, max: plots[0].scales.x.max } : null,
+      destroy: () => { resize.disconnect(); plots.forEach((plot) => plot.destroy()); },
+    };
   }
 
   let drawn = new Map();
   function drawAll() {
     for (const [container, charts] of drawn) if (!container.isConnected) { charts.destroy(); drawn.delete(container); }
     for (const container of document.querySelectorAll("[data-timeline]")) {
-      if (!drawn.has(container) && container.querySelector("[data-timeline-data]")) drawn.set(container, draw(container));
+      const charts = drawn.get(container), text = container.querySelector("[data-timeline-data]").textContent;
+      if (charts?.text === text) continue;
+      const zoom = charts?.zoom();
+      charts?.destroy();
+      drawn.set(container, draw(container, zoom));
     }
   }
   drawAll();

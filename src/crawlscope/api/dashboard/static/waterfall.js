@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const ROW = 26, SLICE = 200, OVERSCAN = 12, MAX_SLICES = 60, WIDTH = 1000, MIN_WIDTH = 2.5;
+  const ROW = 26, SLICE = 200, OVERSCAN = 12, MAX_SLICES = 60, WIDTH = 1000, MIN_WIDTH = 2.5, RELOAD_MS = 1500;
   const SVG = "http://www.w3.org/2000/svg";
 
   const durationText = (ms) => {
@@ -44,7 +44,6 @@
       this.frame = element("div", "wf");
       this.frame.setAttribute("role", "table");
       this.frame.setAttribute("aria-label", "Pages on a time axis");
-      this.frame.setAttribute("aria-rowcount", String(this.total + 1));
       const head = element("div", "wf-row wf-head");
       head.setAttribute("role", "row");
       for (const [name, className] of [["Page", ""], ["State", "wf-state"], ["", "wf-bars"], ["Queued", "num m"], ["Took", "num"]]) {
@@ -60,7 +59,7 @@
       this.scroller.setAttribute("aria-label", "Pages");
       this.space = element("div", "wf-space");
       this.space.setAttribute("role", "presentation");
-      this.space.style.height = `${this.total * ROW}px`;
+      this.setTotal(this.total);
       this.scroller.append(this.space);
       this.frame.append(head, this.scroller);
       this.root.replaceChildren(this.controls(), this.frame);
@@ -69,6 +68,9 @@
       this.axis.addEventListener("pointerdown", (event) => this.select(event));
       this.axis.addEventListener("dblclick", () => this.zoomTo(0, this.whole));
       new ResizeObserver(() => this.schedule()).observe(this.scroller);
+      document.addEventListener("pages-settled", () => {
+        this.reloading ??= setTimeout(() => this.reload(), RELOAD_MS);
+      });
     }
 
     controls() {
@@ -254,18 +256,46 @@
       this.range.textContent = length < this.whole && !this.aligned ? `${durationText(began)} to ${durationText(ended)}` : "";
     }
 
+    async fetchSlice(number) {
+      const query = new URLSearchParams(location.search);
+      query.set("limit", SLICE);
+      query.set("offset", number * SLICE);
+      const answer = await fetch(`${this.root.dataset.spans}?${query}`, { headers: { Accept: "application/json" } });
+      if (!answer.ok) throw new Error(answer.statusText);
+      return answer.json();
+    }
+
+    async reload() {
+      this.reloading = null;
+      if (!this.frame.isConnected) return;
+      const shown = [...new Set([...this.rows.keys()].map((row) => Math.floor(row / SLICE)))];
+      try {
+        const answers = await Promise.all((shown.length ? shown : [0]).map(async (number) => [number, await this.fetchSlice(number)]));
+        this.slices = new Map(answers.map(([number, { rows }]) => [number, { rows }]));
+        this.setTotal(answers[0][1].total);
+      } catch { return; }
+      const wasWhole = this.window[1] === this.whole;
+      const ends = [...this.slices.values()].flatMap(({ rows }) => rows.map((page) => page.settled_ms ?? 0));
+      this.whole = Math.max(this.whole, ...ends.map((end) => end - this.began));
+      if (wasWhole) this.window[1] = this.whole;
+      this.longest = null;
+      this.render();
+      this.redraw();
+    }
+
+    setTotal(total) {
+      this.total = total;
+      this.space.style.height = `${total * ROW}px`;
+      this.frame.setAttribute("aria-rowcount", String(total + 1));
+    }
+
     async load(number) {
       if (this.slices.has(number)) return;
       const slice = {};
       this.slices.set(number, slice);
       if (this.slices.size > MAX_SLICES) this.slices.delete(this.slices.keys().next().value);
-      const query = new URLSearchParams(location.search);
-      query.set("limit", SLICE);
-      query.set("offset", number * SLICE);
       try {
-        const answer = await fetch(`${this.root.dataset.spans}?${query}`, { headers: { Accept: "application/json" } });
-        if (!answer.ok) throw new Error(answer.statusText);
-        slice.rows = (await answer.json()).rows;
+        slice.rows = (await this.fetchSlice(number)).rows;
       } catch {
         this.slices.delete(number);
         setTimeout(() => this.schedule(), 2000);
@@ -277,5 +307,12 @@
     }
   }
 
-  for (const root of document.querySelectorAll("[data-spans]")) new Waterfall(root);
+  const built = new WeakSet();
+  function buildAll() {
+    for (const root of document.querySelectorAll("[data-spans]")) {
+      if (!built.has(root)) { built.add(root); new Waterfall(root); }
+    }
+  }
+  buildAll();
+  document.addEventListener("htmx:after:swap", buildAll);
 })();
