@@ -15,6 +15,7 @@ from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Limit, Offset, Segment, ServiceParts
 from crawlscope.api.rendering.retried import BECAUSE
 from crawlscope.api.rendering.words import count
+from crawlscope.core.errors import SettingsError
 from crawlscope.core.vocabulary import NotRetried, PageState
 from crawlscope.crawls.schemas import PagesQueued, RetryPages
 from crawlscope.insights.inspection_queries import SpanOrder, WhichPages
@@ -219,8 +220,12 @@ async def retry_pages(
     urls = None if url is None else [url]
     if urls is None and cause is not None:
         urls = await parts.inspection.urls_of_cause(crawl_id, cause or None)
-    which = RetryPages(urls=urls, rescrape=True)
-    retried = await parts.crawls.retry(crawl_id, which, parts.settings.allow_private_targets, None)
+    allow_private = parts.settings.allow_private_targets
+    try:
+        which = RetryPages(urls=urls, rescrape=True)
+        retried = await parts.crawls.retry(crawl_id, which, allow_private, None)
+    except SettingsError:  # nothing here can fetch pages again
+        retried = await parts.crawls.retry(crawl_id, RetryPages(urls=urls), allow_private, None)
     below = ["page"] if url is not None else ["failures"]
     query = {} if url is None else {"url": url}
     return redirect_with_notice(request, crawl_path(crawl_id, *below, **query), retry_notice(retried))

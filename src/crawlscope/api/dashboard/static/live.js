@@ -47,7 +47,7 @@
 
   function write(root, crawl) {
     const counts = countsOf(crawl), find = (name) => root.querySelector(`[data-live="${name}"]`);
-    const texts = { total: number(crawl.total_pages), pages: `${number(crawl.total_pages)} ${crawl.total_pages === 1 ? "page" : "pages"}`, reason: crawl.verdict?.reason };
+    const texts = { total: number(crawl.total_pages), pages: `${number(crawl.total_pages)} ${crawl.total_pages === 1 ? "page" : "pages"}`, reason: crawl.verdict?.reason, left: `${number(crawl.pages_pending)} ${crawl.pages_pending === 1 ? "page" : "pages"} to go` };
     for (const [name, text] of Object.entries(texts)) {
       const element = find(name);
       if (element && text && element.textContent !== text) element.textContent = text;

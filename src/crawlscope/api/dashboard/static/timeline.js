@@ -11,6 +11,10 @@
     return colour;
   };
   const short = (value) => value == null ? "–" : value >= 100 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
+  const clockText = (at, step) => {
+    const moment = new Date(at * 1000), clock = moment.toTimeString().slice(0, 8);
+    return step < 1 ? `${clock}.${Math.floor(moment.getMilliseconds() / 100)}` : step >= 60 ? clock.slice(0, 5) : clock;
+  };
   const faint = (colour, alpha) => colour.replace(/rgba?\(([^)]+?)\)/, (_, rgb) => `rgba(${rgb.split(",").slice(0, 3).join(",")}, ${alpha})`);
 
   function marks(events) {
@@ -65,7 +69,7 @@
         cursor: { sync: { key: sync.key, setSeries: false }, drag: { x: true, y: false }, points: { size: 5 } },
         scales: { y: { range: (_, low, high) => [0, Math.max(high, 0.001) * 1.05] } },
         axes: [
-          { ...axis, space: 70, size: 24, values: (_, splits) => splits.map((at) => new Date(at * 1000).toTimeString().slice(0, 8)) },
+          { ...axis, space: 70, size: 24, values: (_, splits) => splits.map((at) => clockText(at, splits[1] - splits[0])) },
           { ...axis, size: 48, space: 28, values: (_, splits) => splits.map(short) },
         ],
         series: [{}, ...names.map((name) => {

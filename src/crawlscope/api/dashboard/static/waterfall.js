@@ -88,8 +88,8 @@
       add("+", "Zoom in", () => this.zoomBy(0.5));
       add("←", "Earlier", () => this.pan(-0.5));
       add("→", "Later", () => this.pan(0.5));
-      add("All", "The whole time", () => this.zoomTo(0, this.whole));
-      add("Align", "Begin all pages at the left, to compare their lengths", (button) => {
+      add("All", "All: the whole time", () => this.zoomTo(0, this.whole));
+      add("Align", "Align: begin all pages at the left, to compare their lengths", (button) => {
         this.aligned = !this.aligned;
         button.setAttribute("aria-pressed", String(this.aligned));
         this.longest = null;
