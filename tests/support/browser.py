@@ -17,7 +17,8 @@ needs_chromium = pytest.mark.skipif(
 AXE = Path(__file__).parents[1] / "api" / "dashboard" / "vendor" / "axe.min.js"
 SERIOUS = ("serious", "critical")
 WIDER_THAN_THE_SCREEN = """document.documentElement.scrollWidth <= innerWidth ? [] :
-    [...document.querySelectorAll("body *")].filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
+    [...document.querySelectorAll("body *")]
+        .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
         .map((each) => each.outerHTML.slice(0, 120))"""
 PATIENCE_MS = 60_000
 """Generous, because the machine may be busy."""
