@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawlscope.search.fusion import Fusion, Half
+from crawlscope.search.fusion import DENSE_WEIGHT, UNREAD_WEIGHT, Fusion, Half, dense_weight
 
 urls = st.sampled_from([f"https://h/{letter}" for letter in "abcdefghij"])
 scores = st.floats(0, 1e6, allow_nan=False)
@@ -62,3 +62,11 @@ def test_the_unit_of_a_half_is_irrelevant(
     coarse = {url: float(round(score)) for url, score in bm25.items()}
     scaled = {url: factor * score for url, score in coarse.items()}
     assert fused(scaled, dense) == pytest.approx(fused(coarse, dense), abs=1e-6)
+
+
+def test_meaning_counts_less_in_a_language_that_the_model_does_not_read() -> None:
+    english, multilingual = "sentence-transformers/all-MiniLM-L6-v2", "intfloat/multilingual-e5-small"
+    assert dense_weight(english, ["en"]) == DENSE_WEIGHT
+    assert dense_weight(english, ["zh"]) == UNREAD_WEIGHT
+    assert UNREAD_WEIGHT < dense_weight(english, ["es", "en"]) < DENSE_WEIGHT
+    assert dense_weight(multilingual, ["zh", "es"]) == DENSE_WEIGHT

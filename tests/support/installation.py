@@ -89,7 +89,7 @@ class Installation:
             serving = (await generations.live(connection)).serving
         assert serving is not None
         index, embedder = await self.opened.index(serving), self.opened.embedder(serving)
-        corpus = Corpus(self.database, serving.id)
+        corpus = Corpus(self.database, serving)
         filters = SearchFilters(crawl_id=crawl_id) if crawl_id else None
         request = SearchRequest(query=query, mode="keyword", filters=filters)
         return await SearchService(index, embedder, Bm25Encoder(), corpus).search(request)

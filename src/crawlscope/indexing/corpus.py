@@ -9,6 +9,7 @@ import structlog
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
+from crawlscope.indexing.generations.repository import Generation
 from crawlscope.indexing.language import likely_languages
 
 REFRESH_SECONDS = 60.0
@@ -19,9 +20,11 @@ log = structlog.get_logger(__name__)
 class Corpus:
     """The documents of one index, as they were at most a minute ago."""
 
-    def __init__(self, database: Database, generation_id: int) -> None:
+    def __init__(self, database: Database, generation: Generation) -> None:
+        self.model = generation.recipe.identity.model
+        """The name of the embedding model."""
         self._database = database
-        self._generation_id = generation_id
+        self._generation_id = generation.id
         self._languages: Mapping[str, int] = {}
         self._next_count = 0.0
 

@@ -9,8 +9,11 @@ from typing import Any
 from qdrant_edge import Bm25, Bm25Config, DisabledStemmer, StopwordsSet, TokenizerType
 
 from crawlscope.indexing.index.port import SparseVector
+from crawlscope.indexing.language import ENGLISH
 
 AVERAGE_CHUNK_WORDS = 100.0
+AVERAGE_CHUNK_PAIRS = 200.0
+"""Of a chunk in a script without spaces."""
 K = 1.2
 B = 0.75
 COUNTING_K = 1e6
@@ -75,8 +78,10 @@ _SNOWBALL = {
     "tr": "turkish",
 }
 """The languages whose words the engine stems, and whose stop words it knows."""
-_ENGLISH = {"", "ja", "ko", "zh"}
-"""Texts whose words with spaces around them are English as a rule: code, and names in other scripts."""
+_IN_PAIRS = {"ja", "km", "ko", "lo", "my", "th", "zh"}
+"""The languages whose words are pairs of characters. Their words with spaces around them are names as a rule,
+and those of code: both stemmed as English.
+"""
 
 
 class Bm25Encoder:
@@ -89,11 +94,14 @@ class Bm25Encoder:
     two neighbouring characters count as a word, and in documents every single character too.
     """
 
-    fingerprint = f"bm25:stemmed:code:folded:unigrams+bigrams:k{K}:b{B}:len{AVERAGE_CHUNK_WORDS:g}"
+    fingerprint = (
+        f"bm25:stemmed:code:folded:unigrams+bigrams:k{K}:b{B}"
+        f":len{AVERAGE_CHUNK_WORDS:g}:pairs{AVERAGE_CHUNK_PAIRS:g}"
+    )
     """Weights of two encoders may share an index only if their fingerprints are equal."""
 
     def __init__(self) -> None:
-        self._opened: dict[tuple[str | None, float, float], Bm25] = {}
+        self._opened: dict[tuple[str | None, bool, float, float], Bm25] = {}
 
     def encode_document(self, text: str, language: str = "") -> SparseVector:
         """The highest weight of each term over all readings; none of them makes the text longer.
@@ -134,8 +142,9 @@ class Bm25Encoder:
         return _vector(weights)
 
     def _bm25(self, language: str, k: float = K, b: float = B) -> Bm25:
-        stemmer = "english" if language in _ENGLISH else _SNOWBALL.get(language)
-        kind = (stemmer, k, b)
+        in_pairs = language in _IN_PAIRS
+        stemmer = _SNOWBALL.get(ENGLISH if in_pairs or not language else language)
+        kind = (stemmer, in_pairs, k, b)
         if kind not in self._opened:
             neutral = {"stemmer": DisabledStemmer(), "stopwords": StopwordsSet(custom=set())}
             options: dict[str, Any] = {"language": stemmer} if stemmer else neutral
@@ -143,7 +152,7 @@ class Bm25Encoder:
                 Bm25Config(
                     k=k,
                     b=b,
-                    avg_len=AVERAGE_CHUNK_WORDS,
+                    avg_len=AVERAGE_CHUNK_PAIRS if in_pairs else AVERAGE_CHUNK_WORDS,
                     tokenizer=TokenizerType.Code,
                     ascii_folding=True,
                     **options,

@@ -105,7 +105,7 @@ class IndexHost:
                     embedder=embedder,
                     index=index,
                     indexing=IndexingService(self._database, self._opened),
-                    search=SearchService(index, embedder, Bm25Encoder(), Corpus(self._database, serving.id)),
+                    search=SearchService(index, embedder, Bm25Encoder(), Corpus(self._database, serving)),
                 )
                 with suppress(CrawlscopeError):  # requests that need the embedder get the error
                     await embedder.ready()

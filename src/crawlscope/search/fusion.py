@@ -1,15 +1,25 @@
 """Makes the scores of the two halves of a query comparable, and adds them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
+from crawlscope.indexing.embedders.models import reads
+
 DENSE_WEIGHT = 0.6
 """The share of the dense half; BM25 has the rest."""
+UNREAD_WEIGHT = 0.2
+"""For a language that the model does not read: names and borrowed words are left of the meaning."""
 MIN_DEVIATION = 1e-6
 """Of the best score: less is the rounding of equal scores."""
+
+
+def dense_weight(model: str, languages: Sequence[str]) -> float:
+    """The share of the dense half for a query that is in one of these languages."""
+    weights = [DENSE_WEIGHT if reads(model, language) else UNREAD_WEIGHT for language in languages]
+    return sum(weights) / len(weights)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from crawlscope.indexing.index.port import (
 )
 from crawlscope.indexing.language import ENGLISH
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.search.fusion import DENSE_WEIGHT, dense_weight
 from crawlscope.search.phrase import Phrase
 from crawlscope.search.query import ParsedQuery
 from crawlscope.search.query_words import Encode, QueryWords
@@ -43,6 +44,7 @@ class _Query:
     sparse: SparseVector | None
     words: Phrase
     filters: Filters
+    dense_weight: float
 
 
 class SearchService:
@@ -69,6 +71,7 @@ class SearchService:
             sparse=None if request.mode == "semantic" else encode(parsed.text),
             words=Phrase.of(parsed.text),
             filters=await self._narrowed(filters, parsed, encode, payloads),
+            dense_weight=dense_weight(self._corpus.model, languages) if self._corpus else DENSE_WEIGHT,
         )
         pages = await self._find_pages(query, request.offset + request.limit, payloads)
         shown = pages[request.offset : request.offset + request.limit]
@@ -119,7 +122,7 @@ class SearchService:
         depth = max(MIN_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
         while True:
             halves = await self._index.query(query.dense, query.sparse, query.filters, depth)
-            pages = rank_pages(halves, query.mode)
+            pages = rank_pages(halves, query.mode, query.dense_weight)
             exhausted = max(len(halves.dense), len(halves.bm25)) < depth
             if len(pages) >= wanted or exhausted or depth >= MAX_CANDIDATES:
                 break
