@@ -27,10 +27,11 @@ INSERT INTO webhook.crawl_sessions (crawl_id, crawl_url, started_at, status)
          CASE n % 10 WHEN 0 THEN 'failed' ELSE 'completed' END
   FROM generate_series(1, {ROWS}) n;
 INSERT INTO webhook.pages
-    (crawl_id, source_key, source_url, url, document_key, state, delivered, received_at, settled_at)
+    (crawl_id, source_key, source_url, url, document_key, state, delivered, received_at, settled_at,
+     settled_in)
   SELECT 'crawl-' || n % {CRAWLS} + 1, gen_random_uuid(), 'https://a.example/' || n,
          'https://a.example/' || n, gen_random_uuid(),
-         CASE n % 20 WHEN 0 THEN 'failed' ELSE 'indexed' END, true, now(), now()
+         CASE n % 20 WHEN 0 THEN 'failed' ELSE 'indexed' END, true, now(), now(), n
   FROM generate_series(1, {ROWS}) n;
 INSERT INTO webhook.page_attempts (page_id, number, revision, worker, started_at)
   SELECT id, 1, 1, 'worker-1', now() FROM webhook.pages;
@@ -84,6 +85,7 @@ SERVED_BY = {
     "a page": (queries.page_id("crawl-7", "https://a.example/7"), "source_key"),
     "its attempts": (queries.attempts(7), "uq_page_attempts_page_id_number"),
     "deliveries": (queries.deliveries("crawl-7"), "uq_deliveries_crawl_id_identity"),
+    "last settlements": (queries.last_settlements(LISTED, 256), "pages_crawl_id"),
     "newest operations": (queries.operations(), "ix_operation_metrics_timestamp"),
     "operations of a type": (
         queries.operations(operation_type="embedding"),

@@ -108,10 +108,10 @@ class _Sent:
     at_seconds: float
 
     def is_outdated_by(self, state: CrawlState, now_seconds: float) -> bool:
-        """The words of a verdict tell seconds, and change with each of them."""
+        """The words of a verdict and the expected end change with each second."""
         if state == self.state:
             return False
-        return _without_reason(state) != _without_reason(self.state) or (
+        return _without_seconds(state) != _without_seconds(self.state) or (
             now_seconds - self.at_seconds >= REASON_SECONDS
         )
 
@@ -279,6 +279,6 @@ def _is_over(state: CrawlState) -> bool:
     return state.sealed and is_settled(state)
 
 
-def _without_reason(state: CrawlState) -> CrawlState:
+def _without_seconds(state: CrawlState) -> CrawlState:
     verdict = state.verdict and state.verdict.model_copy(update={"reason": ""})
-    return state.model_copy(update={"verdict": verdict})
+    return state.model_copy(update={"verdict": verdict, "eta": None})

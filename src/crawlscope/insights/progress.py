@@ -1,11 +1,11 @@
-"""The progress of a crawl: counts, rate and remaining time."""
+"""The progress of a crawl: counts and rate."""
 
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from crawlscope.core.vocabulary import Completeness, CrawlStatus, VerdictName
-from crawlscope.insights.schemas import CrawlMetricsResponse, CrawlState
+from crawlscope.insights.schemas import CrawlState, Eta
 
 MIN_POLL_INTERVAL_SECONDS = 0.3
 MAX_POLL_INTERVAL_SECONDS = 3.0
@@ -33,9 +33,15 @@ class Progress:
     """False while the number of pages is not known."""
     awaits: str | None = None
     """What the crawl waits for, if the counts do not show it."""
+    eta: Eta | None = None
+
+    @property
+    def left(self) -> int:
+        """Known pages that are not settled; 0 while the number of pages is not known."""
+        return self.expected - self.settled if self.is_known else 0
 
     @classmethod
-    def of(cls, crawl: CrawlMetricsResponse) -> "Progress":
+    def of(cls, crawl: CrawlState) -> "Progress":
         received = crawl.total_pages + crawl.pages_pending + crawl.pages_cancelled
         goes_on = crawl.status is CrawlStatus.IN_PROGRESS
         found = (crawl.pages_expected or crawl.found) if goes_on else None
@@ -50,6 +56,7 @@ class Progress:
             settled=crawl.total_pages + crawl.pages_cancelled,
             is_known=found is not None or not goes_on,
             awaits=awaits,
+            eta=crawl.eta,
         )
 
 
@@ -73,11 +80,6 @@ class Pace:
         if now - began < MIN_WINDOW_SECONDS:
             return None
         return max(0.0, (after - before) / (now - began))
-
-    def seconds_left(self, progress: Progress) -> float | None:
-        """Seconds until all known pages are settled; None if they cannot be estimated."""
-        rate, left = self.pages_per_second, progress.expected - progress.settled
-        return left / rate if rate and left and progress.is_known else None
 
 
 def poll_interval(answer_seconds: float) -> float:

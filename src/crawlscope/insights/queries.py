@@ -284,6 +284,28 @@ def settled_pages(after: Mapping[str, tuple[int, int]], limit: int) -> Rows:
     return select(*following.c).select_from(seen.join(following, true()))
 
 
+def last_settlements(crawl_ids: Sequence[str], limit: int) -> Rows:
+    """Per crawl the times of the pages that settled last, as an array."""
+    crawl = (
+        func.unnest(cast(list(crawl_ids), ARRAY(String)))
+        .table_valued("crawl_id")
+        .render_derived(name="crawl")
+    )
+    last = (
+        select(PAGES.c.settled_at)
+        .where(PAGES.c.crawl_id == crawl.c.crawl_id, PAGES.c.settled_in.is_not(None))
+        .order_by(PAGES.c.settled_in.desc(), PAGES.c.id.desc())
+        .limit(limit)
+        .lateral("last")
+    )
+    return (
+        select(crawl.c.crawl_id, func.array_agg(last.c.settled_at).label("settled_at"))
+        .select_from(crawl.join(last, true()))
+        .where(last.c.settled_at.is_not(None))
+        .group_by(crawl.c.crawl_id)
+    )
+
+
 def oldest_transaction() -> Rows:
     """The oldest one in progress: all before it are visible or were rolled back."""
     return select(_transaction(func.pg_snapshot_xmin(func.pg_current_snapshot())))
@@ -500,6 +522,7 @@ def _sessions() -> Rows:
             *columns,
             REQUESTED.c.engine,
             cast(urls, BigInteger).label("urls_asked"),
+            cast(REQUESTED.c.options["limit"].astext, BigInteger).label("limit_asked"),
             *progress,
         )
         .select_from(SESSIONS)

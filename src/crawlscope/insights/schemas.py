@@ -104,6 +104,16 @@ class ReconciliationInfo(Answer):
     note: str | None
 
 
+class Eta(Answer):
+    """When all known pages of a running crawl will be settled, at the pace of its last pages."""
+
+    at: datetime
+    earliest: datetime
+    latest: datetime
+    """More than `at` if the crawler may find more pages; the last pages can take longer than others."""
+    pages_left: int
+
+
 class CrawlState(Answer):
     """Status, counts and times of a crawl, and what it waits for: all that needs no measurement."""
 
@@ -167,6 +177,9 @@ class CrawlState(Answer):
     found: int | None
     """URLs that the built-in crawler has accepted so far; null for other engines."""
     fetched: int | None
+    eta: Eta | None = None
+    """Null if no page is left, or if the evidence is too thin: few pages so far, none for a while, or a
+    crawler that is still finding many."""
 
 
 class BaselineNumber(Answer):

@@ -30,7 +30,7 @@ from crawlscope.core.vocabulary import (
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.insights import course_queries, queries
+from crawlscope.insights import course_queries, eta, queries
 from crawlscope.insights.baseline import baseline
 from crawlscope.insights.compare import compare
 from crawlscope.insights.diagnosis import (
@@ -42,6 +42,7 @@ from crawlscope.insights.diagnosis import (
     diagnose,
 )
 from crawlscope.insights.news import News, Position, SettledPages
+from crawlscope.insights.progress import Progress
 from crawlscope.insights.queries import PageSort, Rows, by_crawl, row_of, rows_of
 from crawlscope.insights.schemas import (
     AggregateTiming,
@@ -488,7 +489,7 @@ async def states_of(
     ]
     failed = await by_crawl(connection, queries.failed_at_crawler(at_firecrawl))
     cancels = await by_crawl(connection, queries.cancel_requests(crawl_ids))
-    return [
+    states = [
         _state(
             each,
             sealings[crawl_id],
@@ -499,6 +500,34 @@ async def states_of(
         )
         for crawl_id, each in zip(crawl_ids, sessions, strict=True)
     ]
+    await _add_etas(connection, sessions, states)
+    return states
+
+
+async def _add_etas(
+    connection: AsyncConnection, sessions: Sequence[RowMapping], states: Sequence[CrawlState]
+) -> None:
+    now = datetime.now(UTC)
+    unfinished = [state.crawl_id for state in states if Progress.of(state).left]
+    if not unfinished:
+        return
+    settled = await by_crawl(connection, queries.last_settlements(unfinished, eta.MAX_PAGES))
+    for session, state in zip(sessions, states, strict=True):
+        progress, times = Progress.of(state), settled.get(state.crawl_id)
+        if times is None:
+            continue
+        limit = session["limit_asked"]
+        may_grow = state.status is CrawlStatus.IN_PROGRESS and session["urls_asked"] is None
+        state.eta = eta.estimate(
+            eta.Remaining(
+                now=now,
+                settled_at=times["settled_at"],
+                left=progress.left,
+                found=progress.expected,
+                limit=limit,
+                grows=may_grow and (limit is None or progress.expected < limit),
+            )
+        )
 
 
 def _state(

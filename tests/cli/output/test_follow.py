@@ -1,9 +1,10 @@
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from crawlscope.cli.output.follow import QUIET_SECONDS, QuietCrawl, progress_words, render_progress
 from crawlscope.core.vocabulary import CrawlStatus, VerdictName
 from crawlscope.insights.progress import Pace, Progress
-from crawlscope.insights.schemas import Verdict
+from crawlscope.insights.schemas import Eta, Verdict
 from tests.support.metrics_examples import BEGAN, crawl_metrics, rendered
 
 NOTHING_YET: dict[str, Any] = {
@@ -19,6 +20,12 @@ AT_FIRECRAWL: dict[str, Any] = {
     "found": None,
     "fetched": None,
 }
+
+
+def soon(seconds: float) -> Eta:
+    now = datetime.now(UTC) + timedelta(seconds=0.4)  # which rounding takes away again
+    after = [now + timedelta(seconds=seconds * factor) for factor in (1, 0.5, 2)]
+    return Eta(at=after[0], earliest=after[1], latest=after[2], pages_left=9)
 
 
 def verdict(name: str) -> Verdict:
@@ -46,7 +53,6 @@ def test_the_pace_is_that_of_the_last_seconds():
     for second in range(100):
         pace.note(second, second if second < 50 else 50 + 10 * (second - 50))
     assert pace.pages_per_second == 10
-    assert pace.seconds_left(Progress(700, 700, 540, 0, 540)) == 16
 
 
 def test_the_pace_is_shown_after_enough_measurements():
@@ -56,19 +62,14 @@ def test_the_pace_is_shown_after_enough_measurements():
     assert "– pages/s  ETA –" in progress_words(Progress(5, 1, 0, 0, 0), pace).plain
 
 
-def test_no_time_is_promised_while_nothing_moves():
-    pace = Pace()
-    pace.note(0, 3)
-    pace.note(5, 3)
-    assert pace.seconds_left(Progress(5, 5, 3, 0, 3)) is None
-
-
 def test_the_live_lines_fit():
     pace = Pace()
     pace.note(0, 0)
     pace.note(10, 90)
-    lines = rendered(render_progress(Progress(12_345, 9_876, 8_765, 12, 8_777), pace))
-    assert len(lines) == 2
+    lines = rendered(render_progress(Progress(12_345, 9_876, 8_765, 12, 8_777, eta=soon(seconds=396)), pace))
+    assert len(lines) == 3
+    assert lines[1].endswith("ETA 6m 36s")
+    assert lines[2] == "between 3m 18s and 13m 12s from now"
     assert max(map(len, lines)) <= 80
 
 
@@ -86,7 +87,7 @@ def test_the_bar_is_measured_by_firecrawls_number_of_pages():
     pace = Pace()
     pace.note(0, 20)
     pace.note(10, 60)
-    assert pace.seconds_left(progress) == 10
+    assert progress.left == 40
     assert "found 100  received 65" in progress_words(progress, pace).plain
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from crawlscope.core.vocabulary import Completeness, CrawlStatus, VerdictName
 from crawlscope.crawls.schemas import PagesQueued
-from crawlscope.insights.schemas import Answer, CrawlMetricsResponse, DiagnosisResponse, PageRow
+from crawlscope.insights.schemas import Answer, CrawlMetricsResponse, DiagnosisResponse, Eta, PageRow
 from crawlscope.search.schemas import Mode
 
 
@@ -39,6 +39,8 @@ class CrawlState(Answer):
     searchable_at: datetime | None
     time_to_searchable_ms: float | None
     error_message: str | None
+    eta: Eta | None
+    """When it will be searchable; null if that cannot be told."""
 
 
 class CrawlStates(Answer):

@@ -109,7 +109,11 @@ def _pages(state: CrawlState) -> str:
     ]
     if state.pages_found is not None:
         known.append(f"{state.pages_found:,} found")
-    return f"Pages: {', '.join(known)}."
+    expected = ""
+    if eta := state.eta:
+        times = [f"{each:%H:%M:%S}" for each in (eta.at, eta.earliest, eta.latest)]
+        expected = " Searchable at about {} UTC, between {} and {}.".format(*times)
+    return f"Pages: {', '.join(known)}.{expected}"
 
 
 def _rendered(renderable: RenderableType) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Protocol
 
 from rich.console import Console, RenderableType
@@ -16,7 +17,7 @@ from crawlscope.api.client import ServiceClient
 from crawlscope.api.rendering.words import NONE, duration, plain
 from crawlscope.core.errors import ServiceUnavailable
 from crawlscope.insights.progress import Pace, Progress, is_settled, poll_interval
-from crawlscope.insights.schemas import CrawlMetricsResponse
+from crawlscope.insights.schemas import CrawlMetricsResponse, Eta
 
 LINE_SECONDS = 5.0
 QUIET_SECONDS = 30.0
@@ -84,6 +85,8 @@ def render_progress(progress: Progress, pace: Pace) -> RenderableType:
     lines = Table.grid()
     lines.add_row(ProgressBar(total=total, completed=progress.settled, width=BAR_WIDTH))
     lines.add_row(numbers(progress, pace))
+    if progress.eta:
+        lines.add_row(Text(_range(progress.eta), style="dim"))
     if progress.awaits:
         lines.add_row(Text(f"waiting for {plain(progress.awaits)}", style="dim"))
     return lines
@@ -91,13 +94,13 @@ def render_progress(progress: Progress, pace: Pace) -> RenderableType:
 
 def progress_words(progress: Progress, pace: Pace) -> Text:
     """The progress in one line."""
-    if not progress.awaits:
-        return numbers(progress, pace)
-    return Text.assemble(numbers(progress, pace), (f"  waiting for {plain(progress.awaits)}", "dim"))
+    waiting = f"  waiting for {plain(progress.awaits)}" if progress.awaits else ""
+    expected = f", {_range(progress.eta)}" if progress.eta else ""
+    return Text.assemble(numbers(progress, pace), (f"{expected}{waiting}", "dim"))
 
 
 def numbers(progress: Progress, pace: Pace) -> Text:
-    rate, left = pace.pages_per_second, pace.seconds_left(progress)
+    rate = pace.pages_per_second
     found = f"{progress.expected:,}" if progress.is_known else NONE
     return Text.assemble(
         f"found {found}  received {progress.received:,}  ",
@@ -105,8 +108,16 @@ def numbers(progress: Progress, pace: Pace) -> Text:
         "  ",
         (f"failed {progress.failed:,}", "red" if progress.failed else ""),
         f"  {NONE if rate is None else f'{rate:.1f}'} pages/s",
-        f"  ETA {NONE if left is None else duration(max(left, 1.0) * 1000)}",
+        f"  ETA {_from_now(progress.eta.at) if progress.eta else NONE}",
     )
+
+
+def _range(eta: Eta) -> str:
+    return f"between {_from_now(eta.earliest)} and {_from_now(eta.latest)} from now"
+
+
+def _from_now(moment: datetime) -> str:
+    return duration(max((moment - datetime.now(UTC)).total_seconds(), 1.0) * 1000)
 
 
 class QuietCrawl:
