@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Select, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.vocabulary import CrawlStatus, PageState
+from crawlscope.core.vocabulary import ChangeKind, CrawlStatus, PageState
 from crawlscope.database.engine import Database
-from crawlscope.insights import course_queries, queries
+from crawlscope.insights import change_queries, course_queries, queries
 from crawlscope.insights.queries import PageSort
 from crawlscope.pages.repository import LOCK_SOURCES
 from crawlscope.timing.partitions import make_partitions
@@ -33,6 +33,7 @@ INSERT INTO webhook.pages
          'https://a.example/' || n, gen_random_uuid(),
          CASE n % 20 WHEN 0 THEN 'failed' ELSE 'indexed' END, true, now(), now(), n
   FROM generate_series(1, {ROWS}) n;
+INSERT INTO webhook.page_contents (page_id, markdown) SELECT id, 'text' FROM webhook.pages;
 INSERT INTO webhook.page_attempts (page_id, number, revision, worker, started_at)
   SELECT id, 1, 1, 'worker-1', now() FROM webhook.pages;
 INSERT INTO webhook.deliveries (crawl_id, identity, event_type, received_at, body, body_bytes)
@@ -98,6 +99,17 @@ SERVED_BY = {
         "ix_operation_metrics_document_url",
     ),
     "newest requests": (queries.requests(), "ix_request_metrics_timestamp"),
+}
+FOLLOWED = {
+    "pages that settled": (queries.settled_pages({"crawl-7": (9, 9)}, 200), "ix_pages_crawl_id_settled_in"),
+    "watched crawls": (queries.watched_crawls(["crawl-7"], 0), "uq_crawl_sessions_crawl_id"),
+    "listed crawls": (queries.watched_crawls(["crawl-7"], 50), "ix_crawl_sessions_started_at"),
+}
+COMPARED = {
+    "changes": change_queries.CHANGES,
+    "changes of a page": change_queries.CHANGES_OF_PAGE,
+    "numbers of changes": change_queries.COUNTS,
+    "texts of a page": change_queries.CONTENTS_OF_PAGE,
 }
 TOTALS = {
     "crawls": (queries.crawl_totals(LATELY, NOW), "ix_crawl_sessions_started_at"),
@@ -168,11 +180,18 @@ async def test_an_index_serves_each_query_and_no_table_is_read_as_a_whole(filled
 
     unserved = {
         name: used
-        for name, (query, index) in (sliced | TOTALS).items()
+        for name, (query, index) in (sliced | FOLLOWED | TOTALS).items()
         if not served(used := await scans(filled, query), index)
     }
 
     assert unserved == {}
+    given = {"crawl_id": "crawl-7", "against": "crawl-8", "is_ended": True, "source_key": uuid4()}
+    given |= {"kinds": list(ChangeKind), "limit": 50, "offset": 0}
+    for name, statement in COMPARED.items():
+        plan = (await filled.execute(text(f"EXPLAIN (FORMAT JSON) {statement.text}"), given)).scalar_one()
+        [explained] = json.loads(plan) if isinstance(plan, str) else plan
+        used = [" ".join(scan) for scan in _scans(explained["Plan"])]
+        assert served(used, "ix_pages_"), (name, used)
 
 
 def served(scans: list[str], index: str) -> bool:

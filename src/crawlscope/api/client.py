@@ -17,7 +17,7 @@ from crawlscope.core import service_file
 from crawlscope.core.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
 from crawlscope.core.secrets import api_secret, local_token
 from crawlscope.core.settings import Settings
-from crawlscope.core.vocabulary import Engine, PageState
+from crawlscope.core.vocabulary import ChangeKind, Engine, PageState
 from crawlscope.crawls.schemas import (
     GOES_ON_HEADER,
     CrawlCancelled,
@@ -32,6 +32,7 @@ from crawlscope.insights.schemas import (
     CrawlListResponse,
     CrawlMetricsResponse,
     DiagnosisResponse,
+    PageChangesResponse,
     PageListResponse,
     ReindexResponse,
 )
@@ -63,6 +64,12 @@ class CrawlReport:
     """The slowest pages first."""
     failed: PageListResponse
     diagnosis: DiagnosisResponse
+
+
+class ComparisonReport(CrawlComparison):
+    """Two crawls side by side, with pages that differ."""
+
+    page_changes: PageChangesResponse
 
 
 class ServiceClient:
@@ -197,6 +204,22 @@ class ServiceClient:
     async def compare(self, crawl_id: str, against: str) -> CrawlComparison:
         path = f"/api/metrics/crawls/{_segment(crawl_id)}/compare"
         return await self._read(CrawlComparison, path, against=against)
+
+    async def page_changes(self, crawl_id: str, against: str, **query: Any) -> PageChangesResponse:
+        path = f"/api/metrics/crawls/{_segment(crawl_id)}/changes"
+        return await self._read(PageChangesResponse, path, against=against, **query)
+
+    async def comparison(self, crawl_id: str, against: str, examples: int) -> ComparisonReport:
+        """With the first pages of each kind of change, at most `examples`."""
+        comparison = await self.compare(crawl_id, against)
+        changes = await asyncio.gather(
+            *(self.page_changes(crawl_id, against, kind=kind.value, limit=examples) for kind in ChangeKind)
+        )
+        listed = [change for each in changes for change in each.changes]
+        page_changes = changes[0].model_copy(
+            update={"changes": listed, "total": sum(changes[0].counts.values())}
+        )
+        return ComparisonReport(**vars(comparison), page_changes=page_changes)
 
     async def pages(self, crawl_id: str, **query: Any) -> PageListResponse:
         return await self._read(PageListResponse, f"/api/metrics/crawls/{_segment(crawl_id)}/pages", **query)

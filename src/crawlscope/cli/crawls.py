@@ -117,13 +117,21 @@ def profile(
 def compare(
     crawl_id: Annotated[str, typer.Argument(metavar="A")],
     against: Annotated[str, typer.Argument(metavar="B")],
+    url: Annotated[
+        str | None, typer.Option(help="Show what differs in the page with this source URL.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two crawls, stage by stage."""
-    from crawlscope.api.rendering.comparison import render_comparison
+    """Compare two crawls: numbers, stages, and the pages that differ. B is usually the earlier one."""
+    from crawlscope.api.rendering.changes import EXAMPLES, render_page_changes
+    from crawlscope.api.rendering.comparison import render_report
 
-    compared = with_service(lambda stack: stack.client.compare(crawl_id, against))
-    show(compared, as_json, lambda: render_comparison(compared))
+    if url is not None:
+        changes = with_service(lambda stack: stack.client.page_changes(crawl_id, against, url=url))
+        show(changes, as_json, lambda: render_page_changes(changes, url))
+        return
+    report = with_service(lambda stack: stack.client.comparison(crawl_id, against, EXAMPLES))
+    show(report, as_json, lambda: render_report(report))
 
 
 def retry(

@@ -75,6 +75,19 @@ class PageState(StrEnum):
         return self in (PageState.INDEXED, PageState.UNCHANGED, PageState.EMPTY)
 
 
+class ChangeKind(StrEnum):
+    """How a page differs from the same page in an earlier crawl; a page can have several."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+    """Its text, title or language."""
+    NEWLY_FAILED = "newly_failed"
+    RECOVERED = "recovered"
+    """It failed before."""
+    SLOWER = "slower"
+
+
 class OperationType(StrEnum):
     """The measured operations; `webhook` belongs to a delivery, all others to a page."""
 

@@ -40,6 +40,8 @@ _DROP_ALL = (
     "DROP SCHEMA IF EXISTS queue CASCADE",
     f"DROP TABLE IF EXISTS public.{revision.VERSION_TABLE}",
 )
+_SETTLED_BEFORE = text("UPDATE webhook.pages SET settled_in = 0 WHERE settled_in IS NOT NULL")
+"""Those are transactions of the server that was backed up."""
 
 
 class Backup(BaseModel):
@@ -102,6 +104,8 @@ async def restore(settings: Settings, file: Path) -> Backup:
                 if (restored := await _count_rows(connection)) != backup.rows:
                     raise DatabaseUnavailable(f"the restored rows ({restored}) differ from the backup's")
             await schema.upgrade(database)
+            async with database.transaction() as connection:
+                await connection.execute(_SETTLED_BEFORE)
         for name in set(SECRETS) & set(archive.namelist()):
             with contextlib.suppress(FileExistsError):
                 target = os.open(settings.data_dir / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

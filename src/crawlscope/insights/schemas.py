@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from crawlscope.core.vocabulary import (
     Bottleneck,
+    ChangeKind,
     Completeness,
     CrawlStatus,
     EventKind,
@@ -445,6 +446,79 @@ class PageRow(Answer):
     """The part of `total_ms` outside of all stages."""
     stages: dict[str, float]
     chunks: int | None
+
+
+class PageVersion(Answer):
+    """A page as one crawl left it."""
+
+    state: PageState
+    status_code: int | None
+    error_code: str | None
+    error: str | None
+    title: str | None
+    settled_at: datetime
+    total_ms: float | None
+    chunks: int | None
+
+
+class PageChange(Answer):
+    """One difference of a page. A page that differs in several ways is listed for each of them."""
+
+    url: str
+    """The source URL."""
+    kind: ChangeKind
+    now: PageVersion | None
+    """In this crawl; null if it has no such page."""
+    before: PageVersion | None
+    """In the other crawl."""
+
+
+class DiffMark(Answer):
+    """Characters of a line, without the one at `end`."""
+
+    begin: int
+    end: int
+
+
+class DiffLine(Answer):
+    kind: Literal["same", "removed", "added"]
+    text: str
+    marks: list[DiffMark] = []
+    """What differs from the line on the other side."""
+
+
+class DiffHunk(Answer):
+    """Lines that differ, with three lines around them."""
+
+    before_line: int
+    """The number of its first line in the old text, from 1. Blank lines do not count."""
+    now_line: int
+    lines: list[DiffLine]
+
+
+class TextDiff(Answer):
+    """What differs in the cleaned Markdown, line by line; long paragraphs sentence by sentence."""
+
+    added: int
+    """Lines."""
+    removed: int
+    hunks: list[DiffHunk]
+    is_cut: bool
+    """Whether the texts are too long to be compared or shown as a whole."""
+
+
+class PageChangesResponse(Answer):
+    crawl_id: str
+    against: str
+    changes: list[PageChange]
+    """By kind, then by URL."""
+    total: int
+    counts: dict[ChangeKind, int]
+    """Of all kinds."""
+    note: str | None = None
+    """What is not known, and why."""
+    diff: TextDiff | None = None
+    """With `url`: of the page's text, if both crawls have one that is kept."""
 
 
 class PageListResponse(Answer):

@@ -1,6 +1,6 @@
 """The read service behind the API, the CLI and MCP: crawls, their pages, and the time each step took."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,9 +18,11 @@ from crawlscope.core.errors import (
 )
 from crawlscope.core.expectations import ANY_SITE, Expectation
 from crawlscope.core.histogram import Histogram
+from crawlscope.core.values import hash_key, storable
 from crawlscope.core.vocabulary import (
     QUEUE_WAIT,
     UNACCOUNTED,
+    ChangeKind,
     CrawlStatus,
     Engine,
     NotificationState,
@@ -30,8 +32,10 @@ from crawlscope.core.vocabulary import (
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.insights import course_queries, eta, queries
+from crawlscope.indexing.in_thread import in_thread
+from crawlscope.insights import change_queries, course_queries, eta, queries
 from crawlscope.insights.baseline import baseline
+from crawlscope.insights.changes import STILL_RUNNING, compared_texts, page_change
 from crawlscope.insights.compare import compare
 from crawlscope.insights.diagnosis import (
     GIANT_CHUNKS,
@@ -66,6 +70,7 @@ from crawlscope.insights.schemas import (
     OperationListResponse,
     OperationRow,
     OperationStats,
+    PageChangesResponse,
     PageListResponse,
     PageMetric,
     PageRow,
@@ -229,6 +234,54 @@ class Insights:
             late_ms=evidence.late_ms,
             idle=evidence.idle,
             stages=dict(evidence.stages),
+        )
+
+    async def page_changes(
+        self,
+        crawl_id: str,
+        against: str,
+        kind: ChangeKind | None = None,
+        limit: int = DEFAULT_LIMIT,
+        offset: int = 0,
+    ) -> PageChangesResponse:
+        """The pages that differ from those of the crawl `against`. Pages that wait are left out."""
+        kinds = [kind] if kind else list(ChangeKind)
+        async with self._known(crawl_id, against) as connection:
+            given = await _compared(connection, crawl_id, against)
+            counted = (await connection.execute(change_queries.COUNTS, given)).all()
+            selected = {**given, "kinds": kinds, "limit": limit, "offset": offset}
+            rows = (await connection.execute(change_queries.CHANGES, selected)).mappings().all()
+        counts = dict.fromkeys(ChangeKind, 0) | {ChangeKind(row.kind): row.count for row in counted}
+        return PageChangesResponse(
+            crawl_id=crawl_id,
+            against=against,
+            changes=[page_change(row) for row in rows],
+            total=sum(counts[each] for each in kinds),
+            counts=counts,
+            note=None if given["is_ended"] else STILL_RUNNING,
+        )
+
+    async def changes_of_page(self, crawl_id: str, against: str, url: str) -> PageChangesResponse:
+        """How the page with this source URL differs, and what differs in its text."""
+        async with self._known(crawl_id, against) as connection:
+            given = await _compared(connection, crawl_id, against)
+            given["source_key"] = hash_key(storable(url))
+            rows = (await connection.execute(change_queries.CHANGES_OF_PAGE, given)).mappings().all()
+            kept = (await connection.execute(change_queries.CONTENTS_OF_PAGE, given)).mappings().all()
+        if not kept:
+            raise NotFoundError(f"Page not found in crawl {crawl_id} nor in {against}: {url}")
+        contents = {row["crawl_id"]: row["markdown"] for row in kept}
+        diff, note = await in_thread(compared_texts, contents, against, crawl_id)
+        changes = [page_change(row) for row in rows]
+        kinds = Counter(change.kind for change in changes)
+        return PageChangesResponse(
+            crawl_id=crawl_id,
+            against=against,
+            changes=changes,
+            total=len(changes),
+            counts={each: kinds[each] for each in ChangeKind},
+            note=note,
+            diff=diff,
         )
 
     async def pages(
@@ -399,6 +452,13 @@ class Insights:
                 if await connection.scalar(queries.crawl_exists(crawl_id)) is None:
                     raise NotFoundError(f"Crawl not found: {crawl_id}")
             yield connection
+
+
+async def _compared(connection: AsyncConnection, crawl_id: str, against: str) -> dict[str, Any]:
+    """What the statements on two crawls take."""
+    session = await row_of(connection, queries.crawl(crawl_id))
+    is_ended = session["completed_at"] is not None
+    return {"crawl_id": storable(crawl_id), "against": storable(against), "is_ended": is_ended}
 
 
 async def _settled(

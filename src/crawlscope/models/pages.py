@@ -63,6 +63,8 @@ class Page(Base):
     total_ms: Mapped[float | None]
     stages: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     chunks: Mapped[int | None]
+    content_hash: Mapped[str | None]
+    """The SHA-256 of title, language and cleaned text, as in `documents`; of a page that failed, null."""
 
 
 class PageContent(Base):

@@ -107,7 +107,7 @@ class _Prepared:
         if stored.state is PageState.EMPTY and not reason:
             reason = PageError(NO_TEXT, _why_empty(self.page))
         code, words = (reason.code, _words(reason)) if reason else (None, None)
-        outcome = Outcome(stored.state, stored.chunks, code, words)
+        outcome = Outcome(stored.state, stored.chunks, code, words, self.document.content_hash)
         return EndedAttempt(self.page, outcome, [*self.measured, *now])
 
     def _as_of_now(self, running: TimingContext, metadata: dict[str, Any]) -> TimingContext:

@@ -83,7 +83,7 @@ _START_ATTEMPTS = text("""
     FROM claimed LEFT JOIN webhook.page_contents AS content ON content.page_id = claimed.id
 """)
 _ENDED_COLUMNS = (
-    *("page_id", "number", "state", "outcome", "error_code", "error", "chunks"),
+    *("page_id", "number", "state", "outcome", "error_code", "error", "chunks", "content_hash"),
     *("stages", "total_ms", "unaccounted_ms"),
 )
 _END_ATTEMPTS = text("""
@@ -91,10 +91,11 @@ _END_ATTEMPTS = text("""
         SELECT * FROM unnest(
             CAST(:page_id AS bigint[]), CAST(:number AS bigint[]), CAST(:state AS text[]),
             CAST(:outcome AS text[]), CAST(:error_code AS text[]), CAST(:error AS text[]),
-            CAST(:chunks AS bigint[]), CAST(:stages AS jsonb[]), CAST(:total_ms AS float8[]),
-            CAST(:unaccounted_ms AS float8[])
+            CAST(:chunks AS bigint[]), CAST(:content_hash AS text[]), CAST(:stages AS jsonb[]),
+            CAST(:total_ms AS float8[]), CAST(:unaccounted_ms AS float8[])
         ) AS ended (
-            page_id, number, state, outcome, error_code, error, chunks, stages, total_ms, unaccounted_ms
+            page_id, number, state, outcome, error_code, error, chunks, content_hash, stages, total_ms,
+            unaccounted_ms
         )
     ), closed AS (
         UPDATE webhook.page_attempts AS attempt
@@ -109,7 +110,8 @@ _END_ATTEMPTS = text("""
         UPDATE webhook.pages AS page
         SET state = ended.state, settled_at = clock_timestamp(),
             settled_in = CAST(CAST(pg_current_xact_id() AS text) AS bigint), error_code = ended.error_code,
-            error = ended.error, chunks = ended.chunks, stages = ended.stages, total_ms = ended.total_ms,
+            error = ended.error, chunks = ended.chunks, content_hash = ended.content_hash,
+            stages = ended.stages, total_ms = ended.total_ms,
             queue_wait_ms = greatest(0, extract(epoch FROM page.started_at - page.queued_at) * 1000)
         FROM ended
         WHERE page.id = ended.page_id AND ended.state <> 'queued'
@@ -266,6 +268,8 @@ class Outcome:
     chunks: int | None = None
     error_code: str | None = None
     error: str | None = None
+    content_hash: str | None = None
+    """See `PreparedDocument`."""
 
 
 @dataclass(frozen=True)
@@ -617,9 +621,10 @@ def _ended_row(ended: EndedAttempt) -> tuple[Any, ...]:
     attempt, outcome = (ended.claim.id, ended.claim.attempt), ended.outcome
     spent = _spent(ended.measurements)
     if outcome is None:
-        return *attempt, None, SUPERSEDED, None, None, None, *spent
+        return *attempt, None, SUPERSEDED, None, None, None, None, *spent
     word = outcome.state if outcome.state.settled else RETRIED
-    return *attempt, outcome.state, word, outcome.error_code, outcome.error, outcome.chunks, *spent
+    content = (outcome.chunks, outcome.content_hash)
+    return *attempt, outcome.state, word, outcome.error_code, outcome.error, *content, *spent
 
 
 async def _lock_pages(connection: AsyncConnection, page_ids: Sequence[int]) -> dict[int, Row[Any]]:

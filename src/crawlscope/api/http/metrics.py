@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Hours, Limit, Offset, Segment, ServiceParts, Since, Until, UrlPart
 from crawlscope.core.errors import CrawlscopeError
-from crawlscope.core.vocabulary import CrawlStatus, PageState
+from crawlscope.core.vocabulary import ChangeKind, CrawlStatus, PageState
 from crawlscope.insights.queries import PageSort
 from crawlscope.insights.schemas import (
     AttemptListResponse,
@@ -19,6 +19,7 @@ from crawlscope.insights.schemas import (
     DeliveryListResponse,
     DiagnosisResponse,
     OperationListResponse,
+    PageChangesResponse,
     PageListResponse,
     RequestListResponse,
     StatsResponse,
@@ -91,6 +92,22 @@ async def show_timeline(
 async def diagnose_crawl(crawl_id: Segment, parts: ServiceParts) -> DiagnosisResponse:
     """What bounds the crawl, the numbers behind it, and the change that would help most."""
     return await parts.insights.diagnosis(crawl_id)
+
+
+@router.get("/api/metrics/crawls/{crawl_id}/changes", tags=["metrics"])
+async def list_page_changes(
+    crawl_id: Segment,
+    parts: ServiceParts,
+    against: Annotated[str, Query(description="the crawl to compare it with, usually an earlier one")],
+    kind: ChangeKind | None = None,
+    url: Annotated[str | None, Query(description="one page: its source URL, all of it")] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    offset: Offset = 0,
+) -> PageChangesResponse:
+    """The pages that differ between two crawls, or one page with what differs in its text."""
+    if url is not None:
+        return await parts.insights.changes_of_page(crawl_id, against, url)
+    return await parts.insights.page_changes(crawl_id, against, kind, limit, offset)
 
 
 @router.get("/api/metrics/crawls/{crawl_id}/attempts", tags=["metrics"])

@@ -1,11 +1,14 @@
 """Two crawls side by side on a terminal."""
 
 from collections.abc import Callable
+from math import log2
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crawlscope.api.client import ComparisonReport
+from crawlscope.api.rendering.changes import render_changes
 from crawlscope.api.rendering.profile import STATUS_STYLES, stage_name, stages_shown
 from crawlscope.api.rendering.words import NONE, duration, plain, shorten_middle
 from crawlscope.core.vocabulary import OperationType
@@ -14,6 +17,7 @@ from crawlscope.insights.schemas import Compared, ComparedCrawl, CrawlComparison
 URL_WIDTH = 74
 FIRST_WIDTH = 16
 RATIO = "A ÷ B"
+BAR_HALF = 4
 UNKNOWN = Compared(a=None, b=None, ratio=None)
 
 Write = Callable[[float | None], str]
@@ -22,6 +26,10 @@ Write = Callable[[float | None], str]
 def render_comparison(found: CrawlComparison) -> RenderableType:
     headlines = [_headline("A", found.a), _headline("B", found.b)]
     return Group(*headlines, Text(), _numbers(found.numbers), Text(), _stages(found))
+
+
+def render_report(found: ComparisonReport) -> RenderableType:
+    return Group(render_comparison(found), Text(), render_changes(found.page_changes))
 
 
 def _headline(letter: str, crawl: ComparedCrawl) -> Text:
@@ -53,13 +61,26 @@ def _numbers(numbers: CrawlNumbers) -> Table:
 
 def _stages(found: CrawlComparison) -> Table:
     """`worker time` is the sum of a page's stages; the queue wait comes before it."""
-    table = _table("mean per page", "A", "B", RATIO, "p95", "A", "B", RATIO)
-    table.add_row("queue wait", *_cells(UNKNOWN, duration), "", *_cells(found.queue_wait.p95_ms, duration))
+    table = _table("mean per page", "A", "B", RATIO, "", "p95", "A", "B", RATIO)
+    wait = found.queue_wait.p95_ms
+    table.add_row("queue wait", *_cells(UNKNOWN, duration), Text(), "", *_cells(wait, duration))
     for stage in (*stages_shown(found.stages), OperationType.WORKER):
         compared = found.stages.get(stage)
         mean, p95 = (compared.mean_ms, compared.p95_ms) if compared else (UNKNOWN, UNKNOWN)
-        table.add_row(stage_name(stage), *_cells(mean, duration), "", *_cells(p95, duration))
+        bar = ratio_bar(mean.ratio)
+        table.add_row(stage_name(stage), *_cells(mean, duration), bar, "", *_cells(p95, duration))
     return table
+
+
+def ratio_bar(ratio: float | None) -> Text:
+    """To the right for what is slower in A, to the left for what is faster; full at a factor of 4."""
+    if not ratio:
+        return Text(" " * (2 * BAR_HALF + 1))
+    size = min(BAR_HALF, round(abs(log2(ratio)) / 2 * BAR_HALF))
+    bar, rest = "█" * size, " " * (BAR_HALF - size)
+    if ratio > 1:
+        return Text(f"{' ' * BAR_HALF}│").append(bar, style="red").append(rest)
+    return Text(rest).append(bar, style="green").append(f"│{' ' * BAR_HALF}")
 
 
 def _cells(compared: Compared, write: Write) -> list[str]:
@@ -75,5 +96,5 @@ def _table(first: str, *others: str) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 1), pad_edge=False)
     table.add_column(first, no_wrap=True, min_width=FIRST_WIDTH)
     for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
     return table
