@@ -1,7 +1,6 @@
 """Starts and cancels crawls and batch scrapes at Firecrawl."""
 
 import ipaddress
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,14 +34,11 @@ from crawlscope.firecrawl.client import FirecrawlClient, Webhook
 from crawlscope.firecrawl.schemas import JobKind
 from crawlscope.sessions.fold import CrawlSeen
 from crawlscope.sessions.repository import ensure_session, keep_fact
+from crawlscope.timing.telemetry import traces
 
 COMPLAINTS = (400, 422)
 """Statuses that say what is wrong with the request, not with its sender."""
 HAS_ENDED = 409
-_TRACE_CONTEXT = re.compile(
-    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.{0,200})?",
-    re.ASCII,
-)
 
 log = structlog.get_logger(__name__)
 
@@ -63,11 +59,8 @@ def webhook_endpoint(settings: Settings, secret: str) -> Webhook:
 
 
 def trace_context(given: str | None) -> str:
-    """The W3C trace context `given` if it is valid, else a new one, sampled."""
-    found = _TRACE_CONTEXT.fullmatch((given or "").strip())
-    if found and not (found["version"] == "00" and found["more"]):
-        return found[0]
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    """The W3C trace context of this request, or the one `given` if it is valid, else a new one, sampled."""
+    return traces.propagated(given) or f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 async def start(

@@ -31,6 +31,7 @@ from crawlscope.indexing.service import IndexingService
 from crawlscope.pages.retry import note_rescrape, pages_to_scrape, retry_pages
 from crawlscope.sessions.fold import CrawlSeen
 from crawlscope.sessions.repository import ensure_session, find_session, keep_action, keep_fact
+from crawlscope.timing.telemetry.traces import propagated
 
 MAX_PAGES_NAMED = 1_000
 ONE_OF_BOTH = "give either `url`, where a crawl starts, or `urls`, to scrape just these"
@@ -63,6 +64,8 @@ class Crawls:
         default = Engine.FIRECRAWL if self._settings.firecrawl_url else Engine.BUILTIN
         if (wanted.engine or default) is Engine.BUILTIN:
             request = _builtin_request(wanted, allow_private)
+            if context := propagated(traceparent):
+                request = replace(request, metadata={**request.metadata, "traceparent": context})
             crawl_id = await self._database.run(lambda c: repository.start_crawl(c, request))
             invalid_urls = None
         else:

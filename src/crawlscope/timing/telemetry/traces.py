@@ -21,7 +21,11 @@ from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.timing.telemetry import conventions
 
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?", re.ASCII)
+_TRACEPARENT = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})"
+    r"-(?P<flags>[0-9a-f]{2})(?P<more>-.{0,200})?",
+    re.ASCII,
+)
 Attributes = Mapping[str, str | int | float | bool]
 
 
@@ -127,10 +131,17 @@ def current() -> Trace | None:
 def parsed(traceparent: object) -> SpanContext | None:
     """None for what is no valid W3C `traceparent`."""
     found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
-    if found is None:
+    if found is None or (found["version"] == "00" and found["more"]):
         return None
-    trace_id, span_id, flags = (int(group, 16) for group in found.groups())
-    return SpanContext(trace_id, span_id, bool(flags & 1)) if trace_id and span_id else None
+    return SpanContext(int(found["trace"], 16), int(found["span"], 16), bool(int(found["flags"], 16) & 1))
+
+
+def propagated(traceparent: str | None) -> str | None:
+    """For what the work in progress starts: its own context, else the valid one that its client gave."""
+    if trace := _current.get():
+        return trace.span.traceparent
+    given = (traceparent or "").strip()
+    return given if parsed(given) else None
 
 
 def crawl_context(crawl_id: str, traceparent: object) -> SpanContext:
