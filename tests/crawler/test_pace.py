@@ -1,10 +1,12 @@
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
+from crawlscope.crawler.crawl import CrawlProgress
 from crawlscope.crawler.pace import Clock, Pace
 from tests.crawler.harness import FastClock, crawl
 from tests.support.fakes.website import Page, Website, html
@@ -60,6 +62,28 @@ async def test_a_page_that_stays_refused_is_delivered_with_its_status() -> None:
     assert crawled.metadata("/busy")["statusCode"] == 429
     assert crawled.metadata("/a")["statusCode"] == 200
     assert 14 <= clock.time < 20
+
+
+async def test_the_times_of_a_crawl_tell_a_site_that_limits_requests_from_one_that_does_not() -> None:
+    seen: list[CrawlProgress] = []
+    pages = {f"/p{number}": html(f"Text of page {number}") for number in range(9)}
+    with Website({"/": html(links=pages), **pages}) as site:
+        await crawl(site.url, on_progress=seen.append)
+    free = replace(seen[-1].times)
+    with Website({"/": html(links=pages), **pages}, robots="User-agent: *\nCrawl-delay: 2") as site:
+        await crawl(site.url, on_progress=seen.append)
+    polite = replace(seen[-1].times)
+    clock = FastClock()
+    with Limited({"/": html(links=pages), **pages}, clock, Page(status=429)) as site:
+        await crawl(site.url, on_progress=seen.append, clock=clock)
+    limited = seen[-1].times
+
+    assert (free.requests, free.refusals, free.delay_ms) == (12, 0, 0.0)  # with robots.txt and a sitemap
+    assert polite.refusals == 0
+    assert polite.delay_ms >= 2_000 * len(pages)
+    assert limited.refusals == site.refused > 0
+    assert limited.requests == free.requests + site.refused
+    assert limited.delay_ms > 1_000
 
 
 async def test_errors_that_pass_do_no_harm() -> None:

@@ -24,7 +24,7 @@ from crawlscope.crawler.links import (
 )
 from crawlscope.crawler.originals import Originals
 from crawlscope.crawler.pace import Clock, Stopped
-from crawlscope.crawler.polite import Forbidden, PoliteClient
+from crawlscope.crawler.polite import Forbidden, PoliteClient, RequestTimes
 from crawlscope.crawler.robots import RobotsRules
 from crawlscope.crawler.sender import DeliveryTooLarge
 from crawlscope.crawler.sitemaps import listed_pages
@@ -70,6 +70,7 @@ class CrawlProgress:
     fetched: int = 0
     """Pages that answered, with any HTTP status."""
     failed: int = 0
+    times: RequestTimes = field(default_factory=RequestTimes)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class _Crawl:
         self._deliver = deliver
         self._on_progress = on_progress
         self._events = Events(request.crawl_id, request.metadata)
-        self._progress = CrawlProgress(found=1)
+        self._progress = CrawlProgress(found=1, times=self._client.times)
         self._found_on: dict[str, str | None] = {start: None}
         """The URLs of this crawl, with the page that each was found on."""
         self._former_site: str | None = None

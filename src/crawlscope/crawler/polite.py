@@ -33,6 +33,19 @@ class Forbidden(FetchFailed):
         self.url = url
 
 
+@dataclass
+class RequestTimes:
+    """Sums over the requests of a crawl."""
+
+    requests: int = 0
+    response_ms: float = 0.0
+    """Until the answers of the site were there."""
+    refusals: int = 0
+    """Answers that ask for fewer requests."""
+    delay_ms: float = 0.0
+    """Until requests could be sent, because the site asks for fewer."""
+
+
 @dataclass(frozen=True)
 class _Host:
     rules: RobotsRules
@@ -46,6 +59,7 @@ class PoliteClient:
         self._client = client
         self._clock = clock
         self._stopping = stopping
+        self.times = RequestTimes()
         self._hosts: dict[str, _Host] = {}
         self._arriving = asyncio.Lock()
 
@@ -112,9 +126,13 @@ class PoliteClient:
         answer: FetchedPage | None = None
         failures = 0
         for attempt in count(1):
+            wanted_at = self._clock.now()
             try:
                 async with pace.turn() as asked_at:
+                    self.times.delay_ms += (asked_at - wanted_at) * 1000
+                    self.times.requests += 1
                     answer = await self._client.get(url, text_only=text_only, first_bytes=first_bytes)
+                    self.times.response_ms += (self._clock.now() - asked_at) * 1000
             except FetchFailed as failure:
                 failures += 1
                 if failures < _MAX_ATTEMPTS_TO_CONNECT and failure.retryable:
@@ -143,10 +161,12 @@ class PoliteClient:
         all_wait = attempt <= 2 if limited else attempt == 1 and bool(retry_after)
         hopeless = not limited and delay > MAX_WAIT_SECONDS
         if limited or status_code == _UNAVAILABLE or retry_after:
+            self.times.refusals += 1
             pace.refused(asked_at, status_code, delay if all_wait and not hopeless else 0.0)
         if hopeless or attempt >= _MAX_ATTEMPTS.get(status_code, _MAX_ATTEMPTS_WHERE_FAILING):
             return False
         if not all_wait:
+            self.times.delay_ms += delay * 1000
             await pace.wait(delay)
         return True
 

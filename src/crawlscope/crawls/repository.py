@@ -119,12 +119,13 @@ async def job_kind(connection: AsyncConnection, crawl_id: str) -> JobKind | None
     return JobKind(family) if family in set(JobKind) else None
 
 
-async def note_progress(connection: AsyncConnection, crawl_id: str, found: int, fetched: int) -> bool:
-    """False for a crawl that was cancelled or deleted: its crawler stops."""
+async def note_progress(connection: AsyncConnection, crawl_id: str, **progress: float) -> bool:
+    """Writes these columns of the request. False for a crawl that was cancelled or deleted: its crawler
+    stops."""
     cancelled = await connection.scalar(
         update(REQUESTS)
         .where(REQUESTS.c.crawl_id == crawl_id)
-        .values(found=found, fetched=fetched)
+        .values(**progress)
         .returning(REQUESTS.c.cancel_requested)
     )
     return cancelled is False

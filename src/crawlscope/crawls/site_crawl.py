@@ -98,11 +98,9 @@ class SiteCrawl:
 
     async def _note(self, crawl_id: str, progress: CrawlProgress) -> bool:
         """False for a crawl that was cancelled. True also where the progress cannot be kept."""
-        found, fetched = progress.found, progress.fetched
+        counts = {"found": progress.found, "fetched": progress.fetched, **vars(progress.times)}
         try:
-            return await self._database.run(
-                lambda connection: note_progress(connection, crawl_id, found, fetched)
-            )
+            return await self._database.run(lambda connection: note_progress(connection, crawl_id, **counts))
         except DependencyError as error:
             log.warning("progress_update_failed", crawl_id=crawl_id, reason=str(error))
             return True

@@ -71,9 +71,21 @@ ACTIONS = text("""
     WHERE crawl_id = :crawl_id AND fact ? 'action'
 """)
 OUTAGES_BETWEEN = text("""
-    SELECT part, min(since) AS since, max(reason) AS reason FROM webhook.outages
-    WHERE since < CAST(:ended_at AS timestamptz) GROUP BY part
+    WITH seen AS (
+        SELECT part, since, until, reason FROM webhook.past_outages
+        WHERE until > CAST(:began_at AS timestamptz) AND since < CAST(:ended_at AS timestamptz)
+        UNION ALL
+        SELECT part, since, CASE WHEN reported_at > now() - CAST(:report_lasts AS interval)
+            THEN 'infinity' ELSE reported_at END, reason
+        FROM webhook.outages WHERE since < CAST(:ended_at AS timestamptz)
+    ), merged AS (
+        SELECT part, range_agg(tstzrange(since, until)) AS spans, max(reason) AS reason
+        FROM seen GROUP BY part
+    )
+    SELECT part, lower(span) AS since, CASE WHEN isfinite(upper(span)) THEN upper(span) END AS until, reason
+    FROM merged CROSS JOIN LATERAL unnest(spans) AS span
 """)
+"""One row per outage, although several workers have seen it."""
 STAGE_TIMES = text("""
     WITH stage AS (
         SELECT
@@ -140,7 +152,10 @@ TIME_SPENT = text("""
             coalesce(range_agg(out) FILTER (WHERE part = 'index'), '{}') * (working + waiting) AS index,
             coalesce(range_agg(out) FILTER (WHERE part = 'embedder'), '{}') * (working + waiting) AS embedder
         FROM parts LEFT JOIN (
-            SELECT part, tstzrange(since, greatest(since, now)) AS out
+            SELECT part, tstzrange(since, until) AS out
+            FROM webhook.past_outages CROSS JOIN given WHERE until > began_at AND since < now
+            UNION ALL
+            SELECT part, tstzrange(since, greatest(since, reported_at))
             FROM webhook.outages CROSS JOIN given WHERE since < now
         ) AS each ON true
         GROUP BY working, waiting
@@ -185,6 +200,10 @@ CAUSE_OF_RETRIES = text("""
     GROUP BY error_code ORDER BY count(*) DESC, error_code LIMIT 1
 """)
 """The most frequent one."""
+SITE_TIMES = text("""
+    SELECT requests, response_ms, refusals, delay_ms FROM webhook.crawl_requests
+    WHERE crawl_id = :crawl_id AND engine = 'builtin'
+""")
 REFUSED_PAGES = text("""
     SELECT count(*) FROM webhook.pages
     WHERE crawl_id = :crawl_id AND state = 'failed' AND error_code = 'http_429'

@@ -43,6 +43,7 @@ from crawlscope.insights.diagnosis import (
     BrokenAttempts,
     CrawlEvidence,
     Giants,
+    SiteTimes,
     diagnose,
 )
 from crawlscope.insights.news import News, Position, SettledPages
@@ -203,6 +204,7 @@ class Insights:
                 "ended_at": span.ended_at,
                 "buckets": buckets,
                 "bucket_ms": span.bucket_seconds * 1000,
+                "report_lasts": OUTAGE_REPORT_LASTS,
             }
 
             async def rows(statement: TextClause) -> Sequence[RowMapping]:
@@ -650,6 +652,7 @@ async def _evidence(connection: AsyncConnection, session: RowMapping) -> tuple[C
     }
     spent = (await connection.execute(course_queries.TIME_SPENT, values)).mappings().one()
     stages = (await connection.execute(course_queries.STAGE_TIMES, values)).mappings().all()
+    times = (await connection.execute(course_queries.SITE_TIMES, values)).mappings().one_or_none()
     lengths = spent["lengths"]
     serving = (await generations.live(connection)).serving
     broken = spent["broken_attempts"]
@@ -677,6 +680,7 @@ async def _evidence(connection: AsyncConnection, session: RowMapping) -> tuple[C
             late_ms=lengths["late_again"],
             error_code=await connection.scalar(course_queries.CAUSE_OF_RETRIES, values) if broken else None,
         ),
+        site=SiteTimes(**times) if times else None,
         refused_pages=await connection.scalar(course_queries.REFUSED_PAGES, values) or 0,
     )
     return evidence, lengths["busy"]

@@ -8,7 +8,7 @@ from crawlscope.models.deliveries import Delivery, UnknownEvent
 from crawlscope.models.indexes import Document, DocumentCrawl, IndexGeneration
 from crawlscope.models.metrics import OperationHistogram, OperationMetric, PrunedOperations, RequestMetric
 from crawlscope.models.notifications import Notification, Notifying
-from crawlscope.models.pages import Outage, Page, PageAttempt, PageContent
+from crawlscope.models.pages import Outage, Page, PageAttempt, PageContent, PastOutage
 from crawlscope.models.telemetry import MetricTotal, Process
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Page",
     "PageAttempt",
     "PageContent",
+    "PastOutage",
     "Process",
     "PrunedOperations",
     "Reconciliation",

@@ -83,6 +83,14 @@ class CrawlRequest(Base):
     found: Mapped[int] = count()
     """The number of URLs that the crawler has accepted so far."""
     fetched: Mapped[int] = count()
+    requests: Mapped[int] = count()
+    """The number of HTTP requests of the built-in crawler."""
+    response_ms: Mapped[float] = total()
+    """The sum of the times that the site needed for its answers."""
+    refusals: Mapped[int] = count()
+    """The number of answers that asked for fewer requests."""
+    delay_ms: Mapped[float] = total()
+    """The sum of the times that requests waited, because the site asks for fewer."""
 
 
 class CrawlFact(Base):

@@ -116,3 +116,16 @@ class Outage(Base):
     since: Mapped[datetime] = now()
     reported_at: Mapped[datetime] = now()
     reason: Mapped[str]
+
+
+class PastOutage(Base):
+    """An outage that is over, as one worker saw it."""
+
+    __tablename__ = "past_outages"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    part: Mapped[str] = mapped_column(String(50))
+    worker: Mapped[str]
+    since: Mapped[datetime]
+    until: Mapped[datetime] = mapped_column(index=True)
+    reason: Mapped[str]

@@ -6,10 +6,10 @@ An outage costs a page in progress one attempt.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
-from sqlalchemy import delete, func
+from sqlalchemy import func, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from crawlscope import models
@@ -20,6 +20,18 @@ from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
 
 OUTAGES = models.table_of(models.Outage)
+_END_OUTAGE = text("""
+    WITH ended AS (DELETE FROM webhook.outages WHERE part = :part AND worker = :worker)
+    INSERT INTO webhook.past_outages (part, worker, since, until, reason)
+    VALUES (:part, :worker, :since, greatest(:since, now()), :reason)
+""")
+_END_REPORTS = text("""
+    WITH ended AS (
+        DELETE FROM webhook.outages WHERE reported_at < now() - CAST(:max_age AS interval) RETURNING *
+    )
+    INSERT INTO webhook.past_outages (part, worker, since, until, reason)
+    SELECT part, worker, since, reported_at, reason FROM ended
+""")
 MAX_REPORT_AGE = timedelta(minutes=10)
 """A waiting worker reports more often: an older row is of a worker that is gone."""
 FIRST_DELAY_SECONDS = 1.0
@@ -29,25 +41,25 @@ log = structlog.get_logger(__name__)
 
 
 class Outages:
-    """The outages that one worker knows of. Without the database they are only logged."""
+    """The outages that one worker knows of. Without the database they are only logged until they are over."""
 
     def __init__(self, database: Database, worker: str) -> None:
         self._database = database
         self._worker = worker
-        self._unavailable: set[str] = set()
+        self._unavailable: dict[str, tuple[datetime, str]] = {}
+        """By part since when, and the last reason."""
 
     async def note(self, part: str, reason: str) -> None:
         """May be called again for as long as it lasts."""
         reason = storable(reason)
         if part not in self._unavailable:
             log.warning("dependency_lost", part=part, reason=reason)
-            self._unavailable.add(part)
+        since, _ = self._unavailable.get(part, (datetime.now(UTC), ""))
+        self._unavailable[part] = since, reason
         row = upsert(OUTAGES).values(part=part, worker=self._worker, reason=reason)
         try:
             async with self._database.transaction() as connection:
-                await connection.execute(
-                    delete(OUTAGES).where(OUTAGES.c.reported_at < func.now() - MAX_REPORT_AGE)
-                )
+                await connection.execute(_END_REPORTS, {"max_age": MAX_REPORT_AGE})
                 await connection.execute(
                     row.on_conflict_do_update(
                         index_elements=["part", "worker"],
@@ -61,11 +73,11 @@ class Outages:
         """Raises `DatabaseUnavailable` where the end of a known outage cannot be written."""
         if part not in self._unavailable:
             return
+        since, reason = self._unavailable[part]
+        ended = {"part": part, "worker": self._worker, "since": since, "reason": reason}
         async with self._database.transaction() as connection:
-            await connection.execute(
-                delete(OUTAGES).where(OUTAGES.c.part == part, OUTAGES.c.worker == self._worker)
-            )
-        self._unavailable.discard(part)
+            await connection.execute(_END_OUTAGE, ended)
+        self._unavailable.pop(part, None)
         log.info("dependency_restored", part=part)
 
     async def end_all(self) -> None:

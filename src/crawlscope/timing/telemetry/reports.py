@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psutil
 import structlog
@@ -60,6 +61,10 @@ _REPORT_PROCESS = text("""
     ON CONFLICT (name) DO UPDATE SET
         kind = excluded.kind, version = excluded.version, started_at = excluded.started_at,
         memory_bytes = excluded.memory_bytes, reported_at = now()
+""")
+_RECORD_OUTAGE = text("""
+    INSERT INTO webhook.past_outages (part, worker, since, until, reason)
+    VALUES ('database', :process, :since, greatest(:since, now()), :reason)
 """)
 _REMOVE_PROCESS = text("DELETE FROM webhook.processes WHERE name = :name")
 
@@ -122,16 +127,23 @@ class _Reporter:
             raise
 
     async def report_until(self, stopping: asyncio.Event) -> None:
-        """Ends between two reports: a cancelled one may have been committed, and would be repeated."""
-        failed = False
+        """Ends between two reports: a cancelled one may have been committed, and would be repeated.
+
+        Records an outage of the database when it is over.
+        """
+        failed: dict[str, Any] | None = None
         while not stopping.is_set():
             try:
                 await self.report()
-                failed = False
+                if failed:
+                    async with self._database.transaction() as connection:
+                        await connection.execute(_RECORD_OUTAGE, failed)
+                failed = None
             except Exception as error:  # noqa: BLE001 - monitoring must not end what it monitors
-                if not failed:
-                    log.warning("metrics_report_failed", reason=str(error) or type(error).__name__)
-                failed = True
+                reason = str(error) or type(error).__name__
+                if failed is None:
+                    log.warning("metrics_report_failed", reason=reason)
+                    failed = {"process": self._name, "since": datetime.now(UTC), "reason": reason}
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), INTERVAL_SECONDS)
         with suppress(CrawlscopeError):
