@@ -36,7 +36,7 @@ def marked(highlight: Highlight) -> list[str]:
     ("query", "text", "words"),
     [
         ("lock", "A lock is released; locking again waits.", ["lock", "locking"]),
-        ("user name", "Call getUserName() for the user_name.", ["UserName", "user", "name"]),
+        ("user name", "Call getUserName() for the user_name.", ["getUserName", "user", "name"]),
         ("get user", "getUserName(), GET_USER", ["getUserName", "GET", "USER"]),
         ("getUserName", "The name of a user.", ["name", "user"]),
         ("telephone", "Le téléphone sonne.", ["téléphone"]),

@@ -1,10 +1,8 @@
 """The passages of a page that answer a query best, with the places of the query's words."""
 
 import re
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 
 from crawlscope.indexing.index.port import ChunkPayload
 from crawlscope.search.query_words import Match, QueryWords
@@ -51,7 +49,7 @@ class Highlighter:
 
     def _passage(self, sentences: Sequence[str]) -> str:
         """From a sentence with a word of the query on, as many as fit: those with most words of it."""
-        terms = self._terms(sentences)
+        terms = [self._words.terms(sentence) for sentence in sentences]
         best, most = range(1), -1
         for start in [number for number, found in enumerate(terms) if found] or [0]:
             end, size, words = start, 0, set[int]()
@@ -62,14 +60,6 @@ class Highlighter:
             if len(words) > most:
                 best, most = range(start, end), len(words)
         return self._fitted(" ".join(sentences[number] for number in best))
-
-    def _terms(self, sentences: Sequence[str]) -> list[set[int]]:
-        """Of the query, in each sentence. One search in all of them is several times as fast."""
-        starts = [0, *accumulate(len(sentence) + 1 for sentence in sentences)]
-        terms: list[set[int]] = [set() for _ in sentences]
-        for match in self._words.find(" ".join(sentences)):
-            terms[bisect_right(starts, match.start) - 1] |= match.terms
-        return terms
 
     def _fitted(self, text: str) -> str:
         """Cut at blanks, from shortly before its first match on."""
@@ -100,7 +90,7 @@ def _merged(matches: Iterable[Match]) -> list[MatchedWord]:
     merged = list[MatchedWord]()
     for match in matches:
         if merged and match.start < merged[-1].end:
-            merged[-1] = MatchedWord(start=merged[-1].start, end=max(match.end, merged[-1].end))
+            merged[-1].end = max(match.end, merged[-1].end)
         else:
             merged.append(MatchedWord(start=match.start, end=match.end))
     return merged

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from crawlscope.indexing.index.port import SparseVector
@@ -22,52 +22,65 @@ class Match(NamedTuple):
     """Of the index, that the query has too."""
 
 
+class Remembered(dict[str, frozenset[int]]):
+    """The results of a function, which is called once for each word."""
+
+    def __init__(self, function: Callable[[str], frozenset[int]]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, word: str) -> frozenset[int]:
+        result = self[word] = self._function(word)
+        return result
+
+
 class QueryWords:
     """`encode` makes the terms of a text, as for a query."""
 
     def __init__(self, query: str, encode: Encode) -> None:
         self._encode = encode
         self._terms = frozenset(int(term) for term in encode(query).indices)
-        self._known: dict[str, frozenset[int]] = {}
         plain = _without_marks(query)
         parts = [*_WORD.findall(plain), *_PART.findall(plain)]
-        prefixes = {_beginning(part.casefold()) for part in parts if self._terms_of(part)}
-        words = sorted({form for each in prefixes for form in (each, each.capitalize(), each.upper())})
-        parts_of_words = sorted({each.capitalize() for each in prefixes})
-        self._candidate = re.compile(
-            rf"(?:(?<![^\W_])(?:{_either(words)})|(?<=[a-z0-9])(?:{_either(parts_of_words)}))[^\W_]*"
+        self._beginnings = tuple({_beginning(part.casefold()) for part in parts if self._encoded(part)})
+        self._terms_of = Remembered(
+            lambda word: self._encoded(word) if self._may_match(word) else frozenset()
         )
 
     def find(self, text: str) -> Iterator[Match]:
-        """In order. In scripts without spaces, a match has one or two characters. `UserName` is one if only
-        this part of `getUserName` begins like a word of the query.
-        """
-        candidates = self._candidate if text.isascii() else _WORD
-        for word in candidates.finditer(text):
+        """In order. In scripts without spaces, a match has one or two characters."""
+        for word in _WORD.finditer(text):
             if word[0].isascii() or ngrams(word[0], 2) == word[0]:
-                if terms := self._terms_of(word[0]):
+                if terms := self._terms_of[word[0]]:
                     yield Match(word.start(), word.end(), terms)
                 continue
             for start in range(word.start(), word.end()):
                 for end in (start + 2, start + 1):
-                    if end <= word.end() and (terms := self._terms_of(text[start:end])):
+                    if end <= word.end() and (terms := self._terms_of[text[start:end]]):
                         yield Match(start, end, terms)
                         break
 
-    def _terms_of(self, word: str) -> frozenset[int]:
-        """Those that the query has too."""
-        if word not in self._known:
-            self._known[word] = self._terms.intersection(map(int, self._encode(word).indices))
-        return self._known[word]
+    def terms(self, text: str) -> set[int]:
+        """All that the text has of the query; much faster than the matches."""
+        if text.isascii():
+            return set().union(*filter(None, map(self._terms_of.__getitem__, _WORD.findall(text))))
+        return set().union(*(match.terms for match in self.find(text)))
+
+    def _encoded(self, word: str) -> frozenset[int]:
+        """The terms of the word that the query has too."""
+        return self._terms.intersection(map(int, self._encode(word).indices))
+
+    def _may_match(self, word: str) -> bool:
+        """Whether it, or a part of it, begins like a word of the query: encoding takes longer."""
+        if not word.isascii() or word.casefold().startswith(self._beginnings):
+            return True
+        parts = () if word.islower() else _PART.findall(word)
+        return any(part.casefold().startswith(self._beginnings) for part in parts)
 
 
 def _beginning(word: str) -> str:
     """What stemming leaves of it."""
     return word[: max(_MIN_LETTERS_KEPT, len(word) // 2)]
-
-
-def _either(words: Iterable[str]) -> str:
-    return "|".join(map(re.escape, words)) or "(?!)"
 
 
 def _without_marks(text: str) -> str:

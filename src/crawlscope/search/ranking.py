@@ -1,7 +1,9 @@
 """Ranks pages by the chunks that the index found of them in each half of a query."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeAlias
 
 from crawlscope.indexing.index.port import ChunkId, DocumentKey, Halves, Hit
 from crawlscope.search.fusion import DENSE_WEIGHT, Fusion, Half
@@ -12,25 +14,53 @@ WINDOW = 200
 of their hits.
 """
 
+Score: TypeAlias = Callable[[float | None, float | None], float]
+"""Of a BM25 score and a dense score, each None if that half did not find it."""
+
 
 @dataclass(frozen=True)
 class Standing:
     """Where one half has a page: by its best chunk there, among all pages, from 1 on."""
 
     rank: int
-    best: Hit
+    place: int
+    """Of that chunk among all hits, from 0 on."""
+    hits: list[Hit]
+    """Of the page, best first."""
+
+    @property
+    def best(self) -> Hit:
+        return self.hits[0]
 
 
 @dataclass(frozen=True)
 class RankedPage:
     document: DocumentKey
     score: float
-    place: int
-    """Of its first hit in any half."""
     bm25: Standing | None
     dense: Standing | None
-    chunks: list[Hit] = field(default_factory=list)
-    """All that were found of it, best first, each with its score in both halves together."""
+    score_of: Score
+    first: Collection[ChunkId] = ()
+    """Chunks to show before all others."""
+
+    @cached_property
+    def chunks(self) -> list[Hit]:
+        """All that were found of it, best first, each with its score in both halves together."""
+        bm25, dense = ({hit.id: hit.score for hit in half.hits} if half else {} for half in self.halves)
+        hits = [
+            Hit(one, self.score_of(bm25.get(one), dense.get(one)), self.document)
+            for one in bm25.keys() | dense.keys()
+        ]
+        return sorted(hits, key=lambda hit: (hit.id not in self.first, -hit.score, hit.id))
+
+    @property
+    def halves(self) -> tuple[Standing | None, Standing | None]:
+        return self.bm25, self.dense
+
+    @property
+    def place(self) -> int:
+        """The better one of both halves."""
+        return min(half.place for half in self.halves if half)
 
 
 def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -> list[RankedPage]:
@@ -39,65 +69,48 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
     Equal scores are in the order of their hits. More hits append pages and never reorder them, so that pages
     of results fit together.
     """
-    score = _better
+    bm25, dense = _standings(halves.bm25), _standings(halves.dense)
+    score: Score = _better
     if mode == "hybrid":
-        score = Fusion.of(_half(halves.bm25), _half(halves.dense), dense_weight).score
-    sides = (halves.bm25, halves.dense)
-    places = _places(sides)
-    standings = [_standings(hits) for hits in sides]
-    pages = dict[DocumentKey, RankedPage]()
-    for document in standings[0].keys() | standings[1].keys():
-        bm25, dense = (each.get(document) for each in standings)
-        found = score(*(each.best.score if each else None for each in (bm25, dense)))
-        place = min(places[each.best.id] for each in (bm25, dense) if each)
-        pages[document] = RankedPage(document, found, place, bm25, dense)
-    scores = [{hit.id: hit.score for hit in hits} for hits in sides]
-    for hit in {hit.id: hit for hits in sides for hit in hits}.values():
-        found = score(*(each.get(hit.id) for each in scores))
-        pages[hit.document].chunks.append(hit._replace(score=found))
-    for page in pages.values():
-        page.chunks.sort(key=lambda hit: (-hit.score, places[hit.id], hit.id))
-    return sorted(pages.values(), key=lambda page: (-page.score, page.place, page.document))
+        score = Fusion.of(_half(halves.bm25, bm25), _half(halves.dense, dense), dense_weight).score
+    pages = []
+    for document in bm25.keys() | dense.keys():
+        both = bm25.get(document), dense.get(document)
+        found = score(*(half.best.score if half else None for half in both))
+        pages.append(RankedPage(document, found, *both, score))
+    return sorted(pages, key=lambda page: (-page.score, page.place, page.document))
 
 
 def lift_pages(pages: Sequence[RankedPage], chunks: Collection[ChunkId]) -> list[RankedPage]:
     """The pages that have one of these chunks come first, with the best score, and show it first."""
+    if not chunks:
+        return list(pages)
     lifted, others = list[RankedPage](), list[RankedPage]()
     for page in pages:
-        first = [hit for hit in page.chunks if hit.id in chunks]
-        rest = [hit for hit in page.chunks if hit.id not in chunks]
-        if first:
-            lifted.append(replace(page, score=pages[0].score, chunks=[*first, *rest]))
+        if any(hit.id in chunks for half in page.halves if half for hit in half.hits):
+            lifted.append(replace(page, score=pages[0].score, first={*page.first, *chunks}))
         else:
             others.append(page)
     return [*lifted, *others]
 
 
-def _half(hits: Sequence[Hit]) -> Half:
-    """If these are all that have a score, what is missing has none."""
-    near = hits[:WINDOW]
-    scores = dict[DocumentKey, float]()
-    for hit in near:
-        scores.setdefault(hit.document, hit.score)
-    last = near[-1].score if near else 0.0
-    return Half(scores, min(0.0, last) if len(hits) < WINDOW else last)
-
-
-def _standings(hits: Sequence[Hit]) -> dict[DocumentKey, Standing]:
+def _standings(hits: Iterable[Hit]) -> dict[DocumentKey, Standing]:
     standings = dict[DocumentKey, Standing]()
-    for hit in hits:
-        if hit.document not in standings:
-            standings[hit.document] = Standing(len(standings) + 1, hit)
+    for place, hit in enumerate(hits):
+        if standing := standings.get(hit.document):
+            standing.hits.append(hit)
+        else:
+            standings[hit.document] = Standing(len(standings) + 1, place, [hit])
     return standings
 
 
-def _places(sides: Iterable[Sequence[Hit]]) -> dict[ChunkId, int]:
-    """The best place of each chunk."""
-    places = dict[ChunkId, int]()
-    for hits in sides:
-        for place, hit in enumerate(hits):
-            places[hit.id] = min(place, places.get(hit.id, place))
-    return places
+def _half(hits: Sequence[Hit], standings: dict[DocumentKey, Standing]) -> Half:
+    """If these are all that have a score, what is missing has none."""
+    near = {
+        document: standing.best.score for document, standing in standings.items() if standing.place < WINDOW
+    }
+    last = hits[:WINDOW][-1].score if hits else 0.0
+    return Half(near, min(0.0, last) if len(hits) < WINDOW else last)
 
 
 def _better(bm25: float | None, dense: float | None) -> float:

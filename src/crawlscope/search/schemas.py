@@ -1,5 +1,6 @@
 """Search requests and responses, as all interfaces and clients use them."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -40,7 +41,8 @@ class Passage(BaseModel):
     score: float
 
 
-class MatchedWord(BaseModel):
+@dataclass
+class MatchedWord:
     """The place of a word in a text, from `start` to before `end`."""
 
     start: int

@@ -73,8 +73,11 @@ class SearchService:
             filters=await self._narrowed(filters, parsed, encode, payloads),
             dense_weight=dense_weight(self._corpus.model, languages) if self._corpus else DENSE_WEIGHT,
         )
-        pages = await self._find_pages(query, request.offset + request.limit, payloads)
-        shown = pages[request.offset : request.offset + request.limit]
+        part = slice(request.offset, request.offset + request.limit)
+        pages, by_keyword = await self._find_pages(query, part.stop)
+        if query.mode != "semantic":
+            pages = await self._lift_named(query.words, pages, by_keyword, payloads, part)
+        shown = pages[part]
         await self._fetch(payloads, chunks_shown(shown))
         words = QueryWords(parsed.text, encode)
         return SearchResponse(
@@ -117,30 +120,33 @@ class SearchService:
         if missing := [one for one in dict.fromkeys(ids) if one not in payloads]:
             payloads |= await self._index.payloads(missing)
 
-    async def _find_pages(self, query: _Query, wanted: int, payloads: Payloads) -> list[RankedPage]:
-        """Best first; at least `wanted` pages if so many match."""
+    async def _find_pages(self, query: _Query, wanted: int) -> tuple[list[RankedPage], list[Hit]]:
+        """The pages, best first, at least `wanted` if so many match; and the hits by keyword."""
         depth = max(MIN_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
         while True:
             halves = await self._index.query(query.dense, query.sparse, query.filters, depth)
             pages = rank_pages(halves, query.mode, query.dense_weight)
             exhausted = max(len(halves.dense), len(halves.bm25)) < depth
             if len(pages) >= wanted or exhausted or depth >= MAX_CANDIDATES:
-                break
+                return pages, halves.bm25
             depth = min(4 * depth, MAX_CANDIDATES)
-        if query.mode == "semantic" or not pages:
-            return pages
-        return await self._lift_named(query.words, pages, halves.bm25[:CHUNKS_COMPARED], payloads)
 
     async def _lift_named(
-        self, words: Phrase, pages: list[RankedPage], by_keyword: Sequence[Hit], payloads: Payloads
+        self,
+        words: Phrase,
+        pages: list[RankedPage],
+        by_keyword: Sequence[Hit],
+        payloads: Payloads,
+        part: slice,
     ) -> list[RankedPage]:
         """First the pages with the query as their title, then those that contain a long query word for word.
 
-        Only the best are looked at, so that deeper candidates do not change the order.
+        Only the best are looked at, so that deeper candidates do not change the order. Fetches the chunks of
+        this part of the pages too, most of which will be shown.
         """
         titled = [page.chunks[0].id for page in pages[:PAGES_COMPARED]]
-        verbatim = [hit.id for hit in by_keyword] if words.is_long else []
-        await self._fetch(payloads, [*titled, *verbatim])
+        verbatim = [hit.id for hit in by_keyword[:CHUNKS_COMPARED]] if words.is_long else []
+        await self._fetch(payloads, [*titled, *verbatim, *chunks_shown(pages[part])])
         known = payloads.keys()
         named = {one for one in titled if one in known and words.is_title(payloads[one]["title"])}
         quoting = {one for one in verbatim if one in known and words.is_in(payloads[one]["text"])}
