@@ -51,6 +51,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        responses=errors.ANSWERS,
         lifespan=lifespan,
     )
     app.state.parts = parts

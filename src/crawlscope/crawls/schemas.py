@@ -1,9 +1,10 @@
 """The HTTP API's requests and answers of the actions on crawls."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
+from crawlscope.core.json_types import Whole
 from crawlscope.core.vocabulary import CrawlStatus, Engine, ReconcileState
 
 MAX_BATCH_URLS = 10_000
@@ -16,7 +17,7 @@ class StartCrawl(BaseModel):
 
     url: str | None = None
     urls: list[str] | None = None
-    limit: int | None = Field(default=None, ge=1, le=1_000_000)
+    limit: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
     engine: Engine | None = None
     scrape_options: dict[str, Any] | None = None
     crawl_options: dict[str, Any] | None = None
@@ -27,7 +28,7 @@ class RetryPages(BaseModel):
 
     urls: list[str] | None = None
     """Only these pages; all failed ones without it."""
-    rescrape: bool = False
+    rescrape: StrictBool = False
     """Whether the crawler shall fetch those again whose content is not known."""
 
 

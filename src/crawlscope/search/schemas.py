@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from crawlscope.core.json_types import Whole
+
 Mode = Literal["hybrid", "semantic", "keyword"]
 
 
@@ -26,12 +28,14 @@ class SearchFilters(BaseModel):
 class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096)]
+    query: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096, pattern=r"\S")
+    ]
     """`"two words"` in quotation marks must stand on the page; `-word` and `-"two words"` must not."""
     mode: Mode = "hybrid"
     """`keyword` finds words (BM25), `semantic` meanings (dense vectors), `hybrid` both."""
-    limit: int = Field(default=10, ge=1, le=100)
-    offset: int = Field(default=0, ge=0, le=1000)
+    limit: Whole = Field(default=10, ge=1, le=100)
+    offset: Whole = Field(default=0, ge=0, le=1000)
     filters: SearchFilters | None = None
 
 

@@ -56,7 +56,7 @@ async def test_an_unknown_crawl_is_not_found_by_any_id(service: Service):
     for crawl_id in ODD_IDS:
         for action in ("cancel", "retry", "recount"):
             answer = await service.http.post(f"/api/crawls/{quote(crawl_id, safe='')}/{action}")
-            assert (answer.status_code, answer.json()) == (404, {"detail": f"Crawl not found: {crawl_id}"})
+            assert (answer.status_code, answer.json()["detail"]) == (404, f"Crawl not found: {crawl_id}")
 
 
 async def test_commands_and_tools_reach_it_too(service: Service):
@@ -73,8 +73,8 @@ async def test_commands_and_tools_reach_it_too(service: Service):
 async def test_a_slash_that_is_not_escaped_still_separates(service: Service):
     await recorded(service, "team/pages")
     answer = await service.http.get("/api/metrics/crawls/team/pages")
-    assert answer.json() == {"detail": "Crawl not found: team"}
-    assert (await service.http.get("/api/metrics/crawls/team/42")).json() == {"detail": "Not Found"}
+    assert answer.json()["detail"] == "Crawl not found: team"
+    assert (await service.http.get("/api/metrics/crawls/team/42")).json()["detail"] == "Not Found"
 
 
 async def test_a_crawl_that_ended_elsewhere_needs_no_firecrawl_to_say_so(service: Service):

@@ -7,14 +7,13 @@ from hashlib import sha256
 from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, HTTPException, Request
-from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import RedirectResponse, Response
 from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crawlscope.api.client import SECRET_HEADER
-from crawlscope.api.http.errors import unavailable
+from crawlscope.api.http.errors import problem, unavailable
 from crawlscope.api.http.requests import ENDPOINT_PREFIXES
 from crawlscope.api.keys.schemas import KeyScope
 from crawlscope.core.errors import DatabaseUnavailable
@@ -134,7 +133,7 @@ class Guard:
             try:
                 await require_access(request)
             except HTTPException as refused:
-                await (await _refusal(request, refused))(scope, receive, send)
+                await _refusal(request, refused)(scope, receive, send)
                 return
             except DatabaseUnavailable as error:
                 await unavailable(error)(scope, receive, send)
@@ -143,14 +142,14 @@ class Guard:
         await self._app(scope, _limited(receive, request.headers, limit), send)
 
 
-async def _refusal(request: Request, refused: HTTPException) -> Response:
+def _refusal(request: Request, refused: HTTPException) -> Response:
     """A person is led to the sign-in page, and from there back to the page that was asked for."""
     path = request.url.path
     for_people = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
     if refused.status_code == 401 and request.method in SAFE_METHODS and (path == "/" or for_people):
         asked = f"{path}?{request.url.query}" if request.url.query else path
         return RedirectResponse(f"{SIGN_IN_PATH}?next={quote(asked, safe='')}", 303)
-    return await http_exception_handler(request, refused)
+    return problem(refused.status_code, refused.detail, refused.headers)
 
 
 def _unauthenticated() -> HTTPException:

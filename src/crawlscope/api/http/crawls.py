@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StrictBool
 
 from crawlscope.api.http.access import Authenticated, same_secret
 from crawlscope.api.http.parameters import Moment, Segment, ServiceParts
@@ -84,7 +84,7 @@ class ReplayDeliveries(BaseModel):
     event_type: str | None = None
     since: Moment | None = None
     until: Moment | None = None
-    noted: bool = False
+    noted: StrictBool = False
 
 
 @ledger.post("/replay")

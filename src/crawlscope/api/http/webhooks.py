@@ -2,11 +2,11 @@
 
 import shutil
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Header, HTTPException, Request
+from fastapi import APIRouter, Header, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
@@ -30,16 +30,46 @@ log = structlog.get_logger(__name__)
 router = APIRouter()
 
 
+DELIVERY_BODY = {
+    "type": "object",
+    "required": ["type", "id"],
+    "properties": {
+        "type": {"type": "string", "examples": ["crawl.page"], "pattern": r"^[a-z_]+\.[a-z]+$"},
+        "id": {"type": ["string", "integer"], "minLength": 1, "maxLength": 255, "description": "v0: `jobId`"},
+        "webhookId": {"description": "a UUID for each event"},
+        "success": {"description": "false for a failed page"},
+        "data": {"type": ["array", "object", "null"], "items": {"type": "object"}},
+        "error": {},
+        "metadata": {"type": ["object", "null"], "description": "the request's `webhook.metadata`"},
+    },
+}
+CHANGE_BODY = {
+    "type": "object",
+    "required": ["watch_url"],
+    "properties": {
+        "watch_url": {"type": "string", "minLength": 1, "examples": ["https://docs.example.com/page"]},
+        "watch_id": {},
+        "diff_summary": {},
+        "snapshot_url": {},
+    },
+}
+
+
+def _of(body: dict[str, Any]) -> dict[str, Any]:
+    """The routes read their bodies themselves: FastAPI cannot know what is in them."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": body}}}}
+
+
 class ChangeTaken(BaseModel):
     status: str
     change_id: UUID
     crawl_id: str | None
 
 
-@router.post(WEBHOOK_PATH, status_code=202, tags=["webhook"])
+@router.post(WEBHOOK_PATH, status_code=202, tags=["webhook"], openapi_extra=_of(DELIVERY_BODY))
 async def deliver(
     request: Request, parts: ServiceParts, x_firecrawl_signature: Annotated[str | None, Header()] = None
-) -> JSONResponse:
+) -> Response:
     """Accepts one Firecrawl event. 202 means: committed to disk, with its jobs."""
     authenticated = await may_receive(request, credential(request.headers))
     signing_secret = parts.settings.firecrawl_webhook_secret
@@ -57,14 +87,19 @@ async def deliver(
     return await _accept_delivery(request, parts, body)
 
 
-@router.post(f"{WEBHOOK_PATH}/{{token}}", status_code=202, tags=["webhook"])
-async def deliver_by_url(token: Segment, request: Request, parts: ServiceParts) -> JSONResponse:
+@router.post(
+    f"{WEBHOOK_PATH}/{{token}}",
+    status_code=202,
+    tags=["webhook"],
+    openapi_extra=_of(DELIVERY_BODY),
+)
+async def deliver_by_url(token: Segment, request: Request, parts: ServiceParts) -> Response:
     """The same for senders that can neither sign nor send headers: the URL carries the token."""
     await _require_token(token, request, parts)
     return await _accept_delivery(request, parts, await _body(request))
 
 
-@router.post(CHANGES_PATH, status_code=202, tags=["changes"])
+@router.post(CHANGES_PATH, status_code=202, tags=["changes"], openapi_extra=_of(CHANGE_BODY))
 async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
     """Records the change and scrapes its page again. 202 means: committed to disk."""
     if not await may_receive(request, credential(request.headers)):
@@ -72,7 +107,7 @@ async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
     return await _accept_change(request, parts)
 
 
-@router.post(f"{CHANGES_PATH}/{{token}}", status_code=202, tags=["changes"])
+@router.post(f"{CHANGES_PATH}/{{token}}", status_code=202, tags=["changes"], openapi_extra=_of(CHANGE_BODY))
 async def take_change_by_url(token: Segment, request: Request, parts: ServiceParts) -> ChangeTaken:
     """The same with the token in the URL in place of the secret."""
     await _require_token(token, request, parts)
@@ -96,7 +131,7 @@ async def _body(request: Request) -> bytes:
         raise HTTPException(400, "the body ended before it was complete") from None
 
 
-async def _accept_delivery(request: Request, parts: Parts, body: bytes) -> JSONResponse:
+async def _accept_delivery(request: Request, parts: Parts, body: bytes) -> Response:
     _require_json(request)
     try:
         _require_disk(parts)

@@ -1,0 +1,71 @@
+"""The API does what its own description says, on generated requests: right ones and wrong ones."""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from crawlscope.api.serve import serve as serve_api
+from crawlscope.core import service_file
+from crawlscope.core.settings import Settings
+from tests.api.http.conftest import SECRET
+from tests.support.fakes.changedetection_server import KEY, FakeChangedetection
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.fakes.firecrawl_server import FakeFirecrawl
+from tests.support.polling import eventually
+
+PROGRAM = Path(sys.executable).with_name("st")
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+
+
+@pytest.fixture
+async def url(database_url: str, tmp_path: Path) -> AsyncIterator[str]:
+    """A service over HTTP, beside which everything runs that it can be configured with."""
+    with FakeEmbeddingServer() as embedder, FakeFirecrawl() as firecrawl, FakeChangedetection() as watcher:
+        settings = Settings(
+            _env_file=None,
+            data_dir=tmp_path,
+            port=0,
+            api_secret=SECRET,
+            database_url=database_url,
+            embedder="tei",
+            embedder_url=embedder.url,
+            firecrawl_url=firecrawl.url,
+            changedetection_url=watcher.url,
+            changedetection_api_key=KEY,
+            notify_url="http://127.0.0.1:1/",
+        )
+        stopping = asyncio.Event()
+        running = asyncio.create_task(serve_api(settings, stopping, keeps_index=True))
+        await eventually(lambda: service_file.read(tmp_path) is not None)
+        yield service_file.public_address(settings)
+        stopping.set()
+        await running
+
+
+@pytest.mark.parametrize("examples", [3, pytest.param(200, marks=pytest.mark.slow)])
+async def test_the_api_is_as_described(url: str, examples: int, tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(
+            PROGRAM,
+            "--config-file",
+            CONFIG,
+            "run",
+            f"{url}/openapi.json",
+            "--header",
+            f"X-API-Secret: {SECRET}",
+        ),
+        *("--phases", "coverage,fuzzing", "--max-examples", str(examples), "--workers", "1", "--seed", "1"),
+        *("--suppress-health-check", "all", "--generation-database", "none", "--request-timeout", "60"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output = (await process.communicate())[0].decode()
+    assert process.returncode == 0, output[-20_000:]
+    generated = re.search(r"(\d+) generated, \1 passed", output)
+    assert generated, output[-2_000:]
+    assert int(generated[1]) > 1_000
