@@ -18,6 +18,7 @@ from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.indexing.vocabulary import WordCounts
 from crawlscope.models import CrawlSession, Page
 from crawlscope.pages.index_page import PageIndexer
 from crawlscope.pages.reindexing import Reindexing
@@ -35,7 +36,8 @@ class Installation:
         self.server = server
         indexes = EdgeIndexes(folder)
         settings = Settings(_env_file=None, data_dir=folder, embedder="tei", embedder_url=server.url)
-        self.opened = OpenGenerations(settings, indexes, Bm25Encoder())
+        self.words = WordCounts(database)
+        self.opened = OpenGenerations(settings, indexes, Bm25Encoder(), words=self.words)
         self.lifecycle = IndexLifecycle(database, indexes)
         self.indexing = IndexingService(database, self.opened)
         self.indexer = PageIndexer(database, self.indexing, "worker-1", 3, timeout_seconds=60)
@@ -73,6 +75,7 @@ class Installation:
                 await self.indexer.index(order["page_id"], order["revision"], job_id)
             async with self.database.transaction() as connection:
                 await connection.execute(text("DELETE FROM queue.pgqueuer WHERE id = :id"), {"id": job_id})
+        await self.words.write()
 
     async def crawl(self, crawl_id: str, url: str, at: datetime, status_code: int = 200, **more: Any) -> None:
         await self.deliver(crawl_id, url, at, status_code, **more)

@@ -20,6 +20,7 @@ from crawlscope.indexing.index.port import IndexedDocument, SparseVector
 from crawlscope.indexing.language import language_of, primary_language
 from crawlscope.indexing.passages import passages, within_page
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.indexing.vocabulary import WordCounts
 from crawlscope.timing import TimingContext, waits_apart
 
 FIRST_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$|^(.+)\n[=-]{3,}\s*$", re.MULTILINE)
@@ -85,6 +86,8 @@ class DocumentPreparer:
     embedder: Embedder
     bm25: Bm25Encoder
     lanes: Lanes
+    words: WordCounts | None = None
+    """Counts the words of what is prepared."""
 
     async def prepare(self, document: IndexDocumentRequest, known: KnownDocument | None) -> PreparedDocument:
         """Makes no chunks if `known` holds the same content already.
@@ -122,6 +125,8 @@ class DocumentPreparer:
             chunks = [] if unchanged else split(text, tokenizer, self.recipe.chunk_tokens)
             texts = passages(title or "", text, chunks, tokenizer)
             chunking.metadata["chunks"] = len(chunks)
+        if self.words and texts:
+            self.words.count(self.generation_id, f"{title} {text}")
         sparse = list[SparseVector]()
         if texts:
             with TimingContext(OperationType.BM25, "index_document", metadata={"chunks": len(texts)}):

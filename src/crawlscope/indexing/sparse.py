@@ -19,7 +19,7 @@ B = 0.75
 COUNTING_K = 1e6
 """With so large a `k`, and `b` of 0, the weight of a term is the number of times it stands in the text."""
 
-_UNSPACED = re.compile(
+UNSPACED = re.compile(
     "["
     "\u0e00-\u0eff"  # Thai, Lao
     "\u1000-\u109f\ua9e0-\ua9fe\uaa60-\uaa7f"  # Myanmar
@@ -198,4 +198,4 @@ def ngrams(text: str, size: int) -> str:
         grams = [run[0][start : start + size] for start in range(len(run[0]) - size + 1)]
         return f" {' '.join(grams) or run[0]} "
 
-    return _UNSPACED.sub(split, text)
+    return UNSPACED.sub(split, text)

@@ -5,7 +5,7 @@ from crawlscope.models.base import SCHEMA, Base, table_of
 from crawlscope.models.changes import ChangeEvent
 from crawlscope.models.crawls import CrawlFact, CrawlRequest, CrawlSession, DeletedCrawl, Reconciliation
 from crawlscope.models.deliveries import Delivery, UnknownEvent
-from crawlscope.models.indexes import Document, DocumentCrawl, IndexGeneration
+from crawlscope.models.indexes import Document, DocumentCrawl, IndexGeneration, IndexWord
 from crawlscope.models.metrics import OperationHistogram, OperationMetric, PrunedOperations, RequestMetric
 from crawlscope.models.notifications import Notification, Notifying
 from crawlscope.models.pages import Outage, Page, PageAttempt, PageContent, PastOutage
@@ -24,6 +24,7 @@ __all__ = [
     "Document",
     "DocumentCrawl",
     "IndexGeneration",
+    "IndexWord",
     "MetricTotal",
     "Notification",
     "Notifying",

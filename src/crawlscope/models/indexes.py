@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, text
+from sqlalchemy import ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from crawlscope.models.base import SCHEMA, Base, crawl_reference, now
@@ -68,6 +68,23 @@ class Document(Base):
     """The number of contents so far. In an index that is being built: the revision that was indexed."""
     error: Mapped[str | None]
     """The reason why this index lacks the document, although the index before has it."""
+
+
+class IndexWord(Base):
+    """A word of the documents of an index, for the correction of queries."""
+
+    __tablename__ = "index_words"
+    __table_args__ = (Index("ix_index_words_reversed", "generation_id", "reversed"),)
+
+    generation_id: Mapped[int] = mapped_column(
+        ForeignKey(f"{SCHEMA}.index_generations.id", ondelete="CASCADE"), primary_key=True
+    )
+    word: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    """In lower case."""
+    reversed: Mapped[str] = mapped_column(Text(collation="C"))
+    documents: Mapped[int]
+    """The number of documents with the word, as counted when they were prepared: a document that was prepared
+    again counts again, and a common word only in part."""
 
 
 class DocumentCrawl(Base):

@@ -15,6 +15,7 @@ from crawlscope.firecrawl.client import SharedFirecrawl
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.indexing.vocabulary import WordCounts
 from crawlscope.insights.inspection import Inspection
 from crawlscope.insights.service import Insights
 from crawlscope.pages.reindexing import Reindexing
@@ -29,6 +30,7 @@ from crawlscope.webhooks.refusals import Refusals
 class WorkerParts:
     indexing: IndexingService
     reindexing: Reindexing
+    words: WordCounts
 
 
 @dataclass
@@ -92,13 +94,16 @@ async def indexing_service(
 async def worker_parts(
     settings: Settings, database: Database, threads: int = 1
 ) -> AsyncIterator[WorkerParts]:
-    opened = OpenGenerations(settings, indexes_of(settings), Bm25Encoder(), threads)
+    words = WordCounts(database)
+    opened = OpenGenerations(settings, indexes_of(settings), Bm25Encoder(), threads, words)
     try:
         await opened.ensure_serving(database)
         indexing = IndexingService(database, opened)
         yield WorkerParts(
             indexing,
             Reindexing(database, opened, indexing, settings.max_attempts, settings.page_timeout_seconds),
+            words,
         )
+        await words.write()
     finally:
         await opened.aclose()

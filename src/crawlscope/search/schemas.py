@@ -120,3 +120,5 @@ class SearchResponse(BaseModel):
     """What the query has in quotation marks: each result contains it word for word."""
     excluded: list[str] = []
     """What the query has after a hyphen: no result contains it."""
+    corrected_query: str | None = None
+    """What was searched for instead, because the index does not know a word of the query; else null."""

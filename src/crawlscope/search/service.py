@@ -64,6 +64,8 @@ class SearchService:
         payloads = Payloads()
         languages = await self._corpus.languages_of(parsed.text) if self._corpus else [ENGLISH]
         encode = partial(self._bm25.encode_query, languages=languages)
+        corrected = await self._correct(parsed.text, encode)
+        parsed = replace(parsed, text=corrected or parsed.text)
         filters = Filters(**request.filters.model_dump()) if request.filters else Filters()
         query = _Query(
             request.mode,
@@ -87,7 +89,20 @@ class SearchService:
             took_ms=round((time.perf_counter() - started) * 1000, 3),
             phrases=list(parsed.required),
             excluded=list(parsed.excluded),
+            corrected_query=corrected,
         )
+
+    async def _correct(self, text: str, encode: Encode) -> str | None:
+        """None if every word is known, or no known word is similar."""
+
+        async def is_indexed(word: str) -> bool:
+            sparse = encode(word)
+            if not len(sparse.indices):
+                return True
+            return bool((await self._index.query(None, sparse, Filters(), 1)).bm25)
+
+        corrected = await self._corpus.correct(text, is_indexed) if self._corpus else text
+        return corrected if corrected != text else None
 
     async def _narrowed(
         self, filters: Filters, parsed: ParsedQuery, encode: Encode, payloads: Payloads

@@ -108,3 +108,5 @@ class FoundPages(Answer):
     """A lower bound of the pages that match."""
     mode: Mode
     took_ms: float
+    corrected_query: str | None = None
+    """What was searched for instead, because no page has a word of the query."""

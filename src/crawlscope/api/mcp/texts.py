@@ -85,6 +85,7 @@ def scraped_text(scraped: ScrapedBatch) -> str:
 
 
 def found_text(query: str, found: FoundPages) -> str:
+    query = found.corrected_query or query
     if not found.results:
         return f"Nothing found for {plain(query)!r} ({found.mode} search)."
     shown = f"{count(len(found.results), 'page')} of {found.total:,}"

@@ -251,6 +251,7 @@ class Tools:
             total=response.total,
             mode=response.mode,
             took_ms=response.took_ms,
+            corrected_query=response.corrected_query,
         )
         return _answer(texts.found_text(query, found), found)
 

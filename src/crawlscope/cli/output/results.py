@@ -17,6 +17,8 @@ def render_results(response: SearchResponse, width: int) -> RenderableType:
     if not response.results:
         return Text(f"Nothing found ({took})", style="dim")
     lines: list[RenderableType] = []
+    if response.corrected_query:
+        lines += [Text(f"Showing results for “{plain(response.corrected_query)}”", style="bold"), Text()]
     for number, result in enumerate(response.results, start=1):
         heading = Table.grid(padding=(0, 1), expand=True)
         heading.add_column(width=INDENT - 1, justify="right", style="dim", no_wrap=True)

@@ -21,6 +21,7 @@ from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.index.port import Indexes, SearchIndex
 from crawlscope.indexing.prepare import DocumentPreparer
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.indexing.vocabulary import WordCounts
 
 REOPEN_AFTER_SECONDS = 2.0
 """How long an embedder that could not be opened is not tried again."""
@@ -100,8 +101,16 @@ class IndexEmbedder:
 class OpenGenerations:
     """`threads` is for embedders that compute in this process."""
 
-    def __init__(self, settings: Settings, indexes: Indexes, bm25: Bm25Encoder, threads: int = 1) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        indexes: Indexes,
+        bm25: Bm25Encoder,
+        threads: int = 1,
+        words: WordCounts | None = None,
+    ) -> None:
         self._settings = settings
+        self._words = words
         self._indexes = indexes
         self._bm25 = bm25
         self._threads = threads
@@ -147,7 +156,9 @@ class OpenGenerations:
     async def preparer(self, generation: Generation) -> AsyncIterator[DocumentPreparer]:
         """Opens the embedder, which stays open while the block runs."""
         async with self.embedder(generation).in_use() as embedder:
-            yield DocumentPreparer(generation.id, generation.recipe, embedder, self._bm25, self._lanes)
+            yield DocumentPreparer(
+                generation.id, generation.recipe, embedder, self._bm25, self._lanes, self._words
+            )
 
     async def close_others(self, live: Live) -> None:
         """Closes embedders that no live generation needs: each takes memory or a connection."""

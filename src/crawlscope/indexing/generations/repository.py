@@ -32,7 +32,7 @@ from crawlscope import models
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.core.values import hash_key
 from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
-from crawlscope.indexing import documents
+from crawlscope.indexing import documents, vocabulary
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.index.port import FIRST_NAME
@@ -208,8 +208,9 @@ async def retired(connection: AsyncConnection, for_seconds: float) -> list[Gener
 
 
 async def mark_dropped(connection: AsyncConnection, generation_id: int) -> None:
-    """Deletes the record of its documents too."""
+    """Deletes the record of its documents and words too."""
     await documents.delete_all(connection, generation_id)
+    await vocabulary.delete_all(connection, generation_id)
     await connection.execute(
         update(GENERATIONS).where(GENERATIONS.c.id == generation_id).values(state=State.DROPPED)
     )

@@ -81,7 +81,7 @@ async def index_pages(
     threads = os.cpu_count() or 1
     async with (
         worker_parts(settings, database, threads) as parts,
-        in_background(parts.reindexing.run()),
+        in_background(parts.reindexing.run(), parts.words.run()),
         worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE, MIN_BATCH) as queue,
     ):
         circuit = Circuit(parts.indexing.probes, outages, queue.pause, queue.resume, PAGES_AT_ONCE)

@@ -1,0 +1,142 @@
+"""The words of an index: which it knows, in how many documents they are, and which are like another one.
+
+The index itself has only hashes of stems. So each process that prepares documents counts their words, and
+writes the counts every few seconds in a transaction of its own, for which no page waits.
+"""
+
+import re
+import time
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
+from functools import partial
+from threading import Lock
+from typing import NoReturn
+
+from rapidfuzz.distance import OSA
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope import models
+from crawlscope.core.periodic import run_periodically
+from crawlscope.database.engine import Database
+from crawlscope.indexing.sparse import UNSPACED
+
+WORDS = models.table_of(models.IndexWord)
+MIN_LETTERS = 4
+"""Too many shorter words are like each other."""
+MAX_LETTERS = 30
+MAX_WORDS = 500_000
+"""Of one index. Beyond it, words of one document are forgotten."""
+ENOUGH = 64
+"""A process counts a word in this many documents; then it is known to be common."""
+MAX_COUNTED = 200_000
+WRITE_SECONDS = 3.0
+RETRY_SECONDS = 10.0
+CHECK_SECONDS = 600.0
+
+_LETTERS = re.compile(rf"[^\W\d_]{{{MIN_LETTERS},}}")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_LAST = "\U0010ffff"
+"""Sorts after every letter."""
+_WRITE = text("""
+    INSERT INTO webhook.index_words AS known (generation_id, word, reversed, documents)
+    SELECT :generation_id, word, reverse(word), documents
+    FROM unnest(CAST(:words AS text[]), CAST(:documents AS int[])) AS counted (word, documents)
+    ORDER BY word
+    ON CONFLICT (generation_id, word) DO UPDATE SET documents = known.documents + excluded.documents
+""")
+_FORGET = text("DELETE FROM webhook.index_words WHERE generation_id = :generation_id AND documents = 1")
+_SIMILAR = text("""
+    SELECT word, documents FROM webhook.index_words
+    WHERE generation_id = :generation_id
+      AND char_length(word) BETWEEN :length - 1 AND :length + 1
+      AND (word >= :start AND word < :start_end OR reversed >= :end AND reversed < :end_end)
+""")
+
+
+def words_of(text: str) -> Iterator[re.Match[str]]:
+    """Those that may be misspelt: of letters, in scripts with spaces between words."""
+    return (
+        found
+        for found in _LETTERS.finditer(text)
+        if len(found[0]) <= MAX_LETTERS and not UNSPACED.search(found[0])
+    )
+
+
+def folded(word: str) -> str:
+    return unicodedata.normalize("NFC", word).lower()
+
+
+class WordCounts:
+    """Counts the words of documents until they are written. Threads may count at the same time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = Lock()
+        self._next_check = 0.0
+        self._waiting: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        self._counted: Counter[tuple[int, str]] = Counter()
+
+    def count(self, generation_id: int, text: str) -> None:
+        runs = {found[0] for found in words_of(text)}
+        parts = {part for run in runs for part in _CAMEL.split(run) if len(part) >= MIN_LETTERS}
+        words = {folded(word) for word in runs | parts}
+        with self._lock:
+            if len(self._counted) > MAX_COUNTED:
+                self._counted.clear()
+            rare = [word for word in words if self._counted[generation_id, word] < ENOUGH]
+            self._counted.update((generation_id, word) for word in rare)
+            self._waiting[generation_id].update(rare)
+
+    async def write(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, defaultdict(Counter)
+        for generation_id, counts in waiting.items():
+            values = {"words": list(counts), "documents": list(counts.values())}
+            async with self._database.transaction() as connection:
+                await connection.execute(_WRITE, {"generation_id": generation_id, **values})
+            if time.monotonic() >= self._next_check:
+                self._next_check = time.monotonic() + CHECK_SECONDS
+                await self._database.run(partial(forget_rare, generation_id=generation_id))
+
+    async def run(self) -> NoReturn:
+        await run_periodically(
+            self.write,
+            interval_seconds=WRITE_SECONDS,
+            retry_seconds=RETRY_SECONDS,
+            failure_event="words_write_failed",
+        )
+
+
+async def known_among(connection: AsyncConnection, generation_id: int, words: Collection[str]) -> set[str]:
+    found = await connection.scalars(
+        select(WORDS.c.word).where(WORDS.c.generation_id == generation_id, WORDS.c.word.in_(words))
+    )
+    return set(found)
+
+
+async def most_similar(connection: AsyncConnection, generation_id: int, word: str) -> str | None:
+    """The most frequent word that differs in one letter, or in the order of two neighbours.
+
+    One edit leaves the start or the end of a word as it is, so both are looked up.
+    """
+    kept = (len(word) - 1) // 2
+    start, end = word[:kept], word[: -kept - 1 : -1]
+    ranges = {"start": start, "start_end": start + _LAST, "end": end, "end_end": end + _LAST}
+    rows = await connection.execute(_SIMILAR, {"generation_id": generation_id, "length": len(word), **ranges})
+    similar = [
+        (documents, other) for other, documents in rows if OSA.distance(word, other, score_cutoff=1) == 1
+    ]
+    return max(similar)[1] if similar else None
+
+
+async def forget_rare(connection: AsyncConnection, generation_id: int) -> None:
+    """If the index has too many words."""
+    count = select(func.count()).where(WORDS.c.generation_id == generation_id)
+    if (await connection.scalar(count) or 0) > MAX_WORDS:
+        await connection.execute(_FORGET, {"generation_id": generation_id})
+
+
+async def delete_all(connection: AsyncConnection, generation_id: int) -> None:
+    await connection.execute(WORDS.delete().where(WORDS.c.generation_id == generation_id))

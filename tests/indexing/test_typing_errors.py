@@ -1,0 +1,95 @@
+"""A query word that the index does not know is replaced by one that it knows."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from crawlscope.database.engine import Database
+from crawlscope.indexing import vocabulary
+from tests.support.installation import Installation, running_installation
+from tests.support.producing import deliver
+
+SITE = "https://docs.example"
+PAGES = {
+    f"{SITE}/narwhal": "The narwhal inspects every certificate. Call rotateCertificates() before the winter.",
+    f"{SITE}/winter": "Winter is cold; the winner is warm. The boiler is inspected by the engineers.",
+    f"{SITE}/haus": "Das Gehäuse wird jeden Morgen geprüft, und der Druck wird in das Buch eingetragen, "
+    "bevor die Ingenieure den Kessel anheizen.",
+}
+
+
+@pytest.fixture
+async def here(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
+    async with running_installation(database, tmp_path) as installation:
+        pages = [
+            {"markdown": text, "metadata": {"sourceURL": url, "url": url}} for url, text in PAGES.items()
+        ]
+        await deliver(database, "crawl-1", "crawl.page", pages, at=datetime.now(UTC))
+        await installation.work()
+        yield installation
+
+
+async def corrected(here: Installation, query: str) -> str | None:
+    return (await here.search(query)).corrected_query
+
+
+async def test_a_misspelt_word_is_corrected_and_the_answer_says_so(here: Installation) -> None:
+    response = await here.search("narhwal certificate")
+    assert response.corrected_query == "narwhal certificate"
+    assert [result.url for result in response.results] == [f"{SITE}/narwhal"]
+    assert await corrected(here, "Narwhl, certificate?") == "narwhal, certificate?"
+    assert await corrected(here, "rotatCertificates") == "rotatecertificates"
+    assert await corrected(here, "Gehause gepruft") is None  # the same words without their accents
+    assert await corrected(here, "Gehäusse") == "gehäuse"
+
+
+async def test_what_the_index_knows_stays_as_it_is(here: Installation) -> None:
+    for query in (
+        "narwhal",
+        "winner",
+        "inspecting engineer",
+        "the",
+        "nar",
+        "犬",
+        "xylophone",
+        "wintry 2024",
+        "消费税率法案",
+    ):
+        assert await corrected(here, query) is None
+    assert await corrected(here, "wintor") == "winter"  # two pages have it, one has `winner`
+    assert await corrected(here, "narwhol boilor wintor colt warn cerd") is None
+
+
+async def test_phrases_and_exclusions_are_taken_as_written(here: Installation) -> None:
+    response = await here.search("wintor -narwhal")
+    assert response.corrected_query == "winter"
+    assert [result.url for result in response.results] == [f"{SITE}/winter"]
+
+
+async def test_a_new_index_counts_its_own_words_and_a_dropped_one_has_none(
+    here: Installation, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def words(generation_id: int) -> set[str]:
+        async with database.transaction() as connection:
+            return await vocabulary.known_among(connection, generation_id, {"narwhal", "winter"})
+
+    assert await words(1) == {"narwhal", "winter"}
+    monkeypatch.setattr("crawlscope.indexing.generations.lifecycle.DROP_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 99)
+    await here.reindex()
+    await here.words.write()
+    await here.lifecycle.advance()
+    assert (await words(1), await words(2)) == (set(), {"narwhal", "winter"})
+    assert await corrected(here, "narhwal") == "narwhal"
+
+
+async def test_words_of_one_document_are_forgotten_when_there_are_too_many(
+    here: Installation, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocabulary, "MAX_WORDS", 5)
+    async with database.transaction() as connection:
+        await vocabulary.forget_rare(connection, 1)
+        assert await vocabulary.known_among(connection, 1, {"narwhal", "winter"}) == {"winter"}
+    assert await corrected(here, "narwhal") is None  # the index still knows it
