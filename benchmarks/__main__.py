@@ -20,7 +20,7 @@ from benchmarks.part import Row, as_json, from_json, options_parser, table
 
 PARTS = (
     *("ingest", "cpu", "endpoint", "latency", "overload", "pipeline", "recrawl", "embedding_server", "index"),
-    *("search", "storage", "memory", "text", "timing", "telemetry"),
+    *("search", "storage", "years", "memory", "text", "timing", "telemetry"),
 )
 """In the order in which they run."""
 MAX_SECONDS = 600.0
@@ -63,7 +63,7 @@ def measure(name: str, given: argparse.Namespace) -> Sequence[Row] | None:
         command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(written)]
         command += ["--quick"] if given.quick else []
         command += ["--details"] if given.details else []
-        for option in ("rounds", "pages", "minutes"):
+        for option in ("rounds", "pages", "minutes", "operations"):
             if (value := getattr(given, option)) is not None:
                 command += [f"--{option}", str(value)]
         with errors.open("wb") as log, subprocess.Popen(command, stdout=_shown(given), stderr=log) as running:

@@ -15,6 +15,7 @@ class Options:
     rounds: int | None = None
     pages: int | None = None
     minutes: float | None = None
+    operations: int | None = None
     details: bool = False
 
     def rounds_or(self, usual: int) -> int:
@@ -87,13 +88,14 @@ def options_parser(purpose: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, help="repetitions, of which the median counts")
     parser.add_argument("--pages", type=int)
     parser.add_argument("--minutes", type=float, help="of a part that goes on for a given time")
+    parser.add_argument("--operations", type=int, help="of a year of crawls")
     parser.add_argument("--details", action="store_true", help="print what the numbers are made of, too")
     parser.add_argument("--json", type=Path, help="also write all rows to this file")
     return parser
 
 
 def options_of(given: argparse.Namespace) -> Options:
-    return Options(given.quick, given.rounds, given.pages, given.minutes, given.details)
+    return Options(given.quick, given.rounds, given.pages, given.minutes, given.operations, given.details)
 
 
 def run_alone(measure: Measure, purpose: str | None) -> None:

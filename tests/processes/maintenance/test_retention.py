@@ -30,7 +30,7 @@ def settings(**changed: Any) -> Settings:
 async def totals(database: Database, crawl_id: str) -> dict[str, Any]:
     crawl = await Insights(database).crawl(crawl_id)
     return crawl.model_dump(
-        include={"aggregate_timing", "total_pages", "pages_indexed", "status", "started_at"}
+        include={"aggregate_timing", "operations", "queue_wait", "unaccounted", "total_pages", "status"}
     )
 
 
@@ -59,6 +59,7 @@ async def test_totals_stay_exact_when_operations_are_deleted(own_database: Datab
     assert await own_database.run(lambda connection: recount(connection, "crawl-1")) == {}
     assert await totals(own_database, "crawl-1") == before
     assert before["aggregate_timing"]["embedding_ms"] > 0
+    assert before["operations"]["embedding"]["count"] == 2
 
     await deliver_pages(own_database, "crawl-1", "https://a.example/late")
     await index_pages(own_database, "crawl-1")  # now in the default partition

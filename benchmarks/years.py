@@ -1,0 +1,290 @@
+"""A year of crawls: what its records take, before and after retention, and whether answers stay fast.
+
+    python -m benchmarks.years [--quick] [--operations N] [--rounds N] [--json FILE]
+
+Four crawls a day of four sites. Deliveries, operations and requests go through the service's own writers,
+with times of the past; a second database gets the last month alone. Both are asked the same in turns.
+Retention then keeps 90 days, while a writer goes on measuring. It must change no total of a crawl.
+"""
+
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from sqlalchemy import text
+
+from benchmarks.part import Options, Row, number, run_alone
+from crawlscope.core.settings import Settings
+from crawlscope.core.vocabulary import OperationType
+from crawlscope.database import schema
+from crawlscope.database.embedded import EmbeddedPostgres
+from crawlscope.database.engine import Database, sqlalchemy_url
+from crawlscope.database.retention import Pruned
+from crawlscope.insights.service import Insights
+from crawlscope.processes.maintenance.retention import prune
+from crawlscope.sessions.recount import recount
+from crawlscope.timing import TimingContext
+from crawlscope.timing.partitions import make_partitions, month_after
+from crawlscope.timing.store import RequestRecord, record_operations, record_requests
+from crawlscope.webhooks.acceptance import accept_delivery
+
+PART = "years"
+OPERATIONS, QUICK_OPERATIONS = 500_000, 50_000
+DAYS, KEPT_DAYS, MONTH = 365, 90, timedelta(days=31)
+CRAWLS_A_DAY = 4
+SITES = 4
+MAX_GROWTH = 1.5
+"""Of an answer's time, when twelve times as much is stored."""
+MAX_WAIT_MS = 2_500.0
+"""A month is dropped between writes, and waits for one at most 2 s."""
+WRITERS = 4
+PAGES_AT_ONCE = 200
+PAGE_MS = 50
+RECOUNTED = 20
+STAGES = (
+    (OperationType.WORKER, "index_document", 40.0),
+    (OperationType.CHUNKING, "chunk_text", 4.0),
+    (OperationType.EMBEDDING, "embed_batch", 28.0),
+    (OperationType.BM25, "index_document", 1.0),
+    (OperationType.QDRANT, "index_chunks", 5.0),
+)
+"""Of each page, with the usual milliseconds."""
+SIZE = """
+SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class
+WHERE relnamespace = 'webhook'::regnamespace AND relname LIKE :tables AND relkind = 'r'
+"""
+
+
+@dataclass(frozen=True)
+class Crawl:
+    crawl_id: str
+    site: str
+    began_at: datetime
+    pages: int
+
+    @property
+    def ended_at(self) -> datetime:
+        return self.began_at + timedelta(milliseconds=PAGE_MS * self.pages)
+
+
+async def measure(options: Options) -> Sequence[Row]:
+    operations = options.operations or (QUICK_OPERATIONS if options.quick else OPERATIONS)
+    rounds, now = options.rounds_or(15), datetime.now(UTC)
+    crawls = planned(operations, now)
+    with (
+        tempfile.TemporaryDirectory(prefix="crawlscope-benchmark-") as folder,
+        EmbeddedPostgres(Path(folder)) as server,
+    ):
+        year, month = await opened(server.url, "year"), await opened(server.url, "month")
+        try:
+            return await _measured(year, month, crawls, now, rounds)
+        finally:
+            await year.close()
+            await month.close()
+
+
+def planned(operations: int, now: datetime) -> list[Crawl]:
+    count = DAYS * CRAWLS_A_DAY
+    pages = max(1, round(operations / count / len(STAGES)))
+    began = [now - timedelta(days=DAYS - each / CRAWLS_A_DAY) for each in range(count)]
+    return [
+        Crawl(f"crawl-{each}", f"https://{each % SITES}.example.com/", at, pages)
+        for each, at in enumerate(began)
+    ]
+
+
+async def opened(url: str, name: str) -> Database:
+    """A new database on the server."""
+    admin = Database.open(url, pool_size=1)
+    async with admin.engine.connect() as connection:
+        session = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await session.execute(text(f"CREATE DATABASE {name}"))
+    await admin.close()
+    named = sqlalchemy_url(url).set(drivername="postgresql", database=name)
+    database = Database.open(named.render_as_string(hide_password=False), statement_seconds=None)
+    await schema.upgrade(database)
+    return database
+
+
+async def _measured(
+    year: Database, month: Database, crawls: Sequence[Crawl], now: datetime, rounds: int
+) -> list[Row]:
+    latest = [each for each in crawls if each.began_at >= now - MONTH]
+    operations = sum(each.pages for each in crawls) * len(STAGES)
+    of_month = sum(each.pages for each in latest) * len(STAGES)
+    await write(month, latest, now)
+    written = await seconds(write(year, crawls, now))
+    rows = [
+        Row(PART, "an operation, written", written / operations * 1e6, "µs", f"{operations:,} operations"),
+        *await sizes(year, operations, "before"),
+        *await compared(year, month, latest[-1].crawl_id, rounds, "before"),
+    ]
+    deletion = await seconds(delete_operations(month)) / of_month
+    before = await size(year, "%")
+    pruned, taken, waited = await pruned_while_written(year, latest[-1].crawl_id, now)
+    dropped = [each.rows for each in pruned if each.what.startswith("operation")]
+    await require_exact(year, crawls)
+    pace = taken / max(1, sum(dropped))
+    many, against = (
+        f"{len(dropped)} months, {sum(dropped):,} operations",
+        f"DELETE {number(deletion * 1e6)} µs",
+    )
+    return [
+        *rows,
+        Row(PART, "retention", taken, "s", many),
+        Row(PART, "– an operation", pace * 1e6, "µs", against, pace / deletion),
+        Row(PART, "– slowest write meanwhile", waited * 1000, "ms", at_most=MAX_WAIT_MS),
+        Row(PART, "tables after it", await size(year, "%") / 1e6, "MB", f"before {number(before / 1e6)} MB"),
+        *await sizes(year, operations, "after"),
+        *await compared(year, month, latest[-1].crawl_id, rounds, "after"),
+    ]
+
+
+async def write(database: Database, crawls: Sequence[Crawl], now: datetime) -> None:
+    """As the service would have during that time, with each month's partitions made at its beginning."""
+    made = datetime.min.replace(tzinfo=UTC)
+    for first in range(0, len(crawls), WRITERS):
+        some = crawls[first : first + WRITERS]
+        if some[-1].began_at >= made:
+            await make_partitions(database, some[0].began_at)
+            made = month_after(some[0].began_at)
+        await asyncio.gather(*(write_crawl(database, crawl) for crawl in some))
+    await make_partitions(database, now)
+    await vacuum(database)
+
+
+async def write_crawl(database: Database, crawl: Crawl) -> None:
+    random = Random(crawl.crawl_id)
+    await deliver(database, crawl, "crawl.started", crawl.began_at)
+    for first in range(0, crawl.pages, PAGES_AT_ONCE):
+        pages = range(first, min(first + PAGES_AT_ONCE, crawl.pages))
+        some = [measured(crawl, page, random) for page in pages]
+        async with database.transaction() as connection:
+            await record_operations(connection, [each for operations, _ in some for each in operations])
+            await record_requests(connection, [request for _, request in some])
+    await deliver(database, crawl, "crawl.completed", crawl.ended_at)
+
+
+async def deliver(database: Database, crawl: Crawl, event: str, at: datetime) -> None:
+    metadata = {"url": crawl.site, "initiated_at": crawl.began_at.isoformat()}
+    body = {"type": event, "id": crawl.crawl_id, "success": True, "webhookId": event, "metadata": metadata}
+    await accept_delivery(database, json.dumps(body).encode(), at)
+
+
+def measured(crawl: Crawl, page: int, random: Random) -> tuple[list[TimingContext], RequestRecord]:
+    """The operations of a page and the request that delivered it."""
+    at = crawl.began_at + timedelta(milliseconds=PAGE_MS * page)
+    ids = {"crawl_id": crawl.crawl_id, "job_id": str(page), "document_url": f"{crawl.site}pages/{page}"}
+    operations = [
+        TimingContext.past(
+            kind, name, at, at + timedelta(milliseconds=ms * random.lognormvariate(0, 0.5)), **ids
+        )
+        for kind, name, ms in STAGES
+    ]
+    return operations, RequestRecord(
+        at, "POST", "/api/webhook/firecrawl", 202, 4.0, str(page), "10.0.0.1", None
+    )
+
+
+async def pruned_while_written(
+    database: Database, crawl_id: str, now: datetime
+) -> tuple[list[Pruned], float, float]:
+    """What was pruned, its seconds, and the seconds of the slowest write meanwhile."""
+    waits = [0.0]
+
+    async def go_on_writing() -> None:
+        while True:
+            at = datetime.now(UTC)
+            operation = TimingContext.past("worker", "index_document", at, at, crawl_id=crawl_id)
+            async with database.transaction() as connection:
+                waits.append(await seconds(record_operations(connection, [operation])))
+            await asyncio.sleep(0.02)
+
+    settings = Settings(_env_file=None, keep_operations_days=KEPT_DAYS, keep_requests_days=KEPT_DAYS)
+    writer = asyncio.create_task(go_on_writing())
+    began = time.perf_counter()
+    pruned = await prune(settings, database, now)
+    taken = time.perf_counter() - began
+    writer.cancel()
+    with suppress(asyncio.CancelledError):
+        await writer
+    return pruned or [], taken, max(waits)
+
+
+async def delete_operations(database: Database) -> None:
+    """For comparison: the same rows one by one."""
+    async with database.transaction() as connection:
+        await connection.execute(text("DELETE FROM webhook.operation_metrics"))
+    await vacuum(database)
+
+
+async def vacuum(database: Database) -> None:
+    async with database.engine.connect() as connection:
+        session = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await session.execute(text("VACUUM ANALYZE"))
+
+
+async def require_exact(database: Database, crawls: Sequence[Crawl]) -> None:
+    """Raises where a recount finds a difference, or a distribution lost an operation."""
+    insights = Insights(database)
+    for crawl in crawls[:: max(1, len(crawls) // RECOUNTED)]:
+        differing = await database.run(partial(recount, crawl_id=crawl.crawl_id))
+        found = (await insights.crawl(crawl.crawl_id)).operations[OperationType.EMBEDDING].count
+        if differing or found != crawl.pages:
+            raise RuntimeError(f"{crawl.crawl_id} has changed: {differing}, {found} of {crawl.pages} pages")
+
+
+async def sizes(database: Database, operations: int, when: str) -> list[Row]:
+    """With indexes, per operation ever written."""
+    return [
+        Row(PART, f"{what}, {when}", await size(database, tables) / operations, "bytes an operation")
+        for what, tables in (
+            ("operations", "operation_metrics%"),
+            ("requests", "request_metrics%"),
+            ("histograms", "operation_histograms"),
+        )
+    ]
+
+
+async def size(database: Database, tables: str) -> int:
+    async with database.transaction() as connection:
+        return int(await connection.scalar(text(SIZE), {"tables": tables}) or 0)
+
+
+async def compared(year: Database, month: Database, crawl_id: str, rounds: int, when: str) -> list[Row]:
+    """The time of answers with a year stored, against a month; each the median of turns."""
+    of_year, of_month = Insights(year), Insights(month)
+    questions: dict[str, Callable[[Insights], Awaitable[Any]]] = {
+        "list of crawls": lambda insights: insights.crawls(),
+        "a crawl": lambda insights: insights.crawl(crawl_id),
+        "operations of a crawl": lambda insights: insights.operations(crawl_id=crawl_id),
+    }
+    rows = []
+    for name, ask in questions.items():
+        turns = [(await seconds(ask(of_year)), await seconds(ask(of_month))) for _ in range(rounds + 1)][1:]
+        long, short = (statistics.median(times) * 1000 for times in zip(*turns, strict=True))
+        against = f"of a month {number(short)} ms"
+        # The month's operations are deleted then.
+        limit = MAX_GROWTH if when == "before" else None
+        rows.append(Row(PART, f"{name}, {when}", long, "ms", against, long / short, at_most=limit))
+    return rows
+
+
+async def seconds(work: Awaitable[Any]) -> float:
+    began = time.perf_counter()
+    await work
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    run_alone(measure, __doc__)
