@@ -158,6 +158,8 @@ def test_metrics_are_exported_by_each_process(monitored: Monitored, crawl_id: st
     )
     durations = monitored.receiver.points("crawlscope.operation.duration")
     assert {attributes(point)["operation"] for point in durations} >= {"worker", "embedding", "webhook"}
+    jobs = eventually(lambda: monitored.receiver.points("crawlscope.queue.jobs"), bool)
+    assert {"queue": "index_page", "state": "queued"} in [attributes(point) for point in jobs]
     kinds = {resource["crawlscope.process"] for resource in monitored.receiver.resources()}
     assert kinds >= {"api", "index_worker", "crawler"}
     assert {resource["service.name"] for resource in monitored.receiver.resources()} == {"crawlscope"}

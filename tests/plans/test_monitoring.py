@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.database.engine import Database
 from crawlscope.insights.fleet import fleet
 from crawlscope.sessions.repository import claim_ended
+from crawlscope.timing.telemetry import conventions
 
 ROWS = 50_000
 RUNNING = 20
@@ -40,7 +41,7 @@ async def test_a_scrape_and_the_count_of_ended_crawls_read_few_rows(own_database
                 await connection.execute(text(statement))
     async with own_database.transaction() as connection:
         state = await fleet(connection)
-        assert state.crawls_in_progress == RUNNING
+        assert state.gauges[conventions.CRAWLS_IN_PROGRESS, ()] == RUNNING
         assert await rows_read(connection) <= 10 * RUNNING
     async with own_database.transaction() as connection:
         assert await claim_ended(connection) == []

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from crawlscope.api.app import create_app
+from crawlscope.api.http.prometheus import show_gauges
 from crawlscope.core import service_file
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.listening import CANNOT_LISTEN, bound_socket
@@ -37,9 +38,10 @@ async def serve(settings: Settings, stopping: asyncio.Event, *, keeps_index: boo
     with _listening_socket(settings.host, settings.port) as listener:
         kept = [keep_index_process(settings.data_dir)] if keeps_index and settings.embedded_index else []
         async with in_background(*kept), service_parts(settings) as parts:
+            app = create_app(parts, stopping)
             server = _Server(
                 uvicorn.Config(
-                    create_app(parts, stopping),
+                    app,
                     http="httptools",
                     lifespan="on",
                     log_config=None,
@@ -50,12 +52,13 @@ async def serve(settings: Settings, stopping: asyncio.Event, *, keeps_index: boo
             gc.freeze()  # what lives as long as the process need not be examined again and again
             service_file.write(settings.data_dir, _url(settings.host, listener.getsockname()[1]))
             try:
-                serving = asyncio.create_task(server.serve(sockets=[listener]))
-                stop = asyncio.create_task(stopping.wait())
-                await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-                server.should_exit = True
-                stop.cancel()
-                await serving
+                async with in_background(show_gauges(parts, app.state.readings)):
+                    serving = asyncio.create_task(server.serve(sockets=[listener]))
+                    stop = asyncio.create_task(stopping.wait())
+                    await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+                    server.should_exit = True
+                    stop.cancel()
+                    await serving
             finally:
                 service_file.remove(settings.data_dir)
 

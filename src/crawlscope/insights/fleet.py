@@ -1,42 +1,43 @@
 """The state of the whole installation at one moment, at a cost that does not grow with its records."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.vocabulary import CrawlStatus
-from crawlscope.database.queue import WaitingJobs, jobs_in_queue
+from crawlscope.database.queue import jobs_in_queue
 from crawlscope.insights.queries import NOTIFICATIONS, OUTAGES, SESSIONS, Rows, rows_of
 from crawlscope.insights.service import OUTAGE_REPORT_LASTS
-from crawlscope.timing.telemetry.meters import Series
-from crawlscope.timing.telemetry.reports import KindOfProcess, processes_alive, totals_of_all
+from crawlscope.timing.telemetry import conventions
+from crawlscope.timing.telemetry.meters import Gauges, Series
+from crawlscope.timing.telemetry.reports import processes_alive, totals_of_all
 
 
 @dataclass(frozen=True)
 class Fleet:
     totals: Series
     """What all processes have counted since the first start."""
-    processes: Sequence[KindOfProcess]
-    jobs: Sequence[WaitingJobs]
-    crawls_in_progress: int
-    waiting_workers: Mapping[str, int]
-    """Per dependency that workers wait for."""
-    notifications_pending: int
-    database_bytes: int
+    gauges: Gauges
 
 
 async def fleet(connection: AsyncConnection) -> Fleet:
-    return Fleet(
-        totals=await totals_of_all(connection),
-        processes=await processes_alive(connection),
-        jobs=await jobs_in_queue(connection),
-        crawls_in_progress=await connection.scalar(crawls_in_progress()) or 0,
-        waiting_workers={row["part"]: row["workers"] for row in await rows_of(connection, waiting_workers())},
-        notifications_pending=await connection.scalar(notifications_pending()) or 0,
-        database_bytes=await connection.scalar(select(func.pg_database_size(func.current_database()))) or 0,
-    )
+    gauges: Gauges = {
+        (conventions.CRAWLS_IN_PROGRESS, ()): await connection.scalar(crawls_in_progress()) or 0,
+        (conventions.NOTIFICATIONS_PENDING, ()): await connection.scalar(notifications_pending()) or 0,
+        (conventions.DATABASE_BYTES, ()): await connection.scalar(database_bytes()) or 0,
+    }
+    for jobs in await jobs_in_queue(connection):
+        gauges[conventions.OLDEST_JOB, (jobs.queue,)] = jobs.oldest_seconds
+        for state, count in jobs.by_state.items():
+            gauges[conventions.JOBS, (jobs.queue, state)] = count
+    waiting = {row["part"]: row["workers"] for row in await rows_of(connection, waiting_workers())}
+    for dependency, workers in ({"database": 0, "embedder": 0, "index": 0} | waiting).items():
+        gauges[conventions.WAITING, (dependency,)] = workers
+    for process in await processes_alive(connection):
+        gauges[conventions.PROCESSES, (process.kind, process.version)] = process.count
+        gauges[conventions.MEMORY_BYTES, (process.kind, process.version)] = process.memory_bytes
+    return Fleet(await totals_of_all(connection), gauges)
 
 
 def crawls_in_progress() -> Rows:
@@ -51,3 +52,7 @@ def waiting_workers() -> Rows:
 
 def notifications_pending() -> Rows:
     return select(func.count()).where(NOTIFICATIONS.c.delivered_at.is_(None), ~NOTIFICATIONS.c.dead)
+
+
+def database_bytes() -> Rows:
+    return select(func.pg_database_size(func.current_database()))

@@ -43,7 +43,8 @@ from crawlscope.sessions.repository import (
 )
 from crawlscope.timing import TimingContext
 from crawlscope.timing.context import whole_ticks
-from crawlscope.timing.store import Measurement, hour_of, insert_operations
+from crawlscope.timing.measurement import Measurement
+from crawlscope.timing.store import hour_of, insert_operations
 from crawlscope.timing.telemetry import conventions, meters
 
 ATTEMPTS = models.table_of(models.PageAttempt)

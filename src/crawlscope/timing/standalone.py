@@ -17,7 +17,8 @@ from crawlscope.core.settings import Settings, load_settings
 from crawlscope.database import revision
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
-from crawlscope.timing.store import Measurement, MeasurementBuffer
+from crawlscope.timing.measurement import Measurement
+from crawlscope.timing.store import MeasurementBuffer
 from crawlscope.timing.telemetry.exported import exported
 from crawlscope.timing.telemetry.reports import reported
 

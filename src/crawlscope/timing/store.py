@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from random import getrandbits
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -20,6 +20,7 @@ from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import arrays, storable, storable_json
 from crawlscope.database.engine import Database
 from crawlscope.sessions.repository import TOTALLED, SessionChange, change_sessions, note_operations
+from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.telemetry import conventions, meters
 
 OPERATIONS = models.table_of(models.OperationMetric)
@@ -57,24 +58,6 @@ CAPACITY = 100_000
 Record = Callable[[AsyncConnection, Sequence[Any]], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
-
-
-class Measurement(Protocol):
-    """A finished `TimingContext`."""
-
-    operation_type: str
-    operation_name: str
-    request_id: str | None
-    job_id: str | None
-    crawl_id: str | None
-    document_url: str | None
-    metadata: dict[str, Any]
-    success: bool
-    error_message: str | None
-    timestamp: float
-
-    @property
-    def duration_ms(self) -> float: ...
 
 
 class RequestRecord(NamedTuple):

@@ -49,7 +49,7 @@ class OtlpReceiver:
             for scope in resource.scope_metrics
             for found in scope.metrics
             if found.name == metric
-            for point in (found.histogram.data_points or found.sum.data_points)
+            for point in getattr(found, found.WhichOneof("data")).data_points
         ]
 
     def __enter__(self) -> Self:

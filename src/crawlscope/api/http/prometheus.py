@@ -1,6 +1,7 @@
-"""`/metrics` for Prometheus. One reading of the state serves all scrapes of the next seconds."""
+"""`/metrics` for Prometheus, and its gauges for OpenTelemetry. One reading serves all for some seconds."""
 
 import asyncio
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,16 +9,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
+from crawlscope import __version__
 from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.exposition import exposition
 from crawlscope.api.http.health import CHECK_SECONDS, check_parts
 from crawlscope.api.http.parameters import ServiceParts
 from crawlscope.core.errors import CrawlscopeError
-from crawlscope.indexing.index.port import IndexSize
-from crawlscope.insights.fleet import Fleet, fleet
+from crawlscope.core.periodic import run_periodically
+from crawlscope.insights.fleet import fleet
 from crawlscope.processes.parts import Parts
+from crawlscope.timing.telemetry import conventions, meters, traces
+from crawlscope.timing.telemetry.meters import Gauges, Series
 
 KEPT_SECONDS = 2.0
+SHOW_INTERVAL_SECONDS = 15.0
 
 router = APIRouter(dependencies=[Authenticated], tags=["health"])
 
@@ -26,9 +31,9 @@ router = APIRouter(dependencies=[Authenticated], tags=["health"])
 class Reading:
     read_at: float
     """By the monotonic clock."""
-    dependencies: dict[str, bool]
-    fleet: Fleet | None
-    index: IndexSize | None
+    gauges: Gauges
+    totals: Series | None
+    """None while the database is unavailable."""
 
 
 class Readings:
@@ -50,20 +55,42 @@ async def metrics(request: Request, parts: ServiceParts, accept: Annotated[str, 
     """Metrics of the whole installation, in the text format of Prometheus or OpenMetrics."""
     readings: Readings = request.app.state.readings
     reading = await readings.latest(parts)
-    data_dir = parts.settings.data_dir if parts.settings.embedded_database else None
-    text, media_type = exposition(accept, reading.dependencies, reading.fleet, reading.index, data_dir)
+    text, media_type = exposition(accept, reading.gauges, reading.totals)
     return Response(text, media_type=media_type)
+
+
+async def show_gauges(parts: Parts, readings: Readings) -> None:
+    """Gives them to the exporter of the process until cancelled; returns at once where there is none."""
+
+    async def show() -> None:
+        for (metric, labels), value in (await readings.latest(parts)).gauges.items():
+            meters.show(metric, labels, value)
+
+    if traces.in_use():
+        await run_periodically(
+            show,
+            interval_seconds=SHOW_INTERVAL_SECONDS,
+            retry_seconds=SHOW_INTERVAL_SECONDS,
+            failure_event="gauge_export_failed",
+        )
 
 
 async def _read(parts: Parts) -> Reading:
     """Without the database or the index, what is known besides."""
-    read: Fleet | None = None
-    size: IndexSize | None = None
-    health = await check_parts(parts)
+    gauges: Gauges = {(conventions.BUILD, (__version__,)): 1.0}
+    totals: Series | None = None
+    for name, part in (await check_parts(parts)).items():
+        gauges[conventions.DEPENDENCY_UP, (name,)] = float(part.state == "ok")
     with suppress(CrawlscopeError, TimeoutError):
         async with asyncio.timeout(CHECK_SECONDS), parts.database.transaction() as connection:
-            read = await fleet(connection)
+            state = await fleet(connection)
+        gauges |= state.gauges
+        totals = state.totals
     with suppress(CrawlscopeError, TimeoutError):
         size = await asyncio.wait_for(parts.host.require_index().index.size(), CHECK_SECONDS)
-    up = {name: part.state == "ok" for name, part in health.items()}
-    return Reading(time.monotonic(), up, read, size)
+        gauges[conventions.INDEX_CHUNKS, ()] = size.chunks
+        if size.bytes is not None:
+            gauges[conventions.INDEX_BYTES, ()] = size.bytes
+    if parts.settings.embedded_database:
+        gauges[conventions.FREE_BYTES, ()] = shutil.disk_usage(parts.settings.data_dir).free
+    return Reading(time.monotonic(), gauges, totals)

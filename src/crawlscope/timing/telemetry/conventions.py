@@ -25,7 +25,7 @@ CRAWL_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """A counter, or with buckets a histogram of seconds."""
+    """A counter, with buckets a histogram of seconds, or one of the `GAUGES`."""
 
     name: str
     """For Prometheus; a counter is shown with `_total`."""
@@ -144,9 +144,93 @@ CPU = Metric(
     ("process",),
     unit="s",
 )
-ALL = (
+COUNTED = (
     *(OPERATIONS, QUEUE_WAITS, PAGES, RETRIES, CHUNKS, DELIVERIES, REFUSALS, REQUESTS),
     *(CRAWLS, CRAWL_DURATIONS, SEARCHABLE, NOTIFICATIONS, LOST, CPU),
+)
+JOBS = Metric(
+    "crawlscope_queue_jobs",
+    "crawlscope.queue.jobs",
+    "Jobs in the queue, by kind and state.",
+    ("queue", "state"),
+    unit="{job}",
+)
+OLDEST_JOB = Metric(
+    "crawlscope_queue_oldest_job_age_seconds",
+    "crawlscope.queue.oldest_job.age",
+    "Age of the oldest job that waits; 0 without one.",
+    ("queue",),
+    unit="s",
+)
+CRAWLS_IN_PROGRESS = Metric(
+    "crawlscope_crawls_in_progress",
+    "crawlscope.crawl.in_progress",
+    "Crawls whose end is not known.",
+    unit="{crawl}",
+)
+WAITING = Metric(
+    "crawlscope_workers_waiting",
+    "crawlscope.worker.waiting",
+    "Workers that wait for an unavailable dependency.",
+    ("dependency",),
+    unit="{worker}",
+)
+PROCESSES = Metric(
+    "crawlscope_processes",
+    "crawlscope.process.alive",
+    "Processes that report, by kind and version.",
+    ("process", "version"),
+    unit="{process}",
+)
+MEMORY_BYTES = Metric(
+    "crawlscope_process_memory_bytes",
+    "crawlscope.process.memory",
+    "Resident memory of these processes.",
+    ("process", "version"),
+    unit="By",
+)
+NOTIFICATIONS_PENDING = Metric(
+    "crawlscope_notifications_pending",
+    "crawlscope.notification.pending",
+    "Notifications to be sent.",
+    unit="{notification}",
+)
+DATABASE_BYTES = Metric(
+    "crawlscope_database_size_bytes",
+    "crawlscope.database.size",
+    "Size of the database on disk.",
+    unit="By",
+)
+INDEX_BYTES = Metric(
+    "crawlscope_index_size_bytes",
+    "crawlscope.index.size",
+    "Size of the embedded index on disk.",
+    unit="By",
+)
+INDEX_CHUNKS = Metric(
+    "crawlscope_index_chunks", "crawlscope.index.chunks", "Chunks in the serving index.", unit="{chunk}"
+)
+FREE_BYTES = Metric(
+    "crawlscope_data_dir_free_bytes",
+    "crawlscope.data_dir.free",
+    "Free disk space of the data folder.",
+    unit="By",
+)
+DEPENDENCY_UP = Metric(
+    "crawlscope_dependency_up",
+    "crawlscope.dependency.up",
+    "Whether the answering process can use this dependency.",
+    ("dependency",),
+)
+BUILD = Metric(
+    "crawlscope_build_info",
+    "crawlscope.build.info",
+    "The version of the answering process; always 1.",
+    ("version",),
+)
+GAUGES = (
+    *(JOBS, OLDEST_JOB, CRAWLS_IN_PROGRESS, WAITING, PROCESSES, MEMORY_BYTES, NOTIFICATIONS_PENDING),
+    *(DATABASE_BYTES, INDEX_BYTES, INDEX_CHUNKS, FREE_BYTES, DEPENDENCY_UP, BUILD),
 )
 OPERATION_TYPES = frozenset(OperationType)
 

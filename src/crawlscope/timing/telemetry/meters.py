@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.vocabulary import OperationType
+from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.telemetry import conventions
 from crawlscope.timing.telemetry.conventions import Metric
 
@@ -35,6 +36,7 @@ class Total:
 
 
 Series = dict[tuple[Metric, Labels], Total]
+Gauges = dict[tuple[Metric, Labels], float]
 
 
 class Totals:
@@ -60,6 +62,9 @@ class Totals:
             taken, self._series = self._series, {}
             return taken
 
+    def show(self, gauge: Metric, labels: Labels, value: float) -> None:
+        """Gauges are read when they are asked for: there is nothing to add up."""
+
     def put_back(self, series: Series) -> None:
         """What was taken and could not be reported."""
         with self._lock:
@@ -73,16 +78,7 @@ class Totals:
 class Recorder(Protocol):
     def add(self, metric: Metric, labels: Labels, amount: float) -> None: ...
 
-
-class Measured(Protocol):
-    """A `TimingContext` that has ended."""
-
-    operation_type: str
-    success: bool
-    metadata: dict[str, Any]
-
-    @property
-    def duration_ms(self) -> float: ...
+    def show(self, gauge: Metric, labels: Labels, value: float) -> None: ...
 
 
 class _Process:
@@ -112,13 +108,19 @@ def observe(metric: Metric, *seconds: float, labels: Labels = ()) -> None:
             recorder.add(metric, labels, max(0.0, each))
 
 
+def show(gauge: Metric, labels: Labels, value: float) -> None:
+    """The value of a gauge now."""
+    for recorder in _Process.recorders:
+        recorder.show(gauge, labels, value)
+
+
 def on_commit(connection: AsyncConnection, work: Callable[[], None]) -> None:
     """Runs `work` when the transaction commits; not if it fails before, or is tried again."""
     if _Process.recorders and connection.sync_connection is not None:
         event.listen(connection.sync_connection, "commit", lambda _: work())
 
 
-def operation_ended(operation: Measured) -> None:
+def operation_ended(operation: Measurement) -> None:
     if not _Process.recorders:
         return
     kind = operation.operation_type

@@ -68,11 +68,17 @@ class OtlpExporter:
             ).record
             if metric.buckets
             else meter.create_counter(metric.otel, metric.unit, metric.help).add
-            for metric in conventions.ALL
+            for metric in conventions.COUNTED
+        }
+        self._show: dict[Metric, Any] = {
+            gauge: meter.create_gauge(gauge.otel, gauge.unit, gauge.help).set for gauge in conventions.GAUGES
         }
 
     def add(self, metric: Metric, labels: Labels, amount: float) -> None:
         self._record[metric](amount, conventions.metric_attributes(metric, labels))
+
+    def show(self, gauge: Metric, labels: Labels, value: float) -> None:
+        self._show[gauge](value, conventions.metric_attributes(gauge, labels))
 
     def samples(self, trace_id: int) -> bool:
         """By the sampler of the environment (`OTEL_TRACES_SAMPLER`)."""

@@ -33,7 +33,7 @@ PROCESSES = models.table_of(models.Process)
 TOTALS = models.table_of(models.MetricTotal)
 log = structlog.get_logger(__name__)
 
-METRICS = {metric.name: metric for metric in conventions.ALL}
+METRICS = {metric.name: metric for metric in conventions.COUNTED}
 _ADD_TOTALS = text("""
     INSERT INTO webhook.metric_totals AS total (metric, labels, value, buckets)
     SELECT metric, labels, value, buckets

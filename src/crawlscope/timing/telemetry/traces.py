@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from time import time
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType
+from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.telemetry import conventions
 
 _TRACEPARENT = re.compile(
@@ -73,23 +74,6 @@ class Tracer(Protocol):
     def export(self, span: Span) -> None:
         """Never blocks and never raises: what cannot be sent is dropped."""
         ...
-
-
-class Operation(Protocol):
-    """A `TimingContext` that has ended."""
-
-    operation_type: str
-    operation_name: str
-    job_id: str | None
-    crawl_id: str | None
-    document_url: str | None
-    metadata: dict[str, Any]
-    success: bool
-    error_message: str | None
-    timestamp: float
-
-    @property
-    def duration_ms(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -207,7 +191,7 @@ def shared_request(works: Sequence[Trace], name: str, attributes: Attributes) ->
         export(Span(name, span, began, time(), parent, Kind.CLIENT, links, attributes, error))
 
 
-def operation_ended(operation: Operation) -> None:
+def operation_ended(operation: Measurement) -> None:
     trace = _current.get() if _Process.tracer is not None else None
     if trace is None:
         return
