@@ -1,7 +1,8 @@
 """The client of the running service over HTTP, for the CLI and MCP."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -17,7 +18,7 @@ from crawlscope.core import service_file
 from crawlscope.core.errors import CrawlscopeError, NotFoundError, ServiceUnavailable, UsageError
 from crawlscope.core.secrets import api_secret, local_token
 from crawlscope.core.settings import Settings
-from crawlscope.core.vocabulary import ChangeKind, Engine, PageState
+from crawlscope.core.vocabulary import ChangeKind, Engine, ExportFormat, PageState
 from crawlscope.crawls.schemas import (
     GOES_ON_HEADER,
     CrawlCancelled,
@@ -48,6 +49,10 @@ RECONCILE_SECONDS = 600.0
 """The service answers after it has fetched all missing pages."""
 WATCH_SECONDS = 600.0
 """The service answers after it has created all watches, one request at a time."""
+EXPORT_SECONDS = 120.0
+"""Between two pieces of an export."""
+PAGES_HEADER = "X-Crawlscope-Pages"
+"""The number of pages in an export."""
 SECRET_HEADER = "X-API-Secret"  # noqa: S105 - the header's name
 
 
@@ -236,6 +241,25 @@ class ServiceClient:
         )
         return CrawlReport(crawl, slowest, failed, diagnosis)
 
+    @asynccontextmanager
+    async def export(
+        self,
+        crawl_id: str,
+        format: ExportFormat,  # noqa: A002 - as the API calls it
+    ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        """The number of pages, and the bytes of the file as they come. Raises `ServiceUnavailable` if they
+        end early.
+        """
+        path = f"/api/crawls/{_segment(crawl_id)}/export"
+        with self._explained() as url:
+            async with self._http.stream(
+                "GET", url + path, params={"format": format.value}, timeout=EXPORT_SECONDS
+            ) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise _refusal(answer)
+                yield int(answer.headers[PAGES_HEADER]), answer.aiter_bytes()
+
     async def search(self, request: SearchRequest) -> SearchResponse:
         answer = await self._ask("POST", "/api/search", json=request.model_dump(exclude_none=True))
         return SearchResponse.model_validate_json(answer.content)
@@ -267,18 +291,24 @@ class ServiceClient:
         return model.model_validate_json((await self._ask("GET", path, params=query)).content)
 
     async def _ask(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        with self._explained() as url:
+            answer = await self._http.request(method, url + path, **options)
+        if answer.is_error:
+            raise _refusal(answer)
+        return answer
+
+    @contextmanager
+    def _explained(self) -> Iterator[str]:
+        """Gives the service's address, and translates the errors of a connection to it."""
         url = self.url
         if url is None:
             raise ServiceUnavailable("no service runs for this data folder: start it with `crawlscope up`")
         try:
-            answer = await self._http.request(method, url + path, **options)
+            yield url
         except httpx2.TransportError as error:
             raise ServiceUnavailable(
                 f"the service at {url} does not answer: {str(error) or type(error).__name__}"
             ) from error
-        if answer.is_error:
-            raise _refusal(answer)
-        return answer
 
 
 def _refusal(answer: httpx2.Response) -> CrawlscopeError:

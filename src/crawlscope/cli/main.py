@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from crawlscope import __version__
-from crawlscope.cli import backup, crawls, database, keys, search, service
+from crawlscope.cli import backup, crawls, database, export, keys, search, service
 from crawlscope.cli.common import complain
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.settings import is_text
@@ -31,6 +31,7 @@ COMMANDS = (
     search.search,
     crawls.retry,
     crawls.delete,
+    export.export,
     crawls.reconcile,
     crawls.watch,
     crawls.recount,

@@ -75,6 +75,12 @@ class PageState(StrEnum):
         return self in (PageState.INDEXED, PageState.UNCHANGED, PageState.EMPTY)
 
 
+class ExportFormat(StrEnum):
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    MARKDOWN = "markdown"
+
+
 class ChangeKind(StrEnum):
     """How a page differs from the same page in an earlier crawl; a page can have several."""
 

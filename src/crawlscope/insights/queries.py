@@ -306,6 +306,22 @@ def last_settlements(crawl_ids: Sequence[str], limit: int) -> Rows:
     )
 
 
+def pages_to_export(crawl_id: str) -> Rows:
+    """All pages of a crawl in the order in which they were received, with the sizes of their texts."""
+    columns = (PAGES.c.id.label("page_id"), PAGES.c.title, PAGES.c.language, PAGES.c.received_at)
+    size = func.coalesce(func.octet_length(CONTENTS.c.markdown), 0).label("text_bytes")
+    return (
+        select(*columns, *_page_columns(), size)
+        .select_from(PAGES.outerjoin(CONTENTS, CONTENTS.c.page_id == PAGES.c.id))
+        .where(PAGES.c.crawl_id == storable(crawl_id))
+        .order_by(PAGES.c.id)
+    )
+
+
+def texts(page_ids: Sequence[int]) -> Rows:
+    return select(CONTENTS.c.page_id, CONTENTS.c.markdown).where(CONTENTS.c.page_id.in_(page_ids))
+
+
 def oldest_transaction() -> Rows:
     """The oldest one in progress: all before it are visible or were rolled back."""
     return select(_transaction(func.pg_snapshot_xmin(func.pg_current_snapshot())))

@@ -521,6 +521,16 @@ class PageChangesResponse(Answer):
     """With `url`: of the page's text, if both crawls have one that is kept."""
 
 
+class ExportedPage(PageRow):
+    """A page with its text, as it is exported."""
+
+    title: str | None
+    language: str | None
+    received_at: datetime
+    text: str | None
+    """Its Markdown; null if no content was received, or if it is not kept."""
+
+
 class PageListResponse(Answer):
     pages: list[PageRow]
     total: int

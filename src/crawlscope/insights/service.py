@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from os import cpu_count
 from typing import Any
@@ -15,6 +15,7 @@ from crawlscope.core.errors import (
     EmbedderUnavailable,
     IndexUnavailable,
     NotFoundError,
+    ServiceUnavailable,
 )
 from crawlscope.core.expectations import ANY_SITE, Expectation
 from crawlscope.core.histogram import Histogram
@@ -46,6 +47,7 @@ from crawlscope.insights.diagnosis import (
     SiteTimes,
     diagnose,
 )
+from crawlscope.insights.export import exported_pages
 from crawlscope.insights.news import News, Position, SettledPages
 from crawlscope.insights.progress import Progress
 from crawlscope.insights.queries import PageSort, Rows, by_crawl, row_of, rows_of
@@ -64,6 +66,7 @@ from crawlscope.insights.schemas import (
     DeliveryListResponse,
     DeliveryRow,
     DiagnosisResponse,
+    ExportedPage,
     IdleTime,
     IndexReport,
     NotificationListResponse,
@@ -98,6 +101,8 @@ DEFAULT_BUCKETS = 60
 PARTS = (EmbedderUnavailable.part, IndexUnavailable.part, DatabaseUnavailable.part)
 SERVED_BY_WORKERS = ("local", "fastembed")
 """Embedders that run in the workers."""
+MAX_EXPORTS = 4
+"""At once: each holds a connection to the database and a snapshot."""
 SETTLED_AT_ONCE = 200
 """The largest number of pages of a crawl in one piece of news."""
 SiteExpectations = Mapping[str, Sequence[Expectation]]
@@ -136,6 +141,7 @@ class Insights:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         self._snapshots = Database(snapshots)
+        self._exports = 0
 
     async def crawls(
         self,
@@ -237,6 +243,22 @@ class Insights:
             idle=evidence.idle,
             stages=dict(evidence.stages),
         )
+
+    @asynccontextmanager
+    async def exported(self, crawl_id: str) -> AsyncIterator[tuple[int, AsyncIterator[list[ExportedPage]]]]:
+        """The number of the crawl's pages, and batches of all of them: from one snapshot, which lasts as long
+        as the block, and with it a connection.
+        """
+        if self._exports >= MAX_EXPORTS:
+            raise ServiceUnavailable(f"{MAX_EXPORTS} exports run already: try again when one has ended")
+        self._exports += 1
+        try:
+            async with self._known(crawl_id) as connection:
+                total = await connection.scalar(queries.count_of(queries.pages(crawl_id)))
+                async with aclosing(exported_pages(connection, crawl_id)) as batches:
+                    yield total or 0, batches
+        finally:
+            self._exports -= 1
 
     async def page_changes(
         self,

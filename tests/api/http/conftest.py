@@ -1,8 +1,9 @@
 """The real application over a real database, asked in this process; its index is never ready."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import httpx2
 import pytest
 
 from crawlscope.api.app import create_app
+from crawlscope.api.serve import serve as served_process
+from crawlscope.core import service_file
 from crawlscope.core.settings import Settings
 from crawlscope.processes.parts import Parts, service_parts
+from tests.support.polling import eventually
 
 SECRET = "a-secret-of-this-test"
 TOKEN = "a-token-of-this-test"
@@ -63,3 +67,36 @@ async def serve(database_url: str, tmp_path: Path) -> AsyncIterator[Serve]:
 @pytest.fixture
 async def service(serve: Serve) -> Service:
     return await serve()
+
+
+@dataclass
+class Served:
+    settings: Settings
+    http: httpx2.AsyncClient
+    stopping: asyncio.Event
+    ended: "asyncio.Task[None]"
+
+
+@pytest.fixture
+async def served(database_url: str, tmp_path: Path) -> AsyncIterator[Served]:
+    """The API process without its embedder, in this one."""
+    settings = Settings(
+        _env_file=None,
+        data_dir=tmp_path,
+        api_secret=SECRET,
+        database_url=database_url,
+        port=0,
+        embedder="tei",
+        embedder_url=NOWHERE,
+    )
+    stopping = asyncio.Event()
+    ended = asyncio.create_task(served_process(settings, stopping, keeps_index=False))
+    await eventually(lambda: service_file.read(tmp_path) is not None or ended.done())
+    service = service_file.read(tmp_path)
+    assert service is not None, ended.exception()
+    async with httpx2.AsyncClient(
+        base_url=service.url, headers={"X-API-Secret": SECRET}, timeout=60, trust_env=False
+    ) as http:
+        yield Served(settings, http, stopping, ended)
+    stopping.set()
+    await ended

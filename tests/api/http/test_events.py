@@ -5,8 +5,6 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,51 +12,15 @@ import pytest
 from starlette.types import Message
 
 from crawlscope.api.http import events
-from crawlscope.api.serve import serve as serve_app
-from crawlscope.core import service_file
-from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.insights.schemas import LiveEnd
-from tests.api.http.conftest import NOWHERE, SECRET
+from tests.api.http.conftest import Served
 from tests.insights.test_live import LONG_AGO, fail_at_crawler, urls
-from tests.support.polling import eventually
 from tests.support.producing import A, deliver
 
 Events = AsyncIterator[dict[str, Any]]
 CRAWL = "/api/metrics/crawls/crawl-1/events"
 ALL = "/api/metrics/events"
-
-
-@dataclass
-class Served:
-    http: httpx2.AsyncClient
-    stopping: asyncio.Event
-    ended: "asyncio.Task[None]"
-
-
-@pytest.fixture
-async def served(database_url: str, tmp_path: Path) -> AsyncIterator[Served]:
-    """The API process without its embedder, in this one."""
-    settings = Settings(
-        _env_file=None,
-        data_dir=tmp_path,
-        api_secret=SECRET,
-        database_url=database_url,
-        port=0,
-        embedder="tei",
-        embedder_url=NOWHERE,
-    )
-    stopping = asyncio.Event()
-    ended = asyncio.create_task(serve_app(settings, stopping, keeps_index=False))
-    await eventually(lambda: service_file.read(tmp_path) is not None or ended.done())
-    service = service_file.read(tmp_path)
-    assert service is not None, ended.exception()
-    async with httpx2.AsyncClient(
-        base_url=service.url, headers={"X-API-Secret": SECRET}, timeout=60, trust_env=False
-    ) as http:
-        yield Served(http, stopping, ended)
-    stopping.set()
-    await ended
 
 
 @asynccontextmanager

@@ -1,0 +1,197 @@
+"""The pages of a crawl as a file: JSON Lines, Parquet, or an archive of Markdown files."""
+
+import asyncio
+import gzip
+import importlib
+import io
+import tarfile
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import structlog
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from crawlscope.api.client import PAGES_HEADER
+from crawlscope.api.http.access import Authenticated
+from crawlscope.api.http.parameters import Segment, ServiceParts
+from crawlscope.core.errors import CrawlscopeError, UsageError
+from crawlscope.core.vocabulary import ExportFormat
+from crawlscope.indexing.in_thread import in_thread
+from crawlscope.insights.export import markdown_file
+from crawlscope.insights.schemas import ExportedPage
+from crawlscope.insights.service import Insights
+
+STALLED_SECONDS = 120
+"""A client that takes nothing for so long is disconnected: it holds a connection to the database."""
+MEDIA_TYPES = {
+    ExportFormat.JSONL: "application/x-ndjson",
+    ExportFormat.PARQUET: "application/vnd.apache.parquet",
+    ExportFormat.MARKDOWN: "application/gzip",
+}
+
+router = APIRouter(prefix="/api/crawls", tags=["crawls"], dependencies=[Authenticated])
+log = structlog.get_logger(__name__)
+
+
+@router.get("/{crawl_id}/export", response_class=StreamingResponse)
+async def export_crawl(
+    crawl_id: Segment,
+    parts: ServiceParts,
+    format: ExportFormat = ExportFormat.JSONL,  # noqa: A002 - the parameter's name
+) -> StreamingResponse:
+    """All pages of the crawl with their texts, as they are at this moment."""
+    stream = _exported(parts.insights, crawl_id, WRITERS[format]())
+    total = int(await anext(stream))
+    suffix = "tar.gz" if format is ExportFormat.MARKDOWN else format.value
+    headers = {
+        PAGES_HEADER: str(total),
+        "Content-Disposition": f'attachment; filename="crawl.{suffix}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return _File(stream, media_type=MEDIA_TYPES[format], headers=headers)
+
+
+class Writer(Protocol):
+    """Turns pages into the bytes of a file. Without those of the end, a reader sees that it is not whole;
+    in a format without an end, the connection shows it."""
+
+    def write(self, pages: Sequence[ExportedPage]) -> bytes: ...
+
+    def end(self) -> bytes: ...
+
+
+class JsonLines:
+    """A page a line."""
+
+    def write(self, pages: Sequence[ExportedPage]) -> bytes:
+        return "".join(f"{page.model_dump_json()}\n" for page in pages).encode()
+
+    def end(self) -> bytes:
+        return b""
+
+
+class MarkdownArchive:
+    """A compressed tar archive with a file for each page that has a text."""
+
+    def __init__(self) -> None:
+        self._sink = io.BytesIO()
+        self._compressed = gzip.GzipFile(fileobj=self._sink, mode="wb", compresslevel=6)
+        self._archive: Any = tarfile.open(fileobj=self._compressed, mode="w|")  # noqa: SIM115
+
+    def write(self, pages: Sequence[ExportedPage]) -> bytes:
+        for page in pages:
+            if file := markdown_file(page):
+                name, content = file
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mtime = len(content), int(page.received_at.timestamp())
+                self._archive.addfile(entry, io.BytesIO(content))
+        self._archive.members.clear()  # it would keep every entry until the end
+        return _taken(self._sink)
+
+    def end(self) -> bytes:
+        self._archive.close()
+        self._compressed.close()
+        return _taken(self._sink)
+
+
+class Parquet:
+    """A row group for each batch, compressed with Zstandard. Needs the optional package `pyarrow`."""
+
+    def __init__(self) -> None:
+        try:
+            self._arrow: Any = importlib.import_module("pyarrow")
+            parquet: Any = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise UsageError(
+                "Parquet needs the package pyarrow in the service: "
+                "install crawlscope[parquet], or export as jsonl"
+            ) from None
+        self._schema = self._arrow.schema(_parquet_columns(self._arrow))
+        self._sink = io.BytesIO()
+        self._writer = parquet.ParquetWriter(_Appending(self._sink), self._schema, compression="zstd")
+
+    def write(self, pages: Sequence[ExportedPage]) -> bytes:
+        rows = [{**page.model_dump(), "stages": list(page.stages.items())} for page in pages]
+        self._writer.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
+        return _taken(self._sink)
+
+    def end(self) -> bytes:
+        self._writer.close()
+        return _taken(self._sink)
+
+
+WRITERS: dict[ExportFormat, type[JsonLines] | type[MarkdownArchive] | type[Parquet]] = {
+    ExportFormat.JSONL: JsonLines,
+    ExportFormat.PARQUET: Parquet,
+    ExportFormat.MARKDOWN: MarkdownArchive,
+}
+
+
+class _File(StreamingResponse):
+    """Breaks the connection off if the file cannot be completed, so that no part of it looks whole."""
+
+    def __init__(self, stream: AsyncGenerator[bytes, None], **options: Any) -> None:
+        super().__init__(stream, **options)
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(STALLED_SECONDS):
+                await send(message)
+
+        async with aclosing(self._stream):
+            try:
+                await super().__call__(scope, receive, send_in_time)
+            except (CrawlscopeError, TimeoutError) as error:
+                log.warning("export_aborted", reason=str(error) or "the client takes nothing")
+
+
+async def _exported(insights: Insights, crawl_id: str, writer: Writer) -> AsyncGenerator[bytes, None]:
+    """The number of pages in digits, then the bytes of the file."""
+    async with insights.exported(crawl_id) as (total, batches):
+        yield str(total).encode()
+        async for pages in batches:
+            yield await in_thread(writer.write, pages)
+        yield await in_thread(writer.end)
+
+
+def _taken(sink: io.BytesIO) -> bytes:
+    """What was written since the last time."""
+    written = sink.getvalue()
+    sink.seek(0)
+    sink.truncate()
+    return written
+
+
+class _Appending(io.RawIOBase):
+    """A file that is only appended to, of which the written bytes are taken away meanwhile."""
+
+    def __init__(self, sink: io.BytesIO) -> None:
+        self._sink = sink
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        written = self._sink.write(data)
+        self._size += written
+        return written
+
+    def tell(self) -> int:
+        return self._size
+
+
+def _parquet_columns(arrow: Any) -> list[tuple[str, Any]]:
+    text, moment, milliseconds = arrow.string(), arrow.timestamp("us", tz="UTC"), arrow.float64()
+    texts = ("url", "final_url", "state", "error_code", "error", "error_detail", "title", "language", "text")
+    return [
+        *((name, text) for name in texts),
+        *((name, arrow.int64()) for name in ("attempts", "status_code", "chunks")),
+        *((name, moment) for name in ("received_at", "queued_at", "settled_at")),
+        *((name, milliseconds) for name in ("queue_wait_ms", "total_ms", "unaccounted_ms")),
+        ("stages", arrow.map_(text, milliseconds)),
+    ]
