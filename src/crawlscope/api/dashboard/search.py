@@ -1,6 +1,5 @@
 """Search over all indexed pages, with the reason for each hit's place."""
 
-import re
 from collections.abc import Iterator
 from typing import get_args
 
@@ -11,11 +10,10 @@ from crawlscope.api.dashboard.rendering import page_router, render
 from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Offset, ServiceParts
 from crawlscope.core.errors import CrawlscopeError
-from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest
+from crawlscope.search.schemas import Highlight, Mode, SearchFilters, SearchRequest
 
 HITS_SHOWN = 10
 MAX_OFFSET = 1_000
-MIN_MARKED = 2
 
 router = page_router()
 
@@ -59,24 +57,15 @@ async def show_search(
         problem=problem,
         offset=offset,
         limit=HITS_SHOWN,
-        marked=lambda text: list(marked(text, q)),
+        pieces=pieces,
     )
 
 
-def marked(text: str, query: str) -> Iterator[tuple[str, bool]]:
-    """The text in pieces; true for those that are words of the query, or begin with one."""
-    words = sorted(
-        {word for word in re.findall(r"\w+", query) if len(word) >= MIN_MARKED}, key=len, reverse=True
-    )
-    if not words:
-        yield text, False
-        return
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\w*", re.IGNORECASE)
+def pieces(highlight: Highlight) -> Iterator[tuple[str, bool]]:
+    """The text in pieces; true for those that are words of the query."""
     at = 0
-    for found in pattern.finditer(text):
-        if found.start() > at:
-            yield text[at : found.start()], False
-        yield found[0], True
-        at = found.end()
-    if at < len(text):
-        yield text[at:], False
+    for match in highlight.matches:
+        yield highlight.text[at : match.start], False
+        yield highlight.text[match.start : match.end], True
+        at = match.end
+    yield highlight.text[at:], False
