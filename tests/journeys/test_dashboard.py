@@ -59,7 +59,7 @@ async def test_from_the_link_to_a_searchable_site(own_stack: Stack, embedder: Fa
         with a_site() as site:
             first = await _crawl(watched, site)
             await page.click("nav >> text=Pages")
-            await page.wait_for_selector("text=/^\\/page-3$/")
+            await page.wait_for_selector(".wf-space .stage-embedding", state="attached")
             assert await page.locator(".wf-space .stage-embedding").count() >= PAGES - 2
             await page.click("nav >> text=Failures")
             codes = await page.locator(".cause code").all_inner_texts()
