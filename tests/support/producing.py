@@ -66,6 +66,21 @@ async def index_pages(
     return len(jobs)
 
 
+async def index_all_pages(database: Database, crawl_id: str, at_once: int = 500) -> int:
+    """As `index_pages`, many in one transaction, for large crawls."""
+    jobs = await queued(database, crawl_id)
+    for first in range(0, len(jobs), at_once):
+        async with database.transaction() as connection:
+            claims = await claim_pages(connection, jobs[first : first + at_once], "worker-1")
+            ended = [
+                EndedAttempt(claim, Outcome(PageState.INDEXED, 3), measured_attempt(claim))
+                for claim in claims
+                if claim
+            ]
+            await end_attempts(connection, ended)
+    return len(jobs)
+
+
 async def fail_pages(database: Database, crawl_id: str, code: str, words: str) -> None:
     """As when the embedding goes wrong for good."""
     for job in await queued(database, crawl_id):
@@ -122,10 +137,14 @@ async def attempt(
     async with database.transaction() as connection:
         [claim] = await claim_pages(connection, [job], "worker-1")
     assert claim is not None
+    return claim, measured_attempt(claim, failing)
+
+
+def measured_attempt(claim: ClaimedPage, failing: str | None = None) -> list[TimingContext]:
     measured: list[TimingContext] = []
     with scope(
         crawl_id=claim.crawl_id,
-        job_id=str(job.job_id),
+        job_id=str(claim.job_id),
         document_url=claim.source_url,
         collect=measured.append,
     ):
@@ -136,7 +155,7 @@ async def attempt(
                         work(failing if operation_type is OperationType.EMBEDDING else None)
         except RuntimeError:
             assert failing
-    return claim, measured
+    return measured
 
 
 def work(failure: str | None) -> None:

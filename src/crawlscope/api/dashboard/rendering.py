@@ -164,6 +164,7 @@ def _environment() -> Environment:
         "label": label,
         "number": number_text,
         "path": path_text,
+        "positive": lambda value: max(0.0, value),
         "percent": words.percent,
         "rate": rate_text,
         "ratio": ratio_text,

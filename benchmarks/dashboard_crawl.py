@@ -1,0 +1,67 @@
+"""Makes a large crawl by the steps of deliveries and workers, many pages at a time."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from sqlalchemy import select
+
+from crawlscope.core.vocabulary import OperationType, PageState
+from crawlscope.database.engine import Database
+from crawlscope.models import Page
+from crawlscope.pages.repository import ClaimedPage, EndedAttempt, Outcome, PageJob, claim_pages, end_attempts
+from crawlscope.timing import TimingContext, scope
+from crawlscope.webhooks.acceptance import accept_delivery
+
+AT_ONCE = 500
+STAGES = (
+    (OperationType.CHUNKING, "chunk_text"),
+    (OperationType.EMBEDDING, "embed_batch"),
+    (OperationType.BM25, "index_document"),
+    (OperationType.QDRANT, "index_chunks"),
+)
+
+
+async def make_crawl(database: Database, crawl_id: str, pages: int) -> None:
+    """Every fiftieth page failed at the crawler, all others are indexed."""
+    for first in range(0, pages, AT_ONCE):
+        numbers = range(first, min(first + AT_ONCE, pages))
+        await _deliver(database, crawl_id, "crawl.page", [_document(number) for number in numbers])
+        await _index(database, crawl_id)
+    await _deliver(database, crawl_id, "crawl.completed", [])
+
+
+async def _deliver(database: Database, crawl_id: str, event: str, documents: list[dict[str, object]]) -> None:
+    body = {"type": event, "id": crawl_id, "webhookId": str(uuid4()), "data": documents}
+    await accept_delivery(database, json.dumps(body).encode(), datetime.now(UTC))
+
+
+def _document(number: int) -> dict[str, object]:
+    url = f"https://docs.example.com/section-{number % 97}/page-{number}"
+    metadata = {"sourceURL": url, "url": url, "statusCode": 200 if number % 50 else 404}
+    return {"markdown": f"# Page {number}\n\nSome words of it.", "metadata": metadata}
+
+
+async def _index(database: Database, crawl_id: str) -> None:
+    async with database.transaction() as connection:
+        waiting = select(Page.id, Page.revision, Page.job_id)
+        waiting = waiting.where(Page.crawl_id == crawl_id, Page.state == PageState.QUEUED)
+        jobs = [PageJob(row.id, row.revision, row.job_id or 0) for row in await connection.execute(waiting)]
+        claims = await claim_pages(connection, jobs, "worker-1")
+        outcome = Outcome(PageState.INDEXED, 3)
+        ended = [EndedAttempt(claim, outcome, list(_measured(claim))) for claim in claims if claim]
+        await end_attempts(connection, ended)
+
+
+def _measured(claim: ClaimedPage) -> Iterator[TimingContext]:
+    measured: list[TimingContext] = []
+    job_id, collect = str(claim.job_id), measured.append
+    with (
+        scope(crawl_id=claim.crawl_id, job_id=job_id, document_url=claim.source_url, collect=collect),
+        TimingContext(OperationType.WORKER, "index_document"),
+    ):
+        for operation_type, name in STAGES:
+            with TimingContext(operation_type, name):
+                pass
+    yield from measured
