@@ -80,6 +80,9 @@ async def test_from_the_link_to_a_searchable_site(own_stack: Stack, embedder: Fa
         await page.click("text=Compare >> nth=1")
         await page.click(f"a[href*='b={first}']")
         assert await page.locator("section[aria-labelledby=stages] tbody tr").count() >= 5
+        await page.click("text='/page-2'")
+        assert "Herons" in await page.inner_text(".line-added")
+        assert "Otters" in await page.inner_text(".line-removed")
 
         await page.fill(".top-search input", "herons at stone")
         await page.press(".top-search input", "Enter")

@@ -83,6 +83,13 @@ class Inspection:
             rows = await rows_of(connection, slice_of(queries.spans(crawl_id, which, order), limit, offset))
             return Spans(rows, await connection.scalar(queries.count_of_spans(crawl_id, which)) or 0)
 
+    async def slowest(self, crawl_id: str, limit: int) -> Sequence[Row]:
+        """As the rows of `spans`, without pages that were not measured."""
+        async with self._known(crawl_id) as connection:
+            slowest = queries.spans(crawl_id, WhichPages(), SpanOrder.SLOWEST)
+            rows = await rows_of(connection, slice_of(slowest, limit, 0))
+            return [row for row in rows if row["total_ms"] is not None]
+
     async def span(self, crawl_id: str) -> CrawlSpan:
         async with self.database.transaction() as connection:
             return CrawlSpan(**await row_of(connection, queries.span_of_crawl(crawl_id)))

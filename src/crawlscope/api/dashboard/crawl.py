@@ -1,5 +1,6 @@
 """One crawl: its overview, its pages on a time axis, its failures, its deliveries, and the actions on it."""
 
+import asyncio
 import json
 from contextlib import suppress
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from crawlscope.api.rendering.words import count
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.vocabulary import NotRetried, PageState
 from crawlscope.crawls.schemas import PagesQueued, RetryPages
+from crawlscope.insights.inspection import CrawlSpan
 from crawlscope.insights.inspection_queries import SpanOrder, WhichPages
 from crawlscope.insights.schemas import CrawlMetricsResponse
 from crawlscope.processes.parts import Parts
@@ -37,14 +39,17 @@ router = page_router()
 
 @router.get("/crawls/{crawl_id}", dependencies=[Authenticated])
 async def show_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
-    crawl = await parts.insights.crawl(crawl_id)
-    slowest = await parts.inspection.spans(crawl_id, order=SpanOrder.SLOWEST, limit=SLOWEST_SHOWN)
-    causes = await parts.inspection.causes(crawl_id)
+    crawl, span, causes, slowest = await asyncio.gather(  # each reads on a connection of its own
+        parts.insights.crawl(crawl_id),
+        parts.inspection.span(crawl_id),
+        parts.inspection.causes(crawl_id),
+        parts.inspection.slowest(crawl_id, SLOWEST_SHOWN),
+    )
     return render(
         request,
         "crawl.html",
-        **await _header(parts, crawl, "overview"),
-        slowest=[row for row in slowest.rows if row["total_ms"] is not None],
+        **_header(crawl, span, "overview"),
+        slowest=slowest,
         causes=causes[:CAUSES_SHOWN],
         causes_left=len(causes) - CAUSES_SHOWN,
         **await _course(parts, crawl),
@@ -63,19 +68,22 @@ async def _course(parts: Parts, crawl: CrawlMetricsResponse) -> dict[str, Any]:
 @router.get("/crawls/{crawl_id}/timeline", dependencies=[Authenticated])
 async def show_timeline(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
     """The course of the crawl on one time axis, and what bounds it."""
-    crawl = await parts.insights.crawl(crawl_id)
     return render(
         request,
         "timeline.html",
-        **await _header(parts, crawl, "timeline"),
+        **await _known_crawl(parts, crawl_id, "timeline"),
         diagnosis=await parts.insights.diagnosis(crawl_id),
         timeline=await parts.insights.timeline(crawl_id, BUCKETS),
     )
 
 
-async def _header(parts: Parts, crawl: CrawlMetricsResponse, tab: str) -> dict[str, Any]:
+async def _known_crawl(parts: Parts, crawl_id: str, tab: str) -> dict[str, Any]:
+    crawl, span = await asyncio.gather(parts.insights.crawl(crawl_id), parts.inspection.span(crawl_id))
+    return _header(crawl, span, tab)
+
+
+def _header(crawl: CrawlMetricsResponse, span: CrawlSpan, tab: str) -> dict[str, Any]:
     """What every page about a crawl shows at its top."""
-    span = await parts.inspection.span(crawl.crawl_id)
     now = None if crawl.searchable_at else crawl.last_fact_at
     axis = Axis.between(
         crawl.initiated_at,
@@ -99,13 +107,15 @@ async def show_pages(
     offset: Offset = 0,
 ) -> Response:
     """The waterfall. Without a script it is a list with 100 pages at a time."""
-    crawl = await parts.insights.crawl(crawl_id)
     chosen = PageState(state) if state in set(PageState) else None
-    found = await parts.inspection.spans(crawl_id, WhichPages(chosen, url or None), sort, ROWS_SHOWN, offset)
+    header, found = await asyncio.gather(
+        _known_crawl(parts, crawl_id, "pages"),
+        parts.inspection.spans(crawl_id, WhichPages(chosen, url or None), sort, ROWS_SHOWN, offset),
+    )
     return render(
         request,
         "pages.html",
-        **await _header(parts, crawl, "pages"),
+        **header,
         rows=found.rows,
         total=found.total,
         state=chosen,
@@ -157,21 +167,19 @@ def _epoch_ms(moment: object) -> float | None:
 
 @router.get("/crawls/{crawl_id}/failures", dependencies=[Authenticated])
 async def show_failures(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
-    crawl = await parts.insights.crawl(crawl_id)
-    causes = await parts.inspection.causes(crawl_id)
-    return render(request, "failures.html", **await _header(parts, crawl, "failures"), causes=causes)
+    header = await _known_crawl(parts, crawl_id, "failures")
+    return render(request, "failures.html", **header, causes=await parts.inspection.causes(crawl_id))
 
 
 @router.get("/crawls/{crawl_id}/deliveries", dependencies=[Authenticated])
 async def show_deliveries(
     request: Request, crawl_id: Segment, parts: ServiceParts, offset: Offset = 0
 ) -> Response:
-    crawl = await parts.insights.crawl(crawl_id)
     found = await parts.insights.deliveries(crawl_id, ROWS_SHOWN, offset)
     return render(
         request,
         "deliveries.html",
-        **await _header(parts, crawl, "deliveries"),
+        **await _known_crawl(parts, crawl_id, "deliveries"),
         deliveries=found.deliveries,
         total=found.total,
         offset=offset,
@@ -183,12 +191,11 @@ async def show_deliveries(
 async def show_delivery(
     request: Request, crawl_id: Segment, delivery_id: int, parts: ServiceParts
 ) -> Response:
-    crawl = await parts.insights.crawl(crawl_id)
     delivery = await parts.inspection.delivery(crawl_id, delivery_id)
     return render(
         request,
         "delivery.html",
-        **await _header(parts, crawl, "deliveries"),
+        **await _known_crawl(parts, crawl_id, "deliveries"),
         delivery=delivery,
         body=readable_body(delivery["body"]),
     )

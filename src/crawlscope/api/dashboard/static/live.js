@@ -3,7 +3,8 @@
 "use strict";
 
 (() => {
-  const REFRESH_MS = 4000, WIDTH = 1000, MIN_VISIBLE = 3, SVG = "http://www.w3.org/2000/svg";
+  // Viewers share an answer for a moment, so the last one has to be asked for after it.
+  const REFRESH_MS = 4000, SHARED_MS = 2000, WIDTH = 1000, MIN_VISIBLE = 3, SVG = "http://www.w3.org/2000/svg";
   const number = (value) => value.toLocaleString("en-US");
   let feed, timer, last = 0, over = false;
 
@@ -58,7 +59,7 @@
 
   function refreshSoon() {
     if (timer || document.hidden) return;
-    timer = setTimeout(refresh, over ? 0 : Math.max(0, last + REFRESH_MS - Date.now()));
+    timer = setTimeout(refresh, over ? SHARED_MS : Math.max(0, last + REFRESH_MS - Date.now()));
   }
 
   async function refresh() {
@@ -66,7 +67,9 @@
     last = Date.now();
     const address = location.pathname + location.search;
     await htmx.ajax("GET", address, { target: "#live", select: "#live", swap: "outerMorph" });
-    if (!document.querySelector("#live")?.dataset.feed && feed) feed.close();
+    const isFollowed = document.querySelector("#live")?.dataset.feed;
+    if (!isFollowed) feed.close();
+    else if (over) refreshSoon();
   }
 
   function take(crawl) {
