@@ -6,6 +6,7 @@ from pathlib import Path
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.generations import repository as generations
+from crawlscope.insights.service import Insights
 from tests.support.installation import running_installation
 from tests.support.producing import deliver
 
@@ -50,6 +51,8 @@ async def test_a_query_finds_the_other_forms_of_its_words_in_its_own_language(
             assert serving is not None
             counted = await documents.count_languages(connection, serving.id)
         assert counted == {"de": 1, "es": 1, "en": 1}
+        stats = await Insights(database).stats()
+        assert (stats.languages, stats.language_notice) == (counted, None)  # its model reads all of them
         assert await here.found("die Häuser am See") == [f"{SITE}/haus"]
         assert await here.found("las canciones de la región") == [f"{SITE}/cancion"]
         assert await here.found("inspecting the boilers") == [f"{SITE}/boiler"]

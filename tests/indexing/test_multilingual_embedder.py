@@ -12,7 +12,7 @@ from crawlscope.core.errors import SettingsError
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedders.local import LocalEmbedder, open_local
-from crawlscope.indexing.embedders.models import passage_text, query_text, reads
+from crawlscope.indexing.embedders.models import passage_text, query_text, reads, unread_notice
 from crawlscope.indexing.generations.opened import reopen_embedder
 from crawlscope.indexing.generations.recipe import Recipe
 
@@ -113,3 +113,16 @@ async def test_the_name_of_a_model_says_what_it_needs_and_reads(
     assert reads(model, "de") == german
     assert reads(model, "en")
     assert reads(model, "")
+
+
+async def test_many_pages_in_unread_languages_are_told_with_what_to_set() -> None:
+    minilm = "sentence-transformers/all-MiniLM-L6-v2"
+    notice = unread_notice(minilm, {"en": 80, "de": 15, "fr": 20, "": 10})
+    assert notice
+    assert notice.startswith("35 of 125 pages are in languages that")
+    assert "(fr, de)" in notice
+    assert "CRAWLSCOPE_EMBEDDER_MODEL=multilingual-e5-small" in notice
+    assert "`crawlscope reindex`" in notice
+    assert unread_notice(E5, {"en": 80, "de": 45}) is None
+    for few in ({"en": 1000, "de": 20}, {"en": 3, "de": 4}, {"": 100}, {}):
+        assert unread_notice(minilm, few) is None

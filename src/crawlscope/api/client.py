@@ -36,6 +36,7 @@ from crawlscope.insights.schemas import (
     PageChangesResponse,
     PageListResponse,
     ReindexResponse,
+    StatsResponse,
 )
 from crawlscope.search.schemas import SearchRequest, SearchResponse
 from crawlscope.webhooks.schemas import DeliveriesReplayed
@@ -69,6 +70,8 @@ class CrawlReport:
     """The slowest pages first."""
     failed: PageListResponse
     diagnosis: DiagnosisResponse
+    language_notice: str | None = None
+    """That the embedding model does not read many pages of the index, with what to do."""
 
 
 class ComparisonReport(CrawlComparison):
@@ -233,13 +236,14 @@ class ServiceClient:
         return await self._read(DiagnosisResponse, f"/api/metrics/crawls/{_segment(crawl_id)}/diagnosis")
 
     async def report(self, crawl_id: str) -> CrawlReport:
-        crawl, slowest, failed, diagnosis = await asyncio.gather(
+        crawl, slowest, failed, diagnosis, stats = await asyncio.gather(
             self.crawl(crawl_id),
             self.pages(crawl_id, sort="slowest", limit=MAX_REPORT_PAGES),
             self.pages(crawl_id, state=PageState.FAILED.value, limit=MAX_REPORT_PAGES),
             self.diagnosis(crawl_id),
+            self._read(StatsResponse, "/api/stats"),
         )
-        return CrawlReport(crawl, slowest, failed, diagnosis)
+        return CrawlReport(crawl, slowest, failed, diagnosis, stats.language_notice)
 
     @asynccontextmanager
     async def export(

@@ -35,6 +35,7 @@ from crawlscope.database.engine import sqlalchemy_url
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.indexing import documents
 from crawlscope.indexing.embedders import open_embedder
+from crawlscope.indexing.embedders.models import unread_notice
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.index.port import FIRST_NAME
@@ -283,27 +284,34 @@ async def check_embedder(settings: Settings) -> str:
         began = time.perf_counter()
         vectors = await embedder.embed([TEST_TEXT])
         took_ms = (time.perf_counter() - began) * 1000
-    await require_embedder_of_index(embedder.identity, settings)
+    notice = await require_embedder_of_index(embedder.identity, settings)
     model = embedder.identity.model
-    return f"{settings.embedder} ({model}), {vectors.shape[1]} dimensions, {took_ms:.1f} ms for a short text"
+    words = f"{settings.embedder} ({model}), {vectors.shape[1]} dimensions, {took_ms:.1f} ms for a short text"
+    return f"{words}. {notice}" if notice else words
 
 
-async def require_embedder_of_index(identity: EmbedderIdentity, settings: Settings) -> None:
-    """Raises `Failed` if the index was built with another embedder, which searches then need."""
+async def require_embedder_of_index(identity: EmbedderIdentity, settings: Settings) -> str | None:
+    """Raises `Failed` if the index was built with another embedder, which searches then need.
+
+    Returns the notice that the model does not read many of its pages.
+    """
     with suppress(DatabaseUnavailable, SettingsError):  # the database has a finding of its own
         async with connected_database(settings) as database:
             if await revision.current_revision(database) != revision.NEWEST:
-                return
+                return None
             async with database.transaction() as connection:
                 serving = (await generations.live(connection)).serving
                 if not serving or not (await documents.count(connection, serving.id)).chunks:
-                    return
+                    return None
+                languages = await documents.count_languages(connection, serving.id)
         if serving.recipe.identity != identity:
             raise Failed(
                 f"works, but the index was built with {serving.recipe.identity.description}, not with "
                 f"{identity.description}",
                 "run `crawlscope reindex`, or configure the former embedder",
             )
+        return unread_notice(identity.model, languages)
+    return None
 
 
 @check_of("port")

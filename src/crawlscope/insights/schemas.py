@@ -683,6 +683,10 @@ class StatsResponse(Answer):
     """The embedder that the index was built with."""
     index_problem: str | None = None
     """A problem of the index, or the note that another embedder is configured, with what to do."""
+    languages: dict[str, int] = {}
+    """Documents of each language, by its primary tag; an empty tag is an unknown language."""
+    language_notice: str | None = None
+    """That many documents are in languages that the embedding model does not read, with what to do."""
 
 
 class IndexReport(Answer):

@@ -32,6 +32,7 @@ from crawlscope.core.vocabulary import (
 )
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
+from crawlscope.indexing.embedders.models import unread_notice
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.in_thread import in_thread
 from crawlscope.insights import change_queries, course_queries, eta, queries
@@ -427,6 +428,8 @@ class Insights:
             stats = StatsResponse(**await row_of(connection, queries.stats()))
             if serving := (await generations.live(connection)).serving:
                 stats.embedder, stats.index_problem = serving.recipe.identity.description, serving.problem
+                stats.languages = await documents.count_languages(connection, serving.id)
+                stats.language_notice = unread_notice(serving.recipe.identity.model, stats.languages)
             return stats
 
     async def indexes(self) -> ReindexResponse:

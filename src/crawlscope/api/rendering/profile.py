@@ -88,6 +88,8 @@ def render_profile(report: CrawlReport) -> RenderableType:
     facts.add_column()
     for name, words in (*_facts(crawl), *_bottleneck(report.diagnosis)):
         facts.add_row(name, Text(words))
+    if report.language_notice:
+        facts.add_row("Languages", Text(plain(report.language_notice)))
     tables = (_stages(report), _slowest_pages(report.slowest.pages), _failures(report.failed))
     parts: list[RenderableType] = [headline, facts, *[table for table in tables if table]]
     return Group(*[line for part in parts for line in (part, Text())])

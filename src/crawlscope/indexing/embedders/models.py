@@ -1,11 +1,16 @@
 """What the name of an embedding model says of it: the words before its texts, and the languages it reads."""
 
 import re
+from collections.abc import Mapping
 
 from crawlscope.indexing.language import ENGLISH
 
 LOCAL_MODELS = ("all-MiniLM-L6-v2", "multilingual-e5-small")
 """Of the local embedder, the default first."""
+MIN_UNREAD = 5
+MIN_UNREAD_SHARE = 0.1
+"""Fewer documents, and a smaller share of them, are no reason for another model."""
+MAX_NAMED = 4
 
 _E5 = re.compile(r"(?:^|[/-])e5-(?:small|base|large)(?:-v2)?$", re.IGNORECASE)
 """Models that are trained on texts with a word before them."""
@@ -29,6 +34,24 @@ def query_text(model: str, query: str) -> str:
 def passage_text(model: str, passage: str) -> str:
     """What is embedded of a chunk."""
     return f"passage: {passage}" if _E5.search(model) else passage
+
+
+def unread_notice(model: str, documents: Mapping[str, int]) -> str | None:
+    """That many documents are in languages that the model does not read, and what to set; else None.
+
+    `documents` is the number of documents of each language.
+    """
+    unread = {language: count for language, count in documents.items() if not reads(model, language)}
+    found, total = sum(unread.values()), sum(documents.values())
+    if found < MIN_UNREAD or found < MIN_UNREAD_SHARE * total:
+        return None
+    languages = ", ".join(sorted(unread, key=lambda language: -unread[language])[:MAX_NAMED])
+    return (
+        f"{found:,} of {total:,} pages are in languages that {model} does not read ({languages}): semantic "
+        "search hardly finds them. Run `pip install 'crawlscope[multilingual]'`, set "
+        f"CRAWLSCOPE_EMBEDDER=local and CRAWLSCOPE_EMBEDDER_MODEL={LOCAL_MODELS[1]}, then run "
+        "`crawlscope reindex`"
+    )
 
 
 def reads(model: str, language: str) -> bool:
