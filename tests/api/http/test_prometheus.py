@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import subprocess
 from datetime import timedelta
 from functools import partial
@@ -9,7 +10,7 @@ from functools import partial
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from crawlscope.api.http import prometheus
+from crawlscope.api.http import health, prometheus
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.pages.repository import Outcome
@@ -80,6 +81,10 @@ async def test_the_work_of_every_process_is_added_up(database: Database, serve: 
     failed = {"operation": "embedding", "outcome": "error"}
     assert value(samples, "operation_duration_seconds_count", **failed) == 1
     assert value(samples, "process_cpu_seconds_total", process="index_worker") > 0
+    other = await scraped(await serve())
+    assert {key: other[key] for key in samples if "pages" in key[0]} == {
+        key: samples[key] for key in samples if "pages" in key[0]
+    }
 
 
 async def test_the_state_of_the_installation_is_read_from_the_database(database: Database, serve: Serve):
@@ -145,10 +150,17 @@ async def test_a_crawl_counts_once_when_it_has_ended(
     assert value(samples, "crawl_time_to_searchable_seconds_count") == 1
 
 
-async def test_without_the_database_the_service_says_so(serve: Serve):
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_without_the_database_the_service_says_so(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, is_silent: bool
+):
+    monkeypatch.setattr(health, "CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(prometheus, "CHECK_SECONDS", 0.5)
     service = await serve()
-    service.parts.database = Database.open("postgresql://nobody@127.0.0.1:1/nothing")
-    samples = await scraped(service)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, and says nothing
+        port = silent.getsockname()[1] if is_silent else 1
+        service.parts.database = Database.open(f"postgresql://nobody@127.0.0.1:{port}/nothing")
+        samples = await scraped(service)
     assert value(samples, "dependency_up", dependency="database") == 0
     assert ("process_resident_memory_bytes", frozenset()) in samples
 

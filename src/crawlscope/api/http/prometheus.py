@@ -3,9 +3,9 @@
 import asyncio
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Header, Request, Response
 
@@ -16,10 +16,13 @@ from crawlscope.api.http.health import CHECK_SECONDS, check_parts
 from crawlscope.api.http.parameters import ServiceParts
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.periodic import run_periodically
-from crawlscope.insights.fleet import fleet
+from crawlscope.indexing.index.port import IndexSize
+from crawlscope.insights.fleet import Fleet, fleet
 from crawlscope.processes.parts import Parts
 from crawlscope.timing.telemetry import conventions, meters, traces
 from crawlscope.timing.telemetry.meters import Gauges, Series
+
+T = TypeVar("T")
 
 KEPT_SECONDS = 2.0
 SHOW_INTERVAL_SECONDS = 15.0
@@ -77,20 +80,32 @@ async def show_gauges(parts: Parts, readings: Readings) -> None:
 
 async def _read(parts: Parts) -> Reading:
     """Without the database or the index, what is known besides."""
+
+    async def state() -> Fleet:
+        async with parts.database.transaction() as connection:
+            return await fleet(connection)
+
+    async def size() -> IndexSize:
+        return await parts.host.require_index().index.size()
+
+    health, known, index = await asyncio.gather(check_parts(parts), _in_time(state()), _in_time(size()))
     gauges: Gauges = {(conventions.BUILD, (__version__,)): 1.0}
-    totals: Series | None = None
-    for name, part in (await check_parts(parts)).items():
+    for name, part in health.items():
         gauges[conventions.DEPENDENCY_UP, (name,)] = float(part.state == "ok")
-    with suppress(CrawlscopeError, TimeoutError):
-        async with asyncio.timeout(CHECK_SECONDS), parts.database.transaction() as connection:
-            state = await fleet(connection)
-        gauges |= state.gauges
-        totals = state.totals
-    with suppress(CrawlscopeError, TimeoutError):
-        size = await asyncio.wait_for(parts.host.require_index().index.size(), CHECK_SECONDS)
-        gauges[conventions.INDEX_CHUNKS, ()] = size.chunks
-        if size.bytes is not None:
-            gauges[conventions.INDEX_BYTES, ()] = size.bytes
+    if index:
+        gauges[conventions.INDEX_CHUNKS, ()] = index.chunks
+    if index and index.bytes is not None:
+        gauges[conventions.INDEX_BYTES, ()] = index.bytes
     if parts.settings.embedded_database:
         gauges[conventions.FREE_BYTES, ()] = shutil.disk_usage(parts.settings.data_dir).free
-    return Reading(time.monotonic(), gauges, totals)
+    if known:
+        gauges |= known.gauges
+    return Reading(time.monotonic(), gauges, known.totals if known else None)
+
+
+async def _in_time(answer: Awaitable[T]) -> T | None:
+    """None where a dependency is unavailable or silent: Prometheus waits for ten seconds by default."""
+    try:
+        return await asyncio.wait_for(answer, CHECK_SECONDS)
+    except (CrawlscopeError, TimeoutError):
+        return None
