@@ -6,7 +6,6 @@ libraries would have to be read, decoded, merged and written back.
 """
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -45,7 +44,7 @@ class Histogram:
     """The sum of failed ones."""
     min_ms: float | None = None
     max_ms: float | None = None
-    buckets: Counter[int] = field(default_factory=Counter)
+    buckets: dict[int, int] = field(default_factory=dict)
     """The number of successful measurements, by bucket."""
 
     def add(self, duration_ms: float, success: bool = True) -> None:
@@ -55,7 +54,8 @@ class Histogram:
             self.failed_ms += duration_ms
             return
         self.total_ms += duration_ms
-        self.buckets[bucket_of(duration_ms)] += 1
+        bucket = bucket_of(duration_ms)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
         self.min_ms = duration_ms if self.min_ms is None else min(self.min_ms, duration_ms)
         self.max_ms = duration_ms if self.max_ms is None else max(self.max_ms, duration_ms)
 
@@ -71,7 +71,12 @@ class Histogram:
             whole.failed += part.failed
             whole.total_ms += part.total_ms
             whole.failed_ms += part.failed_ms
-            whole.buckets.update(part.buckets)
+            if whole.buckets:
+                known = whole.buckets.get
+                for bucket, number in part.buckets.items():
+                    whole.buckets[bucket] = known(bucket, 0) + number
+            else:
+                whole.buckets = dict(part.buckets)
             whole.min_ms = min((ms for ms in (whole.min_ms, part.min_ms) if ms is not None), default=None)
             whole.max_ms = max((ms for ms in (whole.max_ms, part.max_ms) if ms is not None), default=None)
         return whole

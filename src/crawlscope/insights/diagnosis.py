@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from crawlscope.core.errors import DatabaseUnavailable, EmbedderUnavailable, IndexUnavailable
 from crawlscope.core.vocabulary import Bottleneck, OperationType
-from crawlscope.insights.schemas import Finding, IdleTime, StageTime
+from crawlscope.insights.schemas import DiagnosisResponse, Finding, IdleTime, StageTime
 
 MIN_SAVING_MS = 2_000.0
 MIN_SAVING_SHARE = 0.1
@@ -69,6 +69,7 @@ class CrawlEvidence:
     wall_ms: float
     late_ms: float
     idle: IdleTime
+    busy_ms: float = 0.0
     stages: Mapping[str, StageTime] = field(default_factory=dict)
     """By operation type; the worker's includes the others of a page."""
     received: int = 0
@@ -94,6 +95,20 @@ class CrawlEvidence:
     def keeping_pace_ms(self) -> float:
         """The time in which no page was late, so that the crawler determined the pace."""
         return max(0.0, self.wall_ms - self.late_ms - self.outage_ms - self.idle.queue_ms)
+
+
+def diagnosis(crawl_id: str, evidence: CrawlEvidence) -> DiagnosisResponse:
+    first, *others = diagnose(evidence)
+    return DiagnosisResponse(
+        **vars(first),
+        crawl_id=crawl_id,
+        others=others,
+        wall_ms=evidence.wall_ms,
+        busy_ms=evidence.busy_ms,
+        late_ms=evidence.late_ms,
+        idle=evidence.idle,
+        stages=dict(evidence.stages),
+    )
 
 
 def diagnose(evidence: CrawlEvidence) -> list[Finding]:

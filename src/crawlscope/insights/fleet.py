@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.database.queue import jobs_in_queue
+from crawlscope.insights.course import OUTAGE_REPORT_LASTS
 from crawlscope.insights.queries import NOTIFICATIONS, OUTAGES, SESSIONS, Rows, rows_of
-from crawlscope.insights.service import OUTAGE_REPORT_LASTS
 from crawlscope.timing.telemetry import conventions
 from crawlscope.timing.telemetry.meters import Gauges, Series
 from crawlscope.timing.telemetry.reports import processes_alive, totals_of_all

@@ -4,7 +4,7 @@ Times are in UTC and ISO 8601; durations are in milliseconds. `total` of a list 
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -375,6 +375,10 @@ class StageTime(Answer):
     """The time during which at least one was in progress."""
     concurrency: float | None
     """`work_ms` divided by `wall_ms`: how many were in progress at once, on average."""
+
+    @classmethod
+    def of(cls, work_ms: float, wall_ms: float) -> Self:
+        return cls(work_ms=work_ms, wall_ms=wall_ms, concurrency=work_ms / wall_ms if wall_ms else None)
 
 
 class IdleTime(Answer):

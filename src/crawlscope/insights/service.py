@@ -4,25 +4,18 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from os import cpu_count
 from typing import Any
 
-from sqlalchemy import RowMapping, TextClause
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.errors import (
-    DatabaseUnavailable,
-    EmbedderUnavailable,
-    IndexUnavailable,
     NotFoundError,
     ServiceUnavailable,
 )
 from crawlscope.core.expectations import ANY_SITE, Expectation
-from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import hash_key, storable
 from crawlscope.core.vocabulary import (
-    QUEUE_WAIT,
-    UNACCOUNTED,
     ChangeKind,
     CrawlStatus,
     Engine,
@@ -35,19 +28,12 @@ from crawlscope.indexing import documents
 from crawlscope.indexing.embedders.models import unread_notice
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.in_thread import in_thread
-from crawlscope.insights import change_queries, course_queries, eta, queries
+from crawlscope.insights import change_queries, course, eta, queries
 from crawlscope.insights.baseline import baseline
 from crawlscope.insights.changes import STILL_RUNNING, compared_texts, page_change
 from crawlscope.insights.compare import compare
-from crawlscope.insights.diagnosis import (
-    GIANT_CHUNKS,
-    LATE_SECONDS,
-    BrokenAttempts,
-    CrawlEvidence,
-    Giants,
-    SiteTimes,
-    diagnose,
-)
+from crawlscope.insights.diagnosis import diagnosis
+from crawlscope.insights.durations import durations_between, durations_of
 from crawlscope.insights.export import exported_pages
 from crawlscope.insights.news import News, Position, SettledPages
 from crawlscope.insights.progress import Progress
@@ -68,48 +54,38 @@ from crawlscope.insights.schemas import (
     DeliveryRow,
     DiagnosisResponse,
     ExportedPage,
-    IdleTime,
     IndexReport,
     NotificationListResponse,
     NotificationRow,
     OperationListResponse,
     OperationRow,
-    OperationStats,
     PageChangesResponse,
     PageListResponse,
     PageMetric,
     PageRow,
-    QueueWait,
     ReconciliationInfo,
     RefusedDeliveries,
     ReindexResponse,
     RequestListResponse,
     RequestRow,
     RequestTotals,
-    StageTime,
     StatsResponse,
     SummaryResponse,
     TimelineResponse,
     Verdict,
 )
 from crawlscope.insights.sealing import Row, Sealing, sealing, searchable_at, time_to_searchable_ms
-from crawlscope.insights.timeline import Happenings, Span, timeline
+from crawlscope.insights.timeline import Span, timeline
 from crawlscope.insights.verdict import Asked, Evidence, PartOutage, judge
-from crawlscope.sessions.histograms import histogram_of
 
 DEFAULT_LIMIT = 50
 DEFAULT_BUCKETS = 60
-PARTS = (EmbedderUnavailable.part, IndexUnavailable.part, DatabaseUnavailable.part)
-SERVED_BY_WORKERS = ("local", "fastembed")
-"""Embedders that run in the workers."""
 MAX_EXPORTS = 4
 """At once: each holds a connection to the database and a snapshot."""
 SETTLED_AT_ONCE = 200
 """The largest number of pages of a crawl in one piece of news."""
 SiteExpectations = Mapping[str, Sequence[Expectation]]
 """By crawl URL; `ANY_SITE` has those of all sites."""
-OUTAGE_REPORT_LASTS = timedelta(minutes=2)
-"""Workers report an outage more often; the report of a worker that has ended is older."""
 NO_WORK: dict[str, Any] = {
     "queued": 0,
     "indexing": 0,
@@ -203,47 +179,14 @@ class Insights:
         """The crawl's time in so many parts. The number of queries does not depend on it."""
         async with self._known(crawl_id) as connection:
             session = await row_of(connection, queries.crawl(crawl_id))
-            crawl_id = session["crawl_id"]
             span = Span.of(session, datetime.now(UTC), buckets)
-            values = {
-                "crawl_id": crawl_id,
-                "began_at": span.began_at,
-                "ended_at": span.ended_at,
-                "buckets": buckets,
-                "bucket_ms": span.bucket_seconds * 1000,
-                "report_lasts": OUTAGE_REPORT_LASTS,
-            }
-
-            async def rows(statement: TextClause) -> Sequence[RowMapping]:
-                return (await connection.execute(statement, values)).mappings().all()
-
-            happened = Happenings(
-                pages=await rows(course_queries.PAGES_PER_BUCKET),
-                stages=await rows(course_queries.STAGES_PER_BUCKET),
-                moves=await rows(course_queries.MOVES_PER_BUCKET),
-                broken=await rows(course_queries.BROKEN_ATTEMPTS_PER_BUCKET),
-                actions=await rows(course_queries.ACTIONS),
-                outages=await rows(course_queries.OUTAGES_BETWEEN),
-                check=(await by_crawl(connection, queries.reconciliations([crawl_id]))).get(crawl_id),
-            )
-            return timeline(crawl_id, session, span, happened)
+            return timeline(session, span, await course.happenings(connection, session, span))
 
     async def diagnosis(self, crawl_id: str) -> DiagnosisResponse:
         """What bounds the crawl, and the change that would help most."""
         async with self._known(crawl_id) as connection:
             session = await row_of(connection, queries.crawl(crawl_id))
-            evidence, busy_ms = await _evidence(connection, session)
-        first, *others = diagnose(evidence)
-        return DiagnosisResponse(
-            **vars(first),
-            crawl_id=session["crawl_id"],
-            others=others,
-            wall_ms=evidence.wall_ms,
-            busy_ms=busy_ms,
-            late_ms=evidence.late_ms,
-            idle=evidence.idle,
-            stages=dict(evidence.stages),
-        )
+            return diagnosis(crawl_id, await course.evidence(connection, session))
 
     @asynccontextmanager
     async def exported(self, crawl_id: str) -> AsyncIterator[tuple[int, AsyncIterator[list[ExportedPage]]]]:
@@ -409,7 +352,7 @@ class Insights:
         since = until - timedelta(hours=hours)
         async with self._snapshots.transaction() as connection:
             crawls = await row_of(connection, queries.crawl_totals(since, until))
-            histograms = await _histograms_between(connection, since, until)
+            durations = await durations_between(connection, since, until)
             requests = await row_of(connection, queries.request_totals(since, until))
             refused = await rows_of(connection, queries.refused_deliveries(since, until))
         return SummaryResponse(
@@ -417,7 +360,7 @@ class Insights:
             since=since,
             until=until,
             crawls=CrawlTotals(**crawls),
-            operations=_durations(histograms)["operations"],
+            operations=durations.operations,
             requests=RequestTotals(**requests),
             refused_deliveries=[RefusedDeliveries(**row) for row in refused],
         )
@@ -458,16 +401,14 @@ class Insights:
         crawl_ids = [session["crawl_id"] for session in sessions]
         if not crawl_ids:
             return []
-        parts: dict[str, dict[str, list[Histogram]]] = defaultdict(lambda: defaultdict(list))
-        for row in await rows_of(connection, queries.histograms(crawl_ids)):
-            parts[row["crawl_id"]][row["operation_type"]].append(histogram_of(row))
+        durations = await durations_of(connection, crawl_ids)
         states = await states_of(connection, sessions, self._quiet_seconds, self._asks_firecrawl)
         return [
             CrawlMetricsResponse(
                 **vars(state),
                 per_page_metrics=None,
                 extra_metadata=session["extra_metadata"],
-                **_durations({name: Histogram.sum(of) for name, of in parts[state.crawl_id].items()}),
+                **vars(durations[state.crawl_id]),
             )
             for session, state in zip(sessions, states, strict=True)
         ]
@@ -516,44 +457,13 @@ async def _slice(
     return total or 0, await rows_of(connection, queries.slice_of(matching, limit, offset))
 
 
-async def _histograms_between(
-    connection: AsyncConnection, since: datetime, until: datetime
-) -> dict[str, Histogram]:
-    """By type, over all crawls."""
-    buckets: dict[str, dict[int, int]] = defaultdict(dict)
-    for row in await rows_of(connection, queries.bucket_totals(since, until)):
-        buckets[row["operation_type"]][row["bucket"]] = row["number"]
-    return {
-        (name := row["operation_type"]): histogram_of(
-            {**row, "buckets": list(buckets[name]), "counts": list(buckets[name].values())}
-        )
-        for row in await rows_of(connection, queries.histogram_totals(since, until))
-    }
-
-
-def _durations(of: Mapping[str, Histogram]) -> dict[str, Any]:
-    """The fields of a crawl's answer from its histograms by type."""
-    stats = {name: _stats(each) for name, each in sorted(of.items())}
-    waited, unaccounted = stats.pop(QUEUE_WAIT, None), stats.pop(UNACCOUNTED, None)
-    return {
-        "operations": stats,
-        "queue_wait": QueueWait(**vars(waited)) if waited else QueueWait(),
-        "unaccounted": unaccounted,
-    }
-
-
-def _stats(of: Histogram) -> OperationStats:
-    p50_ms, p95_ms, p99_ms = of.percentiles((0.5, 0.95, 0.99))
-    return OperationStats(
-        count=of.count,
-        failed=of.failed,
-        total_ms=of.total_ms,
-        mean_ms=of.mean_ms,
-        p50_ms=p50_ms,
-        p95_ms=p95_ms,
-        p99_ms=p99_ms,
-        max_ms=of.max_ms,
-    )
+async def baseline_of(
+    connection: AsyncConnection, session: RowMapping, expectations: SiteExpectations
+) -> Baseline | None:
+    """Of a crawl by its row of `crawl_sessions`; None until it is completed and searchable."""
+    earlier = await rows_of(connection, queries.earlier_crawls(session, queries.MAX_EARLIER_CRAWLS))
+    expected = [*expectations.get(session["crawl_url"], ()), *expectations.get(ANY_SITE, ())]
+    return baseline(session, earlier, expected)
 
 
 async def states_of(
@@ -662,68 +572,6 @@ def page_row(row: RowMapping) -> PageRow:
     return PageRow(**{**row, "stages": stages, "unaccounted_ms": unaccounted_ms})
 
 
-async def _evidence(connection: AsyncConnection, session: RowMapping) -> tuple[CrawlEvidence, float]:
-    """With the milliseconds in which workers worked on the crawl."""
-    now = datetime.now(UTC)
-    span = Span.of(session, now, buckets=1)
-    crawled_at = session["completed_at"] or span.ended_at
-    values = {
-        "crawl_id": session["crawl_id"],
-        "now": now,
-        "began_at": span.began_at,
-        "crawled_at": max(crawled_at, span.began_at),
-        "late_after": timedelta(seconds=LATE_SECONDS),
-        "giant_chunks": GIANT_CHUNKS,
-    }
-    spent = (await connection.execute(course_queries.TIME_SPENT, values)).mappings().one()
-    stages = (await connection.execute(course_queries.STAGE_TIMES, values)).mappings().all()
-    times = (await connection.execute(course_queries.SITE_TIMES, values)).mappings().one_or_none()
-    lengths = spent["lengths"]
-    serving = (await generations.live(connection)).serving
-    broken = spent["broken_attempts"]
-    evidence = CrawlEvidence(
-        wall_ms=lengths["wall"],
-        late_ms=lengths["late"],
-        idle=IdleTime(**{f"{name}_ms": lengths[name] for name in ("crawler", "queue", *PARTS)}),
-        stages={row["operation_type"]: _stage_time(row["work_ms"], row["wall_ms"]) for row in stages},
-        received=session["total_pages"] + session["pages_pending"],
-        attempts=spent["attempts"],
-        attempts_ms=spent["worked_ms"],
-        workers=spent["workers"],
-        cores=cpu_count() or 1,
-        local_embedder=serving is None or serving.recipe.identity.embedder in SERVED_BY_WORKERS,
-        giants=Giants(
-            pages=spent["giants"],
-            work_ms=spent["giant_ms"],
-            late_ms=lengths["late_giants"],
-            most_chunks=spent["most_chunks"] or 0,
-            usual_chunks=spent["usual_chunks"] or 0.0,
-        ),
-        broken=BrokenAttempts(
-            number=broken,
-            work_ms=spent["wasted_ms"],
-            late_ms=lengths["late_again"],
-            error_code=await connection.scalar(course_queries.CAUSE_OF_RETRIES, values) if broken else None,
-        ),
-        site=SiteTimes(**times) if times else None,
-        refused_pages=await connection.scalar(course_queries.REFUSED_PAGES, values) or 0,
-    )
-    return evidence, lengths["busy"]
-
-
-def _stage_time(work_ms: float, wall_ms: float) -> StageTime:
-    return StageTime(work_ms=work_ms, wall_ms=wall_ms, concurrency=work_ms / wall_ms if wall_ms else None)
-
-
-async def baseline_of(
-    connection: AsyncConnection, session: RowMapping, expectations: SiteExpectations
-) -> Baseline | None:
-    """Of a crawl by its row of `crawl_sessions`; None until it is completed and searchable."""
-    earlier = await rows_of(connection, queries.earlier_crawls(session, queries.MAX_EARLIER_CRAWLS))
-    expected = [*expectations.get(session["crawl_url"], ()), *expectations.get(ANY_SITE, ())]
-    return baseline(session, earlier, expected)
-
-
 async def verdicts_of(
     connection: AsyncConnection,
     sessions: Sequence[RowMapping],
@@ -741,7 +589,7 @@ async def verdicts_of(
     settled = await rows_of(connection, queries.last_settled())
     outages = [
         PartOutage(row["part"], row["since"], row["reason"])
-        for row in await rows_of(connection, queries.outages(now - OUTAGE_REPORT_LASTS))
+        for row in await rows_of(connection, queries.outages(now - course.OUTAGE_REPORT_LASTS))
     ]
 
     def evidence(crawl_id: str, session: RowMapping) -> Evidence:

@@ -59,9 +59,9 @@ class _Bucket:
     indexing: int = 0
 
 
-def timeline(crawl_id: str, session: Row, span: Span, happened: Happenings) -> TimelineResponse:
+def timeline(session: Row, span: Span, happened: Happenings) -> TimelineResponse:
     return TimelineResponse(
-        crawl_id=crawl_id,
+        crawl_id=session["crawl_id"],
         began_at=span.began_at,
         ended_at=span.ended_at,
         bucket_seconds=span.bucket_seconds,

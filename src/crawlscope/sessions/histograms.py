@@ -1,6 +1,5 @@
 """The SQL of histograms: adds measurements to those of their crawls, and counts them anew."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -135,7 +134,7 @@ async def count_histograms(connection: AsyncConnection, crawl_id: str) -> Histog
 def histogram_of(row: Mapping[Any, Any]) -> Histogram:
     """From the columns of `operation_histograms`."""
     names = ("count", "failed", "total_ms", "failed_ms", "min_ms", "max_ms")
-    buckets = Counter(dict(zip(row["buckets"], row["counts"], strict=True)))
+    buckets = dict(zip(row["buckets"], row["counts"], strict=True))
     return Histogram(**{name: row[name] for name in names}, buckets=buckets)
 
 
