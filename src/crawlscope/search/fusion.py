@@ -62,6 +62,9 @@ class Fusion:
 
     def score(self, bm25: float | None, dense: float | None) -> float:
         """From 0 to 1. None is a half that did not find it; what is below a floor counts as not found."""
-        above_bm25 = 0.0 if bm25 is None else max(0.0, bm25 - self.bm25_floor)
-        above_dense = 0.0 if dense is None else max(0.0, dense - self.dense_floor)
-        return min(1.0, self.bm25_factor * above_bm25 + self.dense_factor * above_dense)
+        found = 0.0
+        if bm25 is not None and bm25 > self.bm25_floor:
+            found += self.bm25_factor * (bm25 - self.bm25_floor)
+        if dense is not None and dense > self.dense_floor:
+            found += self.dense_factor * (dense - self.dense_floor)
+        return min(1.0, found)

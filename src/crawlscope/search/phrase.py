@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from crawlscope.indexing.sparse import ngrams
@@ -12,6 +13,7 @@ MIN_LONG_CHARACTERS = 20
 
 _LINK_TARGET = re.compile(r"\]\([^()\s]*(?:\s+\"[^\"]*\")?\)")
 _WORD = re.compile(r"[^\W_]+")
+_BETWEEN = r"[\W_]+"
 _SITE_NAME = re.compile(r"\s[|–—·»-]\s.*", re.DOTALL)
 
 
@@ -34,7 +36,11 @@ class Phrase:
         folded = _folded(text)
         if not all(word in folded for word in self.words):  # most texts, ten times as fast
             return False
-        return f" {' '.join(self.words)} " in f" {' '.join(_words(folded))} "
+        return self._pattern.search(_separated(folded)) is not None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(rf"(?<![^\W_]){_BETWEEN.join(self.words)}(?![^\W_])")
 
     def is_title(self, title: str) -> bool:
         """Whether it is the whole title, or its part before the name of the site."""
@@ -48,6 +54,10 @@ def _folded(text: str) -> str:
 
 
 def _words(folded: str) -> list[str]:
-    """In scripts without spaces, each character is one."""
-    words: list[str] = _WORD.findall(ngrams(_LINK_TARGET.sub("]", folded), 1))
+    words: list[str] = _WORD.findall(_separated(folded))
     return words
+
+
+def _separated(folded: str) -> str:
+    """Without the targets of links; in scripts without spaces, each character is a word."""
+    return ngrams(_LINK_TARGET.sub("]", folded), 1)
