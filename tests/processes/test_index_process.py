@@ -6,14 +6,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from crawlscope.core.data_dir import make_shards, shard_folders
 from crawlscope.core.errors import IndexUnavailable, SettingsError
 from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
-from crawlscope.indexing.index.port import SearchIndex
+from crawlscope.indexing.index.port import Filters, SearchIndex
 from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
+from crawlscope.processes.index_host import indexes_of
 from crawlscope.processes.index_process import embedded_indexes, keep_index_process, run_index
-from tests.indexing.index.chunks import DIMENSION, make_document
+from tests.indexing.index.chunks import BM25, DIMENSION, make_document, urls
 
 
 async def size_once_it_answers(index: SearchIndex) -> int:
@@ -26,7 +28,7 @@ async def size_once_it_answers(index: SearchIndex) -> int:
 
 
 def kept_children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.cmdline()[-2:] == ["crawlscope", "index"]]
+    return [child for child in psutil.Process().children() if child.cmdline()[2:4] == ["crawlscope", "index"]]
 
 
 async def test_a_killed_process_is_restarted_with_all_that_was_written(tmp_path: Path) -> None:
@@ -42,6 +44,40 @@ async def test_a_killed_process_is_restarted_with_all_that_was_written(tmp_path:
         assert await size_once_it_answers(index) == 200
     await remotes.aclose()
     assert kept_children() == []
+
+
+async def test_each_shard_has_a_process_of_its_own(tmp_path: Path) -> None:
+    make_shards(tmp_path, 2)
+    indexes = indexes_of(Settings(_env_file=None, data_dir=tmp_path))
+    index = await indexes.open("index", DIMENSION)
+    async with in_background(keep_index_process(tmp_path)):
+        assert await size_once_it_answers(index) == 0
+        await index.replace([make_document(f"https://h/{n}", "apple", "pear") for n in range(100)])
+        one, other = kept_children()
+        for shard in tmp_path, tmp_path / "shard-02":
+            alone = RemoteIndexes(socket_path_for(shard))
+            assert 20 < (await (await alone.open("index", DIMENSION)).size()).chunks < 180
+            await alone.aclose()
+        other.kill()
+        with pytest.raises(IndexUnavailable):
+            await index.require_writable()
+        await size_once_it_answers(index)
+        await index.require_writable()
+        assert one.is_running()
+        halves = await index.query(None, BM25.encode_query("pear"), Filters(), 150)
+        assert len(set(urls(halves.bm25))) == 100
+    await indexes.aclose()
+    assert kept_children() == []
+
+
+async def test_the_number_of_shards_is_that_of_the_first_start(tmp_path: Path) -> None:
+    make_shards(tmp_path, 3)
+    assert [each.name for each in shard_folders(tmp_path)[1:]] == ["shard-02", "shard-03"]
+    make_shards(tmp_path, 4)
+    assert len(shard_folders(tmp_path)) == 3
+    (older := tmp_path / "older" / "index").mkdir(parents=True)
+    make_shards(older.parent, 4)
+    assert shard_folders(older.parent) == [older.parent]
 
 
 async def test_a_second_process_takes_over_when_the_first_ends(

@@ -46,14 +46,16 @@ def up() -> None:
     raise typer.Exit(asyncio.run(keep_up(settings, announce, prepare)))
 
 
-def index() -> None:
-    """Run only the process of the embedded index."""
+def index(
+    shard: Annotated[int, typer.Option(help="The shard of the index to serve, counted from 1.")] = 1,
+) -> None:
+    """Run only the process of the embedded index, or of one of its shards."""
     from crawlscope.processes.index_process import run_index
     from crawlscope.processes.supervisor.lifeline import follow_parent
 
     settings = process_settings("index")
     follow_parent()
-    _until_stopped(lambda stopping: run_index(settings, stopping))
+    _until_stopped(lambda stopping: run_index(settings, stopping, shard))
 
 
 def serve(

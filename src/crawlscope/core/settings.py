@@ -31,6 +31,11 @@ def default_data_dir() -> Path:
     return Path(platformdirs.user_data_dir("crawlscope"))
 
 
+def default_index_processes() -> int:
+    """One for four processors, at most four: as many as their workers keep busy."""
+    return min(4, max(1, (os.cpu_count() or 1) // 4))
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -123,6 +128,8 @@ class Settings(BaseSettings):
 
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     """Number of indexing worker processes that `up` starts."""
+    index_processes: int = Field(default_factory=default_index_processes, ge=1, le=64)
+    """Number of processes of the embedded index, each with a part of it. Applies to a new data folder."""
     max_attempts: int = Field(default=5, ge=1, le=100)
     """Maximum number of attempts for a page that fails with an unexpected error."""
     page_timeout_seconds: float = Field(default=1800.0, gt=0, le=86400)

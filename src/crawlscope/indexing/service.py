@@ -255,9 +255,7 @@ class IndexingService:
         await self._opened.embedder(await self._serving_now()).embed(["probe"])
 
     async def _probe_index(self) -> None:
-        """Writes without effect: an index whose disk is full still answers searches."""
-        index = await self._opened.index(await self._serving_now())
-        await index.replace([IndexedDocument("crawlscope:probe")])
+        await (await self._opened.index(await self._serving_now())).require_writable()
 
     async def _serving_now(self) -> Generation:
         async with self._database.transaction() as connection:

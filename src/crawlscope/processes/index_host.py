@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from crawlscope.core.data_dir import shard_folders
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.core.periodic import run_periodically
 from crawlscope.core.settings import Settings
@@ -15,6 +16,7 @@ from crawlscope.indexing.generations.lifecycle import IndexLifecycle
 from crawlscope.indexing.generations.opened import IndexEmbedder, OpenGenerations
 from crawlscope.indexing.generations.repository import Generation, begin_reindexing
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
+from crawlscope.indexing.index.sharded import ShardedIndexes
 from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.service import IndexingService
@@ -113,9 +115,10 @@ class IndexHost:
 
 
 def indexes_of(settings: Settings) -> OwnedIndexes:
-    """The indexes on the Qdrant server of the settings, or those of the index process."""
+    """The indexes on the Qdrant server of the settings, or those of the index processes."""
     if settings.qdrant_url is None:
-        return RemoteIndexes(socket_path_for(settings.data_dir))
+        shards = [RemoteIndexes(socket_path_for(folder)) for folder in shard_folders(settings.data_dir)]
+        return ShardedIndexes(shards) if len(shards) > 1 else shards[0]
     # Imported here because importing the client takes longer than all other imports of a process.
     from qdrant_client import AsyncQdrantClient  # noqa: PLC0415
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from crawlscope.core.data_dir import shard_folders
 from crawlscope.core.errors import IndexUnavailable, SettingsError
 from crawlscope.core.periodic import in_background, run_periodically
 from crawlscope.core.settings import ENV_PREFIX, Settings
@@ -15,7 +16,7 @@ from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.processes.supervisor.lifeline import GRACE_SECONDS
-from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Process, Supervisor
+from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Supervisor, index_processes
 
 TAKE_OVER_SECONDS = GRACE_SECONDS + 5
 """Time for the process of a killed service to end."""
@@ -26,12 +27,15 @@ SWITCH_SECONDS = 0.0005
 RESTART_SECONDS = 2.0
 
 
-async def run_index(settings: Settings, stopping: asyncio.Event) -> None:
-    """Serves until `stopping` is set."""
+async def run_index(settings: Settings, stopping: asyncio.Event, shard: int = 1) -> None:
+    """Serves a shard, counted from 1, until `stopping` is set."""
     if not settings.embedded_index:
         raise SettingsError("CRAWLSCOPE_QDRANT_URL is set: the index needs no process of its own")
+    folders = shard_folders(settings.data_dir)
+    if not 1 <= shard <= len(folders):
+        raise SettingsError(f"the embedded index has {len(folders)} shards: there is no shard {shard}")
     sys.setswitchinterval(SWITCH_SECONDS)
-    async with embedded_indexes(settings.data_dir):
+    async with embedded_indexes(folders[shard - 1]):
         await stopping.wait()
 
 
@@ -64,11 +68,11 @@ async def embedded_indexes(data_dir: Path) -> AsyncIterator[None]:
 
 
 async def keep_index_process(data_dir: Path) -> None:
-    """Keeps the process running as a child of this one, until cancelled."""
+    """Keeps the processes running as children of this one, until cancelled."""
 
     async def keep() -> None:
         env = {**os.environ, f"{ENV_PREFIX}DATA_DIR": str(data_dir)}
-        supervisor = Supervisor([Process("index", (*CRAWLSCOPE, "index"), env)])
+        supervisor = Supervisor(index_processes(data_dir, (*CRAWLSCOPE, "index"), env))
         try:
             await supervisor.start()
             await supervisor.wait()

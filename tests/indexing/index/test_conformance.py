@@ -19,6 +19,7 @@ from qdrant_client import AsyncQdrantClient
 
 from crawlscope.core.errors import IndexUnusable
 from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import (
     Filters,
     IndexedDocument,
@@ -28,6 +29,7 @@ from crawlscope.indexing.index.port import (
     document_key,
 )
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes
+from crawlscope.indexing.index.sharded import ShardedIndexes
 from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.processes.index_process import embedded_indexes
@@ -55,6 +57,13 @@ async def open_remote(folder: Path) -> AsyncIterator[SearchIndex]:
 
 
 @asynccontextmanager
+async def open_sharded(folder: Path) -> AsyncIterator[SearchIndex]:
+    shards = ShardedIndexes([EdgeIndexes(folder / name) for name in ("one", "other")])
+    yield await shards.open("index", DIMENSION)
+    await shards.aclose()
+
+
+@asynccontextmanager
 async def open_qdrant(folder: Path) -> AsyncIterator[SearchIndex]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Payload indexes have no effect in the local Qdrant")
@@ -67,8 +76,8 @@ async def open_qdrant(folder: Path) -> AsyncIterator[SearchIndex]:
 @pytest_asyncio.fixture(
     scope="module",
     loop_scope="module",
-    params=[open_edge, open_remote, open_qdrant],
-    ids=["edge", "remote", "qdrant"],
+    params=[open_edge, open_remote, open_sharded, open_qdrant],
+    ids=["edge", "remote", "sharded", "qdrant"],
 )
 async def opened(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -168,6 +168,10 @@ class SearchIndex(Protocol):
 
     async def size(self) -> IndexSize: ...
 
+    async def require_writable(self) -> None:
+        """Writes without effect: an index whose disk is full still answers queries."""
+        await self.replace([IndexedDocument("crawlscope:probe")])
+
     async def aclose(self) -> None: ...
 
 

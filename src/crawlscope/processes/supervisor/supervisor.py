@@ -10,10 +10,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
 
+from crawlscope.core.data_dir import shard_folders
 from crawlscope.core.errors import GaveUp, SettingsError
 from crawlscope.core.periodic import run_periodically
 from crawlscope.core.restarts import Restarts
@@ -39,6 +41,13 @@ class Process:
     ready: Callable[[], Awaitable[bool]] | None = None
     """Asked until it says yes. Processes after this one need it: they start later and are stopped sooner."""
     ready_timeout_seconds: float = 60.0
+
+
+def index_processes(data_dir: Path, command: Sequence[str], env: Mapping[str, str]) -> list[Process]:
+    """One for each shard of the embedded index."""
+    shards = range(2, 1 + len(shard_folders(data_dir)))
+    others = [Process(f"index-{shard}", (*command, "--shard", str(shard)), env) for shard in shards]
+    return [Process("index", command, env), *others]
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from functools import partial
 import httpx2
 
 from crawlscope.core import service_file
-from crawlscope.core.data_dir import explained
+from crawlscope.core.data_dir import explained, make_shards
 from crawlscope.core.errors import GaveUp, UsageError
 from crawlscope.core.file_lock import FileLock
 from crawlscope.core.settings import ENV_PREFIX, Settings
 from crawlscope.database import connections
 from crawlscope.database.connect import database_and_server
-from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Process, Supervisor
+from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Process, Supervisor, index_processes
 from crawlscope.processes.supervisor.worker_deaths import WorkerDeaths
 
 API = "api"
@@ -96,8 +96,9 @@ async def _run(
         explicit = {"DATA_DIR": str(settings.data_dir), "HOST": settings.host, "PORT": str(settings.port)}
         env = {**os.environ, **{f"{ENV_PREFIX}{name}": value for name, value in explicit.items()}}
         workers = await connections.affordable_workers(database, settings.workers)
+        make_shards(settings.data_dir, settings.index_processes)
         processes = [
-            *([Process("index", commands.index, env)] if settings.embedded_index else []),
+            *(index_processes(settings.data_dir, commands.index, env) if settings.embedded_index else []),
             Process(API, commands.api, env, api_is_ready, API_START_SECONDS),
             *[Process(f"worker-{number}", commands.index_worker, env) for number in range(1, workers + 1)],
             Process("crawler", commands.crawler, env),
