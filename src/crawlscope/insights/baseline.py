@@ -81,11 +81,7 @@ def baseline(
     if session["status"] != CrawlStatus.COMPLETED or time_to_searchable_ms(session) is None:
         return None
     numbers, runs = numbers_of(session), [numbers_of(each) for each in earlier]
-    compared = {
-        number: found
-        for number, value in numbers.items()
-        if (found := _compare(number, value, _comparable(number, numbers, runs)))
-    }
+    compared = {number: found for number in numbers if (found := _compare(number, numbers, runs))}
     return Baseline(
         runs=min(len(runs), MAX_RUNS),
         numbers={number.value: found for number, found in compared.items()},
@@ -94,9 +90,10 @@ def baseline(
     )
 
 
-def _comparable(number: CrawlNumber, numbers: Numbers, runs: Sequence[Numbers]) -> list[float]:
-    pages = numbers[CrawlNumber.PAGES]
-    return [
+def _compare(number: CrawlNumber, numbers: Numbers, runs: Sequence[Numbers]) -> BaselineNumber | None:
+    """None with too few runs that have the number, and for a duration are of a similar size."""
+    value, pages, band = numbers[number], numbers[CrawlNumber.PAGES], BANDS[number]
+    usual = [
         run[number]
         for run in runs
         if number in run
@@ -105,23 +102,15 @@ def _comparable(number: CrawlNumber, numbers: Numbers, runs: Sequence[Numbers]) 
             or max(run[CrawlNumber.PAGES], pages) <= LIKE_IN_PAGES * min(run[CrawlNumber.PAGES], pages)
         )
     ][:MAX_RUNS]
-
-
-def _compare(number: CrawlNumber, value: float, usual: Sequence[float]) -> BaselineNumber | None:
     if len(usual) < MIN_RUNS:
         return None
-    band, middle = BANDS[number], median(usual)
+    middle = median(usual)
     deviation = median(abs(each - middle) for each in usual)
     distance = max(SPREADS * SPREAD_PER_DEVIATION * deviation, band.share * middle, band.least)
-    low = max(0.0, middle - distance) if band.below else None
-    high = middle + distance
+    low, high = max(0.0, middle - distance) if band.below else None, middle + distance
+    regressed = value > high or (low is not None and value < low)
     return BaselineNumber(
-        value=value,
-        median=middle,
-        low=low,
-        high=high,
-        runs=len(usual),
-        regressed=value > high or (low is not None and value < low),
+        value=value, median=middle, low=low, high=high, runs=len(usual), regressed=regressed
     )
 
 

@@ -1,5 +1,6 @@
 """When a running crawl will be searchable, as a range: a pure rule over the times of its last pages."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +18,8 @@ WINDOWS = 8
 MAX_GAPS = 8.0
 """Usual times between two pages without a page, after which the pace is not known any more."""
 MIN_GAP_SECONDS = 2.0
+MIN_WINDOWS = 0.25
+"""Less time to come is not predicted better."""
 DEVIATIONS = 1.5
 DRIFT = 1.2
 """The pace may become slower or faster by this factor."""
@@ -44,42 +47,63 @@ class Remaining:
     grows: bool
     """Whether the crawler may find more pages."""
 
+    @property
+    def most_left(self) -> int | None:
+        """With pages that the crawler may still find; None if it is too early to say."""
+        if not self.grows:
+            return self.left
+        if self.left > MAX_LEFT_SHARE * self.found:
+            return None
+        growth = round(MAX_GROWTH * self.left)
+        return self.left + (growth if self.limit is None else min(growth, self.limit - self.found))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast pages settled, and how much that varied."""
+
+    page_seconds: float
+    window_pages: float
+    variance: float
+    """Of the windows' numbers of pages."""
+
+    @classmethod
+    def of(cls, settled_at: Sequence[datetime], now: datetime) -> "Pace | None":
+        """None where the evidence is thin."""
+        if len(settled_at) < MIN_PAGES:
+            return None
+        ages = sorted((now - each).total_seconds() for each in settled_at)
+        page_seconds = ages[-1] / (len(ages) - 1)
+        if ages[-1] < MIN_SECONDS or ages[0] > max(MAX_GAPS * page_seconds, MIN_GAP_SECONDS):
+            return None
+        counts = Counter(min(int(age / ages[-1] * WINDOWS), WINDOWS - 1) for age in ages[:-1])
+        mean = (len(ages) - 1) / WINDOWS
+        squares = sum((counts[window] - mean) ** 2 for window in range(WINDOWS))
+        return cls(page_seconds, mean, max(mean, squares / (WINDOWS - 1)))
+
+    def margin(self, pages: int) -> float:
+        """The factor by which the time of so many pages may be longer or shorter.
+
+        The pace is uncertain by the windows seen, and what follows by the windows to come.
+        """
+        to_come = max(pages / self.window_pages, MIN_WINDOWS)
+        uncertainty = sqrt(self.variance) / self.window_pages * sqrt(1 / WINDOWS + 1 / to_come)
+        return DRIFT * (1 + DEVIATIONS * uncertainty)
+
 
 def estimate(remaining: Remaining) -> Eta | None:
     """None where the evidence is thin.
 
-    The true end lies within the range for at least 80 of 100 crawls, see `tests/insights/test_eta.py`.
+    The true end lies within the range in at least 80 of 100 answers, see `tests/insights/test_eta.py`.
     """
-    times, now, left = sorted(remaining.settled_at), remaining.now, remaining.left
-    if len(times) < MIN_PAGES or left <= 0:
+    now, left, most_left = remaining.now, remaining.left, remaining.most_left
+    pace = Pace.of(remaining.settled_at, now)
+    if pace is None or most_left is None or left <= 0:
         return None
-    span = (now - times[0]).total_seconds()
-    page_seconds = span / (len(times) - 1)
-    gap_seconds = (now - times[-1]).total_seconds()
-    if span < MIN_SECONDS or gap_seconds > max(MAX_GAPS * page_seconds, MIN_GAP_SECONDS):
-        return None
-    most_left = left
-    if remaining.grows:
-        if left > MAX_LEFT_SHARE * remaining.found:
-            return None
-        growth = round(MAX_GROWTH * left)
-        most_left += growth if remaining.limit is None else min(growth, remaining.limit - remaining.found)
-
-    counts = [0] * WINDOWS
-    for each in times[1:]:
-        counts[min(WINDOWS - 1, int((each - times[0]).total_seconds() / span * WINDOWS))] += 1
-    mean = sum(counts) / WINDOWS
-    variance = max(mean, sum((count - mean) ** 2 for count in counts) / (WINDOWS - 1))
-
-    def margin(pages: int) -> float:
-        """The pace is uncertain by the windows seen, and what follows by the windows to come."""
-        windows_to_come = max(pages / mean, 0.25)
-        uncertainty = sqrt(variance) / mean * sqrt(1 / WINDOWS + 1 / windows_to_come)
-        return DRIFT * (1 + DEVIATIONS * uncertainty)
-
+    seconds, most_seconds = left * pace.page_seconds, most_left * pace.page_seconds * pace.margin(most_left)
     return Eta(
-        at=now + timedelta(seconds=left * page_seconds),
-        earliest=now + timedelta(seconds=left * page_seconds / margin(left)),
-        latest=now + timedelta(seconds=most_left * page_seconds * margin(most_left) + LAST_PAGE_SECONDS),
+        at=now + timedelta(seconds=seconds),
+        earliest=now + timedelta(seconds=seconds / pace.margin(left)),
+        latest=now + timedelta(seconds=most_seconds + LAST_PAGE_SECONDS),
         pages_left=left,
     )
