@@ -92,7 +92,10 @@ SERVED_BY = {
         queries.operations(operation_type="embedding"),
         "ix_operation_metrics_timestamp",
     ),
-    "operations of a crawl": (queries.operations(crawl_id="crawl-7"), "ix_operation_metrics_crawl_id"),
+    "operations of a crawl": (
+        queries.operations(crawl_id="crawl-7"),
+        "ix_operation_metrics_crawl_id_timestamp",
+    ),
     "operations of a job": (queries.operations(job_id="7"), "ix_operation_metrics_job_id"),
     "operations on a document": (
         queries.operations(document_url="https://a.example/7"),

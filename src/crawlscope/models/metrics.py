@@ -29,6 +29,7 @@ class OperationMetric(Base):
 
     __tablename__ = "operation_metrics"
     __table_args__ = (
+        Index("ix_operation_metrics_crawl_id_timestamp", "crawl_id", "timestamp"),
         Index("ix_operation_metrics_document_url", "document_url", postgresql_using="hash"),
         BY_MONTH,
     )
@@ -45,7 +46,7 @@ class OperationMetric(Base):
     request_id: Mapped[str | None]
     job_id: Mapped[str | None] = mapped_column(index=True)
     crawl_id: Mapped[str | None] = mapped_column(
-        String(255), ForeignKey(f"{SCHEMA}.crawl_sessions.crawl_id", ondelete="SET NULL"), index=True
+        String(255), ForeignKey(f"{SCHEMA}.crawl_sessions.crawl_id", ondelete="SET NULL")
     )
     document_url: Mapped[str | None]
     extra_metadata: Mapped[dict[str, Any] | None]
