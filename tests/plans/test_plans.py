@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.vocabulary import ChangeKind, CrawlStatus, PageState
 from crawlscope.database.engine import Database
-from crawlscope.insights import change_queries, course_queries, queries
+from crawlscope.insights import change_queries, course_queries, inspection_queries, queries
+from crawlscope.insights.inspection_queries import SpanOrder, WhichPages
 from crawlscope.insights.queries import PageSort
 from crawlscope.pages.repository import LOCK_SOURCES
 from crawlscope.timing.partitions import make_partitions
@@ -108,6 +109,33 @@ FOLLOWED = {
     "watched crawls": (queries.watched_crawls(["crawl-7"], 0), "uq_crawl_sessions_crawl_id"),
     "listed crawls": (queries.watched_crawls(["crawl-7"], 50), "ix_crawl_sessions_started_at"),
 }
+DELIVERED_BY = inspection_queries.deliveries_of_page("crawl-7", "a-webhook")
+INSPECTED = {
+    "pages as they began": (
+        inspection_queries.spans("crawl-7", WhichPages(), SpanOrder.STARTED),
+        "pages_crawl_id",
+    ),
+    "failed pages of a cause": (
+        inspection_queries.spans("crawl-7", WhichPages(PageState.FAILED, cause="http_404"), SpanOrder.URL),
+        "pages_crawl_id",
+    ),
+    "number of failed pages": (
+        inspection_queries.count_of_spans("crawl-7", WhichPages(PageState.FAILED)),
+        "pages_crawl_id",
+    ),
+    "times of a crawl": (inspection_queries.span_of_crawl("crawl-7"), "pages_crawl_id"),
+    "causes": (inspection_queries.causes("crawl-7"), "pages_crawl_id"),
+    "pages of a cause": (inspection_queries.urls_of_cause("crawl-7", "http_404"), "pages_crawl_id"),
+    "a page with its text": (inspection_queries.page("crawl-7", "https://a.example/7"), "pages_source_key"),
+    "its history": (inspection_queries.history_of_page("https://a.example/7"), "pages_source_key"),
+    "its operations": (
+        inspection_queries.operations_of_page("crawl-7", "https://a.example/7"),
+        "ix_operation_metrics",
+    ),
+    "its delivery": (DELIVERED_BY, "deliveries_crawl_id"),
+    "throughput": (inspection_queries.throughput(LATELY), "ix_operation_metrics_timestamp"),
+    "errors": (inspection_queries.recent_errors(LATELY), "ix_operation_metrics_timestamp"),
+}
 COMPARED = {
     "changes": change_queries.CHANGES,
     "changes of a page": change_queries.CHANGES_OF_PAGE,
@@ -183,7 +211,7 @@ async def test_an_index_serves_each_query_and_no_table_is_read_as_a_whole(filled
 
     unserved = {
         name: used
-        for name, (query, index) in (sliced | FOLLOWED | TOTALS).items()
+        for name, (query, index) in (sliced | FOLLOWED | INSPECTED | TOTALS).items()
         if not served(used := await scans(filled, query), index)
     }
 
