@@ -19,6 +19,7 @@ from tests.support.fakes.otlp_receiver import OtlpReceiver, attributes, tracepar
 from tests.support.stack import API_SECRET, Stack, eventually, new_crawl_id, page_event, running_stack
 
 TRACE_ID, INITIATOR = "5bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+CLIENT = "2" * 16
 STAGES = {"chunking chunk_text", "bm25 index_document", "embedding embed_batch", "qdrant index_chunks"}
 
 
@@ -27,6 +28,8 @@ class Monitored:
     stack: Stack
     receiver: OtlpReceiver
     embedder: FakeEmbeddingServer
+    requested_crawl: str
+    """Requested over the API from the built-in crawler. It fails, because nobody listens there."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,11 @@ def monitored() -> Iterator[Monitored]:
         environment.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
         settings = {"WORKERS": "1", "EMBEDDER": "tei", "EMBEDDER_URL": embedder.url}
         with running_stack(Path(folder) / "data", **settings) as stack:
-            yield Monitored(stack, receiver, embedder)
+            token = (stack.data_dir / "local-token").read_text()
+            headers = {"traceparent": f"00-{TRACE_ID}-{CLIENT}-01", "X-Crawlscope-Local": token}
+            crawl = {"url": f"http://127.0.0.1:{free_port()}/"}
+            requested = stack.http.post("/api/crawls", json=crawl, headers=headers).json()["crawl_id"]
+            yield Monitored(stack, receiver, embedder, requested)
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +142,8 @@ def test_a_client_of_the_api_can_trace_its_request(monitored: Monitored):
 
 
 def test_a_crawl_goes_on_with_the_trace_of_its_request(monitored: Monitored):
-    """It is the built-in crawler's, and fails: nobody listens there."""
-    client, stack = "2" * 16, monitored.stack
-    token = (stack.data_dir / "local-token").read_text()
-    headers = {"traceparent": f"00-{TRACE_ID}-{client}-01", "X-Crawlscope-Local": token}
-    started = stack.http.post(
-        "/api/crawls", json={"url": f"http://127.0.0.1:{free_port()}/"}, headers=headers
-    )
-    spans = spans_of(monitored, started.json()["crawl_id"])
-    [request] = [span for span in spans if span.parent_span_id.hex() == client]
+    spans = spans_of(monitored, monitored.requested_crawl)
+    [request] = [span for span in spans if span.parent_span_id.hex() == CLIENT]
     [crawl] = [span for span in named(spans, "crawl") if span.parent_span_id == request.span_id]
     assert request.name == "POST /api/crawls"
     assert crawl.trace_id.hex() == TRACE_ID
