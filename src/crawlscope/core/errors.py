@@ -10,7 +10,8 @@
     │   ├── IndexUnavailable
     │   ├── RemoteUnavailable    another service
     │   │   ├── ChangedetectionUnavailable
-    │   │   └── FirecrawlUnavailable
+    │   │   ├── FirecrawlUnavailable
+    │   │   └── RerankerUnavailable
     │   └── ServiceUnavailable   no running service answers
     ├── RemoteRefused            another service refused, and would refuse again
     │   ├── ChangedetectionRefused
@@ -84,6 +85,11 @@ class ChangedetectionUnavailable(RemoteUnavailable):
 class FirecrawlUnavailable(RemoteUnavailable):
     code = "firecrawl_unavailable"
     part = "firecrawl"
+
+
+class RerankerUnavailable(RemoteUnavailable):
+    code = "reranker_unavailable"
+    part = "reranker"
 
 
 class IndexUnavailable(DependencyError):

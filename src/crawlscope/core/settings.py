@@ -74,6 +74,13 @@ class Settings(BaseSettings):
     chunk_tokens: int = Field(default=200, ge=16, le=8192)
     """Maximum number of tokens in a chunk, counted by the embedder's tokenizer."""
 
+    reranker_url: str | None = None
+    """The URL of a server that scores the first 50 results of a search anew."""
+    reranker_model: str | None = None
+    """The model of a reranker with the API of Cohere or Jina. Default: Text Embeddings Inference."""
+    reranker_api_key: SecretStr | None = None
+    """The API key of the reranker."""
+
     api_secret: SecretStr | None = None
     """The secret that clients send. Default: a generated secret in the data folder."""
     receive_token: SecretStr | None = None
@@ -165,6 +172,7 @@ class Settings(BaseSettings):
     @field_validator(
         "qdrant_url",
         "embedder_url",
+        "reranker_url",
         "firecrawl_url",
         "public_url",
         "changedetection_url",

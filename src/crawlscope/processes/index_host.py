@@ -21,6 +21,7 @@ from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.search.reranker import Reranker
 from crawlscope.search.service import SearchService
 
 POLL_INTERVAL_SECONDS = 1.0
@@ -48,6 +49,7 @@ class IndexHost:
         indexes = indexes_of(settings)
         self._opened = OpenGenerations(settings, indexes, Bm25Encoder())
         self._lifecycle = IndexLifecycle(database, indexes)
+        self._reranker = Reranker.of(settings)
         self._updating = asyncio.Lock()
         self._serving: ServingIndex | None = None
         self._problem = OPENING
@@ -70,6 +72,8 @@ class IndexHost:
         with suppress(asyncio.CancelledError):
             await self._background
         await self._opened.aclose()
+        if self._reranker:
+            await self._reranker.aclose()
 
     def require_index(self) -> ServingIndex:
         """Raises `IndexUnavailable` with the reason."""
@@ -107,7 +111,9 @@ class IndexHost:
                     embedder=embedder,
                     index=index,
                     indexing=IndexingService(self._database, self._opened),
-                    search=SearchService(index, embedder, Bm25Encoder(), Corpus(self._database, serving)),
+                    search=SearchService(
+                        index, embedder, Bm25Encoder(), Corpus(self._database, serving), self._reranker
+                    ),
                 )
                 with suppress(CrawlscopeError):  # requests that need the embedder get the error
                     await embedder.ready()

@@ -40,6 +40,7 @@ class RankedPage:
     bm25: Standing | None
     dense: Standing | None
     score_of: Score
+    rerank_score: float | None = None
     first: Collection[ChunkId] = ()
     """Chunks to show before all others."""
 
@@ -85,10 +86,11 @@ def lift_pages(pages: Sequence[RankedPage], chunks: Collection[ChunkId]) -> list
     """The pages that have one of these chunks come first, with the best score, and show it first."""
     if not chunks:
         return list(pages)
+    best = max(page.score for page in pages)
     lifted, others = list[RankedPage](), list[RankedPage]()
     for page in pages:
         if any(hit.id in chunks for half in page.halves if half for hit in half.hits):
-            lifted.append(replace(page, score=pages[0].score, first={*page.first, *chunks}))
+            lifted.append(replace(page, score=best, first={*page.first, *chunks}))
         else:
             others.append(page)
     return [*lifted, *others]

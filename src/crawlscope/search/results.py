@@ -54,6 +54,7 @@ def _result(page: RankedPage, payloads: Payloads, filtered_crawl: str | None) ->
         title=best["title"],
         text=best["text"],
         score=page.score,
+        rerank_score=page.rerank_score,
         crawl_id=filtered_crawl or (crawl_ids[-1] if crawl_ids else None),
         chunk_index=best["chunk_index"],
         crawl_ids=crawl_ids,

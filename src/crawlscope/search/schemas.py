@@ -91,6 +91,8 @@ class SearchResult(BaseModel):
     score: float
     """0 to 1 in hybrid mode, the best chunk's cosine in semantic mode, its BM25 in keyword mode. A page with
     the query as its title, or with a long query word for word, gets the best score."""
+    rerank_score: float | None = None
+    """By which the first results are ordered if a reranker is configured; the score of its model."""
     crawl_id: str | None
     """The crawl of the filter, else the latest crawl that found the page."""
     chunk_index: int

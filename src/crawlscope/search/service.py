@@ -22,6 +22,7 @@ from crawlscope.search.phrase import Phrase
 from crawlscope.search.query import ParsedQuery
 from crawlscope.search.query_words import Encode, QueryWords
 from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, rank_pages
+from crawlscope.search.reranker import RERANKED_PAGES, Reranker
 from crawlscope.search.results import Payloads, chunks_shown, make_results
 from crawlscope.search.schemas import Mode, SearchRequest, SearchResponse
 
@@ -49,13 +50,19 @@ class _Query:
 
 class SearchService:
     def __init__(
-        self, index: SearchIndex, embedder: TextEmbedder, bm25: Bm25Encoder, corpus: Corpus | None = None
+        self,
+        index: SearchIndex,
+        embedder: TextEmbedder,
+        bm25: Bm25Encoder,
+        corpus: Corpus | None = None,
+        reranker: Reranker | None = None,
     ) -> None:
         """Without a corpus, every query is in English."""
         self._index = index
         self._embedder = embedder
         self._bm25 = bm25
         self._corpus = corpus
+        self._reranker = reranker
 
     async def search(self, request: SearchRequest) -> SearchResponse:
         """Raises `IndexUnavailable`, and `EmbedderUnavailable` in any mode but `keyword`."""
@@ -76,7 +83,10 @@ class SearchService:
             dense_weight=dense_weight(self._corpus.model, languages) if self._corpus else DENSE_WEIGHT,
         )
         part = slice(request.offset, request.offset + request.limit)
-        pages, by_keyword = await self._find_pages(query, part.stop)
+        reranker = None if request.mode == "keyword" or part.start >= RERANKED_PAGES else self._reranker
+        pages, by_keyword = await self._find_pages(query, max(part.stop, RERANKED_PAGES if reranker else 0))
+        if reranker:
+            pages = await self._reranked(reranker, parsed.text, pages, payloads)
         if query.mode != "semantic":
             pages = await self._lift_named(query.words, pages, by_keyword, payloads, part)
         shown = pages[part]
@@ -145,6 +155,21 @@ class SearchService:
             if len(pages) >= wanted or exhausted or depth >= MAX_CANDIDATES:
                 return pages, halves.bm25
             depth = min(4 * depth, MAX_CANDIDATES)
+
+    async def _reranked(
+        self, reranker: Reranker, text: str, pages: list[RankedPage], payloads: Payloads
+    ) -> list[RankedPage]:
+        """The first pages ordered by the reranker; all as they are if that fails."""
+        await self._fetch(payloads, [page.chunks[0].id for page in pages[:RERANKED_PAGES]])
+        near = [page for page in pages[:RERANKED_PAGES] if page.chunks[0].id in payloads]
+        chunks = [payloads[page.chunks[0].id] for page in near]
+        passages = [f"{chunk['title']}\n\n{chunk['text']}" for chunk in chunks]
+        scores = await reranker.scores(text, passages) if near else None
+        if scores is None:
+            return pages
+        scored = [replace(page, rerank_score=score) for page, score in zip(near, scores, strict=True)]
+        scored.sort(key=lambda page: -(page.rerank_score or 0.0))
+        return [*scored, *pages[RERANKED_PAGES:]]
 
     async def _lift_named(
         self,
