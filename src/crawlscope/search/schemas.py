@@ -31,7 +31,8 @@ class SearchRequest(BaseModel):
     query: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096, pattern=r"\S")
     ]
-    """`"two words"` in quotation marks must stand on the page; `-word` and `-"two words"` must not."""
+    """`"two words"` in quotation marks must stand on the page, if any page has them; `-word` and
+    `-"two words"` must not."""
     mode: Mode = "hybrid"
     """`keyword` finds words (BM25), `semantic` meanings (dense vectors), `hybrid` both."""
     limit: Whole = Field(default=10, ge=1, le=100)
@@ -119,7 +120,7 @@ class SearchResponse(BaseModel):
     mode: Mode
     took_ms: float
     phrases: list[str] = []
-    """What the query has in quotation marks: each result contains it word for word."""
+    """What the query has in quotation marks, if any page has it: each result contains it word for word."""
     excluded: list[str] = []
     """What the query has after a hyphen: no result contains it."""
     corrected_query: str | None = None

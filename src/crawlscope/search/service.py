@@ -74,12 +74,13 @@ class SearchService:
         corrected = await self._correct(parsed.text, encode)
         parsed = replace(parsed, text=corrected or parsed.text)
         filters = Filters(**request.filters.model_dump()) if request.filters else Filters()
+        filters, phrases = await self._narrowed(filters, parsed, encode, payloads)
         query = _Query(
             request.mode,
             dense=None if request.mode == "keyword" else (await self._embedder.embed([parsed.text]))[0],
             sparse=None if request.mode == "semantic" else encode(parsed.text),
             words=Phrase.of(parsed.text),
-            filters=await self._narrowed(filters, parsed, encode, payloads),
+            filters=filters,
             dense_weight=dense_weight(self._corpus.model, languages) if self._corpus else DENSE_WEIGHT,
         )
         part = slice(request.offset, request.offset + request.limit)
@@ -97,7 +98,7 @@ class SearchService:
             total=len(pages),
             mode=request.mode,
             took_ms=round((time.perf_counter() - started) * 1000, 3),
-            phrases=list(parsed.required),
+            phrases=phrases,
             excluded=list(parsed.excluded),
             corrected_query=corrected,
         )
@@ -116,26 +117,28 @@ class SearchService:
 
     async def _narrowed(
         self, filters: Filters, parsed: ParsedQuery, encode: Encode, payloads: Payloads
-    ) -> Filters:
-        """Also to the documents that have a chunk with each phrase, and none with what is excluded."""
+    ) -> tuple[Filters, list[str]]:
+        """Also to the documents that have a chunk with each phrase, and none with what is excluded; and the
+        phrases that any document has. A question may quote what it asks for in other words than the answer.
+        """
+        phrases = []
         for words in parsed.required:
-            if (found := await self._containing(words, filters, encode, payloads)) is not None:
+            if found := await self._containing(words, filters, encode, payloads):
                 filters = replace(filters, urls=sorted(found))
+                phrases.append(words)
         excluded = set[str]()
         for words in parsed.excluded:
-            excluded |= await self._containing(words, filters, encode, payloads) or set()
-        return replace(filters, other_than=sorted(excluded))
+            excluded |= await self._containing(words, filters, encode, payloads)
+        return replace(filters, other_than=sorted(excluded)), phrases
 
-    async def _containing(
-        self, words: str, filters: Filters, encode: Encode, payloads: Payloads
-    ) -> set[str] | None:
+    async def _containing(self, words: str, filters: Filters, encode: Encode, payloads: Payloads) -> set[str]:
         """The documents that contain these words in this order, among the chunks with most of them.
 
-        None for stop words only, which the index does not know.
+        None of them for stop words only, which the index does not know.
         """
         sparse, phrase = encode(words), Phrase.of(words)
         if not len(sparse.indices):
-            return None
+            return set()
         hits = (await self._index.query(None, sparse, filters, MAX_CHUNKS_COMPARED)).bm25
         await self._fetch(payloads, [hit.id for hit in hits])
         found = [payloads[hit.id] for hit in hits if hit.id in payloads]
