@@ -75,8 +75,8 @@ class RerankingServer(RemoteApi):
 
     def complaint(self, response: Response) -> str:
         answer = response.json()
-        told = answer if isinstance(answer, dict) else {}
-        return str(told.get("error") or told.get("message") or told.get("detail") or "")
+        answered = answer if isinstance(answer, dict) else {}
+        return str(answered.get("error") or answered.get("message") or answered.get("detail") or "")
 
     async def scores(self, query: str, texts: Sequence[str]) -> list[float]:
         """One for each text, higher is better. Raises `RerankerUnavailable`."""
