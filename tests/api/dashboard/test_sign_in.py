@@ -73,7 +73,11 @@ async def test_another_site_cannot_act_with_the_cookie(service: Service):
     assert (await client.post("/api/crawls/x/retry", headers=own)).status_code == 404
 
 
-@pytest.mark.parametrize("cookie", ["", "x", "WyJ4Il0.x.y", new_session("another secret")])
+@pytest.mark.parametrize(
+    "cookie",
+    ["", "x", "WyJ4Il0.x.y", new_session("another secret")],
+    ids=["empty", "short", "unsigned", "of another secret"],
+)
 async def test_a_forged_cookie_is_worth_nothing(service: Service, cookie: str):
     service.anonymous.cookies.set(SESSION_COOKIE, cookie)
     assert (await service.anonymous.get("/api/stats")).status_code == 401
