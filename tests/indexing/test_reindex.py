@@ -233,7 +233,8 @@ async def test_the_new_index_serves_with_all_documents_of_the_old_one(
     assert ([request.texts for request in new.requests], old.requests) == ([["apples"]], [])
     assert {hit.url: round(hit.score, 4) for hit in results} != old_scores
     cosine = np.dot(new.vector("apples"), new.vector(f"{results[0].title}\n\n{results[0].text}"))
-    assert results[0].score == pytest.approx(float(cosine), abs=1e-3)
+    # The chunk's vector has a share of the page's others.
+    assert results[0].score == pytest.approx(float(cosine), abs=0.03)
     assert after.opened.embedder(await after.serving()).notice is None
     live = await after.live()
     assert live.replacement is None
