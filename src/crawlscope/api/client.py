@@ -206,8 +206,8 @@ class ServiceClient:
     async def crawl(self, crawl_id: str) -> CrawlMetricsResponse:
         return await self._read(CrawlMetricsResponse, f"/api/metrics/crawls/{_segment(crawl_id)}")
 
-    async def crawls(self, limit: int) -> CrawlListResponse:
-        return await self._read(CrawlListResponse, "/api/metrics/crawls", limit=limit)
+    async def crawls(self, limit: int, **query: Any) -> CrawlListResponse:
+        return await self._read(CrawlListResponse, "/api/metrics/crawls", limit=limit, **query)
 
     async def compare(self, crawl_id: str, against: str) -> CrawlComparison:
         path = f"/api/metrics/crawls/{_segment(crawl_id)}/compare"

@@ -100,6 +100,18 @@ def crawls(
     show(listed, as_json, lambda: render_crawls(listed, datetime.now(UTC)))
 
 
+def top(as_json: Json = False) -> None:
+    """Show all running crawls, live. Ctrl-C ends it."""
+    from crawlscope.cli.common import terminal
+    from crawlscope.cli.output.top import running_crawls, watch_crawls
+
+    if as_json:
+        found = with_service(lambda stack: running_crawls(stack.client))
+        show(found, as_json, lambda: "")
+        return
+    with_service(lambda stack: watch_crawls(stack.client, terminal(), stack.recover))
+
+
 def profile(
     crawl_id: CrawlId,
     follow: Annotated[

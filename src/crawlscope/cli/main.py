@@ -26,6 +26,7 @@ COMMANDS = (
     crawls.crawl,
     crawls.cancel,
     crawls.crawls,
+    crawls.top,
     crawls.profile,
     crawls.compare,
     search.search,
