@@ -23,6 +23,8 @@ _COUNT = re.compile(r"\d+ found|of \d+ for|score [\d.]+")
 """Where a crawl stands at once, and what else the service knows."""
 _END = re.compile(r"(?<=Searchable  ).*: ")
 """Whether the last page was searchable before or after the end was reported."""
+_BOUND = re.compile(r"^(Bound by|To change|Idle)  .*\n", re.MULTILINE)
+"""What the machine was busy with."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+m \d\ds|[\d,.]+ (ms|s|%|pages/s)")
 
 
@@ -97,5 +99,6 @@ async def run(program: str) -> str:
 
 def comparable(printed: str) -> list[str]:
     """What stays the same from run to run; the slowest page is another each time."""
-    steady = _TIME.sub("#", _COUNT.sub("#", _END.sub("", _ID.sub("ID", printed.replace("█", "")))))
+    unbound = _BOUND.sub("", printed.replace("█", ""))
+    steady = _TIME.sub("#", _COUNT.sub("#", _END.sub("", _ID.sub("ID", unbound))))
     return sorted(" ".join(line.split()) for line in steady.splitlines() if line.strip())
