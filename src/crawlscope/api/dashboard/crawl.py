@@ -5,7 +5,7 @@ import json
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import Form, Request
+from fastapi import Form, Path, Request
 from fastapi.responses import JSONResponse, Response
 
 from crawlscope.api.dashboard import figures
@@ -13,7 +13,7 @@ from crawlscope.api.dashboard.figures import Axis
 from crawlscope.api.dashboard.notices import redirect_with_notice
 from crawlscope.api.dashboard.rendering import crawl_path, page_router, render
 from crawlscope.api.http.access import Authenticated
-from crawlscope.api.http.parameters import Limit, Offset, Segment, ServiceParts
+from crawlscope.api.http.parameters import MAX_OFFSET, Limit, Offset, Segment, ServiceParts
 from crawlscope.api.rendering.retried import BECAUSE
 from crawlscope.api.rendering.words import count
 from crawlscope.core.errors import SettingsError
@@ -189,7 +189,10 @@ async def show_deliveries(
 
 @router.get("/crawls/{crawl_id}/deliveries/{delivery_id}", dependencies=[Authenticated])
 async def show_delivery(
-    request: Request, crawl_id: Segment, delivery_id: int, parts: ServiceParts
+    request: Request,
+    crawl_id: Segment,
+    delivery_id: Annotated[int, Path(ge=0, le=MAX_OFFSET)],
+    parts: ServiceParts,
 ) -> Response:
     delivery = await parts.inspection.delivery(crawl_id, delivery_id)
     return render(
@@ -221,12 +224,12 @@ async def retry_pages(
     crawl_id: Segment,
     parts: ServiceParts,
     url: Annotated[str | None, Form()] = None,
-    cause: Annotated[str | None, Form()] = None,
 ) -> Response:
     """Retries one page, the pages with one cause (empty: without a code), or all failed pages."""
     urls = None if url is None else [url]
+    cause = (await request.form()).get("cause")  # FastAPI takes an empty field for a missing one
     if urls is None and cause is not None:
-        urls = await parts.inspection.urls_of_cause(crawl_id, cause or None)
+        urls = await parts.inspection.urls_of_cause(crawl_id, str(cause) or None)
     allow_private = parts.settings.allow_private_targets
     try:
         which = RetryPages(urls=urls, rescrape=True)

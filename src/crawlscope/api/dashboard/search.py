@@ -1,9 +1,9 @@
 """Search over all indexed pages, with the reason for each hit's place."""
 
 from collections.abc import Iterator
-from typing import get_args
+from typing import Annotated, get_args
 
-from fastapi import Request
+from fastapi import Query, Request
 from fastapi.responses import Response
 
 from crawlscope.api.dashboard.rendering import page_router, render
@@ -24,10 +24,10 @@ async def show_search(
     parts: ServiceParts,
     q: str = "",
     mode: Mode = "hybrid",
-    domain: str = "",
-    crawl_id: str = "",
-    language: str = "",
-    url_prefix: str = "",
+    domain: Annotated[str, Query(max_length=255)] = "",
+    crawl_id: Annotated[str, Query(max_length=255)] = "",
+    language: Annotated[str, Query(max_length=64)] = "",
+    url_prefix: Annotated[str, Query(max_length=8192)] = "",
     offset: Offset = 0,
 ) -> Response:
     given = {"domain": domain, "crawl_id": crawl_id, "language": language, "url_prefix": url_prefix}

@@ -88,7 +88,10 @@ def comes_from_own_page(request: Request) -> bool:
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None:
         return site in OWN_SITE
-    return origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+    try:
+        return origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+    except ValueError:
+        return False
 
 
 def is_signed_in(secret: str, request: Request) -> bool:
