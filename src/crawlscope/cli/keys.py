@@ -48,11 +48,14 @@ def revoke(key_id: KeyId) -> None:
 
 def _table(keys: "list[KeyInfo]") -> "Table":
     from rich.table import Table
+    from rich.text import Text
+
+    from crawlscope.api.rendering.words import plain
 
     table = Table("id", "name", "scope", "created", "used", "revoked", box=None)
     for key in keys:
         times = (
             f"{at:%Y-%m-%d %H:%M}" if at else "–" for at in (key.created_at, key.used_at, key.revoked_at)
         )
-        table.add_row(str(key.id), key.name, key.scope, *times)
+        table.add_row(str(key.id), Text(plain(key.name)), key.scope, *times)
     return table

@@ -91,6 +91,14 @@ async def test_two_keys_are_valid_during_a_rotation_until_one_is_revoked(
     assert (await service.http.delete("/api/keys/00000000-0000-0000-0000-000000000000")).status_code == 404
 
 
+async def test_a_single_use_is_noted(service: Service) -> None:
+    made = await make(service, "read")
+    assert (await service.http.get("/api/keys")).json()["keys"][0]["used_at"] is None
+    answer = await service.anonymous.get("/api/stats", headers={"X-API-Secret": made["key"]})
+    assert answer.status_code == 200
+    assert (await service.http.get("/api/keys")).json()["keys"][0]["used_at"]
+
+
 async def test_a_key_is_stored_as_its_hash_and_shown_once(service: Service) -> None:
     made = await make(service, "receive")
     async with service.parts.database.transaction() as connection:
@@ -136,6 +144,7 @@ async def test_wrong_requests_say_what_to_do(serve: Serve) -> None:
     answer = await service.http.post("/api/keys", json={"name": "", "scope": "admin"})
     assert answer.status_code == 422
     assert "receive" in answer.text
+    assert (await make(service, "read", name="a \0 b"))["name"] == "a \ufffd b"
 
 
 async def test_failed_sign_ins_are_limited(service: Service) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from contextlib import suppress
 from hashlib import sha256
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.api.keys.schemas import KeyInfo, KeyList, KeyScope, NewKey
 from crawlscope.core.errors import DatabaseUnavailable, NotFoundError
+from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
 
 KEYS = models.table_of(models.ApiKey)
@@ -29,7 +31,7 @@ _SHOWN = [KEYS.c[name] for name in KeyInfo.model_fields]
 
 async def add_key(connection: AsyncConnection, name: str, scope: KeyScope) -> NewKey:
     key = PREFIX + secrets.token_urlsafe(32)
-    added = insert(KEYS).values(name=name, scope=scope, digest=_digest(key)).returning(*_SHOWN)
+    added = insert(KEYS).values(name=storable(name), scope=scope, digest=_digest(key)).returning(*_SHOWN)
     row = (await connection.execute(added)).mappings().one()
     return NewKey(**row, key=key)
 
@@ -64,8 +66,7 @@ class Keys:
         self._valid: dict[bytes, tuple[UUID, KeyScope]] = {}
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
-        self._used: set[UUID] = set()
-        self._noted_at = float("-inf")
+        self._noted_at: dict[UUID, float] = {}
 
     async def scope_of(self, key: str | None) -> KeyScope | None:
         """None for anything that is no valid key."""
@@ -83,8 +84,17 @@ class Keys:
         found = self._valid.get(digest)
         if found is None:
             return None
-        self._used.add(found[0])
+        await self._note_use(found[0])
         return found[1]
+
+    async def _note_use(self, key_id: UUID) -> None:
+        now = time.monotonic()
+        if now - self._noted_at.get(key_id, float("-inf")) > USE_NOTED_SECONDS:
+            self._noted_at[key_id] = now
+            with suppress(DatabaseUnavailable):
+                async with self._database.transaction() as connection:
+                    used = update(KEYS).where(KEYS.c.id == key_id).values(used_at=func.now())
+                    await connection.execute(used)
 
     async def _read_since(self, fresh_at: float) -> None:
         """Requests that wait at the same time share one query."""
@@ -97,9 +107,6 @@ class Keys:
     async def _read(self) -> None:
         read_at = time.monotonic()
         async with self._database.transaction() as connection:
-            if self._used and time.monotonic() - self._noted_at > USE_NOTED_SECONDS:
-                used, self._used, self._noted_at = self._used, set(), time.monotonic()
-                await connection.execute(update(KEYS).where(KEYS.c.id.in_(used)).values(used_at=func.now()))
             valid = select(KEYS.c.digest, KEYS.c.id, KEYS.c.scope).where(KEYS.c.revoked_at.is_(None))
             rows = (await connection.execute(valid)).all()
         self._valid = {row.digest: (row.id, KeyScope(row.scope)) for row in rows}
