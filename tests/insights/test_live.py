@@ -236,6 +236,20 @@ async def test_a_sealed_crawl_of_which_everything_is_known_has_no_feed(database:
     assert [name for name, _, _ in again] == ["crawl", "end"]
 
 
+async def test_a_crawl_that_nobody_watched_for_a_while_is_asked_for_anew(database: Database, feeds: Feeds):
+    await fail_at_crawler(database, "crawl-1", [A])
+    await end_crawl(database)
+    events = await asyncio.wait_for(receive_all(feeds.crawl("crawl-1", Position())), 60)
+    assert await feeds.live.crawl("crawl-1", events[-1][2]) is None
+
+    await deliver(database, "crawl-1", "crawl.page", data=[document(B)])
+    assert await feeds.live.crawl("crawl-1", events[-1][2]) is not None
+
+    await delete(database, "crawl-1")
+    with pytest.raises(NotFoundError):
+        await feeds.live.crawl("crawl-1")
+
+
 async def test_an_unknown_crawl_has_no_feed(database: Database, feeds: Feeds):
     with pytest.raises(NotFoundError, match="Crawl not found: nobody's"):
         await feeds.live.crawl("nobody's")

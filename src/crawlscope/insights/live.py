@@ -181,7 +181,8 @@ class Live:
 
     async def _channel(self, crawl_id: str) -> _Channel:
         async with self._opening:
-            if channel := self._channels.get(crawl_id):
+            channel = self._channels.get(crawl_id)
+            if channel and channel.viewers:  # without any, it is not polled, and its state is of long ago
                 return channel
             news = await self._insights.news({crawl_id: Position.end()})
             if crawl_id not in news.states:
