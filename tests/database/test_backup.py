@@ -103,6 +103,13 @@ async def test_what_is_no_whole_backup_is_refused(
     broken.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(UsageError, match="no whole backup"):
         await restore(empty, broken)
+    changed = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        dump = archive.getinfo("database.dump")
+    changed[dump.header_offset + dump.file_size // 2] ^= 0xFF
+    broken.write_bytes(changed)
+    with pytest.raises(UsageError, match="no whole backup"):
+        await restore(empty, broken)
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
         other.writestr("notes.txt", "hello")
     with pytest.raises(UsageError, match="is no backup"):

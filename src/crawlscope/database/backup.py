@@ -93,6 +93,8 @@ async def restore(settings: Settings, file: Path) -> Backup:
         raise UsageError("stop the running service first")
     with _explained(file), zipfile.ZipFile(file) as archive:
         backup = _description(archive, file)
+        if await asyncio.to_thread(archive.testzip):  # before anything of the database is dropped
+            raise UsageError(f"{file} is no whole backup of Crawlscope")
         async with connected_database(settings) as database:
             async with database.transaction() as connection:
                 await _require_no_crawls(connection)
