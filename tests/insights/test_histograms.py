@@ -1,18 +1,23 @@
 """Histograms of a crawl's durations agree with its operations, whatever happens to either."""
 
 import asyncio
+from datetime import UTC, datetime
 from functools import partial
+from typing import cast
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, text, update
 
 from crawlscope.core.vocabulary import PageState
 from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
+from crawlscope.indexing.service import IndexingService
 from crawlscope.insights.service import Insights
-from crawlscope.models import OperationHistogram, OperationMetric
+from crawlscope.models import Delivery, OperationHistogram, OperationMetric
 from crawlscope.pages.repository import Outcome
 from crawlscope.sessions.recount import recount
+from crawlscope.timing import TimingContext
+from crawlscope.timing.store import record_operations
 from tests.support.producing import (
     A,
     B,
@@ -78,6 +83,23 @@ async def test_the_time_of_a_deleted_crawl_stays_in_the_totals(database: Databas
 
     assert (await insights.summary()).operations == before.operations
     assert before.operations["embedding"].count == 2
+
+
+async def test_a_crawl_whose_deletion_takes_long_delays_no_other_measurement(database: Database):
+    await deliver_pages(database, "crawl-1", A)
+    await index_pages(database, "crawl-1")
+    now = datetime.now(UTC)
+    of_nobody = [TimingContext.past(each, "it", now, now) for each in ("worker", "embedding", "webhook")]
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    async with database.transaction() as slow:
+        await slow.execute(select(Delivery.id).with_for_update())
+        remove = partial(delete_crawl, crawl_id="crawl-1", indexing=cast("IndexingService", NoIndex()))
+        deleting = asyncio.create_task(database.run(remove))
+        while not await slow.scalar(waiting):  # noqa: ASYNC110 - only the server knows
+            await asyncio.sleep(0.02)
+        await asyncio.wait_for(database.run(partial(record_operations, measurements=of_nobody)), 20)
+        assert not deleting.done()
+    await deleting
 
 
 async def test_percentiles_outlive_their_operations(database: Database, insights: Insights):

@@ -8,6 +8,8 @@ from crawlscope.core.errors import NotFoundError
 from crawlscope.core.vocabulary import EventKind
 from crawlscope.database.engine import Database
 from crawlscope.insights.service import Insights
+from crawlscope.timing import TimingContext
+from crawlscope.timing.store import record_operations
 from tests.support.producing import (
     A,
     B,
@@ -77,3 +79,15 @@ async def test_an_unknown_crawl_has_neither_timeline_nor_diagnosis(insights: Ins
     for ask in (insights.timeline, insights.diagnosis):
         with pytest.raises(NotFoundError, match="Crawl not found: nowhere"):
             await ask("nowhere")
+
+
+async def test_an_operation_that_outlasts_its_crawl_by_far_is_in_the_last_bucket(
+    database: Database, insights: Insights
+):
+    """A bucket is 17 µs long: a row for each would be hundreds of millions."""
+    began = datetime.now(UTC)
+    measured = TimingContext.past("embedding", "batch", began, began + timedelta(hours=2), crawl_id="library")
+    await database.run(lambda connection: record_operations(connection, [measured]))
+    buckets = (await insights.timeline("library")).buckets
+    assert sum(each.stages.get("embedding", 0.0) for each in buckets) == pytest.approx(measured.duration_ms)
+    assert buckets[-1].stages["embedding"] > 0.999 * measured.duration_ms

@@ -10,15 +10,19 @@ from typing import Any, cast
 from sqlalchemy import event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.vocabulary import PageState
+from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.indexing.service import IndexingService
 from crawlscope.models import DeletedCrawl, Delivery, OperationMetric, Page, PageContent
 from crawlscope.sessions.recount import recount
+from crawlscope.sessions.repository import lock_session
 from crawlscope.timing import scope
+from crawlscope.timing.telemetry import conventions, meters
+from crawlscope.timing.telemetry.meters import Totals
 from crawlscope.webhooks.acceptance import MAX_DELIVERIES, Acceptance
 from crawlscope.webhooks.payload import UnreadableDelivery, compress, decompress
+from tests.support.polling import eventually
 from tests.support.producing import A, B, C, document, index_pages
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -197,6 +201,20 @@ async def test_a_crawl_that_is_being_deleted_delays_no_other(database: Database)
     await deleting
     await asyncio.gather(*waiting)
     assert {each.crawl_id for each in await rows_of(database, Page)} == {"crawl-2"}
+
+
+async def test_a_delivery_that_is_stored_at_the_second_try_is_measured_once(database: Database) -> None:
+    acceptance, totals = Acceptance(database), Totals()
+    await accept_all(acceptance, [{"type": "crawl.started", "id": "crawl-1", "webhookId": "1"}])
+    with meters.use(totals):
+        async with database.transaction() as busy:  # for longer than a delivery waits at first
+            await lock_session(busy, "crawl-1")
+            accepting = asyncio.create_task(accept_all(acceptance, [page("crawl-1", A, "2")]))
+            await eventually(lambda: bool(acceptance._delayed))
+        [answer] = await accepting
+    assert answer["status"] == "queued"
+    measured = totals.take()[conventions.OPERATIONS, (OperationType.WEBHOOK, conventions.SUCCESS)]
+    assert sum(measured.buckets) == 1
 
 
 async def test_a_page_never_takes_the_place_of_another_crawls_page(database: Database) -> None:

@@ -21,7 +21,7 @@ from crawlscope.firecrawl.schemas import JobKind
 from crawlscope.indexing.service import IndexingService
 from crawlscope.pages.repository import lock_all_pages
 from crawlscope.sessions.fold import CrawlSeen
-from crawlscope.sessions.histograms import release_histograms
+from crawlscope.sessions.histograms import add_histograms, stored_histograms
 from crawlscope.sessions.repository import (
     DELETED,
     SESSIONS,
@@ -158,5 +158,7 @@ async def delete_crawl(connection: AsyncConnection, crawl_id: str, indexing: Ind
         known, jobs = len(jobs), await lock_all_pages(connection, crawl_id)
         if len(jobs) == known:
             break  # no page came while documents were forgotten
-    await release_histograms(connection, crawl_id)
+    measured = await stored_histograms(connection, crawl_id)
     await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))
+    # Its measurements belong to no crawl now: last, because others add to those rows all the time.
+    await add_histograms(connection, {None: measured})

@@ -29,11 +29,14 @@ STAGES_PER_BUCKET = text("""
         FROM operation CROSS JOIN (VALUES (CAST(:bucket_ms AS float8))) AS bucket (each_ms)
     )
     SELECT
-        operation_type, least(bucket, CAST(:buckets AS int) - 1)::int AS bucket,
-        sum((least(until, bucket + 1) - greatest(since, bucket)) * each_ms) AS ms
-    FROM placed CROSS JOIN LATERAL generate_series(floor(since)::bigint, floor(until)::bigint) AS bucket
+        operation_type, bucket::int AS bucket,
+        sum((CASE WHEN bucket = last THEN until ELSE least(until, bucket + 1) END
+            - greatest(since, bucket)) * each_ms) AS ms
+    FROM placed CROSS JOIN (VALUES (CAST(:buckets AS int) - 1)) AS of (last) CROSS JOIN LATERAL
+        generate_series(least(floor(since), last)::bigint, least(floor(until), last)::bigint) AS bucket
     GROUP BY 1, 2
 """)
+"""The last bucket has all that follows: an operation can last much longer than what is known of its crawl."""
 MOVES_PER_BUCKET = text("""
     WITH attempt AS (
         SELECT queued_at, started_at, finished_at

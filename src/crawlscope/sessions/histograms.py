@@ -109,13 +109,6 @@ async def add_histograms(connection: AsyncConnection, added: Mapping[str | None,
         await connection.execute(_ADD, arrays(_COLUMNS, rows))
 
 
-async def release_histograms(connection: AsyncConnection, crawl_id: str) -> None:
-    """Before the crawl is deleted: its measurements belong to no crawl then."""
-    former = await stored_histograms(connection, crawl_id)
-    await connection.execute(_FORGET, {"crawl_id": crawl_id})
-    await add_histograms(connection, {None: former})
-
-
 async def replace_histograms(connection: AsyncConnection, crawl_id: str, by: Histograms) -> None:
     await connection.execute(_FORGET, {"crawl_id": crawl_id})
     await add_histograms(connection, {crawl_id: by})

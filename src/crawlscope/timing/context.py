@@ -148,10 +148,11 @@ class TimingContext:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._duration_ms is None:
-            if error is not None:
-                self.fail(str(error) or type(error).__name__)
+        if self._duration_ms is None or error is not None:
             self.stop()
+        if error is not None:
+            self.fail(str(error) or type(error).__name__)
+        self._hand_over()
 
     def set_apart(self, seconds: float, operation_type: str, operation_name: str) -> None:
         """Attributes so much of the time since the block began to another operation instead of this one."""
@@ -163,25 +164,28 @@ class TimingContext:
             operation_type, operation_name, self.request_id, self.job_id, self.crawl_id, self.document_url
         )
         other.timestamp, other._duration_ms = self.timestamp, apart_ms
+        other._identify()
         other._hand_over()
 
     def stop(self) -> None:
-        """Ends the measurement before its block ends."""
+        """Ends the measurement before its block ends, or again. It is counted when the block ends."""
         self._duration_ms = max(0.0, whole_ticks(self._elapsed_ms()) - self._apart_ms)
-        self._hand_over()
+        self._identify()
 
     def _elapsed_ms(self) -> float:
         return (perf_counter() - self._began) * 1000
 
-    def _hand_over(self) -> None:
+    def _identify(self) -> None:
         current = _scope.get()
         self.crawl_id = self.crawl_id or current.crawl_id
         self.job_id = self.job_id or current.job_id
         self.request_id = self.request_id or current.request_id
         self.document_url = self.document_url or current.document_url
+
+    def _hand_over(self) -> None:
         meters.operation_ended(self)
         traces.operation_ended(self)
-        (current.collect or standalone.collect)(self)
+        (_scope.get().collect or standalone.collect)(self)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
