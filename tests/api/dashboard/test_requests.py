@@ -5,6 +5,8 @@ import pytest
 from sqlalchemy import select
 
 from crawlscope import models
+from crawlscope.api.dashboard.crawl import MAX_INDENTED, readable_body
+from crawlscope.webhooks.payload import compress
 from tests.api.dashboard.conftest import FROM_OWN_PAGE
 from tests.api.http.conftest import Service
 from tests.support.producing import deliver_pages, fail_pages
@@ -20,6 +22,14 @@ async def test_an_impossible_value_is_refused(service: Service, browser: httpx2.
     answer = await browser.get(path)
     assert answer.status_code == 422
     assert "<h1" in answer.text
+
+
+def test_a_large_body_is_shown_without_computing_much():
+    assert readable_body(compress(b"[1]")) == "[\n  1\n]"
+    shown = readable_body(compress(b"[" + b"1," * MAX_INDENTED + b"1]"))
+    assert shown is not None
+    assert shown.startswith("[1,1")
+    assert len(shown) < MAX_INDENTED
 
 
 async def test_an_origin_that_is_no_address_is_of_another_site(service: Service):

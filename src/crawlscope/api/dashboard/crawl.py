@@ -33,6 +33,8 @@ BUCKETS = 120
 EMBEDDED_PAGES = 2_000
 """Of a larger crawl the overview loads the timeline after it is shown."""
 MAX_BODY_SHOWN = 256 * 1024
+MAX_INDENTED = 4 * MAX_BODY_SHOWN
+"""Characters of a body: a larger one would take seconds, and much memory."""
 
 router = page_router()
 
@@ -205,15 +207,16 @@ async def show_delivery(
 
 
 def readable_body(stored: bytes | None) -> str | None:
-    """The start of a delivery's body, as indented JSON where it is JSON; None if it is no longer kept."""
+    """The start of a delivery's body, indented if it is JSON and not large; None if it is no longer kept."""
     if stored is None:
         return None
     try:
         body = payload.decompress(stored).decode("utf-8", "replace")
     except payload.UnreadableDelivery as error:
         return str(error)
-    with suppress(ValueError, RecursionError):
-        body = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    if len(body) <= MAX_INDENTED:
+        with suppress(ValueError, RecursionError):
+            body = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
     left = len(body) - MAX_BODY_SHOWN
     return body if left <= 0 else f"{body[:MAX_BODY_SHOWN]}\n… and {left:,} more characters"
 
