@@ -110,6 +110,15 @@ async def test_what_is_no_whole_backup_is_refused(
     broken.write_bytes(changed)
     with pytest.raises(UsageError, match="no whole backup"):
         await restore(empty, broken)
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(broken, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name))
+        dump = packed.getinfo("database.dump")
+    changed = bytearray(broken.read_bytes())
+    changed[dump.header_offset + 42 : dump.header_offset + 52] = b"\xff" * 10
+    broken.write_bytes(changed)
+    with pytest.raises(UsageError, match="no whole backup"):
+        await restore(empty, broken)
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
         other.writestr("notes.txt", "hello")
     with pytest.raises(UsageError, match="is no backup"):

@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -92,9 +93,7 @@ async def restore(settings: Settings, file: Path) -> Backup:
     if service_file.read(settings.data_dir) or is_locked(settings.data_dir / "up.lock"):
         raise UsageError("stop the running service first")
     with _explained(file), zipfile.ZipFile(file) as archive:
-        backup = _description(archive, file)
-        if await asyncio.to_thread(archive.testzip):  # before anything of the database is dropped
-            raise UsageError(f"{file} is no whole backup of Crawlscope")
+        backup = await asyncio.to_thread(_description, archive, file)
         async with connected_database(settings) as database:
             async with database.transaction() as connection:
                 await _require_no_crawls(connection)
@@ -190,11 +189,17 @@ async def _require_no_crawls(connection: AsyncConnection) -> None:
 
 
 def _description(archive: zipfile.ZipFile, file: Path) -> Backup:
+    """Reads the whole file, before anything of the database is dropped for it."""
     try:
         backup = Backup.model_validate_json(archive.read(DESCRIPTION))
         archive.getinfo(DUMP)
+        is_whole = archive.testzip() is None
     except (KeyError, ValidationError):
         raise UsageError(f"{file} is no backup of Crawlscope") from None
+    except (EOFError, RuntimeError, zlib.error):  # also an archive with a password
+        is_whole = False
+    if not is_whole:
+        raise UsageError(f"{file} is no whole backup of Crawlscope")
     if not schema.is_known(backup.revision):
         raise UsageError(f"{file} was made by version {backup.version}: install that version or a newer one")
     return backup

@@ -46,7 +46,7 @@ async def large(database: Database) -> None:
 
 
 def made_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("pages*"))
+    return sorted(path.name for path in folder.glob("*pages*"))
 
 
 def client_of(served: Served) -> ServiceClient:
@@ -145,6 +145,9 @@ async def test_an_export_that_cannot_be_completed_is_broken_off(database: Databa
 async def test_the_command_line_writes_a_folder_or_a_file(database: Database, served: Served, tmp_path: Path):
     await crawled(database)
     client, folder, file = client_of(served), tmp_path / "pages", tmp_path / "pages.jsonl"
+    others = tmp_path / "pages.part"
+    others.mkdir()
+    (others / "notes.txt").write_text("of somebody else")
 
     texts = await export_to(client, "crawl-1", ExportFormat.MARKDOWN, folder)
     lines = await export_to(client, "crawl-1", ExportFormat.JSONL, file)
@@ -153,7 +156,8 @@ async def test_the_command_line_writes_a_folder_or_a_file(database: Database, se
     assert len(list(folder.rglob("*.md"))) == 2
     assert any(ODD.encode() in path.read_bytes() for path in folder.rglob("*.md"))
     assert [json.loads(line)["url"] for line in file.read_bytes().split(b"\n")[:-1]] == [A, B, C]
-    assert made_in(tmp_path) == ["pages", "pages.jsonl"]
+    assert made_in(tmp_path) == ["pages", "pages.jsonl", "pages.part"]
+    assert [each.name for each in others.iterdir()] == ["notes.txt"]
     await client.aclose()
 
 

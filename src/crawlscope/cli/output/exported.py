@@ -1,6 +1,7 @@
 """Writes exported pages to stdout, to a file or to a folder."""
 
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -33,7 +34,7 @@ async def print_lines(client: ServiceClient, crawl_id: str) -> None:
 
 async def export_to(client: ServiceClient, crawl_id: str, format: ExportFormat, place: Path) -> Exported:  # noqa: A002
     """Makes `place`, which does not exist, when everything is written. Raises `CrawlscopeError`."""
-    part = place.with_name(f"{place.name}.part")
+    part = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
         if format is ExportFormat.MARKDOWN:
             pages = await _write_folder(client, crawl_id, part)
