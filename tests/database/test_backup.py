@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from crawlscope.api.keys.registry import add_key, list_keys
+from crawlscope.api.keys.schemas import KeyScope
 from crawlscope.core.errors import UsageError
 from crawlscope.core.secrets import api_secret, local_token
 from crawlscope.core.settings import Settings, load_settings
@@ -74,7 +76,7 @@ async def test_a_restored_installation_has_the_same_numbers(
         assert await index_pages(database, CRAWL) == 1, "the page that waited still waits"
     assert api_secret(restored) == api_secret(settings)
     assert local_token(restored) != local_token(settings), "it is of the machine, not of the backup"
-    with pytest.raises(UsageError, match="has crawls already"):
+    with pytest.raises(UsageError, match="has rows in crawl_sessions"):
         await restore(restored, file)
 
 
@@ -126,6 +128,19 @@ async def test_what_is_no_whole_backup_is_refused(
     with pytest.raises(UsageError, match="No such file"):
         await restore(empty, tmp_path / "missing.zip")
     assert not empty.data_dir.exists(), "nothing was made"
+
+
+async def test_a_key_that_exists_is_not_lost(
+    installation: tuple[Settings, Path, Records], tmp_path: Path
+) -> None:
+    _, file, _ = installation
+    settings = load_settings(data_dir=tmp_path / "data")
+    async with connected_database(settings) as database:
+        await schema.upgrade(database)
+        made = await database.run(lambda connection: add_key(connection, "a program", KeyScope.READ))
+        with pytest.raises(UsageError, match="has rows in api_keys already"):
+            await restore(settings, file)
+        assert [key.id for key in (await database.run(list_keys)).keys] == [made.id]
 
 
 async def test_a_backup_of_a_newer_version_asks_for_that_version(

@@ -36,6 +36,8 @@ DESCRIPTION = "backup.json"
 DUMP = "database.dump"
 SECRETS = (SECRET_FILE, NOTIFY_SECRET_FILE)
 CHUNK_BYTES = 1 << 20
+IRREPLACEABLE = (models.CrawlSession, models.Delivery, models.Document, models.ChangeEvent, models.ApiKey)
+"""A database that has any of these is not restored into: they would be lost."""
 _DROP_ALL = (
     "DROP SCHEMA IF EXISTS webhook CASCADE",
     "DROP SCHEMA IF EXISTS queue CASCADE",
@@ -84,10 +86,10 @@ async def back_up(settings: Settings, file: Path) -> Backup:
 
 
 async def restore(settings: Settings, file: Path) -> Backup:
-    """Fills the database of a stopped service that has no crawls, and upgrades its schema to this version's.
+    """Fills the empty database of a stopped service, and upgrades its schema to this version's.
 
     Secrets that the data folder has already are kept. Raises `UsageError` if `file` is not a whole backup or
-    was made by a newer version, if the service runs, or if the database has crawls.
+    was made by a newer version, if the service runs, or if the database has rows that would be lost.
     """
     _require_embedded(settings)
     if service_file.read(settings.data_dir) or is_locked(settings.data_dir / "up.lock"):
@@ -96,7 +98,7 @@ async def restore(settings: Settings, file: Path) -> Backup:
         backup = await asyncio.to_thread(_description, archive, file)
         async with connected_database(settings) as database:
             async with database.transaction() as connection:
-                await _require_no_crawls(connection)
+                await _require_empty(connection)
                 for statement in _DROP_ALL:
                     await connection.execute(text(statement))
             with archive.open(DUMP) as dump:
@@ -182,10 +184,12 @@ async def _count_rows(connection: AsyncConnection) -> dict[str, int]:
     return counts
 
 
-async def _require_no_crawls(connection: AsyncConnection) -> None:
+async def _require_empty(connection: AsyncConnection) -> None:
     rows = await _count_rows(connection)
-    if rows.get(models.CrawlSession.__tablename__) or rows.get(models.Delivery.__tablename__):
-        raise UsageError("the database has crawls already: set CRAWLSCOPE_DATA_DIR to a new folder")
+    if held := [table.__tablename__ for table in IRREPLACEABLE if rows.get(table.__tablename__)]:
+        raise UsageError(
+            f"the database has rows in {', '.join(held)} already: set CRAWLSCOPE_DATA_DIR to a new folder"
+        )
 
 
 def _description(archive: zipfile.ZipFile, file: Path) -> Backup:
