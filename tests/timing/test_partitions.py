@@ -1,7 +1,10 @@
 """Measurements are partitioned by month: made ahead, of any time, with the rows of older versions."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import func, select, text
@@ -11,9 +14,12 @@ from crawlscope.database import schema
 from crawlscope.database.engine import Database
 from crawlscope.insights.service import Insights
 from crawlscope.models import CrawlSession, OperationMetric, RequestMetric
-from crawlscope.timing import TimingContext
+from crawlscope.sessions.recount import recount
+from crawlscope.timing import TimingContext, partitions
 from crawlscope.timing.partitions import make_partitions, month_after, partitions_of
-from crawlscope.timing.store import RequestRecord, record_operations, record_requests
+from crawlscope.timing.store import MeasurementBuffer, RequestRecord, record_operations, record_requests
+
+T = TypeVar("T")
 
 NOW = datetime.now(UTC)
 LAST_SPRING = month_after(NOW, -8) + timedelta(days=3)
@@ -82,6 +88,37 @@ async def test_a_long_transaction_delays_a_new_partition_and_no_writer(own_datab
             await make_partitions(own_database, month_after(NOW, 5))
         await measure(own_database, NOW, crawl_id="crawl-2")
     assert len(await make_partitions(own_database, month_after(NOW, 5))) == 6
+
+
+async def while_it_moves(database: Database, work: Callable[[], Awaitable[T]]) -> T:
+    """What `work` returns that waits for operations of last spring to move to their month."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    move = partial(partitions._make, table="operation_metrics", month=month_after(LAST_SPRING, 0))
+    async with database.transaction() as connection:
+        await connection.execute(text("LOCK TABLE webhook.operation_metrics IN SHARE UPDATE EXCLUSIVE MODE"))
+        moving = asyncio.create_task(database.run(move))
+        while not await connection.scalar(waiting):  # noqa: ASYNC110 - only the server knows
+            await asyncio.sleep(0.02)
+        working = asyncio.ensure_future(work())
+        while await connection.scalar(waiting) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await moving
+    return await working
+
+
+async def test_a_recount_misses_no_operation_that_moves_to_its_month(own_database: Database) -> None:
+    await measure(own_database, LAST_SPRING)
+    count = partial(recount, crawl_id="crawl-1")
+    assert await while_it_moves(own_database, lambda: own_database.run(count)) == {}
+    assert await placed(own_database) == {month(LAST_SPRING): 1}
+
+
+async def test_a_measurement_is_stored_although_its_month_is_made_meanwhile(own_database: Database) -> None:
+    await measure(own_database, LAST_SPRING)
+    buffer = MeasurementBuffer(own_database)
+    buffer.add_operation(TimingContext.past("embedding", "embed_batch", LAST_SPRING, LAST_SPRING))
+    await while_it_moves(own_database, buffer.flush)
+    assert await placed(own_database) == {month(LAST_SPRING): 2}
 
 
 async def test_rows_of_an_older_version_stay_where_they_are(own_database: Database) -> None:

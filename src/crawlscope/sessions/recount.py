@@ -7,7 +7,7 @@ defect of the program.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import func, select, union_all, update
+from sqlalchemy import func, select, text, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
@@ -34,6 +34,9 @@ DELIVERIES = models.table_of(models.Delivery)
 PAGES = models.table_of(models.Page)
 OPERATIONS = models.table_of(models.OperationMetric)
 PRUNED = models.table_of(models.PrunedOperations)
+_KEEP_IN_PLACE = text("LOCK TABLE webhook.operation_metrics_default IN ACCESS SHARE MODE")
+"""No operations move from there to their month meanwhile: a statement that waits for that finds them in
+neither, because it has been planned without the new partition."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Difference:
 async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Difference]:
     """Corrects the session; returns what differed, by column: as a rule nothing. Raises `NotFoundError`."""
     crawl_id = storable(crawl_id)
+    await connection.execute(_KEEP_IN_PLACE)
     if not await lock_session(connection, crawl_id):  # before anything is counted: writers wait from here
         raise NotFoundError(f"Crawl not found: {crawl_id}")
     of_crawl = SESSIONS.c.crawl_id == crawl_id

@@ -217,12 +217,15 @@ class MeasurementBuffer:
                     meters.count(conventions.LOST, amount=excess)
 
     async def _drain(self, queue: deque[Any], record: Record) -> None:
-        size = BATCH
+        size, batch = BATCH, list[Any]()
+
+        async def write(connection: AsyncConnection) -> None:
+            await record(connection, batch)
+
         while queue:
             batch = list(islice(queue, size))
             try:
-                async with self._database.transaction() as connection:
-                    await record(connection, batch)
+                await self._database.run(write)
             except CrawlscopeError:
                 raise
             except Exception:
