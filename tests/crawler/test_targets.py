@@ -59,7 +59,10 @@ async def test_a_start_that_is_redirected_to_a_private_address_is_not_followed()
         site.pages = {"/": redirect(f"http://127.0.0.2:{site.port}/latest/meta-data")}
         crawled = await crawl(site.url, allow_private=False)
         assert site.requests == ["/"]
-    assert crawled.failures == {"/": "127.0.0.2 is a private address; 127.0.0.2 may not be crawled"}
+    assert crawled.failures == {
+        "/": "127.0.0.2 is a private address; 127.0.0.2 may not be crawled; "
+        "CRAWLSCOPE_ALLOW_PRIVATE_TARGETS permits it, `crawlscope crawl` needs no permission"
+    }
     assert crawled.types[-1] == "crawl.failed"
 
 

@@ -18,6 +18,7 @@ def test_a_ratio_says_how_much_more_the_first_took():
     assert found.numbers.duration_ms.ratio == 2
     assert found.stages["embedding"].mean_ms.model_dump() == {"a": 800, "b": 200, "ratio": 4}
     assert found.stages["embedding"].count.ratio == 1
+    assert found.queue_wait.mean_ms.ratio == 1
     assert found.queue_wait.p95_ms.ratio == 1
 
 

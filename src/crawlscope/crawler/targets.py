@@ -19,6 +19,7 @@ _NO_NAME = re.compile(r":|(?:^|\.)\d[^.]*$")
 _LOOKUP_SECONDS = 5.0
 _LOOKUPS_AT_ONCE = 4
 """Fewer than the threads that the process has for what blocks."""
+PERMISSION = "CRAWLSCOPE_ALLOW_PRIVATE_TARGETS permits it, `crawlscope crawl` needs no permission"
 _SocketOptions = Iterable[httpcore2.SOCKET_OPTION] | None
 
 
@@ -51,7 +52,9 @@ class PublicNetwork(httpcore2.AnyIOBackend):
         addresses = await _resolve(host, port, timeout)
         public = [address for address in addresses if is_public(address)]
         if not public:
-            raise PrivateTarget(f"{addresses[0]} is a private address; {host} may not be crawled")
+            raise PrivateTarget(
+                f"{addresses[0]} is a private address; {host} may not be crawled; {PERMISSION}"
+            )
         for address in public[:-1]:
             try:
                 return await super().connect_tcp(address, port, timeout, local_address, socket_options)

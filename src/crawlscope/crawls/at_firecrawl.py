@@ -24,7 +24,7 @@ from crawlscope.core.service_file import public_address
 from crawlscope.core.settings import Settings
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import Engine
-from crawlscope.crawler.targets import PrivateTarget, require_public
+from crawlscope.crawler.targets import PERMISSION, PrivateTarget, require_public
 from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.crawls.reconciliations import note_end
 from crawlscope.crawls.repository import job_kind, keep_request, note_cancel
@@ -115,9 +115,7 @@ async def require_public_targets(request: RequestedCrawl) -> None:
     try:
         await require_public(request.urls)
     except PrivateTarget as error:
-        raise UsageError(
-            f"{error}; CRAWLSCOPE_ALLOW_PRIVATE_TARGETS permits it, `crawlscope crawl` needs no permission"
-        ) from None
+        raise UsageError(f"{error}; {PERMISSION}") from None
 
 
 async def cancel(

@@ -219,7 +219,7 @@ def _stages(evidence: CrawlEvidence) -> Iterator[Finding]:
             yield _finding(
                 bottleneck,
                 f"{late}, and {words.format(f'{share:.0%}')}.",
-                f"{change} The saving is that of twice the speed.",
+                f"{change} The saving assumes twice the speed.",
                 share * evidence.late_ms / 2,
                 {
                     "stage_work_ms": work_ms,
@@ -276,13 +276,13 @@ def _site(evidence: CrawlEvidence) -> Iterator[Finding]:
 _FEWER = "Ask the site's owner for a higher limit, or crawl fewer pages at a time."
 _MORE_AT_ONCE = (
     "Request more pages at once if the site allows it (CRAWLSCOPE_CRAWL_CONCURRENCY, or Firecrawl's"
-    " maxConcurrency). The saving is that of twice the speed."
+    " maxConcurrency). The saving assumes twice the speed."
 )
 
 
 def _nothing(evidence: CrawlEvidence) -> Finding:
     late, wall = _seconds(evidence.late_ms), _seconds(evidence.wall_ms)
-    reason = f"Nothing stands out: of {wall}, pages were late for {late}."
+    reason = f"Of {wall}, pages were late for {late}."
     numbers = {"wall_ms": evidence.wall_ms, "late_ms": evidence.late_ms}
     return Finding(bound_by=Bottleneck.NOTHING, reason=reason, change=None, saving_ms=None, evidence=numbers)
 

@@ -305,6 +305,7 @@ class StageComparison(Answer):
 
 
 class QueueWaitComparison(Answer):
+    mean_ms: Compared
     p50_ms: Compared
     p95_ms: Compared
     max_ms: Compared

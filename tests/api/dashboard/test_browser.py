@@ -74,7 +74,7 @@ async def test_with_a_crawl(site: str, service: Service):
     await a_crawl(service)
     async with chromium() as browser, signed_in_page(browser, site, SECRET) as watched:
         pages = ["https://docs.example.com/1", "https://docs.example.com/broken"]
-        for path in ["/", "/compare?a=a-crawl", *parts_of(CRAWL, *pages)]:
+        for path in ["/", "/compare?a=a-crawl", f"/compare?a={CRAWL}&b={CRAWL}", *parts_of(CRAWL, *pages)]:
             await watched.examine(path)
         await watched.page.goto(f"/crawls/{CRAWL}")
         assert await watched.page.locator(".uplot").count() == 3

@@ -19,7 +19,7 @@ searchable after  30.0 s   –      –
 pages/s              2.0   –      –
 
 mean per page          A       B  A ÷ B             p95       A       B  A ÷ B
-queue wait             –       –      –                  15.0 s  15.0 s   1.00
+queue wait         9.0 s   9.0 s   1.00      │           15.0 s  15.0 s   1.00
 chunking           10 ms  4.0 ms   2.50      │███         20 ms  8.0 ms   2.50
 embedding         800 ms   1.6 s   0.50    ██│            1.6 s   3.2 s   0.50
 bm25              2.0 ms       –      –                  4.0 ms       –      –

@@ -36,7 +36,7 @@ Searchable  18.0 s later: 30.0 s after the start, 2.0 pages/s
 
 Where the time went
 stage         total    share                mean/page     p50     p95
-queue wait        –        –                        –   8.0 s  15.0 s
+queue wait        –        –                    9.0 s   8.0 s  15.0 s
 chunking     590 ms    1.2 %                    10 ms  9.0 ms   20 ms
 embedding    47.2 s   94.1 %  ███████████      800 ms  720 ms   1.6 s
 bm25         118 ms    0.2 %                   2.0 ms  1.8 ms  4.0 ms

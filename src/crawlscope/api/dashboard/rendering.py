@@ -25,6 +25,7 @@ from crawlscope.api.dashboard.notices import COOKIE as NOTICE_COOKIE
 from crawlscope.api.dashboard.notices import notice_of
 from crawlscope.api.rendering import words
 from crawlscope.core.errors import CrawlscopeError, DependencyError, NotFoundError, RemoteRefused, UsageError
+from crawlscope.core.settings import VALIDATOR_PREFIX
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
@@ -231,7 +232,10 @@ class PageRoute(APIRoute):
             try:
                 return await answer(request)
             except RequestValidationError as error:
-                problems = [f"{issue['loc'][-1]}: {issue['msg']}" for issue in error.errors()]
+                problems = [
+                    f"{issue['loc'][-1]}: {issue['msg'].removeprefix(VALIDATOR_PREFIX)}"
+                    for issue in error.errors()
+                ]
                 return error_page(request, 422, "; ".join(problems))
             except HTTPException as error:
                 return error_page(request, error.status_code, str(error.detail))

@@ -16,6 +16,7 @@ from starlette.routing import Match
 
 from crawlscope.api.http.requests import shown_path
 from crawlscope.core.errors import CrawlscopeError, DependencyError, NotFoundError, RemoteRefused, UsageError
+from crawlscope.core.settings import VALIDATOR_PREFIX
 
 RETRY_AFTER_SECONDS = 5
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -107,7 +108,10 @@ def detail_with(status: int) -> Callable[[Request, Exception], Awaitable[Respons
 async def invalid_request(request: Request, error: Exception) -> Response:
     """Leaves out the input, which can be long or a secret."""
     assert isinstance(error, RequestValidationError)
-    issues = [{"loc": issue["loc"], "msg": issue["msg"], "type": issue["type"]} for issue in error.errors()]
+    issues = [
+        {"loc": each["loc"], "msg": each["msg"].removeprefix(VALIDATOR_PREFIX), "type": each["type"]}
+        for each in error.errors()
+    ]
     return problem(422, jsonable_encoder(issues))
 
 

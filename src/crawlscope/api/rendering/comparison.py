@@ -62,13 +62,15 @@ def _numbers(numbers: CrawlNumbers) -> Table:
 def _stages(found: CrawlComparison) -> Table:
     """`worker time` is the sum of a page's stages; the queue wait comes before it."""
     table = _table("mean per page", "A", "B", RATIO, "", "p95", "A", "B", RATIO)
-    wait = found.queue_wait.p95_ms
-    table.add_row("queue wait", *_cells(UNKNOWN, duration), Text(), "", *_cells(wait, duration))
-    for stage in (*stages_shown(found.stages), OperationType.WORKER):
-        compared = found.stages.get(stage)
+    stages = (*stages_shown(found.stages), OperationType.WORKER)
+    rows = [
+        ("queue wait", found.queue_wait),
+        *((stage_name(each), found.stages.get(each)) for each in stages),
+    ]
+    for name, compared in rows:
         mean, p95 = (compared.mean_ms, compared.p95_ms) if compared else (UNKNOWN, UNKNOWN)
         bar = ratio_bar(mean.ratio)
-        table.add_row(stage_name(stage), *_cells(mean, duration), bar, "", *_cells(p95, duration))
+        table.add_row(name, *_cells(mean, duration), bar, "", *_cells(p95, duration))
     return table
 
 
