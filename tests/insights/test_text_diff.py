@@ -69,3 +69,13 @@ def test_texts_of_any_size_and_kind_are_bounded():
 
 def test_text_without_a_difference_has_none():
     assert diff("a\n\nb", "a\nb") == TextDiff(added=0, removed=0, hunks=[], is_cut=False)
+
+
+def test_words_are_marked_only_in_lines_that_share_some():
+    [other] = diff("alpha beta gamma delta", "one two three four").hunks
+    assert not any(line.marks for line in other.lines), "spaces are in every line"
+    [similar] = diff("alpha beta gamma delta", "alpha beta gamma four").hunks
+    assert [[line.text[each.begin : each.end] for each in line.marks] for line in similar.lines] == [
+        ["delta"],
+        ["four"],
+    ]

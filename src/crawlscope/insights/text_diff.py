@@ -103,7 +103,8 @@ def _marks(before: str, now: str) -> tuple[list[DiffMark], list[DiffMark]]:
     if max(len(before), len(now)) > MAX_MARKED_CHARACTERS:
         return [], []
     old, new = _WORD.findall(before), _WORD.findall(now)
-    if Indel.normalized_similarity(old, new) < MIN_SIMILARITY:
+    words, new_words = ([word for word in each if not word.isspace()] for each in (old, new))
+    if Indel.normalized_similarity(words, new_words) < MIN_SIMILARITY:
         return [], []
     changes = [each for each in Indel.opcodes(old, new) if each.tag != "equal"]
     return (
