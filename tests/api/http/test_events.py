@@ -12,6 +12,7 @@ import pytest
 from starlette.types import Message
 
 from crawlscope.api.http import events
+from crawlscope.api.keys import registry
 from crawlscope.database.engine import Database
 from crawlscope.insights.schemas import LiveEnd
 from tests.api.http.conftest import Served
@@ -76,6 +77,20 @@ async def test_feeds_end_in_order_when_the_service_stops(database: Database, ser
 
         assert [event async for event in one] == [event async for event in every] == []
     await asyncio.wait_for(served.ended, 60)
+
+
+async def test_a_feed_tells_nothing_after_its_key_is_revoked(
+    database: Database, served: Served, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(registry, "REFRESH_SECONDS", 0.0)
+    await deliver(database, "crawl-1", "crawl.started", at=LONG_AGO)
+    key = (await served.http.post("/api/keys", json={"name": "a program", "scope": "read"})).json()
+    async with feed(served.http, CRAWL, **{"X-API-Secret": key["key"]}) as received:
+        assert (await anext(received))["event"] == "crawl"
+        assert (await served.http.delete(f"/api/keys/{key['id']}")).status_code == 204
+        await fail_at_crawler(database, "crawl-1", [A])
+        async with asyncio.timeout(60):
+            assert [event async for event in received if event["event"] == "pages"] == []
 
 
 async def test_what_is_no_feed_is_an_ordinary_error(database: Database, served: Served):

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Header, HTTPException, Query, Request, Response
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from crawlscope.api.http.access import Authenticated
+from crawlscope.api.http.access import Authenticated, require_access
 from crawlscope.api.http.parameters import Segment
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.core.periodic import in_background
@@ -44,7 +44,7 @@ class Feed(EventSourceResponse):
 @router.get("/api/metrics/events", response_class=EventSourceResponse)
 async def follow_crawls(request: Request) -> Feed:
     """The newest crawls and those in progress, live."""
-    return Feed(await _live(request).crawls())
+    return Feed(_while_allowed(await _live(request).crawls(), request))
 
 
 @router.get(
@@ -63,7 +63,7 @@ async def follow_crawl(
     """The state of a crawl and its pages as they settle, live."""
     given = resumed_from or last_event_id
     events = await _live(request).crawl(crawl_id, Position.parse(given) if given else None)
-    return Feed(events) if events else Response(status_code=204)
+    return Feed(_while_allowed(events, request)) if events else Response(status_code=204)
 
 
 @asynccontextmanager
@@ -87,6 +87,16 @@ def encoded(name: str, content: BaseModel, position: Position | None) -> bytes:
 def _live(request: Request) -> Live:
     live: Live = request.app.state.live
     return live
+
+
+async def _while_allowed(events: AsyncIterator[bytes], request: Request) -> AsyncIterator[bytes]:
+    """A feed is one request however long it lasts, and its key can be revoked meanwhile."""
+    async for event in events:
+        try:
+            await require_access(request)
+        except HTTPException:
+            return
+        yield event
 
 
 async def _until_lost(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
