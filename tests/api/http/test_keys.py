@@ -67,6 +67,8 @@ async def test_only_receiving_keys_deliver(service: Service) -> None:
         for key in in_url.values()
     ]
     assert [each.status_code for each in answers] == [202, 401], "only a key that can do nothing else"
+    for key in in_url.values():
+        assert (await service.http.post(f"/api/hooks/{key}/x")).status_code == 404
     assert not any(key in path for path in await service.request_paths() for key in in_url.values())
 
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crawlscope.api.keys.registry import PREFIX
 from crawlscope.core.service_file import CHANGES_PATH, WEBHOOK_PATH
 from crawlscope.core.values import storable
 from crawlscope.timing import scope as timing_scope
@@ -37,6 +38,7 @@ _OF_A_SENDER = re.compile("webhook", re.IGNORECASE)
 """In the path of a request that is meant as a delivery, even if the path is not quite that of an endpoint."""
 _TOKEN_IN_PATH = re.compile(r"(/webhook/+(?:firecrawl|changedetection)/+).+", re.IGNORECASE | re.DOTALL)
 """The end of such a path is meant as a token, even if no route takes it."""
+_KEY = re.compile(rf"{PREFIX}[\w-]+")
 
 
 def endpoint_of(path: str) -> str | None:
@@ -166,8 +168,9 @@ def _record(
 
 
 def shown_path(scope: Scope) -> str:
-    """The path for logs and metrics, without the token, wherever in the path a sender has put it."""
+    """The path for logs and metrics, without the token or a key, wherever in the path a sender has put it."""
     path = _TOKEN_IN_PATH.sub(rf"\1{HIDDEN}", unquote(scope["raw_path"].decode("latin-1")))
+    path = _KEY.sub(HIDDEN, path)
     if token := scope["app"].state.parts.settings.receive_token:
         path = path.replace(token.get_secret_value(), HIDDEN)
     return storable(path[:MAX_TEXT_LENGTH])
