@@ -286,7 +286,7 @@ async def test_without_an_address_it_is_said_what_to_set(database: Database, wat
 @pytest.fixture
 async def service(settings: Settings, watching: Watching) -> AsyncIterator[ServiceClient]:
     """The API as the command line reaches it."""
-    parts = SimpleNamespace(settings=settings, secret=SECRET, watching=watching)
+    parts = SimpleNamespace(settings=settings, secret=SECRET, watching=watching, database=None)
     client = ServiceClient.within(create_app(cast(Parts, parts)), SECRET)
     yield client
     await client.aclose()
