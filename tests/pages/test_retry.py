@@ -143,7 +143,7 @@ async def test_failures_of_dependencies_do_not_count_as_unexpected_errors(
     for _ in range(4):
         await index(database, indexer, page_id)
     server.fail_with(None)
-    monkeypatch.setattr(bm25, "encode_document", lambda _: 1 / 0)
+    monkeypatch.setattr(bm25, "encode_document", lambda *_: 1 / 0)
     assert [await index(database, indexer, page_id) for _ in range(3)] == [1, 2, None]
     page = await page_of(database, page_id)
     assert (page.state, page.error_code, page.error) == ("failed", "internal_error", "division by zero")
