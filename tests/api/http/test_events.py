@@ -13,6 +13,7 @@ from starlette.types import Message
 
 from crawlscope.api.http import events
 from crawlscope.api.keys import registry
+from crawlscope.core.errors import NotFoundError
 from crawlscope.database.engine import Database
 from crawlscope.insights.schemas import LiveEnd
 from tests.api.http.conftest import Served
@@ -128,6 +129,25 @@ async def test_a_client_that_takes_nothing_is_disconnected(monkeypatch: pytest.M
     await asyncio.wait_for(events.Feed(endless())({"type": "http", "method": "GET"}, receive, send), 60)
 
     assert ended == ["the feed"]
+
+
+async def test_the_feed_of_a_crawl_that_is_deleted_as_it_begins_ends_in_order():
+    sent: list[Message] = []
+
+    async def deleted() -> AsyncIterator[bytes]:
+        raise NotFoundError("Crawl not found: crawl-1")
+        yield b""
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    await asyncio.wait_for(events.Feed(deleted())({"type": "http", "method": "GET"}, receive, send), 60)
+
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 async def test_the_duration_of_a_feed_is_the_time_to_its_beginning(database: Database, served: Served):

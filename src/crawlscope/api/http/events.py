@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from crawlscope.api.http.access import Authenticated, require_access
 from crawlscope.api.http.parameters import Segment
-from crawlscope.core.errors import DatabaseUnavailable
+from crawlscope.core.errors import DatabaseUnavailable, NotFoundError
 from crawlscope.core.periodic import in_background
 from crawlscope.insights.live import Live
 from crawlscope.insights.news import Position
@@ -103,5 +103,5 @@ async def _until_lost(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     try:
         async for event in events:
             yield event
-    except DatabaseUnavailable as error:
+    except (DatabaseUnavailable, NotFoundError) as error:  # a crawl can be deleted as its feed begins
         log.warning("live_feed_ended", reason=str(error))
