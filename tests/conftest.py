@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -17,6 +18,8 @@ from xdist.scheduler import LoadScopeScheduling
 from crawlscope.database import schema
 from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database, sqlalchemy_url
+from crawlscope.timing import standalone
+from crawlscope.timing.store import MeasurementBuffer
 
 TEMPLATE = "crawlscope_template"
 SHARED = "crawlscope_shared"
@@ -51,6 +54,14 @@ settings.load_profile("any_machine")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start what runs in the background so, and the commands that tests interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_measured_reaches_a_service_of_this_machine() -> Iterator[None]:
+    """What no test collects would go to the database of the default data folder, which may be in use."""
+    nowhere = SimpleNamespace(add_operation=lambda _: None)
+    with standalone.use(cast(MeasurementBuffer, nowhere)):
+        yield
 
 
 class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

@@ -1,6 +1,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -171,3 +172,9 @@ async def test_a_separate_program_stores_its_measurements_before_it_ends(databas
     async with database.transaction() as connection:
         [duration_ms] = await connection.scalars(select(OperationMetric.duration_ms))
     assert duration_ms >= 20
+
+
+def test_the_tests_write_to_no_service_of_this_machine():
+    with TimingContext("worker", "of_no_scope"):
+        pass
+    assert "crawlscope-timing" not in {thread.name for thread in threading.enumerate()}
