@@ -61,7 +61,7 @@ https://docs.example.com/
 
 Pages       0: 0 indexed, 2 failures without a URL
 Crawled     in 12.0 s
-Searchable  18.0 s later: 30.0 s after the start
+Searchable  nothing of it
 Error       it could not be crawled: connection refused
 """
 

@@ -208,6 +208,8 @@ def _searchable(crawl: CrawlMetricsResponse) -> str:
     if taken is None:
         waiting = f": {count(crawl.pages_pending, 'page')} pending" if crawl.pages_pending else ""
         return f"not all of it yet{waiting}"
+    if not crawl.pages_indexed:
+        return "nothing of it"
     since_end = ""
     if crawl.searchable_at is not None and crawl.completed_at is not None:
         later_ms = (crawl.searchable_at - crawl.completed_at).total_seconds() * 1000
