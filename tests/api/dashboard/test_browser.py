@@ -126,6 +126,7 @@ async def test_without_javascript_everything_is_there(site: str, service: Servic
     ):
         page = watched.page
         await page.goto(f"/crawls/{CRAWL}")
+        assert (await page.inner_text(".foot")).endswith("Times are in UTC")
         assert await page.locator(".plot polyline").count() >= 5
         assert await page.locator(".stages tbody tr").count() >= 5
         await page.goto(f"/crawls/{CRAWL}/pages?sort=slowest")

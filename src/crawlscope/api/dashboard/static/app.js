@@ -2,6 +2,7 @@
 "use strict";
 
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const ZONE_NAME = ZONE === "UTC" ? ZONE : `${ZONE}; hover for UTC`;
 const THEMES = ["auto", "light", "dark"];
 const two = (number) => String(number).padStart(2, "0");
 
@@ -25,7 +26,7 @@ function showTimes(root) {
     const text = each.dataset.form === "ago" ? agoText(moment) : localText(moment, each.dataset.form);
     if (each.textContent !== text) each.textContent = text;
   }
-  for (const each of root.querySelectorAll("[data-zone]")) each.textContent = ZONE;
+  for (const each of root.querySelectorAll("[data-zone]")) each.textContent = ZONE_NAME;
 }
 
 function setUpTheme(button) {
