@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from crawlscope import __version__
-from crawlscope.api.dashboard.rendering import SharedAnswers
+from crawlscope.api.dashboard.rendering import SharedAnswers, render
 from crawlscope.api.dashboard.routes import ROUTERS as DASHBOARD
 from crawlscope.api.dashboard.sign_in import FailedSignIns
 from crawlscope.api.dashboard.static_files import StaticFiles
@@ -88,7 +87,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         return JSONResponse(request.app.openapi())
 
     @app.get("/docs", include_in_schema=False, dependencies=[Authenticated])
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(openapi_url="/openapi.json", title="Crawlscope API")
+    async def docs(request: Request) -> HTMLResponse:
+        return render(request, "reference.html")
 
     return app

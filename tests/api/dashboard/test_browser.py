@@ -157,3 +157,11 @@ async def test_the_waterfall_shows_all_pages_and_zooms(site: str, service: Servi
         assert " to " in await page.inner_text(".wf-controls .sub")
         await page.keyboard.press("Tab")
         assert watched.faults == []
+
+
+async def test_the_reference_of_the_api_needs_no_other_host(site: str):
+    async with chromium() as browser, signed_in_page(browser, site, SECRET) as watched:
+        await watched.page.goto("/docs")
+        await watched.page.wait_for_selector(".opblock", timeout=60_000)
+        assert await watched.page.locator(".opblock").count() > 30
+        assert not watched.faults

@@ -109,9 +109,10 @@ async def require_access(request: Request) -> None:
     scope = await request.app.state.keys.scope_of(given)
     if scope is None:
         raise _unauthenticated()
-    if request.url.path.startswith(KEYS_PATH):
+    path: str = request.scope["path"]  # a URL is made of headers too
+    if path.startswith(KEYS_PATH):
         raise HTTPException(403, "only the API secret manages keys")
-    reads = request.method in SAFE_METHODS or request.url.path == SEARCH_PATH
+    reads = request.method in SAFE_METHODS or path == SEARCH_PATH
     if scope is not KeyScope.OPERATE and not (scope is KeyScope.READ and reads):
         raise HTTPException(403, f"the key's scope is `{scope}`, which does not allow this request")
 
