@@ -60,6 +60,12 @@ def test_lists_are_shown():
     assert all(SECTIONS[name].blocks("json") for name in set(answers) - exceptions)
 
 
+def test_errors_are_described_the_same_each_time():
+    described = APP.openapi()["paths"]["/api/stats"]["get"]["responses"]["401"]["content"]
+    assert described == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert APP.openapi()["paths"]["/api/stats"]["get"]["responses"]["401"]["content"] == described
+
+
 def test_every_json_block_is_json():
     for name in ("README.md", "docs/api.md", "docs/how-to.md"):
         for block in blocks(page(name), "json"):

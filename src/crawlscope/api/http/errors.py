@@ -75,8 +75,9 @@ def install(app: FastAPI) -> None:
         schema = describe()
         for operation in (each for path in schema["paths"].values() for each in path.values()):
             for status in map(str, ANSWERS):
-                if content := operation["responses"].get(status, {}).get("content"):
-                    content[ProblemResponse.media_type] = content.pop("application/json", {})
+                content = operation["responses"].get(status, {}).get("content", {})
+                if "application/json" in content:  # FastAPI keeps the description, which is described once
+                    content[ProblemResponse.media_type] = content.pop("application/json")
         return schema
 
     app.openapi = described  # type: ignore[method-assign]  # as FastAPI's documentation does it
