@@ -54,6 +54,17 @@ async def test_without_the_secret_every_path_answers_the_same(service: Service, 
         assert "X-API-Secret" in answer.json()["detail"]
 
 
+async def test_the_secret_counts_in_either_header(service: Service):
+    for headers in (
+        {"X-API-Secret": "a proxy's", "Authorization": f"Bearer {SECRET}"},
+        {"X-API-Secret": SECRET, "Authorization": "Bearer of-a-proxy"},
+    ):
+        assert (await service.anonymous.get("/api/stats", headers=headers)).status_code == 200
+        delivery = {"type": "crawl.started", "id": "either"}
+        answer = await service.anonymous.post("/api/webhook/firecrawl", json=delivery, headers=headers)
+        assert answer.status_code == 202
+
+
 async def test_with_the_secret_it_says_what_is_wrong(service: Service):
     assert (await service.http.get("/nowhere")).status_code == 404
     answer = await service.http.put("/api/search")

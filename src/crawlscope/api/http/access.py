@@ -49,19 +49,20 @@ def signs(signature: str | None, secret: str, body: bytes) -> bool:
     return same_secret(signature.removeprefix(SIGNATURE_PREFIX), expected)
 
 
-def credential(headers: Headers) -> str | None:
-    """What a program sends as the API secret or as its key."""
+def credentials(headers: Headers) -> list[str]:
+    """What a program sends as the API secret or as its key; one of the headers may be meant for a proxy."""
     authorization = headers.get("authorization", "")
-    if not headers.get(SECRET_HEADER) and authorization[: len(BEARER)].lower() == BEARER:
-        return authorization[len(BEARER) :].strip()
-    return headers.get(SECRET_HEADER)
+    bearer = authorization[len(BEARER) :].strip() if authorization[: len(BEARER)].lower() == BEARER else ""
+    return [each for each in (headers.get(SECRET_HEADER), bearer) if each]
 
 
-async def may_receive(request: Request, given: str | None) -> bool:
+async def may_receive(request: Request) -> bool:
     """Whether the secret or key allows deliveries."""
-    if same_secret(given, request.app.state.parts.secret):
+    given, state = credentials(request.headers), request.app.state
+    if any(same_secret(each, state.parts.secret) for each in given):
         return True
-    return await request.app.state.keys.scope_of(given) in (KeyScope.RECEIVE, KeyScope.OPERATE)
+    scopes = [await state.keys.scope_of(each) for each in given]
+    return KeyScope.RECEIVE in scopes or KeyScope.OPERATE in scopes
 
 
 def new_session(secret: str) -> str:
@@ -103,10 +104,11 @@ def is_signed_in(secret: str, request: Request) -> bool:
 
 async def require_access(request: Request) -> None:
     """Raises 401 without a valid credential, and 403 with a key whose scope does not allow the request."""
-    given, secret = credential(request.headers), request.app.state.parts.secret
-    if same_secret(given, secret) or is_signed_in(secret, request):
+    given, secret = credentials(request.headers), request.app.state.parts.secret
+    if any(same_secret(each, secret) for each in given) or is_signed_in(secret, request):
         return
-    scope = await request.app.state.keys.scope_of(given)
+    scopes = [await request.app.state.keys.scope_of(each) for each in given]
+    scope = next(filter(None, scopes), None)
     if scope is None:
         raise _unauthenticated()
     path: str = request.scope["path"]  # a URL is made of headers too

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from crawlscope.api.http.access import credential, may_receive, same_secret, signs
+from crawlscope.api.http.access import may_receive, same_secret, signs
 from crawlscope.api.http.errors import unavailable
 from crawlscope.api.http.parameters import Segment, ServiceParts
 from crawlscope.api.http.requests import note_refusal
@@ -71,7 +71,7 @@ async def deliver(
     request: Request, parts: ServiceParts, x_firecrawl_signature: Annotated[str | None, Header()] = None
 ) -> Response:
     """Accepts one Firecrawl event. 202 means: committed to disk, with its jobs."""
-    authenticated = await may_receive(request, credential(request.headers))
+    authenticated = await may_receive(request)
     signing_secret = parts.settings.firecrawl_webhook_secret
     if not authenticated and not (signing_secret and x_firecrawl_signature):
         if x_firecrawl_signature:
@@ -102,7 +102,7 @@ async def deliver_by_url(token: Segment, request: Request, parts: ServiceParts) 
 @router.post(CHANGES_PATH, status_code=202, tags=["changes"], openapi_extra=_of(CHANGE_BODY))
 async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
     """Records the change and scrapes its page again. 202 means: committed to disk."""
-    if not await may_receive(request, credential(request.headers)):
+    if not await may_receive(request):
         raise HTTPException(401, "a change needs the API secret or a key")
     return await _accept_change(request, parts)
 
