@@ -2,14 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.errors import NotFoundError
@@ -32,11 +33,11 @@ from crawlscope.models import (
     Reconciliation,
 )
 from crawlscope.pages.index_page import PageIndexer
+from crawlscope.pages.receive import Taken, take_pages
 from crawlscope.pages.repository import EndedAttempt, Outcome, claim_pages, end_attempts, still_claimed
 from crawlscope.pages.retry import retry_pages
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.repository import ensure_sessions
 from crawlscope.webhooks import acceptance
 from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.retention import drop_bodies
@@ -45,6 +46,7 @@ from tests.support.fakes.firecrawl_server import FakeFirecrawl, Site
 from tests.support.producing import (
     A,
     B,
+    C,
     attempt,
     deliver,
     deliver_pages,
@@ -137,27 +139,38 @@ async def test_a_failed_try_is_no_sign_of_the_crawler(database: Database) -> Non
     assert await due(database, QUIET) == "crawl-1"
 
 
-async def test_a_page_that_comes_while_its_crawl_is_deleted_goes_with_it(
+async def test_a_page_that_comes_while_its_crawl_is_deleted_is_ignored(
     database: Database, tmp_path: Path
 ) -> None:
+    late: list[asyncio.Task[dict[str, Any]]] = []
     async with some_index(database, tmp_path) as opened:
         indexing = IndexingService(database, opened)
         await deliver_pages(database, "crawl-1", A)
         await index_with(indexing, database)
 
-        class LateForgetting(IndexingService):
-            rounds = 0
-
+        class SlowForgetting(IndexingService):
             async def forget_crawl(self, connection: AsyncConnection, crawl_id: str) -> None:
+                late.append(asyncio.create_task(deliver(database, crawl_id, "crawl.page", [document(B)])))
+                await until_one_waits(database)
                 await super().forget_crawl(connection, crawl_id)
-                self.rounds += 1
-                if self.rounds == 1:
-                    await deliver_pages(database, crawl_id, B)
-                    await index_with(indexing, database)
 
-        forgetting = LateForgetting(database, opened)
+        forgetting = SlowForgetting(database, opened)
         await database.run(lambda connection: delete_crawl(connection, "crawl-1", forgetting))
-        assert forgetting.rounds == 2
+        assert (await late[0])["status"] == "ignored"
+    await require_nothing_left(database)
+
+
+async def until_one_waits(database: Database) -> None:
+    """For a lock that somebody else has."""
+    waiting = text(
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+        " WHERE datname = current_database() AND NOT granted"
+    )
+    while not await database.run(lambda connection: connection.scalar(waiting)):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def require_nothing_left(database: Database) -> None:
     async with database.transaction() as connection:
         for table in (CrawlSession, Page, Document):
             assert await connection.scalar(select(func.count()).select_from(table)) == 0
@@ -173,24 +186,60 @@ async def index_with(indexing: IndexingService, database: Database) -> None:
         await indexer.index(page_id, revision, job_id)
 
 
-async def test_a_delivery_that_a_deletion_overtakes_is_ignored(
+async def test_a_deletion_waits_for_a_delivery_that_has_begun(
     database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    await deliver(database, "crawl-1", "crawl.started")
+    await deliver_pages(database, "crawl-1", A)
+    deleting: list[asyncio.Task[None]] = []
     async with some_index(database, tmp_path) as opened:
-        indexing = IndexingService(database, opened)
+        delete = partial(delete_crawl, crawl_id="crawl-1", indexing=IndexingService(database, opened))
 
-        async def overtaken(connection: AsyncConnection, first_seen: Mapping[str, datetime]) -> set[str]:
+        async def overtaken(*arguments: Any) -> list[Taken]:
             monkeypatch.undo()
-            deleted = await ensure_sessions(connection, first_seen)
-            await database.run(lambda connection: delete_crawl(connection, "crawl-1", indexing))
-            return deleted
+            deleting.append(asyncio.create_task(database.run(delete)))
+            await until_one_waits(database)
+            return await take_pages(*arguments)
 
-        monkeypatch.setattr(acceptance, "ensure_sessions", overtaken)
-        answer = await deliver(database, "crawl-1", "crawl.page", [document(A)])
-    assert answer["status"] == "ignored"
+        monkeypatch.setattr(acceptance, "take_pages", overtaken)
+        answer = await deliver(database, "crawl-1", "crawl.page", [document(A) | {"markdown": "Others."}])
+        assert answer["status"] == "queued"
+        await deleting[0]
+    await require_nothing_left(database)
     with pytest.raises(NotFoundError):
         await database.run(lambda connection: note_cancel(connection, "crawl-1"))
+
+
+async def test_deletions_and_deliveries_never_wait_for_each_other(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    """PostgreSQL would end one of two that do, and count a deadlock."""
+    crawls = [f"crawl-{number}" for number in range(6)]
+    async with opened_database(own_database_url) as database, some_index(database, tmp_path) as opened:
+        indexing = IndexingService(database, opened)
+
+        async def deliver_again(crawl_id: str) -> None:
+            for number in range(8):
+                words = {"markdown": f"Words {number}."}
+                await deliver(database, crawl_id, "crawl.page", [document(url) | words for url in (B, A, C)])
+
+        async def delete(crawl_id: str) -> None:
+            await asyncio.sleep(0.05)
+            await database.run(lambda connection: delete_crawl(connection, crawl_id, indexing))
+
+        for crawl_id in crawls:
+            await deliver_pages(database, crawl_id, A, B, C)
+        await asyncio.gather(*map(deliver_again, crawls), *map(delete, crawls))
+        await require_nothing_left(database)
+    async with opened_database(own_database_url) as database, database.transaction() as connection:
+        counted = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        assert await connection.scalar(counted) == 0  # sessions that ended have reported theirs
+
+
+@asynccontextmanager
+async def opened_database(url: str) -> AsyncIterator[Database]:
+    database = Database.open(url, pool_size=8)
+    yield database
+    await database.close()
 
 
 async def test_all_pages_delivered_again_do_not_wait_for_one_that_waits_for_them(database: Database) -> None:

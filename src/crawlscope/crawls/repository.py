@@ -30,6 +30,7 @@ from crawlscope.sessions.repository import (
     find_session,
     keep_action,
     keep_fact,
+    lock_for_deletion,
     require_session,
 )
 
@@ -143,21 +144,14 @@ async def note_cancel(connection: AsyncConnection, crawl_id: str) -> None:
 async def delete_crawl(connection: AsyncConnection, crawl_id: str, indexing: IndexingService) -> None:
     """Removes a crawl with all its records but the operation metrics. Raises `NotFoundError`."""
     crawl_id = storable(crawl_id)
+    await lock_for_deletion(connection, crawl_id)
     if await find_session(connection, crawl_id) is None:
         raise NotFoundError(f"Crawl not found: {crawl_id}")
     await connection.execute(upsert(DELETED).values(crawl_id=crawl_id).on_conflict_do_nothing())
     jobs = await lock_all_pages(connection, crawl_id)
     crawler_job = select(REQUESTS.c.job_id).where(REQUESTS.c.crawl_id == crawl_id)
-    await drop_waiting_jobs(connection, list(await connection.scalars(crawler_job)))
-    while True:
-        await drop_waiting_jobs(connection, jobs)
-        await indexing.forget_crawl(connection, crawl_id)
-        # Deliveries refer to the session: they wait for this transaction, and then find it gone.
-        session = select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == crawl_id)
-        await connection.execute(session.with_for_update())
-        known, jobs = len(jobs), await lock_all_pages(connection, crawl_id)
-        if len(jobs) == known:
-            break  # no page came while documents were forgotten
+    await drop_waiting_jobs(connection, [*jobs, *await connection.scalars(crawler_job)])
+    await indexing.forget_crawl(connection, crawl_id)
     measured = await stored_histograms(connection, crawl_id)
     await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))
     # Its measurements belong to no crawl now: last, because others add to those rows all the time.

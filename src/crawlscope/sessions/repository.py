@@ -140,6 +140,14 @@ DELETED = models.table_of(models.DeletedCrawl)
 FACTS = models.table_of(models.CrawlFact)
 DELIVERIES = models.table_of(models.Delivery)
 
+_KEEP_CRAWLS = text("""
+    SELECT given.crawl_id, session.crawl_id IS NOT NULL AS known,
+        pg_advisory_xact_lock_shared(7109, hashtext(given.crawl_id))
+    FROM unnest(CAST(:crawl_ids AS text[])) WITH ORDINALITY AS given (crawl_id, number)
+    LEFT JOIN webhook.crawl_sessions AS session ON session.crawl_id = given.crawl_id
+    ORDER BY number
+""")
+_STOP_KEEPING = text("SELECT pg_advisory_xact_lock(7109, hashtext(:crawl_id))")
 _CHANGE_SESSION = text("""
     UPDATE webhook.crawl_sessions SET
         total_pages = total_pages + :total_pages,
@@ -161,10 +169,26 @@ _CHANGE_SESSION = text("""
 log = structlog.get_logger(__name__)
 
 
+async def keep_crawls(connection: AsyncConnection, crawl_ids: Iterable[str]) -> set[str]:
+    """Lets no deletion of these crawls begin before the commit, and waits for one in progress; returns those
+    that are known.
+
+    The first lock of a transaction: a deletion takes it before all others.
+    """
+    kept = await connection.execute(_KEEP_CRAWLS, {"crawl_ids": sorted(crawl_ids)})
+    return {row.crawl_id for row in kept if row.known}
+
+
+async def lock_for_deletion(connection: AsyncConnection, crawl_id: str) -> None:
+    """Waits for the transactions that keep the crawl; those that want to keep it wait for this one."""
+    await connection.execute(_STOP_KEEPING, {"crawl_id": crawl_id})
+
+
 async def ensure_sessions(connection: AsyncConnection, first_seen: Mapping[str, datetime]) -> set[str]:
-    """Creates the sessions of unknown crawls, as started then; returns the crawls that were deleted."""
-    known = select(SESSIONS.c.crawl_id).where(_one_of(SESSIONS.c.crawl_id, first_seen))
-    unknown = first_seen.keys() - set(await connection.scalars(known))
+    """Creates the sessions of unknown crawls, as started then, and keeps all; returns the crawls that were
+    deleted.
+    """
+    unknown = first_seen.keys() - await keep_crawls(connection, first_seen)
     if not unknown:
         return set()
     rows = [
@@ -191,7 +215,8 @@ def _one_of(column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[
 
 
 async def require_session(connection: AsyncConnection, crawl_id: str) -> None:
-    """Prevents the deletion of the session before the commit. Raises `NotFoundError`."""
+    """Keeps the crawl. Raises `NotFoundError`."""
+    await keep_crawls(connection, [crawl_id])
     found = select(SESSIONS.c.crawl_id).where(SESSIONS.c.crawl_id == crawl_id)
     if await connection.scalar(found.with_for_update(read=True, key_share=True)) is None:
         raise NotFoundError(f"Crawl not found: {crawl_id}")

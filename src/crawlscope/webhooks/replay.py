@@ -16,6 +16,7 @@ from crawlscope.sessions.recount import recount
 from crawlscope.sessions.repository import (
     DELIVERIES,
     keep_action,
+    keep_crawls,
     require_session,
 )
 from crawlscope.webhooks import payload
@@ -97,6 +98,8 @@ def _conditions(kept: Table, which: WhichDeliveries) -> list[ColumnElement[bool]
 
 async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tuple[str, int] | None:
     """The crawl and its newly queued pages; None where nothing changed."""
+    its_crawl = select(DELIVERIES.c.crawl_id).where(DELIVERIES.c.id == delivery_id)
+    await keep_crawls(connection, await connection.scalars(its_crawl))
     found = select(*DELIVERIES.c).where(DELIVERIES.c.id == delivery_id).with_for_update(key_share=True)
     row = (await connection.execute(found)).one_or_none()
     if row is None:  # its crawl was deleted meanwhile
