@@ -14,8 +14,13 @@ from typing import Any
 
 import httpx2
 import pytest
+import structlog
+from typer.testing import CliRunner
 
+from crawlscope.cli.main import app
 from crawlscope.core import service_file
+from crawlscope.database import revision
+from tests.docs.test_cli import COMMANDS
 from tests.support.commands import (
     PAGES,
     PROGRAM,
@@ -103,6 +108,18 @@ def test_crawls(service, crawl_id):
     listed = json.loads(crawlscope(service, "crawls", "--json").stdout)
     assert crawl_id in [crawl["crawl_id"] for crawl in listed["crawls"]]
     assert crawl_id in crawlscope(service, "crawls").stdout
+
+
+def test_a_running_service_is_not_said_to_start(service):
+    terminal, own_end = pty.openpty()
+    with closing_fd(terminal), closing_fd(own_end):
+        asked = [*PROGRAM, "top"]
+        subprocess.run(
+            asked, env=environment(service), stdout=subprocess.DEVNULL, stderr=own_end, timeout=60, check=True
+        )
+        os.set_blocking(terminal, False)
+        with pytest.raises(BlockingIOError):
+            os.read(terminal, 100)
 
 
 def test_profile(service, crawl_id):
@@ -404,6 +421,50 @@ def test_the_doctor_knows_the_running_service(service):
     assert ended.returncode == 0, ended.stdout
     assert f"runs at {running.url}" in ended.stdout
     assert "served by the index process" in ended.stdout
+
+
+WITHOUT_JSON = {"up", "index", "serve", "worker", "mcp", "demo", "db upgrade", "db downgrade"}
+"""Services, a protocol, a show, and commands that print nothing."""
+
+
+def test_every_command_that_answers_prints_one_json_document(service, crawl_id, tmp_path, monkeypatch):
+    for name, value in environment(service).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(structlog, "configure", lambda **_: None)  # of this process, which has other tests
+
+    def answer(command: str, *arguments: str, code: int = 0) -> Any:
+        asked.add(command)
+        ended = CliRunner().invoke(app, [*command.split(), *arguments, "--json"])
+        assert ended.exit_code == code, (command, ended.output, ended.exception)
+        return json.loads(ended.stdout)
+
+    asked: set[str] = set()
+    with website() as url:
+        made = answer("crawl", url)["crawl_id"]
+    for command in ("profile", "cancel", "retry", "recount", "watch"):
+        assert answer(command, made)
+    assert answer("compare", made, crawl_id)["numbers"]
+    assert made in str(answer("crawls"))
+    assert answer("top")["crawls"] == []
+    assert answer("search", "otters")["results"]
+    assert answer("replay")["deliveries"] > 0
+    assert answer("export", made, "--output", str(tmp_path / "pages.jsonl"))["pages"] == PAGES
+    assert answer("delete", made, "--yes")["crawl_id"] == made
+    key = answer("keys add", "a program")["id"]
+    assert key in str(answer("keys list"))
+    assert answer("keys revoke", key) == {"key_id": key}
+    assert answer("reindex")["documents"] == PAGES
+    assert answer("backup", str(tmp_path / "backup"))["rows"]["crawl_sessions"] > 0
+    assert answer("db current")["revision"] == revision.NEWEST
+    assert answer("db prune", "--dry-run") == {"pruned": [], "dry_run": True}
+    monkeypatch.setenv("CRAWLSCOPE_PORT", "0")
+    assert {"part": "port", "ok": True} in [
+        {"part": each["part"], "ok": each["ok"]} for each in answer("doctor")["findings"]
+    ]
+    monkeypatch.setenv("CRAWLSCOPE_DATA_DIR", str(tmp_path / "restored"))
+    assert answer("restore", str(tmp_path / "backup"), "--without-index")["index"] is None
+    asked.add("reconcile")  # it has nothing to answer without a Firecrawl
+    assert asked | WITHOUT_JSON == {name.removeprefix("crawlscope ") for name in COMMANDS} - {"crawlscope"}
 
 
 @contextmanager

@@ -46,6 +46,8 @@ def test_the_pace_is_pages_over_the_time_until_they_can_be_found():
     assert (found.numbers.pages_per_second.a, found.numbers.pages_per_second.ratio) == (2.0, 2.0)
     at_once = compare(crawl_metrics(time_to_searchable_ms=0.0), crawl_metrics())
     assert at_once.numbers.pages_per_second.a is None
+    nothing = compare(crawl_metrics(pages_indexed=0, pages_failed=60), crawl_metrics())
+    assert nothing.numbers.pages_per_second.a is None
 
 
 def test_unknown_stages_of_one_crawl_come_last():

@@ -50,8 +50,9 @@ def with_service(work: "Callable[[Stack], Awaitable[T]]") -> T:
 
     async def with_stack() -> T:
         async with Stack(settings) as stack:
-            with Console(stderr=True).status("Starting Crawlscope …"):
-                await stack.bring_up()
+            if not await stack.client.is_ready():
+                with Console(stderr=True).status("Starting Crawlscope …"):
+                    await stack.bring_up()
             return await work(stack)
 
     return run(with_stack())

@@ -6,13 +6,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import BaseModel
 
-from crawlscope.cli.common import process_settings
+from crawlscope.cli.common import Json, process_settings, show
 
 if TYPE_CHECKING:
     from crawlscope.database.engine import Database
 
 app = typer.Typer(help="Manage the database schema.", no_args_is_help=True)
+
+
+class SchemaRevision(BaseModel):
+    revision: str | None
 
 
 @app.command()
@@ -32,34 +37,32 @@ def downgrade(revision: Annotated[str, typer.Argument()] = "-1") -> None:
 
 
 @app.command()
-def current() -> None:
+def current(as_json: Json = False) -> None:
     """Print the revision of the schema."""
     from crawlscope.database import revision
 
-    async def show(database: "Database") -> None:
-        typer.echo(await revision.current_revision(database) or "none")
+    async def show_revision(database: "Database") -> None:
+        found = SchemaRevision(revision=await revision.current_revision(database))
+        show(found, as_json, lambda: found.revision or "none")
 
-    _with_database(show)
+    _with_database(show_revision)
 
 
 @app.command()
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Delete what is older or larger than the settings allow. A running service does this every hour."""
+    from crawlscope.cli.output.pruned import PrunedRows, pruned_text
     from crawlscope.processes.maintenance import retention
 
     settings = process_settings("db")
 
     async def delete(database: "Database") -> None:
         pruned = await retention.prune(settings, database, datetime.now(UTC), dry_run=dry_run)
-        if pruned is None:
-            typer.echo("another process deletes at this moment")
-            return
-        for each in pruned:
-            rows = "1 row" if each.rows == 1 else f"{each.rows:,} rows"
-            typer.echo(f"{each.what}: {rows}, {each.bytes / 1e6:,.1f} MB")
-        typer.echo("nothing to delete" if not pruned else "would be deleted" if dry_run else "deleted")
+        found = PrunedRows(pruned=pruned, dry_run=dry_run)
+        show(found, as_json, lambda: pruned_text(found))
 
     _with_database(delete)
 

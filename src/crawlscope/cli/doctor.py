@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import httpx2
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from qdrant_client import AsyncQdrantClient
 from rich.table import Table
 from rich.text import Text
@@ -101,6 +101,10 @@ class Finding:
     part: str
     ok: bool
     words: str
+
+
+class Examination(BaseModel):
+    findings: list[Finding]
 
 
 Check = Callable[[Settings], Awaitable[str]]

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
 import typer
+from pydantic import BaseModel
 
 from crawlscope.cli.common import Json, show, with_service
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Manage the keys of programs that use the service.", no_args_is_help=True)
 
 KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID")]
+
+
+class KeyRevoked(BaseModel):
+    key_id: UUID
 
 
 @app.command()
@@ -41,9 +46,10 @@ def list_keys(as_json: Json = False) -> None:
 
 
 @app.command()
-def revoke(key_id: KeyId) -> None:
+def revoke(key_id: KeyId, as_json: Json = False) -> None:
     """Revoke a key. Requests with it are refused within two seconds."""
     with_service(lambda stack: stack.client.revoke_key(key_id))
+    show(KeyRevoked(key_id=key_id), as_json, lambda: f"Key {key_id} is revoked.")
 
 
 def _table(keys: "list[KeyInfo]") -> "Table":

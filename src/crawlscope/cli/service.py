@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 import uvloop
 
-from crawlscope.cli.common import complain, process_settings, quiet_settings, run, terminal
+from crawlscope.cli.common import Json, complain, process_settings, quiet_settings, run, terminal
 from crawlscope.core.errors import CrawlscopeError
 
 UP_GRACE_SECONDS = 60.0
@@ -97,19 +97,23 @@ def mcp() -> None:
     run(serve_mcp(quiet_settings()))
 
 
-def doctor() -> None:
+def doctor(as_json: Json = False) -> None:
     """Check the installation and all dependencies."""
-    from crawlscope.cli.doctor import examine, render_finding
+    from crawlscope.cli.doctor import Examination, examine, render_finding
 
-    async def examine_all() -> int:
-        """Prints each finding as it is made; returns the number of failed checks."""
-        failed = 0
+    async def examine_all() -> Examination:
+        """Prints each finding as it is made, or all at the end as JSON."""
+        findings = []
         async for finding in examine(quiet_settings()):
-            terminal().print(render_finding(finding))
-            failed += not finding.ok
-        return failed
+            findings.append(finding)
+            if not as_json:
+                terminal().print(render_finding(finding))
+        return Examination(findings=findings)
 
-    if failed := run(examine_all()):
+    examination = run(examine_all())
+    if as_json:
+        typer.echo(examination.model_dump_json(indent=2))
+    if failed := sum(not finding.ok for finding in examination.findings):
         raise CrawlscopeError(f"{failed} of the checks failed")
 
 

@@ -109,6 +109,15 @@ class OperationType(StrEnum):
     WEBHOOK = "webhook"
 
 
+STAGES = (
+    OperationType.CHUNKING_WAIT,
+    OperationType.CHUNKING,
+    OperationType.EMBEDDING_WAIT,
+    OperationType.EMBEDDING,
+    OperationType.BM25,
+    OperationType.QDRANT,
+)
+"""In the order in which a page passes through them."""
 QUEUE_WAIT = "queue_wait"
 """The measured time of a page between its job and its attempt, which is no operation."""
 UNACCOUNTED = "unaccounted"

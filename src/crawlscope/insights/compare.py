@@ -5,6 +5,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from crawlscope.core.vocabulary import OperationType
+from crawlscope.insights.progress import pages_per_second
 from crawlscope.insights.schemas import (
     Compared,
     ComparedCrawl,
@@ -23,7 +24,7 @@ STAGE_ORDER = [each.value for each in OperationType]
 
 def compare(a: CrawlMetricsResponse, b: CrawlMetricsResponse) -> CrawlComparison:
     """Each ratio is the number of `a` divided by that of `b`."""
-    paces = _compared(_pages_per_second(a), _pages_per_second(b))
+    paces = _compared(pages_per_second(a), pages_per_second(b))
     stages = sorted({*a.operations, *b.operations}, key=_place)
     return CrawlComparison(
         a=_named(a),
@@ -49,11 +50,6 @@ def _side_by_side(
 
 def _compared(a: Number, b: Number) -> Compared:
     return Compared(a=a, b=b, ratio=None if a is None or not b else a / b)
-
-
-def _pages_per_second(crawl: CrawlMetricsResponse) -> float | None:
-    taken = crawl.time_to_searchable_ms
-    return crawl.total_pages * 1000 / taken if taken else None
 
 
 def _named(crawl: CrawlMetricsResponse) -> ComparedCrawl:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from crawlscope.core.vocabulary import Completeness, CrawlStatus, VerdictName
-from crawlscope.insights.schemas import CrawlState, Eta
+from crawlscope.insights.schemas import CrawlMetricsResponse, CrawlState, Eta
 
 MIN_POLL_INTERVAL_SECONDS = 0.3
 MAX_POLL_INTERVAL_SECONDS = 3.0
@@ -80,6 +80,12 @@ class Pace:
         if now - began < MIN_WINDOW_SECONDS:
             return None
         return max(0.0, (after - before) / (now - began))
+
+
+def pages_per_second(crawl: CrawlMetricsResponse) -> float | None:
+    """Over the whole crawl, until its last page was searchable; None if nothing of it is."""
+    taken = crawl.time_to_searchable_ms
+    return crawl.total_pages * 1000 / taken if taken and crawl.pages_indexed else None
 
 
 def poll_interval(answer_seconds: float) -> float:

@@ -11,6 +11,7 @@ from crawlscope.api.dashboard.figures import (
     page_counts,
     page_spans,
     parts_of,
+    smoothed,
     sparkline,
     stage_totals,
     stages_of,
@@ -46,6 +47,13 @@ def test_stages_and_the_rest_are_the_whole_time():
         ("qdrant", 20.0),
         ("unaccounted", 5.0),
     ]
+
+
+def test_the_rate_of_a_short_bucket_is_that_of_the_second_around_it():
+    rates = smoothed([0, 0, 40, 0, 0, 0], bucket_seconds=0.25)
+    assert rates == [10, 10, 10, 10, 0, 0]
+    assert smoothed([1.5, 3], bucket_seconds=2) == [1.5, 3]
+    assert smoothed([400], bucket_seconds=0.01) == [4]
 
 
 def test_a_sparkline_has_a_step_for_each_count():

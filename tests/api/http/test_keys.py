@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from hashlib import sha256
 
+import httpx2
 import pytest
 from fastapi.routing import APIRoute
 from sqlalchemy import select
@@ -162,3 +163,13 @@ async def test_failed_sign_ins_are_limited(service: Service) -> None:
     assert await statuses("a guess", 11) == [401] * 10 + [429]
     assert await statuses(SECRET, 1) == [429], "a right guess must not be recognised"
     assert (await service.http.get("/api/stats")).status_code == 200
+
+
+async def test_failed_sign_ins_are_limited_whatever_addresses_they_claim(service: Service) -> None:
+    async def status(number: int) -> int:
+        transport = httpx2.ASGITransport(app=service.app, client=(f"192.0.2.{number}", 0))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
+            own = {"Sec-Fetch-Site": "same-origin"}
+            return (await client.post("/sign-in", data={"secret": "a guess"}, headers=own)).status_code
+
+    assert [await status(number) for number in range(101)] == [401] * 100 + [429]

@@ -22,8 +22,8 @@ mean per page          A       B  A ÷ B             p95       A       B  A ÷ B
 queue wait         9.0 s   9.0 s   1.00      │           15.0 s  15.0 s   1.00
 chunking           10 ms  4.0 ms   2.50      │███         20 ms  8.0 ms   2.50
 embedding         800 ms   1.6 s   0.50    ██│            1.6 s   3.2 s   0.50
-bm25              2.0 ms       –      –                  4.0 ms       –      –
-qdrant             20 ms   20 ms   1.00      │            40 ms   40 ms   1.00
+BM25              2.0 ms       –      –                  4.0 ms       –      –
+index write        20 ms   20 ms   1.00      │            40 ms   40 ms   1.00
 worker time       850 ms   1.7 s   0.50    ██│            1.7 s   3.4 s   0.50
 """
 

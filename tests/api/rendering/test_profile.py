@@ -39,8 +39,8 @@ stage         total    share                mean/page     p50     p95
 queue wait        –        –                    9.0 s   8.0 s  15.0 s
 chunking     590 ms    1.2 %                    10 ms  9.0 ms   20 ms
 embedding    47.2 s   94.1 %  ███████████      800 ms  720 ms   1.6 s
-bm25         118 ms    0.2 %                   2.0 ms  1.8 ms  4.0 ms
-qdrant        1.2 s    2.4 %                    20 ms   18 ms   40 ms
+BM25         118 ms    0.2 %                   2.0 ms  1.8 ms  4.0 ms
+index write   1.2 s    2.4 %                    20 ms   18 ms   40 ms
 unaccounted   1.1 s    2.1 %                    18 ms       –       –
 worker time  50.1 s  100.0 %  ████████████     850 ms  765 ms   1.7 s
 

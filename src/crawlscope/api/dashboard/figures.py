@@ -1,26 +1,23 @@
 """The geometry of what the server draws: bars, sparklines, spans on a time axis. Pure functions."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from crawlscope.core.vocabulary import OperationType, PageState
+from crawlscope.core.vocabulary import QUEUE_WAIT, STAGES, UNACCOUNTED, OperationType, PageState
 from crawlscope.insights.schemas import CrawlMetricsResponse, OperationStats, TimelineResponse
 
 WIDTH = 1000.0
 """The width of every figure in its own units; the browser stretches it to the width of the page."""
 MIN_VISIBLE = 3.0
 """The width of the smallest part that is drawn, so that nothing that exists looks like nothing."""
-STAGES = (
-    OperationType.CHUNKING_WAIT,
-    OperationType.CHUNKING,
-    OperationType.EMBEDDING_WAIT,
-    OperationType.EMBEDDING,
-    OperationType.BM25,
-    OperationType.QDRANT,
-)
-QUEUE_WAIT, UNACCOUNTED = "queue_wait", "unaccounted"
+RATE_SECONDS = 1.0
+"""The shortest time over which a rate is shown."""
+STAGE_NAMES = (QUEUE_WAIT, *(stage.value for stage in STAGES), UNACCOUNTED)
+"""All that a bar of a page can show."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +108,28 @@ def lines(values: Mapping[str, Sequence[float]], height: float = 100.0) -> dict[
     }
 
 
+def smoothed(rates: Sequence[float], bucket_seconds: float) -> list[float]:
+    """Rates of buckets, each over the buckets around it that make a second together.
+
+    A page in a bucket of some milliseconds would otherwise be hundreds of pages per second.
+    """
+    wide = max(1, math.ceil(RATE_SECONDS / bucket_seconds))
+    first = [number - (wide - 1) // 2 for number in range(len(rates))]
+    return [sum(rates[max(0, at) : max(0, at + wide)]) / wide for at in first]
+
+
 def timeline_charts(timeline: TimelineResponse) -> list[Chart]:
     """Pages per second, pages in progress, and how many pages each stage worked on at once."""
     buckets, ms = timeline.buckets, timeline.bucket_seconds * 1000
+    smooth = partial(smoothed, bucket_seconds=timeline.bucket_seconds)
     return [
         Chart(
             "pages",
             "Pages per second",
             {
-                "received": [each.received_per_second for each in buckets],
-                "indexed": [each.indexed_per_second for each in buckets],
-                "failed": [each.failed_per_second for each in buckets],
+                "received": smooth([each.received_per_second for each in buckets]),
+                "indexed": smooth([each.indexed_per_second for each in buckets]),
+                "failed": smooth([each.failed_per_second for each in buckets]),
             },
         ),
         Chart(

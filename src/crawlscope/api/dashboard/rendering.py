@@ -26,6 +26,7 @@ from crawlscope.api.dashboard.notices import notice_of
 from crawlscope.api.rendering import words
 from crawlscope.core.errors import CrawlscopeError, DependencyError, NotFoundError, RemoteRefused, UsageError
 from crawlscope.core.settings import VALIDATOR_PREFIX
+from crawlscope.insights.progress import pages_per_second
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
@@ -80,13 +81,10 @@ def bytes_text(size: float | None) -> str:
 
 
 def rate_text(per_second: float | None) -> str:
-    return (
-        words.NONE
-        if per_second is None
-        else f"{per_second:,.1f}/s"
-        if per_second < 100
-        else f"{per_second:,.0f}/s"
-    )
+    """Without its unit, which a heading or the text after it gives."""
+    if per_second is None:
+        return words.NONE
+    return f"{per_second:,.1f}" if per_second < 100 else f"{per_second:,.0f}"
 
 
 def number_text(number: float | None) -> str:
@@ -119,12 +117,6 @@ def path_text(url: str) -> str:
 def safe_link(url: str) -> str | None:
     """The URL where it may be followed: a crawled page can have a URL such as `javascript:…`."""
     return url if url.startswith(("http://", "https://")) else None
-
-
-def label(name: str) -> str:
-    return {"worker": "worker time", "bm25": "BM25", "qdrant": "index write", "pending": "pending"}.get(
-        name, str(name).replace("_", " ")
-    )
 
 
 @cache
@@ -162,7 +154,7 @@ def _environment() -> Environment:
         "duration": words.duration,
         "host": host_text,
         "json": lambda value: json.dumps(value, ensure_ascii=False),
-        "label": label,
+        "label": words.label,
         "number": number_text,
         "path": path_text,
         "positive": lambda value: max(0.0, value),
@@ -177,6 +169,8 @@ def _environment() -> Environment:
         "asset": asset,
         "crawl_path": crawl_path,
         "figures": figures,
+        "pages_per_second": pages_per_second,
+        "stage_labels": lambda: {name: words.label(name) for name in figures.STAGE_NAMES},
         "version": __version__,
         "with_query": with_query,
     }

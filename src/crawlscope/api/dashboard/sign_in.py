@@ -25,6 +25,8 @@ router = page_router()
 HOME = "/"
 MAX_FAILURES = parse("10/minute")
 """Of one address. Later attempts are refused, right or wrong; clients with a key or the secret are not."""
+MAX_FAILURES_OF_ALL = parse("100/minute")
+"""Of all addresses, because a program on this machine can claim any in `X-Forwarded-For`."""
 
 
 class FailedSignIns:
@@ -34,10 +36,12 @@ class FailedSignIns:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     async def are_too_many(self, request: Request) -> bool:
-        return not await self._limiter.test(MAX_FAILURES, _address(request))
+        of_one = await self._limiter.test(MAX_FAILURES, _address(request))
+        return not (of_one and await self._limiter.test(MAX_FAILURES_OF_ALL))
 
     async def add(self, request: Request) -> None:
         await self._limiter.hit(MAX_FAILURES, _address(request))
+        await self._limiter.hit(MAX_FAILURES_OF_ALL)
 
 
 def _address(request: Request) -> str:

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from crawlscope.api.client import ComparisonReport
 from crawlscope.api.rendering.changes import render_changes
-from crawlscope.api.rendering.profile import STATUS_STYLES, stage_name, stages_shown
-from crawlscope.api.rendering.words import NONE, duration, plain, shorten_middle
+from crawlscope.api.rendering.profile import STATUS_STYLES, stages_shown
+from crawlscope.api.rendering.words import NONE, duration, label, plain, shorten_middle
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.insights.schemas import Compared, ComparedCrawl, CrawlComparison, CrawlNumbers
 
@@ -65,7 +65,7 @@ def _stages(found: CrawlComparison) -> Table:
     stages = (*stages_shown(found.stages), OperationType.WORKER)
     rows = [
         ("queue wait", found.queue_wait),
-        *((stage_name(each), found.stages.get(each)) for each in stages),
+        *((label(each), found.stages.get(each)) for each in stages),
     ]
     for name, compared in rows:
         mean, p95 = (compared.mean_ms, compared.p95_ms) if compared else (UNKNOWN, UNKNOWN)

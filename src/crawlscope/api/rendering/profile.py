@@ -10,8 +10,9 @@ from rich.text import Text
 
 from crawlscope.api.client import CrawlReport
 from crawlscope.api.rendering.outcome import doubt, shown_status
-from crawlscope.api.rendering.words import NONE, count, duration, percent, plain, shorten_middle
-from crawlscope.core.vocabulary import CrawlStatus, OperationType
+from crawlscope.api.rendering.words import NONE, count, duration, label, percent, plain, shorten_middle
+from crawlscope.core.vocabulary import STAGES, CrawlStatus, OperationType
+from crawlscope.insights.progress import pages_per_second
 from crawlscope.insights.schemas import (
     Baseline,
     CrawlMetricsResponse,
@@ -22,14 +23,6 @@ from crawlscope.insights.schemas import (
     PageRow,
 )
 
-STAGES = (
-    OperationType.CHUNKING_WAIT,
-    OperationType.CHUNKING,
-    OperationType.EMBEDDING_WAIT,
-    OperationType.EMBEDDING,
-    OperationType.BM25,
-    OperationType.QDRANT,
-)
 SHOWN_WHERE_MEASURED = {OperationType.CHUNKING_WAIT, OperationType.EMBEDDING_WAIT}
 """Stages that not every page passes through."""
 SLOWEST_SHOWN = 5
@@ -57,8 +50,8 @@ class StageLine:
     @classmethod
     def of(cls, kind: OperationType, stats: OperationStats | None) -> "StageLine":
         if stats is None:
-            return cls(stage_name(kind), 0.0, None, None, None)
-        return cls(stage_name(kind), stats.total_ms, stats.mean_ms, stats.p50_ms, stats.p95_ms)
+            return cls(label(kind), 0.0, None, None, None)
+        return cls(label(kind), stats.total_ms, stats.mean_ms, stats.p50_ms, stats.p95_ms)
 
 
 @dataclass(frozen=True)
@@ -117,10 +110,6 @@ def stages_shown(measured: Collection[str]) -> list[OperationType]:
     return [stage for stage in STAGES if stage in measured or stage not in SHOWN_WHERE_MEASURED]
 
 
-def stage_name(stage: OperationType) -> str:
-    return "worker time" if stage is OperationType.WORKER else stage.replace("_", " ")
-
-
 def group_failures(pages: Iterable[PageRow]) -> list[FailureGroup]:
     """The largest group first."""
     grouped: defaultdict[str, list[PageRow]] = defaultdict(list)
@@ -165,7 +154,7 @@ def _irregularities(found: Baseline | None) -> Iterator[tuple[str, str]]:
 def _bottleneck(found: DiagnosisResponse) -> Iterator[tuple[str, str]]:
     if not found.stages:  # no page was indexed
         return
-    yield "Bound by", f"{found.bound_by.replace('_', ' ')}: {plain(found.reason)}"
+    yield "Bound by", f"{label(found.bound_by)}: {plain(found.reason)}"
     if found.change and found.saving_ms is not None:
         yield "To change", f"{found.change} It would save about {duration(found.saving_ms)}."
     if idle := _idle_words(found.idle):
@@ -216,7 +205,8 @@ def _searchable(crawl: CrawlMetricsResponse) -> str:
         since_end = f"{duration(abs(later_ms))} {'later' if later_ms > 0 else 'before that'}: "
         if abs(later_ms) < AT_ONCE_MS:
             since_end = "at once: "
-    pace = f", {crawl.total_pages * 1000 / taken:.1f} pages/s" if crawl.total_pages and taken else ""
+    rate = pages_per_second(crawl)
+    pace = "" if rate is None else f", {rate:,.1f} pages/s"
     return f"{since_end}{duration(taken)} after the start{pace}"
 
 

@@ -6,7 +6,13 @@ from datetime import datetime
 
 NONE = "–"
 """For an unknown value."""
+_LABELS = {"worker": "worker time", "bm25": "BM25", "qdrant": "index write"}
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def label(name: str) -> str:
+    """What people read for a stage, a state or another stored word."""
+    return _LABELS.get(name, name.replace("_", " "))
 
 
 def duration(milliseconds: float | None) -> str:

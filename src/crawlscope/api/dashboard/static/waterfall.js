@@ -15,7 +15,6 @@
     if (seconds < 3600) return `${Math.floor(seconds / 60)}m ${String(seconds % 60).padStart(2, "0")}s`;
     return `${Math.floor(seconds / 3600).toLocaleString("en")}h ${String(Math.floor(seconds % 3600 / 60)).padStart(2, "0")}m`;
   };
-  const wordsOf = (name) => ({ bm25: "BM25", qdrant: "index write" })[name] ?? name.replaceAll("_", " ");
   const pathOf = (url) => { try { const { pathname, search, hash } = new URL(url); return pathname + search + hash; } catch { return url; } };
   const element = (tag, className, text) => {
     const made = document.createElement(tag);
@@ -33,6 +32,7 @@
       this.whole = Number(root.dataset.ms);
       this.window = [0, this.whole];
       this.aligned = false;
+      this.labels = JSON.parse(root.dataset.labels);
       this.slices = new Map();
       this.rows = new Map();
       this.free = [];
@@ -203,7 +203,7 @@
       row.word.data = page.error_code ? `${page.state} ${page.error_code}` : page.state;
       row.queued.textContent = durationText(page.wait_ms);
       row.took.textContent = durationText(page.total_ms);
-      row.bars.title = [["queue wait", page.wait_ms], ...page.stages.map(([name, ms]) => [wordsOf(name), ms])]
+      row.bars.title = [["queue wait", page.wait_ms], ...page.stages.map(([name, ms]) => [this.labels[name], ms])]
         .filter(([, ms]) => ms != null).map(([name, ms]) => `${name} ${durationText(ms)}`).join(" · ");
       row.svg.replaceChildren(...this.bars(page));
     }
