@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -19,15 +20,21 @@ MAX_PAGE_CHARACTERS = 100_000
 
 
 def pages_of_site(count: int | None = None, smallest: int = MIN_PAGE_CHARACTERS) -> list[str]:
-    """Markdown of real pages: the standard library's documentation. Kept, because building it takes long."""
+    """Markdown of real pages: the standard library's documentation."""
+    return [text for text in _texts() if smallest <= len(text) <= MAX_PAGE_CHARACTERS][:count]
+
+
+@cache
+def _texts() -> list[str]:
+    """Kept in a file, because building them takes long."""
     kept = Path(platformdirs.user_cache_dir("crawlscope-benchmarks"), f"pages-{_version()}.json")
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         staging = kept.with_suffix(".new")
         staging.write_text(json.dumps(_read_site()))
         staging.replace(kept)
-    texts = json.loads(kept.read_text())
-    return [text for text in texts if smallest <= len(text) <= MAX_PAGE_CHARACTERS][:count]
+    texts: list[str] = json.loads(kept.read_text())
+    return texts
 
 
 def _version() -> str:
