@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,6 +25,7 @@ from crawlscope.sessions.histograms import add_histograms, stored_histograms
 from crawlscope.sessions.repository import (
     DELETED,
     SESSIONS,
+    delete_sessions,
     delivered_event_type,
     ensure_session,
     find_session,
@@ -153,6 +154,6 @@ async def delete_crawl(connection: AsyncConnection, crawl_id: str, indexing: Ind
     await drop_waiting_jobs(connection, [*jobs, *await connection.scalars(crawler_job)])
     await indexing.forget_crawl(connection, crawl_id)
     measured = await stored_histograms(connection, crawl_id)
-    await connection.execute(delete(SESSIONS).where(SESSIONS.c.crawl_id == crawl_id))
+    await delete_sessions(connection, [crawl_id])
     # Its measurements belong to no crawl now: last, because others add to those rows all the time.
     await add_histograms(connection, {None: measured})

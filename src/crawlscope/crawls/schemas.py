@@ -94,4 +94,4 @@ class CountDifference(BaseModel):
 
 class CrawlRecounted(_Answer):
     changed: dict[str, CountDifference]
-    """By column of `crawl_sessions`; empty if all counters are consistent."""
+    """By column of `crawl_sessions`, or `row_counts` for the number of crawls; empty if all is consistent."""

@@ -128,8 +128,7 @@ async def _dump(settings: Settings, archive: zipfile.ZipFile) -> Backup:
         found = await revision.current_revision(database)
         if found is None:
             raise UsageError(f"there is nothing to back up in {settings.data_dir}")
-        snapshots = Database.open(_url(database), pool_size=1, statement_seconds=None)
-        stack.push_async_callback(snapshots.close)
+        snapshots = await stack.enter_async_context(database.patient())
         engine = snapshots.engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )

@@ -158,6 +158,16 @@ class Database:
                 finally:
                     await connection.invalidate()  # the lock ends with its session
 
+    @asynccontextmanager
+    async def patient(self, statement_seconds: float | None = None) -> AsyncIterator["Database"]:
+        """One more connection, for statements that may take longer; None: any time."""
+        url = self.engine.url.render_as_string(hide_password=False)
+        patient = Database.open(url, pool_size=1, statement_seconds=statement_seconds)
+        try:
+            yield patient
+        finally:
+            await patient.close()
+
     async def ping(self) -> None:
         async with self.transaction() as connection:
             await connection.execute(text("SELECT 1"))

@@ -5,7 +5,7 @@ from sqlalchemy import text
 from crawlscope.core.errors import SettingsError
 from crawlscope.database.engine import Database
 
-NEWEST = "0021"
+NEWEST = "0022"
 """What this version needs: the newest migration there is."""
 VERSION_TABLE = "crawlscope_alembic_version"
 

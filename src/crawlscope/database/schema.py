@@ -53,10 +53,8 @@ async def _alembic(database: Database, action: AlembicAction) -> None:
         except CommandError as error:
             raise UsageError(str(error)) from error
 
-    url = database.engine.url.render_as_string(hide_password=False)
-    patient = Database.open(url, pool_size=1, statement_seconds=None)
     try:
-        async with patient.transaction() as connection:
+        async with database.patient() as patient, patient.transaction() as connection:
             await connection.run_sync(run)
     except DBAPIError as error:
         if sqlstate(error) != LOCK_NOT_AVAILABLE:
@@ -64,5 +62,3 @@ async def _alembic(database: Database, action: AlembicAction) -> None:
         raise UsageError(
             "other processes use the tables: stop them, then run `crawlscope db upgrade`"
         ) from None
-    finally:
-        await patient.close()

@@ -11,6 +11,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     String,
+    Table,
     Text,
     case,
     cast,
@@ -28,6 +29,7 @@ from crawlscope import models
 from crawlscope.core.values import hash_key, storable
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationState, PageState
 from crawlscope.database.queue import CRAWL_SITE, is_waiting, jobs_in_progress
+from crawlscope.database.row_counts import number_of_rows
 
 ATTEMPTS = models.table_of(models.PageAttempt)
 CHANGES = models.table_of(models.ChangeEvent)
@@ -509,7 +511,7 @@ def last_delivery_at() -> Rows:
 def stats() -> Rows:
     serving = select(GENERATIONS.c.id).where(GENERATIONS.c.state == "serving")
     return select(
-        _rows_of(SESSIONS).label("crawls"),
+        number_of_rows(SESSIONS).scalar_subquery().label("crawls"),
         _rows_of(PAGES).label("pages"),
         _rows_of(CONTENTS).label("pages_kept"),
         func.count(DOCUMENTS.c.key).label("documents"),
@@ -518,7 +520,10 @@ def stats() -> Rows:
     ).where(DOCUMENTS.c.generation_id.in_(serving), DOCUMENTS.c.error.is_(None))
 
 
-def count_of(matching: Rows) -> Rows:
+def count_of(matching: Rows, whole: Table | None = None) -> Rows:
+    """Without a filter, all rows of `whole`, whose number is known."""
+    if whole is not None and matching.whereclause is None:
+        return number_of_rows(whole)
     return select(func.count()).select_from(matching.order_by(None).subquery())
 
 

@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.errors import (
@@ -132,7 +132,7 @@ class Insights:
         """Newest first. `url` is any part of a crawl's URL; started at `since` or later, before `until`."""
         matching = queries.crawls(status, url, since, until)
         async with self._snapshots.transaction() as connection:
-            total, sessions = await _slice(connection, matching, limit, offset)
+            total, sessions = await _slice(connection, matching, limit, offset, queries.SESSIONS)
             return CrawlListResponse(crawls=await self._measured(connection, sessions), total=total)
 
     async def crawl(self, crawl_id: str, include_per_page: bool = False) -> CrawlMetricsResponse:
@@ -309,7 +309,7 @@ class Insights:
             document_url=document_url,
         )
         async with self._snapshots.transaction() as connection:
-            total, rows = await _slice(connection, matching, limit, offset)
+            total, rows = await _slice(connection, matching, limit, offset, queries.OPERATIONS)
             return OperationListResponse(operations=[OperationRow(**row) for row in rows], total=total)
 
     async def requests(
@@ -325,7 +325,7 @@ class Insights:
         """Newest first. `url` is any part of the path."""
         matching = queries.requests(since, until, url, method, status_code)
         async with self._snapshots.transaction() as connection:
-            total, rows = await _slice(connection, matching, limit, offset)
+            total, rows = await _slice(connection, matching, limit, offset, queries.REQUESTS)
             return RequestListResponse(requests=[RequestRow(**row) for row in rows], total=total)
 
     async def notifications(
@@ -451,9 +451,10 @@ async def _settled(
 
 
 async def _slice(
-    connection: AsyncConnection, matching: Rows, limit: int, offset: int
+    connection: AsyncConnection, matching: Rows, limit: int, offset: int, whole: Table | None = None
 ) -> tuple[int, Sequence[RowMapping]]:
-    total = await connection.scalar(queries.count_of(matching))
+    """`whole` is the table without the filters of `matching`, if its number of rows is known."""
+    total = await connection.scalar(queries.count_of(matching, whole))
     return total or 0, await rows_of(connection, queries.slice_of(matching, limit, offset))
 
 

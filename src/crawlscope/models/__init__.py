@@ -3,6 +3,7 @@
 from crawlscope.models.access import ApiKey
 from crawlscope.models.base import SCHEMA, Base, table_of
 from crawlscope.models.changes import ChangeEvent
+from crawlscope.models.counts import RowCount
 from crawlscope.models.crawls import CrawlFact, CrawlRequest, CrawlSession, DeletedCrawl, Reconciliation
 from crawlscope.models.deliveries import Delivery, UnknownEvent
 from crawlscope.models.indexes import Document, DocumentCrawl, IndexGeneration, IndexWord
@@ -39,6 +40,7 @@ __all__ = [
     "PrunedOperations",
     "Reconciliation",
     "RequestMetric",
+    "RowCount",
     "UnknownEvent",
     "table_of",
 ]

@@ -5,6 +5,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from crawlscope.changes.watches import Watching
+from crawlscope.core.periodic import in_background
 from crawlscope.core.secrets import api_secret, local_token
 from crawlscope.core.settings import Settings
 from crawlscope.crawls.reconciliations import compare_after_outage
@@ -20,6 +21,7 @@ from crawlscope.insights.inspection import Inspection
 from crawlscope.insights.service import Insights
 from crawlscope.pages.reindexing import Reindexing
 from crawlscope.processes.index_host import IndexHost, indexes_of
+from crawlscope.processes.maintenance.retention import maintain_tables
 from crawlscope.timing.standalone import measured_database
 from crawlscope.timing.store import MeasurementBuffer
 from crawlscope.webhooks.acceptance import Acceptance
@@ -58,8 +60,10 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
     async with measured_database(settings, connections.SERVICE, "api") as (database, buffer):
         if settings.firecrawl_url is not None:
             await database.run(compare_after_outage)  # nobody accepted deliveries until now
+        maintenance = in_background(maintain_tables(settings, database))
         firecrawl, refusals = SharedFirecrawl(settings), Refusals(settings.data_dir, database)
-        async with aclosing(firecrawl), refusals.written_down(), IndexHost(settings, database) as host:
+        host = IndexHost(settings, database)
+        async with aclosing(firecrawl), refusals.written_down(), maintenance, host:
             yield Parts(
                 settings=settings,
                 secret=secret,

@@ -14,6 +14,7 @@ from crawlscope import models
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import PageState
+from crawlscope.database.row_counts import recount_rows
 from crawlscope.sessions.fold import Fact, fact_from_json, fold, session_columns
 from crawlscope.sessions.histograms import (
     Histograms,
@@ -48,7 +49,10 @@ class Difference:
 
 
 async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Difference]:
-    """Corrects the session; returns what differed, by column: as a rule nothing. Raises `NotFoundError`."""
+    """Corrects the session, and the number of sessions; returns what differed, by column: as a rule nothing.
+
+    Raises `NotFoundError`.
+    """
     crawl_id = storable(crawl_id)
     await connection.execute(_KEEP_IN_PLACE)
     if not await lock_session(connection, crawl_id):  # before anything is counted: writers wait from here
@@ -67,7 +71,9 @@ async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Diffe
     if differing:
         values = {name: difference.counted for name, difference in differing.items()}
         await connection.execute(update(SESSIONS).where(of_crawl).values(**values))
-    return differing | await _recount_histograms(connection, crawl_id)
+    differing |= await _recount_histograms(connection, crawl_id)
+    was, number = await recount_rows(connection, SESSIONS)
+    return differing if was == number else differing | {"row_counts": Difference(was, number)}
 
 
 async def _recount_histograms(connection: AsyncConnection, crawl_id: str) -> dict[str, Difference]:

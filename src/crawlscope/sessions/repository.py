@@ -33,6 +33,7 @@ from crawlscope.core.errors import NotFoundError
 from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
+from crawlscope.database.row_counts import count_rows
 from crawlscope.sessions.fold import (
     CrawlSeen,
     Fact,
@@ -195,13 +196,19 @@ async def ensure_sessions(connection: AsyncConnection, first_seen: Mapping[str, 
         {"crawl_id": crawl_id, "started_at": first_seen[crawl_id], "last_fact_at": first_seen[crawl_id]}
         for crawl_id in sorted(unknown)
     ]
-    await connection.execute(upsert(SESSIONS).on_conflict_do_nothing(index_elements=["crawl_id"]), rows)
+    new = upsert(SESSIONS).on_conflict_do_nothing(index_elements=["crawl_id"]).returning(SESSIONS.c.id)
+    await count_rows(connection, SESSIONS, len((await connection.scalars(new, rows)).all()))
     # After the insert, which waits for a deletion in progress: that is visible here.
     found = select(DELETED.c.crawl_id).where(_one_of(DELETED.c.crawl_id, unknown))
     deleted = set(await connection.scalars(found))
     if deleted:
-        await connection.execute(delete(SESSIONS).where(_one_of(SESSIONS.c.crawl_id, deleted)))
+        await delete_sessions(connection, deleted)
     return deleted
+
+
+async def delete_sessions(connection: AsyncConnection, crawl_ids: Iterable[str]) -> None:
+    gone = await connection.execute(delete(SESSIONS).where(_one_of(SESSIONS.c.crawl_id, crawl_ids)))
+    await count_rows(connection, SESSIONS, -gone.rowcount)
 
 
 async def ensure_session(connection: AsyncConnection, crawl_id: str, at: datetime) -> bool:

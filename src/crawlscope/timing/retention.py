@@ -3,14 +3,17 @@
 from datetime import datetime
 from functools import partial
 
-from sqlalchemy import text
+from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
 from crawlscope.database.retention import Keep, Pruned
+from crawlscope.database.row_counts import count_rows
 from crawlscope.timing.partitions import change, partitions_of
+from crawlscope.timing.store import OPERATIONS
 
-OPERATIONS, REQUESTS = "operation_metrics", "request_metrics"
+DROP_SECONDS = 3_600.0
+"""For a statement on a whole month: it reads all its rows."""
 _KEEP_SUMS = """
     INSERT INTO webhook.pruned_operations AS kept (crawl_id, operation_type, count, failed, total_ms)
     SELECT crawl_id, operation_type, count(*), count(*) FILTER (WHERE NOT success),
@@ -24,13 +27,13 @@ _KEEP_SUMS = """
 
 
 async def prune_months(
-    database: Database, table: str, keep: Keep, now: datetime, *, dry_run: bool = False
+    database: Database, table: Table, keep: Keep, now: datetime, *, dry_run: bool = False
 ) -> list[Pruned]:
     """Drops the oldest months of `table` until `keep` holds, but never the present one: a row is kept up to a
     month longer than `keep.days`."""
     since = keep.since(now)
     async with database.transaction() as connection:
-        months = await partitions_of(connection, table)
+        months = await partitions_of(connection, table.name)
     left = sum(month.bytes for month in months)
     pruned = []
     for month in months:
@@ -41,19 +44,21 @@ async def prune_months(
             break
         left -= month.bytes
         drop = partial(_drop, table=table, month=month.name, dry_run=dry_run)
-        rows = await (database.run(drop) if dry_run else change(database, drop))
+        async with database.patient(DROP_SECONDS) as patient:
+            rows = await (patient.run(drop) if dry_run else change(patient, drop))
         pruned.append(Pruned(month.name, rows, month.bytes))
     return pruned
 
 
-async def _drop(connection: AsyncConnection, table: str, month: str, dry_run: bool) -> int:
+async def _drop(connection: AsyncConnection, table: Table, month: str, dry_run: bool) -> int:
     """Returns the number of rows. Only writers of that month wait while it is summed up."""
     source = f"webhook.{month}"
     if not dry_run:
         await connection.execute(text(f"LOCK TABLE {source} IN EXCLUSIVE MODE"))
     rows = await connection.scalar(text(f"SELECT count(*) FROM {source}"))  # noqa: S608
     if not dry_run:
-        if table == OPERATIONS:
+        if table is OPERATIONS:
             await connection.execute(text(_KEEP_SUMS.format(source=source)))
         await connection.execute(text(f"DROP TABLE {source}"))
+        await count_rows(connection, table, -int(rows or 0))
     return int(rows or 0)

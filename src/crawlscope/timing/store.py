@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
@@ -19,16 +18,21 @@ from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import arrays, storable, storable_json
 from crawlscope.database.engine import Database
+from crawlscope.database.row_counts import counting
 from crawlscope.sessions.repository import TOTALLED, SessionChange, change_sessions, note_operations
 from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.telemetry import conventions, meters
 
 OPERATIONS = models.table_of(models.OperationMetric)
+REQUESTS = models.table_of(models.RequestMetric)
 _COLUMNS = (
     *("id", "timestamp", "operation_type", "operation_name", "duration_ms", "success", "error_message"),
     *("request_id", "job_id", "crawl_id", "document_url", "extra_metadata"),
 )
-_INSERT_OPERATIONS = text("""
+_INSERT_OPERATIONS = counting(
+    OPERATIONS,
+    "cardinality(CAST(:id AS uuid[]))",
+    """
     INSERT INTO webhook.operation_metrics (
         id, timestamp, operation_type, operation_name, duration_ms, success, error_message,
         request_id, job_id, crawl_id, document_url, extra_metadata
@@ -40,8 +44,12 @@ _INSERT_OPERATIONS = text("""
         CAST(:request_id AS text[]), CAST(:job_id AS text[]), CAST(:crawl_id AS text[]),
         CAST(:document_url AS text[]), CAST(:extra_metadata AS jsonb[])
     )
-""")
-_INSERT_REQUESTS = text("""
+    """,
+)
+_INSERT_REQUESTS = counting(
+    REQUESTS,
+    "cardinality(CAST(:timestamp AS timestamptz[]))",
+    """
     INSERT INTO webhook.request_metrics (
         timestamp, method, path, status_code, duration_ms, request_id, client_ip, user_agent, extra_metadata
     )
@@ -50,7 +58,8 @@ _INSERT_REQUESTS = text("""
         CAST(:status_code AS int[]), CAST(:duration_ms AS float8[]), CAST(:request_id AS text[]),
         CAST(:client_ip AS text[]), CAST(:user_agent AS text[]), CAST(:extra_metadata AS jsonb[])
     )
-""")
+    """,
+)
 FLUSH_SECONDS = 0.4
 BATCH = 1_000
 CAPACITY = 100_000

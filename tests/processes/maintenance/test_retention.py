@@ -1,19 +1,24 @@
 """Old rows are deleted, and what the recorder says of a crawl as a whole stays as it was."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import func, select, text
 
+from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.insights.service import Insights
 from crawlscope.models import Delivery, OperationMetric, Page, PageContent, PrunedOperations
 from crawlscope.pages.repository import newest_contents
 from crawlscope.processes.maintenance.retention import PRUNING_LOCK, prune
+from crawlscope.processes.parts import service_parts
+from crawlscope.processes.worker.process import run_worker
 from crawlscope.sessions.recount import recount
-from crawlscope.timing.partitions import make_partitions, month_after
+from crawlscope.timing.partitions import make_partitions, month_after, partitions_of
 from tests.support.commands import crawlscope
 from tests.support.producing import A, B, deliver, deliver_pages, document, index_pages
 from tests.timing.test_partitions import measure, month, placed
@@ -151,3 +156,26 @@ async def test_the_command_says_what_it_would_delete(own_database_url: str, tmp_
         assert operations.startswith("operation_metrics_")
         assert "1 row, " in operations
         assert last == end
+
+
+@pytest.mark.parametrize("process", ["api", "crawler"])
+async def test_each_kind_of_process_makes_partitions_by_itself(
+    process: str, own_database: Database, own_database_url: str, tmp_path: Path
+) -> None:
+    """As `serve` and `worker` do, without the other."""
+    last = f"operation_metrics_{month(month_after(datetime.now(UTC), 2))}"
+    async with own_database.transaction() as connection:
+        await connection.execute(text(f"DROP TABLE webhook.{last}"))
+    own = settings(data_dir=tmp_path, database_url=own_database_url)
+
+    async def names() -> set[str]:
+        async with own_database.transaction() as connection:
+            return {each.name for each in await partitions_of(connection, "operation_metrics")}
+
+    assert last not in await names()
+    started = (
+        service_parts(own) if process == "api" else in_background(run_worker(own, {"crawl"}, asyncio.Event()))
+    )
+    async with started, asyncio.timeout(60):
+        while last not in await names():  # noqa: ASYNC110 - only the server knows
+            await asyncio.sleep(0.1)

@@ -1,5 +1,9 @@
-"""Makes the partitions of the next months, and deletes what is older or larger than the settings allow."""
+"""Makes the partitions of the next months, merges row counts, and deletes what is older or larger than the
+settings allow.
+"""
 
+import math
+import time
 from datetime import UTC, datetime
 
 import structlog
@@ -8,13 +12,17 @@ from crawlscope.core.periodic import run_periodically
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.database.retention import Keep, Pruned
+from crawlscope.database.row_counts import merge_row_counts
 from crawlscope.notifications.retention import prune_notifications
 from crawlscope.pages.retention import prune_contents
 from crawlscope.timing.partitions import make_partitions
-from crawlscope.timing.retention import OPERATIONS, REQUESTS, prune_months
+from crawlscope.timing.retention import prune_months
+from crawlscope.timing.store import OPERATIONS, REQUESTS
+from crawlscope.timing.telemetry.reports import is_oldest
 from crawlscope.webhooks.retention import prune_bodies
 
-INTERVAL_SECONDS = 3_600.0
+POLL_INTERVAL_SECONDS = 5.0
+PRUNING_INTERVAL_SECONDS = 3_600.0
 RETRY_SECONDS = 300.0
 PRUNING_LOCK = (7_108, 6)
 
@@ -22,17 +30,25 @@ log = structlog.get_logger(__name__)
 
 
 async def maintain_tables(settings: Settings, database: Database) -> None:
-    """Until it is cancelled, in any number of processes."""
+    """Until it is cancelled, in each process that writes: the oldest one of those alive does the work."""
+    pruned_at = -math.inf
 
     async def maintain() -> None:
+        nonlocal pruned_at
+        if not await database.run(is_oldest):
+            return
+        await database.run(merge_row_counts)
+        if time.monotonic() < pruned_at + PRUNING_INTERVAL_SECONDS:
+            return
         for name in await make_partitions(database, datetime.now(UTC)):
             log.info("partition_added", name=name)
         for each in await prune(settings, database, datetime.now(UTC)) or []:
             log.info("rows_deleted", what=each.what, rows=each.rows, bytes=each.bytes)
+        pruned_at = time.monotonic()
 
     await run_periodically(
         maintain,
-        interval_seconds=INTERVAL_SECONDS,
+        interval_seconds=POLL_INTERVAL_SECONDS,
         retry_seconds=RETRY_SECONDS,
         failure_event="pruning_failed",
     )

@@ -1,9 +1,9 @@
 """All work that runs by itself for all crawls, in one list.
 
-Each runs until it is cancelled, on `run_periodically`. Other such work belongs to one process alone: the API
-process follows its indexes (`IndexHost`) and records refused deliveries (`Refusals`), an indexing worker
-fills a new index (`Reindexing`) and closes its circuit (`Circuit`), and `up` watches the embedded database
-and dead workers (`Supervisor`).
+Each runs until it is cancelled, on `run_periodically`, and so does `maintain_tables` in each process that
+writes. Other such work belongs to one process alone: the API process follows its indexes (`IndexHost`) and
+records refused deliveries (`Refusals`), an indexing worker fills a new index (`Reindexing`) and closes its
+circuit (`Circuit`), and `up` watches the embedded database and dead workers (`Supervisor`).
 """
 
 from collections.abc import Coroutine, Sequence
@@ -14,7 +14,6 @@ from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.notifications.background import notify_of_crawls
 from crawlscope.processes.maintenance.ended_crawls import count_ended_crawls
-from crawlscope.processes.maintenance.retention import maintain_tables
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 
 
@@ -22,7 +21,6 @@ def maintenance_tasks(settings: Settings, database: Database) -> Sequence[Corout
     """Any number of processes may run them; the crawler's worker does."""
     return [
         reconcile_crawls(settings, database),
-        maintain_tables(settings, database),
         rescrape_changes(settings, database),
         notify_of_crawls(settings, database),
         count_ended_crawls(database),

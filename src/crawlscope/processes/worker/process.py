@@ -15,10 +15,12 @@ import psutil
 import structlog
 
 from crawlscope.core.errors import DependencyError
+from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
 from crawlscope.database import connections
 from crawlscope.database.engine import Database
 from crawlscope.pages.repository import worker_name
+from crawlscope.processes.maintenance.retention import maintain_tables
 from crawlscope.processes.worker.circuit import Outages
 from crawlscope.processes.worker.queue import OUTAGE_ERRORS
 from crawlscope.timing.standalone import measured_database
@@ -40,7 +42,10 @@ async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Eve
     """Works until `stopping` is set; a page in progress then goes back to the queue."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
     name = "worker" if len(kinds) > 1 else {"index": "index_worker", "crawl": "crawler"}[min(kinds)]
-    async with measured_database(settings, connections.WORKER, name) as (database, _):
+    async with (
+        measured_database(settings, connections.WORKER, name) as (database, _),
+        in_background(maintain_tables(settings, database)),
+    ):
         await asyncio.gather(*[_run_kind(kind, settings, database, stopping) for kind in kinds])
 
 

@@ -101,7 +101,7 @@ class _Reporter:
         self._database = database
         self._kind = kind
         self._totals = totals
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._name = _name_of_this_process()
         self._process = psutil.Process()
         self._cpu_seconds = 0.0
 
@@ -150,6 +150,17 @@ class _Reporter:
             await self.report()
             async with self._database.transaction() as connection:
                 await connection.execute(_REMOVE_PROCESS, {"name": self._name})
+
+
+async def is_oldest(connection: AsyncConnection) -> bool:
+    """Whether this process started before all others that are alive: as a rule true of one at a time."""
+    alive = PROCESSES.c.reported_at > func.now() - ALIVE
+    oldest = select(PROCESSES.c.name).where(alive).order_by(PROCESSES.c.started_at, PROCESSES.c.name).limit(1)
+    return await connection.scalar(oldest) == _name_of_this_process()
+
+
+def _name_of_this_process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 async def add_totals(connection: AsyncConnection, series: Series) -> None:
