@@ -31,7 +31,7 @@ from crawlscope.core.secrets import api_secret
 from crawlscope.core.settings import load_settings
 from crawlscope.core.vocabulary import PageState
 from crawlscope.insights.schemas import PageRow
-from crawlscope.search.schemas import SearchFilters, SearchRequest
+from crawlscope.search.schemas import SearchFilters
 
 PART = "replay"
 ANSWER_SECONDS = 10.0
@@ -164,8 +164,8 @@ async def _read_pages(client: ServiceClient, replayed: Replayed) -> None:
 async def _search_sample(client: ServiceClient, replayed: Replayed, random: Random) -> None:
     urls = sorted({page.final_url for page in replayed.pages.values() if page.state in SEARCHABLE})
     for url in random.sample(urls, min(SEARCHED_PAGES, len(urls))):
-        search = SearchRequest(query=url, mode="keyword", filters=SearchFilters(url_prefix=url))
-        replayed.found[url in {result.url for result in (await client.search(search)).results}] += 1
+        found = await client.search(url, mode="keyword", filters=SearchFilters(url_prefix=url))
+        replayed.found[url in {result.url for result in found.results}] += 1
 
 
 def rows(replayed: Replayed, traffic: Traffic) -> list[Row]:

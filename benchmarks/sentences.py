@@ -24,7 +24,7 @@ from crawlscope.api.client import ServiceClient
 from crawlscope.cli import demo_site
 from crawlscope.core.vocabulary import PageState
 from crawlscope.insights.schemas import PageRow
-from crawlscope.search.schemas import SearchFilters, SearchRequest
+from crawlscope.search.schemas import SearchFilters
 
 DOCUMENTATION = Path("/usr/share/doc/python3/html")
 LIMIT_SHARE = 0.95
@@ -47,7 +47,7 @@ def unique_sentences(folder: Path, base_url: str, urls: set[str]) -> list[tuple[
 
 
 async def found_first(service: ServiceClient, sentence: str, url: str) -> bool:
-    results = (await service.search(SearchRequest(query=sentence, mode="keyword", limit=1))).results
+    results = (await service.search(sentence, mode="keyword", limit=1)).results
     return bool(results) and results[0].url == url
 
 
@@ -56,8 +56,8 @@ async def unsearchable(service: ServiceClient, pages: list[PageRow]) -> list[str
     missing = []
     for page in pages:
         filters = SearchFilters(url_prefix=page.final_url)
-        request = SearchRequest(query="documentation", mode="semantic", filters=filters)
-        if page.final_url not in [result.url for result in (await service.search(request)).results]:
+        found = await service.search("documentation", mode="semantic", filters=filters)
+        if page.final_url not in [result.url for result in found.results]:
             missing.append(page.final_url)
     return missing
 

@@ -16,7 +16,7 @@ from benchmarks.instant_embedder import instant_embedder
 from benchmarks.load import Delivered, Load, Searches, deliver, search
 from benchmarks.processes import cpu_seconds
 from crawlscope.api.client import ServiceClient
-from crawlscope.cli.stack import Stack
+from crawlscope.api.stack import Stack
 from crawlscope.core.settings import ENV_PREFIX, load_settings
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.database.embedded import EmbeddedPostgres

@@ -26,7 +26,8 @@ from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.language import language_of
 from crawlscope.indexing.passages import passages
-from crawlscope.indexing.prepare import DocumentPreparer, IndexDocumentRequest
+from crawlscope.indexing.prepare import DocumentPreparer
+from crawlscope.indexing.schemas import IndexDocumentRequest
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.timing import scope
 

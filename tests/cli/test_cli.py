@@ -141,7 +141,7 @@ def test_what_only_asks_the_service_loads_nothing_of_its_engine():
     program = f"""
 import sys
 import crawlscope.cli.main, crawlscope.cli.mcp_stdio
-from crawlscope.cli.stack import Stack
+from crawlscope.api.stack import Stack
 
 async def bring_up(stack):
     raise LookupError
@@ -164,4 +164,4 @@ def test_printing_the_version_loads_neither_a_client_nor_a_terminal():
     program = "import sys, crawlscope.cli.main; print(*sys.modules)"
     names = subprocess.check_output([sys.executable, "-c", program], text=True).split()
     assert "crawlscope.cli.crawls" in names
-    assert not {"httpx2", "rich.live", "crawlscope.api.client", "crawlscope.cli.stack"} & set(names)
+    assert not {"httpx2", "rich.live", "crawlscope.api.client", "crawlscope.api.stack"} & set(names)

@@ -17,9 +17,11 @@ from typing import Any, cast
 
 import typer.main
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from sqlalchemy.dialects import postgresql
 
+import crawlscope
 from crawlscope import models
 from crawlscope.api.app import create_app
 from crawlscope.api.mcp.server import create_server
@@ -30,10 +32,18 @@ from tests.support.documentation import Section, page
 
 RECORD = Path(__file__).with_name("public_names.json")
 PYTHON = {
+    "crawlscope": crawlscope.__all__,
     "crawlscope.timing": ["TimingContext"],
     "crawlscope.indexing": ["DocumentMetadata", "IndexDocumentRequest"],
 }
-METHODS = [("crawlscope.indexing", "IndexingService", "index_document")]
+METHODS = [
+    ("crawlscope.indexing", "IndexingService", "index_document"),
+    *(
+        ("crawlscope", "ServiceClient", name)
+        for name, member in vars(crawlscope.ServiceClient).items()
+        if not name.startswith("_") and callable(member)
+    ),
+]
 
 
 def recorded() -> dict[str, Any]:
@@ -151,6 +161,8 @@ def _python() -> dict[str, list[str]]:
 
 
 def _parameters(of: Any) -> list[str]:
+    if isinstance(of, type) and issubclass(of, Exception | BaseModel):
+        return []  # its text; its fields are among the models of the API
     return [name for name in inspect.signature(of).parameters if name != "self"]
 
 

@@ -16,13 +16,20 @@ TELEMETRY = {"opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client"}
 @pytest.mark.parametrize(
     ("module", "others"),
     [
-        ("supervisor.up", MODELS | ENGINE | INTERFACES | TELEMETRY),
-        ("index_process", MODELS | DATABASE | INTERFACES | TELEMETRY),
-        ("worker.process", MODELS | ENGINE | INTERFACES | TELEMETRY),
-        ("worker.index_pages", {"onnxruntime", "aiohttp"} | INTERFACES | TELEMETRY),
+        ("api.connect", MODELS | ENGINE | DATABASE | INTERFACES | TELEMETRY | {"lxml", "py3langid"}),
+        ("processes.supervisor.up", MODELS | ENGINE | INTERFACES | TELEMETRY),
+        ("processes.index_process", MODELS | DATABASE | INTERFACES | TELEMETRY),
+        ("processes.worker.process", MODELS | ENGINE | INTERFACES | TELEMETRY),
+        ("processes.worker.index_pages", {"onnxruntime", "aiohttp"} | INTERFACES | TELEMETRY),
     ],
 )
 def test_a_process_loads_no_library_of_others(module: str, others: set[str]) -> None:
-    program = f"import sys, crawlscope.processes.{module}; print(*sys.modules)"
+    program = f"import sys, crawlscope.{module}; print(*sys.modules)"
     names = subprocess.check_output([sys.executable, "-c", program], text=True).split()
     assert not others & set(names)
+
+
+def test_the_package_itself_loads_nothing() -> None:
+    program = "import sys, crawlscope; print(*sys.modules)"
+    names = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+    assert not [name for name in names if name.startswith(("crawlscope.", "pydantic", "httpx2"))]

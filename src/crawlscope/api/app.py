@@ -34,6 +34,10 @@ from crawlscope.api.mcp.http import McpEndpoint, mcp_lifespan
 from crawlscope.api.mcp.http import router as mcp_router
 from crawlscope.processes.parts import Parts
 
+DOCUMENTS_AT_ONCE = 4
+"""Documents that programs bring and that are indexed in this process at the same time; others wait, so that
+deliveries find it responsive, and connections to the database."""
+
 
 def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
     """Requests that wait, such as MCP calls and live feeds, end at once when `stopping` is set."""
@@ -58,6 +62,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
     app.state.keys = Keys(parts.database)
     app.state.failed_sign_ins = FailedSignIns()
     app.state.shared_answers = SharedAnswers()
+    app.state.documents = asyncio.Semaphore(DOCUMENTS_AT_ONCE)
     app.state.readings = prometheus.Readings()
     app.state.mcp = McpEndpoint(app, stopping)
     for middleware in (Guard, WholeSegments, RequestRecorder):  # the last one is the first to be asked

@@ -1,16 +1,17 @@
-"""The client of the running service over HTTP, for the CLI and MCP."""
+"""The client of a running service over HTTP: of programs (`crawlscope.connect`), the CLI and MCP."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
 import httpx2
 from pydantic import BaseModel
-from starlette.types import ASGIApp
 
 from crawlscope.api.keys.schemas import KeyList, NewKey
 from crawlscope.changes.schemas import CrawlWatched
@@ -28,24 +29,32 @@ from crawlscope.crawls.schemas import (
     CrawlStarted,
     PagesQueued,
 )
+from crawlscope.indexing.schemas import DocumentIndexed
+from crawlscope.insights.progress import is_settled, poll_interval
 from crawlscope.insights.schemas import (
     CrawlComparison,
     CrawlListResponse,
     CrawlMetricsResponse,
     DiagnosisResponse,
+    ExportedPage,
     PageChangesResponse,
     PageListResponse,
     ReindexResponse,
     StatsResponse,
 )
-from crawlscope.search.schemas import SearchRequest, SearchResponse
+from crawlscope.search.schemas import Mode, SearchFilters, SearchResponse
 from crawlscope.webhooks.schemas import DeliveriesReplayed
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
 ANSWER_SECONDS = 30.0
 FIRECRAWL_SECONDS = 120.0
 """Longer than the service waits for Firecrawl, so that its answer gives the reason."""
+INDEX_SECONDS = 600.0
+"""The service answers when the document is searchable; one of several megabytes takes minutes."""
 RECONCILE_SECONDS = 600.0
 """The service answers after it has fetched all missing pages."""
 WATCH_SECONDS = 600.0
@@ -81,10 +90,11 @@ class ComparisonReport(CrawlComparison):
 
 
 class ServiceClient:
-    """Looks up the service's address for each request, so that the service may restart at another one.
+    """Everything that a program does with a service. `crawlscope.connect` opens one.
 
-    Every method raises `ServiceUnavailable` while no service answers, `NotFoundError` for an unknown crawl
-    and `UsageError` for a request that the service refuses.
+    Looks up the service's address for each request, so that the service may restart at another one.
+    Every method raises `ServiceUnavailable` while no service answers, `NotFoundError` for an unknown crawl,
+    page or document, and `UsageError` for a request that the service refuses.
     """
 
     def __init__(
@@ -94,8 +104,14 @@ class ServiceClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._locate = locate
+        encrypted = (locate() or "").startswith("https:")
         self._http = httpx2.AsyncClient(
-            headers=dict(headers), timeout=ANSWER_SECONDS, trust_env=False, transport=transport
+            headers=dict(headers),
+            timeout=ANSWER_SECONDS,
+            trust_env=False,
+            transport=transport,
+            # Without TLS no certificates are read, which takes longer than most requests.
+            verify=ssl.create_default_context() if encrypted else False,
         )
 
     @classmethod
@@ -116,7 +132,13 @@ class ServiceClient:
         return cls(locate, headers)
 
     @classmethod
-    def within(cls, app: ASGIApp, secret: str) -> Self:
+    def at(cls, url: str, secret: str) -> Self:
+        """For the service at this URL, with the API secret or a key."""
+        address = url.rstrip("/")
+        return cls(lambda: address, {SECRET_HEADER: secret})
+
+    @classmethod
+    def within(cls, app: "ASGIApp", secret: str) -> Self:
         """For the service in this process, without a connection."""
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         return cls(lambda: "http://crawlscope", {SECRET_HEADER: secret}, transport)
@@ -143,6 +165,29 @@ class ServiceClient:
     async def health(self) -> dict[str, Any]:
         answer: dict[str, Any] = (await self._ask("GET", "/health")).json()
         return answer
+
+    async def index(
+        self,
+        url: str,
+        markdown: str,
+        *,
+        title: str | None = None,
+        language: str | None = None,
+        crawl_id: str | None = None,
+    ) -> DocumentIndexed:
+        """Indexes a document that no crawler delivers. It is searchable when this returns.
+
+        `url` identifies it: another one with this URL is replaced. `crawl_id` names the import that it is
+        found by. Raises `UsageError` for a document that cannot be indexed.
+        """
+        document = {"url": url, "markdown": markdown, "title": title, "language": language}
+        given = {**document, "crawl_id": crawl_id}
+        answer = await self._ask("POST", "/api/documents", json=given, timeout=INDEX_SECONDS)
+        return DocumentIndexed.model_validate_json(answer.content)
+
+    async def remove(self, url: str) -> None:
+        """Removes a document from the index, also one that a crawl brought."""
+        await self._ask("DELETE", "/api/documents", params={"url": url})
 
     async def start_crawl(
         self,
@@ -206,7 +251,24 @@ class ServiceClient:
     async def crawl(self, crawl_id: str) -> CrawlMetricsResponse:
         return await self._read(CrawlMetricsResponse, f"/api/metrics/crawls/{_segment(crawl_id)}")
 
-    async def crawls(self, limit: int, **query: Any) -> CrawlListResponse:
+    async def follow(self, crawl_id: str) -> AsyncGenerator[CrawlMetricsResponse, None]:
+        """The crawl now and again, until waiting brings nothing more: usually it is sealed then."""
+        while True:
+            asked = time.monotonic()
+            crawl = await self.crawl(crawl_id)
+            answered_seconds = time.monotonic() - asked
+            yield crawl
+            if is_settled(crawl):
+                return
+            await asyncio.sleep(poll_interval(answered_seconds))
+
+    async def wait(self, crawl_id: str) -> CrawlMetricsResponse:
+        """The crawl when every page of it is searchable or has failed."""
+        async for crawl in self.follow(crawl_id):
+            last = crawl
+        return last
+
+    async def crawls(self, limit: int = 50, **query: Any) -> CrawlListResponse:
         return await self._read(CrawlListResponse, "/api/metrics/crawls", limit=limit, **query)
 
     async def compare(self, crawl_id: str, against: str) -> CrawlComparison:
@@ -232,6 +294,10 @@ class ServiceClient:
     async def pages(self, crawl_id: str, **query: Any) -> PageListResponse:
         return await self._read(PageListResponse, f"/api/metrics/crawls/{_segment(crawl_id)}/pages", **query)
 
+    async def page(self, crawl_id: str, url: str) -> ExportedPage:
+        """The page with this source URL, with its text."""
+        return await self._read(ExportedPage, f"/api/metrics/crawls/{_segment(crawl_id)}/page", url=url)
+
     async def diagnosis(self, crawl_id: str) -> DiagnosisResponse:
         return await self._read(DiagnosisResponse, f"/api/metrics/crawls/{_segment(crawl_id)}/diagnosis")
 
@@ -241,9 +307,18 @@ class ServiceClient:
             self.pages(crawl_id, sort="slowest", limit=MAX_REPORT_PAGES),
             self.pages(crawl_id, state=PageState.FAILED.value, limit=MAX_REPORT_PAGES),
             self.diagnosis(crawl_id),
-            self._read(StatsResponse, "/api/stats"),
+            self.stats(),
         )
         return CrawlReport(crawl, slowest, failed, diagnosis, stats.language_notice)
+
+    async def stats(self) -> StatsResponse:
+        return await self._read(StatsResponse, "/api/stats")
+
+    async def export_pages(self, crawl_id: str) -> AsyncGenerator[ExportedPage, None]:
+        """All pages of the crawl with their texts, one after the other."""
+        async with self.export(crawl_id, ExportFormat.JSONL) as (_, chunks):
+            async for line in _lines(chunks):
+                yield ExportedPage.model_validate_json(line)
 
     @asynccontextmanager
     async def export(
@@ -264,8 +339,20 @@ class ServiceClient:
                     raise _refusal(answer)
                 yield int(answer.headers[PAGES_HEADER]), answer.aiter_bytes()
 
-    async def search(self, request: SearchRequest) -> SearchResponse:
-        answer = await self._ask("POST", "/api/search", json=request.model_dump(exclude_none=True))
+    async def search(
+        self,
+        query: str,
+        *,
+        mode: Mode = "hybrid",
+        limit: int = 10,
+        offset: int = 0,
+        filters: SearchFilters | None = None,
+    ) -> SearchResponse:
+        """Each result is a page, with its best passage in `text`. `limit` is at most 100."""
+        wanted: dict[str, Any] = {"query": query, "mode": mode, "limit": limit, "offset": offset}
+        if filters is not None:
+            wanted["filters"] = filters.model_dump(exclude_none=True)
+        answer = await self._ask("POST", "/api/search", json=wanted)
         return SearchResponse.model_validate_json(answer.content)
 
     async def keys(self) -> KeyList:
@@ -330,7 +417,7 @@ def _refusal(answer: httpx2.Response) -> CrawlscopeError:
     match answer.status_code:
         case 401:
             return UsageError(
-                f"the service at {answer.url.host}:{answer.url.port} has another API secret: "
+                f"the service at {answer.url.netloc.decode()} has another API secret: "
                 "restart it, or set CRAWLSCOPE_API_SECRET to the one it runs with"
             )
         case 404:
@@ -347,3 +434,14 @@ def _segment(crawl_id: str) -> str:
     if crawl_id in ("", ".", ".."):
         raise NotFoundError(f"Crawl not found: {crawl_id}")
     return quote(crawl_id, safe="")
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Only at `\\n`: texts contain other characters that end lines elsewhere."""
+    rest: list[bytes] = []
+    async for chunk in chunks:
+        *whole, last = chunk.split(b"\n")
+        for line in whole:
+            yield b"".join([*rest, line])
+            rest = []
+        rest.append(last)

@@ -18,7 +18,7 @@ from crawlscope.core.settings import Settings, load_settings
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from crawlscope.cli.stack import Stack
+    from crawlscope.api.stack import Stack
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def with_service(work: "Callable[[Stack], Awaitable[T]]") -> T:
     """Runs `work` with the running service, or with one that stops when the command ends."""
     from rich.console import Console
 
-    from crawlscope.cli.stack import Stack
+    from crawlscope.api.stack import Stack
 
     settings = quiet_settings()
 

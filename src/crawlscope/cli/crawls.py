@@ -14,8 +14,8 @@ from crawlscope.core.vocabulary import CrawlStatus, Engine
 
 if TYPE_CHECKING:
     from crawlscope.api.client import CrawlReport
+    from crawlscope.api.stack import Stack
     from crawlscope.changes.schemas import CrawlWatched
-    from crawlscope.cli.stack import Stack
     from crawlscope.crawls.schemas import PagesQueued
 
 MAX_PAGES = 1_000_000

@@ -12,13 +12,12 @@ from rich.text import Text
 
 from crawlscope.api.rendering.outcome import failure
 from crawlscope.api.rendering.profile import render_profile
+from crawlscope.api.stack import Stack
 from crawlscope.cli import demo_site
 from crawlscope.cli.output.follow import follow, shown_on
 from crawlscope.cli.output.results import render_results
-from crawlscope.cli.stack import Stack
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.settings import Settings, default_data_dir, load_settings
-from crawlscope.search.schemas import SearchRequest
 
 PORT = 8109
 """The website's, if it is free. A second demo on the same port finds the same URLs and unchanged pages."""
@@ -49,8 +48,7 @@ async def run_demo(settings: Settings, console: Console) -> None:
                     await stack.bring_up()
                 crawl_id = await _crawl(stack, console, url)
                 for query in QUERIES:
-                    request = SearchRequest(query=query, limit=RESULTS_SHOWN)
-                    response = await stack.patiently(partial(stack.client.search, request))
+                    response = await stack.patiently(partial(stack.client.search, query, limit=RESULTS_SHOWN))
                     console.print(Text.assemble(("Search: ", "bold"), (query, "bold yellow"), "\n"))
                     console.print(render_results(response, console.width))
                     console.print()

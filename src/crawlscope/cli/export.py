@@ -10,8 +10,8 @@ from crawlscope.core.errors import UsageError
 from crawlscope.core.vocabulary import ExportFormat
 
 if TYPE_CHECKING:
+    from crawlscope.api.stack import Stack
     from crawlscope.cli.output.exported import Exported
-    from crawlscope.cli.stack import Stack
 
 
 def export(

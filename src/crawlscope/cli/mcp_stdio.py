@@ -10,7 +10,7 @@ from threading import Thread
 
 from crawlscope.api.client import ServiceClient
 from crawlscope.api.mcp.server import create_server
-from crawlscope.cli.stack import Stack
+from crawlscope.api.stack import Stack
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.settings import Settings
 

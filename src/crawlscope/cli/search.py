@@ -7,7 +7,7 @@ import typer
 from crawlscope.cli.common import Json, complain, show, terminal, with_service
 
 if TYPE_CHECKING:
-    from crawlscope.cli.stack import Stack
+    from crawlscope.api.stack import Stack
     from crawlscope.insights.schemas import IndexReport
 
 MAX_RESULTS = 100
@@ -25,12 +25,12 @@ def search(
 ) -> None:
     """Search the indexed pages."""
     from crawlscope.cli.output.results import render_results
-    from crawlscope.search.schemas import SearchRequest
 
     if not 0 < len(query.strip()) <= MAX_QUERY_LENGTH:
         raise typer.BadParameter(f"a query has 1 to {MAX_QUERY_LENGTH:,} characters", param_hint="QUERY")
-    request = SearchRequest(query=query, mode=mode, limit=limit)
-    response = with_service(lambda stack: stack.patiently(lambda: stack.client.search(request)))
+    response = with_service(
+        lambda stack: stack.patiently(lambda: stack.client.search(query, mode=mode, limit=limit))
+    )
     show(response, as_json, lambda: render_results(response, terminal().width))
 
 

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
-from pydantic import BaseModel, ConfigDict
-
 from crawlscope.core.errors import PageError
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.indexing.chunk import Chunk, split
@@ -19,28 +17,12 @@ from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.index.port import IndexedDocument, SparseVector
 from crawlscope.indexing.language import language_of, primary_language
 from crawlscope.indexing.passages import passages, within_page
+from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.indexing.vocabulary import WordCounts
 from crawlscope.timing import TimingContext, waits_apart
 
 FIRST_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$|^(.+)\n[=-]{3,}\s*$", re.MULTILINE)
-
-
-class DocumentMetadata(BaseModel):
-    """Facts about a document besides its text; further fields are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    url: str
-    title: str | None = None
-    language: str | None = None
-    description: str | None = None
-
-
-class IndexDocumentRequest(BaseModel):
-    url: str
-    markdown: str
-    metadata: DocumentMetadata | None = None
 
 
 @dataclass(frozen=True)

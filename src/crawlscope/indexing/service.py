@@ -13,6 +13,7 @@ from crawlscope.core.errors import (
     DatabaseUnavailable,
     EmbedderUnavailable,
     IndexUnavailable,
+    NotFoundError,
     PageError,
 )
 from crawlscope.core.vocabulary import OperationType, PageState
@@ -24,7 +25,8 @@ from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation, Live
 from crawlscope.indexing.index.port import IndexedDocument
-from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument
+from crawlscope.indexing.prepare import PreparedDocument
+from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
 from crawlscope.sessions.repository import ensure_session
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.store import record_operations
@@ -46,6 +48,11 @@ class IndexChanged(CrawlscopeError):
 
     retryable = True
     code = "index_changed"
+
+
+def is_overtaken(error: Exception) -> bool:
+    """Whether the document has to be prepared again, because something else was stored meanwhile."""
+    return isinstance(error, DocumentChanged | IndexChanged)
 
 
 GONE_SINCE = PageError("gone_since", "a later crawl found that the page is gone: HTTP 404 or 410")
@@ -146,6 +153,8 @@ class IndexingService:
         try:
             with scope(crawl_id=crawl_id, job_id=job_id, document_url=document.url, collect=measured.append):
                 prepared = await self.prepare(document)
+                if prepared.unreadable:
+                    raise prepared.unreadable
                 async with self._database.transaction() as connection:
                     if crawl_id:
                         await ensure_session(connection, crawl_id, datetime.now(UTC))
@@ -235,6 +244,14 @@ class IndexingService:
         left = await documents.remove_crawl(connection, urls, crawl_id)
         await self._update_crawl_ids(live, {url: crawl_ids for url, crawl_ids in left.items() if crawl_ids})
         await self._remove(connection, live, [url for url, crawl_ids in left.items() if not crawl_ids])
+
+    async def remove_document(self, url: str) -> None:
+        """Removes a document from the index, also one that a crawl brought. Raises `NotFoundError`."""
+        async with self._database.transaction() as connection:
+            live = await generations.lock_shared(connection, [url])
+            if url not in live.documents:
+                raise NotFoundError(f"Document not found: {url}")
+            await self._remove(connection, live, [url])
 
     async def remove_gone(self, connection: AsyncConnection, page_id: int) -> None:
         """Removes the documents that are gone from their site because this page is. Can be repeated."""

@@ -38,6 +38,15 @@ async def exported_pages(
             yield [_exported(row, texts.get(row["page_id"])) for row in batch]
 
 
+async def exported_page(connection: AsyncConnection, crawl_id: str, url: str) -> ExportedPage | None:
+    """The page with this source URL."""
+    found = (await connection.execute(queries.pages_to_export(crawl_id, url))).mappings().one_or_none()
+    if found is None:
+        return None
+    texts = (await connection.execute(queries.texts([found["page_id"]]))).all()
+    return _exported(found, texts[0].markdown if texts else None)
+
+
 def markdown_file(page: ExportedPage) -> tuple[str, bytes] | None:
     """A relative path and the content of a page as a Markdown file; None for a page without text.
 

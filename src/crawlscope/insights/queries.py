@@ -308,14 +308,15 @@ def last_settlements(crawl_ids: Sequence[str], limit: int) -> Rows:
     )
 
 
-def pages_to_export(crawl_id: str) -> Rows:
-    """All pages of a crawl in the order in which they were received, with the sizes of their texts."""
+def pages_to_export(crawl_id: str, source_url: str | None = None) -> Rows:
+    """All pages of a crawl, or one, in the order in which they were received, with the sizes of the texts."""
+    only = [] if source_url is None else [PAGES.c.source_key == hash_key(storable(source_url))]
     columns = (PAGES.c.id.label("page_id"), PAGES.c.title, PAGES.c.language, PAGES.c.received_at)
     size = func.coalesce(func.octet_length(CONTENTS.c.markdown), 0).label("text_bytes")
     return (
         select(*columns, *_page_columns(), size)
         .select_from(PAGES.outerjoin(CONTENTS, CONTENTS.c.page_id == PAGES.c.id))
-        .where(PAGES.c.crawl_id == storable(crawl_id))
+        .where(PAGES.c.crawl_id == storable(crawl_id), *only)
         .order_by(PAGES.c.id)
     )
 

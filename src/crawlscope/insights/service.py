@@ -34,7 +34,7 @@ from crawlscope.insights.changes import STILL_RUNNING, compared_texts, page_chan
 from crawlscope.insights.compare import compare
 from crawlscope.insights.diagnosis import diagnosis
 from crawlscope.insights.durations import durations_between, durations_of
-from crawlscope.insights.export import exported_pages
+from crawlscope.insights.export import exported_page, exported_pages
 from crawlscope.insights.news import News, Position, SettledPages
 from crawlscope.insights.progress import Progress
 from crawlscope.insights.queries import PageSort, Rows, by_crawl, row_of, rows_of
@@ -265,6 +265,14 @@ class Insights:
         async with self._known(crawl_id) as connection:
             total, rows = await _slice(connection, matching, limit, offset)
             return PageListResponse(pages=[page_row(row) for row in rows], total=total)
+
+    async def page(self, crawl_id: str, url: str) -> ExportedPage:
+        """The page with this source URL, with its text. Raises `NotFoundError`."""
+        async with self._known(crawl_id) as connection:
+            page = await exported_page(connection, crawl_id, url)
+        if page is None:
+            raise NotFoundError(f"Page not found in crawl {crawl_id}: {url}")
+        return page
 
     async def attempts(self, crawl_id: str, url: str) -> AttemptListResponse:
         """All attempts at the page with this source URL, the first one first."""

@@ -18,7 +18,8 @@ from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation
 from crawlscope.indexing.index.port import IndexedDocument
-from crawlscope.indexing.prepare import DocumentMetadata, IndexDocumentRequest, PreparedDocument
+from crawlscope.indexing.prepare import PreparedDocument
+from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
 from crawlscope.indexing.service import IndexingService
 from crawlscope.pages.index_page import in_time
 from crawlscope.pages.repository import newest_contents

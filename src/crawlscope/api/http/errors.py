@@ -15,7 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from crawlscope.api.http.requests import shown_path
-from crawlscope.core.errors import CrawlscopeError, DependencyError, NotFoundError, RemoteRefused, UsageError
+from crawlscope.core.errors import (
+    CrawlscopeError,
+    DependencyError,
+    NotFoundError,
+    PageError,
+    RemoteRefused,
+    UsageError,
+)
 from crawlscope.core.settings import VALIDATOR_PREFIX
 
 RETRY_AFTER_SECONDS = 5
@@ -65,6 +72,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RemoteRefused, detail_with(502))
     app.add_exception_handler(NotFoundError, detail_with(404))
     app.add_exception_handler(UsageError, detail_with(422))
+    app.add_exception_handler(PageError, detail_with(422))
     app.add_exception_handler(RequestValidationError, invalid_request)
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(Exception, unexpected_error)

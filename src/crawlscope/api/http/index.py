@@ -1,15 +1,22 @@
-"""The index over HTTP: search, and the reindex that replaces it."""
+"""The index over HTTP: search, documents that programs bring, and the reindex that replaces the index."""
 
 from contextlib import suppress
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request
 
 from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import ServiceParts
+from crawlscope.core.backoff import retry_context
 from crawlscope.core.errors import CrawlscopeError
+from crawlscope.core.values import storable
+from crawlscope.indexing.schemas import DocumentIndexed, NewDocument
+from crawlscope.indexing.service import is_overtaken
 from crawlscope.insights.schemas import ReindexResponse
 from crawlscope.processes.parts import Parts
 from crawlscope.search.schemas import SearchRequest, SearchResponse
+
+OVERTAKEN_ATTEMPTS = 3
 
 router = APIRouter(dependencies=[Authenticated])
 
@@ -18,6 +25,25 @@ router = APIRouter(dependencies=[Authenticated])
 async def search(request: SearchRequest, parts: ServiceParts) -> SearchResponse:
     """Searches pages; each result is a page, with its best passage in `text`."""
     return await parts.host.require_index().search.search(request)
+
+
+@router.post("/api/documents", tags=["index"])
+async def index_document(document: NewDocument, request: Request, parts: ServiceParts) -> DocumentIndexed:
+    """Indexes a document that no crawler delivers. It is searchable when this answers."""
+    async with request.app.state.documents:
+        async for attempt in retry_context(is_overtaken, attempts=OVERTAKEN_ATTEMPTS, timeout=None):
+            with attempt:
+                indexing = parts.host.require_index().indexing
+                indexed = await indexing.index_document(document.request(), crawl_id=document.crawl_id)
+    return DocumentIndexed(**indexed)
+
+
+@router.delete("/api/documents", status_code=204, tags=["index"])
+async def remove_document(
+    parts: ServiceParts, url: Annotated[str, Query(description="the document's URL, all of it")]
+) -> None:
+    """Removes a document from the index."""
+    await parts.host.require_index().indexing.remove_document(storable(url))
 
 
 @router.post("/api/reindex", status_code=202, tags=["index"])

@@ -18,6 +18,7 @@ from crawlscope.insights.schemas import (
     CrawlMetricsResponse,
     DeliveryListResponse,
     DiagnosisResponse,
+    ExportedPage,
     OperationListResponse,
     PageChangesResponse,
     PageListResponse,
@@ -108,6 +109,16 @@ async def list_page_changes(
     if url is not None:
         return await parts.insights.changes_of_page(crawl_id, against, url)
     return await parts.insights.page_changes(crawl_id, against, kind, limit, offset)
+
+
+@router.get("/api/metrics/crawls/{crawl_id}/page", tags=["metrics"])
+async def show_page(
+    crawl_id: Segment,
+    parts: ServiceParts,
+    url: Annotated[str, Query(description="the page's source URL, all of it")],
+) -> ExportedPage:
+    """One page with its state, timing and text."""
+    return await parts.insights.page(crawl_id, url)
 
 
 @router.get("/api/metrics/crawls/{crawl_id}/attempts", tags=["metrics"])

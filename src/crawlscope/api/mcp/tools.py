@@ -31,7 +31,7 @@ from crawlscope.core.vocabulary import NotRetried, PageState
 from crawlscope.crawls.schemas import MAX_BATCH_URLS
 from crawlscope.insights.progress import Progress, is_settled, poll_interval
 from crawlscope.insights.schemas import CrawlComparison, CrawlMetricsResponse
-from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest
+from crawlscope.search.schemas import Mode, SearchFilters
 
 Connect = Callable[[], Awaitable[ServiceClient]]
 """Raises `CrawlscopeError` if no service runs and none can be started."""
@@ -240,12 +240,12 @@ class Tools:
         Pages of a running crawl can be missing until crawl_status says that it is safe to search.
         """
         filters = SearchFilters(domain=_host(domain)) if domain else None
-        request = SearchRequest(query=query, mode=mode, limit=limit, filters=filters)
         async for attempt in retry_context(
             on=ServiceUnavailable, attempts=None, timeout=OPENING_SECONDS, wait_max=1.0
         ):
             with attempt:
-                response = await (await self._connect()).search(request)
+                client = await self._connect()
+                response = await client.search(query, mode=mode, limit=limit, filters=filters)
         found = FoundPages(
             results=[FoundPage.model_validate(each, from_attributes=True) for each in response.results],
             total=response.total,

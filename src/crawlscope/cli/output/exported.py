@@ -4,8 +4,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from crawlscope.api.client import ServiceClient
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.vocabulary import ExportFormat
 from crawlscope.insights.export import markdown_file
-from crawlscope.insights.schemas import ExportedPage
 
 
 class Exported(BaseModel):
@@ -59,24 +57,13 @@ async def _write_file(client: ServiceClient, crawl_id: str, format: ExportFormat
 
 async def _write_folder(client: ServiceClient, crawl_id: str, part: Path) -> int:
     written = 0
-    async with client.export(crawl_id, ExportFormat.JSONL) as (_, chunks):
-        make_folder = partial(os.makedirs, exist_ok=True)
-        make_folder(part)
-        async for line in _lines(chunks):
-            if file := markdown_file(ExportedPage.model_validate_json(line)):
+    make_folder = partial(os.makedirs, exist_ok=True)
+    make_folder(part)
+    async with aclosing(client.export_pages(crawl_id)) as pages:
+        async for page in pages:
+            if file := markdown_file(page):
                 path = part / file[0]
                 make_folder(path.parent)
                 path.write_bytes(file[1])
                 written += 1
     return written
-
-
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Only at `\\n`: texts contain other characters that end lines elsewhere."""
-    rest: list[bytes] = []
-    async for chunk in chunks:
-        *whole, last = chunk.split(b"\n")
-        for line in whole:
-            yield b"".join([*rest, line])
-            rest = []
-        rest.append(last)

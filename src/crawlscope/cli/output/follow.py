@@ -1,6 +1,5 @@
 """Follows a crawl until every page of it is settled, and shows the progress."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from rich.text import Text
 from crawlscope.api.client import ServiceClient
 from crawlscope.api.rendering.words import NONE, duration, plain
 from crawlscope.core.errors import ServiceUnavailable
-from crawlscope.insights.progress import Pace, Progress, is_settled, poll_interval
+from crawlscope.insights.progress import Pace, Progress
 from crawlscope.insights.schemas import CrawlMetricsResponse, Eta
 
 LINE_SECONDS = 5.0
@@ -41,20 +40,16 @@ async def follow(
     """
     pace, quiet = Pace(), QuietCrawl(notice)
     while True:
-        asked = time.monotonic()
         try:
-            crawl = await client.crawl(crawl_id)
+            async for crawl in client.follow(crawl_id):
+                now, progress = time.monotonic(), Progress.of(crawl)
+                pace.note(now, progress.settled)
+                show(progress, pace)
+                quiet.note(now, progress, crawl)
         except ServiceUnavailable:
             await recover()
-            continue
-        now = time.monotonic()
-        progress = Progress.of(crawl)
-        pace.note(now, progress.settled)
-        show(progress, pace)
-        if is_settled(crawl):
+        else:
             return crawl
-        quiet.note(now, progress, crawl)
-        await asyncio.sleep(poll_interval(now - asked))
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from crawlscope.cli import stack
-from crawlscope.cli.stack import Stack
+from crawlscope.api import stack
+from crawlscope.api.stack import Stack
 from crawlscope.core.errors import ServiceUnavailable
 from crawlscope.core.settings import Settings
 
