@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Text, literal_column, select
 
 from crawlscope.database.engine import Database
 from crawlscope.indexing import vocabulary
+from crawlscope.models import IndexWord
 from tests.support.installation import Installation, running_installation
 from tests.support.producing import deliver
 
@@ -93,3 +95,24 @@ async def test_words_of_one_document_are_forgotten_when_there_are_too_many(
         await vocabulary.forget_rare(connection, 1)
         assert await vocabulary.known_among(connection, 1, {"narwhal", "winter"}) == {"winter"}
     assert await corrected(here, "narwhal") is None  # the index still knows it
+
+
+async def test_a_common_word_is_written_seldom_and_half_of_its_documents_count_at_least(
+    database: Database, tmp_path: Path
+) -> None:
+    async with running_installation(database, tmp_path) as here:
+        writes = set[int]()
+        for number in range(1, 71):
+            here.words.count(1, "The unicorn")
+            await here.words.write()
+            async with database.transaction() as connection:
+                row = (
+                    await connection.execute(
+                        select(IndexWord.documents, literal_column("xmin::text", Text).label("xmin")).where(
+                            IndexWord.generation_id == 1, IndexWord.word == "unicorn"
+                        )
+                    )
+                ).one()
+            assert number / 2 < row.documents <= number
+            writes.add(row.xmin)
+        assert len(writes) == 7  # at 1, 2, 4 … 64 documents

@@ -1,7 +1,8 @@
 """The words of an index: which it knows, in how many documents they are, and which are like another one.
 
-The index itself has only hashes of stems. So each process that prepares documents counts their words, and
-writes the counts every few seconds in a transaction of its own, for which no page waits.
+The index itself has only hashes of stems. So each process that prepares documents counts their words. It
+writes a word when it sees it first, and again each time that its count has doubled, in a transaction of its
+own for which no page waits. A killed process loses what it counted last: those words are no corrections yet.
 """
 
 import re
@@ -28,10 +29,9 @@ MIN_LETTERS = 4
 MAX_LETTERS = 30
 MAX_WORDS = 500_000
 """Of one index. Beyond it, words of one document are forgotten."""
-ENOUGH = 64
-"""A process counts a word in this many documents; then it is known to be common."""
 MAX_COUNTED = 200_000
-WRITE_SECONDS = 3.0
+"""Words that a process keeps counting. Beyond it, it counts all of them from the start."""
+WRITE_SECONDS = 15.0
 RETRY_SECONDS = 10.0
 CHECK_SECONDS = 600.0
 
@@ -68,6 +68,10 @@ def folded(word: str) -> str:
     return unicodedata.normalize("NFC", word).lower()
 
 
+def is_power_of_two(count: int) -> bool:
+    return count & (count - 1) == 0
+
+
 class WordCounts:
     """Counts the words of documents until they are written. Threads may count at the same time."""
 
@@ -76,18 +80,20 @@ class WordCounts:
         self._lock = Lock()
         self._next_check = 0.0
         self._waiting: defaultdict[int, Counter[str]] = defaultdict(Counter)
-        self._counted: Counter[tuple[int, str]] = Counter()
+        self._counted: defaultdict[int, Counter[str]] = defaultdict(Counter)
 
     def count(self, generation_id: int, text: str) -> None:
         runs = {found[0] for found in words_of(text)}
         parts = {part for run in runs for part in _CAMEL.split(run) if len(part) >= MIN_LETTERS}
         words = {folded(word) for word in runs | parts}
         with self._lock:
-            if len(self._counted) > MAX_COUNTED:
-                self._counted.clear()
-            rare = [word for word in words if self._counted[generation_id, word] < ENOUGH]
-            self._counted.update((generation_id, word) for word in rare)
-            self._waiting[generation_id].update(rare)
+            counted = self._counted[generation_id]
+            if len(counted) > MAX_COUNTED:
+                counted.clear()
+            counted.update(words)
+            self._waiting[generation_id].update(
+                {word: count - count // 2 for word in words if is_power_of_two(count := counted[word])}
+            )
 
     async def write(self) -> None:
         with self._lock:
