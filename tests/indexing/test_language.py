@@ -68,6 +68,15 @@ def test_it_classifies_as_the_library_does(text: str) -> None:
     assert (language, probability) == (theirs[0], pytest.approx(theirs[1], rel=1e-4))
 
 
+@pytest.mark.parametrize("text", [ENGLISH, GERMAN * 40, f"{ENGLISH} {GERMAN}", JAPANESE * 9, "1 2 3 4", "x"])
+def test_it_tells_of_both_halves_what_it_would_tell_of_each_alone(text: str) -> None:
+    middle = text.find(" ", len(text) // 2)
+    parts = [text, text[:middle], text[middle:]] if middle > 0 else [text]
+    together, alone = OURS.whole_and_halves(text), [OURS.classify(part) for part in parts]
+    assert [language for language, _ in together] == [language for language, _ in alone]
+    assert [each for _, each in together] == pytest.approx([each for _, each in alone], rel=1e-4)
+
+
 MIXED = {"en": 1000, "de": 60, "es": 40, "": 20}
 
 

@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ _MAX_CHARACTERS_FOR_SCRIPT = 2_000
 _MIN_LETTERS = 100
 _MIN_IDEOGRAMS = 40
 _MIN_PROBABILITY = 0.7
-_PARTS = 256
+_PARTS = 512
 _MEMORY = 6
 """Bytes in the longest feature of the model."""
 _SINGLE = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
@@ -75,12 +75,8 @@ def language_of(markdown: str) -> str:
         return ""
     if by_script:
         return by_script
-    language, probability = _identifier().classify(text)
-    middle = text.find(" ", len(text) // 2)
-    halves = [text[:middle], text[middle:]] if middle > 0 else []
-    agreed = probability >= _MIN_PROBABILITY and all(
-        _identifier().classify(half)[0] == language for half in halves
-    )
+    (language, probability), *halves = _identifier().whole_and_halves(text)
+    agreed = probability >= _MIN_PROBABILITY and all(half == language for half, _ in halves)
     return primary_language(language) if agreed else ""
 
 
@@ -146,15 +142,49 @@ class Identifier(LanguageIdentifier):  # type: ignore[misc]
         ranking = zip(documents, (shares / shares.sum()).tolist(), strict=True)
         return sorted(ranking, key=lambda ranked: -ranked[1])
 
+    def whole_and_halves(self, text: str) -> list[tuple[str, float]]:
+        """What `classify` says of the text, of its first half and of its second half, which begins with a
+        space; of the text alone if it has no such space. Reads and weighs each part of the text once.
+        """
+        middle = text.find(" ", len(text) // 2)
+        encoded, first = self._encode(text), self._encode(text[: max(middle, 0)])
+        found, after = self._found(encoded), len(first)
+        parts, lengths = [found], [len(encoded)]
+        if middle > 0:
+            # What stands in the first half has no influence on what is found further down.
+            beginning = self._found(encoded[after : after + _MEMORY])
+            second = np.concatenate([beginning, found[after + _MEMORY :]])
+            parts, lengths = [found, found[:after], second], [*lengths, after, len(second)]
+        scores = self._scores(parts) / np.sqrt(lengths)[:, np.newaxis]
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        for one, other in self._alias_pairs:
+            shares[:, one] += shares[:, other]
+            shares[:, other] = 0.0
+        best = shares.argmax(axis=1)
+        return [(self.nb_classes[each], float(row[each])) for each, row in zip(best, shares, strict=True)]
+
     def _raw_score(self, text: bytes) -> Any:
-        features, counts = np.unique(self._found(text), return_counts=True)
-        if not len(features):
-            return super()._raw_score(text)
+        return self._scores([self._found(text)])[0]
+
+    def _scores(self, parts: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[Any]:
+        """Of each part in each language, by the features that were found in it; equal if none was."""
+        parts = [found[found >= 0] for found in parts]
+        is_found = np.zeros(len(self.nb_ptc), np.bool_)
+        for found in parts:
+            is_found[found] = True
+        features = is_found.nonzero()[0]
+        numbers = np.empty(len(self.nb_ptc), np.int32)
+        numbers[features] = np.arange(len(features))
         weights = _SINGLE.take(self.nb_ptc.view(np.uint16).take(features, axis=0))
-        return np.log1p(counts.astype(np.float32)) @ weights + self.nb_pc
+        counts = [np.bincount(numbers.take(found), minlength=len(features)) for found in parts]
+        # Part by part: a product of two matrices would take several threads, which wait for each other.
+        return np.stack(
+            [np.log1p(each.astype(np.float32)) @ weights + each.any() * self.nb_pc for each in counts]
+        )
 
     def _found(self, text: bytes) -> npt.NDArray[np.int32]:
-        """The features of the text in order, as the automaton of the model finds them.
+        """The feature that the automaton of the model finds at each byte of the text, -1 for none.
 
         The state of the automaton depends on the last `_MEMORY` bytes only, so each part can begin that much
         earlier in any state.
@@ -170,8 +200,7 @@ class Identifier(LanguageIdentifier):  # type: ignore[misc]
             if step == _MEMORY - 1:
                 state[0] = 0  # nothing is before the first part
             states[step] = state
-        found = self._features.take(states[_MEMORY:].T.ravel()[: len(text)])
-        return found[found >= 0]
+        return self._features.take(states[_MEMORY:].T.ravel()[: len(text)])
 
 
 @cache
