@@ -121,14 +121,14 @@ def template_url(postgres_url: str) -> str:
 
 @pytest.fixture(scope="session")
 def shared_database_url(template_url: str) -> str:
-    asyncio.run(_administer(template_url, f"CREATE DATABASE {SHARED} TEMPLATE {TEMPLATE}"))
-    return _named(template_url, SHARED)
+    asyncio.run(administer(template_url, f"CREATE DATABASE {SHARED} TEMPLATE {TEMPLATE}"))
+    return named(template_url, SHARED)
 
 
 @pytest.fixture
 async def database_url(shared_database_url: str) -> str:
     """A database with all tables and nothing in them; emptying one takes a tenth of the time of a new one."""
-    await _administer(shared_database_url, EMPTY)
+    await administer(shared_database_url, EMPTY)
     return shared_database_url
 
 
@@ -143,9 +143,9 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 async def own_database_url(template_url: str) -> AsyncIterator[str]:
     """A new database, for a test that changes the tables themselves or looks at their statistics."""
     name = f"test_{uuid4().hex}"
-    await _administer(template_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield _named(template_url, name)
-    await _administer(template_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await administer(template_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield named(template_url, name)
+    await administer(template_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -156,19 +156,19 @@ async def own_database(own_database_url: str) -> AsyncIterator[Database]:
 
 
 async def _make_template(url: str) -> None:
-    await _administer(url, f"CREATE DATABASE {TEMPLATE}")
-    database = Database.open(_named(url, TEMPLATE))
+    await administer(url, f"CREATE DATABASE {TEMPLATE}")
+    database = Database.open(named(url, TEMPLATE))
     await schema.upgrade(database)
     await database.close()
 
 
 async def _trade_safety_for_speed(url: str) -> None:
     """Nothing here has to outlive the machine's power."""
-    await _administer(url, "ALTER SYSTEM SET fsync = off")
-    await _administer(url, "SELECT pg_reload_conf()")
+    await administer(url, "ALTER SYSTEM SET fsync = off")
+    await administer(url, "SELECT pg_reload_conf()")
 
 
-async def _administer(url: str, statement: str) -> None:
+async def administer(url: str, statement: str) -> None:
     database = Database.open(url)
     async with database.engine.connect() as connection:
         autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -176,5 +176,5 @@ async def _administer(url: str, statement: str) -> None:
     await database.close()
 
 
-def _named(url: str, name: str) -> str:
+def named(url: str, name: str) -> str:
     return sqlalchemy_url(url).set(drivername="postgresql", database=name).render_as_string(False)

@@ -6,16 +6,18 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from crawlscope.api.keys.registry import add_key, list_keys
 from crawlscope.api.keys.schemas import KeyScope
-from crawlscope.core.errors import UsageError
+from crawlscope.core.errors import DatabaseUnavailable, UsageError
 from crawlscope.core.secrets import api_secret, local_token
 from crawlscope.core.settings import Settings, load_settings
 from crawlscope.database import schema
 from crawlscope.database.backup import back_up, restore
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
+from crawlscope.database.revision import require_current
 from crawlscope.insights.schemas import CrawlMetricsResponse, PageListResponse
 from crawlscope.insights.service import Insights
 from crawlscope.sessions.recount import recount
@@ -163,3 +165,33 @@ async def test_a_server_is_backed_up_by_its_own_tools(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path, database_url="postgresql://localhost/crawlscope")
     with pytest.raises(UsageError, match="pg_dump"):
         await back_up(settings, tmp_path / "backup.zip")
+
+
+async def test_a_restore_that_fails_late_leaves_the_database_as_it_was(
+    installation: tuple[Settings, Path, Records], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file, _ = installation
+    settings = load_settings(data_dir=tmp_path / "data")
+    async with connected_database(settings) as database:
+        await schema.upgrade(database)
+
+    async def out_of_space(*_: object) -> None:
+        raise DatabaseUnavailable("could not extend file: No space left on device")
+
+    monkeypatch.setattr("crawlscope.database.backup.schema.upgrade", out_of_space)
+    with pytest.raises(DatabaseUnavailable, match="No space left"):
+        await restore(settings, file)
+    monkeypatch.undo()
+    async with connected_database(settings) as database:
+        await require_current(database)
+        assert await databases(database) == ["crawlscope"]
+    await restore(settings, file)
+    async with connected_database(settings) as database:
+        assert (await Insights(database).crawl(CRAWL)).total_pages == 3
+        assert await databases(database) == ["crawlscope"]
+
+
+async def databases(database: Database) -> list[str]:
+    """Besides those that each server has."""
+    names = text("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'")
+    return list(await database.run(lambda connection: connection.scalars(names)))

@@ -1,8 +1,15 @@
+"""Migrations: what they make, and that they leave the service in work while they run."""
+
+import asyncio
+
+import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.core.errors import SettingsError, UsageError
 from crawlscope.database import revision, schema
 from crawlscope.database.engine import Database
 
@@ -20,8 +27,21 @@ async def require_agreement(database: Database) -> None:
         await connection.run_sync(check)
 
 
+LOCK_TABLES = text("LOCK TABLE webhook.crawl_sessions, webhook.pages, webhook.operation_metrics")
+WAITING = text(
+    "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+    " WHERE datname = current_database() AND NOT granted)"
+)
+SCRIPTS = ScriptDirectory(str(schema.MIGRATIONS))
+
+
+async def waits_for_a_lock(connection: AsyncConnection) -> bool:
+    """Whether anybody does."""
+    return bool(await connection.scalar(WAITING))
+
+
 def test_the_newest_revision_is_that_of_the_newest_migration():
-    assert ScriptDirectory(str(schema.MIGRATIONS)).get_current_head() == revision.NEWEST
+    assert SCRIPTS.get_current_head() == revision.NEWEST
 
 
 async def test_tables_and_models_agree(own_database: Database):
@@ -37,3 +57,75 @@ async def test_every_migration_can_be_taken_back(own_database: Database):
     await schema.downgrade(own_database)
     await schema.upgrade(own_database)
     await require_agreement(own_database)
+
+
+async def test_an_upgrade_waits_for_no_lock_for_long_and_tries_again(
+    own_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All who need the table meanwhile wait behind it."""
+    monkeypatch.setattr(schema, "LOCK_SECONDS", 0.1)
+    await schema.downgrade(own_database)
+    async with own_database.transaction() as busy:
+        await busy.execute(LOCK_TABLES)
+        upgrading = asyncio.create_task(schema.upgrade(own_database))
+        while not await own_database.run(waits_for_a_lock):  # noqa: ASYNC110 - another process knows
+            await asyncio.sleep(0.01)
+        while await own_database.run(waits_for_a_lock):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert not upgrading.done()
+    await upgrading
+    assert await revision.current_revision(own_database) == revision.NEWEST
+
+
+async def test_an_upgrade_that_gets_no_lock_says_so_and_changes_nothing(
+    own_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await schema.downgrade(own_database)
+    before = await revision.current_revision(own_database)
+    monkeypatch.setattr(schema, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(schema, "PATIENCE_SECONDS", 0.1)
+    async with own_database.transaction() as busy:
+        await busy.execute(LOCK_TABLES)
+        with pytest.raises(UsageError, match="other processes use the tables: stop them"):
+            await schema.upgrade(own_database)
+    assert await revision.current_revision(own_database) == before
+
+
+async def test_each_revision_is_a_transaction_of_its_own(
+    own_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the first one's locks are not held during the last one."""
+    await schema.downgrade(own_database, "-2")
+    upgrade, steps = command.upgrade, list[str]()
+
+    def noted(config: Config, step: str) -> None:
+        steps.append(step)
+        upgrade(config, step)
+
+    monkeypatch.setattr(command, "upgrade", noted)
+    await asyncio.gather(schema.upgrade(own_database), schema.upgrade(own_database))
+    newest = [script.revision for script in SCRIPTS.iterate_revisions("head", "base")][1::-1]
+    assert [step for step in steps if step in newest][:2] == newest
+    await require_agreement(own_database)
+
+
+@pytest.mark.parametrize(("oldest", "works"), [("0001", True), (revision.NEWEST, True), ("9998", False)])
+async def test_a_version_works_beside_a_newer_one_that_serves_it(
+    own_database: Database, oldest: str, works: bool
+) -> None:
+    async with own_database.transaction() as connection:
+        await connection.execute(text(f"UPDATE public.{revision.VERSION_TABLE} SET version_num = '9999'"))
+        await connection.execute(text(f"COMMENT ON TABLE public.{revision.VERSION_TABLE} IS '{oldest}'"))
+    if works:
+        await revision.require_current(own_database)
+    else:
+        with pytest.raises(SettingsError, match="a newer version has made: update Crawlscope"):
+            await revision.require_current(own_database)
+
+
+async def test_a_migration_leaves_word_of_the_oldest_version_that_it_serves(own_database: Database) -> None:
+    said = text(f"SELECT obj_description('public.{revision.VERSION_TABLE}'::regclass, 'pg_class')")
+    newest = SCRIPTS.get_revision("head")
+    assert await own_database.run(lambda connection: connection.scalar(said)) == newest.module.serves_from
+    await schema.downgrade(own_database, "0019")
+    assert await own_database.run(lambda connection: connection.scalar(said)) == "0019"

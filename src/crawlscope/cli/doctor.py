@@ -222,16 +222,17 @@ async def check_database(settings: Settings) -> str:
             version = int(await connection.scalar(text("SHOW server_version_num")) or 0) // 10_000
         if version < schema.MIN_SERVER_VERSION:
             raise Failed(f"PostgreSQL {version} is too old", f"use {schema.MIN_SERVER_VERSION} or newer")
-        tables = _schema_state(await revision.current_revision(database), settings)
+        found = await revision.current_revision(database)
+        tables = f"tables at revision {found}"
+        if not await revision.serves_this_version(database):
+            tables = _unusable_tables(found, settings)
     kind = "embedded" if settings.embedded_database else "your own"
     return f"{kind} PostgreSQL {version} works, {tables}"
 
 
-def _schema_state(found: str | None, settings: Settings) -> str:
+def _unusable_tables(found: str | None, settings: Settings) -> str:
     """Missing or old tables are no failure if the next start upgrades them."""
     needed = revision.NEWEST
-    if found == needed:
-        return f"tables at revision {found}"
     if found is not None and not schema.is_known(found):
         raise Failed(
             f"its tables are at revision {found}, which is newer than this program", "update Crawlscope"
@@ -301,7 +302,7 @@ async def require_embedder_of_index(identity: EmbedderIdentity, settings: Settin
     """
     with suppress(DatabaseUnavailable, SettingsError):  # the database has a finding of its own
         async with connected_database(settings) as database:
-            if await revision.current_revision(database) != revision.NEWEST:
+            if not await revision.serves_this_version(database):
                 return None
             async with database.transaction() as connection:
                 serving = (await generations.live(connection)).serving
@@ -340,7 +341,7 @@ async def check_deliveries(settings: Settings) -> str:
     since = until - timedelta(hours=REFUSALS_HOURS)
     try:
         async with connected_database(settings) as database:
-            if await revision.current_revision(database) != revision.NEWEST:
+            if not await revision.serves_this_version(database):
                 return ""
             async with database.transaction() as connection:
                 refused = await rows_of(connection, queries.refused_deliveries(since, until))
@@ -386,7 +387,7 @@ async def check_notifications(settings: Settings) -> str:
     if settings.notify_url is None:
         return ""
     async with connected_database(settings) as database:
-        if await revision.current_revision(database) != revision.NEWEST:
+        if not await revision.serves_this_version(database):
             return "none yet: the next start creates the tables"
         failing = await database.run(outbox.failing)
     if failing:

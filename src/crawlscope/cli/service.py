@@ -30,7 +30,7 @@ def up() -> None:
     async def prepare() -> None:
         """Upgrades the schema, and releases jobs that the workers of the last run left unfinished."""
         async with connected_database(settings) as database:
-            if await revision.current_revision(database) != revision.NEWEST:
+            if not await revision.serves_this_version(database):
                 from crawlscope.database import schema
 
                 await schema.upgrade(database)

@@ -11,14 +11,14 @@ import os
 import secrets
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import func, select, text
+from sqlalchemy import URL, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import __version__, models
@@ -29,7 +29,7 @@ from crawlscope.core.secrets import NOTIFY_SECRET_FILE, SECRET_FILE
 from crawlscope.core.settings import Settings
 from crawlscope.database import revision, schema
 from crawlscope.database.connect import connected_database
-from crawlscope.database.engine import Database
+from crawlscope.database.engine import Database, translated_errors
 from crawlscope.database.postgres_programs import find_programs, last_line
 
 DESCRIPTION = "backup.json"
@@ -38,11 +38,9 @@ SECRETS = (SECRET_FILE, NOTIFY_SECRET_FILE)
 CHUNK_BYTES = 1 << 20
 IRREPLACEABLE = (models.CrawlSession, models.Delivery, models.Document, models.ChangeEvent, models.ApiKey)
 """A database that has any of these is not restored into: they would be lost."""
-_DROP_ALL = (
-    "DROP SCHEMA IF EXISTS webhook CASCADE",
-    "DROP SCHEMA IF EXISTS queue CASCADE",
-    f"DROP TABLE IF EXISTS public.{revision.VERSION_TABLE}",
-)
+_NEW, _OLD = "crawlscope_restored", "crawlscope_replaced"
+_DROP_BOTH = tuple(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)" for name in (_NEW, _OLD))
+"""Also what a restore that was killed has left."""
 _SETTLED_BEFORE = text("UPDATE webhook.pages SET settled_in = 0 WHERE settled_in IS NOT NULL")
 """Those are transactions of the server that was backed up."""
 
@@ -103,16 +101,15 @@ async def restore(settings: Settings, file: Path) -> Backup:
         async with connected_database(settings) as database:
             async with database.transaction() as connection:
                 await _require_empty(connection)
-                for statement in _DROP_ALL:
-                    await connection.execute(text(statement))
-            with archive.open(DUMP) as dump:
-                await _load(database, dump)
-            async with database.transaction() as connection:
-                if (restored := await _count_rows(connection)) != backup.rows:
-                    raise DatabaseUnavailable(f"the restored rows ({restored}) differ from the backup's")
-            await schema.upgrade(database)
-            async with database.transaction() as connection:
-                await connection.execute(_SETTLED_BEFORE)
+            async with _replaced(database) as restored:
+                with archive.open(DUMP) as dump:
+                    await _load(restored, dump)
+                async with restored.transaction() as connection:
+                    if (rows := await _count_rows(connection)) != backup.rows:
+                        raise DatabaseUnavailable(f"the restored rows ({rows}) differ from the backup's")
+                await schema.upgrade(restored)
+                async with restored.transaction() as connection:
+                    await connection.execute(_SETTLED_BEFORE)
         for name in set(SECRETS) & set(archive.namelist()):
             with contextlib.suppress(FileExistsError):
                 target = os.open(settings.data_dir / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -148,6 +145,40 @@ async def _dump(settings: Settings, archive: zipfile.ZipFile) -> Backup:
                 await asyncio.to_thread(dump.write, chunk)
         await _require_success(process)
     return backup
+
+
+@contextlib.asynccontextmanager
+async def _replaced(database: Database) -> AsyncIterator[Database]:
+    """A new database for the block, which takes the place of `database` at its end, or leaves no trace."""
+    url, name = database.engine.url, database.engine.url.database
+    server = _at(url.set(database="postgres"))
+    try:
+        await _administer(server, *_DROP_BOTH, f"CREATE DATABASE {_NEW}")
+        restored = _at(url.set(database=_NEW))
+        try:
+            yield restored
+        finally:
+            await restored.close()
+            await database.close()  # a database in use cannot be renamed
+        async with server.transaction() as connection:
+            await connection.execute(text(f"ALTER DATABASE {name} RENAME TO {_OLD}"))
+            await connection.execute(text(f"ALTER DATABASE {_NEW} RENAME TO {name}"))
+    finally:
+        await _administer(server, *_DROP_BOTH)
+        await server.close()
+
+
+def _at(url: URL) -> Database:
+    return Database.open(url.render_as_string(hide_password=False), pool_size=1, statement_seconds=None)
+
+
+async def _administer(server: Database, *statements: str) -> None:
+    """Statements that cannot be part of a transaction."""
+    with translated_errors():
+        async with server.engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            for statement in statements:
+                await connection.execute(text(statement))
 
 
 async def _load(database: Database, dump: IO[bytes]) -> None:

@@ -5,9 +5,11 @@ from sqlalchemy import text
 from crawlscope.core.errors import SettingsError
 from crawlscope.database.engine import Database
 
-NEWEST = "0022"
+NEWEST = "0023"
 """What this version needs: the newest migration there is."""
 VERSION_TABLE = "crawlscope_alembic_version"
+_OLDEST_SERVED = text(f"SELECT obj_description('public.{VERSION_TABLE}'::regclass, 'pg_class')")
+"""The oldest revision whose version works with the tables: a migration leaves it as a comment."""
 
 
 async def current_revision(database: Database) -> str | None:
@@ -22,11 +24,26 @@ async def current_revision(database: Database) -> str | None:
         return revision
 
 
-async def require_current(database: Database) -> None:
-    """Raises `SettingsError` with the command to run when the tables are not at this version's revision."""
+async def serves_this_version(database: Database) -> bool:
+    """Whether the tables are at this version's revision, or at a newer one with which it works as well."""
     found = await current_revision(database)
-    if found != NEWEST:
+    if found is None or found <= NEWEST:
+        return found == NEWEST
+    async with database.transaction() as connection:
+        oldest = await connection.scalar(_OLDEST_SERVED)
+    return oldest is not None and oldest <= NEWEST
+
+
+async def require_current(database: Database) -> None:
+    """Raises `SettingsError` with what to do when this version cannot work with the tables."""
+    if await serves_this_version(database):
+        return
+    found = await current_revision(database)
+    if found is not None and found > NEWEST:
         raise SettingsError(
-            f"the database is at revision {found or 'none'}, this version needs {NEWEST}: "
-            "run `crawlscope db upgrade`"
+            f"the database is at revision {found}, which a newer version has made: update Crawlscope"
         )
+    raise SettingsError(
+        f"the database is at revision {found or 'none'}, this version needs {NEWEST}: "
+        "run `crawlscope db upgrade`"
+    )

@@ -16,8 +16,6 @@ down_revision = "0010"
 branch_labels = None
 depends_on = None
 
-LOCK_WAIT = "SET LOCAL lock_timeout TO '1min'"
-"""Deliveries wait behind a migration that waits for its lock."""
 MONTHS = 3
 FORMER_KEYS = {"operation_metrics": "id, timestamp", "request_metrics": "id"}
 KEY = "id, timestamp"
@@ -39,7 +37,6 @@ REFERENCE = """
 
 def upgrade() -> None:
     op.execute("SET LOCAL timezone TO 'UTC'")
-    op.execute(LOCK_WAIT)
     for table, former_key in FORMER_KEYS.items():
         _rename(table, f"{table}_before")
         op.execute(
@@ -86,7 +83,6 @@ def _bounds(since: datetime | None, until: datetime) -> str:
 
 
 def downgrade() -> None:
-    op.execute(LOCK_WAIT)
     for table, former_key in FORMER_KEYS.items():
         partitioned = f"{table}_partitioned"
         _rename(table, partitioned)

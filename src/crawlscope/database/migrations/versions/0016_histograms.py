@@ -8,7 +8,6 @@ down_revision = "0015"
 branch_labels = None
 depends_on = None
 
-LOCK_WAIT = "SET LOCAL lock_timeout TO '1min'"
 LOCK = "LOCK TABLE webhook.operation_metrics IN SHARE MODE"
 """Nobody adds operations before those that are there are counted."""
 FILL = """
@@ -94,7 +93,6 @@ def upgrade() -> None:
         schema="webhook",
     )
     op.create_index(op.f("ix_operation_histograms_hour"), "operation_histograms", ["hour"], schema="webhook")
-    op.execute(LOCK_WAIT)
     op.execute(LOCK)
     op.execute(DEAD)
     op.execute(FILL)
