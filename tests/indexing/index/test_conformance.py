@@ -34,6 +34,7 @@ from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.processes.index_process import embedded_indexes
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, found_urls, make_document, urls
+from tests.support.fakes.qdrant_server import FakeQdrant
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -73,11 +74,20 @@ async def open_qdrant(folder: Path) -> AsyncIterator[SearchIndex]:
         await indexes.aclose()
 
 
+@asynccontextmanager
+async def open_qdrant_server(folder: Path) -> AsyncIterator[SearchIndex]:
+    with FakeQdrant() as server:
+        indexes = QdrantIndexes(AsyncQdrantClient(url=server.url))
+        await indexes.make("index", DIMENSION)
+        yield await indexes.open("index", DIMENSION)
+        await indexes.aclose()
+
+
 @pytest_asyncio.fixture(
     scope="module",
     loop_scope="module",
-    params=[open_edge, open_remote, open_sharded, open_qdrant],
-    ids=["edge", "remote", "sharded", "qdrant"],
+    params=[open_edge, open_remote, open_sharded, open_qdrant, open_qdrant_server],
+    ids=["edge", "remote", "sharded", "qdrant", "qdrant-http"],
 )
 async def opened(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
