@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import crawlscope_minilm
@@ -12,7 +12,7 @@ import pytest
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import local, open_embedder
-from crawlscope.indexing.embedders.local import LocalEmbedder
+from crawlscope.indexing.embedders.local import LocalEmbedder, MiniLm, Weights, split_names
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 
 TEXTS = [
@@ -51,6 +51,41 @@ async def test_texts_with_the_same_meaning_are_close(embedder: LocalEmbedder) ->
         ["how often is a job delivered?", "Jobs are delivered one or more times.", TEXTS[1]]
     )
     assert query @ near > 0.5 > 0.2 > query @ far
+
+
+class PlainMean(MiniLm):
+    def weights(self, ids: Sequence[int]) -> Weights:
+        return np.ones(len(ids), np.float32)
+
+
+async def test_frequent_tokens_say_little_about_a_text(embedder: LocalEmbedder) -> None:
+    texts = ["expired certificate", "self.certificate = (self.expired, (), [], {}, self.the, self.of)"]
+    words, code = await embedder.embed(texts)
+    plain = LocalEmbedder(open_model=PlainMean)
+    plain_words, plain_code = await plain.embed(texts)
+    await plain.aclose()
+    assert words @ code > plain_words @ plain_code + 0.05
+
+
+async def test_a_name_means_its_words(embedder: LocalEmbedder) -> None:
+    joined, apart = await embedder.embed(
+        ["How does the MergeScheduler work?", "how does the merge scheduler work?"]
+    )
+    assert np.array_equal(joined, apart)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("`mergeScheduler.parseHTMLPage()`", "`merge Scheduler.parse HTML Page()`"),
+        ("JavaScript on GitHub", "JavaScript on GitHub"),
+        ("URLs, VMs and snake_case of EC2", "URLs, VMs and snake_case of EC2"),
+        ("PostgreSQL, DynamoDB", "Postgre SQL, Dynamo DB"),
+        ("Straße ÜberGröße 東京", "Straße Über Größe 東京"),
+    ],
+)
+def test_names_are_split_unless_the_model_knows_them(text: str, words: str) -> None:
+    assert split_names(text, {"javascript", "github"}) == words
 
 
 async def test_the_model_sees_the_beginning_of_a_long_text(embedder: LocalEmbedder) -> None:
@@ -99,13 +134,14 @@ async def test_the_identity_names_these_weights() -> None:
     )
 
 
-@pytest.mark.parametrize("content", [None, b"cut off"])
+@pytest.mark.parametrize("file", ["MODEL_PATH", "TOKEN_WEIGHTS_PATH"])
+@pytest.mark.parametrize("content", [None, b"", b"cut off"])
 def test_a_damaged_model_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, content: bytes | None
 ) -> None:
     path = tmp_path / "model.onnx"
-    if content:
+    if content is not None:
         path.write_bytes(content)
-    monkeypatch.setattr(local, "MODEL_PATH", path)
+    monkeypatch.setattr(local, file, path)
     with pytest.raises(SettingsError, match="reinstall the package crawlscope-minilm"):
         LocalEmbedder()

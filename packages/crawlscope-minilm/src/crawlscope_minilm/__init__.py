@@ -17,9 +17,20 @@ TOKENIZER_PATH: Final = Path(__file__).with_name("tokenizer.json")
 
 MODEL_SHA256: Final = "67f5b5bc7ec1c52cefacaf6162e976799ae09ff413df0021f53e34fbf5234be5"
 
+TOKEN_WEIGHTS_PATH: Final = Path(__file__).with_name("token_weights.npy")
+"""How much each token of the vocabulary counts in the vector of a text (float16): frequent ones less."""
+
 DIMENSION: Final = 384
 
 MAX_TOKENS: Final = 256
 """The longest text, special tokens included, that the model was trained for."""
 
-__all__ = ["DIMENSION", "MAX_TOKENS", "MODEL_NAME", "MODEL_PATH", "MODEL_SHA256", "TOKENIZER_PATH"]
+__all__ = [
+    "DIMENSION",
+    "MAX_TOKENS",
+    "MODEL_NAME",
+    "MODEL_PATH",
+    "MODEL_SHA256",
+    "TOKENIZER_PATH",
+    "TOKEN_WEIGHTS_PATH",
+]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from crawlscope_e5 import DIMENSION, GRAPH_PATH, MAX_TOKENS, MODEL_NAME, REVISION, Weights, find_weights
 from onnxruntime import OrtValue
 from tokenizers import Regex, Tokenizer
@@ -13,6 +14,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.processors import TemplateProcessing
 
 from crawlscope.core.errors import SettingsError
+from crawlscope.indexing.embedders.local import Weights as TokenWeights
 from crawlscope.indexing.embedders.local import open_session, session_options
 
 
@@ -39,6 +41,13 @@ class MultilingualE5:
         options.add_external_initializers(list(values), list(values.values()))
         self._session = open_session(str(GRAPH_PATH), options)
         self.tokenizer = _tokenizer(self._weights)
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text).ids
+
+    def weights(self, ids: Sequence[int]) -> TokenWeights:
+        """It was trained on the plain mean."""
+        return np.ones(len(ids), np.float32)
 
     def run(self, ids: Sequence[int]) -> Any:
         return self._session.run(None, {"embeddings": self._weights.embed_tokens(ids)[None]})[0]

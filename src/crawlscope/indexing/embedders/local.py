@@ -1,12 +1,21 @@
 """Embeds on this computer with a model that is installed as a package: no service, no download."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+import re
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from crawlscope_minilm import DIMENSION, MAX_TOKENS, MODEL_NAME, MODEL_PATH, MODEL_SHA256
+from crawlscope_minilm import (
+    DIMENSION,
+    MAX_TOKENS,
+    MODEL_NAME,
+    MODEL_PATH,
+    MODEL_SHA256,
+    TOKEN_WEIGHTS_PATH,
+)
 from onnxruntime import InferenceSession, SessionOptions
 from tokenizers import Tokenizer
 
@@ -19,6 +28,12 @@ from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 SLOW_FUSION = "SkipLayerNormFusion"
 """An optimisation of the runtime that costs a fifth of the speed on a CPU."""
 
+Weights: TypeAlias = npt.NDArray[np.float32]
+
+_JOINED_WORDS = re.compile(r"[A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z]{2})[A-Za-z0-9]*")
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
+"""In `parseHTMLPage` before `HTML` and `Page`; nowhere in `URLs`."""
+
 
 class LocalModel(Protocol):
     name: str
@@ -27,6 +42,14 @@ class LocalModel(Protocol):
     max_tokens: int
     """Maximum number of tokens of a text, with the special ones."""
     tokenizer: Tokenizer
+
+    def ids(self, text: str) -> list[int]:
+        """Its tokens with the special ones, also more than the model reads."""
+        ...
+
+    def weights(self, ids: Sequence[int]) -> Weights:
+        """How much each of these tokens counts in the vector of the text."""
+        ...
 
     def run(self, ids: Sequence[int]) -> Any:
         """The hidden state of each token of one text: shape (1, tokens, dimension)."""
@@ -42,10 +65,18 @@ class MiniLm:
     max_tokens = MAX_TOKENS
 
     def __init__(self) -> None:
-        """Raises `SettingsError` if the model's file is missing or damaged."""
+        """Raises `SettingsError` if a file of the model is missing or damaged."""
         _verify_model()
         self._session = open_session(str(MODEL_PATH), session_options())
+        self._token_weights = _load_token_weights()
         self.tokenizer = load_minilm_tokenizer()
+        self._vocabulary = frozenset(self.tokenizer.get_vocab())
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(split_names(text, self._vocabulary)).ids
+
+    def weights(self, ids: Sequence[int]) -> Weights:
+        return self._token_weights[ids]
 
     def run(self, ids: Sequence[int]) -> Any:
         tokens = np.array([ids], np.int64)
@@ -85,11 +116,24 @@ class LocalEmbedder:
         await self._pool.aclose()
 
     def _embed_one(self, text: str) -> npt.NDArray[np.float32]:
-        ids = self._model.tokenizer.encode(encodable(text)).ids
+        ids = self._model.ids(encodable(text))
         if len(ids) > self._model.max_tokens:
             ids = [*ids[: self._model.max_tokens - 1], ids[-1]]
-        mean = np.asarray(self._model.run(ids), np.float32)[0].mean(axis=0)
-        return np.asarray(mean / np.linalg.norm(mean), np.float32)
+        pooled = self._model.weights(ids) @ np.asarray(self._model.run(ids), np.float32)[0]
+        return np.asarray(pooled / np.linalg.norm(pooled), np.float32)
+
+
+def split_names(text: str, vocabulary: Collection[str]) -> str:
+    """With a blank between the words of each name that is written as one: `merge Scheduler`.
+
+    The tokenizer ignores case, and would cut it anywhere: `merges ##ched ##uler`. A name that it knows, such
+    as `JavaScript`, stays whole.
+    """
+
+    def split(name: re.Match[str]) -> str:
+        return name[0] if name[0].lower() in vocabulary else _WORD_START.sub(" ", name[0])
+
+    return _JOINED_WORDS.sub(split, text)
 
 
 def open_local(model: str | None, threads: int) -> LocalEmbedder:
@@ -128,6 +172,13 @@ def open_session(path: str, options: SessionOptions) -> InferenceSession:
     )
 
 
+def _load_token_weights() -> Weights:
+    try:
+        return np.asarray(np.load(TOKEN_WEIGHTS_PATH), np.float32)
+    except (OSError, ValueError, EOFError):
+        raise _damaged(TOKEN_WEIGHTS_PATH) from None
+
+
 def _verify_model() -> None:
     """A file that is damaged by a download or checkout would fail during a crawl, or give wrong vectors."""
     try:
@@ -136,6 +187,10 @@ def _verify_model() -> None:
     except OSError:
         digest = ""
     if digest != MODEL_SHA256:
-        raise SettingsError(
-            f"The model file {MODEL_PATH} is missing or damaged: reinstall the package crawlscope-minilm."
-        )
+        raise _damaged(MODEL_PATH)
+
+
+def _damaged(path: Path) -> SettingsError:
+    return SettingsError(
+        f"The model file {path} is missing or damaged: reinstall the package crawlscope-minilm."
+    )
