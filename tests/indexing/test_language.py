@@ -1,7 +1,11 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from crawlscope.indexing.language import Identifier, language_of, likely_languages, primary_language
+from crawlscope.indexing.language import language_of, likely_languages, primary_language
+from crawlscope.indexing.language_model import Identifier, identifier, shared_tables
 
 
 @pytest.mark.parametrize(
@@ -58,23 +62,36 @@ def test_enough_words_identify_the_language(markdown: str, language: str) -> Non
     assert language_of(markdown) == language
 
 
-OURS = Identifier.from_model_file(MODEL_FILE, norm_probs=True)
+OURS = identifier()
 THEIRS = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
-@pytest.mark.parametrize("text", [ENGLISH, GERMAN * 40, JAPANESE * 9, "x", "é" * 255, "\x00\x01", "1 2 3 4"])
-def test_it_classifies_as_the_library_does(text: str) -> None:
-    (language, probability), theirs = OURS.classify(text), THEIRS.classify(text)
-    assert (language, probability) == (theirs[0], pytest.approx(theirs[1], rel=1e-4))
-
-
-@pytest.mark.parametrize("text", [ENGLISH, GERMAN * 40, f"{ENGLISH} {GERMAN}", JAPANESE * 9, "1 2 3 4", "x"])
-def test_it_tells_of_both_halves_what_it_would_tell_of_each_alone(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(ENGLISH, GERMAN * 40, f"{ENGLISH} {GERMAN}", JAPANESE * 9, ENGLISH.upper(), "Ona kaže да је тако."),
+        *("x", "", "é" * 255, "\x00\x01", "1 2 3 4"),
+    ],
+)
+def test_it_says_of_a_text_and_its_halves_what_the_library_says_of_each(text: str) -> None:
     middle = text.find(" ", len(text) // 2)
     parts = [text, text[:middle], text[middle:]] if middle > 0 else [text]
-    together, alone = OURS.whole_and_halves(text), [OURS.classify(part) for part in parts]
-    assert [language for language, _ in together] == [language for language, _ in alone]
-    assert [each for _, each in together] == pytest.approx([each for _, each in alone], rel=1e-4)
+    found, theirs = OURS.whole_and_halves(text), [THEIRS.classify(part) for part in parts]
+    assert [language for language, _ in found] == [language for language, _ in theirs]
+    assert [share for _, share in found] == pytest.approx([share for _, share in theirs], rel=1e-4)
+
+
+def test_processes_share_the_model_and_each_has_it_if_they_cannot(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "model"
+    made = shared_tables(folder)
+    assert sorted(made) == sorted(file.stem for file in folder.iterdir())
+    again = shared_tables(folder)
+    for table in again.values():
+        assert isinstance(table.base, np.memmap)
+    (folder / "ptc.npy").write_bytes(b"")
+    (tmp_path / "file").touch()
+    for unusable in folder, tmp_path / "file" / "model":
+        assert Identifier(shared_tables(unusable)).whole_and_halves(GERMAN)[0][0] == "de"
 
 
 MIXED = {"en": 1000, "de": 60, "es": 40, "": 20}
