@@ -37,6 +37,7 @@ from crawlscope.pages.repository import (
     end_attempts,
     still_claimed,
 )
+from crawlscope.sessions.histograms import histogram_arrays
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import record_operations
 from crawlscope.webhooks.acceptance import Acceptance
@@ -62,7 +63,7 @@ STAGES = (
 """Of each page, with the usual milliseconds."""
 SITE = "https://docs.example.com"
 BEGAN, DURATION = datetime.now(UTC) - timedelta(hours=6), timedelta(hours=5)
-ADD_HISTOGRAMS = "crawlscope.sessions.repository.add_histograms"
+HISTOGRAM_ARRAYS = "crawlscope.timing.store.histogram_arrays"
 
 
 @dataclass(frozen=True)
@@ -208,14 +209,14 @@ async def answered(ask: Callable[[Insights], Awaitable[Any]], insights: Insights
 
 
 async def cost_of_histograms(database: Database, rounds: int) -> Row:
-    """The time to settle the pages of a transaction, in turns with the statement and without."""
+    """The time to settle the pages of a transaction, in turns with histograms and without."""
     acceptance, random = Acceptance(database), Random(2)
     await asyncio.gather(*(deliver_page(acceptance, "cost", each) for each in range(2 * TOGETHER * rounds)))
     claims = slices(await claimed(database, "cost"), TOGETHER)
     with_it, without = [], []
     for turn in range(rounds):
         with_it.append(await seconds(settle(database, claims[2 * turn], random)))
-        with patch(ADD_HISTOGRAMS, nothing):
+        with patch(HISTOGRAM_ARRAYS, lambda _: histogram_arrays({})):
             without.append(await seconds(settle(database, claims[2 * turn + 1], random)))
     long, short = statistics.median(with_it) * 1000, statistics.median(without) * 1000
     what = f"{TOGETHER} pages settled, with histograms"
@@ -224,9 +225,6 @@ async def cost_of_histograms(database: Database, rounds: int) -> Row:
 
 def slices(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[first : first + size] for first in range(0, len(items), size)]
-
-
-async def nothing(*_: object) -> None: ...
 
 
 async def seconds(work: Awaitable[Any]) -> float:

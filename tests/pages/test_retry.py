@@ -76,7 +76,7 @@ async def deliver(database: Database, name: str) -> int:
     async with database.transaction() as connection:
         await ensure_session(connection, CRAWL, now)
         [taken] = await take_pages(connection, [(CRAWL, [page])])
-        await change_crawls(connection, [(CRAWL, taken)])
+        await change_crawls(connection, [taken])
         return (await connection.scalars(select(PAGES.c.id).where(PAGES.c.source_url == url))).one()
 
 

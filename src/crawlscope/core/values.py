@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
+from itertools import repeat
 from typing import Any
 from uuid import UUID
 
@@ -52,17 +53,19 @@ def _hash_key(*parts: str) -> UUID:
 _cached_key = lru_cache(maxsize=1_024)(_hash_key)
 
 
-def arrays(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
-    """The values of each column as PostgreSQL can hold them, for a statement with `unnest`; there must be a
-    row.
+def arrays(columns: Sequence[str], rows: Sequence[Sequence[Any]], prefix: str = "") -> dict[str, list[Any]]:
+    """The values of each column as PostgreSQL can hold them, for a statement with `unnest`; the names of its
+    parameters begin with `prefix`.
     """
+    by_column = zip(*rows, strict=True) if rows else repeat(())
     return {
-        name: [_storable_value(value) for value in values]
-        for name, values in zip(columns, zip(*rows, strict=True), strict=True)
+        f"{prefix}{name}": [
+            storable(value)
+            if isinstance(value, str)
+            else storable_json(value)
+            if isinstance(value, dict)
+            else value
+            for value in values
+        ]
+        for name, values in zip(columns, by_column, strict=bool(rows))
     }
-
-
-def _storable_value(value: Any) -> Any:
-    if isinstance(value, str):
-        return storable(value)
-    return storable_json(value) if isinstance(value, dict) else value

@@ -199,7 +199,7 @@ class Reconciler:
             seen = min(page.source_url for page in pages)
             fetched = PageSeen(datetime.now(UTC), seen, fetched=True)
             await keep_fact(connection, crawl_id, fetched, "fetched")
-            await change_crawls(connection, [(crawl_id, taken)])
+            await change_crawls(connection, [taken])
             return _Findings(
                 len(taken.job_ids),
                 taken.settled.count(PageState.FAILED),

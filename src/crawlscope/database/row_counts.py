@@ -39,10 +39,14 @@ _CORRECT = """
 _LOCK = text("SELECT pg_advisory_xact_lock(7108, 7)")
 
 
+def counted(table: Table, rows: str) -> str:
+    """The SQL that notes so many new rows of `table`, if any: an SQL expression."""
+    return f"INSERT INTO webhook.row_counts (table_name, rows) SELECT '{table.name}', {rows} WHERE {rows} > 0"
+
+
 def counting(table: Table, rows: str, insert: str) -> TextClause:
     """The statement `insert`, which also notes that it adds so many rows to `table`: an SQL expression."""
-    counted = f"INSERT INTO webhook.row_counts (table_name, rows) VALUES ('{table.name}', {rows})"  # noqa: S608
-    return text(f"WITH counted AS ({counted}) {insert}")
+    return text(f"WITH counted AS ({counted(table, rows)}) {insert}")
 
 
 async def count_rows(connection: AsyncConnection, table: Table, rows: int) -> None:

@@ -26,32 +26,31 @@ _SAVED_COLUMNS = (
     *("key", "url", "content_hash", "fingerprint", "chunks", "crawl_id", "language", "revision", "error"),
 )
 _SAVE = text("""
-    INSERT INTO webhook.documents AS known (
-        generation_id, key, url, content_hash, fingerprint, chunks, crawl_id, language, revision, error,
-        indexed_at
-    )
-    SELECT :generation_id, saved.*, now()
-    FROM unnest(
-        CAST(:key AS uuid[]), CAST(:url AS text[]), CAST(:content_hash AS text[]),
-        CAST(:fingerprint AS text[]), CAST(:chunks AS bigint[]), CAST(:crawl_id AS text[]),
-        CAST(:language AS text[]), CAST(:revision AS bigint[]), CAST(:error AS text[])
-    ) AS saved
-    ON CONFLICT (generation_id, key) DO UPDATE SET
-        content_hash = excluded.content_hash, fingerprint = excluded.fingerprint,
-        chunks = excluded.chunks, crawl_id = excluded.crawl_id, language = excluded.language,
-        revision = excluded.revision, error = excluded.error, indexed_at = excluded.indexed_at
-""")
-_RECORD_CRAWLS = text("""
-    WITH added AS (
+    WITH saved AS (
+        INSERT INTO webhook.documents AS known (
+            generation_id, key, url, content_hash, fingerprint, chunks, crawl_id, language, revision, error,
+            indexed_at
+        )
+        SELECT :generation_id, saved.*, now()
+        FROM unnest(
+            CAST(:key AS uuid[]), CAST(:url AS text[]), CAST(:content_hash AS text[]),
+            CAST(:fingerprint AS text[]), CAST(:chunks AS bigint[]), CAST(:crawl_id AS text[]),
+            CAST(:language AS text[]), CAST(:revision AS bigint[]), CAST(:error AS text[])
+        ) AS saved
+        ON CONFLICT (generation_id, key) DO UPDATE SET
+            content_hash = excluded.content_hash, fingerprint = excluded.fingerprint,
+            chunks = excluded.chunks, crawl_id = excluded.crawl_id, language = excluded.language,
+            revision = excluded.revision, error = excluded.error, indexed_at = excluded.indexed_at
+    ), added AS (
         INSERT INTO webhook.document_crawls (document_key, crawl_id)
         SELECT key, crawl_id
-        FROM unnest(CAST(:keys AS uuid[]), CAST(:crawl_ids AS text[])) AS found (key, crawl_id)
+        FROM unnest(CAST(:found_keys AS uuid[]), CAST(:found_by AS text[])) AS found (key, crawl_id)
         WHERE crawl_id IS NOT NULL
         ON CONFLICT DO NOTHING
         RETURNING document_key, crawl_id, found_at
     )
     SELECT document_key, crawl_id, found_at, false AS is_new FROM webhook.document_crawls
-    WHERE document_key = ANY(CAST(:keys AS uuid[]))
+    WHERE document_key = ANY(CAST(:found_keys AS uuid[]))
     UNION ALL SELECT document_key, crawl_id, found_at, true FROM added
     ORDER BY found_at, crawl_id
 """)
@@ -115,13 +114,26 @@ async def find_documents(
 
 
 async def save_documents(
-    connection: AsyncConnection, generation_id: int, saved: Mapping[str, KnownDocument]
-) -> None:
-    """By their URLs."""
-    if not saved:
-        return
+    connection: AsyncConnection,
+    generation_id: int,
+    saved: Mapping[str, KnownDocument],
+    found: Mapping[str, str | None] | None = None,
+) -> dict[str, FoundBy]:
+    """Records documents, by their URLs, and which crawl `found` each of them now; None for none."""
+    found = found or {}
+    if not saved and not found:
+        return {}
+    keys = {hash_key(url): url for url in found}
     rows = [(hash_key(url), url, *astuple(document)) for url, document in saved.items()]
-    await connection.execute(_SAVE, {"generation_id": generation_id, **arrays(_SAVED_COLUMNS, rows)})
+    documents = {"generation_id": generation_id, **arrays(_SAVED_COLUMNS, rows)}
+    crawls = {"found_keys": list(keys), "found_by": list(found.values())}
+    crawl_ids: dict[str, list[str]] = {url: [] for url in found}
+    new = set()
+    for row in await connection.execute(_SAVE, documents | crawls):
+        crawl_ids[keys[row.document_key]].append(row.crawl_id)
+        if row.is_new:
+            new.add(keys[row.document_key])
+    return {url: FoundBy(ids, url in new) for url, ids in crawl_ids.items()}
 
 
 async def delete_documents(connection: AsyncConnection, urls: Iterable[str]) -> None:
@@ -132,32 +144,21 @@ async def delete_documents(connection: AsyncConnection, urls: Iterable[str]) -> 
     await connection.execute(delete(DOCUMENT_CRAWLS).where(DOCUMENT_CRAWLS.c.document_key == keys))
 
 
-async def record_crawls(connection: AsyncConnection, found: Mapping[str, str | None]) -> dict[str, FoundBy]:
-    """Records which crawl found each document now; None for none."""
-    keys = {hash_key(url): url for url in found}
-    rows = await connection.execute(_RECORD_CRAWLS, {"keys": list(keys), "crawl_ids": list(found.values())})
-    crawl_ids: dict[str, list[str]] = {url: [] for url in found}
-    new = set()
-    for row in rows:
-        crawl_ids[keys[row.document_key]].append(row.crawl_id)
-        if row.is_new:
-            new.add(keys[row.document_key])
-    return {url: FoundBy(ids, url in new) for url, ids in crawl_ids.items()}
-
-
 async def remove_crawl(
     connection: AsyncConnection, urls: Sequence[str], crawl_id: str
 ) -> dict[str, list[str]]:
     """Removes it from the crawls that found these documents; returns the others."""
-    keys = [hash_key(url) for url in urls]
-    await connection.execute(
-        delete(DOCUMENT_CRAWLS).where(
-            DOCUMENT_CRAWLS.c.document_key == any_(cast(keys, ARRAY(Uuid))),
-            DOCUMENT_CRAWLS.c.crawl_id == crawl_id,
-        )
-    )
-    left = await record_crawls(connection, dict.fromkeys(urls))
-    return {url: found_by.crawl_ids for url, found_by in left.items()}
+    keys = {hash_key(url): url for url in urls}
+    of_these = DOCUMENT_CRAWLS.c.document_key == any_(cast(list(keys), ARRAY(Uuid)))
+    await connection.execute(delete(DOCUMENT_CRAWLS).where(of_these, DOCUMENT_CRAWLS.c.crawl_id == crawl_id))
+    left: dict[str, list[str]] = {url: [] for url in urls}
+    for row in await connection.execute(
+        select(DOCUMENT_CRAWLS.c.document_key, DOCUMENT_CRAWLS.c.crawl_id)
+        .where(of_these)
+        .order_by(DOCUMENT_CRAWLS.c.found_at, DOCUMENT_CRAWLS.c.crawl_id)
+    ):
+        left[keys[row.document_key]].append(row.crawl_id)
+    return left
 
 
 async def urls_of_crawl(connection: AsyncConnection, generation_id: int, crawl_id: str) -> Sequence[str]:

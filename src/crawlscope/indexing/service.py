@@ -222,13 +222,10 @@ class IndexingService:
         confirmed = {url: found[url].crawl_id for url, decision in decisions.items() if decision.confirmed}
         if removed:
             await self._remove(connection, live, removed)
-        found_by = await documents.record_crawls(
-            connection, confirmed | {url: found[url].crawl_id for url in made}
-        )
+        serving, now = _serving(live), confirmed | {url: found[url].crawl_id for url in made}
+        found_by = await documents.save_documents(connection, serving.id, made, now)
         if made:
-            assert live.serving is not None
-            await documents.save_documents(connection, live.serving.id, made)
-            index = await self._opened.index(live.serving)
+            index = await self._opened.index(serving)
             await index.replace(
                 [found[url].prepared.indexed_document(found_by[url].crawl_ids) for url in made]
             )

@@ -4,9 +4,8 @@ A page counts once, whatever is delivered or retried: its row is locked first, i
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,17 +21,18 @@ from crawlscope.pages.repository import (
     refresh_last_settled,
     store_delivered_pages,
 )
-from crawlscope.sessions.repository import Counts, SessionChange, change_sessions, counts_of
+from crawlscope.sessions.repository import SessionChange
+from crawlscope.timing.measurement import Measurement
+from crawlscope.timing.store import write_changes
 
 
 @dataclass
 class Taken:
     """The effect of one delivery on its pages and their crawl."""
 
-    counts: Counts = field(default_factory=Counts)
-    settled_at: datetime | None = None
-    """When a page without content settled last."""
-    failures_without_url: int = 0
+    crawl_id: str
+    change: SessionChange
+    """Of the crawl, by all deliveries of the transaction."""
     job_ids: list[int] = field(default_factory=list)
     settled: list[PageState] = field(default_factory=list)
     """The states of pages without content that changed."""
@@ -47,7 +47,7 @@ class Taken:
 
     def note(self, before: PageState | None, after: PageState | None, failure: PageState | None) -> None:
         """`failure` is the state of a page without content."""
-        self.counts += counts_of(after) - counts_of(before)
+        self.change.move_page(before, after)
         self.unsettled = self.unsettled or (before is not None and before.settled)
         if failure and failure is before:
             self.reworded = True
@@ -66,7 +66,8 @@ async def take_pages(
     """
     sources = [(crawl_id, page.source_url) for crawl_id, pages in deliveries for page in pages]
     known = await lock_delivered_pages(connection, list(dict.fromkeys(sources)))
-    taken, changed = [Taken() for _ in deliveries], dict[Source, KnownPage]()
+    changes, changed = defaultdict[str, SessionChange](SessionChange), dict[Source, KnownPage]()
+    taken = [Taken(crawl_id, changes[crawl_id]) for crawl_id, _ in deliveries]
     jobs: list[tuple[dict[str, Any], Source, Taken]] = []
     for (crawl_id, pages), effect in zip(deliveries, taken, strict=True):
         for page in pages:
@@ -88,26 +89,19 @@ async def take_pages(
             queued[source] = job_id
     settled_at = await store_delivered_pages(connection, changed, queued)
     for (crawl_id, pages), effect in zip(deliveries, taken, strict=True):
-        times = [settled_at.get((crawl_id, page.source_url)) for page in pages]
-        effect.settled_at = max((at for at in times if at), default=None)
+        for page in pages:
+            effect.change.settle(settled_at.get((crawl_id, page.source_url)))
     return taken
 
 
 async def change_crawls(
     connection: AsyncConnection,
-    taken: Iterable[tuple[str, Taken]],
-    measured: Mapping[str | None, SessionChange] | None = None,
+    taken: Sequence[Taken],
+    measured: Sequence[Measurement] = (),
 ) -> None:
     """Adds the effects of deliveries, and what was measured on them, to the sessions of their crawls: the
     last statements of a transaction, because they lock the sessions."""
-    changes: dict[str | None, SessionChange] = defaultdict(SessionChange, measured or {})
-    unsettled = set()
-    effects = list(taken)
-    for crawl_id, effect in effects:
-        changes[crawl_id] += SessionChange(effect.counts, effect.settled_at, effect.failures_without_url)
-        if effect.unsettled:
-            unsettled.add(crawl_id)
-    if unsettled:
+    if unsettled := {effect.crawl_id for effect in taken if effect.unsettled}:
         await refresh_last_settled(connection, unsettled)
-    await change_sessions(connection, changes)
-    count_settled(connection, Counter(state for _, effect in effects for state in effect.settled))
+    await write_changes(connection, {effect.crawl_id: effect.change for effect in taken}, measured)
+    count_settled(connection, Counter(state for effect in taken for state in effect.settled))

@@ -231,10 +231,8 @@ class Reindexing:
                 }
                 await documents.save_documents(connection, generation.id, kept)
                 return
-            made, indexed = (
-                KnownDocument("", "", 0, source.crawl_id, "", source.revision, error),
-                IndexedDocument(url),
-            )
+            made = KnownDocument("", "", 0, source.crawl_id, "", source.revision, error)
+            indexed = IndexedDocument(url)
             if prepared:
                 made = replace(
                     made,
@@ -243,9 +241,9 @@ class Reindexing:
                     chunks=len(prepared.chunks),
                     language=prepared.text_language,
                 )
-                found_by = await documents.record_crawls(connection, {url: None})
+            found_by = await documents.save_documents(connection, generation.id, {url: made}, {url: None})
+            if prepared:
                 indexed = prepared.indexed_document(found_by[url].crawl_ids)
-            await documents.save_documents(connection, generation.id, {url: made})
             await (await self._opened.index(generation)).replace([indexed])
 
         await self._database.run(keep)

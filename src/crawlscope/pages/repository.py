@@ -28,23 +28,17 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import arrays, hash_key
 from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED, OperationType, PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import FINDINGS, FOUND_AT
 from crawlscope.pages.causes import precision
 from crawlscope.pages.delivered import Arrival, KnownPage
-from crawlscope.sessions.repository import (
-    SessionChange,
-    change_sessions,
-    counts_of,
-    lock_sessions,
-)
+from crawlscope.sessions.repository import SessionChange, lock_sessions
 from crawlscope.timing import TimingContext
 from crawlscope.timing.context import whole_ticks
 from crawlscope.timing.measurement import Measurement
-from crawlscope.timing.store import hour_of, insert_operations
+from crawlscope.timing.store import write_changes
 from crawlscope.timing.telemetry import conventions, meters
 
 ATTEMPTS = models.table_of(models.PageAttempt)
@@ -140,15 +134,16 @@ _OUTCOME_COLUMNS = (
 )
 """A page that waits again has none of these."""
 LOCK_SOURCES = text("""
-    SELECT page.*
+    SELECT given.*, page.*,
+        CASE WHEN page.id IS NULL THEN nextval(pg_get_serial_sequence('webhook.pages', 'id')) END AS new_id
     FROM unnest(CAST(:crawl_ids AS text[]), CAST(:source_keys AS uuid[])) AS given (crawl_id, source_key)
-    CROSS JOIN LATERAL (
-        SELECT id, crawl_id, source_key, state, revision, delivered, pulled, received_at, webhook_id, url,
-            title, language, error_code, error, settled_at
+    LEFT JOIN LATERAL (
+        SELECT id, state, revision, delivered, pulled, received_at, webhook_id, url, title, language,
+            error_code, error, settled_at
         FROM webhook.pages
         WHERE pages.crawl_id = given.crawl_id AND pages.source_key = given.source_key
         FOR NO KEY UPDATE
-    ) AS page
+    ) AS page ON true
 """)
 """Locks one page after the other in the given order, each through the index: a join would read all pages
 while the table's statistics are older than a crawl."""
@@ -156,9 +151,6 @@ _HASH_CONTENTS = text("""
     SELECT page_id, html <> '' AS is_html,
         sha256(convert_to(CASE WHEN html <> '' THEN html ELSE markdown END, 'UTF8')) AS hash
     FROM webhook.page_contents WHERE page_id = ANY (CAST(:page_ids AS bigint[]))
-""")
-_NEW_PAGE_IDS = text("""
-    SELECT nextval(pg_get_serial_sequence('webhook.pages', 'id')) FROM generate_series(1, CAST(:count AS int))
 """)
 _DELIVERED_COLUMNS = (
     *("id", "crawl_id", "source_key", "source_url", "url", "document_key", "state", "revision", "delivered"),
@@ -324,12 +316,14 @@ async def lock_delivered_pages(
     if usable:  # by a statement of its own: it reads what is there after the locks
         hashed = await connection.execute(_HASH_CONTENTS, {"page_ids": usable})
         contents = {row.page_id: row for row in hashed}
-    stored = {(row.crawl_id, row.source_key): _known(row, contents.get(row.id)) for row in rows}
+    stored = {
+        (row.crawl_id, row.source_key): _known(row, contents.get(row.id))
+        for row in rows
+        if row.id is not None
+    }
+    new_ids = iter(sorted(row.new_id for row in rows if row.id is None))
     found = {source: stored.get((source[0], key)) for source, key in keys.items()}
-    missing = [source for source, page in found.items() if page is None]
-    new_ids = await connection.scalars(_NEW_PAGE_IDS, {"count": len(missing)}) if missing else ()
-    new = {source: KnownPage(page_id) for source, page_id in zip(missing, new_ids, strict=True)}
-    return {source: page or new[source] for source, page in found.items()}
+    return {source: page or KnownPage(next(new_ids)) for source, page in found.items()}
 
 
 def _known(row: Row[Any], content: Row[Any] | None) -> KnownPage:
@@ -466,8 +460,9 @@ async def fail_page(connection: AsyncConnection, page: Row[Any], error_code: str
     settled_at = await write_outcome(
         connection, page.id, PageState.FAILED, error_code, error, queue_wait_ms=QUEUE_WAIT_MS
     )
-    change = counts_of(PageState.FAILED) - counts_of(PageState(page.state))
-    await change_sessions(connection, {page.crawl_id: SessionChange(change, settled_at)})
+    change = SessionChange()
+    change.move_page(PageState(page.state), PageState.FAILED, settled_at)
+    await write_changes(connection, {page.crawl_id: change})
     count_settled(connection, {PageState.FAILED: 1})
 
 
@@ -571,24 +566,19 @@ async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt
     """
     if not ended:
         return
-    written = await connection.execute(
-        _END_ATTEMPTS, arrays(_ENDED_COLUMNS, [_ended_row(each) for each in ended])
-    )
+    rows = [_ended_row(each) for each in ended]
+    written = await connection.execute(_END_ATTEMPTS, arrays(_ENDED_COLUMNS, rows))
     by_attempt = {(row.page_id, row.number): row for row in written}
-    changes: dict[str | None, SessionChange] = defaultdict(SessionChange)
+    changes: dict[str, SessionChange] = defaultdict(SessionChange)
     measurements: list[Measurement] = []
-    for each in ended:
-        row = by_attempt[each.claim.id, each.claim.attempt]
+    for each, (*_, unaccounted_ms) in zip(ended, rows, strict=True):
+        row, change = by_attempt[each.claim.id, each.claim.attempt], changes[each.claim.crawl_id]
         if each.outcome:
-            counts = counts_of(each.outcome.state) - counts_of(PageState.INDEXING)
-            changes[each.claim.crawl_id] += SessionChange(counts, row.settled_at)
+            change.move_page(PageState.INDEXING, each.outcome.state, row.settled_at)
         if row.closed:
             measurements += each.measurements
-            _, _, unaccounted_ms = _spent(each.measurements)
-            changes[each.claim.crawl_id] += _waited(row, unaccounted_ms)
-    for crawl_id, change in (await insert_operations(connection, measurements)).items():
-        changes[crawl_id] += change
-    await change_sessions(connection, changes)
+            _measure_attempt(change, row, unaccounted_ms)
+    await write_changes(connection, changes, measurements)
     count_settled(connection, Counter(each.outcome.state for each in ended if each.outcome))
 
 
@@ -606,21 +596,25 @@ def count_settled(connection: AsyncConnection, states: Mapping[PageState, int]) 
         meters.on_commit(connection, count)
 
 
-def _waited(attempt: Row[Any], unaccounted_ms: float) -> SessionChange:
+def _measure_attempt(change: SessionChange, attempt: Row[Any], unaccounted_ms: float) -> None:
     """What an attempt measured besides operations."""
-    hour, waited, rest = hour_of(attempt.started_at), Histogram(), Histogram()
-    rest.add(unaccounted_ms)
+    change.measure(attempt.started_at, UNACCOUNTED, unaccounted_ms)
     if attempt.queued_at is not None:
         seconds = (attempt.started_at - attempt.queued_at).total_seconds()
-        waited.add(whole_ticks(max(0.0, seconds * 1000)))
-    measured = {(hour, UNACCOUNTED): rest, (hour, QUEUE_WAIT): waited}
-    return SessionChange(histograms={key: each for key, each in measured.items() if each.count})
+        change.measure(attempt.started_at, QUEUE_WAIT, whole_ticks(max(0.0, seconds * 1000)))
 
 
 def _ended_row(ended: EndedAttempt) -> tuple[Any, ...]:
     """In the order of `_ENDED_COLUMNS`."""
     attempt, outcome = (ended.claim.id, ended.claim.attempt), ended.outcome
-    spent = _spent(ended.measurements)
+    stages: dict[str, float] = {}
+    total_ms = 0.0
+    for each in ended.measurements:
+        if each.operation_type == OperationType.WORKER:
+            total_ms += each.duration_ms
+        else:
+            stages[each.operation_type] = stages.get(each.operation_type, 0.0) + each.duration_ms
+    spent = json.dumps(stages), total_ms, max(0.0, total_ms - sum(stages.values()))
     if outcome is None:
         return *attempt, None, SUPERSEDED, None, None, None, None, *spent
     word = outcome.state if outcome.state.settled else RETRIED
@@ -658,18 +652,6 @@ async def _failed_attempts(
     for page_id, code, count, first_at in counted:
         failed[page_id][code] = FailedAttempts(count, first_at)
     return failed
-
-
-def _spent(measurements: Sequence[Measurement]) -> tuple[str, float, float]:
-    """Milliseconds of an attempt: as JSON per stage, in all, and what no stage accounts for."""
-    stages: dict[str, float] = {}
-    total = 0.0
-    for each in measurements:
-        if each.operation_type == OperationType.WORKER:
-            total += each.duration_ms
-        else:
-            stages[each.operation_type] = stages.get(each.operation_type, 0.0) + each.duration_ms
-    return json.dumps(stages), total, max(0.0, total - sum(stages.values()))
 
 
 # ---------------------------------------------------------------------- attempts of workers that died
@@ -763,13 +745,13 @@ async def _record_dead(
 ) -> None:
     """Pages with their attempts, of which no stage is known: all of their time is unaccounted."""
     operations = [_operation_of_dead(page, attempt, error) for page, attempt in died]
-    changes = await insert_operations(connection, operations)
+    changes: dict[str, SessionChange] = defaultdict(SessionChange)
     for (page, attempt), operation in zip(died, operations, strict=True):
         spent_ms = operation.duration_ms
         values = {"total_ms": spent_ms, "unaccounted_ms": spent_ms}
         await connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
-        changes[page.crawl_id] += _waited(attempt, spent_ms)
-    await change_sessions(connection, changes)
+        _measure_attempt(changes[page.crawl_id], attempt, spent_ms)
+    await write_changes(connection, changes, operations)
 
 
 def _operation_of_dead(page: Row[Any], attempt: Any, error: str) -> TimingContext:

@@ -38,12 +38,12 @@ from crawlscope.pages.repository import (
 )
 from crawlscope.sessions.repository import (
     SessionChange,
-    change_sessions,
     counts_of,
     failures_without_url,
     keep_action,
     require_session,
 )
+from crawlscope.timing.store import write_changes
 
 MAX_TIMEOUTS = 3
 MAX_DEPENDENCY_FAILURES = 20
@@ -169,7 +169,7 @@ async def retry_pages(connection: AsyncConnection, crawl_id: str, urls: Sequence
     if queued:
         await keep_action(connection, crawl_id, datetime.now(UTC), "retry", pages=queued)
         change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
-        await change_sessions(connection, {crawl_id: SessionChange(change * queued)})
+        await write_changes(connection, {crawl_id: SessionChange(change * queued)})
         await refresh_last_settled(connection, [crawl_id])
     found = {row.source_key for row in rows} | {row.document_key for row in rows}
     unknown = [LeftPage(url, NotRetried.UNKNOWN) for key, url in keys.items() if key not in found]

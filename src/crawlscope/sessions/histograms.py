@@ -18,20 +18,23 @@ _COLUMNS = (
     *("crawl_id", "hour", "operation_type", "count", "failed", "total_ms", "failed_ms", "min_ms", "max_ms"),
     *("buckets", "counts"),
 )
-_ADD = text("""
+ADD_HISTOGRAMS = """
     INSERT INTO webhook.operation_histograms AS kept (
         crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms, buckets, counts
     )
     SELECT crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms,
         CAST(buckets AS int[]), CAST(counts AS bigint[])
     FROM unnest(
-        CAST(:crawl_id AS text[]), CAST(:hour AS timestamptz[]), CAST(:operation_type AS text[]),
-        CAST(:count AS bigint[]), CAST(:failed AS bigint[]), CAST(:total_ms AS float8[]),
-        CAST(:failed_ms AS float8[]), CAST(:min_ms AS float8[]), CAST(:max_ms AS float8[]),
-        CAST(:buckets AS text[]), CAST(:counts AS text[])
+        CAST(:histogram_crawl_id AS text[]), CAST(:histogram_hour AS timestamptz[]),
+        CAST(:histogram_operation_type AS text[]), CAST(:histogram_count AS bigint[]),
+        CAST(:histogram_failed AS bigint[]), CAST(:histogram_total_ms AS float8[]),
+        CAST(:histogram_failed_ms AS float8[]), CAST(:histogram_min_ms AS float8[]),
+        CAST(:histogram_max_ms AS float8[]), CAST(:histogram_buckets AS text[]),
+        CAST(:histogram_counts AS text[])
     ) AS given (
         crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms, buckets, counts
     )
+    WHERE (SELECT count(*) FROM changed) >= 0
     ON CONFLICT (crawl_id, hour, operation_type) DO UPDATE SET
         count = kept.count + excluded.count,
         failed = kept.failed + excluded.failed,
@@ -50,7 +53,9 @@ _ADD = text("""
                 ) AS parts GROUP BY bucket
             ) AS merged
         )
-""")
+"""
+"""Adds nothing before all of `changed` is there, which locks the crawls' sessions."""
+_ADD_ALONE = text(f"WITH changed AS (SELECT) {ADD_HISTOGRAMS}")
 _FORGET = text("DELETE FROM webhook.operation_histograms WHERE crawl_id = :crawl_id")
 _OF_CRAWL = text("SELECT * FROM webhook.operation_histograms WHERE crawl_id = :crawl_id")
 _COUNT_ANEW = text(
@@ -94,9 +99,8 @@ _COUNT_ANEW = text(
 )
 
 
-async def add_histograms(connection: AsyncConnection, added: Mapping[str | None, Histograms]) -> None:
-    """By crawl; None has what belongs to no crawl. The caller has locked the crawls' sessions, so that no
-    other transaction waits here for longer than it did there."""
+def histogram_arrays(added: Mapping[str | None, Histograms]) -> dict[str, list[Any]]:
+    """The parameters of `ADD_HISTOGRAMS`; None has what belongs to no crawl."""
     rows = [
         (
             *(crawl_id, hour, operation_type, each.count, each.failed, each.total_ms, each.failed_ms),
@@ -105,8 +109,13 @@ async def add_histograms(connection: AsyncConnection, added: Mapping[str | None,
         for crawl_id, histograms in sorted(added.items(), key=lambda of: of[0] or "")
         for (hour, operation_type), each in sorted(histograms.items())
     ]
-    if rows:
-        await connection.execute(_ADD, arrays(_COLUMNS, rows))
+    return arrays(_COLUMNS, rows, "histogram_")
+
+
+async def add_histograms(connection: AsyncConnection, added: Mapping[str | None, Histograms]) -> None:
+    """The caller has locked the crawls' sessions, so that no other transaction waits here for longer than it
+    did there."""
+    await connection.execute(_ADD_ALONE, histogram_arrays(added))
 
 
 async def replace_histograms(connection: AsyncConnection, crawl_id: str, by: Histograms) -> None:

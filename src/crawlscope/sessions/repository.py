@@ -1,7 +1,7 @@
 """The SQL of crawl sessions: merges facts and moves counts under the lock of the session's row."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -21,7 +21,6 @@ from sqlalchemy import (
     exists,
     func,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import Insert
@@ -31,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.histogram import Histogram
-from crawlscope.core.values import hash_key
+from crawlscope.core.values import arrays, hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.row_counts import count_rows
 from crawlscope.sessions.fold import (
@@ -43,7 +42,6 @@ from crawlscope.sessions.fold import (
     fold,
     session_columns,
 )
-from crawlscope.sessions.histograms import Histograms, add_histograms
 
 
 @dataclass(frozen=True)
@@ -93,43 +91,37 @@ TOTALLED: Mapping[str, str] = {
 """Per operation type whose time a crawl sums up, the session's column."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SessionChange:
-    """What a transaction adds to the session of a crawl. Changes can be added up."""
+    """What a transaction adds to the session of a crawl, and to its histograms. `timing.store.write_changes`
+    writes it."""
 
     counts: Counts = Counts()
     settled_at: datetime | None = None
     """When a page of the crawl settled last, if one did."""
     failures_without_url: int = 0
-    totals: Mapping[str, float] = field(default_factory=dict)
+    totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TOTALLED.values(), 0.0))
     """Milliseconds of successful operations, by the session's columns."""
-    histograms: Histograms = field(default_factory=dict)
+    histograms: dict[tuple[datetime, str], Histogram] = field(default_factory=dict)
 
-    def __add__(self, other: "SessionChange") -> "SessionChange":
-        times = [at for at in (self.settled_at, other.settled_at) if at]
-        return SessionChange(
-            self.counts + other.counts,
-            max(times, default=None),
-            self.failures_without_url + other.failures_without_url,
-            {
-                column: self.totals.get(column, 0.0) + other.totals.get(column, 0.0)
-                for column in self.totals.keys() | other.totals.keys()
-            },
-            {
-                key: Histogram.sum(each[key] for each in (self.histograms, other.histograms) if key in each)
-                for key in self.histograms.keys() | other.histograms.keys()
-            },
-        )
+    def move_page(
+        self, before: PageState | None, after: PageState | None, settled_at: datetime | None = None
+    ) -> None:
+        """Counts one page that changed its state."""
+        self.counts += counts_of(after) - counts_of(before)
+        self.settle(settled_at)
 
-    def row(self, crawl_id: str) -> dict[str, Any]:
-        return {
-            "crawl_id": crawl_id,
-            "settled_at": self.settled_at,
-            "failures_without_url": self.failures_without_url,
-            **vars(self.counts),
-            **dict.fromkeys(TOTALLED.values(), 0.0),
-            **self.totals,
-        }
+    def settle(self, at: datetime | None) -> None:
+        self.settled_at = max(filter(None, (self.settled_at, at)), default=None)
+
+    def measure(self, at: datetime, operation_type: str, duration_ms: float, success: bool = True) -> None:
+        """`at` is when it began."""
+        key = at.replace(minute=0, second=0, microsecond=0), operation_type
+        if key not in self.histograms:
+            self.histograms[key] = Histogram()
+        self.histograms[key].add(duration_ms, success)
+        if success and (column := TOTALLED.get(operation_type)):
+            self.totals[column] += duration_ms
 
 
 NO_CHANGE = SessionChange()
@@ -149,23 +141,50 @@ _KEEP_CRAWLS = text("""
     ORDER BY number
 """)
 _STOP_KEEPING = text("SELECT pg_advisory_xact_lock(7109, hashtext(:crawl_id))")
-_CHANGE_SESSION = text("""
-    UPDATE webhook.crawl_sessions SET
-        total_pages = total_pages + :total_pages,
-        pages_indexed = pages_indexed + :pages_indexed,
-        pages_failed = pages_failed + :pages_failed,
-        pages_pending = pages_pending + :pages_pending,
-        pages_unchanged = pages_unchanged + :pages_unchanged,
-        pages_empty = pages_empty + :pages_empty,
-        pages_cancelled = pages_cancelled + :pages_cancelled,
-        failures_without_url = failures_without_url + :failures_without_url,
-        total_chunking_ms = total_chunking_ms + :total_chunking_ms,
-        total_embedding_ms = total_embedding_ms + :total_embedding_ms,
-        total_qdrant_ms = total_qdrant_ms + :total_qdrant_ms,
-        total_bm25_ms = total_bm25_ms + :total_bm25_ms,
-        last_settled_at = greatest(last_settled_at, :settled_at) -- which passes over NULL
-    WHERE crawl_id = :crawl_id
-""")
+_CHANGED_COLUMNS = (
+    *("crawl_id", "settled_at", "failures_without_url"),
+    *(each.name for each in fields(Counts)),
+    *TOTALLED.values(),
+)
+CHANGE_SESSIONS = """
+    locked AS (
+        SELECT crawl_id FROM webhook.crawl_sessions
+        WHERE crawl_id = ANY(CAST(:session_crawl_id AS text[]))
+        ORDER BY crawl_id COLLATE "C"
+        FOR NO KEY UPDATE
+    ), changed AS (
+        UPDATE webhook.crawl_sessions AS session SET
+            last_settled_at = greatest(session.last_settled_at, given.settled_at), -- which passes over NULL
+            failures_without_url = session.failures_without_url + given.failures_without_url,
+            total_pages = session.total_pages + given.total_pages,
+            pages_indexed = session.pages_indexed + given.pages_indexed,
+            pages_failed = session.pages_failed + given.pages_failed,
+            pages_pending = session.pages_pending + given.pages_pending,
+            pages_unchanged = session.pages_unchanged + given.pages_unchanged,
+            pages_empty = session.pages_empty + given.pages_empty,
+            pages_cancelled = session.pages_cancelled + given.pages_cancelled,
+            total_chunking_ms = session.total_chunking_ms + given.total_chunking_ms,
+            total_embedding_ms = session.total_embedding_ms + given.total_embedding_ms,
+            total_qdrant_ms = session.total_qdrant_ms + given.total_qdrant_ms,
+            total_bm25_ms = session.total_bm25_ms + given.total_bm25_ms
+        FROM locked JOIN unnest(
+            CAST(:session_crawl_id AS text[]), CAST(:session_settled_at AS timestamptz[]),
+            CAST(:session_failures_without_url AS int[]), CAST(:session_total_pages AS int[]),
+            CAST(:session_pages_indexed AS int[]), CAST(:session_pages_failed AS int[]),
+            CAST(:session_pages_pending AS int[]), CAST(:session_pages_unchanged AS int[]),
+            CAST(:session_pages_empty AS int[]), CAST(:session_pages_cancelled AS int[]),
+            CAST(:session_total_chunking_ms AS float8[]), CAST(:session_total_embedding_ms AS float8[]),
+            CAST(:session_total_qdrant_ms AS float8[]), CAST(:session_total_bm25_ms AS float8[])
+        ) AS given (
+            crawl_id, settled_at, failures_without_url, total_pages, pages_indexed, pages_failed,
+            pages_pending, pages_unchanged, pages_empty, pages_cancelled, total_chunking_ms,
+            total_embedding_ms, total_qdrant_ms, total_bm25_ms
+        ) ON given.crawl_id = locked.crawl_id
+        WHERE session.crawl_id = locked.crawl_id
+        RETURNING session.crawl_id
+    )
+"""
+"""Two common table expressions. The sessions are locked in the order in which all transactions lock them."""
 
 log = structlog.get_logger(__name__)
 
@@ -341,17 +360,18 @@ async def note_operations(
     return True
 
 
-async def change_sessions(
-    connection: AsyncConnection, changes: Mapping[str, SessionChange] | Mapping[str | None, SessionChange]
-) -> None:
-    """Adds the change of each crawl, in the order of their ids: the last statements of a transaction, because
-    they lock the sessions. None has the measurements that belong to no crawl.
-    """
-    changed = {crawl_id: change for crawl_id, change in changes.items() if change != NO_CHANGE}
-    rows = [changed[crawl_id].row(crawl_id) for crawl_id in sorted(filter(None, changed))]
-    if rows:
-        await connection.execute(_CHANGE_SESSION, rows)
-    await add_histograms(connection, {crawl_id: each.histograms for crawl_id, each in changed.items()})
+def session_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, list[Any]]:
+    """The parameters of `CHANGE_SESSIONS`."""
+    rows = [
+        (
+            *(crawl_id, change.settled_at, change.failures_without_url),
+            *vars(change.counts).values(),
+            *change.totals.values(),
+        )
+        for crawl_id, change in changes.items()
+        if crawl_id
+    ]
+    return arrays(_CHANGED_COLUMNS, rows, "session_")
 
 
 async def claim_ended(connection: AsyncConnection) -> list[RowMapping]:

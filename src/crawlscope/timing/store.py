@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -15,11 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.errors import CrawlscopeError
-from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import arrays, storable, storable_json
 from crawlscope.database.engine import Database
-from crawlscope.database.row_counts import counting
-from crawlscope.sessions.repository import TOTALLED, SessionChange, change_sessions, note_operations
+from crawlscope.database.row_counts import counted, counting
+from crawlscope.sessions.histograms import ADD_HISTOGRAMS, histogram_arrays
+from crawlscope.sessions.repository import (
+    CHANGE_SESSIONS,
+    NO_CHANGE,
+    SessionChange,
+    note_operations,
+    session_arrays,
+)
 from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.telemetry import conventions, meters
 
@@ -29,22 +35,22 @@ _COLUMNS = (
     *("id", "timestamp", "operation_type", "operation_name", "duration_ms", "success", "error_message"),
     *("request_id", "job_id", "crawl_id", "document_url", "extra_metadata"),
 )
-_INSERT_OPERATIONS = counting(
-    OPERATIONS,
-    "cardinality(CAST(:id AS uuid[]))",
-    """
-    INSERT INTO webhook.operation_metrics (
-        id, timestamp, operation_type, operation_name, duration_ms, success, error_message,
-        request_id, job_id, crawl_id, document_url, extra_metadata
-    )
-    SELECT * FROM unnest(
-        CAST(:id AS uuid[]), CAST(:timestamp AS timestamptz[]),
-        CAST(:operation_type AS text[]), CAST(:operation_name AS text[]),
-        CAST(:duration_ms AS float8[]), CAST(:success AS bool[]), CAST(:error_message AS text[]),
-        CAST(:request_id AS text[]), CAST(:job_id AS text[]), CAST(:crawl_id AS text[]),
-        CAST(:document_url AS text[]), CAST(:extra_metadata AS jsonb[])
-    )
-    """,
+_WRITE_CHANGES = text(
+    f"""
+    WITH counted AS ({counted(OPERATIONS, "cardinality(CAST(:id AS uuid[]))")}), operations AS (
+        INSERT INTO webhook.operation_metrics (
+            id, timestamp, operation_type, operation_name, duration_ms, success, error_message,
+            request_id, job_id, crawl_id, document_url, extra_metadata
+        )
+        SELECT * FROM unnest(
+            CAST(:id AS uuid[]), CAST(:timestamp AS timestamptz[]),
+            CAST(:operation_type AS text[]), CAST(:operation_name AS text[]),
+            CAST(:duration_ms AS float8[]), CAST(:success AS bool[]), CAST(:error_message AS text[]),
+            CAST(:request_id AS text[]), CAST(:job_id AS text[]), CAST(:crawl_id AS text[]),
+            CAST(:document_url AS text[]), CAST(:extra_metadata AS jsonb[])
+        )
+    ), {CHANGE_SESSIONS} {ADD_HISTOGRAMS}
+"""  # noqa: S608 - of constants
 )
 _INSERT_REQUESTS = counting(
     REQUESTS,
@@ -95,57 +101,37 @@ async def record_operations(connection: AsyncConnection, measurements: Sequence[
         for crawl_id, at in sorted(began.items())
         if not await note_operations(connection, crawl_id, min(at), max(at))
     }
-    await change_sessions(connection, await insert_operations(connection, measurements, deleted))
+    await write_changes(connection, measurements=measurements, deleted=deleted)
 
 
-async def insert_operations(
-    connection: AsyncConnection, measurements: Sequence[Measurement], deleted: Set[str] = frozenset()
-) -> defaultdict[str | None, SessionChange]:
-    """For crawls whose sessions exist, besides the `deleted` ones. Returns what the operations add to the
-    sessions and histograms: the caller hands it to `change_sessions`, last in its transaction.
+async def write_changes(
+    connection: AsyncConnection,
+    changes: Mapping[str, SessionChange] | None = None,
+    measurements: Sequence[Measurement] = (),
+    deleted: Set[str] = frozenset(),
+) -> None:
+    """Inserts operations, and adds them and the `changes` to sessions and histograms: the last statement of a
+    transaction, because it locks the sessions, which exist besides those of `deleted` crawls.
     """
-    if not measurements:
-        return defaultdict(SessionChange)
-    durations = [each.duration_ms for each in measurements]
-    rows = [
-        (
-            _new_id(each),
-            _timestamp(each),
-            each.operation_type[:50],
-            each.operation_name[:100],
-            duration_ms,
-            each.success,
-            each.error_message,
-            each.request_id,
-            each.job_id,
-            None if deleted and _crawl_id(each) in deleted else each.crawl_id and each.crawl_id[:255],
-            each.document_url,
-            each.metadata or None,
+    added: dict[str | None, SessionChange] = defaultdict(SessionChange)
+    added |= {crawl_id: each for crawl_id, each in (changes or {}).items() if each != NO_CHANGE}
+    rows = []
+    for each in measurements:
+        crawl_id, at, duration_ms = _crawl_id(each), _timestamp(each), each.duration_ms
+        owner = None if crawl_id in deleted else crawl_id
+        operation_type = storable(each.operation_type[:50])
+        added[owner].measure(at, operation_type, duration_ms, each.success)
+        rows.append(
+            (
+                *(_new_id(each), at, operation_type, each.operation_name[:100], duration_ms, each.success),
+                *(each.error_message, each.request_id, each.job_id, owner, each.document_url),
+                each.metadata or None,
+            )
         )
-        for each, duration_ms in zip(measurements, durations, strict=True)
-    ]
-    values = arrays(_COLUMNS, rows)
-    await connection.execute(_INSERT_OPERATIONS, values)
-    totals: dict[str | None, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    histograms: dict[str | None, dict[tuple[datetime, str], Histogram]] = defaultdict(
-        lambda: defaultdict(Histogram)
-    )
-    columns = (values[name] for name in ("crawl_id", "timestamp", "operation_type", "duration_ms", "success"))
-    for crawl_id, at, operation_type, duration_ms, success in zip(*columns, strict=True):
-        histograms[crawl_id][hour_of(at), operation_type].add(duration_ms, success)
-        if crawl_id and success and (column := TOTALLED.get(operation_type)):
-            totals[crawl_id][column] += duration_ms
-    return defaultdict(
-        SessionChange,
-        {
-            crawl_id: SessionChange(totals=totals[crawl_id], histograms=measured)
-            for crawl_id, measured in histograms.items()
-        },
-    )
-
-
-def hour_of(at: datetime) -> datetime:
-    return at.replace(minute=0, second=0, microsecond=0)
+    if added:
+        histograms = {crawl_id: change.histograms for crawl_id, change in added.items()}
+        parameters = arrays(_COLUMNS, rows) | session_arrays(added) | histogram_arrays(histograms)
+        await connection.execute(_WRITE_CHANGES, parameters)
 
 
 def _crawl_id(measurement: Measurement) -> str | None:

@@ -30,7 +30,6 @@ from crawlscope.pages.receive import Taken, change_crawls, take_pages
 from crawlscope.sessions.fold import Lifecycle
 from crawlscope.sessions.repository import ensure_sessions, merge_facts
 from crawlscope.timing import TimingContext, scope
-from crawlscope.timing.store import insert_operations
 from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.webhooks import payload
 from crawlscope.webhooks.payload import Brought, Delivery
@@ -217,15 +216,13 @@ async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> list
 async def _store_new(connection: AsyncConnection, new: Sequence[Received]) -> list[Taken]:
     if not new:
         return []
-    crawl_ids = [each.delivery.crawl_id for each in new]
     taken = await take_pages(connection, [(each.delivery.crawl_id, each.brought.pages) for each in new])
     for each, effect in zip(new, taken, strict=True):
-        effect.failures_without_url = each.brought.without_url
+        effect.change.failures_without_url += each.brought.without_url
         each.stop()
-    measured = await insert_operations(connection, [each.timing for each in new])
     before = await merge_facts(connection, [(each.delivery.crawl_id, each.brought.facts) for each in new])
     await _note_checks(connection, list(zip(new, taken, before, strict=True)))
-    await change_crawls(connection, zip(crawl_ids, taken, strict=True), measured)
+    await change_crawls(connection, taken, [each.timing for each in new])
     return taken
 
 

@@ -109,7 +109,7 @@ async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tupl
     delivery = payload.read(payload.decompress(row.body))
     brought = payload.brought(delivery, row.received_at)
     [taken] = await take_pages(connection, [(row.crawl_id, brought.pages)])
-    await change_crawls(connection, [(row.crawl_id, taken)])
+    await change_crawls(connection, [taken])
     differs = any(getattr(row, name) != value for name, value in brought.columns.items())
     if differs:
         await connection.execute(
