@@ -10,7 +10,7 @@ from sqlalchemy import select
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
-from crawlscope.pages.repository import ClaimedPage, EndedAttempt, Outcome, PageJob, claim_pages, end_attempts
+from crawlscope.pages.attempts import ClaimedPage, EndedAttempt, Outcome, PageJob, claim_pages, end_attempts
 from crawlscope.timing import TimingContext, scope
 from crawlscope.webhooks.acceptance import accept_delivery
 

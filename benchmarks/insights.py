@@ -28,7 +28,7 @@ from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database, sqlalchemy_url
 from crawlscope.insights.service import Insights
 from crawlscope.models import Page
-from crawlscope.pages.repository import (
+from crawlscope.pages.attempts import (
     ClaimedPage,
     EndedAttempt,
     Outcome,

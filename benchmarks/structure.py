@@ -67,6 +67,8 @@ class Way:
     """Files in the order in which they are entered first."""
 
 
+COMPREHENSIONS = frozenset(["<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"])
+"""Parts of the function that they are in; newer versions of Python do not call them."""
 ON_THE_WAY: ContextVar[Way | None] = ContextVar("on_the_way", default=None)
 
 
@@ -181,11 +183,11 @@ def trace(way: Way) -> Callable[[FrameType, str, Any], None]:
         path = frame.f_code.co_filename
         if event != "call" or ON_THE_WAY.get() is not way or not path.startswith(str(PACKAGE)):
             return
-        if frame in frames:  # a coroutine that goes on
+        if frame in frames or frame.f_code.co_name in COMPREHENSIONS:  # a coroutine that goes on
             return
         frames.add(frame)
         place = path[len(str(PACKAGE)) + 1 :]
-        if not frame.f_code.co_name.startswith("<"):
+        if frame.f_code.co_name != "<lambda>":
             entered.add((place, frame.f_code.co_qualname))
         way.returns += place in way.route and place != last
         if place not in way.route:

@@ -32,9 +32,9 @@ from crawlscope.models import (
     PageAttempt,
     Reconciliation,
 )
+from crawlscope.pages.attempts import EndedAttempt, Outcome, claim_pages, end_attempts, still_claimed
 from crawlscope.pages.index_page import PageIndexer
 from crawlscope.pages.receive import Taken, take_pages
-from crawlscope.pages.repository import EndedAttempt, Outcome, claim_pages, end_attempts, still_claimed
 from crawlscope.pages.retry import retry_pages
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.sessions.recount import recount

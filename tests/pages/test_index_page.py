@@ -22,8 +22,8 @@ from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.models import Document, DocumentCrawl, OperationMetric, Page, PageAttempt
 from crawlscope.pages import index_page
+from crawlscope.pages.attempts import ClaimedPage, PageJob, claim_pages
 from crawlscope.pages.index_page import PageIndexer, PutBack
-from crawlscope.pages.repository import ClaimedPage, PageJob, claim_pages
 from crawlscope.sessions.recount import recount
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.producing import A, B, deliver, document, queued

@@ -17,18 +17,11 @@ from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
+from crawlscope.pages.attempts import ATTEMPTS, PageJob, WorkerDeath, claim_pages, pages_of_dead, worker_name
 from crawlscope.pages.delivered import Arrival, DeliveredPage
 from crawlscope.pages.index_page import PageIndexer, PutBack
 from crawlscope.pages.receive import change_crawls, take_pages
-from crawlscope.pages.repository import (
-    ATTEMPTS,
-    PAGES,
-    PageJob,
-    WorkerDeath,
-    claim_pages,
-    pages_of_dead,
-    worker_name,
-)
+from crawlscope.pages.repository import PAGES
 from crawlscope.pages.retry import PageTimeout, record_crash, retry_pages
 from crawlscope.processes.supervisor.worker_deaths import requeue_orphans
 from crawlscope.processes.worker.circuit import OUTAGES, Outages

@@ -12,7 +12,7 @@ from crawlscope.core.vocabulary import OperationType, PageState, ReconcileState
 from crawlscope.crawls import reconciliations
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
-from crawlscope.pages.repository import (
+from crawlscope.pages.attempts import (
     ClaimedPage,
     EndedAttempt,
     Outcome,

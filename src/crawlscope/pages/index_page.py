@@ -28,7 +28,7 @@ from crawlscope.indexing.service import (
     PreparedDocument,
     StoredDocument,
 )
-from crawlscope.pages.repository import (
+from crawlscope.pages.attempts import (
     ClaimedPage,
     EndedAttempt,
     FailedAttempts,
@@ -36,9 +36,9 @@ from crawlscope.pages.repository import (
     PageJob,
     claim_pages,
     end_attempts,
-    keep_markdown,
     still_claimed,
 )
+from crawlscope.pages.repository import keep_markdown
 from crawlscope.pages.retry import PageTimeout, is_exhausted, retry_seconds
 from crawlscope.sessions.repository import traceparents_of
 from crawlscope.timing import TimingContext, scope

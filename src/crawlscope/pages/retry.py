@@ -21,16 +21,18 @@ from crawlscope.core.vocabulary import NotRetried, PageState
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import drop_job
 from crawlscope.indexing.documents import stored_since
-from crawlscope.pages.repository import (
-    UNSETTLED,
+from crawlscope.pages.attempts import (
     WORKER_CRASHED,
     FailedAttempts,
     WorkerDeath,
     close_crashed_attempts,
     close_lost_attempts,
     count_crashes,
-    fail_page,
     has_open_attempt,
+)
+from crawlscope.pages.repository import (
+    UNSETTLED,
+    fail_page,
     lock_page,
     lock_pages,
     queue_page,

@@ -6,7 +6,8 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from crawlscope.database.engine import Database
-from crawlscope.pages.repository import ATTEMPTS, PAGES, PageJob, claim_pages, worker_name
+from crawlscope.pages.attempts import ATTEMPTS, PageJob, claim_pages, worker_name
+from crawlscope.pages.repository import PAGES
 from crawlscope.processes.supervisor.supervisor import Exit
 from crawlscope.processes.supervisor.worker_deaths import MAX_ATTEMPTS, WorkerDeaths
 from tests.support.producing import deliver

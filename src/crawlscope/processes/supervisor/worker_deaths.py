@@ -11,7 +11,7 @@ import structlog
 
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.database.engine import Database
-from crawlscope.pages.repository import WorkerDeath, open_attempts, pages_of_dead, worker_name
+from crawlscope.pages.attempts import WorkerDeath, open_attempts, pages_of_dead, worker_name
 from crawlscope.pages.retry import record_crash, requeue_lost
 from crawlscope.processes.supervisor.supervisor import Exit
 from crawlscope.processes.worker.process import MEMORY_EXIT_CODE

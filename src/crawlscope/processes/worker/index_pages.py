@@ -19,8 +19,8 @@ from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import INDEX_PAGE
+from crawlscope.pages.attempts import worker_name
 from crawlscope.pages.index_page import PageIndexer, PutBack
-from crawlscope.pages.repository import worker_name
 from crawlscope.pages.retry import DEPENDENCY_RETRY_SECONDS, UNKNOWN_ERROR_RETRY_SECONDS
 from crawlscope.processes.parts import worker_parts
 from crawlscope.processes.worker.circuit import Circuit, Outages

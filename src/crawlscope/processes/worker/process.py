@@ -19,7 +19,7 @@ from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
 from crawlscope.database import connections
 from crawlscope.database.engine import Database
-from crawlscope.pages.repository import worker_name
+from crawlscope.pages.attempts import worker_name
 from crawlscope.processes.maintenance.retention import maintain_tables
 from crawlscope.processes.worker.circuit import Outages
 from crawlscope.processes.worker.queue import OUTAGE_ERRORS

@@ -1,0 +1,426 @@
+"""The SQL of attempts: a worker claims pages, and ends its attempts with their outcomes."""
+
+import json
+import socket
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    and_,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope import models
+from crawlscope.core.values import arrays
+from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED, OperationType, PageState
+from crawlscope.pages.repository import NOW, PAGES, UNSETTLED, count_settled
+from crawlscope.sessions.repository import SessionChange
+from crawlscope.timing import TimingContext
+from crawlscope.timing.context import whole_ticks
+from crawlscope.timing.measurement import Measurement
+from crawlscope.timing.store import write_changes
+from crawlscope.timing.telemetry import conventions, meters
+
+ATTEMPTS = models.table_of(models.PageAttempt)
+WORKER_LOST = "worker_lost"
+WORKER_CRASHED = "worker_crashed"
+SUPERSEDED = "superseded"
+RETRIED = "retried"
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=60)
+"""Attempts begin by the database's clock, workers by that of their host."""
+_LOCK_PAGES = text("""
+    SELECT id, crawl_id, source_url, url, title, language, state, revision, job_id, attempts, queued_at
+    FROM webhook.pages WHERE id = ANY(CAST(:page_ids AS bigint[]))
+    ORDER BY crawl_id COLLATE "C", source_url COLLATE "C"
+    FOR NO KEY UPDATE
+""")
+_START_ATTEMPTS = text("""
+    WITH claimed AS (
+        UPDATE webhook.pages
+        SET state = 'indexing', attempts = attempts + 1, started_at = clock_timestamp()
+        WHERE id = ANY(CAST(:page_ids AS bigint[]))
+        RETURNING id, attempts, revision, queued_at, started_at
+    ), started AS (
+        INSERT INTO webhook.page_attempts (page_id, number, revision, worker, queued_at, started_at)
+        SELECT id, attempts, revision, :worker, queued_at, started_at FROM claimed
+    )
+    SELECT claimed.id, claimed.attempts, content.markdown, content.html,
+        extract(epoch FROM claimed.started_at - claimed.queued_at)::float8 AS waited_seconds
+    FROM claimed LEFT JOIN webhook.page_contents AS content ON content.page_id = claimed.id
+""")
+_ENDED_COLUMNS = (
+    *("page_id", "number", "state", "outcome", "error_code", "error", "chunks", "content_hash"),
+    *("stages", "total_ms", "unaccounted_ms"),
+)
+_END_ATTEMPTS = text("""
+    WITH ended AS (
+        SELECT * FROM unnest(
+            CAST(:page_id AS bigint[]), CAST(:number AS bigint[]), CAST(:state AS text[]),
+            CAST(:outcome AS text[]), CAST(:error_code AS text[]), CAST(:error AS text[]),
+            CAST(:chunks AS bigint[]), CAST(:content_hash AS text[]), CAST(:stages AS jsonb[]),
+            CAST(:total_ms AS float8[]), CAST(:unaccounted_ms AS float8[])
+        ) AS ended (
+            page_id, number, state, outcome, error_code, error, chunks, content_hash, stages, total_ms,
+            unaccounted_ms
+        )
+    ), closed AS (
+        UPDATE webhook.page_attempts AS attempt
+        SET finished_at = clock_timestamp(), outcome = ended.outcome, error_code = ended.error_code,
+            error = ended.error, stages = ended.stages, total_ms = ended.total_ms,
+            unaccounted_ms = ended.unaccounted_ms
+        FROM ended
+        WHERE attempt.page_id = ended.page_id AND attempt.number = ended.number
+            AND (attempt.outcome IS NULL OR (attempt.outcome = 'superseded' AND attempt.total_ms IS NULL))
+        RETURNING attempt.page_id, attempt.number, attempt.started_at, attempt.queued_at
+    ), settled AS (
+        UPDATE webhook.pages AS page
+        SET state = ended.state, settled_at = clock_timestamp(),
+            settled_in = CAST(CAST(pg_current_xact_id() AS text) AS bigint), error_code = ended.error_code,
+            error = ended.error, chunks = ended.chunks, content_hash = ended.content_hash,
+            stages = ended.stages, total_ms = ended.total_ms,
+            queue_wait_ms = greatest(0, extract(epoch FROM page.started_at - page.queued_at) * 1000)
+        FROM ended
+        WHERE page.id = ended.page_id AND ended.state <> 'queued'
+        RETURNING page.id, page.settled_at
+    ), requeued AS (
+        UPDATE webhook.pages AS page SET state = 'queued', queued_at = clock_timestamp()
+        FROM ended
+        WHERE page.id = ended.page_id AND ended.state = 'queued'
+    )
+    SELECT ended.page_id, ended.number, settled.settled_at, closed.number IS NOT NULL AS closed,
+        closed.started_at, closed.queued_at
+    FROM ended
+    LEFT JOIN closed ON closed.page_id = ended.page_id AND closed.number = ended.number
+    LEFT JOIN settled ON settled.id = ended.page_id
+""")
+"""The state is NULL for an attempt whose claim is not held."""
+
+
+@dataclass(frozen=True)
+class FailedAttempts:
+    """Attempts at a page's revision that ended with one error code."""
+
+    count: int = 0
+    first_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class PageJob:
+    page_id: int
+    revision: int
+    job_id: int
+
+
+@dataclass(frozen=True)
+class ClaimedPage:
+    """A page that a worker has claimed; `revision` and `attempt` tell whether the claim still holds."""
+
+    id: int
+    job_id: int
+    crawl_id: str
+    revision: int
+    attempt: int
+    source_url: str
+    url: str
+    title: str | None
+    language: str | None
+    markdown: str
+    html: str
+    """In place of Markdown, where none was delivered."""
+    queued_at: datetime | None
+    past: Mapping[str, FailedAttempts] = field(default_factory=dict)
+    """Attempts at this revision after which the page was put back, by error code."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    state: PageState
+    """`QUEUED` for a page that waits for another attempt."""
+    chunks: int | None = None
+    error_code: str | None = None
+    error: str | None = None
+    content_hash: str | None = None
+    """See `PreparedDocument`."""
+
+
+@dataclass(frozen=True)
+class EndedAttempt:
+    claim: ClaimedPage
+    outcome: Outcome | None
+    """None if the claim does not hold any more."""
+    measurements: Sequence[Measurement]
+
+
+@dataclass(frozen=True)
+class WorkerDeath:
+    """The death of a worker, as its supervisor saw it."""
+
+    worker: str
+    began_at: datetime
+    died_at: datetime
+    how: str
+
+
+def worker_name(pid: int) -> str:
+    """The name of a worker process of this host in attempts and outages."""
+    return f"{socket.gethostname()}:{pid}"
+
+
+async def claim_pages(
+    connection: AsyncConnection, jobs: Sequence[PageJob], worker: str
+) -> list[ClaimedPage | None]:
+    """Starts attempts. None where a job is void: its page is settled, replaced, deleted or of another job."""
+    locked = await _lock_pages(connection, [job.page_id for job in jobs])
+    claimable = {
+        job.page_id: job
+        for job in jobs
+        if (page := locked.get(job.page_id))
+        and (page.revision, page.job_id) == (job.revision, job.job_id)
+        and page.state in UNSETTLED
+    }
+    past: Mapping[int, Mapping[str, FailedAttempts]] = {}
+    if again := [locked[page_id] for page_id in claimable if locked[page_id].attempts]:
+        await _supersede_attempts(connection, again)
+        await close_lost_attempts(connection, again)
+        past = await _failed_attempts(connection, again)
+    rows = await connection.execute(_START_ATTEMPTS, {"page_ids": list(claimable), "worker": worker})
+    started = {row.id: row for row in rows}
+    waits = [row.waited_seconds for row in started.values() if row.waited_seconds is not None]
+    meters.on_commit(connection, lambda: meters.observe(conventions.QUEUE_WAITS, *waits))
+
+    def claimed(job: PageJob) -> ClaimedPage | None:
+        if claimable.get(job.page_id) != job:
+            return None
+        page, attempt = locked[job.page_id], started[job.page_id]
+        return ClaimedPage(
+            id=page.id,
+            job_id=job.job_id,
+            crawl_id=page.crawl_id,
+            revision=page.revision,
+            attempt=attempt.attempts,
+            source_url=page.source_url,
+            url=page.url,
+            title=page.title,
+            language=page.language,
+            markdown=attempt.markdown or "",
+            html=attempt.html or "",
+            queued_at=page.queued_at,
+            past=past.get(page.id, {}),
+        )
+
+    return [claimed(job) for job in jobs]
+
+
+async def still_claimed(connection: AsyncConnection, claims: Sequence[ClaimedPage]) -> list[bool]:
+    """Locks the pages; false for one that was settled, replaced, deleted or claimed again meanwhile."""
+    locked = await _lock_pages(connection, [claim.id for claim in claims])
+    return [
+        (page := locked.get(claim.id)) is not None
+        and page.state in UNSETTLED
+        and (page.revision, page.attempts) == (claim.revision, claim.attempt)
+        for claim in claims
+    ]
+
+
+async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt]) -> None:
+    """Writes outcomes of pages, attempts, operations, totals and counts. The caller has seen by
+    `still_claimed` which attempts have an outcome.
+
+    Of one without only the time is kept. It may have settled the page itself, in a commit whose answer was
+    lost: an attempt that has ended stays as it is.
+    """
+    if not ended:
+        return
+    rows = [_ended_row(each) for each in ended]
+    written = await connection.execute(_END_ATTEMPTS, arrays(_ENDED_COLUMNS, rows))
+    by_attempt = {(row.page_id, row.number): row for row in written}
+    changes: dict[str, SessionChange] = defaultdict(SessionChange)
+    measurements: list[Measurement] = []
+    for each, (*_, unaccounted_ms) in zip(ended, rows, strict=True):
+        row, change = by_attempt[each.claim.id, each.claim.attempt], changes[each.claim.crawl_id]
+        if each.outcome:
+            change.move_page(PageState.INDEXING, each.outcome.state, row.settled_at)
+        if row.closed:
+            measurements += each.measurements
+            _measure_attempt(change, row, unaccounted_ms)
+    await write_changes(connection, changes, measurements)
+    count_settled(connection, Counter(each.outcome.state for each in ended if each.outcome))
+
+
+def _measure_attempt(change: SessionChange, attempt: Row[Any], unaccounted_ms: float) -> None:
+    """What an attempt measured besides operations."""
+    change.measure(attempt.started_at, UNACCOUNTED, unaccounted_ms)
+    if attempt.queued_at is not None:
+        seconds = (attempt.started_at - attempt.queued_at).total_seconds()
+        change.measure(attempt.started_at, QUEUE_WAIT, whole_ticks(max(0.0, seconds * 1000)))
+
+
+def _ended_row(ended: EndedAttempt) -> tuple[Any, ...]:
+    """In the order of `_ENDED_COLUMNS`."""
+    attempt, outcome = (ended.claim.id, ended.claim.attempt), ended.outcome
+    stages: dict[str, float] = {}
+    total_ms = 0.0
+    for each in ended.measurements:
+        if each.operation_type == OperationType.WORKER:
+            total_ms += each.duration_ms
+        else:
+            stages[each.operation_type] = stages.get(each.operation_type, 0.0) + each.duration_ms
+    spent = json.dumps(stages), total_ms, max(0.0, total_ms - sum(stages.values()))
+    if outcome is None:
+        return *attempt, None, SUPERSEDED, None, None, None, None, *spent
+    word = outcome.state if outcome.state.settled else RETRIED
+    content = (outcome.chunks, outcome.content_hash)
+    return *attempt, outcome.state, word, outcome.error_code, outcome.error, *content, *spent
+
+
+async def _lock_pages(connection: AsyncConnection, page_ids: Sequence[int]) -> dict[int, Row[Any]]:
+    rows = await connection.execute(_LOCK_PAGES, {"page_ids": page_ids})
+    return {row.id: row for row in rows}
+
+
+async def _supersede_attempts(connection: AsyncConnection, pages: Sequence[Row[Any]]) -> None:
+    """Attempts at content that was replaced: their workers may live, and add the time when they end."""
+    replaced = or_(
+        *[and_(ATTEMPTS.c.page_id == page.id, ATTEMPTS.c.revision < page.revision) for page in pages]
+    )
+    await connection.execute(
+        update(ATTEMPTS)
+        .where(replaced, ATTEMPTS.c.outcome.is_(None))
+        .values(finished_at=NOW, outcome=SUPERSEDED)
+    )
+
+
+async def _failed_attempts(
+    connection: AsyncConnection, pages: Sequence[Row[Any]]
+) -> Mapping[int, Mapping[str, FailedAttempts]]:
+    counted = await connection.execute(
+        select(ATTEMPTS.c.page_id, ATTEMPTS.c.error_code, func.count(), func.min(ATTEMPTS.c.started_at))
+        .join(PAGES, and_(PAGES.c.id == ATTEMPTS.c.page_id, PAGES.c.revision == ATTEMPTS.c.revision))
+        .where(ATTEMPTS.c.page_id.in_([page.id for page in pages]), ATTEMPTS.c.outcome == RETRIED)
+        .group_by(ATTEMPTS.c.page_id, ATTEMPTS.c.error_code)
+    )
+    failed: dict[int, dict[str, FailedAttempts]] = defaultdict(dict)
+    for page_id, code, count, first_at in counted:
+        failed[page_id][code] = FailedAttempts(count, first_at)
+    return failed
+
+
+async def open_attempts(connection: AsyncConnection) -> Sequence[tuple[int, str, datetime]]:
+    """Page, worker and begin of each attempt in progress."""
+    found = await connection.execute(
+        select(ATTEMPTS.c.page_id, ATTEMPTS.c.worker, ATTEMPTS.c.started_at).where(
+            ATTEMPTS.c.finished_at.is_(None)
+        )
+    )
+    return [(row.page_id, row.worker, row.started_at) for row in found]
+
+
+async def has_open_attempt(connection: AsyncConnection, page: Row[Any], worker: str) -> bool:
+    """Whether `worker` has an attempt in progress at the page's present revision."""
+    held = select(ATTEMPTS.c.id).where(
+        ATTEMPTS.c.page_id == page.id,
+        ATTEMPTS.c.revision == page.revision,
+        ATTEMPTS.c.worker == worker,
+        ATTEMPTS.c.outcome.is_(None),
+    )
+    return (await connection.execute(held)).first() is not None
+
+
+async def pages_of_dead(connection: AsyncConnection, death: WorkerDeath) -> Sequence[int]:
+    """Pages with attempts that died with the worker and are not known to have crashed."""
+    found = select(ATTEMPTS.c.page_id).where(_died_with(death)).distinct()
+    return (await connection.scalars(found)).all()
+
+
+async def count_crashes(connection: AsyncConnection, page: Row[Any]) -> tuple[int, int]:
+    """Attempts at the page's present revision that crashed, and attempts in progress."""
+    counted = await connection.execute(
+        select(
+            func.count().filter(ATTEMPTS.c.outcome == "crashed", ATTEMPTS.c.revision == page.revision),
+            func.count().filter(ATTEMPTS.c.outcome.is_(None)),
+        ).where(ATTEMPTS.c.page_id == page.id)
+    )
+    crashed, in_progress = counted.one()
+    return crashed, in_progress
+
+
+async def close_lost_attempts(connection: AsyncConnection, pages: Sequence[Row[Any]]) -> None:
+    """Ends the attempts in progress, whose worker died unseen; they last until now."""
+    error = "the worker died during this attempt"
+    by_id = {page.id: page for page in pages}
+    lost = await connection.execute(
+        update(ATTEMPTS)
+        .where(ATTEMPTS.c.page_id.in_(by_id), ATTEMPTS.c.outcome.is_(None))
+        .values(finished_at=NOW, outcome="lost", error_code=WORKER_LOST, error=error)
+        .returning(*ATTEMPTS.c)
+    )
+    await _record_dead(connection, [(by_id[attempt.page_id], attempt) for attempt in lost.all()], error)
+
+
+async def close_crashed_attempts(connection: AsyncConnection, page: Row[Any], death: WorkerDeath) -> bool:
+    """Ends the page's attempts that died with the worker; whether one is of the page's present revision."""
+    error = f"the worker died during this attempt: {death.how}"
+    found = select(*ATTEMPTS.c).where(ATTEMPTS.c.page_id == page.id, _died_with(death))
+    died = (await connection.execute(found.with_for_update())).all()
+    for attempt in died:
+        ended = await connection.execute(
+            update(ATTEMPTS)
+            .where(ATTEMPTS.c.id == attempt.id)
+            .values(
+                finished_at=func.greatest(ATTEMPTS.c.started_at, death.died_at),
+                outcome="crashed",
+                error_code=WORKER_CRASHED,
+                error=error,
+            )
+            .returning(*ATTEMPTS.c)
+        )
+        if attempt.outcome is None:  # a lost one has its operation already
+            await _record_dead(connection, [(page, ended.one())], error)
+    return any(attempt.revision == page.revision for attempt in died)
+
+
+def _died_with(death: WorkerDeath) -> ColumnElement[bool]:
+    """Process ids come again, but not soon: an attempt from long before this process is of another one."""
+    return and_(
+        ATTEMPTS.c.worker == death.worker,
+        ATTEMPTS.c.started_at >= death.began_at - MAX_CLOCK_DIFFERENCE,
+        or_(ATTEMPTS.c.finished_at.is_(None), ATTEMPTS.c.outcome == "lost"),
+    )
+
+
+async def _record_dead(
+    connection: AsyncConnection, died: Sequence[tuple[Row[Any], Row[Any]]], error: str
+) -> None:
+    """Pages with their attempts, of which no stage is known: all of their time is unaccounted."""
+    operations = [_operation_of_dead(page, attempt, error) for page, attempt in died]
+    changes: dict[str, SessionChange] = defaultdict(SessionChange)
+    for (page, attempt), operation in zip(died, operations, strict=True):
+        spent_ms = operation.duration_ms
+        values = {"total_ms": spent_ms, "unaccounted_ms": spent_ms}
+        await connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
+        _measure_attempt(changes[page.crawl_id], attempt, spent_ms)
+    await write_changes(connection, changes, operations)
+
+
+def _operation_of_dead(page: Row[Any], attempt: Any, error: str) -> TimingContext:
+    return TimingContext.past(
+        OperationType.WORKER,
+        "index_document",
+        began_at=attempt.started_at,
+        ended_at=attempt.finished_at,
+        error_message=error,
+        crawl_id=page.crawl_id,
+        job_id=str(page.job_id),
+        document_url=page.source_url,
+        metadata={"attempt": attempt.number},
+    )
