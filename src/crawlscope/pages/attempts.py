@@ -23,13 +23,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.values import arrays
 from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED, OperationType, PageState
-from crawlscope.pages.repository import NOW, PAGES, UNSETTLED, count_settled
+from crawlscope.pages.repository import NOW, PAGES, UNSETTLED
 from crawlscope.sessions.repository import SessionChange
 from crawlscope.timing import TimingContext
 from crawlscope.timing.context import whole_ticks
 from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.store import write_changes
-from crawlscope.timing.telemetry import conventions, meters
+from crawlscope.timing.telemetry import meters
 
 ATTEMPTS = models.table_of(models.PageAttempt)
 WORKER_LOST = "worker_lost"
@@ -196,7 +196,7 @@ async def claim_pages(
     rows = await connection.execute(_START_ATTEMPTS, {"page_ids": list(claimable), "worker": worker})
     started = {row.id: row for row in rows}
     waits = [row.waited_seconds for row in started.values() if row.waited_seconds is not None]
-    meters.on_commit(connection, lambda: meters.observe(conventions.QUEUE_WAITS, *waits))
+    meters.pages_claimed(connection, waits)
 
     def claimed(job: PageJob) -> ClaimedPage | None:
         if claimable.get(job.page_id) != job:
@@ -254,7 +254,7 @@ async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt
             measurements += each.measurements
             _measure_attempt(change, row, unaccounted_ms)
     await write_changes(connection, changes, measurements)
-    count_settled(connection, Counter(each.outcome.state for each in ended if each.outcome))
+    meters.pages_settled(connection, Counter(each.outcome.state for each in ended if each.outcome))
 
 
 def _measure_attempt(change: SessionChange, attempt: Row[Any], unaccounted_ms: float) -> None:

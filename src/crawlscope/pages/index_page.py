@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -100,7 +98,12 @@ class _Prepared:
 
     def ended(self, stored: StoredDocument | None, pages: int) -> EndedAttempt:
         """The attempt as it ends now; `pages` were stored together, and the time is each one's."""
-        now = [self._as_of_now(each, {**each.metadata, "pages": pages}) for each in self.running]
+        ids = {
+            "crawl_id": self.page.crawl_id,
+            "job_id": str(self.page.job_id),
+            "document_url": self.page.source_url,
+        }
+        now = [each.so_far(**ids, metadata={**each.metadata, "pages": pages}) for each in self.running]
         if stored is None:
             return EndedAttempt(self.page, None, [*self.measured, *now])
         reason = self.document.unreadable or stored.reason
@@ -109,19 +112,6 @@ class _Prepared:
         code, words = (reason.code, _words(reason)) if reason else (None, None)
         outcome = Outcome(stored.state, stored.chunks, code, words, self.document.content_hash)
         return EndedAttempt(self.page, outcome, [*self.measured, *now])
-
-    def _as_of_now(self, running: TimingContext, metadata: dict[str, Any]) -> TimingContext:
-        began_at = datetime.fromtimestamp(running.timestamp, UTC)
-        return TimingContext.past(
-            running.operation_type,
-            running.operation_name,
-            began_at,
-            began_at + timedelta(milliseconds=running.duration_ms),
-            crawl_id=self.page.crawl_id,
-            job_id=str(self.page.job_id),
-            document_url=self.page.source_url,
-            metadata=metadata,
-        )
 
 
 class PageIndexer:

@@ -16,7 +16,6 @@ from crawlscope.indexing.freshness import GONE_CODES, GONE_STATUSES
 from crawlscope.pages.delivered import DeliveredPage, KnownPage
 from crawlscope.pages.repository import (
     Source,
-    count_settled,
     lock_delivered_pages,
     refresh_last_settled,
     store_delivered_pages,
@@ -24,6 +23,7 @@ from crawlscope.pages.repository import (
 from crawlscope.sessions.repository import SessionChange
 from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.store import write_changes
+from crawlscope.timing.telemetry import meters
 
 
 @dataclass
@@ -104,4 +104,4 @@ async def change_crawls(
     if unsettled := {effect.crawl_id for effect in taken if effect.unsettled}:
         await refresh_last_settled(connection, unsettled)
     await write_changes(connection, {effect.crawl_id: effect.change for effect in taken}, measured)
-    count_settled(connection, Counter(state for effect in taken for state in effect.settled))
+    meters.pages_settled(connection, Counter(state for effect in taken for state in effect.settled))

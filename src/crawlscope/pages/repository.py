@@ -30,7 +30,7 @@ from crawlscope.pages.causes import precision
 from crawlscope.pages.delivered import Arrival, KnownPage
 from crawlscope.sessions.repository import SessionChange, lock_sessions
 from crawlscope.timing.store import write_changes
-from crawlscope.timing.telemetry import conventions, meters
+from crawlscope.timing.telemetry import meters
 
 CONTENTS = models.table_of(models.PageContent)
 PAGES = models.table_of(models.Page)
@@ -308,7 +308,7 @@ async def fail_page(connection: AsyncConnection, page: Row[Any], error_code: str
     change = SessionChange()
     change.move_page(PageState(page.state), PageState.FAILED, settled_at)
     await write_changes(connection, {page.crawl_id: change})
-    count_settled(connection, {PageState.FAILED: 1})
+    meters.pages_settled(connection, {PageState.FAILED: 1})
 
 
 async def refresh_last_settled(connection: AsyncConnection, crawl_ids: Collection[str]) -> None:
@@ -341,17 +341,3 @@ async def newest_contents(connection: AsyncConnection, document_key: UUID, limit
         .limit(limit)
     )
     return rows.all()
-
-
-def count_settled(connection: AsyncConnection, states: Mapping[PageState, int]) -> None:
-    """For monitoring, when the transaction commits. `QUEUED` is a page that was put back."""
-
-    def count() -> None:
-        for state, pages in states.items():
-            if state.settled:
-                meters.count(conventions.PAGES, state, amount=pages)
-            else:
-                meters.count(conventions.RETRIES, amount=pages)
-
-    if states:
-        meters.on_commit(connection, count)

@@ -124,6 +124,12 @@ class TimingContext:
             known.fail(error_message)
         return known
 
+    def so_far(self, **ids: Any) -> "TimingContext":
+        """The operation as if it ended now, of these ids, while its block runs on."""
+        known = TimingContext(self.operation_type, self.operation_name, **ids)
+        known.timestamp, known._duration_ms = self.timestamp, whole_ticks(self.duration_ms)
+        return known
+
     @property
     def duration_ms(self) -> float:
         if self._duration_ms is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from functools import cache
 from http import HTTPStatus
 from itertools import groupby
 from operator import attrgetter
@@ -90,6 +91,9 @@ class EmbeddingServer:
         self._url = server_url("EMBEDDER_URL", url)
         self._api_key = header_safe_key("EMBEDDER_API_KEY", api_key)
         self._timeout_seconds = timeout_seconds
+        self.name = f"The embedding server at {without_credentials(str(self._url))}"
+        """For messages: the address without secrets."""
+        self._address = cache(lambda path: str(self._url.copy_with(path=self.path + path)))
         headers = {"Content-Type": "application/json"}
         if api_key and not self._url.userinfo:
             headers["Authorization"] = f"Bearer {api_key}"
@@ -100,11 +104,6 @@ class EmbeddingServer:
             connector=aiohttp.TCPConnector(ssl=httpx2.create_ssl_context()),
             proxy=_proxy_of(self._url),
         )
-
-    @property
-    def name(self) -> str:
-        """For messages: the address without secrets."""
-        return f"The embedding server at {without_credentials(str(self._url))}"
 
     @property
     def path(self) -> str:
@@ -126,11 +125,10 @@ class EmbeddingServer:
     async def _send(
         self, method: str, path: str, data: bytes | None = None, traceparent: str | None = None
     ) -> object:
-        url = str(self._url.copy_with(path=self.path + path))
         headers = {"traceparent": traceparent} if traceparent else None
         try:
             async with self._session.request(
-                method, url, data=data, headers=headers, allow_redirects=False
+                method, self._address(path), data=data, headers=headers, allow_redirects=False
             ) as response:
                 content = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:

@@ -46,6 +46,8 @@ class Deadlines:
         self._seconds = seconds
         self._file = file
         self._ends: list[float] = []
+        self._armed: float | None = None
+        """The end for which the process is armed: arming starts a thread."""
 
     @contextmanager
     def page(self) -> Iterator[None]:
@@ -59,11 +61,13 @@ class Deadlines:
             self._arm()
 
     def _arm(self) -> None:
-        if not self._ends:
+        earliest = min(self._ends, default=None)
+        if earliest is None:
             faulthandler.cancel_dump_traceback_later()
-            return
-        left = max(min(self._ends) - time.monotonic(), 0.001)
-        faulthandler.dump_traceback_later(left, exit=True, file=self._file)
+        elif earliest != self._armed:
+            left = max(earliest - time.monotonic(), 0.001)
+            faulthandler.dump_traceback_later(left, exit=True, file=self._file)
+        self._armed = earliest
 
 
 @contextmanager

@@ -4,7 +4,7 @@ A process that reports has its `Totals` in use; without them counting has no eff
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
@@ -13,7 +13,7 @@ from typing import Protocol
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.vocabulary import OperationType
+from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.telemetry import conventions
 from crawlscope.timing.telemetry.conventions import Metric
@@ -114,10 +114,29 @@ def show(gauge: Metric, labels: Labels, value: float) -> None:
         recorder.show(gauge, labels, value)
 
 
-def on_commit(connection: AsyncConnection, work: Callable[[], None]) -> None:
+def _on_commit(connection: AsyncConnection, work: Callable[[], None]) -> None:
     """Runs `work` when the transaction commits; not if it fails before, or is tried again."""
     if _Process.recorders and connection.sync_connection is not None:
         event.listen(connection.sync_connection, "commit", lambda _: work())
+
+
+def pages_claimed(connection: AsyncConnection, waited_seconds: Sequence[float]) -> None:
+    """Counts pages that waited so long in the queue, when the transaction commits."""
+    _on_commit(connection, lambda: observe(conventions.QUEUE_WAITS, *waited_seconds))
+
+
+def pages_settled(connection: AsyncConnection, states: Mapping[PageState, int]) -> None:
+    """Counts so many pages by state, when the transaction commits; `QUEUED` is a page that was put back."""
+
+    def count_pages() -> None:
+        for state, pages in states.items():
+            if state.settled:
+                count(conventions.PAGES, state, amount=pages)
+            else:
+                count(conventions.RETRIES, amount=pages)
+
+    if states:
+        _on_commit(connection, count_pages)
 
 
 def operation_ended(operation: Measurement) -> None:
