@@ -5,14 +5,15 @@ document. A finding is as old as its delivery, and never newer than the end of i
 neither restores a document, nor removes one, nor replaces a newer one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from itertools import chain
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select, text
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
@@ -34,8 +35,8 @@ FOUND_AT = func.least(PAGES.c.received_at, SESSIONS.c.completed_at)
 """The time of a finding, in a select from `FINDINGS`."""
 
 
-_LATER_FINDINGS = text("""
-    SELECT here.number,
+LATER_FINDINGS = """
+    SELECT here.document,
         EXISTS (
             SELECT FROM webhook.pages AS page
             WHERE NOT page.delivered
@@ -52,12 +53,12 @@ _LATER_FINDINGS = text("""
                 AND least(page.received_at, session.completed_at) > least(found.received_at, own.completed_at)
         ) AS replaced
     FROM unnest(CAST(:documents AS uuid[]), CAST(:sources AS uuid[]), CAST(:crawl_ids AS text[]))
-        WITH ORDINALITY AS here (document, source, crawl_id, number)
+        AS here (document, source, crawl_id)
     LEFT JOIN webhook.pages AS found ON found.crawl_id = here.crawl_id AND found.source_key = here.source
     LEFT JOIN webhook.crawl_sessions AS own ON own.crawl_id = here.crawl_id
-""")
-"""Whether any crawl found a document gone (much cheaper than `gone_among`), and whether another crawl found
-it later with the content that the index has.
+"""
+"""A query: whether any crawl found a document gone (much cheaper than `gone_among`), and whether another one
+found it later with the content that the index has.
 """
 
 
@@ -130,21 +131,22 @@ async def gone_among(connection: AsyncConnection, urls: Iterable[str]) -> set[st
     }
 
 
-async def superseded(connection: AsyncConnection, pages: Sequence[FoundPage]) -> dict[str, Superseded]:
-    """Why what these pages brought is not the newest finding about their documents, by URL."""
-    rows = await connection.execute(
-        _LATER_FINDINGS,
-        {
-            "documents": [hash_key(page.url) for page in pages],
-            "sources": [hash_key(page.source_url) for page in pages],
-            "crawl_ids": [page.crawl_id for page in pages],
-        },
-    )
-    later = {pages[row.number - 1].url: row for row in rows}
-    asked = [url for url, row in later.items() if row.answered_gone]
-    gone = await gone_among(connection, asked) if asked else set()
-    replaced = {url: Superseded.REPLACED for url, row in later.items() if row.replaced}
-    return replaced | dict.fromkeys(gone, Superseded.GONE)
+def later_findings_arrays(pages: Sequence[FoundPage]) -> dict[str, list[Any]]:
+    """The parameters of `LATER_FINDINGS`."""
+    return {
+        "documents": [hash_key(page.url) for page in pages],
+        "sources": [hash_key(page.source_url) for page in pages],
+        "crawl_ids": [page.crawl_id for page in pages],
+    }
+
+
+async def superseded(
+    connection: AsyncConnection, answered_gone: Collection[str], replaced: Collection[str]
+) -> dict[str, Superseded]:
+    """Why what pages brought is not the newest finding about their documents, by URL. `LATER_FINDINGS` tells
+    of which documents that can be."""
+    gone = await gone_among(connection, answered_gone) if answered_gone else set()
+    return dict.fromkeys(replaced, Superseded.REPLACED) | dict.fromkeys(gone, Superseded.GONE)
 
 
 async def documents_of_gone(connection: AsyncConnection, page_id: int) -> list[str]:

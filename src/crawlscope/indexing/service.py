@@ -193,16 +193,14 @@ class IndexingService:
         `IndexChanged` or `DocumentChanged` is the result for one that has to be prepared again.
         """
         by_url = {each.prepared.url: each for each in found}
-        live = await generations.lock_shared(connection, by_url)
+        pages = [
+            FoundPage(url, each.crawl_id, each.source_url)
+            for url, each in by_url.items()
+            if each.crawl_id and each.source_url
+        ]
+        live = await generations.lock_shared(connection, by_url, pages)
         serving = _serving(live)
-        superseded = await freshness.superseded(
-            connection,
-            [
-                FoundPage(url, each.crawl_id, each.source_url)
-                for url, each in by_url.items()
-                if each.crawl_id and each.source_url
-            ],
-        )
+        superseded = await freshness.superseded(connection, live.answered_gone, live.replaced)
         decisions = {
             url: decide(each, serving, live.documents.get(url), superseded.get(url))
             for url, each in by_url.items()

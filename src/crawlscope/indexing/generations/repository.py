@@ -4,7 +4,7 @@ Transactions that store documents hold the generations' lock shared; a change ov
 document is stored into the former index after the change over.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,13 +12,8 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
     Row,
-    Uuid,
-    and_,
-    any_,
-    bindparam,
     func,
     insert,
     select,
@@ -34,30 +29,25 @@ from crawlscope.core.values import hash_key
 from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
 from crawlscope.indexing import documents, vocabulary
 from crawlscope.indexing.documents import KnownDocument
+from crawlscope.indexing.freshness import LATER_FINDINGS, FoundPage, later_findings_arrays
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.index.port import FIRST_NAME
 
 GENERATIONS = models.table_of(models.IndexGeneration)
 GENERATIONS_LOCK = (7_108, 4)
 REINDEXING_LOCK = (7_108, 5)
-_DOCUMENTS = documents.DOCUMENTS
-_LIVE = (
-    select(
-        *GENERATIONS.c,
-        *(_DOCUMENTS.c.key, _DOCUMENTS.c.content_hash, _DOCUMENTS.c.chunks, _DOCUMENTS.c.crawl_id),
-        *(_DOCUMENTS.c.language, _DOCUMENTS.c.revision, _DOCUMENTS.c.error),
-        _DOCUMENTS.c.fingerprint.label("document_fingerprint"),
-    )
-    .outerjoin(
-        _DOCUMENTS,
-        and_(
-            GENERATIONS.c.state == "serving",
-            _DOCUMENTS.c.generation_id == GENERATIONS.c.id,
-            _DOCUMENTS.c.key == any_(bindparam("keys", type_=ARRAY(Uuid))),
-        ),
-    )
-    .where(GENERATIONS.c.state.in_(["serving", "filling"]))
-)
+_LIVE = text(
+    f"""
+    SELECT generation.*, asked.key, later.answered_gone, later.replaced,
+        known.content_hash, known.fingerprint AS document_fingerprint, known.chunks, known.crawl_id,
+        known.language, known.revision, known.error
+    FROM webhook.index_generations AS generation
+    LEFT JOIN unnest(CAST(:keys AS uuid[])) AS asked (key) ON generation.state = 'serving'
+    LEFT JOIN webhook.documents AS known ON known.generation_id = generation.id AND known.key = asked.key
+    LEFT JOIN ({LATER_FINDINGS}) AS later ON later.document = asked.key
+    WHERE generation.state IN ('serving', 'filling')
+"""  # noqa: S608 - of a constant
+).columns(embedder=GENERATIONS.c.embedder.type)
 _LOCK_SHARED = text("""
     SELECT CAST(pg_advisory_xact_lock_shared(7108, 4) AS text)
     UNION ALL SELECT CAST(pg_advisory_xact_lock(key) AS text) FROM unnest(CAST(:keys AS bigint[])) AS key
@@ -93,6 +83,10 @@ class Live:
     """The one that reindexing fills."""
     documents: Mapping[str, KnownDocument] = field(default_factory=dict)
     """What the serving one has of the documents that were asked for, by URL."""
+    answered_gone: Collection[str] = ()
+    """Documents that any crawl found gone: see `freshness.LATER_FINDINGS`."""
+    replaced: Collection[str] = ()
+    """Documents of which another crawl found later what the index has."""
 
     @property
     def all(self) -> list[Generation]:
@@ -105,26 +99,37 @@ class Live:
         return newest.recipe if newest and newest.fingerprint != newest.recipe.fingerprint else None
 
 
-async def live(connection: AsyncConnection, urls: Iterable[str] = ()) -> Live:
+async def live(
+    connection: AsyncConnection, urls: Iterable[str] = (), pages: Sequence[FoundPage] = ()
+) -> Live:
+    """`urls` are documents, and `pages` lead to some of them."""
     by_key = {hash_key(url): url for url in urls}
-    rows = (await connection.execute(_LIVE, {"keys": list(by_key)})).all()
-    by_state = {row.state: row for row in rows}
-    found = {
-        by_key[row.key]: KnownDocument(
-            *(row.content_hash, row.document_fingerprint, row.chunks, row.crawl_id, row.language),
-            *(row.revision, row.error),
-        )
-        for row in rows
-        if row.key is not None
-    }
-    generations = {state: _generation(row) for state, row in by_state.items()}
-    return Live(generations.get(State.SERVING), generations.get(State.FILLING), found)
+    parameters = {"keys": list(by_key), **later_findings_arrays(pages)}
+    rows = (await connection.execute(_LIVE, parameters)).all()
+    generations = {row.state: _generation(row) for row in rows}
+    asked = [(by_key[row.key], row) for row in rows if row.key is not None]
+    return Live(
+        generations.get(State.SERVING),
+        generations.get(State.FILLING),
+        {
+            url: KnownDocument(
+                *(row.content_hash, row.document_fingerprint, row.chunks, row.crawl_id, row.language),
+                *(row.revision, row.error),
+            )
+            for url, row in asked
+            if row.revision is not None
+        },
+        [url for url, row in asked if row.answered_gone],
+        [url for url, row in asked if row.replaced],
+    )
 
 
-async def lock_shared(connection: AsyncConnection, urls: Collection[str] = ()) -> Live:
+async def lock_shared(
+    connection: AsyncConnection, urls: Collection[str] = (), pages: Sequence[FoundPage] = ()
+) -> Live:
     """Until the transaction ends no generation changes its state, and none other replaces the documents."""
     await connection.execute(_LOCK_SHARED, {"keys": documents.lock_keys(urls)})
-    return await live(connection, urls)
+    return await live(connection, urls, pages)
 
 
 async def lock_exclusively(connection: AsyncConnection) -> Live:
