@@ -63,6 +63,9 @@ class QueryWords:
     def terms(self, text: str) -> set[int]:
         """All that the text has of the query; much faster than the matches."""
         if text.isascii():
+            lower = text.lower()
+            if not any(beginning in lower for beginning in self._beginnings):  # most sentences
+                return set()
             return set().union(*filter(None, map(self._terms_of.__getitem__, _WORD.findall(text))))
         return set().union(*(match.terms for match in self.find(text)))
 
