@@ -6,6 +6,8 @@ from contextlib import suppress
 
 import psutil
 
+from crawlscope.indexing.index import optimizing
+
 ALL = "all"
 KINDS = {"up": "supervisor", "serve": "API", "index": "index"}
 
@@ -32,7 +34,7 @@ def _kind(process: psutil.Process) -> str:
             return "crawler" if "crawl" in options else "workers"
         case [name, *_] if name in KINDS:
             return KINDS[name]
-    return "PostgreSQL"
+    return "index" if optimizing.__name__ in process.cmdline() else "PostgreSQL"
 
 
 def cpu_seconds() -> Counter[str]:

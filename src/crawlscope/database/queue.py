@@ -32,14 +32,23 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    literal,
     select,
     table,
     text,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.database.engine import Database
+from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, prune_rows
+
 QUEUE_SCHEMA = "queue"
 _JOBS = table("pgqueuer", column("id"), column("status"), column("entrypoint"), schema=QUEUE_SCHEMA)
+_LOG = table("pgqueuer_log", column("id"), column("created"), schema=QUEUE_SCHEMA)
+KEEP_LOG = Keep(days=1)
+"""Of pgqueuer's own log, which gets some rows for each job and is never read here."""
+LOG_ROW_BYTES = 370
+"""With its indexes."""
 MAX_COUNTED = 1_000_000
 """Counting more jobs would take longer than a scrape may."""
 COUNT_JOBS = text("""
@@ -156,6 +165,17 @@ async def drop_waiting_jobs(connection: AsyncConnection, jobs: Iterable[int | No
 async def drop_job(connection: AsyncConnection, job: int | None) -> None:
     """Also one in progress: for the job of a worker that died."""
     await connection.execute(delete(_JOBS).where(_JOBS.c.id == job))
+
+
+async def prune_log(database: Database, now: datetime, *, dry_run: bool = False) -> list[Pruned]:
+    """pgqueuer never deletes what it logs."""
+    logged = select(_LOG.c.created.label("at"), literal(LOG_ROW_BYTES).label("size"))
+    return await prune_rows(database, "log of the queue", logged, _drop_log, KEEP_LOG, now, dry_run=dry_run)
+
+
+async def _drop_log(connection: AsyncConnection, before: datetime) -> int:
+    oldest = select(_LOG.c.id).where(_LOG.c.created < before).order_by(_LOG.c.created).limit(BATCH_SIZE)
+    return (await connection.execute(delete(_LOG).where(_LOG.c.id.in_(oldest)))).rowcount
 
 
 async def enqueue(

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, text
 from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
+from crawlscope.database.queue import prune_log
 from crawlscope.insights.service import Insights
 from crawlscope.models import Delivery, OperationMetric, Page, PageContent, PrunedOperations
 from crawlscope.pages.repository import newest_contents
@@ -56,6 +57,7 @@ async def test_totals_stay_exact_when_operations_are_deleted(own_database: Datab
     assert {each.what: each.rows for each in pruned or []} == {
         f"operation_metrics_{month(NOW)}": operations,
         "bodies of deliveries": 3,
+        "log of the queue": 2,
         f"operation_metrics_{month(month_after(NOW))}": 0,
         f"operation_metrics_{month(month_after(NOW, 2))}": 0,
         **{f"request_metrics_{month(month_after(NOW, ahead))}": 0 for ahead in range(3)},
@@ -75,6 +77,22 @@ async def test_totals_stay_exact_when_operations_are_deleted(own_database: Datab
     async with own_database.transaction() as connection:
         await connection.execute(text("DELETE FROM webhook.crawl_sessions"))
     assert await count(own_database, PrunedOperations) == 0
+
+
+async def test_the_queue_keeps_its_log_for_a_day(own_database: Database) -> None:
+    await deliver_pages(own_database, "crawl-1", A, B)
+
+    async def logged() -> int:
+        async with own_database.transaction() as connection:
+            return await connection.scalar(text("SELECT count(*) FROM queue.pgqueuer_log")) or 0
+
+    assert await prune_log(own_database, NOW) == []
+    assert await logged() == 2
+    in_two_days = NOW + timedelta(days=2)
+    assert [each.rows for each in await prune_log(own_database, in_two_days, dry_run=True)] == [2]
+    assert await logged() == 2
+    await prune_log(own_database, in_two_days)
+    assert await logged() == 0
 
 
 async def test_a_dry_run_deletes_nothing_and_says_what_would_be_deleted(own_database: Database) -> None:

@@ -11,6 +11,7 @@ import structlog
 from crawlscope.core.periodic import run_periodically
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
+from crawlscope.database.queue import prune_log
 from crawlscope.database.retention import Keep, Pruned
 from crawlscope.database.row_counts import merge_row_counts
 from crawlscope.notifications.retention import prune_notifications
@@ -73,4 +74,5 @@ async def prune(
             *await prune_notifications(
                 database, Keep(settings.keep_notifications_days), now, dry_run=dry_run
             ),
+            *await prune_log(database, now, dry_run=dry_run),
         ]
