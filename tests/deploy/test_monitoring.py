@@ -1,9 +1,12 @@
 """Alerts and dashboard: Prometheus accepts them, and they use metrics that exist."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,13 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from crawlscope.api.http.exposition import exposition
+from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.timing.telemetry import conventions
 from crawlscope.timing.telemetry.meters import Total
-from tests.support.documentation import ROOT, Section, page
+from tests.support.documentation import ROOT, Section, page, sections
+from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.postgres import ask
+from tests.support.stack import API_SECRET, Stack, running_stack
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "crawlscope.json").read_text(encoding="utf-8"))
@@ -23,6 +30,18 @@ promtool = pytest.mark.skipif(
     shutil.which("promtool") is None,
     reason="promtool is missing; on Debian and Ubuntu: apt-get install prometheus",
 )
+
+
+STEPS = ["Meaning", "Confirm", "Do", "Over when"]
+"""Of each runbook."""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with FakeEmbeddingServer() as embedder:
+        folder = tmp_path_factory.mktemp("runbooks") / "data"
+        with running_stack(folder, EMBEDDER="tei", EMBEDDER_URL=embedder.url) as running:
+            yield running
 
 
 def run_promtool(*arguments: str | Path) -> None:
@@ -81,6 +100,47 @@ def test_every_alert_is_tested():
     tests = (PROMETHEUS / "crawlscope.rules.test.yml").read_text(encoding="utf-8")
     alerts = [rule["alert"] for group in RULES["groups"] for rule in group["rules"]]
     assert [alert for alert in alerts if f'alertname="{alert}"' not in tests] == []
+
+
+def test_every_alert_has_a_runbook_and_no_other_exists():
+    linked = {
+        rule["alert"]: rule["annotations"].get("runbook_url")
+        for group in RULES["groups"]
+        for rule in group["rules"]
+    }
+    assert linked == {alert: f"docs/runbooks.md#{alert.lower()}" for alert in linked}
+    runbooks = sections(page("docs/runbooks.md"), 2)
+    assert [runbook.title for runbook in runbooks] == list(linked)
+    for runbook in runbooks:
+        assert [*re.findall(r"\*\*(Meaning|Confirm|Do|Over when)\b", runbook.text)] == STEPS, runbook.title
+        assert runbook.blocks("sh"), runbook.title
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runbook", sections(page("docs/runbooks.md"), 2), ids=lambda each: each.title)
+def test_the_commands_of_a_runbook_run(runbook: Section, stack: Stack):
+    """A `grep` that finds nothing is an answer, too."""
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "URL": stack.url,
+        "SECRET": API_SECRET,
+        "CRAWLSCOPE_API_SECRET": API_SECRET,
+        "CRAWLSCOPE_DATA_DIR": str(stack.data_dir),
+        "CRAWLSCOPE_PORT": stack.url.rpartition(":")[2],
+    }
+    for block in runbook.blocks("sh"):
+        for command in block.splitlines():
+            run = subprocess.run(
+                ["bash", "-o", "pipefail", "-c", command],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert run.returncode == 0 or "| grep" in command, f"{command}\n{run.stdout}{run.stderr}"
+            assert not run.stderr, command
+    for query in runbook.blocks("sql"):
+        ask(EmbeddedPostgres(stack.data_dir).url, query)
 
 
 def test_alerts_and_dashboard_use_metrics_that_exist():
