@@ -1,5 +1,6 @@
 """The files for deployment, each by its own linter."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -36,6 +37,24 @@ def test_the_compose_file_follows_its_schema() -> None:
     lint("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
 
 
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="docker-compose is not installed here")
+@pytest.mark.parametrize("profile", [[], ["--profile", "firecrawl"]], ids=["alone", "with-firecrawl"])
+def test_compose_reads_the_file(tmp_path: Path, profile: list[str]) -> None:
+    """It checks what a schema cannot: variables, profiles, dependencies. Debian's version knows no `name`."""
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(re.sub(r"^name: .*", "", COMPOSE.read_text(), flags=re.MULTILINE))
+    secrets = ("POSTGRES_PASSWORD", "QDRANT_API_KEY", "CRAWLSCOPE_API_SECRET")
+    run = subprocess.run(
+        ["docker-compose", *profile, "config", "--quiet"],
+        cwd=tmp_path,
+        env=os.environ | dict.fromkeys(secrets, "secret"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_follow_their_schema(workflow: Path) -> None:
     lint("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow)
@@ -68,6 +87,14 @@ def test_every_setting_in_the_files_exists() -> None:
     named = {name for each in files for name in re.findall(rf"\b{ENV_PREFIX}[A-Z_]+", each.read_text())}
     assert named
     assert named <= SETTINGS
+
+
+def test_a_worker_ends_by_its_own_limit_of_memory_before_that_of_its_pod() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "deploy/kubernetes/crawlscope.yaml").read_text()))
+    [settings] = [each["data"] for each in documents if each["kind"] == "ConfigMap"]
+    [worker] = [each for each in documents if each["metadata"]["name"] == "crawlscope-worker"]
+    limit = worker["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+    assert int(settings["CRAWLSCOPE_WORKER_MEMORY_BYTES"]) < int(limit.removesuffix("Gi")) * 1024**3
 
 
 def test_every_container_of_ours_runs_as_an_ordinary_user_on_a_read_only_root() -> None:
