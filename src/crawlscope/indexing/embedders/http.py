@@ -33,6 +33,8 @@ MAX_REQUESTS = 8
 TIMEOUT_SECONDS = 60.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 MAX_DETAIL_CHARACTERS = 200
+MAX_ANSWER_BYTES = 128 * 1024 * 1024
+"""Of one answer, also of a compressed one. The vectors of the largest batch take a tenth of that."""
 UNAVAILABLE_STATUSES = frozenset({408, 409, 425, 429, 502, 503, 504})
 _SIZE_COMPLAINT = re.compile(
     r"too (?:long|large|many|big)|batch size|context (?:length|window)|max\w* (?:\w+ ){0,3}(?:tokens|length)",
@@ -130,7 +132,7 @@ class EmbeddingServer:
             async with self._session.request(
                 method, self._address(path), data=data, headers=headers, allow_redirects=False
             ) as response:
-                content = await response.read()
+                content = await self._body(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ServerUnavailable(f"{self.name} cannot be reached ({type(error).__name__}).") from None
         except TimeoutError:
@@ -146,6 +148,14 @@ class EmbeddingServer:
         except ValueError:
             kind = response.headers.get("Content-Type", "no type")
             raise EmbedderUnavailable(f"{self.name} answered something else than JSON ({kind}).") from None
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        content = bytearray()
+        async for chunk in response.content.iter_any():
+            content += chunk
+            if len(content) > MAX_ANSWER_BYTES:
+                raise EmbedderUnavailable(f"{self.name} answered more than {MAX_ANSWER_BYTES >> 20} MiB.")
+        return bytes(content)
 
     def _refusal(self, status: int, content: bytes, reason: str) -> Exception:
         detail = self._detail(content) or reason

@@ -1,0 +1,1 @@
+"""Foreign input by the thousand: `python -m tests.fuzz`."""

@@ -1,0 +1,19 @@
+"""A share of what `python -m tests.fuzz` gives to every parser of foreign input."""
+
+import time
+
+import pytest
+
+from tests.fuzz.running import run
+from tests.fuzz.targets import TARGETS
+
+INPUTS = {"deliveries": 100, "changes": 100, "requests": 100, "fetching": 60, "html": 200, "markdown": 150}
+USUAL = 300
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_odd_input_gets_a_clear_answer(target: str, database_url: str) -> None:
+    count = INPUTS.get(target, USUAL)
+    outcome = await run(target, database_url, 0, count, time.monotonic() + 300)
+    assert outcome.inputs == count
+    assert not outcome.findings, "\n".join(outcome.findings)
