@@ -26,7 +26,7 @@ from crawlscope.api.http import (
     watches,
     webhooks,
 )
-from crawlscope.api.http.access import STATIC_PREFIX, Authenticated, Guard
+from crawlscope.api.http.access import STATIC_PREFIX, Guard
 from crawlscope.api.http.parameters import WholeSegments
 from crawlscope.api.http.requests import RequestRecorder
 from crawlscope.api.keys.registry import Keys
@@ -62,6 +62,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
     app.state.keys = Keys(parts.database)
     app.state.failed_sign_ins = FailedSignIns()
     app.state.shared_answers = SharedAnswers()
+    app.state.exports = export.Exports()
     app.state.documents = asyncio.Semaphore(DOCUMENTS_AT_ONCE)
     app.state.readings = prometheus.Readings()
     app.state.mcp = McpEndpoint(app, stopping)
@@ -87,11 +88,11 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         app.include_router(router)
     app.mount(STATIC_PREFIX.rstrip("/"), StaticFiles(), name="static")
 
-    @app.get("/openapi.json", include_in_schema=False, dependencies=[Authenticated])
+    @app.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> JSONResponse:
         return JSONResponse(request.app.openapi())
 
-    @app.get("/docs", include_in_schema=False, dependencies=[Authenticated])
+    @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         return render(request, "reference.html")
 

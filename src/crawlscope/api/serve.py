@@ -46,6 +46,8 @@ async def serve(settings: Settings, stopping: asyncio.Event, *, keeps_index: boo
                     lifespan="on",
                     log_config=None,
                     access_log=False,
+                    proxy_headers=bool(settings.trusted_proxies),
+                    forwarded_allow_ips=list(map(str, settings.trusted_proxies)),
                     timeout_graceful_shutdown=GRACEFUL_SECONDS,
                 )
             )

@@ -5,6 +5,7 @@ import os
 import sys
 from base64 import b64decode
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.expectations import Expectation, parse_expectation
 
+IPNetwork = IPv4Network | IPv6Network
 ENV_PREFIX = "CRAWLSCOPE_"
 SETTINGS_FILE = ".env"
 VALIDATOR_PREFIX = "Value error, "
@@ -80,6 +82,9 @@ class Settings(BaseSettings):
     """The model of a reranker with the API of Cohere or Jina. Default: Text Embeddings Inference."""
     reranker_api_key: SecretStr | None = None
     """The API key of the reranker."""
+
+    trusted_proxies: Annotated[list[IPNetwork], NoDecode] = Field(default_factory=list)
+    """The addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count."""
 
     api_secret: SecretStr | None = None
     """The secret that clients send. Default: a generated secret in the data folder."""
@@ -163,6 +168,15 @@ class Settings(BaseSettings):
         if isinstance(value, str) and not is_text(value):
             raise ValueError("must be text in UTF-8")
         return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        given = [each.strip() for each in value.split(",")] if isinstance(value, str) else value
+        try:
+            return [ip_network(each) for each in given] if isinstance(given, list) else given
+        except ValueError:
+            raise ValueError("must be IP addresses or networks, such as 127.0.0.1,10.0.0.0/8") from None
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.errors import (
     NotFoundError,
-    ServiceUnavailable,
 )
 from crawlscope.core.expectations import ANY_SITE, Expectation
 from crawlscope.core.values import hash_key, storable
@@ -80,8 +79,6 @@ from crawlscope.insights.verdict import Asked, Evidence, PartOutage, judge
 
 DEFAULT_LIMIT = 50
 DEFAULT_BUCKETS = 60
-MAX_EXPORTS = 4
-"""At once: each holds a connection to the database and a snapshot."""
 SETTLED_AT_ONCE = 200
 """The largest number of pages of a crawl in one piece of news."""
 SiteExpectations = Mapping[str, Sequence[Expectation]]
@@ -118,7 +115,6 @@ class Insights:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         self._snapshots = Database(snapshots)
-        self._exports = 0
 
     async def crawls(
         self,
@@ -193,16 +189,10 @@ class Insights:
         """The number of the crawl's pages, and batches of all of them: from one snapshot, which lasts as long
         as the block, and with it a connection.
         """
-        if self._exports >= MAX_EXPORTS:
-            raise ServiceUnavailable(f"{MAX_EXPORTS} exports run already: try again when one has ended")
-        self._exports += 1
-        try:
-            async with self._known(crawl_id) as connection:
-                total = await connection.scalar(queries.count_of(queries.pages(crawl_id)))
-                async with aclosing(exported_pages(connection, crawl_id)) as batches:
-                    yield total or 0, batches
-        finally:
-            self._exports -= 1
+        async with self._known(crawl_id) as connection:
+            total = await connection.scalar(queries.count_of(queries.pages(crawl_id)))
+            async with aclosing(exported_pages(connection, crawl_id)) as batches:
+                yield total or 0, batches
 
     async def page_changes(
         self,

@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import text
 
 from crawlscope.api.client import PAGES_HEADER, ServiceClient
+from crawlscope.api.http import export
 from crawlscope.cli.output.exported import export_to
 from crawlscope.core.errors import CrawlscopeError, NotFoundError
 from crawlscope.core.vocabulary import ExportFormat
 from crawlscope.database.engine import Database
-from crawlscope.insights import service as insights_service
 from tests.api.http.conftest import Served, Service
 from tests.support.producing import A, B, C, deliver, document, index_pages
 
@@ -117,14 +117,33 @@ async def test_too_many_exports_at_once_are_refused(
     database: Database, service: Service, monkeypatch: pytest.MonkeyPatch
 ):
     await crawled(database)
-    monkeypatch.setattr(insights_service, "MAX_EXPORTS", 1)
+    monkeypatch.setattr(export, "MAX_EXPORTS", 1)
+    monkeypatch.setattr(export, "WAIT_SECONDS", 0.3)
 
-    async with service.parts.insights.exported("crawl-1"):
+    async with service.app.state.exports.turn(export.Taker()):
         refused = await service.http.get(EXPORT)
     allowed = await service.http.get(EXPORT)
 
     assert (refused.status_code, allowed.status_code) == (503, 200)
     assert "Retry-After" in refused.headers
+
+
+async def test_a_client_that_takes_nothing_gives_way_to_another(
+    database: Database, served: Served, monkeypatch: pytest.MonkeyPatch
+):
+    await large(database)
+    monkeypatch.setattr(export, "MAX_EXPORTS", 1)
+    monkeypatch.setattr(export, "PATIENCE_SECONDS", 0.5)
+    slow, quick = client_of(served), client_of(served)
+    async with slow.export("crawl-1", ExportFormat.JSONL) as (_, first):
+        await anext(first)
+        pages = [page.url async for page in quick.export_pages("crawl-1")]
+        assert len(pages) == 20
+        with pytest.raises(httpx2.TransportError):
+            async for _ in first:
+                pass
+    await slow.aclose()
+    await quick.aclose()
 
 
 async def test_an_export_that_cannot_be_completed_is_broken_off(database: Database, served: Served):

@@ -6,7 +6,6 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from crawlscope.api.dashboard.rendering import page_router, render
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Offset, ServiceParts
 from crawlscope.core.vocabulary import ChangeKind
 from crawlscope.insights.schemas import DiffLine, PageChangesResponse
@@ -18,7 +17,7 @@ CHANGES_SHOWN = 50
 router = page_router()
 
 
-@router.get("/compare", dependencies=[Authenticated])
+@router.get("/compare")
 async def show_comparison(
     request: Request,
     parts: ServiceParts,

@@ -12,7 +12,6 @@ from crawlscope.api.dashboard import figures
 from crawlscope.api.dashboard.figures import Axis
 from crawlscope.api.dashboard.notices import redirect_with_notice
 from crawlscope.api.dashboard.rendering import crawl_path, page_router, render
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import MAX_OFFSET, Limit, Offset, Segment, ServiceParts
 from crawlscope.api.rendering.retried import BECAUSE
 from crawlscope.api.rendering.words import count
@@ -39,7 +38,7 @@ MAX_INDENTED = 4 * MAX_BODY_SHOWN
 router = page_router()
 
 
-@router.get("/crawls/{crawl_id}", dependencies=[Authenticated])
+@router.get("/crawls/{crawl_id}")
 async def show_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
     crawl, span, causes, slowest = await asyncio.gather(  # each reads on a connection of its own
         parts.insights.crawl(crawl_id),
@@ -67,7 +66,7 @@ async def _course(parts: Parts, crawl: CrawlMetricsResponse) -> dict[str, Any]:
     }
 
 
-@router.get("/crawls/{crawl_id}/timeline", dependencies=[Authenticated])
+@router.get("/crawls/{crawl_id}/timeline")
 async def show_timeline(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
     """The course of the crawl on one time axis, and what bounds it."""
     return render(
@@ -98,7 +97,7 @@ def _header(crawl: CrawlMetricsResponse, span: CrawlSpan, tab: str) -> dict[str,
     return {"crawl": crawl, "tab": tab, "span": span, "axis": axis}
 
 
-@router.get("/crawls/{crawl_id}/pages", dependencies=[Authenticated])
+@router.get("/crawls/{crawl_id}/pages")
 async def show_pages(
     request: Request,
     crawl_id: Segment,
@@ -130,7 +129,7 @@ async def show_pages(
     )
 
 
-@router.get("/crawls/{crawl_id}/spans", dependencies=[Authenticated])
+@router.get("/crawls/{crawl_id}/spans")
 async def list_spans(
     crawl_id: Segment,
     parts: ServiceParts,
@@ -167,13 +166,13 @@ def _epoch_ms(moment: object) -> float | None:
     return moment.timestamp() * 1000 if hasattr(moment, "timestamp") else None
 
 
-@router.get("/crawls/{crawl_id}/failures", dependencies=[Authenticated])
+@router.get("/crawls/{crawl_id}/failures")
 async def show_failures(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
     header = await _known_crawl(parts, crawl_id, "failures")
     return render(request, "failures.html", **header, causes=await parts.inspection.causes(crawl_id))
 
 
-@router.get("/crawls/{crawl_id}/deliveries", dependencies=[Authenticated])
+@router.get("/crawls/{crawl_id}/deliveries")
 async def show_deliveries(
     request: Request, crawl_id: Segment, parts: ServiceParts, offset: Offset = 0
 ) -> Response:
@@ -189,7 +188,7 @@ async def show_deliveries(
     )
 
 
-@router.get("/crawls/{crawl_id}/deliveries/{delivery_id}", dependencies=[Authenticated])
+@router.get("/crawls/{crawl_id}/deliveries/{delivery_id}")
 async def show_delivery(
     request: Request,
     crawl_id: Segment,
@@ -221,7 +220,7 @@ def readable_body(stored: bytes | None) -> str | None:
     return body if left <= 0 else f"{body[:MAX_BODY_SHOWN]}\n… and {left:,} more characters"
 
 
-@router.post("/crawls/{crawl_id}/retry", dependencies=[Authenticated])
+@router.post("/crawls/{crawl_id}/retry")
 async def retry_pages(
     request: Request,
     crawl_id: Segment,
@@ -256,7 +255,7 @@ def retry_notice(retried: PagesQueued) -> str:
     return "; ".join(said) + "."
 
 
-@router.post("/crawls/{crawl_id}/cancel", dependencies=[Authenticated])
+@router.post("/crawls/{crawl_id}/cancel")
 async def cancel_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
     cancelled = await parts.crawls.cancel(crawl_id)
     notice = (
@@ -267,14 +266,14 @@ async def cancel_crawl(request: Request, crawl_id: Segment, parts: ServiceParts)
     return redirect_with_notice(request, crawl_path(crawl_id), notice)
 
 
-@router.post("/crawls/{crawl_id}/reconcile", dependencies=[Authenticated])
+@router.post("/crawls/{crawl_id}/reconcile")
 async def reconcile_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
     found = await parts.crawls.reconcile(crawl_id)
     notice = f"Compared with Firecrawl: {count(found.added, 'page')} added. {found.note or ''}"
     return redirect_with_notice(request, crawl_path(crawl_id), notice)
 
 
-@router.post("/crawls/{crawl_id}/delete", dependencies=[Authenticated])
+@router.post("/crawls/{crawl_id}/delete")
 async def delete_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
     goes_on = await parts.crawls.delete(crawl_id, parts.host.require_index().indexing)
     notice = f"Crawl {crawl_id} was deleted." + (f" It may go on: {goes_on}." if goes_on else "")

@@ -6,7 +6,6 @@ from fastapi import Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from crawlscope.api.dashboard.rendering import crawl_path, page_router, render
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Offset, ServiceParts
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.vocabulary import CrawlStatus, Engine
@@ -19,7 +18,7 @@ OF_SPARKLINES = {"crawl_id", "total_pages", "searchable_at"}
 router = page_router()
 
 
-@router.get("/", dependencies=[Authenticated])
+@router.get("/")
 async def show_crawls(
     request: Request,
     parts: ServiceParts,
@@ -62,7 +61,7 @@ async def _list(
     )
 
 
-@router.post("/crawls", dependencies=[Authenticated])
+@router.post("/crawls")
 async def start_crawl(
     request: Request,
     parts: ServiceParts,

@@ -10,7 +10,6 @@ from fastapi.responses import Response
 from crawlscope.api.dashboard.crawl import readable_body
 from crawlscope.api.dashboard.figures import Axis, Part, stages_of
 from crawlscope.api.dashboard.rendering import page_router, render
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Segment, ServiceParts
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.indexing.index.port import ChunkPayload, chunk_id
@@ -24,7 +23,7 @@ MAX_CHUNKS_SHOWN = 50
 router = page_router()
 
 
-@router.get("/crawls/{crawl_id}/page", dependencies=[Authenticated])
+@router.get("/crawls/{crawl_id}/page")
 async def show_page(request: Request, crawl_id: Segment, url: str, parts: ServiceParts) -> Response:
     crawl = await parts.insights.crawl(crawl_id)
     found = await parts.inspection.page(crawl_id, url)

@@ -7,7 +7,6 @@ from fastapi import Query, Request
 from fastapi.responses import Response
 
 from crawlscope.api.dashboard.rendering import page_router, render
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Offset, ServiceParts
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.search.schemas import Highlight, Mode, SearchFilters, SearchRequest
@@ -18,7 +17,7 @@ MAX_OFFSET = 1_000
 router = page_router()
 
 
-@router.get("/search", dependencies=[Authenticated])
+@router.get("/search")
 async def show_search(
     request: Request,
     parts: ServiceParts,

@@ -26,7 +26,7 @@ HOME = "/"
 MAX_FAILURES = parse("10/minute")
 """Of one address. Later attempts are refused, right or wrong; clients with a key or the secret are not."""
 MAX_FAILURES_OF_ALL = parse("100/minute")
-"""Of all addresses, because a program on this machine can claim any in `X-Forwarded-For`."""
+"""Of all addresses, because one attacker can have many."""
 
 
 class FailedSignIns:

@@ -5,7 +5,6 @@ from fastapi.responses import Response
 from pydantic import SecretStr
 
 from crawlscope.api.dashboard.rendering import page_router, render
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.health import health
 from crawlscope.api.http.metrics import show_stats
 from crawlscope.api.http.parameters import ServiceParts
@@ -17,7 +16,7 @@ HIDDEN = "set, not shown"
 router = page_router()
 
 
-@router.get("/system", dependencies=[Authenticated])
+@router.get("/system")
 async def show_system(request: Request, parts: ServiceParts) -> Response:
     return render(
         request,

@@ -6,14 +6,14 @@ import secrets
 from hashlib import sha256
 from urllib.parse import quote, urlsplit
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 from itsdangerous import BadData, URLSafeTimedSerializer
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crawlscope.api.client import SECRET_HEADER
-from crawlscope.api.http.errors import problem, unavailable
+from crawlscope.api.http.errors import SECURITY_HEADERS, problem, unavailable
 from crawlscope.api.http.requests import ENDPOINT_PREFIXES
 from crawlscope.api.keys.schemas import KeyScope
 from crawlscope.core.errors import DatabaseUnavailable
@@ -119,11 +119,12 @@ async def require_access(request: Request) -> None:
         raise HTTPException(403, f"the key's scope is `{scope}`, which does not allow this request")
 
 
-Authenticated = Depends(require_access)
-
-
 class Guard:
-    """ASGI middleware: without it, FastAPI reads a body of any size before it checks `Authenticated`."""
+    """ASGI middleware: the one place that authenticates requests, before anything of a body is read.
+
+    No route can be forgotten: a path that is not listed as open needs a credential, whether a route has it or
+    not. The webhook endpoints authenticate by themselves, because a signature needs the body.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -132,6 +133,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        send = _with_security_headers(send)
         request = Request(scope)
         parts, path = request.app.state.parts, scope["path"]
         open_path = path in OPEN_PATHS or f"{path}/".startswith(ENDPOINT_PREFIXES)
@@ -146,6 +148,17 @@ class Guard:
                 return
         limit = SIGN_IN_BYTES if path == SIGN_IN_PATH else parts.settings.max_body_bytes
         await self._app(scope, _limited(receive, request.headers, limit), send)
+
+
+def _with_security_headers(send: Send) -> Send:
+    async def send_on(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return send_on
 
 
 def _refusal(request: Request, refused: HTTPException) -> Response:

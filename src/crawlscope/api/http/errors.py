@@ -26,6 +26,15 @@ from crawlscope.core.errors import (
 from crawlscope.core.settings import VALIDATOR_PREFIX
 
 RETRY_AFTER_SECONDS = 5
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Of every answer that does not say otherwise: it is data for a program, and no page of any site."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 UNREADABLE = "the body cannot be read: send JSON in UTF-8, nested less deeply"
 
@@ -145,4 +154,5 @@ def _allowed(request: Request) -> str:
 
 async def unexpected_error(request: Request, error: Exception) -> Response:
     status = 500 if not isinstance(error, CrawlscopeError) else 422
-    return problem(status, "unexpected error; the service's log has it")
+    # This answer is made outside all middleware.
+    return problem(status, "unexpected error; the service's log has it", SECURITY_HEADERS)

@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from crawlscope.api.http.access import Authenticated, require_access
+from crawlscope.api.http.access import require_access
 from crawlscope.api.http.parameters import Segment
 from crawlscope.core.errors import DatabaseUnavailable, NotFoundError
 from crawlscope.core.periodic import in_background
@@ -24,7 +24,7 @@ PING_SECONDS = 15
 SEND_SECONDS = 30
 """A viewer that takes nothing for so long is disconnected."""
 
-router = APIRouter(tags=["metrics"], dependencies=[Authenticated])
+router = APIRouter(tags=["metrics"])
 log = structlog.get_logger(__name__)
 
 

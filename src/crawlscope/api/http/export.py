@@ -5,25 +5,32 @@ import gzip
 import importlib
 import io
 import tarfile
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 import structlog
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from crawlscope.api.client import PAGES_HEADER
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Segment, ServiceParts
-from crawlscope.core.errors import CrawlscopeError, UsageError
+from crawlscope.core.errors import CrawlscopeError, ServiceUnavailable, UsageError
 from crawlscope.core.vocabulary import ExportFormat
 from crawlscope.indexing.in_thread import in_thread
 from crawlscope.insights.export import markdown_file
 from crawlscope.insights.schemas import ExportedPage
 from crawlscope.insights.service import Insights
 
+MAX_EXPORTS = 4
+"""At once: each holds a connection to the database."""
+WAIT_SECONDS = 30.0
+"""For the end of another export."""
+PATIENCE_SECONDS = 10.0
+"""An export that has waited so long for its client gives way to one that waits for its turn."""
+POLL_SECONDS = 0.2
 STALLED_SECONDS = 120
 """A client that takes nothing for so long is disconnected: it holds a connection to the database."""
 MEDIA_TYPES = {
@@ -32,7 +39,7 @@ MEDIA_TYPES = {
     ExportFormat.MARKDOWN: "application/gzip",
 }
 
-router = APIRouter(prefix="/api/crawls", tags=["crawls"], dependencies=[Authenticated])
+router = APIRouter(prefix="/api/crawls", tags=["crawls"])
 log = structlog.get_logger(__name__)
 
 
@@ -40,10 +47,12 @@ log = structlog.get_logger(__name__)
 async def export_crawl(
     crawl_id: Segment,
     parts: ServiceParts,
+    request: Request,
     format: ExportFormat = ExportFormat.JSONL,  # noqa: A002 - the parameter's name
 ) -> StreamingResponse:
     """All pages of the crawl with their texts, as they are at this moment."""
-    stream = _exported(parts.insights, crawl_id, WRITERS[format]())
+    taker, exports = Taker(), request.app.state.exports
+    stream = _exported(exports.turn(taker), parts.insights, crawl_id, WRITERS[format]())
     total = int(await anext(stream))
     suffix = "tar.gz" if format is ExportFormat.MARKDOWN else format.value
     headers = {
@@ -51,7 +60,60 @@ async def export_crawl(
         "Content-Disposition": f'attachment; filename="crawl.{suffix}"',
         "X-Content-Type-Options": "nosniff",
     }
-    return _File(stream, media_type=MEDIA_TYPES[format], headers=headers)
+    return _File(stream, taker, media_type=MEDIA_TYPES[format], headers=headers)
+
+
+class Taker:
+    """The client of an export: how long the export has waited for it to take what is there."""
+
+    def __init__(self) -> None:
+        self._waited_seconds = 0.0
+        self._sending_since: float | None = None
+        self._limit: asyncio.Timeout | None = None
+
+    @property
+    def waited_seconds(self) -> float:
+        now = time.monotonic()
+        return self._waited_seconds + (now - self._sending_since if self._sending_since else 0.0)
+
+    @asynccontextmanager
+    async def taking(self) -> AsyncIterator[None]:
+        """Raises `TimeoutError` if the client takes nothing for too long, or was hung up on."""
+        self._sending_since = time.monotonic()
+        try:
+            async with asyncio.timeout(STALLED_SECONDS) as self._limit:
+                yield
+        finally:
+            self._waited_seconds, self._sending_since, self._limit = self.waited_seconds, None, None
+
+    def hang_up(self) -> None:
+        """Has no effect while the export does not wait for the client."""
+        if self._limit is not None:
+            self._limit.reschedule(0.0)
+
+
+class Exports:
+    """Some at once. While others wait for their turn, the slowest client has to give way."""
+
+    def __init__(self) -> None:
+        self._running: list[Taker] = []
+
+    @asynccontextmanager
+    async def turn(self, taker: Taker) -> AsyncIterator[None]:
+        """Raises `ServiceUnavailable` if no other export ends in time."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while len(self._running) >= MAX_EXPORTS:
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(f"{MAX_EXPORTS} exports run already: try again when one has ended")
+            slowest = max(self._running, key=lambda each: each.waited_seconds)
+            if slowest.waited_seconds > PATIENCE_SECONDS:
+                slowest.hang_up()
+            await asyncio.sleep(POLL_SECONDS)
+        self._running.append(taker)
+        try:
+            yield
+        finally:
+            self._running.remove(taker)
 
 
 class Writer(Protocol):
@@ -133,25 +195,31 @@ WRITERS: dict[ExportFormat, type[JsonLines] | type[MarkdownArchive] | type[Parqu
 class _File(StreamingResponse):
     """Breaks the connection off if the file cannot be completed, so that no part of it looks whole."""
 
-    def __init__(self, stream: AsyncGenerator[bytes, None], **options: Any) -> None:
+    def __init__(self, stream: AsyncGenerator[bytes, None], taker: Taker, **options: Any) -> None:
         super().__init__(stream, **options)
         self._stream = stream
+        self._taker = taker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(STALLED_SECONDS):
+            async with self._taker.taking():
                 await send(message)
 
         async with aclosing(self._stream):
             try:
                 await super().__call__(scope, receive, send_in_time)
             except (CrawlscopeError, TimeoutError) as error:
-                log.warning("export_aborted", reason=str(error) or "the client takes nothing")
+                log.warning(
+                    "export_aborted",
+                    reason=str(error) or "the client takes nothing, or less than others that wait",
+                )
 
 
-async def _exported(insights: Insights, crawl_id: str, writer: Writer) -> AsyncGenerator[bytes, None]:
+async def _exported(
+    turn: AbstractAsyncContextManager[None], insights: Insights, crawl_id: str, writer: Writer
+) -> AsyncGenerator[bytes, None]:
     """The number of pages in digits, then the bytes of the file."""
-    async with insights.exported(crawl_id) as (total, batches):
+    async with turn, insights.exported(crawl_id) as (total, batches):
         yield str(total).encode()
         async for pages in batches:
             yield await in_thread(writer.write, pages)

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import ServiceParts
 from crawlscope.core.backoff import retry_context
 from crawlscope.core.errors import CrawlscopeError
@@ -18,7 +17,7 @@ from crawlscope.search.schemas import SearchRequest, SearchResponse
 
 OVERTAKEN_ATTEMPTS = 3
 
-router = APIRouter(dependencies=[Authenticated])
+router = APIRouter()
 
 
 @router.post("/api/search", tags=["search"])

@@ -4,12 +4,12 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from crawlscope.api.http.access import KEYS_PATH, Authenticated
+from crawlscope.api.http.access import KEYS_PATH
 from crawlscope.api.http.parameters import ServiceParts
 from crawlscope.api.keys.registry import add_key, list_keys, revoke_key
 from crawlscope.api.keys.schemas import KeyList, KeyRequest, NewKey
 
-router = APIRouter(prefix=KEYS_PATH, tags=["keys"], dependencies=[Authenticated])
+router = APIRouter(prefix=KEYS_PATH, tags=["keys"])
 
 
 @router.get("")

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Hours, Limit, Offset, Segment, ServiceParts, Since, Until, UrlPart
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.vocabulary import ChangeKind, CrawlStatus, PageState
@@ -29,7 +28,7 @@ from crawlscope.insights.schemas import (
 )
 from crawlscope.insights.service import DEFAULT_BUCKETS, DEFAULT_LIMIT
 
-router = APIRouter(dependencies=[Authenticated])
+router = APIRouter()
 
 
 @router.get("/api/metrics/crawls", tags=["metrics"])

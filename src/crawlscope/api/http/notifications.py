@@ -5,7 +5,6 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Limit, Offset, ServiceParts
 from crawlscope.core.errors import UsageError
 from crawlscope.core.vocabulary import NotificationState
@@ -13,7 +12,7 @@ from crawlscope.insights.schemas import NotificationListResponse
 from crawlscope.insights.service import DEFAULT_LIMIT
 from crawlscope.notifications.outbox import send_again
 
-router = APIRouter(prefix="/api/notifications", tags=["notifications"], dependencies=[Authenticated])
+router = APIRouter(prefix="/api/notifications", tags=["notifications"])
 
 
 class NotificationQueued(BaseModel):

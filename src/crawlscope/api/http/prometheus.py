@@ -10,7 +10,6 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Header, Request, Response
 
 from crawlscope import __version__
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.exposition import exposition
 from crawlscope.api.http.health import CHECK_SECONDS, check_parts
 from crawlscope.api.http.parameters import ServiceParts
@@ -27,7 +26,7 @@ T = TypeVar("T")
 KEPT_SECONDS = 2.0
 SHOW_INTERVAL_SECONDS = 15.0
 
-router = APIRouter(dependencies=[Authenticated], tags=["health"])
+router = APIRouter(tags=["health"])
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from crawlscope.api.http.access import Authenticated
 from crawlscope.api.http.parameters import Segment, ServiceParts
 from crawlscope.changes.schemas import CrawlWatched
 from crawlscope.changes.watches import DEFAULT_LIMIT, MAX_WATCHES
 
-router = APIRouter(prefix="/api/crawls", tags=["changes"], dependencies=[Authenticated])
+router = APIRouter(prefix="/api/crawls", tags=["changes"])
 
 
 class WatchPages(BaseModel):

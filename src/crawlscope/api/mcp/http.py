@@ -9,14 +9,13 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from crawlscope.api.client import ServiceClient
-from crawlscope.api.http.access import Authenticated
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-router = APIRouter(tags=["mcp"], dependencies=[Authenticated])
+router = APIRouter(tags=["mcp"])
 
 
 @router.post("/mcp")
