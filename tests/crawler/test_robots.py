@@ -73,6 +73,8 @@ def test_a_page_of_html_is_no_robots_txt() -> None:
         ("Request-rate: 1/5", 5),
         ("Request-rate: 0/5", 0),
         ("Request-rate: 10/1s", 0.1),
+        (f"Request-rate: 1/{'9' * 400}", 30),
+        (f"Request-rate: {'9' * 400}/{'9' * 402}", 30),
     ],
 )
 def test_the_pace_that_it_asks_for(line: str, seconds: float) -> None:

@@ -104,7 +104,7 @@ def running(
         yield
         assert process.poll() is None, (file.parent / "output").read_text()
     finally:
-        process.terminate()
+        process.kill()  # in order, it would wait for the end of the live feed
         process.wait(30)
 
 

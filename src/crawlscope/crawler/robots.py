@@ -44,7 +44,9 @@ class RobotsRules:
     def delay_seconds(self) -> float:
         """Between the starts of two requests."""
         rate = self._rules.request_rate(ROBOT)
-        between = rate.seconds / rate.requests if rate and rate.requests else 0.0
+        between = 0.0
+        if rate and rate.requests:  # of any size: whole numbers are divided when the result is small
+            between = min(rate.seconds, int(_MAX_DELAY_SECONDS) * rate.requests) / rate.requests
         return min(max(self._rules.crawl_delay(ROBOT) or 0.0, between), _MAX_DELAY_SECONDS)
 
     @property
