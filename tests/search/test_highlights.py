@@ -93,3 +93,23 @@ def test_a_sentence_that_stands_on_many_pages_is_left_out() -> None:
     only = [chunk(cookies, url=f"https://h/{n}") for n in range(3)]
     (nothing_else,) = Highlighter(words, only).highlights(only[:1])
     assert nothing_else.text == cookies
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("# Calls\n\nThe **wrapper**:\n", "The wrapper:"),
+        ("Use `**` or ``f(**options)`` with the wrapper.", "Use `**` or ``f(**options)`` with the wrapper."),
+        (
+            "The wrapper:\n\n```python\n# Calls it\nf(*a, **b)\n```\n\n**End**",
+            "The wrapper: # Calls it f(*a, **b) End",
+        ),
+        ("~~~\nwrapper(**b)", "wrapper(**b)"),
+        ("- the wrapper:\n\n  ```\n  wrapper(**b)\n  ```\n", "- the wrapper: wrapper(**b)"),
+        ("```\n```\nwrapper", "wrapper"),
+        ("wrapper\n\n```", "wrapper"),
+    ],
+)
+def test_code_is_shown_as_it_stands(text: str, shown: str) -> None:
+    (found,) = highlights("wrapper", text)
+    assert found.text == shown

@@ -2,8 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from crawlscope.indexing.blocks import closes, find_blocks
 from crawlscope.indexing.index.port import ChunkPayload
 from crawlscope.search.query_words import Match, QueryWords
 from crawlscope.search.schemas import Highlight, MatchedWord
@@ -15,7 +16,8 @@ MIN_PAGES_OF_BOILERPLATE = 3
 """A sentence that stands on so many pages of a site among the results says nothing about one of them."""
 
 _MARKUP = re.compile(
-    r"\*\*|\\(?=[^\w\s])|^[ \t>]*(?:#{1,6}[ \t]|[-*_]{3,}[ \t]*$|`{3}.*$|~{3}.*$)", re.MULTILINE
+    r"(?P<code>(?P<ticks>`+)[^`\n]+(?P=ticks))|\*\*|\\(?=[^\w\s])|^[ \t>]*(?:#{1,6}[ \t]|[-*_]{3,}[ \t]*$)",
+    re.MULTILINE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+")
 
@@ -80,9 +82,23 @@ def _key(chunk: ChunkPayload) -> tuple[str, int]:
 
 
 def sentences(text: str) -> list[str]:
-    """Of a chunk, each on one line and without Markdown's marks."""
-    parts = _SENTENCE_END.split(_MARKUP.sub("", text))
+    """Of a chunk, each on one line and without Markdown's marks; code as it stands."""
+    parts = _SENTENCE_END.split("".join(_without_marks(text)))
     return [sentence for part in parts if (sentence := " ".join(part.split()))]
+
+
+def _without_marks(text: str) -> Iterator[str]:
+    def kept(mark: re.Match[str]) -> str:
+        return mark["code"] or ""
+
+    read = 0
+    for block in find_blocks(text):
+        if block.tail:  # fenced, no table
+            yield _MARKUP.sub(kept, text[read : block.start])
+            lines = text[block.body : block.end].splitlines(keepends=True)
+            yield from lines[:-1] if lines and closes(lines[-1], block.tail.strip(" \t>")) else lines
+            read = block.end
+    yield _MARKUP.sub(kept, text[read:])
 
 
 def _merged(matches: Iterable[Match]) -> list[MatchedWord]:
