@@ -59,6 +59,32 @@ async def test_a_new_title_is_shown_if_the_text_is_the_same(here: Installation) 
     )
 
 
+def embedded(server: FakeEmbeddingServer) -> list[str]:
+    return [text for request in server.requests for text in request.texts if "button" in text]
+
+
+async def test_a_new_title_has_one_chunk_embedded_again(
+    here: Installation, server: FakeEmbeddingServer
+) -> None:
+    await bring(here, "crawl-1", title="Ocelot certificates")
+    before = embedded(server)
+    assert len(before) > 1
+    await bring(here, "crawl-2", title="Lynx certificates")
+    [again] = embedded(server)[len(before) :]
+    assert again == before[0].replace("Ocelot", "Lynx")
+    assert (await here.found("lynx"), await here.found("ocelot")) == ([URL], [])
+
+
+async def test_a_title_with_another_text_has_every_chunk_embedded_again(
+    here: Installation, server: FakeEmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bring(here, "crawl-1", title="Ocelot certificates")
+    before = embedded(server)
+    monkeypatch.setattr(f"{__name__}.TEXT", TEXT.replace("twice", "thrice"))
+    await bring(here, "crawl-2", title="Lynx certificates")
+    assert len(embedded(server)) == 2 * len(before)
+
+
 async def test_a_new_language_is_found_if_the_text_is_the_same(here: Installation) -> None:
     await bring(here, "crawl-1", title="Ocelot", language="de")
     await bring(here, "crawl-2", title="Ocelot", language="en-GB")

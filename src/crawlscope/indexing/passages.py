@@ -38,6 +38,16 @@ def within_page(vectors: Vectors) -> Vectors:
     return np.asarray((1 - PAGE_SHARE) * vectors + PAGE_SHARE * vectors.mean(axis=0), np.float32)
 
 
+def with_new_first(first: Vectors, kept: Vectors) -> Vectors:
+    """The vectors of a page as the index has them, with a new one of its first chunk: shape (1, dimension).
+
+    The mean of what the index has is close to the page's, because each vector there has the length 1.
+    """
+    own = first / np.linalg.norm(first)
+    new = (1 - PAGE_SHARE) * own + PAGE_SHARE * kept.mean(axis=0)
+    return np.asarray(np.vstack([new, kept[1:]]), np.float32)
+
+
 def _paths(text: str, chunks: Sequence[Chunk]) -> Iterator[list[str]]:
     """The headings above each chunk, the highest first, without the one that the chunk begins with."""
     above: list[tuple[int, str]] = []

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+import numpy as np
+
 from crawlscope.core.errors import PageError
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.indexing.chunk import Chunk, split
@@ -14,9 +16,9 @@ from crawlscope.indexing.embedders.models import passage_text
 from crawlscope.indexing.embedders.port import Embedder, Vectors
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.in_thread import Lanes
-from crawlscope.indexing.index.port import IndexedDocument, SparseVector
+from crawlscope.indexing.index.port import IndexedDocument, SearchIndex, SparseVector, chunk_id
 from crawlscope.indexing.language import language_of, primary_language
-from crawlscope.indexing.passages import passages, within_page
+from crawlscope.indexing.passages import passages, with_new_first, within_page
 from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.indexing.vocabulary import WordCounts
@@ -70,6 +72,8 @@ class DocumentPreparer:
     lanes: Lanes
     words: WordCounts | None = None
     """Counts the words of what is prepared."""
+    index: SearchIndex | None = None
+    """If given, the document's vectors in it are used again."""
 
     async def prepare(self, document: IndexDocumentRequest, known: KnownDocument | None) -> PreparedDocument:
         """Makes no chunks if `known` holds the same content already.
@@ -79,13 +83,33 @@ class DocumentPreparer:
         prepared, texts = await self.lanes.compute(len(document.markdown), self._read, document, known)
         if not texts:
             return prepared
+        kept = await self._kept_vectors(prepared, known)
+        if kept is not None:
+            texts = texts[:1]
         with (
             TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}) as whole,
             waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
         ):
             model = self.recipe.identity.model
             vectors = await self.embedder.embed([passage_text(model, text) for text in texts])
-            return replace(prepared, vectors=within_page(vectors))
+        made = within_page(vectors) if kept is None else with_new_first(vectors, kept)
+        return replace(prepared, vectors=made)
+
+    async def _kept_vectors(self, prepared: PreparedDocument, known: KnownDocument | None) -> Vectors | None:
+        """What the index has of the document, if only its title or language is new: then one chunk that is
+        embedded with the new title is enough to be found by its meaning.
+        """
+        count = len(prepared.chunks)
+        if self.index is None or known is None or count < 2:
+            return None
+        if (known.chunks, known.fingerprint) != (count, prepared.fingerprint):
+            return None
+        ids = [chunk_id(prepared.url, number) for number in range(count)]
+        stored = await self.index.stored(ids)
+        texts = [stored[one].text if one in stored else None for one in ids]
+        if texts != [chunk.text for chunk in prepared.chunks]:
+            return None
+        return np.stack([stored[one].dense for one in ids])
 
     def _read(
         self, document: IndexDocumentRequest, known: KnownDocument | None

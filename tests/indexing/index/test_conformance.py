@@ -146,6 +146,17 @@ async def test_a_hit_carries_the_whole_chunk(index: SearchIndex) -> None:
     }
 
 
+async def test_chunks_are_read_with_their_vectors(index: SearchIndex) -> None:
+    url = "https://h/"
+    await index.replace([make_document(url, "one", "two", dense=[3 * each for each in direction(1)])])
+    ids = [chunk_id(url, number) for number in range(3)]
+    stored = await index.stored(ids)
+    assert [stored[one].text for one in ids[:2]] == ["one", "two"]
+    assert stored.keys() == {*ids[:2]}
+    for chunk in stored.values():
+        assert chunk.dense == pytest.approx(direction(1), abs=1e-6)  # of length 1
+
+
 async def test_only_the_queried_half_has_hits(index: SearchIndex) -> None:
     await index.replace([make_document("https://h/", "apple")])
     words = BM25.encode_query("apple")

@@ -39,6 +39,12 @@ def payload_set(client: QdrantClient, collection: str, body: dict[str, Any]) -> 
     return client.set_payload(collection, wanted.payload, wanted.filter)
 
 
+def retrieved(client: QdrantClient, collection: str, body: dict[str, Any]) -> object:
+    wanted = models.PointRequest.model_validate(body)
+    with_payload = True if wanted.with_payload is None else wanted.with_payload
+    return client.retrieve(collection, wanted.ids, with_payload, wanted.with_vector or False)
+
+
 def queried(client: QdrantClient, collection: str, body: dict[str, Any]) -> object:
     return client.query_batch_points(
         collection, TypeAdapter(list[models.QueryRequest]).validate_python(body["searches"])
@@ -52,7 +58,7 @@ ANSWERS: dict[tuple[str, str], Answer] = {
     ("DELETE", ""): lambda client, collection, _: client.delete_collection(collection),
     ("PUT", "/index"): lambda *_: {"operation_id": 0, "status": "completed"},
     ("PUT", "/points"): upserted,
-    ("POST", "/points"): lambda client, collection, body: client.retrieve(collection, body["ids"]),
+    ("POST", "/points"): retrieved,
     ("POST", "/points/count"): lambda client, collection, _: client.count(collection),
     ("POST", "/points/delete"): deleted,
     ("POST", "/points/payload"): payload_set,

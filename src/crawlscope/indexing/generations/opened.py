@@ -157,7 +157,13 @@ class OpenGenerations:
         """Opens the embedder, which stays open while the block runs."""
         async with self.embedder(generation).in_use() as embedder:
             yield DocumentPreparer(
-                generation.id, generation.recipe, embedder, self._bm25, self._lanes, self._words
+                generation_id=generation.id,
+                recipe=generation.recipe,
+                embedder=embedder,
+                bm25=self._bm25,
+                lanes=self._lanes,
+                words=self._words,
+                index=await self.index(generation),
             )
 
     async def close_others(self, live: Live) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 from uuid import UUID
 
 import numpy as np
@@ -32,6 +32,7 @@ from crawlscope.indexing.index.port import (
     IndexSize,
     SearchIndex,
     SparseVector,
+    StoredChunk,
     chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
@@ -154,6 +155,19 @@ class EdgeIndex(SearchIndex):
                 one: chunk_payload(one, payload)
                 for one, payload in ((_bytes_of(point.id), point.payload or {}) for point in found)
                 if "crawl_ids" in payload  # else its writer was killed
+            }
+
+        return await self._on_thread(retrieve)
+
+    async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
+        def retrieve(shard: engine.EdgeShard) -> dict[ChunkId, StoredChunk]:
+            uuids: list[int | UUID | str] = [UUID(bytes=one) for one in ids]
+            found = shard.retrieve(uuids, with_payload=True, with_vector=True)
+            return {
+                _bytes_of(point.id): StoredChunk(
+                    (point.payload or {})["text"], np.asarray(cast("Any", point.vector)[DENSE], np.float32)
+                )
+                for point in found
             }
 
         return await self._on_thread(retrieve)

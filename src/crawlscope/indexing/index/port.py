@@ -135,6 +135,12 @@ class Halves:
     bm25: list[Hit]
 
 
+class StoredChunk(NamedTuple):
+    text: str
+    dense: npt.NDArray[np.float32]
+    """Of length 1."""
+
+
 @dataclass(frozen=True)
 class IndexSize:
     chunks: int
@@ -163,6 +169,10 @@ class SearchIndex(Protocol):
         ...
 
     async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
+        """Of those chunks that exist."""
+        ...
+
+    async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
         """Of those chunks that exist."""
         ...
 

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
+from typing import Any, cast
 from uuid import UUID
 
+import numpy as np
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
@@ -26,6 +28,7 @@ from crawlscope.indexing.index.port import (
     OwnedIndexes,
     SearchIndex,
     SparseVector,
+    StoredChunk,
     chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
@@ -118,6 +121,19 @@ class QdrantServerIndex(SearchIndex):
             found = await server.retrieve(self._collection, uuids, with_payload=True)
         ids_found = ((UUID(str(point.id)).bytes, point.payload or {}) for point in found)
         return {one: chunk_payload(one, payload) for one, payload in ids_found}
+
+    async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
+        async with self._server() as server:
+            uuids = [UUID(bytes=one) for one in ids]
+            found = await server.retrieve(
+                self._collection, uuids, with_payload=["text"], with_vectors=[DENSE]
+            )
+        return {
+            UUID(str(point.id)).bytes: StoredChunk(
+                (point.payload or {})["text"], np.asarray(cast("Any", point.vector)[DENSE], np.float32)
+            )
+            for point in found
+        }
 
     async def size(self) -> IndexSize:
         """The server does not say how many bytes it takes."""

@@ -21,6 +21,7 @@ from crawlscope.indexing.index.port import (
     OwnedIndexes,
     SearchIndex,
     SparseVector,
+    StoredChunk,
     document_key,
 )
 
@@ -76,6 +77,11 @@ class ShardedIndex(SearchIndex):
         parts = self._by_shard((one[:DOCUMENT_KEY_BYTES], one) for one in ids)
         found = await asyncio.gather(*(shard.payloads(part) for shard, part in parts))
         return {one: payload for part in found for one, payload in part.items()}
+
+    async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
+        parts = self._by_shard((one[:DOCUMENT_KEY_BYTES], one) for one in ids)
+        found = await asyncio.gather(*(shard.stored(part) for shard, part in parts))
+        return {one: chunk for part in found for one, chunk in part.items()}
 
     async def size(self) -> IndexSize:
         sizes = await asyncio.gather(*(shard.size() for shard in self._shards))

@@ -21,6 +21,7 @@ from crawlscope.indexing.index.port import (
     OwnedIndexes,
     SearchIndex,
     SparseVector,
+    StoredChunk,
 )
 
 BYTES_PER_CALL = 4 * 1024 * 1024
@@ -115,6 +116,9 @@ class RemoteIndex(SearchIndex):
     async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
         found: dict[ChunkId, ChunkPayload] = await self._call("payloads", ids=list(ids))
         return found
+
+    async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
+        return wire.unpack_stored(await self._call("stored", ids=list(ids)))
 
     async def size(self) -> IndexSize:
         chunks, size_bytes = await self._call("size")

@@ -103,6 +103,8 @@ class IndexServer:
                 return [wire.pack_hits(found.dense), wire.pack_hits(found.bm25)]
             case "payloads":
                 return await index.payloads(call["ids"])
+            case "stored":
+                return wire.pack_stored(await index.stored(call["ids"]))
             case "size":
                 size = await index.size()
                 return [size.chunks, size.bytes]

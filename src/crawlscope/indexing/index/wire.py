@@ -3,7 +3,7 @@
 import asyncio
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Final, TypeAlias, cast
 
@@ -14,12 +14,14 @@ import numpy.typing as npt
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
 from crawlscope.indexing.index.port import (
     EMPTY,
+    ChunkId,
     Filters,
     Floats,
     Hit,
     IndexedDocument,
     Integers,
     SparseVector,
+    StoredChunk,
 )
 from crawlscope.indexing.index.qdrant_common import as_floats, as_integers
 
@@ -115,6 +117,14 @@ def _unpack_vectors(lengths: Sequence[int], terms: bytes, weights: bytes) -> Ite
     all_weights = memoryview(weights).cast(FLOAT).tolist()
     for start, stop in pairwise(accumulate(lengths, initial=0)):
         yield SparseVector(all_terms[start:stop], all_weights[start:stop])
+
+
+def pack_stored(stored: Mapping[ChunkId, StoredChunk]) -> list[tuple[bytes, str, bytes]]:
+    return [(one, chunk.text, pack_floats(chunk.dense)) for one, chunk in stored.items()]
+
+
+def unpack_stored(packed: Sequence[tuple[bytes, str, bytes]]) -> dict[ChunkId, StoredChunk]:
+    return {one: StoredChunk(text, np.frombuffer(dense, "<f4")) for one, text, dense in packed}
 
 
 def pack_filters(filters: Filters) -> Message:
