@@ -85,6 +85,43 @@ async def test_a_firecrawl_too_old_to_list_its_crawls(tmp_path: Path) -> None:
     assert found == Finding("firecrawl", True, f"Firecrawl at {url} answers")
 
 
+def scored(*scores: float) -> Reply:
+    return Reply(200, [{"index": number, "score": score} for number, score in enumerate(scores)])
+
+
+async def test_a_reranker_that_prefers_the_right_text(tmp_path: Path) -> None:
+    with server(scored(0.9, 0.1)) as url:
+        found = await find("reranker", given(tmp_path, reranker_url=url))
+    assert found.ok
+    assert found.words.startswith(f"{url} orders texts rightly, ")
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (scored(0.1, 0.9), "check that the model of CRAWLSCOPE_RERANKER_URL is one for reranking"),
+        (scored(0.5, 0.5), "check that the model of CRAWLSCOPE_RERANKER_URL is one for reranking"),
+        (Reply(401, {"error": "wrong key a-secret-key"}), "401 Unauthorized"),
+        (Reply(200, "<html>welcome</html>"), "answered without scores"),
+    ],
+)
+async def test_a_reranker_that_works_for_no_search(tmp_path: Path, reply: Reply, says: str) -> None:
+    with server(reply) as url:
+        found = await find("reranker", given(tmp_path, reranker_url=url, reranker_api_key="a-secret-key"))
+    assert not found.ok
+    assert says in found.words
+    assert "a-secret-key" not in found.words
+
+
+async def test_a_reranker_that_cannot_be_reached_or_is_not_configured(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    found = await find("reranker", given(tmp_path, reranker_url=url))
+    assert not found.ok
+    assert url in found.words
+    assert found.words.endswith(": check CRAWLSCOPE_RERANKER_URL, its model and its API key")
+    assert (await find("reranker", given(tmp_path))).words == ""
+
+
 async def test_a_database_url_that_cannot_work_hides_no_other_finding(tmp_path: Path) -> None:
     settings = given(tmp_path, database_url="postgresql://u:p@ss:w0rd-hidden@db.example/x")
     assert (await find("python", settings)).ok

@@ -25,7 +25,13 @@ from crawlscope.api.rendering.words import plain
 from crawlscope.changes.watches import changedetection_client
 from crawlscope.core import service_file
 from crawlscope.core.data_dir import explained
-from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, FirecrawlUnavailable, SettingsError
+from crawlscope.core.errors import (
+    CrawlscopeError,
+    DatabaseUnavailable,
+    FirecrawlUnavailable,
+    RerankerUnavailable,
+    SettingsError,
+)
 from crawlscope.core.listening import bound_socket
 from crawlscope.core.secrets import NOTIFY_SECRET_FILE, SECRET_FILE, TOKEN_FILE
 from crawlscope.core.settings import Settings, is_header_safe, without_credentials
@@ -43,6 +49,7 @@ from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.insights import queries
 from crawlscope.insights.queries import rows_of
 from crawlscope.notifications import outbox
+from crawlscope.search.reranker import RerankingServer
 from crawlscope.webhooks.refusals import Cause
 
 MIN_PYTHON = (3, 11)
@@ -86,6 +93,9 @@ REFUSALS = {
 }
 """The reason, and what to do."""
 TEST_TEXT = "A flight recorder for crawls."
+RERANKER_QUERY = "Which animal says meow?"
+RERANKER_TEXTS = ("A cat says meow.", "The train to Vienna leaves at noon.")
+"""The answer, and a text on something else."""
 PART_WIDTH = 12
 
 
@@ -317,6 +327,32 @@ async def require_embedder_of_index(identity: EmbedderIdentity, settings: Settin
             )
         return unread_notice(identity.model, languages)
     return None
+
+
+@check_of("reranker")
+async def check_reranker(settings: Settings) -> str:
+    """Nothing if none is configured."""
+    server = RerankingServer.of(settings)
+    if server is None:
+        return ""
+    async with aclosing(server):
+        began = time.perf_counter()
+        try:
+            right, wrong = await server.scores(RERANKER_QUERY, RERANKER_TEXTS)
+        except RerankerUnavailable as error:
+            raise Failed(
+                str(error).rstrip("."), "check CRAWLSCOPE_RERANKER_URL, its model and its API key"
+            ) from error
+        took_ms = (time.perf_counter() - began) * 1000
+    if right <= wrong:
+        raise Failed(
+            f"answers, but finds “{RERANKER_TEXTS[1]}” a better answer to “{RERANKER_QUERY}” than "
+            f"“{RERANKER_TEXTS[0]}” ({wrong:.3g} and {right:.3g})",
+            "check that the model of CRAWLSCOPE_RERANKER_URL is one for reranking",
+        )
+    return (
+        f"{without_credentials(settings.reranker_url or '')} orders texts rightly, {took_ms:.0f} ms for two"
+    )
 
 
 @check_of("port")

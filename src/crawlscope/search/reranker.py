@@ -73,6 +73,14 @@ class RerankingServer(RemoteApi):
         )
         self._model = model
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """None if none is configured. Raises `SettingsError`."""
+        if settings.reranker_url is None:
+            return None
+        key = settings.reranker_api_key
+        return cls(settings.reranker_url, settings.reranker_model, key.get_secret_value() if key else None)
+
     def complaint(self, response: Response) -> str:
         answer = response.json()
         answered = answer if isinstance(answer, dict) else {}
@@ -120,14 +128,8 @@ class Reranker:
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
         """None if none is configured. Raises `SettingsError`."""
-        if settings.reranker_url is None:
-            return None
-        key = settings.reranker_api_key
-        return cls(
-            RerankingServer(
-                settings.reranker_url, settings.reranker_model, key.get_secret_value() if key else None
-            )
-        )
+        server = RerankingServer.of(settings)
+        return cls(server) if server else None
 
     async def scores(self, query: str, texts: Sequence[str]) -> list[float] | None:
         """None if the server fails, is too slow, or has failed several times just now."""
