@@ -6,7 +6,8 @@ A folder holds `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, 
 (`query-id`, `corpus-id`, `score`, with that header): the layout of the BEIR collections. Each has a service
 of its own: its documents are delivered to it as pages of a crawl, and its queries are asked over HTTP. The
 difference between hybrid and the better of its halves has the 95 % interval of a paired bootstrap. Of the
-titles that only one document has, up to 100 are searched for.
+titles that only one document has, up to 100 are searched for. Up to 120 queries are asked once more with one
+random edit in one of their words.
 """
 
 import argparse
@@ -15,9 +16,11 @@ import csv
 import json
 import math
 import random
+import re
+import string
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -33,9 +36,12 @@ RRF_DEPTH = 50
 RRF_K = 60
 RESAMPLES = 10_000
 TITLES = 100
+MISSPELT = 120
 CONNECTIONS = 4
 MODES = ("keyword", "semantic", "hybrid")
 RRF = f"RRF (k={RRF_K})"
+
+_LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 
 Asked = TypeVar("Asked")
 Ranking = Sequence[str]
@@ -60,6 +66,13 @@ class Collection:
         chosen = random.Random(7).sample(sorted(titles), min(TITLES, len(titles)))
         return {title: titles[title] for title in chosen}
 
+    def misspelt(self) -> dict[str, str]:
+        """At most `MISSPELT` queries, chosen at random, each with one edit; by their ids."""
+        generator = random.Random(7)
+        possible = [one for one, text in self.queries.items() if _LONG_WORD.search(text)]
+        chosen = generator.sample(possible, min(MISSPELT, len(possible)))
+        return {one: with_edit(self.queries[one], generator) for one in chosen}
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -67,6 +80,16 @@ class Quality:
 
     ndcg: list[float]
     recall: list[float]
+
+
+def with_edit(query: str, generator: random.Random) -> str:
+    """One letter of one longer word is left out, added or replaced, or changes places with the next."""
+    word = generator.choice(list(_LONG_WORD.finditer(query)))
+    place = generator.randrange(word.start(), word.end() - 1)
+    before, first, second, after = query[:place], query[place], query[place + 1], query[place + 2 :]
+    letter = generator.choice(string.ascii_lowercase)
+    edits = (second, first + letter + second, letter + second, second + first)
+    return before + generator.choice(edits) + after
 
 
 def read_collection(folder: Path) -> Collection:
@@ -122,12 +145,19 @@ async def ask(collection: Collection, service: MeasuredService) -> dict[str, lis
         found[asked] = [documents[result["url"]] for result in json.loads(answer)["results"]]
 
     queries = list(collection.queries.values())
-    titles = collection.own_titles()
+    titles, misspelt = collection.own_titles(), collection.misspelt()
     every = [(mode, query) for mode in MODES for query in queries]
-    await on_connections(service, dict.fromkeys([*every, *(("hybrid", title) for title in titles)]), search)
+    more = [("hybrid", query) for query in (*titles, *misspelt.values())]
+    await on_connections(service, dict.fromkeys([*every, *more]), search)
     if titles:
         first = sum(found["hybrid", title][:1] == [one] for title, one in titles.items())
         print(f"  {first} of {len(titles)} pages are first for their own title")
+    chosen = replace(collection, queries={one: collection.queries[one] for one in misspelt})
+    typed, edited = (
+        100 * float(np.mean(judge(chosen, [found["hybrid", text] for text in texts]).ndcg))
+        for texts in (chosen.queries.values(), misspelt.values())
+    )
+    print(f"  {len(misspelt)} queries: nDCG@10 {typed:.1f} as typed, {edited:.1f} with an edit")
     rankings = {mode: [found[mode, query] for query in queries] for mode in MODES}
     halves = zip(rankings["keyword"], rankings["semantic"], strict=True)
     return rankings | {RRF: [by_reciprocal_ranks(pair) for pair in halves]}

@@ -25,7 +25,7 @@ La médiathèque ouvre à neuf heures.
 )
 def test_markup_case_and_line_ends_do_not_hide_a_phrase(query: str) -> None:
     assert Phrase.of(query).is_in(TEXT)
-    assert Phrase.of(query).is_long
+    assert Phrase.of(query).is_distinctive
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,14 @@ def test_separated_words_are_no_phrase(query: str) -> None:
     assert not Phrase.of(query).is_in(TEXT)
 
 
-@pytest.mark.parametrize("query", ["file object", "?! " * 20, ""])
+@pytest.mark.parametrize("query", ["PEP 405", "http/404", "CVE-2024-3094", "127.0.0.1", "Python 3.12"])
+def test_a_name_with_a_number_is_meant_word_for_word(query: str) -> None:
+    assert Phrase.of(query).is_distinctive
+
+
+@pytest.mark.parametrize("query", ["file object", "405", "sha256", "why 3 to 5 of us", "?! " * 20, ""])
 def test_short_queries_are_no_quotations(query: str) -> None:
-    assert not Phrase.of(query).is_long
+    assert not Phrase.of(query).is_distinctive
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,22 @@ async def test_a_quoted_sentence_ranks_before_texts_that_repeat_its_words(servic
     assert response.results[0].score == max(result.score for result in response.results)
 
 
+async def test_a_name_with_a_number_ranks_before_similar_names(tmp_path: Path) -> None:
+    embedder, index = InitialsEmbedder(), EdgeIndex.open(tmp_path / "index", DIMENSION)
+    texts = {
+        "https://h/names": "405 40506, PEP 8, PEP 290",
+        "https://h/venv": "The proposal, PEP-405, has more background on environments than others",
+    }
+    for url, text in texts.items():
+        vectors = await embedder.embed([text])
+        await index.replace(
+            [IndexedDocument(url, "", "en", [], [text], vectors, [BM25.encode_document(text)])]
+        )
+    response = await SearchService(index, embedder, BM25).search(asked("PEP 405"))
+    await index.aclose()
+    assert [result.url for result in response.results] == ["https://h/venv", "https://h/names"]
+
+
 @pytest.mark.parametrize("mode", ["keyword", "semantic", "hybrid"])
 @pytest.mark.parametrize(
     ("query", "expected"),

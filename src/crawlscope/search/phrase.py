@@ -10,6 +10,8 @@ from crawlscope.indexing.sparse import ngrams
 
 MIN_LONG_CHARACTERS = 20
 """Too many texts contain shorter phrases by chance."""
+MAX_NAME_WORDS = 4
+"""`CVE-2024-3094`, `127.0.0.1`."""
 
 _LINK_TARGET = re.compile(r"\]\([^()\s]*(?:\s+\"[^\"]*\")?\)")
 _WORD = re.compile(r"[^\W_]+")
@@ -28,9 +30,10 @@ class Phrase:
         return cls(tuple(_words(_folded(text))))
 
     @property
-    def is_long(self) -> bool:
-        """Whether a text that contains it was probably the source of it."""
-        return len(" ".join(self.words)) >= MIN_LONG_CHARACTERS
+    def is_distinctive(self) -> bool:
+        """Whether a text that contains it is probably meant: a long phrase, or a name such as `PEP 405`."""
+        is_name = 1 < len(self.words) <= MAX_NAME_WORDS and any(map(str.isdecimal, self.words))
+        return is_name or len(" ".join(self.words)) >= MIN_LONG_CHARACTERS
 
     def is_in(self, text: str) -> bool:
         folded = _folded(text)

@@ -33,7 +33,7 @@ CANDIDATES_PER_PAGE = 3
 PAGES_COMPARED = 20
 """Best pages whose title is compared with the query."""
 CHUNKS_COMPARED = 100
-"""Best chunks by keyword whose text is compared with a long query."""
+"""Best chunks by keyword whose text is compared with a distinctive query."""
 MAX_CHUNKS_COMPARED = 1_000
 """Best chunks by keyword whose text is compared with a phrase in quotation marks."""
 
@@ -182,13 +182,13 @@ class SearchService:
         payloads: Payloads,
         part: slice,
     ) -> list[RankedPage]:
-        """First the pages with the query as their title, then those that contain a long query word for word.
+        """First the pages with the query as their title, then those with a distinctive query word for word.
 
         Only the best are looked at, so that deeper candidates do not change the order. Fetches the chunks of
         this part of the pages too, most of which will be shown.
         """
         titled = [page.chunks[0].id for page in pages[:PAGES_COMPARED]]
-        verbatim = [hit.id for hit in by_keyword[:CHUNKS_COMPARED]] if words.is_long else []
+        verbatim = [hit.id for hit in by_keyword[:CHUNKS_COMPARED]] if words.is_distinctive else []
         await self._fetch(payloads, [*titled, *verbatim, *chunks_shown(pages[part])])
         known = payloads.keys()
         named = {one for one in titled if one in known and words.is_title(payloads[one]["title"])}
