@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from crawlscope.core.vocabulary import PageState
 from crawlscope.crawls.reconcile import Reconciler
@@ -18,6 +18,7 @@ from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.models import CrawlSession, Page, PageAttempt, PageContent
 from crawlscope.pages.retry import retry_pages
 from crawlscope.sessions.recount import recount
+from crawlscope.sessions.repository import delete_sessions
 from crawlscope.webhooks.acceptance import Acceptance, accept_delivery
 from tests.support.fakes.firecrawl_server import Failure, FakeFirecrawl, Site
 from tests.support.fakes.firecrawl_server import Page as SitePage
@@ -287,4 +288,4 @@ def test_reconciliation_restores_lost_pages(database_url: str) -> None:
 async def forget(database: Database, crawl_id: str) -> None:
     """As if the crawl had no facts."""
     async with database.transaction() as connection:
-        await connection.execute(delete(CrawlSession).where(CrawlSession.crawl_id == crawl_id))
+        await delete_sessions(connection, [crawl_id])

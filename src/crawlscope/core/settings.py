@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     keep_deliveries_bytes: int | None = Field(default=None, ge=0)
     """Maximum total size of the stored delivery bodies in bytes, as compressed. Default: no limit."""
     keep_operations_days: int = Field(default=400, ge=1, le=36_500)
-    """Number of days for which measured operations are stored, in whole months."""
+    """Number of days for which measured operations, in whole months, and past outages are stored."""
     keep_operations_bytes: int | None = Field(default=None, ge=0)
     """Maximum size of the measured operations in bytes, in whole months. Default: no limit."""
     keep_requests_days: int = Field(default=90, ge=1, le=36_500)

@@ -46,7 +46,7 @@ async def prune_rows(
 ) -> list[Pruned]:
     """Deletes the oldest of `rows`, which have the columns `at` and `size` (bytes), until `keep` holds.
 
-    `drop` deletes at most a batch of those before a moment and returns how many.
+    `drop` deletes about a batch of those before a moment and returns how many; it is called until that is 0.
     """
     kept = rows.subquery()
     async with database.transaction() as connection:

@@ -1,17 +1,21 @@
-"""Drops old operations and requests by whole months. What operations sum up to stays with their crawls."""
+"""Drops old operations and requests by whole months, and old outages. What operations sum up to stays with
+their crawls.
+"""
 
 from datetime import datetime
 from functools import partial
 
-from sqlalchemy import Table, text
+from sqlalchemy import Table, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope import models
 from crawlscope.database.engine import Database
-from crawlscope.database.retention import Keep, Pruned
+from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, prune_rows
 from crawlscope.database.row_counts import count_rows
 from crawlscope.timing.partitions import change, partitions_of
 from crawlscope.timing.store import OPERATIONS
 
+OUTAGES = models.table_of(models.PastOutage)
 DROP_SECONDS = 3_600.0
 """For a statement on a whole month: it reads all its rows."""
 _KEEP_SUMS = """
@@ -48,6 +52,19 @@ async def prune_months(
             rows = await (patient.run(drop) if dry_run else change(patient, drop))
         pruned.append(Pruned(month.name, rows, month.bytes))
     return pruned
+
+
+async def prune_outages(
+    database: Database, keep: Keep, now: datetime, *, dry_run: bool = False
+) -> list[Pruned]:
+    """Those that have ended."""
+    ended = select(OUTAGES.c.until.label("at"), func.pg_column_size(OUTAGES.c.reason).label("size"))
+    return await prune_rows(database, "outages", ended, _delete_outages, keep, now, dry_run=dry_run)
+
+
+async def _delete_outages(connection: AsyncConnection, before: datetime) -> int:
+    old = select(OUTAGES.c.id).where(OUTAGES.c.until < before).limit(BATCH_SIZE)
+    return (await connection.execute(delete(OUTAGES).where(OUTAGES.c.id.in_(old)))).rowcount
 
 
 async def _drop(connection: AsyncConnection, table: Table, month: str, dry_run: bool) -> int:

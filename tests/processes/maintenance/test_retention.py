@@ -13,10 +13,19 @@ from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import prune_log
 from crawlscope.insights.service import Insights
-from crawlscope.models import Delivery, OperationMetric, Page, PageContent, PrunedOperations
+from crawlscope.models import (
+    Delivery,
+    OperationMetric,
+    Outage,
+    Page,
+    PageContent,
+    PastOutage,
+    PrunedOperations,
+)
 from crawlscope.pages.repository import newest_contents
 from crawlscope.processes.maintenance.retention import PRUNING_LOCK, prune
 from crawlscope.processes.parts import service_parts
+from crawlscope.processes.worker.circuit import Outages
 from crawlscope.processes.worker.process import run_worker
 from crawlscope.sessions.recount import recount
 from crawlscope.timing.partitions import make_partitions, month_after, partitions_of
@@ -25,6 +34,7 @@ from tests.support.producing import A, B, deliver, deliver_pages, document, inde
 from tests.timing.test_partitions import measure, month, placed
 
 NOW = datetime.now(UTC)
+LONG_AGO = month_after(NOW, -20)
 LATER = NOW + timedelta(days=500)
 """When everything of now is old."""
 
@@ -153,6 +163,54 @@ async def test_replaced_contents_are_deleted_where_asked_and_the_newest_stay(dat
         keys = await connection.execute(select(Page.document_key, Page.source_url).distinct())
         found = {url: await newest_contents(connection, key, 3) for key, url in keys.all()}
     assert {url: len(contents) for url, contents in found.items()} == {A: 2, B: 1}
+
+
+async def test_each_document_is_looked_at_once_in_batches(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawlscope.pages.retention.BATCH_SIZE", 2)
+    urls = [f"https://a.example/{number}" for number in range(5)]
+    for crawl in range(3):
+        await deliver_pages(database, f"crawl-{crawl}", *urls)
+        await index_pages(database, f"crawl-{crawl}")
+        await deliver(database, f"crawl-{crawl}", "crawl.completed")
+
+    pruned = await prune(settings(keep_contents_days=30), database, LATER)
+
+    assert ("contents of pages", 10) in [(each.what, each.rows) for each in pruned or []]
+    async with database.transaction() as connection:
+        left = select(Page.crawl_id, Page.source_url).join(PageContent, PageContent.page_id == Page.id)
+        assert set(map(tuple, await connection.execute(left))) == {("crawl-2", url) for url in urls}
+
+
+async def test_outages_are_deleted_with_the_operations(database: Database) -> None:
+    outages = Outages(database, "worker-1")
+    await outages.note("embedder", "it does not answer")
+    await outages.end_all()
+    await outages.note("index", "it does not answer")
+
+    assert await prune(settings(), database, NOW) == []
+    announced = await prune(settings(), database, LATER, dry_run=True)
+    assert await count(database, PastOutage) == 1
+    assert await prune(settings(), database, LATER) == announced
+
+    assert [(each.what, each.rows) for each in announced or []] == [("outages", 1)]
+    assert (await count(database, PastOutage), await count(database, Outage)) == (0, 1)
+
+
+async def test_a_month_may_take_longer_than_other_statements(
+    own_database: Database, own_database_url: str
+) -> None:
+    hasty = Database.open(own_database_url, statement_seconds=1)
+    await measure(own_database, LONG_AGO)
+    await make_partitions(own_database, NOW)
+    dropped = f"operation_metrics_{month(LONG_AGO)}"
+    async with own_database.transaction() as connection:
+        await connection.execute(text(f"LOCK TABLE webhook.{dropped} IN ROW EXCLUSIVE MODE"))
+        pruning = asyncio.create_task(prune(settings(keep_requests_days=9_999), hasty, NOW))
+        await asyncio.sleep(1.5)  # longer than a statement may take
+    assert [(each.what, each.rows) for each in await pruning or []] == [(dropped, 1)]
+    await hasty.close()
 
 
 async def test_one_process_deletes_at_a_time(database: Database) -> None:

@@ -17,7 +17,7 @@ from crawlscope.database.row_counts import merge_row_counts
 from crawlscope.notifications.retention import prune_notifications
 from crawlscope.pages.retention import prune_contents
 from crawlscope.timing.partitions import make_partitions
-from crawlscope.timing.retention import prune_months
+from crawlscope.timing.retention import prune_months, prune_outages
 from crawlscope.timing.store import OPERATIONS, REQUESTS
 from crawlscope.timing.telemetry.reports import is_oldest
 from crawlscope.webhooks.retention import prune_bodies
@@ -69,6 +69,7 @@ async def prune(
         return [
             *await prune_months(database, OPERATIONS, operations, now, dry_run=dry_run),
             *await prune_months(database, REQUESTS, requests, now, dry_run=dry_run),
+            *await prune_outages(database, Keep(settings.keep_operations_days), now, dry_run=dry_run),
             *await prune_bodies(database, bodies, now, dry_run=dry_run),
             *await prune_contents(database, contents, now, dry_run=dry_run),
             *await prune_notifications(
