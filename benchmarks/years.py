@@ -8,27 +8,21 @@ Retention then keeps 90 days, while a writer goes on measuring. It must change n
 """
 
 import asyncio
-import json
-import statistics
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from random import Random
-from typing import Any
 
 from sqlalchemy import text
 
 from benchmarks.part import Options, Row, number, run_alone
+from benchmarks.recorded import STAGES, Comparison, Question, event, operation, seconds, two_databases, vacuum
 from crawlscope.core.settings import Settings
 from crawlscope.core.vocabulary import OperationType
-from crawlscope.database import schema
-from crawlscope.database.embedded import EmbeddedPostgres
-from crawlscope.database.engine import Database, sqlalchemy_url
+from crawlscope.database.engine import Database
 from crawlscope.database.retention import Pruned
 from crawlscope.insights.service import Insights
 from crawlscope.processes.maintenance.retention import prune
@@ -51,14 +45,6 @@ WRITERS = 4
 PAGES_AT_ONCE = 200
 PAGE_MS = 50
 RECOUNTED = 20
-STAGES = (
-    (OperationType.WORKER, "index_document", 40.0),
-    (OperationType.CHUNKING, "chunk_text", 4.0),
-    (OperationType.EMBEDDING, "embed_batch", 28.0),
-    (OperationType.BM25, "index_document", 1.0),
-    (OperationType.QDRANT, "index_chunks", 5.0),
-)
-"""Of each page, with the usual milliseconds."""
 SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class
 WHERE relnamespace = 'webhook'::regnamespace AND relname LIKE :tables AND relkind = 'r'
@@ -81,16 +67,8 @@ async def measure(options: Options) -> Sequence[Row]:
     operations = options.operations or (QUICK_OPERATIONS if options.quick else OPERATIONS)
     rounds, now = options.rounds_or(15), datetime.now(UTC)
     crawls = planned(operations, now)
-    with (
-        tempfile.TemporaryDirectory(prefix="crawlscope-benchmark-") as folder,
-        EmbeddedPostgres(Path(folder)) as server,
-    ):
-        year, month = await opened(server.url, "year"), await opened(server.url, "month")
-        try:
-            return await _measured(year, month, crawls, now, rounds)
-        finally:
-            await year.close()
-            await month.close()
+    async with two_databases("year", "month") as (year, month):
+        return await _measured(year, month, crawls, now, rounds)
 
 
 def planned(operations: int, now: datetime) -> list[Crawl]:
@@ -101,19 +79,6 @@ def planned(operations: int, now: datetime) -> list[Crawl]:
         Crawl(f"crawl-{each}", f"https://{each % SITES}.example.com/", at, pages)
         for each, at in enumerate(began)
     ]
-
-
-async def opened(url: str, name: str) -> Database:
-    """A new database on the server."""
-    admin = Database.open(url, pool_size=1)
-    async with admin.engine.connect() as connection:
-        session = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await session.execute(text(f"CREATE DATABASE {name}"))
-    await admin.close()
-    named = sqlalchemy_url(url).set(drivername="postgresql", database=name)
-    database = Database.open(named.render_as_string(hide_password=False), statement_seconds=None)
-    await schema.upgrade(database)
-    return database
 
 
 async def _measured(
@@ -175,25 +140,17 @@ async def write_crawl(database: Database, crawl: Crawl) -> None:
     await deliver(database, crawl, "crawl.completed", crawl.ended_at)
 
 
-async def deliver(database: Database, crawl: Crawl, event: str, at: datetime) -> None:
+async def deliver(database: Database, crawl: Crawl, kind: str, at: datetime) -> None:
     metadata = {"url": crawl.site, "initiated_at": crawl.began_at.isoformat()}
-    body = {"type": event, "id": crawl.crawl_id, "success": True, "webhookId": event, "metadata": metadata}
-    await accept_delivery(database, json.dumps(body).encode(), at)
+    await accept_delivery(database, event(crawl.crawl_id, kind, metadata=metadata), at)
 
 
 def measured(crawl: Crawl, page: int, random: Random) -> tuple[list[TimingContext], RequestRecord]:
     """The operations of a page and the request that delivered it."""
     at = crawl.began_at + timedelta(milliseconds=PAGE_MS * page)
     ids = {"crawl_id": crawl.crawl_id, "job_id": str(page), "document_url": f"{crawl.site}pages/{page}"}
-    operations = [
-        TimingContext.past(
-            kind, name, at, at + timedelta(milliseconds=ms * random.lognormvariate(0, 0.5)), **ids
-        )
-        for kind, name, ms in STAGES
-    ]
-    return operations, RequestRecord(
-        at, "POST", "/api/webhook/firecrawl", 202, 4.0, str(page), "10.0.0.1", None
-    )
+    request = RequestRecord(at, "POST", "/api/webhook/firecrawl", 202, 4.0, str(page), "10.0.0.1", None)
+    return [operation(stage, at, random, 0.5, **ids) for stage in STAGES], request
 
 
 async def pruned_while_written(
@@ -228,12 +185,6 @@ async def delete_operations(database: Database) -> None:
     await vacuum(database)
 
 
-async def vacuum(database: Database) -> None:
-    async with database.engine.connect() as connection:
-        session = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await session.execute(text("VACUUM ANALYZE"))
-
-
 async def require_exact(database: Database, crawls: Sequence[Crawl]) -> None:
     """Raises where a recount finds a difference, or a distribution lost an operation."""
     insights = Insights(database)
@@ -262,28 +213,17 @@ async def size(database: Database, tables: str) -> int:
 
 
 async def compared(year: Database, month: Database, crawl_id: str, rounds: int, when: str) -> list[Row]:
-    """The time of answers with a year stored, against a month; each the median of turns."""
-    of_year, of_month = Insights(year), Insights(month)
-    questions: dict[str, Callable[[Insights], Awaitable[Any]]] = {
+    """The time of answers with a year stored, against a month."""
+    questions: dict[str, Question] = {
         "list of crawls": lambda insights: insights.crawls(),
         "a crawl": lambda insights: insights.crawl(crawl_id),
         "operations of a crawl": lambda insights: insights.operations(crawl_id=crawl_id),
     }
-    rows = []
-    for name, ask in questions.items():
-        turns = [(await seconds(ask(of_year)), await seconds(ask(of_month))) for _ in range(rounds + 1)][1:]
-        long, short = (statistics.median(times) * 1000 for times in zip(*turns, strict=True))
-        against = f"of a month {number(short)} ms"
-        # The month's operations are deleted then.
-        limit = MAX_GROWTH if when == "before" else None
-        rows.append(Row(PART, f"{name}, {when}", long, "ms", against, long / short, at_most=limit))
-    return rows
-
-
-async def seconds(work: Awaitable[Any]) -> float:
-    began = time.perf_counter()
-    await work
-    return time.perf_counter() - began
+    comparison = Comparison(PART, Insights(year), Insights(month), rounds)
+    limit = MAX_GROWTH if when == "before" else None  # the month's operations are deleted then
+    return [
+        await comparison.row(f"{name}, {when}", ask, "of a month", limit) for name, ask in questions.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -18,25 +18,33 @@ PAGES_PER_BUCKET = text("""
     FROM happened GROUP BY 1, 2
 """)
 STAGES_PER_BUCKET = text("""
-    WITH operation AS (
-        SELECT operation_type, duration_ms,
-            extract(epoch FROM timestamp - CAST(:began_at AS timestamptz)) * 1000::float8 AS from_ms
-        FROM webhook.operation_metrics
-        WHERE crawl_id = :crawl_id AND operation_type <> 'webhook'
+    WITH given AS (
+        SELECT CAST(:began_at AS timestamptz) AS began_at, CAST(:bucket_ms AS float8) AS each_ms,
+            CAST(:buckets AS int) - 1 AS final
     ), placed AS (
-        SELECT operation_type, each_ms,
-            greatest(from_ms / each_ms, 0) AS since, (from_ms + duration_ms) / each_ms AS until
-        FROM operation CROSS JOIN (VALUES (CAST(:bucket_ms AS float8))) AS bucket (each_ms)
+        SELECT
+            operation_type, final,
+            greatest(0, date_part('epoch', timestamp - began_at) * 1000 / each_ms) AS since,
+            (date_part('epoch', timestamp - began_at) * 1000 + duration_ms) / each_ms AS until
+        FROM webhook.operation_metrics CROSS JOIN given
+        WHERE crawl_id = :crawl_id AND operation_type <> 'webhook'
+    ), alike AS (
+        SELECT
+            operation_type, least(floor(since), final) AS first, least(floor(until), final) AS last,
+            count(*) AS number, sum(since) AS since, sum(until) AS until
+        FROM placed GROUP BY 1, 2, 3
     )
     SELECT
         operation_type, bucket::int AS bucket,
-        sum((CASE WHEN bucket = last THEN until ELSE least(until, bucket + 1) END
-            - greatest(since, bucket)) * each_ms) AS ms
-    FROM placed CROSS JOIN (VALUES (CAST(:buckets AS int) - 1)) AS of (last) CROSS JOIN LATERAL
-        generate_series(least(floor(since), last)::bigint, least(floor(until), last)::bigint) AS bucket
+        sum(
+            CASE bucket WHEN last THEN until ELSE number * (bucket + 1) END
+            - CASE bucket WHEN first THEN since ELSE number * bucket END
+        ) * CAST(:bucket_ms AS float8) AS ms
+    FROM alike CROSS JOIN LATERAL generate_series(first::bigint, last::bigint) AS bucket
     GROUP BY 1, 2
 """)
-"""The last bucket has all that follows: an operation can last much longer than what is known of its crawl."""
+"""Operations that begin in one bucket and end in one are summed up first: there are few such pairs. The last
+bucket has all that follows: an operation can last much longer than what is known of its crawl."""
 MOVES_PER_BUCKET = text("""
     WITH attempt AS (
         SELECT queued_at, started_at, finished_at
@@ -93,13 +101,13 @@ STAGE_TIMES = text("""
     WITH stage AS (
         SELECT
             operation_type, sum(duration_ms) AS work_ms,
-            range_agg(tstzrange(timestamp, timestamp + duration_ms * interval '1 millisecond')) AS intervals
+            range_agg(tstzrange(timestamp, timestamp + make_interval(secs => duration_ms / 1000))) AS intervals
         FROM webhook.operation_metrics
         WHERE crawl_id = :crawl_id AND operation_type <> 'webhook'
         GROUP BY operation_type
     )
     SELECT operation_type, work_ms, (
-        SELECT coalesce(sum(extract(epoch FROM upper(each) - lower(each))), 0)::float8 * 1000
+        SELECT coalesce(sum(date_part('epoch', upper(each) - lower(each))), 0) * 1000
         FROM unnest(intervals) AS each
     ) AS wall_ms
     FROM stage
