@@ -1,17 +1,20 @@
 """A running service as monitoring systems see it: a receiver of OpenTelemetry, and a real Prometheus."""
 
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from tests.deploy.test_monitoring import panels
 from tests.support.documentation import ROOT
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.fakes.loopback import free_port
@@ -173,7 +176,8 @@ def test_metrics_are_exported_by_each_process(monitored: Monitored, crawl_id: st
 def test_a_real_prometheus_scrapes_the_service_and_evaluates_the_alerts(
     monitored: Monitored, crawl_id: str, tmp_path: Path
 ):
-    with running_prometheus(monitored.stack.url, tmp_path) as ask:
+    with running_prometheus(monitored.stack.url, tmp_path) as prometheus:
+        ask = prometheus.ask
         settled = eventually(
             lambda: ask("crawlscope_pages_settled_total"), lambda found: found.get("indexed") == 2
         )
@@ -187,10 +191,53 @@ def test_a_real_prometheus_scrapes_the_service_and_evaluates_the_alerts(
         assert ask('up{job="crawlscope"}') == {"crawlscope": 1}
         assert ask("ALERTS{alertname=~'CrawlscopeDown|CrawlscopeNoWorker|CrawlscopeDeliveriesRefused'}") == {}
 
+        for title, query, labels in dashboard_targets():
+            found = eventually(partial(prometheus.query, query), bool) if title not in QUIET else []
+            assert all(labels <= each["metric"].keys() for each in found), (title, query, found)
+
+
+QUIET = {"Refused deliveries"}
+"""Panels without data, because nothing happened."""
+
+
+def dashboard_targets() -> Iterator[tuple[str, str, set[str]]]:
+    """Title, query and the labels of the legend, as Grafana asks where metrics are scraped each second."""
+    for panel in panels():
+        for target in panel["targets"]:
+            query = target["expr"].replace("$__rate_interval", "10s").replace("$job", "crawlscope")
+            yield panel["title"], query, set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    process: "subprocess.Popen[bytes]"
+    http: httpx2.Client
+    log: Path
+
+    def query(self, query: str) -> list[dict[str, Any]]:
+        try:
+            answer = self.http.get("/api/v1/query", params={"query": query})
+        except httpx2.ConnectError:
+            assert self.process.poll() is None, self.log.read_text()
+            return []
+        if answer.status_code == 503:  # it has not read its configuration yet
+            return []
+        assert answer.status_code == 200, answer.text
+        results: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return results
+
+    def ask(self, query: str) -> dict[str, float]:
+        """The values by the last label."""
+        named = ("state", "status", "operation", "process", "job")
+        return {
+            next(each["metric"][name] for name in named if name in each["metric"]): float(each["value"][1])
+            for each in self.query(query)
+        }
+
 
 @contextmanager
-def running_prometheus(url: str, folder: Path) -> Iterator[Callable[[str], dict[str, float]]]:
-    """With the project's own configuration; gives a function that asks for values by the last label."""
+def running_prometheus(url: str, folder: Path) -> Iterator[Prometheus]:
+    """With the project's own configuration."""
     for file in (ROOT / "deploy" / "prometheus").iterdir():
         text = file.read_text(encoding="utf-8")
         faster = text.replace("15s", "1s").replace("127.0.0.1:8108", url.removeprefix("http://"))
@@ -206,25 +253,8 @@ def running_prometheus(url: str, folder: Path) -> Iterator[Callable[[str], dict[
         command = ["prometheus", *[f"--{name}={value}" for name, value in arguments.items()]]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     with httpx2.Client(base_url=f"http://{address}", timeout=60, trust_env=False) as http:
-
-        def ask(query: str) -> dict[str, float]:
-            try:
-                answer = http.get("/api/v1/query", params={"query": query})
-            except httpx2.ConnectError:
-                assert process.poll() is None, (folder / "log").read_text()
-                return {}
-            if answer.status_code == 503:  # it has not read its configuration yet
-                return {}
-            named = ("state", "status", "operation", "process", "job")
-            return {
-                next(each["metric"][name] for name in named if name in each["metric"]): float(
-                    each["value"][1]
-                )
-                for each in answer.json().get("data", {}).get("result", [])
-            }
-
         try:
-            yield ask
+            yield Prometheus(process, http, folder / "log")
         finally:
             process.terminate()
             process.wait(timeout=60)

@@ -101,7 +101,9 @@ STAGE_TIMES = text("""
     WITH stage AS (
         SELECT
             operation_type, sum(duration_ms) AS work_ms,
-            range_agg(tstzrange(timestamp, timestamp + make_interval(secs => duration_ms / 1000))) AS intervals
+            range_agg(
+                tstzrange(timestamp, timestamp + make_interval(secs => duration_ms / 1000))
+            ) AS intervals
         FROM webhook.operation_metrics
         WHERE crawl_id = :crawl_id AND operation_type <> 'webhook'
         GROUP BY operation_type
