@@ -27,10 +27,10 @@ LISTED = 6
 async def measure(options: Options) -> Sequence[Row]:
     pages = options.pages_or(500, 200)
     async with instant_service() as service:
-        before, index_before = await _tables(service), _on_disk(service.data_dir / "index")
+        before, index_before = await tables_by_name(service), on_disk(service.data_dir / "index")
         load = Load("stored", pages)
         await service.ingest(load)
-        tables, index = await _tables(service), _on_disk(service.data_dir / "index")
+        tables, index = await tables_by_name(service), on_disk(service.data_dir / "index")
     site = Site(load.website)
     markdown = sum(len(site.markdown(number).encode()) for number in range(pages)) / pages
     grown = {name: (size - before.get(name, 0)) / pages for name, size in tables.items()}
@@ -47,12 +47,13 @@ async def measure(options: Options) -> Sequence[Row]:
     ]
 
 
-async def _tables(service: MeasuredService) -> dict[str, int]:
+async def tables_by_name(service: MeasuredService) -> dict[str, int]:
+    """Their bytes with indexes."""
     await service.database.execute("CHECKPOINT")
     return {row[0]: row[1] for row in await service.database.fetch(SIZES)}
 
 
-def _on_disk(folder: Path) -> int:
+def on_disk(folder: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
