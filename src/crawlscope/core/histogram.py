@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import ceil, floor, log
+from typing import TypeVar
+
+Key = TypeVar("Key")
 
 RELATIVE_ERROR = 0.01
 TICKS_PER_MS = 1024
@@ -58,6 +61,14 @@ class Histogram:
         self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
         self.min_ms = duration_ms if self.min_ms is None else min(self.min_ms, duration_ms)
         self.max_ms = duration_ms if self.max_ms is None else max(self.max_ms, duration_ms)
+
+    @classmethod
+    def by_key(cls, measured: Iterable[tuple[Key, float, bool]]) -> dict[Key, "Histogram"]:
+        """Of keys with milliseconds, and whether it succeeded."""
+        histograms: dict[Key, Histogram] = {}
+        for key, duration_ms, success in measured:
+            histograms.setdefault(key, cls()).add(duration_ms, success)
+        return histograms
 
     def __add__(self, other: "Histogram") -> "Histogram":
         return Histogram.sum((self, other))

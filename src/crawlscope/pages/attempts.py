@@ -259,10 +259,11 @@ async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt
 
 def _measure_attempt(change: SessionChange, attempt: Row[Any], unaccounted_ms: float) -> None:
     """What an attempt measured besides operations."""
-    change.measure(attempt.started_at, UNACCOUNTED, unaccounted_ms)
+    change.measured.append((attempt.started_at, UNACCOUNTED, unaccounted_ms, True))
     if attempt.queued_at is not None:
         seconds = (attempt.started_at - attempt.queued_at).total_seconds()
-        change.measure(attempt.started_at, QUEUE_WAIT, whole_ticks(max(0.0, seconds * 1000)))
+        waited_ms = whole_ticks(max(0.0, seconds * 1000))
+        change.measured.append((attempt.started_at, QUEUE_WAIT, waited_ms, True))
 
 
 def _ended_row(ended: EndedAttempt) -> tuple[Any, ...]:

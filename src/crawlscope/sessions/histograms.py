@@ -13,6 +13,8 @@ from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED
 
 Histograms = Mapping[tuple[datetime, str], Histogram]
 """By the hour in which the measurements began, and their type."""
+Measured = tuple[datetime, str, float, bool]
+"""When it began, its type, its milliseconds, and whether it succeeded."""
 
 _COLUMNS = (
     *("crawl_id", "hour", "operation_type", "count", "failed", "total_ms", "failed_ms", "min_ms", "max_ms"),
@@ -97,6 +99,13 @@ _COUNT_ANEW = text(
     FROM bucketed GROUP BY hour, operation_type
 """.replace(":ticks_per_ms", f"CAST({TICKS_PER_MS} AS float8)")
 )
+
+
+def histograms_of(measured: Iterable[Measured]) -> Histograms:
+    return Histogram.by_key(
+        ((at.replace(minute=0, second=0, microsecond=0), operation_type), duration_ms, success)
+        for at, operation_type, duration_ms, success in measured
+    )
 
 
 def histogram_arrays(added: Mapping[str | None, Histograms]) -> dict[str, list[Any]]:

@@ -30,7 +30,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.errors import NotFoundError
-from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import arrays, hash_key
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.row_counts import count_rows
@@ -43,6 +42,7 @@ from crawlscope.sessions.fold import (
     fold,
     session_columns,
 )
+from crawlscope.sessions.histograms import Measured
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,7 @@ class SessionChange:
     settled_at: datetime | None = None
     """When a page of the crawl settled last, if one did."""
     failures_without_url: int = 0
-    totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TOTALLED.values(), 0.0))
-    """Milliseconds of successful operations, by the session's columns."""
-    histograms: dict[tuple[datetime, str], Histogram] = field(default_factory=dict)
+    measured: list[Measured] = field(default_factory=list)
 
     def move_page(
         self, before: PageState | None, after: PageState | None, settled_at: datetime | None = None
@@ -115,14 +113,14 @@ class SessionChange:
     def settle(self, at: datetime | None) -> None:
         self.settled_at = max(filter(None, (self.settled_at, at)), default=None)
 
-    def measure(self, at: datetime, operation_type: str, duration_ms: float, success: bool = True) -> None:
-        """`at` is when it began."""
-        key = at.replace(minute=0, second=0, microsecond=0), operation_type
-        if key not in self.histograms:
-            self.histograms[key] = Histogram()
-        self.histograms[key].add(duration_ms, success)
-        if success and (column := TOTALLED.get(operation_type)):
-            self.totals[column] += duration_ms
+    @property
+    def totals(self) -> list[float]:
+        """Milliseconds of successful operations, in the order of `TOTALLED`."""
+        totals = dict.fromkeys(TOTALLED, 0.0)
+        for _, operation_type, duration_ms, success in self.measured:
+            if success and operation_type in totals:
+                totals[operation_type] += duration_ms
+        return list(totals.values())
 
 
 NO_CHANGE = SessionChange()
@@ -367,7 +365,7 @@ def session_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, lis
         (
             *(crawl_id, change.settled_at, change.failures_without_url),
             *vars(change.counts).values(),
-            *change.totals.values(),
+            *change.totals,
         )
         for crawl_id, change in changes.items()
         if crawl_id

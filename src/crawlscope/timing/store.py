@@ -19,7 +19,7 @@ from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.values import arrays, storable, storable_json
 from crawlscope.database.engine import Database
 from crawlscope.database.row_counts import counted, counting
-from crawlscope.sessions.histograms import ADD_HISTOGRAMS, histogram_arrays
+from crawlscope.sessions.histograms import ADD_HISTOGRAMS, histogram_arrays, histograms_of
 from crawlscope.sessions.repository import (
     CHANGE_SESSIONS,
     NO_CHANGE,
@@ -114,24 +114,25 @@ async def write_changes(
     """Inserts operations, and adds them and the `changes` to sessions and histograms: the last statement of a
     transaction, because it locks the sessions, which exist besides those of `deleted` crawls.
     """
+    durations = [each.duration_ms for each in measurements]
+    rows = [
+        (
+            *(_new_id(each), _timestamp(each), each.operation_type[:50], each.operation_name[:100]),
+            *(duration_ms, each.success, each.error_message, each.request_id, each.job_id),
+            None if deleted and _crawl_id(each) in deleted else each.crawl_id and each.crawl_id[:255],
+            *(each.document_url, each.metadata or None),
+        )
+        for each, duration_ms in zip(measurements, durations, strict=True)
+    ]
+    operations = arrays(_COLUMNS, rows)
     added: dict[str | None, SessionChange] = defaultdict(SessionChange)
     added |= {crawl_id: each for crawl_id, each in (changes or {}).items() if each != NO_CHANGE}
-    rows = []
-    for each in measurements:
-        crawl_id, at, duration_ms = _crawl_id(each), _timestamp(each), each.duration_ms
-        owner = None if crawl_id in deleted else crawl_id
-        operation_type = storable(each.operation_type[:50])
-        added[owner].measure(at, operation_type, duration_ms, each.success)
-        rows.append(
-            (
-                *(_new_id(each), at, operation_type, each.operation_name[:100], duration_ms, each.success),
-                *(each.error_message, each.request_id, each.job_id, owner, each.document_url),
-                each.metadata or None,
-            )
-        )
+    measured = (operations[name] for name in ("timestamp", "operation_type", "duration_ms", "success"))
+    for crawl_id, *each in zip(operations["crawl_id"], *measured, strict=True):
+        added[crawl_id].measured.append(tuple(each))
     if added:
-        histograms = {crawl_id: change.histograms for crawl_id, change in added.items()}
-        parameters = arrays(_COLUMNS, rows) | session_arrays(added) | histogram_arrays(histograms)
+        histograms = {crawl_id: histograms_of(change.measured) for crawl_id, change in added.items()}
+        parameters = operations | session_arrays(added) | histogram_arrays(histograms)
         await connection.execute(_WRITE_CHANGES, parameters)
 
 
