@@ -5,12 +5,11 @@ document. A finding is as old as its delivery, and never newer than the end of i
 neither restores a document, nor removes one, nor replaces a newer one.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from itertools import chain
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import and_, func, or_, select
@@ -128,15 +127,6 @@ async def gone_among(connection: AsyncConnection, urls: Iterable[str]) -> set[st
         url
         for key, url in keys.items()
         if is_outdated(key, brought[key], [each for each in gone if concerns(each, key)])
-    }
-
-
-def later_findings_arrays(pages: Sequence[FoundPage]) -> dict[str, list[Any]]:
-    """The parameters of `LATER_FINDINGS`."""
-    return {
-        "documents": [hash_key(page.url) for page in pages],
-        "sources": [hash_key(page.source_url) for page in pages],
-        "crawl_ids": [page.crawl_id for page in pages],
     }
 
 

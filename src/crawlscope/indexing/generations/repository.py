@@ -29,7 +29,7 @@ from crawlscope.core.values import hash_key
 from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
 from crawlscope.indexing import documents, vocabulary
 from crawlscope.indexing.documents import KnownDocument
-from crawlscope.indexing.freshness import LATER_FINDINGS, FoundPage, later_findings_arrays
+from crawlscope.indexing.freshness import LATER_FINDINGS, FoundPage
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.index.port import FIRST_NAME
 
@@ -104,8 +104,12 @@ async def live(
 ) -> Live:
     """`urls` are documents, and `pages` lead to some of them."""
     by_key = {hash_key(url): url for url in urls}
-    parameters = {"keys": list(by_key), **later_findings_arrays(pages)}
-    rows = (await connection.execute(_LIVE, parameters)).all()
+    found = {
+        "documents": [hash_key(page.url) for page in pages],
+        "sources": [hash_key(page.source_url) for page in pages],
+        "crawl_ids": [page.crawl_id for page in pages],
+    }
+    rows = (await connection.execute(_LIVE, {"keys": list(by_key), **found})).all()
     generations = {row.state: _generation(row) for row in rows}
     asked = [(by_key[row.key], row) for row in rows if row.key is not None]
     return Live(
