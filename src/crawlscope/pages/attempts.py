@@ -279,7 +279,7 @@ def _ended_row(ended: EndedAttempt) -> tuple[Any, ...]:
     spent = json.dumps(stages), total_ms, max(0.0, total_ms - sum(stages.values()))
     if outcome is None:
         return *attempt, None, SUPERSEDED, None, None, None, None, *spent
-    word = outcome.state if outcome.state.settled else RETRIED
+    word = RETRIED if outcome.state is PageState.QUEUED else outcome.state
     content = (outcome.chunks, outcome.content_hash)
     return *attempt, outcome.state, word, outcome.error_code, outcome.error, *content, *spent
 

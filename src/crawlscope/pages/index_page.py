@@ -234,8 +234,8 @@ class PageIndexer:
             for each, result in zip(prepared, results, strict=True)
             if not isinstance(result, CrawlscopeError)
         ]
-        made = {each.claim.id: each.claim.markdown for each in ended if each.outcome and each.claim.html}
-        await keep_markdown(connection, made)
+        if made := {each.claim.id: each.claim.markdown for each in ended if each.outcome and each.claim.html}:
+            await keep_markdown(connection, made)
         await end_attempts(connection, ended)
         return [result if isinstance(result, CrawlscopeError) else None for result in results]
 

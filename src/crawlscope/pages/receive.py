@@ -87,10 +87,8 @@ async def take_pages(
         if "revision" in payload:
             effect.job_ids.append(job_id)
             queued[source] = job_id
-    settled_at = await store_delivered_pages(connection, changed, queued)
-    for (crawl_id, pages), effect in zip(deliveries, taken, strict=True):
-        for page in pages:
-            effect.change.settle(settled_at.get((crawl_id, page.source_url)))
+    for (crawl_id, _), at in (await store_delivered_pages(connection, changed, queued)).items():
+        changes[crawl_id].settle(at)
     return taken
 
 

@@ -319,9 +319,8 @@ async def refresh_last_settled(connection: AsyncConnection, crawl_ids: Collectio
 
 async def keep_markdown(connection: AsyncConnection, markdown: Mapping[int, str]) -> None:
     """The Markdown of pages that were delivered as HTML, by their ids."""
-    if markdown:
-        values = {"page_ids": list(markdown), "markdown": list(markdown.values())}
-        await connection.execute(_KEEP_MARKDOWN, values)
+    values = {"page_ids": list(markdown), "markdown": list(markdown.values())}
+    await connection.execute(_KEEP_MARKDOWN, values)
 
 
 async def newest_contents(connection: AsyncConnection, document_key: UUID, limit: int) -> Sequence[Any]:

@@ -130,10 +130,10 @@ def pages_settled(connection: AsyncConnection, states: Mapping[PageState, int]) 
 
     def count_pages() -> None:
         for state, pages in states.items():
-            if state.settled:
-                count(conventions.PAGES, state, amount=pages)
-            else:
+            if state is PageState.QUEUED:
                 count(conventions.RETRIES, amount=pages)
+            else:
+                count(conventions.PAGES, state, amount=pages)
 
     if states:
         _on_commit(connection, count_pages)
