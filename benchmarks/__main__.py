@@ -20,7 +20,18 @@ from benchmarks.part import Row, as_json, from_json, options_parser, table
 
 PARTS = (
     *("ingest", "cpu", "endpoint", "latency", "overload", "pipeline", "recrawl", "embedding_server", "index"),
-    *("search", "storage", "insights", "years", "memory", "text", "timing", "telemetry", "viewers"),
+    *(
+        "search",
+        "storage",
+        "insights",
+        "years",
+        "memory",
+        "text",
+        "timing",
+        "telemetry",
+        "viewers",
+        "dashboard",
+    ),
 )
 """In the order in which they run."""
 MAX_SECONDS = 600.0

@@ -1,8 +1,9 @@
-"""What a large crawl costs in the dashboard: its page on the server, its weight, a frame of its waterfall.
+"""What a large crawl and many crawls cost in the dashboard: on the server, in the browser.
 
     python -m benchmarks.dashboard [--quick] [--pages N] [--rounds N] [--json FILE]
 
-A crawl of 50,000 pages, made by the steps of deliveries and workers, in a service without workers. A frame is
+A crawl of 50,000 pages and 100,000 other crawls, made by the steps of deliveries and workers, in a service
+without workers. A frame is
 measured in Chromium, headless and without a graphics card, while the list scrolls by eleven rows a frame: all
 work of the page's main thread, without the wait for the next frame.
 """
@@ -21,7 +22,7 @@ import httpx2
 import uvicorn
 from playwright.async_api import CDPSession, Page, async_playwright
 
-from benchmarks.dashboard_crawl import make_crawl
+from benchmarks.dashboard_crawl import make_crawl, make_crawls
 from benchmarks.part import Options, Row, number, run_alone
 from crawlscope.api.app import create_app
 from crawlscope.core.settings import Settings
@@ -31,11 +32,14 @@ from crawlscope.processes.parts import service_parts
 
 PART = "dashboard"
 SECRET = "a-secret-of-this-benchmark"
-CRAWL, SMALL = "large", "small"
+CRAWL, SMALL, LATEST = "large", "small", "latest"
 SMALL_PAGES = 50
+CRAWLS, QUICK_CRAWLS = 100_000, 2_000
 MAX_SERVER_MS = 100.0
 MAX_WEIGHT_KB = 500.0
 MAX_FRAME_MS = 16.0
+MAX_SHIFT = 0.1
+"""What browsers call good, of 1."""
 FRAMES = 120
 SCROLL_PIXELS = 286
 CHROMIUM = shutil.which("chromium")
@@ -43,19 +47,22 @@ CHROMIUM = shutil.which("chromium")
 
 async def measure(options: Options) -> Sequence[Row]:
     pages, rounds = options.pages_or(50_000, 2_000), options.rounds_or(30)
+    crawls = QUICK_CRAWLS if options.quick else CRAWLS
     with tempfile.TemporaryDirectory(prefix="crawlscope-benchmark-") as folder:
         async with _served(Path(folder)) as (url, settings):
             async with connected_database(settings) as database:
                 await make_crawl(database, SMALL, SMALL_PAGES)
                 await make_crawl(database, CRAWL, pages)
+                await make_crawls(database, crawls)
+                await make_crawl(database, LATEST, SMALL_PAGES)
             async with httpx2.AsyncClient(
                 base_url=url, headers={"X-API-Secret": SECRET}, timeout=120
             ) as client:
                 rows = [
                     await _server_row(client, path, pages, rounds) for path in ("", "/pages", "/failures")
                 ]
-                rows += await _list_rows(client, rounds)
-            return rows + (await _browser_rows(url, pages) if CHROMIUM else [])
+                rows += await _list_rows(client, crawls, rounds)
+            return rows + (await _browser_rows(url, pages, crawls) if CHROMIUM else [])
 
 
 @asynccontextmanager
@@ -94,12 +101,19 @@ async def _server_row(client: httpx2.AsyncClient, below: str, pages: int, rounds
     return Row(PART, what, large, "ms", f"{SMALL_PAGES} pages {number(small)} ms", at_most=MAX_SERVER_MS)
 
 
-async def _list_rows(client: httpx2.AsyncClient, rounds: int) -> list[Row]:
-    [listed] = await _median_ms(client, ["/"], rounds)
-    return [Row(PART, "/ with this crawl, p50", listed, "ms")]
+async def _list_rows(client: httpx2.AsyncClient, crawls: int, rounds: int) -> list[Row]:
+    asked = {
+        f"/ of {crawls:,} crawls, p50": "/",
+        "– the last of them": f"/?offset={crawls - 25}",
+        "– those of one site": "/?url=site-77.",
+        "– completed ones of one site": "/?status=completed&url=site-77.",
+        "– of a site that has none": "/?url=nothing-like-it",
+    }
+    taken = await _median_ms(client, list(asked.values()), rounds)
+    return [Row(PART, what, ms, "ms", at_most=MAX_SERVER_MS) for what, ms in zip(asked, taken, strict=True)]
 
 
-async def _browser_rows(url: str, pages: int) -> list[Row]:
+async def _browser_rows(url: str, pages: int, crawls: int) -> list[Row]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = await browser.new_page(base_url=url, viewport={"width": 1440, "height": 900})
@@ -117,6 +131,8 @@ async def _browser_rows(url: str, pages: int) -> list[Row]:
         weight = sum(weights.values()) / 1000
         await page.goto(f"/crawls/{CRAWL}/pages", wait_until="networkidle")
         frames = await _frames_ms(page)
+        await page.goto("/", wait_until="load")
+        shifted = await page.evaluate(SHIFTS)
         await browser.close()
     return [
         Row(PART, f"weight of the page of {pages:,} pages, all files", weight, "kB", at_most=MAX_WEIGHT_KB),
@@ -128,6 +144,7 @@ async def _browser_rows(url: str, pages: int) -> list[Row]:
             at_most=MAX_FRAME_MS,
         ),
         Row(PART, "– p95", frames[int(0.95 * FRAMES)], "ms", at_most=MAX_FRAME_MS),
+        Row(PART, f"layout shift of / of {crawls:,} crawls, in 10 s", shifted, "", at_most=MAX_SHIFT),
     ]
 
 
@@ -143,6 +160,13 @@ async def _frames_ms(page: Page) -> list[float]:
         before = now
     return sorted(taken)
 
+
+SHIFTS = """new Promise((done) => {
+    let shifted = 0;
+    new PerformanceObserver((list) => { for (const each of list.getEntries()) shifted += each.value; })
+        .observe({ type: "layout-shift", buffered: true });
+    setTimeout(() => done(shifted), 10000);
+})"""
 
 SCROLL = """(pixels) => new Promise((done) => {
     document.querySelector(".wf-scroll").scrollTop += pixels;

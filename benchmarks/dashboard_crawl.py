@@ -1,5 +1,6 @@
-"""Makes a large crawl by the steps of deliveries and workers, many pages at a time."""
+"""Makes a large crawl, and many crawls, by the steps of deliveries and workers, many at a time."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from crawlscope.database.engine import Database
 from crawlscope.models import Page
 from crawlscope.pages.attempts import ClaimedPage, EndedAttempt, Outcome, PageJob, claim_pages, end_attempts
 from crawlscope.timing import TimingContext, scope
-from crawlscope.webhooks.acceptance import accept_delivery
+from crawlscope.webhooks.acceptance import Acceptance, accept_delivery
 
 AT_ONCE = 500
 STAGES = (
@@ -30,6 +31,20 @@ async def make_crawl(database: Database, crawl_id: str, pages: int) -> None:
         await _deliver(database, crawl_id, "crawl.page", [_document(number) for number in numbers])
         await _index(database, crawl_id)
     await _deliver(database, crawl_id, "crawl.completed", [])
+
+
+async def make_crawls(database: Database, crawls: int) -> None:
+    """Completed crawls of 1,000 sites, which have no pages."""
+    acceptance = Acceptance(database)
+
+    async def deliver(number: int) -> None:
+        url = f"https://site-{number % 1_000}.example/"
+        body = {"type": "crawl.completed", "id": f"crawl-{number}", "webhookId": str(uuid4()), "data": []}
+        given = json.dumps(body | {"success": True, "metadata": {"url": url}}).encode()
+        await acceptance.accept(given, datetime.now(UTC))
+
+    for first in range(0, crawls, AT_ONCE):
+        await asyncio.gather(*map(deliver, range(first, min(first + AT_ONCE, crawls))))
 
 
 async def _deliver(database: Database, crawl_id: str, event: str, documents: list[dict[str, object]]) -> None:

@@ -8,7 +8,7 @@ from crawlscope.insights.service import Insights
 from tests.support.metrics_examples import crawl_metrics, operation
 from tests.support.producing import A, B, C, deliver, deliver_pages, index_pages
 
-STAGES = ["worker", "chunking", "embedding", "qdrant", "bm25"]
+STAGES = ["chunking", "embedding", "bm25", "qdrant", "worker"]
 
 
 def test_a_ratio_says_how_much_more_the_first_took():

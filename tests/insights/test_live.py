@@ -19,6 +19,7 @@ from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.indexing import IndexingService
 from crawlscope.insights import live as live_module
+from crawlscope.insights import viewers
 from crawlscope.insights.live import Live
 from crawlscope.insights.news import Position
 from crawlscope.insights.schemas import CrawlState, LiveCrawls, LiveEnd, LivePages
@@ -185,7 +186,7 @@ async def test_a_page_that_settles_again_is_told_again(database: Database, feeds
 async def test_a_viewer_that_reads_too_slowly_is_disconnected_and_misses_nothing(
     database: Database, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(live_module, "MAX_WAITING", 3)
+    monkeypatch.setattr(viewers, "MAX_WAITING", 3)
     await deliver(database, "crawl-1", "crawl.started", at=LONG_AGO)
     async with following(feeds.crawl("crawl-1")), aclosing(feeds.crawl("crawl-1")) as slow:
         begin = await anext(slow)

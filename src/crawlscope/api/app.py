@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from crawlscope import __version__
+from crawlscope.api.dashboard.followed import FollowedPages
 from crawlscope.api.dashboard.rendering import SharedAnswers, render
 from crawlscope.api.dashboard.routes import ROUTERS as DASHBOARD
 from crawlscope.api.dashboard.sign_in import FailedSignIns
@@ -61,6 +62,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
     app.state.parts = parts
     app.state.keys = Keys(parts.database)
     app.state.failed_sign_ins = FailedSignIns()
+    app.state.followed_pages = FollowedPages()
     app.state.shared_answers = SharedAnswers()
     app.state.exports = export.Exports()
     app.state.documents = asyncio.Semaphore(DOCUMENTS_AT_ONCE)

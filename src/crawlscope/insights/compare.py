@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from crawlscope.core.vocabulary import OperationType
+from crawlscope.core.vocabulary import STAGES, OperationType
 from crawlscope.insights.progress import pages_per_second
 from crawlscope.insights.schemas import (
     Compared,
@@ -19,7 +19,7 @@ from crawlscope.insights.schemas import (
 Comparison = TypeVar("Comparison", bound=BaseModel)
 Number = int | float | None
 
-STAGE_ORDER = [each.value for each in OperationType]
+STAGE_ORDER: list[str] = [*STAGES, OperationType.WORKER, OperationType.WEBHOOK]
 
 
 def compare(a: CrawlMetricsResponse, b: CrawlMetricsResponse) -> CrawlComparison:

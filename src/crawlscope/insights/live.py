@@ -7,12 +7,10 @@ each page would pay for viewers that are usually not there.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-import structlog
 from pydantic import BaseModel
 
 from crawlscope.core.backoff import backoff
@@ -22,82 +20,19 @@ from crawlscope.insights.news import News, Position
 from crawlscope.insights.progress import is_settled, poll_interval
 from crawlscope.insights.schemas import CrawlState, LiveCrawls, LiveEnd, LivePages
 from crawlscope.insights.service import SETTLED_AT_ONCE, Insights
+from crawlscope.insights.viewers import Viewers
 
 POLL_SECONDS = 0.5
 """The shortest time between two polls. What happens in between is sent at once."""
 RETRY_MAX_SECONDS = 5.0
 REASON_SECONDS = 5.0
 """How often an event is sent of which only the words of the verdict are new."""
-MAX_WAITING = 64
-"""The events that wait for a viewer. One that falls further behind is disconnected and can resume."""
 NEWEST_CRAWLS = 50
 """The crawls in the feed of all, besides those in progress: as many as a list shows first."""
 MAX_LISTED = 150
 
 Encode = Callable[[str, BaseModel, Position | None], bytes]
 """From the name of an event, its content and its id to what is sent, once for all viewers."""
-
-log = structlog.get_logger(__name__)
-
-
-class _Viewer:
-    """What waits to be sent to one viewer."""
-
-    def __init__(self) -> None:
-        self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    def put(self, event: bytes) -> bool:
-        """False if the viewer is too far behind: what waits is dropped, and the feed ends."""
-        if self._waiting.qsize() < MAX_WAITING:
-            self._waiting.put_nowait(event)
-            return True
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
-        self.end()
-        log.info("live_viewer_dropped", events_behind=MAX_WAITING)
-        return False
-
-    def end(self) -> None:
-        self._waiting.put_nowait(None)
-
-    async def events(self) -> AsyncIterator[bytes]:
-        """All that wait, together."""
-        while True:
-            ready = [await self._waiting.get()]
-            while not self._waiting.empty():
-                ready.append(self._waiting.get_nowait())
-            if events := b"".join(event for event in ready if event):
-                yield events
-            if None in ready:
-                return
-
-
-class _Viewers:
-    """The viewers of one feed."""
-
-    def __init__(self) -> None:
-        self._viewers: set[_Viewer] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._viewers)
-
-    @contextmanager
-    def joined(self) -> Iterator[_Viewer]:
-        viewer = _Viewer()
-        self._viewers.add(viewer)
-        try:
-            yield viewer
-        finally:
-            self._viewers.discard(viewer)
-
-    def send(self, event: bytes) -> None:
-        for viewer in [viewer for viewer in self._viewers if not viewer.put(event)]:
-            self._viewers.discard(viewer)
-
-    def end(self) -> None:
-        for viewer in self._viewers:
-            viewer.end()
-        self._viewers.clear()
 
 
 @dataclass(frozen=True)
@@ -123,7 +58,7 @@ class _Channel:
     sent: _Sent
     position: Position
     """All pages up to here have been sent."""
-    viewers: _Viewers = field(default_factory=_Viewers)
+    viewers: Viewers = field(default_factory=Viewers)
 
 
 class Live:
@@ -133,7 +68,7 @@ class Live:
         self._insights = insights
         self._encode = encode
         self._channels: dict[str, _Channel] = {}
-        self._all = _Viewers()
+        self._all = Viewers()
         self._listed: dict[str, _Sent] = {}
         self._opening = asyncio.Lock()
         self._watched = asyncio.Event()
@@ -155,7 +90,9 @@ class Live:
         for viewers in (self._all, *(channel.viewers for channel in self._channels.values())):
             viewers.end()
 
-    async def crawl(self, crawl_id: str, after: Position | None = None) -> AsyncIterator[bytes] | None:
+    async def crawl(
+        self, crawl_id: str, after: Position | None = None, *, with_pages: bool = True
+    ) -> AsyncIterator[bytes] | None:
         """The feed of a crawl: its state as `crawl`, `pages` that settle after `after` (or from now on), and
         `end` when it is sealed. None for a sealed crawl of which nothing is left to tell.
 
@@ -166,7 +103,7 @@ class Live:
             missed = await self._insights.settled_pages(crawl_id, after)
             if missed.is_all and not missed.pages:
                 return None
-        return self._crawl_events(crawl_id, after)
+        return self._crawl_events(crawl_id, after, with_pages)
 
     async def crawls(self) -> AsyncIterator[bytes]:
         """The feed of all: the newest crawls and those in progress as `crawls`, then each that changes or
@@ -191,9 +128,11 @@ class Live:
             channel = self._channels[crawl_id] = _Channel(sent, news.horizon)
             return channel
 
-    async def _crawl_events(self, crawl_id: str, after: Position | None) -> AsyncIterator[bytes]:
+    async def _crawl_events(
+        self, crawl_id: str, after: Position | None, with_pages: bool
+    ) -> AsyncIterator[bytes]:
         channel = await self._channel(crawl_id)
-        with channel.viewers.joined() as viewer:
+        with channel.viewers.joined(wants_pages=with_pages) as viewer:
             self._watched.set()
             if self._closed:
                 return
@@ -247,9 +186,9 @@ class Live:
     def _send(self, channel: _Channel, crawl_id: str, news: News) -> None:
         settled, now = news.settled[crawl_id], time.monotonic()
         channel.position = settled.position
-        if settled.pages:
+        if settled.pages and channel.viewers.want_pages:
             pages = LivePages(crawl_id=crawl_id, pages=list(settled.pages))
-            channel.viewers.send(self._encode("pages", pages, settled.position))
+            channel.viewers.send(self._encode("pages", pages, settled.position), is_of_pages=True)
         state = news.states.get(crawl_id)
         if state and channel.sent.is_outdated_by(state, now):
             channel.sent = _Sent(state, now)

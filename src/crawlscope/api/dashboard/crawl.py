@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from crawlscope.api.dashboard import figures
 from crawlscope.api.dashboard.figures import Axis
 from crawlscope.api.dashboard.notices import redirect_with_notice
-from crawlscope.api.dashboard.rendering import crawl_path, page_router, render
+from crawlscope.api.dashboard.rendering import SharedAnswers, crawl_path, page_router, render
 from crawlscope.api.http.parameters import MAX_OFFSET, Limit, Offset, Segment, ServiceParts
 from crawlscope.api.rendering.retried import BECAUSE
 from crawlscope.api.rendering.words import count
@@ -53,12 +53,12 @@ async def show_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -
         slowest=slowest,
         causes=causes[:CAUSES_SHOWN],
         causes_left=len(causes) - CAUSES_SHOWN,
-        **await _course(parts, crawl),
+        **await _course(parts, crawl, is_followed="hx-request" in request.headers),
     )
 
 
-async def _course(parts: Parts, crawl: CrawlMetricsResponse) -> dict[str, Any]:
-    if crawl.total_pages > EMBEDDED_PAGES:
+async def _course(parts: Parts, crawl: CrawlMetricsResponse, *, is_followed: bool) -> dict[str, Any]:
+    if crawl.total_pages > EMBEDDED_PAGES and not is_followed:
         return {"diagnosis": None, "timeline": None}
     return {
         "diagnosis": await parts.insights.diagnosis(crawl.crawl_id),
@@ -108,7 +108,7 @@ async def show_pages(
     offset: Offset = 0,
 ) -> Response:
     """The waterfall. Without a script it is a list with 100 pages at a time."""
-    chosen = PageState(state) if state in set(PageState) else None
+    chosen = _page_state(state)
     header, found = await asyncio.gather(
         _known_crawl(parts, crawl_id, "pages"),
         parts.inspection.spans(crawl_id, WhichPages(chosen, url or None), sort, ROWS_SHOWN, offset),
@@ -131,6 +131,7 @@ async def show_pages(
 
 @router.get("/crawls/{crawl_id}/spans")
 async def list_spans(
+    request: Request,
     crawl_id: Segment,
     parts: ServiceParts,
     state: str = "",
@@ -139,9 +140,17 @@ async def list_spans(
     limit: Limit = ROWS_SHOWN,
     offset: Offset = 0,
 ) -> Response:
-    """The rows of the waterfall for its script: times in ms since the Unix epoch, stages in their order."""
-    chosen = PageState(state) if state in set(PageState) else None
-    found = await parts.inspection.spans(crawl_id, WhichPages(chosen, url or None), sort, limit, offset)
+    """The rows of the waterfall for its script, which asks again whenever the page is refreshed."""
+    shared: SharedAnswers = request.app.state.shared_answers
+    which = WhichPages(_page_state(state), url or None)
+    return await shared.get(str(request.url), lambda: _spans(parts, crawl_id, which, sort, limit, offset))
+
+
+async def _spans(
+    parts: Parts, crawl_id: str, which: WhichPages, sort: SpanOrder, limit: int, offset: int
+) -> Response:
+    """Times are in ms since the Unix epoch, stages in their order."""
+    found = await parts.inspection.spans(crawl_id, which, sort, limit, offset)
     rows = [
         {
             "url": row["url"],
@@ -160,6 +169,10 @@ async def list_spans(
         for row in found.rows
     ]
     return JSONResponse({"rows": rows, "total": found.total}, headers={"Cache-Control": "no-store"})
+
+
+def _page_state(name: str) -> PageState | None:
+    return PageState(name) if name in set(PageState) else None
 
 
 def _epoch_ms(moment: object) -> float | None:

@@ -9,7 +9,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -21,8 +21,11 @@ from starlette.exceptions import HTTPException
 
 from crawlscope import __version__
 from crawlscope.api.dashboard import figures
+from crawlscope.api.dashboard.followed import FEED
 from crawlscope.api.dashboard.notices import COOKIE as NOTICE_COOKIE
 from crawlscope.api.dashboard.notices import notice_of
+from crawlscope.api.http.access import require_access
+from crawlscope.api.http.events import feed_for, live_of, until_lost
 from crawlscope.api.rendering import words
 from crawlscope.core.errors import CrawlscopeError, DependencyError, NotFoundError, RemoteRefused, UsageError
 from crawlscope.core.settings import VALIDATOR_PREFIX
@@ -146,6 +149,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,  # a running service keeps its own while files are replaced
     )
     environment.filters |= {
         "ago": ago_tag,
@@ -193,7 +197,7 @@ def render(request: Request, template: str, /, *, http_status: int = 200, **valu
 
 
 class SharedAnswers:
-    """Refreshed pages: all viewers who ask within a moment get the same answer, which is made once."""
+    """What many viewers of a page ask for at the same time: they get the same answer, which is made once."""
 
     def __init__(self) -> None:
         self._answers: dict[str, tuple[float, asyncio.Task[Response]]] = {}
@@ -211,19 +215,15 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class PageRoute(APIRoute):
-    """A route for people: its errors are pages too."""
+    """A route for people: its errors are pages too, and a browser can follow it."""
 
     def get_route_handler(self) -> Handler:
         answer = super().get_route_handler()
 
         async def answer_with_page(request: Request) -> Response:
-            if request.method == "GET" and "hx-request" in request.headers and notice_of(request) is None:
-                shared: SharedAnswers = request.app.state.shared_answers
-                return await shared.get(str(request.url), lambda: answer_once(request))
-            return await answer_once(request)
-
-        async def answer_once(request: Request) -> Response:
             try:
+                if request.method == "GET" and request.headers.get("accept") == FEED:
+                    return await self._followed(request)
                 return await answer(request)
             except RequestValidationError as error:
                 problems = [
@@ -238,6 +238,16 @@ class PageRoute(APIRoute):
                 return error_page(request, status, str(error))
 
         return answer_with_page
+
+    async def _followed(self, request: Request) -> Response:
+        """The feed of the page: of the crawl in its path, otherwise of all crawls."""
+        await require_access(request)
+        live, pages = live_of(request), request.app.state.followed_pages
+        crawl_id = unquote(request.path_params.get("crawl_id", ""))  # as a `Segment`
+        news = await (live.crawl(crawl_id, with_pages=False) if crawl_id else live.crawls())
+        if news is None:
+            return Response(status_code=204)
+        return feed_for(request, pages.follow(request, self.app, until_lost(news)))
 
 
 def error_page(request: Request, status: int, reason: str) -> HTMLResponse:

@@ -32,7 +32,7 @@ class Feed(EventSourceResponse):
     """A stream of encoded events with comments in silent times. Any end of it is one to resume from."""
 
     def __init__(self, events: AsyncIterator[bytes]) -> None:
-        super().__init__(_until_lost(events), ping=PING_SECONDS, send_timeout=SEND_SECONDS)
+        super().__init__(until_lost(events), ping=PING_SECONDS, send_timeout=SEND_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -44,7 +44,7 @@ class Feed(EventSourceResponse):
 @router.get("/api/metrics/events", response_class=EventSourceResponse)
 async def follow_crawls(request: Request) -> Feed:
     """The newest crawls and those in progress, live."""
-    return Feed(_while_allowed(await _live(request).crawls(), request))
+    return feed_for(request, await live_of(request).crawls())
 
 
 @router.get(
@@ -62,8 +62,8 @@ async def follow_crawl(
 ) -> Response:
     """The state of a crawl and its pages as they settle, live."""
     given = resumed_from or last_event_id
-    events = await _live(request).crawl(crawl_id, Position.parse(given) if given else None)
-    return Feed(_while_allowed(events, request)) if events else Response(status_code=204)
+    events = await live_of(request).crawl(crawl_id, Position.parse(given) if given else None)
+    return feed_for(request, events) if events else Response(status_code=204)
 
 
 @asynccontextmanager
@@ -84,9 +84,13 @@ def encoded(name: str, content: BaseModel, position: Position | None) -> bytes:
     return ServerSentEvent(content.model_dump_json(), event=name, id=event_id, retry=RECONNECT_MS).encode()
 
 
-def _live(request: Request) -> Live:
+def live_of(request: Request) -> Live:
     live: Live = request.app.state.live
     return live
+
+
+def feed_for(request: Request, events: AsyncIterator[bytes]) -> Feed:
+    return Feed(_while_allowed(events, request))
 
 
 async def _while_allowed(events: AsyncIterator[bytes], request: Request) -> AsyncIterator[bytes]:
@@ -99,7 +103,7 @@ async def _while_allowed(events: AsyncIterator[bytes], request: Request) -> Asyn
         yield event
 
 
-async def _until_lost(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def until_lost(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     try:
         async for event in events:
             yield event

@@ -1,12 +1,11 @@
-// Numbers of running crawls as they change: one feed for the page. Counts are written at once, and every few
-// seconds the rest of the page is fetched again and put over the old one without moving anything.
+// Running crawls as they change: one feed for the page, at its own address. Counts are written at once, and every
+// few seconds the feed brings the whole page, which is laid over the old one without moving anything.
 "use strict";
 
 (() => {
-  // Viewers share an answer for a moment, so the last one has to be asked for after it.
-  const REFRESH_MS = 4000, SHARED_MS = 2000, WIDTH = 1000, MIN_VISIBLE = 3, SVG = "http://www.w3.org/2000/svg";
+  const WIDTH = 1000, MIN_VISIBLE = 3, SVG = "http://www.w3.org/2000/svg";
   const number = (value) => value.toLocaleString("en-US");
-  let feed, timer, last = 0, over = false;
+  let feed;
 
   const countsOf = (crawl) => {
     const received = crawl.total_pages + crawl.pages_pending + crawl.pages_cancelled;
@@ -57,46 +56,22 @@
     if (find("legend")) writeLegend(find("legend"), counts);
   }
 
-  function refreshSoon() {
-    if (timer || document.hidden) return;
-    timer = setTimeout(refresh, over ? SHARED_MS : Math.max(0, last + REFRESH_MS - Date.now()));
+  async function lay(html) {
+    await htmx.swap({ text: html, target: "#live", select: "#live", swap: "outerMorph" });
+    document.dispatchEvent(new CustomEvent("page-refreshed"));
+    if (!document.querySelector("#live")?.hasAttribute("data-followed")) feed.close();
   }
 
-  async function refresh() {
-    timer = null;
-    last = Date.now();
-    const address = location.pathname + location.search;
-    await htmx.ajax("GET", address, { target: "#live", select: "#live", swap: "outerMorph" });
-    const isFollowed = document.querySelector("#live")?.dataset.feed;
-    if (!isFollowed) feed.close();
-    else if (over) refreshSoon();
-  }
-
-  function take(crawl) {
-    const root = [...document.querySelectorAll("[data-crawl]")].find((each) => each.dataset.crawl === crawl.crawl_id);
-    if (root) write(root, crawl);
-    refreshSoon();
-  }
-
-  function follow(address) {
-    feed = new EventSource(address);
-    feed.addEventListener("crawl", (event) => take(JSON.parse(event.data)));
-    feed.addEventListener("crawls", (event) => {
-      const known = new Set([...document.querySelectorAll("[data-crawl]")].map((each) => each.dataset.crawl));
-      const { crawls } = JSON.parse(event.data);
-      for (const crawl of crawls) if (known.has(crawl.crawl_id) && !crawl.sealed) take(crawl);
+  function follow() {
+    feed = new EventSource(location.pathname + location.search);
+    feed.addEventListener("crawl", (event) => {
+      const crawl = JSON.parse(event.data);
+      const root = [...document.querySelectorAll("[data-crawl]")].find((each) => each.dataset.crawl === crawl.crawl_id);
+      if (root) write(root, crawl);
     });
-    feed.addEventListener("pages", () => {
-      document.dispatchEvent(new CustomEvent("pages-settled"));
-      refreshSoon();
-    });
+    feed.addEventListener("page", (event) => lay(event.data));
     feed.addEventListener("end", (event) => {
-      if (!document.querySelector("#live[data-crawl]")) return refreshSoon();
-      over = true;
-      feed.close();
-      clearTimeout(timer);
-      timer = null;
-      if (JSON.parse(event.data).reason !== "deleted") refreshSoon();
+      if (JSON.parse(event.data).reason === "deleted" && document.querySelector("#live[data-crawl]")) feed.close();
     });
   }
 
@@ -105,7 +80,15 @@
       if (oldNode.tagName === "DETAILS") newNode.open = oldNode.open;
     },
   });
-  const live = document.querySelector("[data-feed]");
-  if (live && window.EventSource) follow(live.dataset.feed);
-  document.addEventListener("visibilitychange", () => { if (!document.hidden && feed) refreshSoon(); });
+  if (document.querySelector("[data-followed]") && window.EventSource) {
+    follow();
+    document.addEventListener("visibilitychange", async () => {
+      if (document.hidden) return feed.close();
+      if (!document.querySelector("[data-followed]")) return;
+      const answer = await fetch(location.href, { headers: { "HX-Request": "true" } });
+      if (!answer.ok) return;
+      await lay(await answer.text());
+      if (document.querySelector("[data-followed]") && !document.hidden) follow();
+    });
+  }
 })();

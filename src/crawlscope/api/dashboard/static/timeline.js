@@ -51,6 +51,7 @@
       kind: each.className.replace("event-", ""),
     }));
     const soft = colourOf("probe-soft"), line = colourOf("probe-line");
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const length = Object.values(data.charts[0])[0]?.length ?? 0;
     const times = Array.from({ length }, (_, number) => (data.began_ms + (number + 0.5) * data.bucket_ms) / 1000);
     const sync = uPlot.sync(`timeline-${data.began_ms}`);
@@ -61,7 +62,7 @@
       const holder = figure.querySelector(".plot");
       const labels = new Map([...figure.querySelectorAll("[data-value]")].map((each) => [each.dataset.value, each]));
       const told = new Map([...labels].map(([name, each]) => [name, each.textContent]));
-      const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px Inter, sans-serif" };
+      const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: `${0.79 * rem}px Inter, sans-serif` };
       const options = {
         width: holder.clientWidth,
         height: holder.clientHeight,
@@ -69,8 +70,8 @@
         cursor: { sync: { key: sync.key, setSeries: false }, drag: { x: true, y: false }, points: { size: 5 } },
         scales: { y: { range: (_, low, high) => [0, Math.max(high, 0.001) * 1.05] } },
         axes: [
-          { ...axis, space: 70, size: 24, values: (_, splits) => splits.map((at) => clockText(at, splits[1] - splits[0])) },
-          { ...axis, size: 48, space: 28, values: (_, splits) => splits.map(short) },
+          { ...axis, space: 5 * rem, size: 1.7 * rem, values: (_, splits) => splits.map((at) => clockText(at, splits[1] - splits[0])) },
+          { ...axis, size: 3.4 * rem, space: 2 * rem, values: (_, splits) => splits.map(short) },
         ],
         series: [{}, ...names.map((name) => {
           const colour = colourOf(`line-${name}`);

@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const ROW = 26, SLICE = 200, OVERSCAN = 12, MAX_SLICES = 60, WIDTH = 1000, MIN_WIDTH = 2.5, RELOAD_MS = 1500;
+  const REM = parseFloat(getComputedStyle(document.documentElement).fontSize), ROW = Math.round(REM * 13 / 7), SLICE = 200, OVERSCAN = 12, MAX_SLICES = 60, WIDTH = 1000, MIN_WIDTH = 2.5;
   const SVG = "http://www.w3.org/2000/svg";
 
   const durationText = (ms) => {
@@ -28,6 +28,9 @@
     constructor(root) {
       this.root = root;
       this.total = Number(root.dataset.total);
+      const query = new URLSearchParams(location.search);
+      this.isInOrder = ["started", null].includes(query.get("sort")) && !query.get("state");
+      this.finals = new Set();
       this.began = Number(root.dataset.began);
       this.whole = Number(root.dataset.ms);
       this.window = [0, this.whole];
@@ -42,6 +45,7 @@
 
     build() {
       this.frame = element("div", "wf");
+      this.frame.style.setProperty("--row", `${ROW}px`);
       this.frame.setAttribute("role", "table");
       this.frame.setAttribute("aria-label", "Pages on a time axis");
       const head = element("div", "wf-row wf-head");
@@ -68,9 +72,7 @@
       this.axis.addEventListener("pointerdown", (event) => this.select(event));
       this.axis.addEventListener("dblclick", () => this.zoomTo(0, this.whole));
       new ResizeObserver(() => this.schedule()).observe(this.scroller);
-      document.addEventListener("pages-settled", () => {
-        this.reloading ??= setTimeout(() => this.reload(), RELOAD_MS);
-      });
+      document.addEventListener("page-refreshed", () => this.reload());
     }
 
     controls() {
@@ -242,13 +244,13 @@
       const [began, ended] = this.aligned ? [0, this.longestShown()] : this.window, length = ended - began;
       const svg = document.createElementNS(SVG, "svg");
       svg.setAttribute("aria-hidden", "true");
-      const wide = this.axis.clientWidth || 600, about = length / Math.max(2, wide / 90);
+      const wide = this.axis.clientWidth || 600, about = length / Math.max(2, wide / (6.5 * REM));
       const size = 10 ** Math.floor(Math.log10(about)), round = about >= 50000 ? [60e3, 120e3, 300e3, 600e3, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5] : [1, 2, 5, 10].map((factor) => factor * size);
       const step = round.find((each) => each >= about) ?? about;
       for (let at = Math.ceil(began / step) * step; at <= ended; at += step) {
         const text = document.createElementNS(SVG, "text");
         text.setAttribute("x", `${(at - began) / length * 100}%`);
-        text.setAttribute("y", "14");
+        text.setAttribute("y", "70%");
         text.textContent = at === 0 ? "0" : durationText(at);
         svg.append(text);
       }
@@ -266,13 +268,14 @@
     }
 
     async reload() {
-      this.reloading = null;
       if (!this.frame.isConnected) return;
+      this.setTotal(Number(document.querySelector("[data-pages]").dataset.pages));
       const shown = [...new Set([...this.rows.keys()].map((row) => Math.floor(row / SLICE)))];
+      for (const number of this.slices.keys()) if (!shown.includes(number)) this.slices.delete(number);
       try {
-        const answers = await Promise.all((shown.length ? shown : [0]).map(async (number) => [number, await this.fetchSlice(number)]));
-        this.slices = new Map(answers.map(([number, { rows }]) => [number, { rows }]));
-        this.setTotal(answers[0][1].total);
+        await Promise.all((shown.length ? shown : [0]).filter((number) => !this.isFinal(number)).map(async (number) => {
+          this.slices.set(number, { rows: (await this.fetchSlice(number)).rows });
+        }));
       } catch { return; }
       const wasWhole = this.window[1] === this.whole;
       const ends = [...this.slices.values()].flatMap(({ rows }) => rows.map((page) => page.settled_ms ?? 0));
@@ -281,6 +284,13 @@
       this.longest = null;
       this.render();
       this.redraw();
+    }
+
+    // In the order of their beginning, settled pages stay where they are if all before them do.
+    isFinal(number) {
+      const rows = this.slices.get(number)?.rows, isSettled = rows?.length === SLICE && rows.every((page) => page.settled_ms != null);
+      if (this.isInOrder && isSettled && (number === 0 || this.finals.has(number - 1))) this.finals.add(number);
+      return this.finals.has(number) && rows !== undefined;
     }
 
     setTotal(total) {

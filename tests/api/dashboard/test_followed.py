@@ -1,0 +1,123 @@
+"""A page that is followed live: one connection, one rendering for all viewers, no request besides."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+from playwright.async_api import Request
+
+from crawlscope.api.dashboard import crawl, followed
+from crawlscope.api.dashboard.rendering import render
+from tests.api.dashboard.test_browser import site
+from tests.api.http.conftest import SECRET, Service
+from tests.insights.test_live import LONG_AGO, fail_at_crawler, urls
+from tests.support.browser import Watched, chromium, needs_chromium, signed_in_page
+from tests.support.producing import deliver
+
+__all__ = ["site"]
+FEED = {"Accept": "text/event-stream"}
+PATH = "/crawls/crawl-1"
+
+
+@pytest.fixture(autouse=True)
+def refreshes_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(followed, "REFRESH_SECONDS", 0.3)
+
+
+@asynccontextmanager
+async def followed_page(http: httpx2.AsyncClient, path: str = PATH) -> AsyncIterator[AsyncIterator[str]]:
+    """The pages that the feed brings."""
+    async with http.stream("GET", path, headers=FEED) as answer:
+        assert answer.status_code == 200
+
+        async def pages() -> AsyncIterator[str]:
+            name, lines = "", list[str]()
+            async for line in answer.aiter_lines():
+                field, _, value = line.partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data" and name == "page":
+                    lines.append(value)
+                elif not field and lines:
+                    yield "\n".join(lines)
+                    lines = []
+
+        yield pages()
+
+
+async def test_a_page_is_rendered_once_for_all_its_viewers(
+    site: str, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    database, rendered = service.parts.database, list[str]()
+    monkeypatch.setattr(crawl, "render", _counting(render, rendered))
+    await deliver(database, "crawl-1", "crawl.started", at=LONG_AGO)
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx2.AsyncClient(base_url=site, timeout=60))
+        http.headers["X-API-Secret"] = SECRET
+        viewers = [await stack.enter_async_context(followed_page(http)) for _ in range(20)]
+        await fail_at_crawler(database, "crawl-1", urls(0, 3))
+        await deliver(database, "crawl-1", "crawl.completed", at=LONG_AGO)
+        async with asyncio.timeout(60):
+            seen = await asyncio.gather(*map(_all, viewers))
+    longest = max(seen, key=len)
+    assert all(pages == longest[-len(pages) :] for pages in seen)  # each has what came after it began
+    assert len(rendered) == len(longest)
+    assert "data-followed" not in longest[-1]
+    assert ">sealed<" in longest[-1]
+
+
+@needs_chromium
+async def test_a_browser_asks_only_for_the_rows_that_it_shows(site: str, service: Service):
+    """`benchmarks/viewers.py` plays a browser by this."""
+    database = service.parts.database
+    await deliver(database, "crawl-1", "crawl.started", at=LONG_AGO)
+    async with chromium() as browser, signed_in_page(browser, site, SECRET) as watched:
+        feed = {f"eventsource {site}{PATH}"}
+        assert await _requests(watched, service, PATH, "[data-live=total]:text-is('2')") == feed
+        rows = {f"fetch {site}{PATH}/spans?limit=200&offset=0"}
+        feed = {f"eventsource {site}{PATH}/pages"}
+        shown = await _requests(watched, service, f"{PATH}/pages", ".badge.plain:text-is('4')")
+        assert shown == feed | rows
+        shown = await _requests(watched, service, "/", "[data-live=pages]:text-is('6 pages')")
+        assert shown == {f"eventsource {site}/"}
+        assert watched.faults == []
+
+
+async def test_only_who_is_signed_in_follows_a_crawl_that_is_known(site: str):
+    async with httpx2.AsyncClient(base_url=site, headers=FEED, timeout=60) as http:
+        assert [(await http.get(path)).status_code for path in (PATH, "/", "/sign-in")] == [401, 303, 401]
+        assert (await http.get(PATH, headers={"X-API-Secret": SECRET})).status_code == 404
+
+
+async def _requests(watched: Watched, service: Service, path: str, until: str) -> set[str]:
+    """What scripts of the page ask for while two more pages of its crawl fail, and it shows them."""
+    page, asked = watched.page, set[str]()
+
+    def note(request: Request) -> None:
+        if request.resource_type in ("eventsource", "fetch", "xhr"):
+            asked.add(f"{request.resource_type} {request.url}")
+
+    await page.goto("/system")  # of the page before, nothing more is asked for
+    page.on("request", note)
+    await page.goto(path)
+    number = 2 * [PATH, f"{PATH}/pages", "/"].index(path)
+    await fail_at_crawler(service.parts.database, "crawl-1", urls(number, number + 2))
+    await page.wait_for_selector(until)
+    await page.wait_for_timeout(500)
+    page.remove_listener("request", note)
+    return asked
+
+
+def _counting(made_by: Any, rendered: list[str]) -> Any:
+    def render_and_count(*given: Any, **values: Any) -> Any:
+        rendered.append(given[1])
+        return made_by(*given, **values)
+
+    return render_and_count
+
+
+async def _all(pages: AsyncIterator[str]) -> list[str]:
+    return [page async for page in pages]
