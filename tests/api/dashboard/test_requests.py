@@ -48,3 +48,13 @@ async def test_a_retry_of_one_cause_leaves_other_failures_alone(
     assert answer.status_code == 303
     async with database.transaction() as connection:
         assert await connection.scalar(select(models.table_of(models.Page).c.state)) == state
+
+
+async def test_an_unexpected_error_is_a_page_too(
+    service: Service, browser: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(service.parts.insights, "crawls", None)
+    answer = await browser.get("/")
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
+    assert "The log of the service has the reason." in answer.text
+    assert "NoneType" not in answer.text

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
@@ -26,10 +27,13 @@ from crawlscope.api.dashboard.notices import COOKIE as NOTICE_COOKIE
 from crawlscope.api.dashboard.notices import notice_of
 from crawlscope.api.http.access import require_access
 from crawlscope.api.http.events import feed_for, live_of, until_lost
+from crawlscope.api.http.requests import shown_path
 from crawlscope.api.rendering import words
 from crawlscope.core.errors import CrawlscopeError, DependencyError, NotFoundError, RemoteRefused, UsageError
 from crawlscope.core.settings import VALIDATOR_PREFIX
 from crawlscope.insights.progress import pages_per_second
+
+log = structlog.get_logger(__name__)
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
@@ -50,7 +54,13 @@ STATUS_OF_ERRORS: tuple[tuple[type[Exception], int], ...] = (
     (DependencyError, 503),
     (UsageError, 422),
 )
-TITLES = {404: "Not found", 422: "That does not work", 502: "Refused", 503: "Unavailable at the moment"}
+TITLES = {
+    404: "Not found",
+    422: "That does not work",
+    502: "Refused",
+    500: "That went wrong",
+    503: "Unavailable at the moment",
+}
 
 
 def time_tag(moment: datetime | None, form: str = "full") -> Markup:
@@ -236,6 +246,9 @@ class PageRoute(APIRoute):
             except CrawlscopeError as error:
                 status = next((code for kind, code in STATUS_OF_ERRORS if isinstance(error, kind)), 422)
                 return error_page(request, status, str(error))
+            except Exception:
+                log.exception("page_failed", path=shown_path(request.scope))
+                return error_page(request, 500, "The log of the service has the reason.")
 
         return answer_with_page
 
