@@ -33,6 +33,7 @@ from crawlscope.indexing.index.port import (
     SearchIndex,
     SparseVector,
     StoredChunk,
+    TermCounts,
     chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
@@ -42,6 +43,7 @@ from crawlscope.indexing.index.qdrant_common import (
     as_integers,
     by_crawl_ids,
     check_dimension,
+    chunks_with_term,
     conditions,
     halves,
     one_line,
@@ -171,6 +173,27 @@ class EdgeIndex(SearchIndex):
             }
 
         return await self._on_thread(retrieve)
+
+    async def term_counts(self, terms: Sequence[int]) -> TermCounts:
+        def count(shard: engine.EdgeShard) -> TermCounts:
+            chunks, found = shard.count(engine.CountRequest()), dict[int, float]()
+            requests = [
+                engine.QueryRequest(
+                    limit=1,
+                    query=engine.Query.Nearest(engine.SparseVector([term], [1.0]), using=BM25),
+                    with_vector=[BM25],
+                )
+                for term in terms
+            ]
+            answers = shard.query_batch(engine.QueryBatchRequest(requests)) if requests else []
+            for term, points in zip(terms, answers, strict=True):
+                for point in points:
+                    vector = cast("Any", point.vector)[BM25]
+                    weight = vector.values[vector.indices.index(term)]
+                    found[term] = chunks_with_term(chunks, point.score, weight)
+            return TermCounts(chunks, found)
+
+        return await self._on_thread(count)
 
     async def size(self) -> IndexSize:
         chunks = await self._on_thread(lambda shard: shard.count(engine.CountRequest()))

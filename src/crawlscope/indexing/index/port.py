@@ -141,6 +141,13 @@ class StoredChunk(NamedTuple):
     """Of length 1."""
 
 
+class TermCounts(NamedTuple):
+    chunks: int
+    """Of the whole index."""
+    by_term: Mapping[int, float]
+    """The number of chunks that have each term; without terms that none has."""
+
+
 @dataclass(frozen=True)
 class IndexSize:
     chunks: int
@@ -174,6 +181,10 @@ class SearchIndex(Protocol):
 
     async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
         """Of those chunks that exist."""
+        ...
+
+    async def term_counts(self, terms: Sequence[int]) -> TermCounts:
+        """By what makes a term count more: in how few chunks it is."""
         ...
 
     async def size(self) -> IndexSize: ...

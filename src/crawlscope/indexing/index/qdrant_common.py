@@ -1,5 +1,6 @@
 """What Qdrant Edge and a Qdrant server have in common: filters, query vectors, results, errors."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,16 @@ def halves(names: Iterable[str], hits: Iterable[list[Hit]]) -> Halves:
     """`hits` in the order of the `names` of the vectors that were queried."""
     by_name = dict(zip(names, hits, strict=True))
     return Halves(dense=by_name.get(DENSE, []), bm25=by_name.get(BM25, []))
+
+
+def idf(chunks: float, with_term: float) -> float:
+    """The engine's: the factor of a term in the score of a chunk."""
+    return math.log((chunks + 1) / (with_term + 0.5))
+
+
+def chunks_with_term(chunks: int, score: float, weight: float) -> float:
+    """By the score that the term alone gives one of them, in which it has that weight: `idf` reversed."""
+    return (chunks + 1) / math.exp(score / weight) - 0.5
 
 
 def by_crawl_ids(crawl_ids: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], list[str]]:

@@ -29,6 +29,7 @@ from crawlscope.indexing.index.port import (
     SearchIndex,
     SparseVector,
     StoredChunk,
+    TermCounts,
     chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
@@ -38,6 +39,7 @@ from crawlscope.indexing.index.qdrant_common import (
     as_integers,
     by_crawl_ids,
     check_dimension,
+    chunks_with_term,
     conditions,
     halves,
     one_line,
@@ -134,6 +136,27 @@ class QdrantServerIndex(SearchIndex):
             )
             for point in found
         }
+
+    async def term_counts(self, terms: Sequence[int]) -> TermCounts:
+        requests = [
+            models.QueryRequest(
+                query=models.SparseVector(indices=[term], values=[1.0]),
+                using=BM25,
+                limit=1,
+                with_vector=[BM25],
+            )
+            for term in terms
+        ]
+        async with self._server() as server:
+            chunks = (await server.count(self._collection, exact=True)).count
+            answers = await server.query_batch_points(self._collection, requests) if requests else []
+        found = dict[int, float]()
+        for term, answer in zip(terms, answers, strict=True):
+            for point in answer.points:
+                vector = cast("Any", point.vector)[BM25]
+                weight = vector.values[vector.indices.index(term)]
+                found[term] = chunks_with_term(chunks, point.score, weight)
+        return TermCounts(chunks, found)
 
     async def size(self) -> IndexSize:
         """The server does not say how many bytes it takes."""

@@ -1,11 +1,14 @@
 """An index in several shards, each in a process of its own: a document is in the shard of its key."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import TypeVar
+
+import numpy as np
 
 from crawlscope.indexing.index.port import (
     DOCUMENT_KEY_BYTES,
@@ -22,10 +25,15 @@ from crawlscope.indexing.index.port import (
     SearchIndex,
     SparseVector,
     StoredChunk,
+    TermCounts,
     document_key,
 )
+from crawlscope.indexing.index.qdrant_common import as_integers, idf
 
 T = TypeVar("T")
+
+COUNT_AGAIN_SECONDS = 60.0
+MAX_FACTORS = 20_000
 
 
 class ShardedIndexes(OwnedIndexes):
@@ -51,10 +59,13 @@ class ShardedIndexes(OwnedIndexes):
 
 
 class ShardedIndex(SearchIndex):
-    """Each shard knows how rare a word is among its own chunks, which are a random part of all."""
+    """Each shard knows only how rare a word is among its own chunks, so queries carry the difference."""
 
     def __init__(self, shards: Sequence[SearchIndex]) -> None:
         self._shards = shards
+        self._factors: dict[int, list[float]] = {}
+        """What makes each term count in each shard as it counts in the whole index."""
+        self._next_count = 0.0
 
     async def replace(self, documents: Sequence[IndexedDocument]) -> None:
         parts = self._by_shard((document_key(document.url), document) for document in documents)
@@ -67,7 +78,15 @@ class ShardedIndex(SearchIndex):
     async def query(
         self, dense: Floats | None, sparse: SparseVector | None, filters: Filters, limit: int
     ) -> Halves:
-        found = await asyncio.gather(*(each.query(dense, sparse, filters, limit) for each in self._shards))
+        parts: Sequence[SparseVector | None] = [sparse] * len(self._shards)
+        if sparse is not None and len(sparse.indices):
+            parts = await self._by_rarity(sparse)
+        found = await asyncio.gather(
+            *(
+                shard.query(dense, part, filters, limit)
+                for shard, part in zip(self._shards, parts, strict=True)
+            )
+        )
         return Halves(
             dense=_best((halves.dense for halves in found), limit),
             bm25=_best((halves.bm25 for halves in found), limit),
@@ -83,6 +102,13 @@ class ShardedIndex(SearchIndex):
         found = await asyncio.gather(*(shard.stored(part) for shard, part in parts))
         return {one: chunk for part in found for one, chunk in part.items()}
 
+    async def term_counts(self, terms: Sequence[int]) -> TermCounts:
+        counts = await self._count_in_shards(terms)
+        by_term = {term: sum(each.by_term.get(term, 0.0) for each in counts) for term in terms}
+        return TermCounts(
+            sum(each.chunks for each in counts), {term: count for term, count in by_term.items() if count}
+        )
+
     async def size(self) -> IndexSize:
         sizes = await asyncio.gather(*(shard.size() for shard in self._shards))
         return IndexSize(sum(size.chunks for size in sizes), sum(size.bytes or 0 for size in sizes))
@@ -92,6 +118,28 @@ class ShardedIndex(SearchIndex):
 
     async def aclose(self) -> None:
         await asyncio.gather(*(shard.aclose() for shard in self._shards))
+
+    async def _by_rarity(self, sparse: SparseVector) -> list[SparseVector]:
+        """The query of each shard. A term counts in each as it would in one index of all chunks."""
+        terms = as_integers(sparse.indices)
+        if time.monotonic() >= self._next_count or len(self._factors) > MAX_FACTORS:
+            self._factors.clear()
+            self._next_count = time.monotonic() + COUNT_AGAIN_SECONDS
+        if new := [term for term in terms if term not in self._factors]:
+            counts = await self._count_in_shards(new)
+            chunks = sum(each.chunks for each in counts)
+            for term in new:
+                found = [each.by_term.get(term) for each in counts]
+                overall = idf(chunks, sum(filter(None, found)))
+                self._factors[term] = [
+                    1.0 if count is None else overall / idf(each.chunks, count)
+                    for each, count in zip(counts, found, strict=True)
+                ]
+        factors = np.array([self._factors[term] for term in terms], np.float32).T
+        return [SparseVector(terms, np.asarray(sparse.values, np.float32) * each) for each in factors]
+
+    async def _count_in_shards(self, terms: Sequence[int]) -> list[TermCounts]:
+        return await asyncio.gather(*(shard.term_counts(terms) for shard in self._shards))
 
     def _by_shard(self, items: Iterable[tuple[DocumentKey, T]]) -> list[tuple[SearchIndex, list[T]]]:
         parts: defaultdict[int, list[T]] = defaultdict(list)

@@ -1,0 +1,37 @@
+"""An index in several shards scores as one index does."""
+
+from pathlib import Path
+
+import pytest
+
+from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.index.port import Filters, SearchIndex
+from crawlscope.indexing.index.sharded import ShardedIndexes
+from crawlscope.indexing.sparse import Bm25Encoder
+from tests.indexing.index.chunks import DIMENSION, make_document
+
+QUERY = Bm25Encoder().encode_query("quokka apple")
+
+
+async def scores(index: SearchIndex) -> dict[bytes, float]:
+    return {hit.id: hit.score for hit in (await index.query(None, QUERY, Filters(), 100)).bm25}
+
+
+async def test_a_rare_word_counts_in_each_shard_as_in_the_whole_index(tmp_path: Path) -> None:
+    """Quokkas are in few chunks, not equally many of each shard."""
+    indexes = [ShardedIndexes([EdgeIndexes(tmp_path / f"{n}-{k}") for k in range(n)]) for n in (1, 3)]
+    one, several = [await each.open("index", DIMENSION) for each in indexes]
+    for index in one, several:
+        await index.replace(
+            [
+                make_document(
+                    f"https://h/{number}", "a quokka" if number < 7 else f"an apple {'tree ' * number}"
+                )
+                for number in range(60)
+            ]
+        )
+    whole = await scores(one)
+    assert len(whole) == 60
+    assert await scores(several) == pytest.approx(whole, rel=1e-4)
+    for each in indexes:
+        await each.aclose()
