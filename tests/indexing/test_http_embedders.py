@@ -12,7 +12,7 @@ import pytest
 
 from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable, PageError, SettingsError
 from crawlscope.core.settings import Settings
-from crawlscope.indexing.embedders import open_embedder
+from crawlscope.indexing.embedders import http, open_embedder
 from crawlscope.indexing.embedders.http import MAX_REQUESTS, EmbeddingServer, HttpEmbedder
 from crawlscope.indexing.embedders.openai import open_openai
 from crawlscope.indexing.embedders.port import EmbedderIdentity
@@ -172,6 +172,14 @@ async def test_an_unavailable_server_fails_all_pages_of_a_request(
     failures = await asyncio.gather(*pages.values(), return_exceptions=True)
     assert all(isinstance(failure, EmbedderUnavailable) for failure in failures)
     assert len(server.requests) == requests
+
+
+async def test_an_answer_without_end_is_cut_off(
+    embedder: HttpEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 1_000)
+    with pytest.raises(EmbedderUnavailable, match="answered more than"):
+        await embedder.embed(TEXTS)
 
 
 async def test_a_cancelled_page_leaves_the_line(embedder: HttpEmbedder, server: FakeEmbeddingServer) -> None:

@@ -59,6 +59,8 @@ RECONCILE_SECONDS = 600.0
 """The service answers after it has fetched all missing pages."""
 WATCH_SECONDS = 600.0
 """The service answers after it has created all watches, one request at a time."""
+FEED_SECONDS = 10.0
+"""Until the first event."""
 EXPORT_SECONDS = 120.0
 """Between two pieces of an export."""
 PAGES_HEADER = "X-Crawlscope-Pages"
@@ -188,6 +190,17 @@ class ServiceClient:
     async def remove(self, url: str) -> None:
         """Removes a document from the index, also one that a crawl brought."""
         await self._ask("DELETE", "/api/documents", params={"url": url})
+
+    async def require_live_feed(self) -> None:
+        """Returns when the feed of all crawls has sent something, which it does at once. Raises
+        `ServiceUnavailable` if nothing of it arrives.
+        """
+        with self._explained() as url:
+            async with self._http.stream("GET", f"{url}/api/metrics/events", timeout=FEED_SECONDS) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise _refusal(answer)
+                await anext(answer.aiter_bytes())
 
     async def start_crawl(
         self,

@@ -29,7 +29,7 @@ async def connect(
     """
     settings = load_settings() if data_dir is None else load_settings(data_dir=Path(data_dir))
     if url is not None:
-        async with aclosing(ServiceClient.at(_checked(url), _secret(secret, settings))) as client:
+        async with aclosing(client_at(url, secret, settings)) as client:
             await client.require_ready()
             yield client
         return
@@ -43,16 +43,13 @@ async def connect(
         yield stack.client
 
 
-def _checked(url: str) -> str:
+def client_at(url: str, given: str | None, settings: Settings) -> ServiceClient:
+    """`given` is the API secret or a key; by default that of the settings. The service may not run."""
     if not is_web_address(url):
         raise UsageError("the URL of a service must be a full one, such as https://crawlscope.example.com")
-    return url
-
-
-def _secret(given: str | None, settings: Settings) -> str:
     secret = given or (settings.api_secret.get_secret_value() if settings.api_secret else None)
     if secret is None:
         raise SettingsError("a service at a URL needs its API secret or a key: set CRAWLSCOPE_API_SECRET")
     if not is_header_safe(secret):
         raise UsageError("the API secret must be ASCII without spaces, because it is sent in a header")
-    return secret
+    return ServiceClient.at(url, secret)

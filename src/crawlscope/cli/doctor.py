@@ -142,9 +142,14 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def find(part: str, settings: Settings) -> Finding:
+    return await found(part, CHECKS[part](settings), settings)
+
+
+async def found(part: str, check: Awaitable[str], settings: Settings) -> Finding:
+    """The finding of a check, which raises `Failed` or `CrawlscopeError`."""
     ok = False
     try:
-        words = await asyncio.wait_for(CHECKS[part](settings), CHECK_SECONDS)
+        words = await asyncio.wait_for(check, CHECK_SECONDS)
         ok = True
     except TimeoutError:
         words = f"no result after {CHECK_SECONDS:.0f} s"

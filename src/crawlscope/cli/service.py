@@ -97,14 +97,30 @@ def mcp() -> None:
     run(serve_mcp(quiet_settings()))
 
 
-def doctor(as_json: Json = False) -> None:
-    """Check the installation and all dependencies."""
+def doctor(
+    url: Annotated[
+        str | None,
+        typer.Option(help="Check the service at this URL from outside, with a crawl of two pages."),
+    ] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(help="With --url: the site to crawl. Default: two pages that this command serves."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the installation and all dependencies, or a deployed service from outside."""
     from crawlscope.cli.doctor import Examination, examine, render_finding
+    from crawlscope.cli.outside import examine_from_outside
+
+    if site is not None and url is None:
+        raise typer.BadParameter("it needs --url", param_hint="--site")
+    settings = quiet_settings()
+    checks = examine(settings) if url is None else examine_from_outside(url, settings, site)
 
     async def examine_all() -> Examination:
         """Prints each finding as it is made, or all at the end as JSON."""
         findings = []
-        async for finding in examine(quiet_settings()):
+        async for finding in checks:
             findings.append(finding)
             if not as_json:
                 terminal().print(render_finding(finding))
