@@ -7,8 +7,8 @@ import pytest
 from tests.fuzz.running import run
 from tests.fuzz.targets import TARGETS
 
-INPUTS = {"deliveries": 100, "changes": 100, "requests": 100, "fetching": 60, "html": 200, "markdown": 150}
-USUAL = 300
+INPUTS = {"deliveries": 60, "changes": 60, "requests": 60, "fetching": 30, "html": 100, "markdown": 60}
+USUAL = 200
 
 
 @pytest.mark.parametrize("target", TARGETS)
