@@ -9,7 +9,9 @@ from crawlscope.core.secrets import SECRET_FILE, TOKEN_FILE, api_secret, local_t
 from crawlscope.core.settings import Settings, load_settings
 from crawlscope.database.engine import sqlalchemy_url
 
-ADDRESSES = [name for name in Settings.model_fields if name.endswith("_url") and name != "database_url"]
+ADDRESSES = [
+    name for name in Settings.model_fields if name.endswith("_url") and not name.startswith("database")
+]
 
 
 @pytest.fixture(autouse=True)

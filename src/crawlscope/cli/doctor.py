@@ -463,9 +463,9 @@ def _size(number: int) -> str:
 def _redacted(words: str, settings: Settings) -> str:
     """A last safeguard, because errors of other programs may quote their input."""
     given = [value.get_secret_value() for value in vars(settings).values() if isinstance(value, SecretStr)]
-    if settings.database_url is not None:
+    for url in filter(None, (settings.database_url, settings.database_direct_url)):
         with suppress(SettingsError):
-            given.append(sqlalchemy_url(settings.database_url.get_secret_value()).password or "")
+            given.append(sqlalchemy_url(url.get_secret_value()).password or "")
     for secret in filter(None, given):
         words = words.replace(secret, "***")
     return words

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-NOISY = ("uvicorn", "pgqueuer", "alembic", "httpx2", "httpcore2", "crawlee", "asyncio", "mcp")
+NOISY = ("uvicorn", "pgqueuer", "alembic", "httpx", "httpx2", "httpcore2", "crawlee", "asyncio", "mcp")
 """Libraries whose INFO says nothing to an operator."""
 
 

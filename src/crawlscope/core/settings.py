@@ -57,6 +57,8 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     """The `postgresql://…` URL of your own server. Default: an embedded PostgreSQL in the data folder."""
+    database_direct_url: SecretStr | None = None
+    """The URL of the same server without the pooler, if `CRAWLSCOPE_DATABASE_URL` leads to one."""
     qdrant_url: str | None = None
     """The URL of your own Qdrant server or cluster. Default: an embedded index in the data folder."""
     qdrant_api_key: SecretStr | None = None

@@ -23,13 +23,15 @@ async def database_and_server(
 ) -> AsyncIterator[tuple[Database, EmbeddedPostgres | None]]:
     """As `connected_database`, for the process that keeps the embedded server running; None: not embedded."""
     async with AsyncExitStack() as stack:
-        server = None
+        server, direct_url = None, None
         if settings.database_url is None:
             server = EmbeddedPostgres(settings.data_dir, connections.needed(settings.workers))
             stack.push_async_callback(asyncio.to_thread, server.release)
             url = await asyncio.to_thread(server.acquire)
         else:
             url = settings.database_url.get_secret_value()
-        database = Database.open(url, pool_size)
+            if settings.database_direct_url is not None:
+                direct_url = settings.database_direct_url.get_secret_value()
+        database = Database.open(url, pool_size, direct_url=direct_url)
         stack.push_async_callback(database.close)
         yield database, server

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,29 +46,28 @@ UNAVAILABLE_SQLSTATE_CLASSES = {"08", "53", "57", "58", "XX", "25"}
 """Connection lost, out of resources, shut down by an operator, system error, corruption, read-only."""
 
 
-def sqlalchemy_url(database_url: str) -> URL:
-    """`postgresql://…` as people write it, for the asyncpg driver; raises `SettingsError`."""
+def sqlalchemy_url(database_url: str, setting: str = "CRAWLSCOPE_DATABASE_URL") -> URL:
+    """`postgresql://…` as people write it, for the asyncpg driver; raises `SettingsError` with `setting`."""
     try:
         url = make_url(database_url)
     except (ArgumentError, ValueError):
         raise SettingsError(
-            "CRAWLSCOPE_DATABASE_URL: write it as postgresql://user:password@host:port/name, "
-            "and @ in the password as %40"
+            f"{setting}: write it as postgresql://user:password@host:port/name, and @ in the password as %40"
         ) from None
     if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise SettingsError("CRAWLSCOPE_DATABASE_URL: must begin with postgresql://")
+        raise SettingsError(f"{setting}: must begin with postgresql://")
     if url.port is not None and not 0 < url.port <= LAST_PORT:
-        raise SettingsError(f"CRAWLSCOPE_DATABASE_URL: the port must be 1 to {LAST_PORT}")
+        raise SettingsError(f"{setting}: the port must be 1 to {LAST_PORT}")
     # SQLAlchemy's `ssl` is libpq's `sslmode`.
     options = {"sslmode" if name == "ssl" else name: value for name, value in url.query.items()}
     if not options.keys() <= DRIVER_OPTIONS:
         raise SettingsError(
-            "CRAWLSCOPE_DATABASE_URL: holds an option that the driver does not know, take it out; "
+            f"{setting}: holds an option that the driver does not know, take it out; "
             "sslmode and sslrootcert are some it does"
         )
     for name in FILE_OPTIONS & options.keys():
         if not Path(str(options[name])).expanduser().is_file():
-            raise SettingsError(f"CRAWLSCOPE_DATABASE_URL: {name} must name a file that is there")
+            raise SettingsError(f"{setting}: {name} must name a file that is there")
     return url.set(drivername="postgresql+asyncpg", query=options)
 
 
@@ -100,14 +99,23 @@ async def connect(dsn: str | None = None, **arguments: Any) -> asyncpg.Connectio
 class Database:
     """Transactions on one PostgreSQL. Raises `DatabaseUnavailable` whenever it does not answer."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, direct_url: URL | None = None) -> None:
         self.engine = engine
+        self._direct_url = direct_url or engine.url
 
     @classmethod
     def open(
-        cls, database_url: str, pool_size: int = 5, statement_seconds: float | None = STATEMENT_SECONDS
+        cls,
+        database_url: str,
+        pool_size: int = 5,
+        statement_seconds: float | None = STATEMENT_SECONDS,
+        direct_url: str | None = None,
     ) -> "Database":
-        """Connects when it is first used, and never holds more than `pool_size` connections."""
+        """Connects when it is first used, and never holds more than `pool_size` connections.
+
+        `direct_url` leads to the server itself where `database_url` leads to a pooler, which gives a
+        transaction any session: for what needs one of its own.
+        """
         url = sqlalchemy_url(database_url)
         arguments = _driver_arguments(url, "crawlscope")
         engine = create_async_engine(
@@ -120,11 +128,12 @@ class Database:
         )
         event.listen(engine.sync_engine, "checkout", _replace_lost)
         event.listen(engine.sync_engine, "checkin", _note_use)
-        return cls(engine)
+        direct = sqlalchemy_url(direct_url, "CRAWLSCOPE_DATABASE_DIRECT_URL") if direct_url else None
+        return cls(engine, direct)
 
     def driver_arguments(self, application_name: str) -> dict[str, Any]:
-        """For connections to the same server by the driver alone; statements have no limit of time."""
-        return _driver_arguments(self.engine.url, application_name)
+        """For connections to the server itself by the driver alone; statements have no limit of time."""
+        return _driver_arguments(self._direct_url, application_name)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -151,7 +160,10 @@ class Database:
     async def alone(self, *key: int) -> AsyncIterator[bool]:
         """True if this process got the advisory lock of that key; it ends with the block or the process."""
         with translated_errors():
-            async with self.engine.connect() as connection:
+            async with AsyncExitStack() as stack:
+                pooled = self._direct_url != self.engine.url
+                server = await stack.enter_async_context(self.patient()) if pooled else self
+                connection = await stack.enter_async_context(server.engine.connect())
                 session = await connection.execution_options(isolation_level="AUTOCOMMIT")
                 try:
                     yield bool(await session.scalar(select(func.pg_try_advisory_lock(*key))))
@@ -160,8 +172,8 @@ class Database:
 
     @asynccontextmanager
     async def patient(self, statement_seconds: float | None = None) -> AsyncIterator["Database"]:
-        """One more connection, for statements that may take longer; None: any time."""
-        url = self.engine.url.render_as_string(hide_password=False)
+        """One more connection, to the server itself, for statements that may take longer; None: any time."""
+        url = self._direct_url.render_as_string(hide_password=False)
         patient = Database.open(url, pool_size=1, statement_seconds=statement_seconds)
         try:
             yield patient

@@ -13,6 +13,7 @@ from typing import Literal
 
 import psutil
 import structlog
+from pgqueuer.errors import FailingListenerError
 
 from crawlscope.core.errors import DependencyError
 from crawlscope.core.periodic import in_background
@@ -28,6 +29,10 @@ from crawlscope.timing.standalone import measured_database
 Kind = Literal["index", "crawl"]
 
 RESTART_SECONDS = 2.0
+REASONS: dict[type[Exception], str] = {
+    FailingListenerError: "no news of jobs arrives: if CRAWLSCOPE_DATABASE_URL leads to a pooler, set "
+    "CRAWLSCOPE_DATABASE_DIRECT_URL"
+}
 MEMORY_POLL_INTERVAL_SECONDS = 0.2
 MEMORY_EXIT_CODE = 86
 """Of a process that took more memory than it may."""
@@ -65,7 +70,7 @@ async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping
 
                 await crawl_sites(settings, database, stopping)
         except OUTAGE_ERRORS as error:
-            reason = str(error) or type(error).__name__
+            reason = str(error) or REASONS.get(type(error), type(error).__name__)
             log.warning("worker_paused", kind=kind, reason=reason)
             if kind == "index" and isinstance(error, DependencyError):
                 await outages.note(error.part, reason)
