@@ -11,7 +11,7 @@ import argparse
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -30,6 +30,7 @@ from crawlscope.indexing.language import ENGLISH, language_of
 from crawlscope.indexing.passages import passages, within_page
 from crawlscope.search import ranking
 from crawlscope.search.fusion import DENSE_WEIGHT, dense_weight
+from crawlscope.search.schemas import Mode
 
 CHUNK_TOKENS = 200
 MODELS: dict[str, type[MiniLm]] = {}
@@ -75,8 +76,8 @@ class Trial:
     """Of each chunk, the number of its page."""
     chunk_texts: list[str]
     """With title and headings."""
-    passage_vectors: Floats
-    """One for each chunk, without its share of the page."""
+    chunk_vectors: Floats
+    """As the index has them."""
     query_vectors: Floats
     bm25: Floats
     """The score of each query (row) for each chunk."""
@@ -95,14 +96,15 @@ class Trial:
         urls = [collection.url(one) for one in collection.documents]
         bm25 = bm25_scores(collection, texts, language)
         share = dense_weight(MiniLm.name, [language])
-        return cls(collection, urls, np.array(pages), texts, vectors, queries, bm25, share)
+        plain = cls(collection, urls, np.array(pages), texts, vectors, queries, bm25, share)
+        return plain.with_vectors(vectors, queries)
 
-    @cached_property
-    def chunk_vectors(self) -> Floats:
-        """As the index has them."""
+    def with_vectors(self, passage_vectors: Floats, queries: Floats) -> "Trial":
+        """Of the chunks, without their shares of the page, and of the queries."""
         starts = np.flatnonzero(np.diff(self.pages, prepend=-1))
-        mixed = np.vstack([within_page(rows) for rows in np.split(self.passage_vectors, starts[1:])])
-        return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), np.float32)
+        mixed = np.vstack([within_page(rows) for rows in np.split(passage_vectors, starts[1:])])
+        lengths = np.linalg.norm(mixed, axis=1, keepdims=True)
+        return replace(self, chunk_vectors=np.asarray(mixed / lengths, np.float32), query_vectors=queries)
 
     def with_queries(self, vectors: Floats) -> "Trial":
         return replace(
@@ -132,8 +134,9 @@ class Trial:
     def url_of(self) -> dict[bytes, str]:
         return {one[:12]: self.urls[page] for one, page in zip(self.ids, self.pages, strict=True)}
 
-    def ranked(self, halves: Halves) -> list[str]:
-        pages = ranking.rank_pages(halves, "hybrid", self.dense_weight)
+    def ranked(self, halves: Halves, mode: Mode = "hybrid") -> list[str]:
+        asked = Halves(halves.dense if mode != "keyword" else [], halves.bm25 if mode != "semantic" else [])
+        pages = ranking.rank_pages(asked, mode, self.dense_weight)
         return [self.url_of[page.document] for page in pages]
 
     def by_ranks(self, halves: Halves) -> list[str]:
@@ -202,6 +205,8 @@ def bm25_scores(collection: Collection, texts: Sequence[str], language: str) -> 
 
 def results(trial: Trial, kept: Path | None) -> Iterator[tuple[str, float]]:
     yield "as it is", trial.ndcg()
+    yield "semantic alone", trial.ndcg(partial(trial.ranked, mode="semantic"))
+    yield "keyword alone", trial.ndcg(partial(trial.ranked, mode="keyword"))
     for share in (0.5, 0.55, 0.65, 0.7):
         yield f"{share} × dense", replace(trial, dense_weight=share).ndcg()
     yield "reciprocal ranks (k = 60)", trial.ndcg(trial.by_ranks)
@@ -209,11 +214,12 @@ def results(trial: Trial, kept: Path | None) -> Iterator[tuple[str, float]]:
     for window in (100, 300):
         with patch.object(ranking, "WINDOW", window):
             yield f"the {window} best chunks of each half", trial.ndcg()
+    vectors, queries = embed(trial.collection, trial.chunk_texts, MiniLm, kept)
     with patch.object(indexed_passages, "PAGE_SHARE", 0.0):
-        yield "no share of the page in a chunk's vector", replace(trial).ndcg()
+        yield "no share of the page in a chunk's vector", trial.with_vectors(vectors, queries).ndcg()
     for name, kind in MODELS.items():
         vectors, queries = embed(trial.collection, trial.chunk_texts, kind, kept)
-        yield name, replace(trial, passage_vectors=vectors, query_vectors=queries).ndcg()
+        yield name, trial.with_vectors(vectors, queries).ndcg()
     for share in (0.2, 0.3):
         yield f"query vector moved {share} to the best pages", trial.with_feedback(share).ndcg()
     centre = trial.chunk_vectors.mean(axis=0)
