@@ -103,7 +103,9 @@ def tried(name: str, trial: Callable[[Path], None]) -> bool:
 
 def with_pip(folder: Path, python: Path, wheels: list[Path], command: list[str]) -> None:
     run(folder, str(python), "-m", "venv", "environment")
-    run(folder, "environment/bin/python", "-m", "pip", "install", "--quiet", *map(str, wheels))
+    run(
+        folder, "environment/bin/python", "-m", "pip", "install", "--quiet", "--no-compile", *map(str, wheels)
+    )
     run(folder, "environment/bin/crawlscope", *command)
 
 
