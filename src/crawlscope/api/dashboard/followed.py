@@ -74,14 +74,8 @@ class FollowedPages:
             retry_seconds=NEWS_SECONDS,
             failure_event="followed_page_failed",
         )
-        refreshing = run_periodically(
-            lambda: _refresh(page),
-            interval_seconds=lambda took: max(REFRESH_SECONDS, COST_FACTOR * took),
-            retry_seconds=REFRESH_SECONDS,
-            failure_event="followed_page_failed",
-        )
         try:
-            async with in_background(sending, refreshing):
+            async with in_background(sending, _refresh(page)):
                 async for events in news:
                     page.news.put_nowait(events)
                     page.changed.set()
@@ -105,13 +99,23 @@ async def _send_news(page: _Page) -> None:
     page.viewers.send(b"".join(news))
 
 
-async def _refresh(page: _Page) -> float:
-    """Waits for a change, and returns the seconds that the new page took."""
-    await page.changed.wait()
-    page.changed.clear()
-    began = time.monotonic()
-    await _send_page(page)
-    return time.monotonic() - began
+async def _refresh(page: _Page) -> None:
+    """Until it is cancelled."""
+
+    async def refresh_once() -> float:
+        await page.changed.wait()
+        page.changed.clear()
+        began = time.monotonic()
+        await _send_page(page)
+        return time.monotonic() - began
+
+    await asyncio.sleep(REFRESH_SECONDS)  # the first viewer has the page of a moment ago
+    await run_periodically(
+        refresh_once,
+        interval_seconds=lambda took: max(REFRESH_SECONDS, COST_FACTOR * took),
+        retry_seconds=REFRESH_SECONDS,
+        failure_event="followed_page_failed",
+    )
 
 
 async def _send_page(page: _Page) -> None:
@@ -120,8 +124,8 @@ async def _send_page(page: _Page) -> None:
 
 
 async def _rendered(route: ASGIApp, viewer: Scope) -> str | None:
-    """The page as htmx gets it; None if it is an error."""
-    headers = [(name, value) for name, value in viewer["headers"] if name != b"accept"]
+    """The page as htmx gets it, without what only its viewer is told; None if it is an error."""
+    headers = [each for each in viewer["headers"] if each[0] not in (b"accept", b"cookie")]
     asked = {**viewer, "headers": [*headers, (b"accept", b"text/html"), (b"hx-request", b"true")]}
     status, body = 0, bytearray()
 

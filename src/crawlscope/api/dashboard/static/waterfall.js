@@ -247,7 +247,7 @@
       const wide = this.axis.clientWidth || 600, about = length / Math.max(2, wide / (6.5 * REM));
       const size = 10 ** Math.floor(Math.log10(about)), round = about >= 50000 ? [60e3, 120e3, 300e3, 600e3, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5] : [1, 2, 5, 10].map((factor) => factor * size);
       const step = round.find((each) => each >= about) ?? about;
-      for (let at = Math.ceil(began / step) * step; at <= ended; at += step) {
+      for (let at = Math.ceil(began / step) * step; at <= ended - length * 3.5 * REM / wide; at += step) {
         const text = document.createElementNS(SVG, "text");
         text.setAttribute("x", `${(at - began) / length * 100}%`);
         text.setAttribute("y", "70%");
