@@ -157,14 +157,15 @@ async def test_chunks_are_read_with_their_vectors(index: SearchIndex) -> None:
         assert chunk.dense == pytest.approx(direction(1), abs=1e-6)  # of length 1
 
 
-async def test_an_index_counts_the_chunks_with_a_term(index: SearchIndex) -> None:
-    texts = {f"https://h/{number}": "apple tree" if number % 4 else "apple" for number in range(20)}
+async def test_a_rare_term_counts_more(index: SearchIndex) -> None:
+    texts = {f"https://h/{number}": "apple tree" if number % 4 == 0 else "apple" for number in range(20)}
     await index.replace([make_document(url, text) for url, text in texts.items()])
     apple, tree, pear = (int(BM25.encode_query(word).indices[0]) for word in ("apple", "tree", "pear"))
-    chunks, by_term = await index.term_counts([tree, pear, apple])
+    chunks, idf = await index.rarities([tree, pear, apple])
     assert chunks == 20
-    assert by_term == pytest.approx({tree: 15, apple: 20}, rel=1e-4)
-    assert await index.term_counts([]) == (20, {})
+    assert idf.keys() == {tree, apple}
+    assert idf[tree] > idf[apple] > 0
+    assert await index.rarities([]) == (20, {})
 
 
 async def test_only_the_queried_half_has_hits(index: SearchIndex) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
-from crawlscope.indexing.index.port import Filters, SearchIndex
-from crawlscope.indexing.index.sharded import ShardedIndexes
+from crawlscope.indexing.index.port import Filters, IndexedDocument, SearchIndex
+from crawlscope.indexing.index.sharded import ShardedIndex, ShardedIndexes
 from crawlscope.indexing.sparse import Bm25Encoder
 from tests.indexing.index.chunks import DIMENSION, make_document
 
@@ -21,6 +21,7 @@ async def test_a_rare_word_counts_in_each_shard_as_in_the_whole_index(tmp_path: 
     """Quokkas are in few chunks, not equally many of each shard."""
     indexes = [ShardedIndexes([EdgeIndexes(tmp_path / f"{n}-{k}") for k in range(n)]) for n in (1, 3)]
     one, several = [await each.open("index", DIMENSION) for each in indexes]
+    assert isinstance(several, ShardedIndex)
     for index in one, several:
         await index.replace(
             [
@@ -33,5 +34,11 @@ async def test_a_rare_word_counts_in_each_shard_as_in_the_whole_index(tmp_path: 
     whole = await scores(one)
     assert len(whole) == 60
     assert await scores(several) == pytest.approx(whole, rel=1e-4)
+    # Deleted chunks may count in the shard that had them.
+    await several.replace([IndexedDocument(f"https://h/{number}") for number in range(10, 60, 2)])
+    several._next_count = 0.0
+    quokkas = [score for one, score in (await scores(several)).items() if whole[one] == max(whole.values())]
+    assert len(quokkas) == 7
+    assert quokkas == pytest.approx([quokkas[0]] * 7, rel=1e-4)
     for each in indexes:
         await each.aclose()

@@ -30,10 +30,10 @@ from crawlscope.indexing.index.port import (
     Hit,
     IndexedDocument,
     IndexSize,
+    Rarities,
     SearchIndex,
     SparseVector,
     StoredChunk,
-    TermCounts,
     chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
@@ -43,7 +43,6 @@ from crawlscope.indexing.index.qdrant_common import (
     as_integers,
     by_crawl_ids,
     check_dimension,
-    chunks_with_term,
     conditions,
     halves,
     one_line,
@@ -174,8 +173,8 @@ class EdgeIndex(SearchIndex):
 
         return await self._on_thread(retrieve)
 
-    async def term_counts(self, terms: Sequence[int]) -> TermCounts:
-        def count(shard: engine.EdgeShard) -> TermCounts:
+    async def rarities(self, terms: Sequence[int]) -> Rarities:
+        def measure(shard: engine.EdgeShard) -> Rarities:
             chunks, found = shard.count(engine.CountRequest()), dict[int, float]()
             requests = [
                 engine.QueryRequest(
@@ -189,11 +188,10 @@ class EdgeIndex(SearchIndex):
             for term, points in zip(terms, answers, strict=True):
                 for point in points:
                     vector = cast("Any", point.vector)[BM25]
-                    weight = vector.values[vector.indices.index(term)]
-                    found[term] = chunks_with_term(chunks, point.score, weight)
-            return TermCounts(chunks, found)
+                    found[term] = point.score / vector.values[vector.indices.index(term)]
+            return Rarities(chunks, found)
 
-        return await self._on_thread(count)
+        return await self._on_thread(measure)
 
     async def size(self) -> IndexSize:
         chunks = await self._on_thread(lambda shard: shard.count(engine.CountRequest()))

@@ -141,11 +141,11 @@ class StoredChunk(NamedTuple):
     """Of length 1."""
 
 
-class TermCounts(NamedTuple):
+class Rarities(NamedTuple):
     chunks: int
     """Of the whole index."""
-    by_term: Mapping[int, float]
-    """The number of chunks that have each term; without terms that none has."""
+    idf: Mapping[int, float]
+    """The factor of each term in the score of a chunk; without terms that no chunk has."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ class SearchIndex(Protocol):
         """Of those chunks that exist."""
         ...
 
-    async def term_counts(self, terms: Sequence[int]) -> TermCounts:
-        """By what makes a term count more: in how few chunks it is."""
+    async def rarities(self, terms: Sequence[int]) -> Rarities:
+        """Deleted chunks may count until the index is optimised."""
         ...
 
     async def size(self) -> IndexSize: ...

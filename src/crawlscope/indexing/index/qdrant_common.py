@@ -71,9 +71,9 @@ def idf(chunks: float, with_term: float) -> float:
     return math.log((chunks + 1) / (with_term + 0.5))
 
 
-def chunks_with_term(chunks: int, score: float, weight: float) -> float:
-    """By the score that the term alone gives one of them, in which it has that weight: `idf` reversed."""
-    return (chunks + 1) / math.exp(score / weight) - 0.5
+def chunks_with_term(chunks: int, idf: float) -> float:
+    """The reverse, of a term that some chunk has."""
+    return max(1.0, (chunks + 1) / math.exp(idf) - 0.5)
 
 
 def by_crawl_ids(crawl_ids: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], list[str]]:

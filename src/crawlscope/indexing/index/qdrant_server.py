@@ -26,10 +26,10 @@ from crawlscope.indexing.index.port import (
     IndexedDocument,
     IndexSize,
     OwnedIndexes,
+    Rarities,
     SearchIndex,
     SparseVector,
     StoredChunk,
-    TermCounts,
     chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
@@ -39,7 +39,6 @@ from crawlscope.indexing.index.qdrant_common import (
     as_integers,
     by_crawl_ids,
     check_dimension,
-    chunks_with_term,
     conditions,
     halves,
     one_line,
@@ -137,7 +136,7 @@ class QdrantServerIndex(SearchIndex):
             for point in found
         }
 
-    async def term_counts(self, terms: Sequence[int]) -> TermCounts:
+    async def rarities(self, terms: Sequence[int]) -> Rarities:
         requests = [
             models.QueryRequest(
                 query=models.SparseVector(indices=[term], values=[1.0]),
@@ -154,9 +153,8 @@ class QdrantServerIndex(SearchIndex):
         for term, answer in zip(terms, answers, strict=True):
             for point in answer.points:
                 vector = cast("Any", point.vector)[BM25]
-                weight = vector.values[vector.indices.index(term)]
-                found[term] = chunks_with_term(chunks, point.score, weight)
-        return TermCounts(chunks, found)
+                found[term] = point.score / vector.values[vector.indices.index(term)]
+        return Rarities(chunks, found)
 
     async def size(self) -> IndexSize:
         """The server does not say how many bytes it takes."""

@@ -22,13 +22,13 @@ from crawlscope.indexing.index.port import (
     IndexedDocument,
     IndexSize,
     OwnedIndexes,
+    Rarities,
     SearchIndex,
     SparseVector,
     StoredChunk,
-    TermCounts,
     document_key,
 )
-from crawlscope.indexing.index.qdrant_common import as_integers, idf
+from crawlscope.indexing.index.qdrant_common import as_integers, chunks_with_term, idf
 
 T = TypeVar("T")
 
@@ -102,11 +102,11 @@ class ShardedIndex(SearchIndex):
         found = await asyncio.gather(*(shard.stored(part) for shard, part in parts))
         return {one: chunk for part in found for one, chunk in part.items()}
 
-    async def term_counts(self, terms: Sequence[int]) -> TermCounts:
-        counts = await self._count_in_shards(terms)
-        by_term = {term: sum(each.by_term.get(term, 0.0) for each in counts) for term in terms}
-        return TermCounts(
-            sum(each.chunks for each in counts), {term: count for term, count in by_term.items() if count}
+    async def rarities(self, terms: Sequence[int]) -> Rarities:
+        shards = await self._rarities_in_shards(terms)
+        found = {term for each in shards for term in each.idf}
+        return Rarities(
+            sum(each.chunks for each in shards), {term: _idf_in_all(shards, term) for term in found}
         )
 
     async def size(self) -> IndexSize:
@@ -126,26 +126,27 @@ class ShardedIndex(SearchIndex):
             self._factors.clear()
             self._next_count = time.monotonic() + COUNT_AGAIN_SECONDS
         if new := [term for term in terms if term not in self._factors]:
-            counts = await self._count_in_shards(new)
-            chunks = sum(each.chunks for each in counts)
+            shards = await self._rarities_in_shards(new)
             for term in new:
-                found = [each.by_term.get(term) for each in counts]
-                overall = idf(chunks, sum(filter(None, found)))
-                self._factors[term] = [
-                    1.0 if count is None else overall / idf(each.chunks, count)
-                    for each, count in zip(counts, found, strict=True)
-                ]
+                overall = _idf_in_all(shards, term)
+                self._factors[term] = [overall / each.idf.get(term, overall) for each in shards]
         factors = np.array([self._factors[term] for term in terms], np.float32).T
         return [SparseVector(terms, np.asarray(sparse.values, np.float32) * each) for each in factors]
 
-    async def _count_in_shards(self, terms: Sequence[int]) -> list[TermCounts]:
-        return await asyncio.gather(*(shard.term_counts(terms) for shard in self._shards))
+    async def _rarities_in_shards(self, terms: Sequence[int]) -> list[Rarities]:
+        return await asyncio.gather(*(shard.rarities(terms) for shard in self._shards))
 
     def _by_shard(self, items: Iterable[tuple[DocumentKey, T]]) -> list[tuple[SearchIndex, list[T]]]:
         parts: defaultdict[int, list[T]] = defaultdict(list)
         for key, item in items:
             parts[key[-1] % len(self._shards)].append(item)
         return [(self._shards[number], part) for number, part in parts.items()]
+
+
+def _idf_in_all(shards: Sequence[Rarities], term: int) -> float:
+    chunks = sum(each.chunks for each in shards)
+    found = sum(chunks_with_term(each.chunks, each.idf[term]) for each in shards if term in each.idf)
+    return idf(chunks, min(found, chunks))
 
 
 def _best(hits: Iterable[list[Hit]], limit: int) -> list[Hit]:

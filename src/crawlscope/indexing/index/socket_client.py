@@ -19,10 +19,10 @@ from crawlscope.indexing.index.port import (
     IndexedDocument,
     IndexSize,
     OwnedIndexes,
+    Rarities,
     SearchIndex,
     SparseVector,
     StoredChunk,
-    TermCounts,
 )
 
 BYTES_PER_CALL = 4 * 1024 * 1024
@@ -121,9 +121,9 @@ class RemoteIndex(SearchIndex):
     async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
         return wire.unpack_stored(await self._call("stored", ids=list(ids)))
 
-    async def term_counts(self, terms: Sequence[int]) -> TermCounts:
-        chunks, by_term = await self._call("term_counts", terms=list(terms))
-        return TermCounts(chunks, dict(by_term))
+    async def rarities(self, terms: Sequence[int]) -> Rarities:
+        chunks, idf = await self._call("rarities", terms=list(terms))
+        return Rarities(chunks, dict(idf))
 
     async def size(self) -> IndexSize:
         chunks, size_bytes = await self._call("size")

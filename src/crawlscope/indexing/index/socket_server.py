@@ -105,9 +105,9 @@ class IndexServer:
                 return await index.payloads(call["ids"])
             case "stored":
                 return wire.pack_stored(await index.stored(call["ids"]))
-            case "term_counts":
-                counts = await index.term_counts(call["terms"])
-                return [counts.chunks, list(counts.by_term.items())]
+            case "rarities":
+                rarities = await index.rarities(call["terms"])
+                return [rarities.chunks, list(rarities.idf.items())]
             case "size":
                 size = await index.size()
                 return [size.chunks, size.bytes]
