@@ -11,6 +11,7 @@ steady rate: the service works as much as with its own embedder on two cores. Ea
 
 import asyncio
 import json
+import re
 import statistics
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ PART = "viewers"
 VIEWERS = 100
 MAX_RATIO = 1.1
 PAGES_PER_SECOND = 40.0
+TOTAL = re.compile(r'data-live="total">([\d,]+)<')
 SLICE = 200
 SPANS = f"/spans?limit={SLICE}&offset=0"
 
@@ -89,18 +91,16 @@ def watch_page(below: str) -> Watch:
     """As a browser with this page of the crawl: the number of pages when it is refreshed no more."""
 
     async def watch(url: str, crawl_id: str, connected: asyncio.Event) -> int:
-        total, path, is_final = 0, f"/crawls/{crawl_id}{below}", False
+        path, is_final = f"/crawls/{crawl_id}{below}", False
         async with _opened(url, path, "text/event-stream") as events:
             connected.set()
             async for name, data in events:
-                if name == "crawl":
-                    total = json.loads(data)["total_pages"]
-                elif name == "page" and below == "/pages" and not is_final:
+                if name == "page" and below == "/pages" and not is_final:
                     rows = (await _get(url, f"/crawls/{crawl_id}{SPANS}"))["rows"]
                     is_final = len(rows) == SLICE and all(row["settled_ms"] for row in rows)
-                if name == "page" and "data-followed" not in data:
-                    return total
-        return total
+                if name == "page" and "data-followed" not in data and (total := TOTAL.search(data)):
+                    return int(total[1].replace(",", ""))
+        return 0
 
     return watch
 
