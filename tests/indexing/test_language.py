@@ -1,11 +1,14 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from crawlscope.database.engine import Database
 from crawlscope.indexing.language import language_of, likely_languages, primary_language
 from crawlscope.indexing.language_model import Identifier, identifier, shared_tables
+from tests.support.installation import running_installation
 
 
 @pytest.mark.parametrize(
@@ -81,13 +84,24 @@ def test_it_says_of_a_text_and_its_halves_what_the_library_says_of_each(text: st
     assert [share for _, share in found] == pytest.approx([share for _, share in theirs], rel=1e-4)
 
 
+async def test_the_model_is_in_the_data_folder(database: Database, tmp_path: Path) -> None:
+    async with running_installation(database, tmp_path) as installation:
+        await installation.crawl("crawl-1", "https://h/a", datetime.now(UTC), words=ENGLISH)
+    assert [*(tmp_path / "cache").glob("py3langid-*/ptc.npy")]
+
+
 def test_processes_share_the_model_and_each_has_it_if_they_cannot(tmp_path: Path) -> None:
-    folder = tmp_path / "cache" / "model"
+    folder = tmp_path / "cache" / "py3langid-1"
+    (tmp_path / "cache" / "py3langid-1-incomplete").mkdir(parents=True)  # of a killed process
     made = shared_tables(folder)
     assert sorted(made) == sorted(file.stem for file in folder.iterdir())
     again = shared_tables(folder)
     for table in again.values():
         assert isinstance(table.base, np.memmap)
+    newer = folder.with_name("py3langid-99")
+    shared_tables(newer)
+    assert sorted(file.name for file in newer.parent.iterdir()) == ["py3langid-99", "py3langid.lock"]
+    folder = newer
     (folder / "ptc.npy").write_bytes(b"")
     (tmp_path / "file").touch()
     for unusable in folder, tmp_path / "file" / "model":

@@ -28,12 +28,14 @@ from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.producing import deliver
+from tests.support.shared_cache import share_cache
 
 
 class Installation:
     def __init__(self, database: Database, folder: Path, server: FakeEmbeddingServer) -> None:
         self.database = database
         self.server = server
+        share_cache(folder)
         indexes = EdgeIndexes(folder)
         settings = Settings(_env_file=None, data_dir=folder, embedder="tei", embedder_url=server.url)
         self.words = WordCounts(database)

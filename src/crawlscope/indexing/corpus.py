@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import structlog
 
@@ -24,10 +25,10 @@ log = structlog.get_logger(__name__)
 class Corpus:
     """The documents of one index, as they were at most a minute ago."""
 
-    def __init__(self, database: Database, generation: Generation) -> None:
+    def __init__(self, database: Database, generation: Generation, data_dir: Path | None = None) -> None:
         self.model = generation.recipe.identity.model
         """The name of the embedding model."""
-        self._database = database
+        self._database, self._data_dir = database, data_dir
         self._generation_id = generation.id
         self._languages: Mapping[str, int] = {}
         self._next_count = 0.0
@@ -36,7 +37,8 @@ class Corpus:
 
     async def languages_of(self, query: str) -> list[str]:
         """The languages of the index that the query may be in, the likeliest first; at least one."""
-        return await asyncio.to_thread(likely_languages, query, await self._count_languages())
+        counts = await self._count_languages()
+        return await asyncio.to_thread(likely_languages, query, counts, self._data_dir)
 
     async def correct(self, query: str, is_indexed: Callable[[str], Awaitable[bool]]) -> str:
         """The query with each word that the index does not know replaced by a similar one that it knows.

@@ -3,6 +3,7 @@
 import re
 import string
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -52,10 +53,11 @@ def primary_language(tag: str | None) -> str:
     return _SAME.get(primary, primary)
 
 
-def language_of(markdown: str) -> str:
+def language_of(markdown: str, data_dir: Path | None = None) -> str:
     """A primary language tag such as `en`; empty for short texts, code, and texts in several languages.
 
-    Blocks, so call it in a thread. The first call loads the model.
+    Blocks, so call it in a thread. The first call loads the model, whose tables all processes of a data
+    folder share.
     """
     text = markdown[:_MAX_CHARACTERS]
     if "```" in text or "~~~" in text:
@@ -68,7 +70,7 @@ def language_of(markdown: str) -> str:
         return ""
     if by_script:
         return by_script
-    (language, probability), *halves = identifier().whole_and_halves(text)
+    (language, probability), *halves = identifier(data_dir).whole_and_halves(text)
     agreed = probability >= _MIN_PROBABILITY and all(half == language for half, _ in halves)
     return primary_language(language) if agreed else ""
 
@@ -85,7 +87,7 @@ def language_of_script(text: str) -> str:
     return language if 2 * found[language] > sum(map(str.isalpha, text)) else ""
 
 
-def likely_languages(query: str, documents: Mapping[str, int]) -> list[str]:
+def likely_languages(query: str, documents: Mapping[str, int], data_dir: Path | None = None) -> list[str]:
     """The languages of an index in which the query may be, the likeliest first; at most four, and one if its
     words tell.
 
@@ -100,7 +102,7 @@ def likely_languages(query: str, documents: Mapping[str, int]) -> list[str]:
     if len(counts) == 1:
         return list(counts)
     likely, covered = list[str](), 0.0
-    for language, probability in _ranked(query, counts):
+    for language, probability in _ranked(query, counts, data_dir):
         likely.append(language)
         covered += probability
         if covered >= _COVERED or len(likely) == _MAX_LIKELY:
@@ -108,13 +110,13 @@ def likely_languages(query: str, documents: Mapping[str, int]) -> list[str]:
     return likely
 
 
-def _ranked(text: str, documents: Mapping[str, int]) -> list[tuple[str, float]]:
+def _ranked(text: str, documents: Mapping[str, int], data_dir: Path | None) -> list[tuple[str, float]]:
     """These languages with their probabilities, the likeliest first.
 
     The square roots of the documents' numbers are the odds before the first word: so a language of few
     documents has a chance, and one that the model does not know the same as before.
     """
-    scores = {primary_language(tag): score for tag, score in identifier().scores(text).items()}
+    scores = {primary_language(tag): score for tag, score in identifier(data_dir).scores(text).items()}
     unknown = float(np.mean([*scores.values()]))
     odds = np.array([scores.get(language, unknown) for language in documents])
     odds += 0.5 * np.log([*documents.values()])

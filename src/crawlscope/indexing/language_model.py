@@ -1,12 +1,12 @@
 """The model that tells languages by their words: that of py3langid, whose tables all processes share.
 
-The tables are 70 MB. The first process that needs them writes them to the user's cache folder, and each maps
-those files: so their memory counts once, and opening them takes milliseconds instead of a second.
+The tables are 70 MB. The first process that needs them writes them to the data folder, and each maps those
+files: so their memory counts once, and opening them takes milliseconds instead of a second.
 """
 
 import lzma
 import os
-import tempfile
+import shutil
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 import structlog
 from py3langid.langid import MODEL_DIR, MODEL_FILE
+
+from crawlscope.core.file_lock import FileLock
 
 _PARTS = 512
 _MEMORY = 6
@@ -27,6 +28,7 @@ _MEMORY = 6
 _SINGLE = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 """All numbers of half precision, because looking them up is twice as fast as NumPy's conversion."""
 
+LIBRARY = "py3langid"
 TABLES = ("classes", "pc", "ptc", "nextmove", "nextmove_row", "out_feat")
 """The classes, their weights, the weights of the features, and the automaton that finds the features."""
 Tables = Mapping[str, npt.NDArray[Any]]
@@ -114,10 +116,11 @@ class Identifier:
 
 
 @cache
-def identifier() -> Identifier:
-    """Blocks. The first call of an installation takes a second."""
-    cache_folder = platformdirs.user_cache_path("crawlscope")
-    return Identifier(shared_tables(cache_folder / f"py3langid-{version('py3langid')}"))
+def identifier(data_dir: Path | None = None) -> Identifier:
+    """Blocks. The first call in a data folder takes a second, as each does that has none."""
+    if data_dir is None:
+        return Identifier(_read())
+    return Identifier(shared_tables(data_dir / "cache" / f"{LIBRARY}-{version(LIBRARY)}"))
 
 
 def shared_tables(folder: Path) -> Tables:
@@ -132,21 +135,25 @@ def shared_tables(folder: Path) -> Tables:
 
 
 def _write(folder: Path) -> None:
-    """All or nothing. Another process may do the same at the same time."""
+    """All or nothing. Removes those of other versions, and what a killed process left."""
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as staging:
-        made = Path(staging, folder.name)
-        made.mkdir()
+    lock = FileLock(folder.parent / f"{LIBRARY}.lock")
+    lock.wait_exclusive()
+    try:
+        if folder.exists():
+            return  # another process was first
+        for other in folder.parent.glob(f"{LIBRARY}-*"):
+            shutil.rmtree(other)
+        staging = folder.with_name(f"{folder.name}-incomplete")
+        staging.mkdir()
         for name, table in _read().items():
-            with (made / f"{name}.npy").open("wb") as file:
+            with (staging / f"{name}.npy").open("wb") as file:
                 np.save(file, table)
                 file.flush()
                 os.fsync(file.fileno())
-        try:
-            made.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
+        staging.rename(folder)
+    finally:
+        lock.release()
 
 
 def _read() -> Tables:

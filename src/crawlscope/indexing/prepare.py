@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 
@@ -74,6 +75,8 @@ class DocumentPreparer:
     """Counts the words of what is prepared."""
     index: SearchIndex | None = None
     """If given, the document's vectors in it are used again."""
+    data_dir: Path | None = None
+    """If given, its processes share the model that tells languages."""
 
     async def prepare(self, document: IndexDocumentRequest, known: KnownDocument | None) -> PreparedDocument:
         """Makes no chunks if `known` holds the same content already.
@@ -124,10 +127,10 @@ class DocumentPreparer:
                 text, unreadable = "", error
             title = metadata.title or _first_heading(text)
             declared = primary_language(metadata.language)
-            language = declared or language_of(text)
+            language = declared or language_of(text, self.data_dir)
             content_hash = sha256("\0".join([title or "", language, text]).encode()).hexdigest()
             unchanged = known is not None and known.holds(content_hash, fingerprint)
-            text_language = (declared and not unchanged and language_of(text)) or language
+            text_language = (declared and not unchanged and language_of(text, self.data_dir)) or language
             chunks = [] if unchanged else split(text, tokenizer, self.recipe.chunk_tokens)
             texts = passages(title or "", text, chunks, tokenizer)
             chunking.metadata["chunks"] = len(chunks)

@@ -106,14 +106,13 @@ class IndexHost:
             serving = live.serving
             if serving and (self._serving is None or self._serving.generation.id != serving.id):
                 embedder, index = self._opened.embedder(serving), await self._opened.index(serving)
+                corpus = Corpus(self._database, serving, self._settings.data_dir)
                 self._serving = ServingIndex(
                     generation=serving,
                     embedder=embedder,
                     index=index,
                     indexing=IndexingService(self._database, self._opened),
-                    search=SearchService(
-                        index, embedder, Bm25Encoder(), Corpus(self._database, serving), self._reranker
-                    ),
+                    search=SearchService(index, embedder, Bm25Encoder(), corpus, self._reranker),
                 )
                 with suppress(CrawlscopeError):  # requests that need the embedder get the error
                     await embedder.ready()

@@ -164,6 +164,7 @@ class OpenGenerations:
                 lanes=self._lanes,
                 words=self._words,
                 index=await self.index(generation),
+                data_dir=self._settings.data_dir,
             )
 
     async def close_others(self, live: Live) -> None:
