@@ -1,5 +1,6 @@
 """An index in several shards scores as one index does."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,22 @@ async def test_a_rare_word_counts_in_each_shard_as_in_the_whole_index(tmp_path: 
     assert quokkas == pytest.approx([quokkas[0]] * 7, rel=1e-4)
     for each in indexes:
         await each.aclose()
+
+
+async def test_a_query_goes_on_while_another_one_makes_the_factors_old(tmp_path: Path) -> None:
+    indexes = ShardedIndexes([EdgeIndexes(tmp_path / f"{number}") for number in range(2)])
+    index = await indexes.open("index", DIMENSION)
+    assert isinstance(index, ShardedIndex)
+    await index.replace(
+        [make_document(f"https://h/{number}", "an apple and a quokka") for number in range(9)]
+    )
+    await index.query(None, Bm25Encoder().encode_query("apple"), Filters(), 100)
+
+    async def at_the_end_of_the_minute() -> dict[bytes, float]:
+        index._next_count = 0.0
+        return await scores(index)
+
+    first, second = await asyncio.gather(scores(index), at_the_end_of_the_minute())
+    assert first == pytest.approx(second)
+    assert len(first) == 9
+    await indexes.aclose()

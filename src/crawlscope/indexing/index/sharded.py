@@ -125,12 +125,15 @@ class ShardedIndex(SearchIndex):
         if time.monotonic() >= self._next_count or len(self._factors) > MAX_FACTORS:
             self._factors.clear()
             self._next_count = time.monotonic() + COUNT_AGAIN_SECONDS
-        if new := [term for term in terms if term not in self._factors]:
-            shards = await self._rarities_in_shards(new)
+        of_terms = {term: self._factors[term] for term in terms if term in self._factors}
+        if new := [term for term in terms if term not in of_terms]:
+            shards = await self._rarities_in_shards(new)  # meanwhile another query may forget all factors
             for term in new:
                 overall = _idf_in_all(shards, term)
-                self._factors[term] = [overall / each.idf.get(term, overall) for each in shards]
-        factors = np.array([self._factors[term] for term in terms], np.float32).T
+                of_terms[term] = self._factors[term] = [
+                    overall / (each.idf.get(term) or overall) for each in shards
+                ]
+        factors = np.array([of_terms[term] for term in terms], np.float32).T
         return [SparseVector(terms, np.asarray(sparse.values, np.float32) * each) for each in factors]
 
     async def _rarities_in_shards(self, terms: Sequence[int]) -> list[Rarities]:
