@@ -67,6 +67,10 @@ async def test_frequent_tokens_say_little_about_a_text(embedder: LocalEmbedder) 
     assert words @ code > plain_words @ plain_code + 0.05
 
 
+def test_a_long_word_costs_no_more_than_its_letters() -> None:
+    assert split_names("0a1b" * 100_000, ()) == "0a1b" * 100_000  # hours, if each letter were a start
+
+
 async def test_a_name_means_its_words(embedder: LocalEmbedder) -> None:
     joined, apart = await embedder.embed(
         ["How does the MergeScheduler work?", "how does the merge scheduler work?"]

@@ -30,7 +30,7 @@ SLOW_FUSION = "SkipLayerNormFusion"
 
 Weights: TypeAlias = npt.NDArray[np.float32]
 
-_JOINED_WORDS = re.compile(r"[A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z]{2})[A-Za-z0-9]*")
+_JOINED_WORDS = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z]{2})[A-Za-z0-9]*")
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 """In `parseHTMLPage` before `HTML` and `Page`; nowhere in `URLs`."""
 
