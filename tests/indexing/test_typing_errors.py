@@ -1,11 +1,12 @@
 """A query word that the index does not know is replaced by one that it knows."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Text, literal_column, select
+from sqlalchemy import Text, literal_column, select, text
 
 from crawlscope.database.engine import Database
 from crawlscope.indexing import vocabulary
@@ -26,7 +27,7 @@ PAGES = {
 async def here(database: Database, tmp_path: Path) -> AsyncIterator[Installation]:
     async with running_installation(database, tmp_path) as installation:
         pages = [
-            {"markdown": text, "metadata": {"sourceURL": url, "url": url}} for url, text in PAGES.items()
+            {"markdown": words, "metadata": {"sourceURL": url, "url": url}} for url, words in PAGES.items()
         ]
         await deliver(database, "crawl-1", "crawl.page", pages, at=datetime.now(UTC))
         await installation.work()
@@ -116,3 +117,22 @@ async def test_a_common_word_is_written_seldom_and_half_of_its_documents_count_a
             assert number / 2 < row.documents <= number
             writes.add(row.xmin)
         assert len(writes) == 7  # at 1, 2, 4 … 64 documents
+
+
+async def test_words_that_could_not_be_written_are_written_later(
+    here: Installation, database: Database
+) -> None:
+    async def known() -> set[str]:
+        async with database.transaction() as connection:
+            return await vocabulary.known_among(connection, 1, {"unicorn", "mermaid"})
+
+    here.words.count(1, "The unicorn")
+    async with database.transaction() as connection:
+        await connection.execute(text("LOCK TABLE webhook.index_words"))
+        writing = asyncio.create_task(here.words.write())
+        with pytest.raises(TimeoutError):  # as when the process is stopped meanwhile
+            await asyncio.wait_for(writing, 0.2)
+    here.words.count(1, "The mermaid")
+    assert await known() == set()
+    await here.words.write()
+    assert await known() == {"unicorn", "mermaid"}

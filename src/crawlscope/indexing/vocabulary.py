@@ -98,13 +98,19 @@ class WordCounts:
     async def write(self) -> None:
         with self._lock:
             waiting, self._waiting = self._waiting, defaultdict(Counter)
-        for generation_id, counts in waiting.items():
-            values = {"words": list(counts), "documents": list(counts.values())}
-            async with self._database.transaction() as connection:
-                await connection.execute(_WRITE, {"generation_id": generation_id, **values})
-            if time.monotonic() >= self._next_check:
-                self._next_check = time.monotonic() + CHECK_SECONDS
-                await self._database.run(partial(forget_rare, generation_id=generation_id))
+        try:
+            for generation_id, counts in [*waiting.items()]:
+                values = {"words": list(counts), "documents": list(counts.values())}
+                async with self._database.transaction() as connection:
+                    await connection.execute(_WRITE, {"generation_id": generation_id, **values})
+                del waiting[generation_id]
+                if time.monotonic() >= self._next_check:
+                    self._next_check = time.monotonic() + CHECK_SECONDS
+                    await self._database.run(partial(forget_rare, generation_id=generation_id))
+        finally:  # what an error or a cancellation left is written the next time
+            with self._lock:
+                for generation_id, counts in waiting.items():
+                    self._waiting[generation_id].update(counts)
 
     async def run(self) -> NoReturn:
         await run_periodically(
