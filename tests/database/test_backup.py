@@ -5,6 +5,7 @@ import stat
 import zipfile
 from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -21,6 +22,7 @@ from crawlscope.database.revision import require_current
 from crawlscope.insights.schemas import CrawlMetricsResponse, PageListResponse
 from crawlscope.insights.service import Insights
 from crawlscope.sessions.recount import recount
+from tests.database.test_row_counts import counted, listed
 from tests.support.producing import deliver, deliver_pages, fail_pages, index_pages
 
 CRAWL = "crawl-1"
@@ -73,6 +75,7 @@ async def test_a_restored_installation_has_the_same_numbers(
         crawl, pages = await records(database)
         assert crawl.model_dump(exclude={"verdict"}) == known[0].model_dump(exclude={"verdict"})
         assert pages == known[1]
+        assert await listed(database) == await counted(database), "lists know how many there are"
         async with database.transaction() as connection:
             assert await recount(connection, CRAWL) == {}
         assert await index_pages(database, CRAWL) == 1, "the page that waited still waits"
@@ -145,6 +148,25 @@ async def test_a_key_that_exists_is_not_lost(
         assert [key.id for key in (await database.run(list_keys)).keys] == [made.id]
 
 
+async def test_a_key_that_is_made_during_a_restore_is_not_lost(
+    installation: tuple[Settings, Path, Records], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file, _ = installation
+    settings, upgrade = load_settings(data_dir=tmp_path / "data"), schema.upgrade
+    async with connected_database(settings) as database:
+        await schema.upgrade(database)
+
+        async def meanwhile(restored: Database) -> None:
+            await upgrade(restored)
+            await database.run(lambda connection: add_key(connection, "a program", KeyScope.READ))
+
+        monkeypatch.setattr("crawlscope.database.backup.schema.upgrade", meanwhile)
+        with pytest.raises(UsageError, match="has rows in api_keys already"):
+            await restore(settings, file)
+        assert [key.name for key in (await database.run(list_keys)).keys] == ["a program"]
+        assert await databases(database) == ["crawlscope"]
+
+
 async def test_a_backup_of_a_newer_version_asks_for_that_version(
     installation: tuple[Settings, Path, Records], tmp_path: Path
 ) -> None:
@@ -195,3 +217,19 @@ async def databases(database: Database) -> list[str]:
     """Besides those that each server has."""
     names = text("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'")
     return list(await database.run(lambda connection: connection.scalars(names)))
+
+
+async def test_a_restore_ends_the_sessions_of_other_programs(
+    installation: tuple[Settings, Path, Records], tmp_path: Path
+) -> None:
+    """Such as one of `psql`, which somebody left open."""
+    _, file, _ = installation
+    settings = load_settings(data_dir=tmp_path / "data")
+    async with connected_database(settings) as database:
+        await schema.upgrade(database)
+        other = await asyncpg.connect(database.engine.url.set(drivername="postgresql").render_as_string())
+        await restore(settings, file)
+        assert await databases(database) == ["crawlscope"]
+        assert (await Insights(database).crawl(CRAWL)).total_pages == 3
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await other.fetchval("SELECT 1")

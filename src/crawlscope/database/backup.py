@@ -41,6 +41,8 @@ IRREPLACEABLE = (models.CrawlSession, models.Delivery, models.Document, models.C
 _NEW, _OLD = "crawlscope_restored", "crawlscope_replaced"
 _DROP_BOTH = tuple(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)" for name in (_NEW, _OLD))
 """Also what a restore that was killed has left."""
+_END_SESSIONS = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
+"""Of other programs, such as `psql`: a database in use cannot be renamed."""
 _SETTLED_BEFORE = text("UPDATE webhook.pages SET settled_in = 0 WHERE settled_in IS NOT NULL")
 """Those are transactions of the server that was backed up."""
 
@@ -110,6 +112,8 @@ async def restore(settings: Settings, file: Path) -> Backup:
                 await schema.upgrade(restored)
                 async with restored.transaction() as connection:
                     await connection.execute(_SETTLED_BEFORE)
+                async with database.transaction() as connection:
+                    await _require_empty(connection)  # another program may have written meanwhile
         for name in set(SECRETS) & set(archive.namelist()):
             with contextlib.suppress(FileExistsError):
                 target = os.open(settings.data_dir / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -159,8 +163,9 @@ async def _replaced(database: Database) -> AsyncIterator[Database]:
             yield restored
         finally:
             await restored.close()
-            await database.close()  # a database in use cannot be renamed
+            await database.close()
         async with server.transaction() as connection:
+            await connection.execute(_END_SESSIONS, {"name": name})
             await connection.execute(text(f"ALTER DATABASE {name} RENAME TO {_OLD}"))
             await connection.execute(text(f"ALTER DATABASE {_NEW} RENAME TO {name}"))
     finally:
