@@ -166,8 +166,9 @@ async def until_one_waits(database: Database) -> None:
         "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
         " WHERE datname = current_database() AND NOT granted"
     )
-    while not await database.run(lambda connection: connection.scalar(waiting)):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while not await database.run(lambda connection: connection.scalar(waiting)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def require_nothing_left(database: Database) -> None:
