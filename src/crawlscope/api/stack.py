@@ -21,7 +21,7 @@ from crawlscope.processes.supervisor.lifeline import Lifeline
 
 T = TypeVar("T")
 
-READY_SECONDS = 90.0
+READY_SECONDS = 240.0
 STOP_SECONDS = 60.0
 RESTART_SECONDS = 15.0
 """Time that a service which this process did not start has to restart before another one is started."""
