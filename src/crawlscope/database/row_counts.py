@@ -68,5 +68,6 @@ async def merge_row_counts(connection: AsyncConnection) -> None:
 async def recount_rows(connection: AsyncConnection, table: Table) -> tuple[int, int]:
     """Corrects the number; returns what it was and what it is. Reads the whole table."""
     await connection.execute(_LOCK)  # two at once would both correct it
+    await connection.execute(text(f"LOCK TABLE {table.fullname} IN ACCESS SHARE MODE"))  # partitions stay
     was, counted = (await connection.execute(text(_CORRECT.format(table=table)))).one()
     return was, counted

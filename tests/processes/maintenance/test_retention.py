@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from sqlalchemy import func, select, text
@@ -24,12 +25,13 @@ from crawlscope.models import (
     PrunedOperations,
 )
 from crawlscope.pages.repository import newest_contents
-from crawlscope.processes.maintenance.retention import PRUNING_LOCK, prune
+from crawlscope.processes.maintenance.retention import PRUNING_LOCK, maintain_tables, prune
 from crawlscope.processes.parts import service_parts
 from crawlscope.processes.worker.circuit import Outages
 from crawlscope.processes.worker.process import run_worker
 from crawlscope.sessions.recount import recount
 from crawlscope.timing.partitions import make_partitions, month_after, partitions_of
+from tests.database.test_row_counts import counted, listed
 from tests.support.commands import crawlscope
 from tests.support.producing import A, B, deliver, deliver_pages, document, index_pages
 from tests.timing.test_partitions import measure, month, placed
@@ -88,6 +90,19 @@ async def test_totals_stay_exact_when_operations_are_deleted(own_database: Datab
     async with own_database.transaction() as connection:
         await connection.execute(text("DELETE FROM webhook.crawl_sessions"))
     assert await count(own_database, PrunedOperations) == 0
+
+
+async def test_rows_of_a_version_that_did_not_count_are_counted_by_the_oldest_process(
+    own_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawlscope.processes.maintenance.retention.is_oldest", AsyncMock(return_value=True))
+    await deliver_pages(own_database, "crawl-1", A)
+    await index_pages(own_database, "crawl-1")
+    async with own_database.transaction() as connection:
+        await connection.execute(text("DELETE FROM webhook.row_counts"))
+    async with asyncio.timeout(60), in_background(maintain_tables(settings(), own_database)):
+        while await listed(own_database) != await counted(own_database):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 async def test_the_queue_keeps_its_log_for_a_day(own_database: Database) -> None:

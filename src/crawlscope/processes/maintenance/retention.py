@@ -1,10 +1,11 @@
-"""Makes the partitions of the next months, merges row counts, and deletes what is older or larger than the
-settings allow.
+"""Makes the partitions of the next months, merges and corrects row counts, and deletes what is older or
+larger than the settings allow.
 """
 
 import math
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -13,9 +14,10 @@ from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
 from crawlscope.database.queue import prune_log
 from crawlscope.database.retention import Keep, Pruned
-from crawlscope.database.row_counts import merge_row_counts
+from crawlscope.database.row_counts import merge_row_counts, recount_rows
 from crawlscope.notifications.retention import prune_notifications
 from crawlscope.pages.retention import prune_contents
+from crawlscope.sessions.repository import SESSIONS
 from crawlscope.timing.partitions import make_partitions
 from crawlscope.timing.retention import prune_months, prune_outages
 from crawlscope.timing.store import OPERATIONS, REQUESTS
@@ -41,6 +43,8 @@ async def maintain_tables(settings: Settings, database: Database) -> None:
         await database.run(merge_row_counts)
         if time.monotonic() < pruned_at + PRUNING_INTERVAL_SECONDS:
             return
+        if pruned_at == -math.inf:
+            await correct_row_counts(database)
         for name in await make_partitions(database, datetime.now(UTC)):
             log.info("partition_added", name=name)
         for each in await prune(settings, database, datetime.now(UTC)) or []:
@@ -53,6 +57,15 @@ async def maintain_tables(settings: Settings, database: Database) -> None:
         retry_seconds=RETRY_SECONDS,
         failure_event="pruning_failed",
     )
+
+
+async def correct_row_counts(database: Database) -> None:
+    """Versions that counted no rows may have run until this process became the oldest."""
+    async with database.patient() as patient:
+        for table in (SESSIONS, OPERATIONS, REQUESTS):
+            was, counted = await patient.run(partial(recount_rows, table=table))
+            if was != counted:
+                log.info("row_count_corrected", table=table.name, was=was, counted=counted)
 
 
 async def prune(
