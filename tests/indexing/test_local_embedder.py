@@ -2,6 +2,9 @@
 
 import asyncio
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -36,6 +39,16 @@ async def test_vectors_have_length_one(embedder: LocalEmbedder) -> None:
     assert vectors.dtype == np.dtype(np.float32)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     assert (await embedder.embed([])).shape == (0, 384)
+
+
+def test_the_runtime_keeps_and_sends_nothing_about_its_use(tmp_path: Path) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "CI"))}
+    subprocess.run(
+        [sys.executable, "-c", "import crawlscope.indexing.embedders.local"],
+        env={**inherited, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)},
+        check=True,
+    )
+    assert [*tmp_path.iterdir()] == []
 
 
 async def test_a_vector_depends_on_nothing_but_its_text(embedder: LocalEmbedder) -> None:

@@ -1,6 +1,7 @@
 """The embedders; `open_embedder` opens the one of the settings."""
 
 import asyncio
+import os
 
 from pydantic import SecretStr
 
@@ -9,6 +10,10 @@ from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders.port import Embedder
 
 __all__ = ["open_embedder"]
+
+# ONNX Runtime reads it when it is imported. Otherwise it sends data on models and machine to its makers, and
+# keeps an identifier of the machine in the user's cache folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 async def open_embedder(settings: Settings, threads: int = 1) -> Embedder:
