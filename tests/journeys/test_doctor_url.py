@@ -54,6 +54,12 @@ def test_faults_say_what_to_do(quick_stack: Stack) -> None:
     assert (code, list(found)) == (1, ["address"])
 
 
+def test_the_secret_is_not_sent_over_a_network_in_plain_text() -> None:
+    code, found = findings("http://192.0.2.1")
+    assert (code, list(found)) == (1, ["address"])
+    assert "nothing was sent" in found["address"]["words"]
+
+
 @pytest.mark.parametrize("arguments", [("--site", "http://a.example"), ("--url", "no address")])
 def test_wrong_usage_is_told(tmp_path: Path, arguments: tuple[str, str]) -> None:
     done = crawlscope(tmp_path, "doctor", *arguments, API_SECRET="a")

@@ -29,9 +29,18 @@ _NEEDED = ("address", "secret", "crawl")
 """Without them, the checks that follow would only repeat what is wrong."""
 
 
-async def examine_from_outside(url: str, settings: Settings, site: str | None) -> AsyncIterator[Finding]:
-    """Yields each finding as soon as it is made. `site` is crawled; by default two pages of this process."""
+async def examine_from_outside(
+    url: str, settings: Settings, site: str | None, *, plain_http: bool = False
+) -> AsyncIterator[Finding]:
+    """Yields each finding as soon as it is made. `site` is crawled; by default two pages of this process.
+
+    Every request has the API secret, so none is sent to another machine without TLS, unless `plain_http`.
+    """
     async with aclosing(client_at(url, None, settings)) as client:
+        if not plain_http and not _keeps_secrets(url):
+            words = "without TLS, others on the network can read the API secret, so nothing was sent"
+            yield Finding("address", False, f"{words}: use https (docs/deployment.md), or give --plain-http")
+            return
         with _own_site(url) if site is None else _given(site) as (address, word):
             visit = Visit(client, url, address, word, is_own=site is None)
             for part, check in visit.checks.items():
@@ -71,7 +80,7 @@ class Visit:
             raise Failed(f"{self._url} is no Crawlscope", "check the URL and the proxy's target") from error
         parts, version = urlsplit(self._url), health.get("version")
         how = " by TLS" if parts.scheme == "https" else ""
-        if not how and parts.hostname not in _LOOPBACK:
+        if not _keeps_secrets(self._url):
             how = " without TLS, so others on the network can read the API secret: see docs/deployment.md"
         other = "" if version == __version__ else f"; this command is version {__version__}"
         return f"version {version} answers{how}{other}"
@@ -138,6 +147,12 @@ class Visit:
         assert self.crawl_id is not None
         await self._client.delete(self.crawl_id)
         return "the crawl is deleted again"
+
+
+def _keeps_secrets(url: str) -> bool:
+    """Whether nobody else can read what is sent there."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in _LOOPBACK
 
 
 def _remedy(error: BaseException) -> str:

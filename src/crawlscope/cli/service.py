@@ -106,6 +106,10 @@ def doctor(
         str | None,
         typer.Option(help="With --url: the site to crawl. Default: two pages that this command serves."),
     ] = None,
+    plain_http: Annotated[
+        bool,
+        typer.Option("--plain-http", help="With --url: send the API secret to another machine without TLS."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check the installation and all dependencies, or a deployed service from outside."""
@@ -115,7 +119,9 @@ def doctor(
     if site is not None and url is None:
         raise typer.BadParameter("it needs --url", param_hint="--site")
     settings = quiet_settings()
-    checks = examine(settings) if url is None else examine_from_outside(url, settings, site)
+    checks = (
+        examine(settings) if url is None else examine_from_outside(url, settings, site, plain_http=plain_http)
+    )
 
     async def examine_all() -> Examination:
         """Prints each finding as it is made, or all at the end as JSON."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import Response
 from playwright.async_api import Request
 
-from crawlscope.api.dashboard import crawl, followed
+from crawlscope.api.dashboard import crawl, followed, rendering
 from crawlscope.api.dashboard.rendering import render
 from tests.api.dashboard.test_browser import site
 from tests.api.http.conftest import SECRET, Service
@@ -20,6 +21,16 @@ from tests.support.producing import deliver
 __all__ = ["site"]
 FEED = {"Accept": "text/event-stream"}
 PATH = "/crawls/crawl-1"
+COUNTS_FEEDS = """
+window.feeds = [];
+window.EventSource = class extends EventSource {
+  constructor(address) { super(address); feeds.push(this); }
+};
+window.show = (hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+};
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +80,22 @@ async def test_a_page_is_rendered_once_for_all_its_viewers(
     assert ">sealed<" in longest[-1]
 
 
+async def test_an_answer_that_takes_long_is_made_once_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rendering, "SHARED_SECONDS", 0.0)
+    shared, made, may_end = rendering.SharedAnswers(), list[int](), asyncio.Event()
+
+    async def make() -> Response:
+        made.append(1)
+        await may_end.wait()
+        return Response("rows")
+
+    waiting = [asyncio.create_task(shared.get("/spans", make)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    may_end.set()
+    assert [answer.body for answer in await asyncio.gather(*waiting)] == [b"rows"] * 3
+    assert len(made) == 1
+
+
 @needs_chromium
 async def test_a_browser_asks_only_for_the_rows_that_it_shows(site: str, service: Service):
     """`benchmarks/viewers.py` plays a browser by this."""
@@ -84,6 +111,24 @@ async def test_a_browser_asks_only_for_the_rows_that_it_shows(site: str, service
         shown = await _requests(watched, service, "/", "[data-live=pages]:text-is('6 pages')")
         assert shown == {f"eventsource {site}/"}
         assert watched.faults == []
+
+
+@needs_chromium
+async def test_a_page_that_is_hidden_and_shown_again_has_one_feed(site: str, service: Service):
+    await deliver(service.parts.database, "crawl-1", "crawl.started", at=LONG_AGO)
+    async with chromium() as browser, signed_in_page(browser, site, SECRET) as watched:
+        page = watched.page
+        await page.add_init_script(COUNTS_FEEDS)
+        await page.goto(PATH)
+        await page.wait_for_function("() => feeds.length === 1")
+        await page.evaluate("[true, false, true, false].forEach(show)")
+        await page.wait_for_function("() => feeds.length === 3")
+        assert (
+            await page.evaluate("feeds.filter((each) => each.readyState !== EventSource.CLOSED).length") == 1
+        )
+        await page.route(f"**{PATH}", lambda route: route.abort())  # the service restarts
+        await page.evaluate("show(true); show(false)")
+        await page.wait_for_function("() => feeds.length === 4")
 
 
 async def test_only_who_is_signed_in_follows_a_crawl_that_is_known(site: str):

@@ -1,5 +1,6 @@
 """A crawl taken away as a file: over HTTP, and by the command line's client."""
 
+import asyncio
 import io
 import json
 import random
@@ -192,3 +193,19 @@ async def test_nothing_is_left_of_an_export_that_fails(
         await export_to(client, "crawl-1", ExportFormat.JSONL, tmp_path / "nowhere" / "x")
     assert made_in(tmp_path) == []
     await client.aclose()
+
+
+async def test_several_that_wait_hang_up_on_the_same_client():
+    taker, seen = export.Taker(), list[str]()
+
+    async def send() -> None:
+        async with taker.taking():
+            taker.hang_up()
+            loop.call_soon(taker.hang_up)  # as the first one is being disconnected
+            await asyncio.sleep(60)
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: seen.append(context["message"]))
+    with pytest.raises(TimeoutError):
+        await send()
+    assert seen == []

@@ -13,6 +13,7 @@ from crawlscope.api.keys import registry
 from crawlscope.api.keys.registry import KEYS, REFRESH_SECONDS, Keys
 from crawlscope.api.keys.schemas import KeyScope
 from crawlscope.core.errors import DatabaseUnavailable
+from crawlscope.core.secrets import new_sign_in_token
 from crawlscope.database.engine import Database
 from tests.api.http.conftest import SECRET, Serve, Service
 
@@ -166,10 +167,25 @@ async def test_failed_sign_ins_are_limited(service: Service) -> None:
 
 
 async def test_failed_sign_ins_are_limited_whatever_addresses_they_claim(service: Service) -> None:
-    async def status(number: int) -> int:
-        transport = httpx2.ASGITransport(app=service.app, client=(f"192.0.2.{number}", 0))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
-            own = {"Sec-Fetch-Site": "same-origin"}
-            return (await client.post("/sign-in", data={"secret": "a guess"}, headers=own)).status_code
+    found = [await sign_in_from(service, f"192.0.2.{number}", secret="a guess") for number in range(101)]
+    assert found == [401] * 100 + [429]
 
-    assert [await status(number) for number in range(101)] == [401] * 100 + [429]
+
+async def test_attackers_cannot_lock_out_who_signs_in_again(service: Service) -> None:
+    assert await sign_in_from(service, "198.51.100.1", secret=SECRET) == 303
+    for number in range(101):
+        await sign_in_from(service, f"192.0.2.{number}", secret="a guess")
+    assert await sign_in_from(service, "198.51.100.2", secret=SECRET) == 429
+    assert await sign_in_from(service, "198.51.100.1", secret=SECRET) == 303
+    token = new_sign_in_token(service.parts.settings.data_dir)
+    assert await sign_in_from(service, "192.0.2.1", token=token) == 303
+    tried = [await sign_in_from(service, "198.51.100.1", secret="a guess") for _ in range(11)]
+    assert tried == [401] * 10 + [429]
+
+
+async def sign_in_from(service: Service, address: str, **form: str) -> int:
+    transport = httpx2.ASGITransport(app=service.app, client=(address, 0))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
+        return (
+            await client.post("/sign-in", data=form, headers={"Sec-Fetch-Site": "same-origin"})
+        ).status_code

@@ -214,7 +214,9 @@ class SharedAnswers:
 
     async def get(self, address: str, make: Callable[[], Coroutine[Any, Any, Response]]) -> Response:
         now = time.monotonic()
-        self._answers = {each: kept for each, kept in self._answers.items() if kept[0] > now}
+        self._answers = {
+            each: kept for each, kept in self._answers.items() if kept[0] > now or not kept[1].done()
+        }
         if address not in self._answers:
             self._answers[address] = (now + SHARED_SECONDS, asyncio.create_task(make()))
         answer = await asyncio.shield(self._answers[address][1])

@@ -26,22 +26,30 @@ HOME = "/"
 MAX_FAILURES = parse("10/minute")
 """Of one address. Later attempts are refused, right or wrong; clients with a key or the secret are not."""
 MAX_FAILURES_OF_ALL = parse("100/minute")
-"""Of all addresses, because one attacker can have many."""
+"""Of all addresses that nobody has signed in from, because one attacker can have many."""
 
 
 class FailedSignIns:
-    """Counted in this process alone."""
+    """Counted in this process alone. Attackers cannot lock out who signs in again, or with a link."""
 
     def __init__(self) -> None:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._known = set[str]()
 
     async def are_too_many(self, request: Request) -> bool:
-        of_one = await self._limiter.test(MAX_FAILURES, _address(request))
-        return not (of_one and await self._limiter.test(MAX_FAILURES_OF_ALL))
+        address = _address(request)
+        if not await self._limiter.test(MAX_FAILURES, address):
+            return True
+        return address not in self._known and not await self._limiter.test(MAX_FAILURES_OF_ALL)
 
     async def add(self, request: Request) -> None:
         await self._limiter.hit(MAX_FAILURES, _address(request))
-        await self._limiter.hit(MAX_FAILURES_OF_ALL)
+        if _address(request) not in self._known:
+            await self._limiter.hit(MAX_FAILURES_OF_ALL)
+
+    def know(self, request: Request) -> None:
+        """Somebody has signed in from there."""
+        self._known.add(_address(request))
 
 
 def _address(request: Request) -> str:
@@ -67,16 +75,18 @@ async def sign_in(
             request, parts, next, problem="The form was sent by another page. Sign in here.", status=403
         )
     failures: FailedSignIns = request.app.state.failed_sign_ins
-    if await failures.are_too_many(request):
-        problem = "There were too many failed attempts. Wait a minute."
+    if not token and await failures.are_too_many(request):  # nobody guesses a token
+        problem = (
+            "There were too many failed attempts. Wait a minute, or use a link: `crawlscope up` prints it."
+        )
         return _form(request, parts, next, problem=problem, status=429)
     if token and not use_sign_in_token(parts.settings.data_dir, token):
-        await failures.add(request)
         problem = "This link was used before, or is older than an hour. Enter the API secret instead."
         return _form(request, parts, next, problem=problem, status=401)
     if not token and not same_secret(secret.strip(), parts.secret):
         await failures.add(request)
         return _form(request, parts, next, problem="This is not the API secret.", status=401)
+    failures.know(request)
     answer = RedirectResponse(_local(next), 303)
     answer.set_cookie(
         SESSION_COOKIE,

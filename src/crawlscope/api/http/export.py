@@ -87,8 +87,8 @@ class Taker:
             self._waited_seconds, self._sending_since, self._limit = self.waited_seconds, None, None
 
     def hang_up(self) -> None:
-        """Has no effect while the export does not wait for the client."""
-        if self._limit is not None:
+        """Has no effect while the export does not wait for the client, or was hung up on."""
+        if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(0.0)
 
 

@@ -63,6 +63,7 @@
   }
 
   function follow() {
+    feed?.close();
     feed = new EventSource(location.pathname + location.search);
     feed.addEventListener("crawl", (event) => {
       const crawl = JSON.parse(event.data);
@@ -85,9 +86,8 @@
     document.addEventListener("visibilitychange", async () => {
       if (document.hidden) return feed.close();
       if (!document.querySelector("[data-followed]")) return;
-      const answer = await fetch(location.href, { headers: { "HX-Request": "true" } });
-      if (!answer.ok) return;
-      await lay(await answer.text());
+      const answer = await fetch(location.href, { headers: { "HX-Request": "true" } }).catch(() => null);
+      if (answer?.ok) await lay(await answer.text());
       if (document.querySelector("[data-followed]") && !document.hidden) follow();
     });
   }
