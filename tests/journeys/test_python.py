@@ -102,5 +102,33 @@ async def test_errors_say_what_to_do(quick_stack: Stack, tmp_path: Path) -> None
     async with crawlscope.connect(quick_stack.url, API_SECRET) as service:
         with pytest.raises(crawlscope.UsageError, match="not text"):
             await service.index("https://a.example/image", "\x89PNG\x00\x00\x01" * 200)
+        with pytest.raises(crawlscope.UsageError, match="not valid Unicode"):
+            await service.index("https://a.example/half", "# A \ud800")
+        with pytest.raises(crawlscope.NotFoundError):
+            async with service.export("unknown", "jsonl"):
+                pass
         with pytest.raises(crawlscope.UsageError, match="at most 8192"):
             await service.index("https://a.example/" + "a" * 9_000, "# A")
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "words"),
+    [
+        ("200 OK", b"<html>", "no Crawlscope"),
+        ("200 OK\r\nContent-Encoding: gzip", b"not packed", "does not answer"),
+        ("301 Moved\r\nLocation: https://a.example/", b"", "redirects to https://a.example/"),
+        ("404 Not Found", b"<html>", "no Crawlscope"),
+    ],
+)
+async def test_what_is_no_service_is_named(head: str, body: bytes, words: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        start = f"HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(start.encode() + body)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(crawlscope.CrawlscopeError, match=words):
+            async with crawlscope.connect(f"http://127.0.0.1:{port}", "a") as service:
+                await service.stats()

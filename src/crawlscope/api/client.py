@@ -11,7 +11,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import httpx2
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from crawlscope.api.keys.schemas import KeyList, NewKey
 from crawlscope.changes.schemas import CrawlWatched
@@ -155,7 +155,10 @@ class ServiceClient:
 
     async def require_ready(self) -> None:
         """Raises `ServiceUnavailable` while the service cannot commit what it is sent."""
-        await self._ask("GET", "/readyz")
+        try:
+            await self._ask("GET", "/readyz")
+        except NotFoundError as error:
+            raise UsageError(f"no Crawlscope answers at {self.url}: check the URL") from error
 
     async def is_ready(self) -> bool:
         try:
@@ -165,8 +168,12 @@ class ServiceClient:
         return True
 
     async def health(self) -> dict[str, Any]:
-        answer: dict[str, Any] = (await self._ask("GET", "/health")).json()
-        return answer
+        answer = await self._ask("GET", "/health")
+        try:
+            health: dict[str, Any] = dict(answer.json())
+        except (TypeError, ValueError) as error:
+            raise _foreign(answer) from error
+        return health
 
     async def index(
         self,
@@ -185,7 +192,7 @@ class ServiceClient:
         document = {"url": url, "markdown": markdown, "title": title, "language": language}
         given = {**document, "crawl_id": crawl_id}
         answer = await self._ask("POST", "/api/documents", json=given, timeout=INDEX_SECONDS)
-        return DocumentIndexed.model_validate_json(answer.content)
+        return _parsed(DocumentIndexed, answer)
 
     async def remove(self, url: str) -> None:
         """Removes a document from the index, also one that a crawl brought."""
@@ -197,7 +204,7 @@ class ServiceClient:
         """
         with self._explained() as url:
             async with self._http.stream("GET", f"{url}/api/metrics/events", timeout=FEED_SECONDS) as answer:
-                if answer.is_error:
+                if not answer.is_success:
                     await answer.aread()
                     raise _refusal(answer)
                 await anext(answer.aiter_bytes())
@@ -223,7 +230,7 @@ class ServiceClient:
     async def cancel(self, crawl_id: str) -> CrawlCancelled:
         path = f"/api/crawls/{_segment(crawl_id)}/cancel"
         answer = await self._ask("POST", path, timeout=FIRECRAWL_SECONDS)
-        return CrawlCancelled.model_validate_json(answer.content)
+        return _parsed(CrawlCancelled, answer)
 
     async def retry(
         self, crawl_id: str, urls: Sequence[str] | None = None, *, rescrape: bool = False
@@ -234,7 +241,7 @@ class ServiceClient:
             which["rescrape"] = True
         path = f"/api/crawls/{_segment(crawl_id)}/retry"
         answer = await self._ask("POST", path, json=which, timeout=FIRECRAWL_SECONDS)
-        return PagesQueued.model_validate_json(answer.content)
+        return _parsed(PagesQueued, answer)
 
     async def delete(self, crawl_id: str) -> CrawlDeleted:
         answer = await self._ask("DELETE", f"/api/crawls/{_segment(crawl_id)}", timeout=FIRECRAWL_SECONDS)
@@ -243,23 +250,23 @@ class ServiceClient:
     async def reconcile(self, crawl_id: str) -> CrawlReconciled:
         path = f"/api/crawls/{_segment(crawl_id)}/reconcile"
         answer = await self._ask("POST", path, timeout=RECONCILE_SECONDS)
-        return CrawlReconciled.model_validate_json(answer.content)
+        return _parsed(CrawlReconciled, answer)
 
     async def watch(self, crawl_id: str, limit: int | None = None) -> CrawlWatched:
         """Makes changedetection.io watch the pages of the crawl."""
         path = f"/api/crawls/{_segment(crawl_id)}/watches"
         which = {} if limit is None else {"limit": limit}
         answer = await self._ask("POST", path, json=which, timeout=WATCH_SECONDS)
-        return CrawlWatched.model_validate_json(answer.content)
+        return _parsed(CrawlWatched, answer)
 
     async def recount(self, crawl_id: str) -> CrawlRecounted:
         answer = await self._ask("POST", f"/api/crawls/{_segment(crawl_id)}/recount")
-        return CrawlRecounted.model_validate_json(answer.content)
+        return _parsed(CrawlRecounted, answer)
 
     async def replay(self, **which: Any) -> DeliveriesReplayed:
         """`which` are the fields of `ReplayDeliveries`, as JSON; without any, all are reprocessed."""
         answer = await self._ask("POST", "/api/deliveries/replay", json=which, timeout=RECONCILE_SECONDS)
-        return DeliveriesReplayed.model_validate_json(answer.content)
+        return _parsed(DeliveriesReplayed, answer)
 
     async def crawl(self, crawl_id: str) -> CrawlMetricsResponse:
         return await self._read(CrawlMetricsResponse, f"/api/metrics/crawls/{_segment(crawl_id)}")
@@ -337,7 +344,7 @@ class ServiceClient:
     async def export(
         self,
         crawl_id: str,
-        format: ExportFormat,  # noqa: A002 - as the API calls it
+        format: str,  # noqa: A002 - as the API calls it
     ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         """The number of pages, and the bytes of the file as they come. Raises `ServiceUnavailable` if they
         end early.
@@ -345,9 +352,9 @@ class ServiceClient:
         path = f"/api/crawls/{_segment(crawl_id)}/export"
         with self._explained() as url:
             async with self._http.stream(
-                "GET", url + path, params={"format": format.value}, timeout=EXPORT_SECONDS
+                "GET", url + path, params={"format": format}, timeout=EXPORT_SECONDS
             ) as answer:
-                if answer.is_error:
+                if not answer.is_success:
                     await answer.aread()
                     raise _refusal(answer)
                 yield int(answer.headers[PAGES_HEADER]), answer.aiter_bytes()
@@ -366,14 +373,14 @@ class ServiceClient:
         if filters is not None:
             wanted["filters"] = filters.model_dump(exclude_none=True)
         answer = await self._ask("POST", "/api/search", json=wanted)
-        return SearchResponse.model_validate_json(answer.content)
+        return _parsed(SearchResponse, answer)
 
     async def keys(self) -> KeyList:
         return await self._read(KeyList, "/api/keys")
 
     async def add_key(self, name: str, scope: str) -> NewKey:
         answer = await self._ask("POST", "/api/keys", json={"name": name, "scope": scope})
-        return NewKey.model_validate_json(answer.content)
+        return _parsed(NewKey, answer)
 
     async def revoke_key(self, key_id: UUID) -> None:
         await self._ask("DELETE", f"/api/keys/{key_id}")
@@ -381,7 +388,7 @@ class ServiceClient:
     async def begin_reindex(self) -> ReindexResponse:
         """Returns when the new index exists and its reindex is queued."""
         answer = await self._ask("POST", "/api/reindex")
-        return ReindexResponse.model_validate_json(answer.content)
+        return _parsed(ReindexResponse, answer)
 
     async def reindex(self) -> ReindexResponse:
         return await self._read(ReindexResponse, "/api/reindex")
@@ -389,15 +396,15 @@ class ServiceClient:
     async def _start(self, **wanted: Any) -> CrawlStarted:
         given = {name: value for name, value in wanted.items() if value is not None}
         answer = await self._ask("POST", "/api/crawls", json=given, timeout=FIRECRAWL_SECONDS)
-        return CrawlStarted.model_validate_json(answer.content)
+        return _parsed(CrawlStarted, answer)
 
     async def _read(self, model: type[Answer], path: str, **query: Any) -> Answer:
-        return model.model_validate_json((await self._ask("GET", path, params=query)).content)
+        return _parsed(model, await self._ask("GET", path, params=query))
 
     async def _ask(self, method: str, path: str, **options: Any) -> httpx2.Response:
         with self._explained() as url:
             answer = await self._http.request(method, url + path, **options)
-        if answer.is_error:
+        if not answer.is_success:
             raise _refusal(answer)
         return answer
 
@@ -409,13 +416,29 @@ class ServiceClient:
             raise ServiceUnavailable("no service runs for this data folder: start it with `crawlscope up`")
         try:
             yield url
-        except httpx2.TransportError as error:
+        except UnicodeEncodeError as error:
+            raise UsageError(f"a text is not valid Unicode, so it cannot be sent: {error.reason}") from error
+        except httpx2.RequestError as error:
             raise ServiceUnavailable(
                 f"the service at {url} does not answer: {str(error) or type(error).__name__}"
             ) from error
 
 
+def _parsed(model: type[Answer], answer: httpx2.Response) -> Answer:
+    try:
+        return model.model_validate_json(answer.content)
+    except ValidationError as error:
+        raise _foreign(answer) from error
+
+
+def _foreign(answer: httpx2.Response) -> UsageError:
+    address = f"{answer.url.scheme}://{answer.url.netloc.decode()}"
+    return UsageError(f"what answers at {address} is no Crawlscope, or one of another version: check the URL")
+
+
 def _refusal(answer: httpx2.Response) -> CrawlscopeError:
+    if answer.is_redirect:
+        return UsageError(f"{answer.url} redirects to {answer.headers['Location']}: give the URL it leads to")
     try:
         detail = answer.json()["detail"]
     except (ValueError, KeyError, TypeError):

@@ -76,8 +76,8 @@ class Visit:
             health = await self._client.health()
         except ServiceUnavailable as error:
             raise Failed(str(error), _remedy(error)) from error
-        except (KeyError, ValueError) as error:
-            raise Failed(f"{self._url} is no Crawlscope", "check the URL and the proxy's target") from error
+        except UsageError as error:
+            raise Failed(str(error), "check the proxy's target") from error
         parts, version = urlsplit(self._url), health.get("version")
         how = " by TLS" if parts.scheme == "https" else ""
         if not _keeps_secrets(self._url):
