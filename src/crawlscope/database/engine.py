@@ -38,7 +38,8 @@ TRUSTED_SECONDS = 1.0
 _USED_AT = "used_at"
 MAX_ATTEMPTS = 5
 LOCK_NOT_AVAILABLE = "55P03"
-RETRIED_SQLSTATES = {"40001", "40P01", "23503", "23505", "23514"}
+DEADLOCK = "40P01"
+RETRIED_SQLSTATES = {"40001", DEADLOCK, "23503", "23505", "23514"}
 """Serialization failure, deadlock, and in the meantime a referenced row that was deleted, a row that was
 inserted or a partition that was made: the same transaction can pass, or see the change, when it runs again.
 """

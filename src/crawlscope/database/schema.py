@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from crawlscope.core.backoff import retry_context
 from crawlscope.core.errors import SettingsError, UsageError
-from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
+from crawlscope.database.engine import DEADLOCK, LOCK_NOT_AVAILABLE, Database, sqlstate
 from crawlscope.database.revision import VERSION_TABLE
 
 T = TypeVar("T")
@@ -108,4 +108,4 @@ def _current_revision(connection: Connection) -> str | None:
 
 
 def _is_locked(error: Exception) -> bool:
-    return isinstance(error, DBAPIError) and sqlstate(error) == LOCK_NOT_AVAILABLE
+    return isinstance(error, DBAPIError) and sqlstate(error) in (LOCK_NOT_AVAILABLE, DEADLOCK)
