@@ -38,6 +38,9 @@ from crawlscope.pages.receive import Taken, take_pages
 from crawlscope.pages.retry import retry_pages
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.sessions.recount import recount
+from crawlscope.sessions.repository import SessionChange, lock_for_deletion, lock_session
+from crawlscope.timing import TimingContext
+from crawlscope.timing.store import record_operations, write_changes
 from crawlscope.webhooks import acceptance
 from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.retention import drop_bodies
@@ -163,8 +166,8 @@ async def test_a_page_that_comes_while_its_crawl_is_deleted_is_ignored(
 async def until_one_waits(database: Database) -> None:
     """For a lock that somebody else has."""
     waiting = text(
-        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
-        " WHERE datname = current_database() AND NOT granted"
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     async with asyncio.timeout(30):
         while not await database.run(lambda connection: connection.scalar(waiting)):  # noqa: ASYNC110
@@ -241,6 +244,46 @@ async def opened_database(url: str) -> AsyncIterator[Database]:
     database = Database.open(url, pool_size=8)
     yield database
     await database.close()
+
+
+async def test_sessions_of_several_crawls_are_locked_in_the_order_of_their_ids(database: Database) -> None:
+    for crawl_id in ("crawl-2", "crawl-1"):
+        await deliver_pages(database, crawl_id, A)
+    changes = {crawl_id: SessionChange(failures_without_url=1) for crawl_id in ("crawl-2", "crawl-1")}
+    async with database.transaction() as busy:
+        assert await lock_session(busy, "crawl-1")
+        changing = asyncio.create_task(database.run(partial(write_changes, changes=changes)))
+        await until_one_waits(database)
+        await require_free(database, "crawl-2")
+    await changing
+    async with database.transaction() as connection:
+        assert list(await connection.scalars(select(CrawlSession.failures_without_url))) == [1, 1]
+
+
+async def test_measurements_lock_no_session_before_all_their_crawls_are_kept(database: Database) -> None:
+    """The deletion of one could wait for a page whose worker waits for that session."""
+    for crawl_id in ("crawl-1", "crawl-2"):
+        await deliver_pages(database, crawl_id, A)
+    now = datetime.now(UTC)
+    measured = [
+        TimingContext.past(OperationType.EMBEDDING, "embed_query", now, now, crawl_id=crawl_id)
+        for crawl_id in ("crawl-1", "crawl-2")
+    ]
+    async with database.transaction() as deleting:
+        await lock_for_deletion(deleting, "crawl-2")
+        recording = asyncio.create_task(database.run(partial(record_operations, measurements=measured)))
+        await until_one_waits(database)
+        await require_free(database, "crawl-1")
+    await recording
+    for crawl_id in ("crawl-1", "crawl-2"):
+        assert await database.run(partial(recount, crawl_id=crawl_id)) == {}
+
+
+async def require_free(database: Database, crawl_id: str) -> None:
+    """Nobody has locked the session."""
+    session = select(CrawlSession.crawl_id).where(CrawlSession.crawl_id == crawl_id)
+    async with database.transaction() as connection:
+        assert await connection.scalar(session.with_for_update(nowait=True)) == crawl_id
 
 
 async def test_all_pages_delivered_again_do_not_wait_for_one_that_waits_for_them(database: Database) -> None:

@@ -338,25 +338,28 @@ async def keep_action(
 
 
 async def note_operations(
-    connection: AsyncConnection, crawl_id: str, first: datetime, last: datetime
-) -> bool:
-    """Merges operations that began from `first` to `last` as signs of a crawl, which may be unknown so far.
-
-    False for a crawl that was deleted.
+    connection: AsyncConnection, began: Mapping[str, tuple[datetime, datetime]]
+) -> set[str]:
+    """Merges operations as signs of their crawls, which may be unknown so far: `began` says when the first
+    one and the last one of each began. Returns the crawls that were deleted.
     """
-    if not await ensure_session(connection, crawl_id, first):
-        return False
-    seen = [CrawlSeen(first, what="operation"), CrawlSeen(last, what="operation")]
-    for fact, name, further in zip(seen, ("first", "last"), (func.least, func.greatest), strict=True):
-        row = _fact_row(crawl_id, fact.at, fact_to_json(fact), hash_key(name, "operation"))
-        await connection.execute(
-            row.on_conflict_do_update(
-                index_elements=["crawl_id", "identity"],
-                set_={"at": further(FACTS.c.at, row.excluded.at)},
+    deleted = await ensure_sessions(connection, {crawl_id: first for crawl_id, (first, _) in began.items()})
+    noted = [
+        (crawl_id, [CrawlSeen(at, what="operation") for at in moments])
+        for crawl_id, moments in sorted(began.items())
+        if crawl_id not in deleted
+    ]
+    for crawl_id, seen in noted:
+        for fact, name, further in zip(seen, ("first", "last"), (func.least, func.greatest), strict=True):
+            row = _fact_row(crawl_id, fact.at, fact_to_json(fact), hash_key(name, "operation"))
+            await connection.execute(
+                row.on_conflict_do_update(
+                    index_elements=["crawl_id", "identity"],
+                    set_={"at": further(FACTS.c.at, row.excluded.at)},
+                )
             )
-        )
-    await merge_facts(connection, [(crawl_id, seen)])
-    return True
+    await merge_facts(connection, noted)
+    return deleted
 
 
 def session_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, list[Any]]:

@@ -97,11 +97,10 @@ async def record_operations(connection: AsyncConnection, measurements: Sequence[
     for each in measurements:
         if crawl_id := _crawl_id(each):
             began[crawl_id].append(_timestamp(each))
-    deleted = {
-        crawl_id
-        for crawl_id, at in sorted(began.items())
-        if not await note_operations(connection, crawl_id, min(at), max(at))
-    }
+    deleted = set[str]()
+    if began:
+        moments = {crawl_id: (min(at), max(at)) for crawl_id, at in began.items()}
+        deleted = await note_operations(connection, moments)
     await write_changes(connection, measurements=measurements, deleted=deleted)
 
 
