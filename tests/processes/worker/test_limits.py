@@ -1,9 +1,15 @@
 """A process that exceeds its time or memory limit ends, whatever code it runs."""
 
+import faulthandler
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
+from crawlscope.processes.worker.index_pages import deadlines
 from crawlscope.processes.worker.process import MEMORY_EXIT_CODE
 
 HOLDS_THE_INTERPRETER = """
@@ -70,6 +76,31 @@ def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_an_overdue_page_ends_the_process_also_in_native_code(tmp_path: Path) -> None:
     assert run(HOLDS_THE_INTERPRETER, str(tmp_path / "logs")).returncode == 1
     assert "re/__init__.py" in (tmp_path / "logs" / "stuck-pages.log").read_text()
+
+
+def test_the_process_has_as_long_as_the_page_that_ends_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, armed = 0.0, list[float | None]()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda left, **_: armed.append(now + left))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: armed.append(None))
+    first, second, third = ExitStack(), ExitStack(), ExitStack()
+    with deadlines(10.0, tmp_path) as limits:
+        first.enter_context(limits.page())
+        now = 1.0
+        second.enter_context(limits.page())
+        now = 2.0
+        third.enter_context(limits.page())
+        assert armed == [10.0]
+        second.close()
+        assert armed == [10.0], "the first one still ends first"
+        first.close()
+        assert armed == [10.0, 12.0]
+        third.close()
+        assert armed == [10.0, 12.0, None]
+        with limits.page():
+            assert armed == [10.0, 12.0, None, 12.0]
 
 
 def test_pages_in_time_and_an_idle_worker_do_not(tmp_path: Path) -> None:
