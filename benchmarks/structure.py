@@ -17,8 +17,8 @@ import tempfile
 import threading
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -223,9 +223,8 @@ async def way_of_a_page() -> dict[str, Way]:
         async with embedded_indexes(settings.data_dir), service_parts(settings) as parts:
             transport = httpx2.ASGITransport(app=create_app(parts))
             headers = {"X-API-Secret": SECRET}
-            async with httpx2.AsyncClient(transport=transport, base_url="http://a", headers=headers) as http:
-                stopping = asyncio.Event()
-                worker = asyncio.create_task(run_worker(settings, {"index"}, stopping))
+            client = httpx2.AsyncClient(transport=transport, base_url="http://a", headers=headers)
+            async with client as http, worker_running(settings):
                 await _send(http, "first")  # what happens once per process is not on a page's way
                 await _settled(http, "first")
                 with patch.object(worker_job, "_index_page", traced_index_page):
@@ -233,9 +232,19 @@ async def way_of_a_page() -> dict[str, Way]:
                         await _send(http, "second")
                     with profiled(trace(ways["worker"])):
                         await _settled(http, "second")
-                stopping.set()
-                await worker
     return ways
+
+
+@asynccontextmanager
+async def worker_running(settings: Settings) -> AsyncIterator[None]:
+    """Until the end of the block: a worker that outlives its database waits for it for ever."""
+    stopping = asyncio.Event()
+    worker = asyncio.create_task(run_worker(settings, {"index"}, stopping))
+    try:
+        yield
+    finally:
+        stopping.set()
+        await worker
 
 
 @contextmanager
