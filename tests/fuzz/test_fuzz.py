@@ -7,7 +7,16 @@ import pytest
 from tests.fuzz.running import run
 from tests.fuzz.targets import TARGETS
 
-INPUTS = {"deliveries": 60, "changes": 60, "requests": 60, "fetching": 30, "html": 100, "markdown": 60}
+INPUTS = {
+    "deliveries": 60,
+    "changes": 60,
+    "requests": 60,
+    "fetching": 30,
+    "html": 100,
+    "markdown": 60,
+    "firecrawl": 40,
+    "watchers": 40,
+}
 USUAL = 200
 
 
