@@ -90,6 +90,9 @@ async def test_errors_say_what_to_do(quick_stack: Stack, tmp_path: Path) -> None
     with pytest.raises(crawlscope.SettingsError, match="CRAWLSCOPE_API_SECRET"):
         async with crawlscope.connect(quick_stack.url):
             pass
+    with pytest.raises(crawlscope.UsageError, match="give the URL"):
+        async with crawlscope.connect(secret="a"):
+            pass
     with pytest.raises(crawlscope.UsageError, match="full one"):
         async with crawlscope.connect("localhost:1", "a"):
             pass

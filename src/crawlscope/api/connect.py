@@ -33,6 +33,8 @@ async def connect(
             await client.require_ready()
             yield client
         return
+    if secret is not None:
+        raise UsageError("a secret is for the service at a URL: give the URL, too")
     if not start and service_file.read(settings.data_dir) is None:
         raise ServiceUnavailable(
             f"no service runs for the data folder {settings.data_dir}: start it with `crawlscope up`, "

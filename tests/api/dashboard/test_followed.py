@@ -131,6 +131,23 @@ async def test_a_page_that_is_hidden_and_shown_again_has_one_feed(site: str, ser
         await page.wait_for_function("() => feeds.length === 4")
 
 
+@needs_chromium
+async def test_a_page_follows_again_after_a_proxy_had_no_service(site: str, service: Service):
+    await deliver(service.parts.database, "crawl-1", "crawl.started", at=LONG_AGO)
+    async with chromium() as browser, signed_in_page(browser, site, SECRET) as watched:
+        page = watched.page
+        await page.add_init_script(COUNTS_FEEDS)
+        await page.clock.install()
+        await page.goto(PATH)
+        await page.wait_for_function("() => feeds.length === 1 && feeds[0].readyState === EventSource.OPEN")
+        await page.route(f"**{PATH}", lambda route: route.fulfill(status=502))
+        await page.evaluate("show(true); show(false)")
+        await page.wait_for_function("() => feeds.length === 2 && feeds[1].readyState === EventSource.CLOSED")
+        await page.unroute(f"**{PATH}")
+        await page.clock.run_for(10_000)
+        await page.wait_for_function("() => feeds[2]?.readyState === EventSource.OPEN")
+
+
 async def test_only_who_is_signed_in_follows_a_crawl_that_is_known(site: str):
     async with httpx2.AsyncClient(base_url=site, headers=FEED, timeout=60) as http:
         assert [(await http.get(path)).status_code for path in (PATH, "/", "/sign-in")] == [401, 303, 401]

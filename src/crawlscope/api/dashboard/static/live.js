@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const WIDTH = 1000, MIN_VISIBLE = 3, SVG = "http://www.w3.org/2000/svg";
+  const RETRY_MS = 10_000, WIDTH = 1000, MIN_VISIBLE = 3, SVG = "http://www.w3.org/2000/svg";
   const number = (value) => value.toLocaleString("en-US");
   let feed;
 
@@ -64,7 +64,11 @@
 
   function follow() {
     feed?.close();
-    feed = new EventSource(location.pathname + location.search);
+    const opened = feed = new EventSource(location.pathname + location.search);
+    feed.addEventListener("error", () => {
+      // A proxy answers 502 while the service restarts; after an answer that is no feed the browser does not try again.
+      if (opened.readyState === EventSource.CLOSED) setTimeout(() => opened === feed && !document.hidden && follow(), RETRY_MS);
+    });
     feed.addEventListener("crawl", (event) => {
       const crawl = JSON.parse(event.data);
       const root = [...document.querySelectorAll("[data-crawl]")].find((each) => each.dataset.crawl === crawl.crawl_id);
