@@ -14,8 +14,10 @@ INPUTS = {
     "fetching": 30,
     "html": 100,
     "markdown": 60,
-    "firecrawl": 40,
-    "watchers": 40,
+    "firecrawl": 20,
+    "watchers": 20,
+    "embedders": 60,
+    "rerankers": 60,
 }
 USUAL = 200
 
