@@ -29,6 +29,7 @@ async def test_a_port_that_is_taken_while_the_service_starts_is_replaced(
             assert not own.client.url.endswith(f":{taken}")
 
 
+@pytest.mark.slow
 async def test_a_port_that_is_always_taken_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

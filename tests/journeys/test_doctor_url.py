@@ -42,6 +42,7 @@ def test_a_service_that_works_is_found_to_work(tmp_path: Path) -> None:
         assert stack.http.get("/api/metrics/crawls").json()["total"] == 0
 
 
+@pytest.mark.slow
 def test_faults_say_what_to_do(quick_stack: Stack) -> None:
     code, found = findings(quick_stack.url)
     assert (code, list(found)) == (1, [part for part in PARTS if part != "search"])
