@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from ipaddress import ip_network
 from pathlib import Path
 
 import httpx2
@@ -109,7 +110,7 @@ def running(
 
 
 @asynccontextmanager
-async def service(database_url: str, folder: Path) -> AsyncIterator[str]:
+async def service(database_url: str, folder: Path, *trusted: str) -> AsyncIterator[str]:
     settings = Settings(
         _env_file=None,
         data_dir=folder,
@@ -118,7 +119,7 @@ async def service(database_url: str, folder: Path) -> AsyncIterator[str]:
         port=0,
         embedder="tei",
         embedder_url=NOWHERE,
-        trusted_proxies="127.0.0.1",
+        trusted_proxies=[ip_network(each) for each in trusted],
     )
     stopping = asyncio.Event()
     ended = asyncio.create_task(serve(settings, stopping, keeps_index=False))
@@ -139,7 +140,7 @@ async def http(
     data, work = tmp_path / "data", tmp_path / "proxy"
     data.mkdir()
     work.mkdir()
-    async with service(database_url, data) as to:
+    async with service(database_url, data, "127.0.0.1") as to:
         with request.param(port, to, certificate, work):
             client = httpx2.AsyncClient(
                 base_url=f"https://127.0.0.1:{port}", verify=trusted, timeout=30, trust_env=False
@@ -221,20 +222,11 @@ async def nobody_claims_another_address(http: httpx2.AsyncClient) -> None:
 
 
 async def test_without_a_trusted_proxy_nobody_claims_an_address(database_url: str, tmp_path: Path) -> None:
-    settings = Settings(
-        _env_file=None,
-        data_dir=tmp_path,
-        api_secret=SECRET,
-        database_url=database_url,
-        port=0,
-        embedder="tei",
-        embedder_url=NOWHERE,
-    )
-    stopping = asyncio.Event()
-    ended = asyncio.create_task(serve(settings, stopping, keeps_index=False))
-    await eventually(lambda: service_file.read(tmp_path) is not None or ended.done())
     claimed = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", **AS_HTTP}
-    async with httpx2.AsyncClient(base_url=service_file.public_address(settings), trust_env=False) as http:
+    async with (
+        service(database_url, tmp_path) as at,
+        httpx2.AsyncClient(base_url=f"http://{at}", trust_env=False) as http,
+    ):
         signed = await http.post(
             "/sign-in", data={"secret": SECRET}, headers={**claimed, "Origin": str(http.base_url).rstrip("/")}
         )
@@ -248,6 +240,4 @@ async def test_without_a_trusted_proxy_nobody_claims_an_address(database_url: st
         while not (found := await recorded()):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)
-    stopping.set()
-    await ended
     assert {each["client_ip"] for each in found} == {"127.0.0.1"}
