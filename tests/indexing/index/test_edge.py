@@ -10,7 +10,7 @@ from crawlscope.core.errors import IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.edge import POINTS_PER_UPDATE, EdgeIndex
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
-from crawlscope.indexing.index.port import Filters, IndexedDocument
+from crawlscope.indexing.index.port import Filters, IndexedDocument, document_key
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document, urls
 
 WRITE_AND_WAIT = """
@@ -52,7 +52,7 @@ async def test_writes_survive_kill_9(folder: Path) -> None:
     index = EdgeIndex.open(folder, DIMENSION)
     assert (await index.size()).chunks == 149
     found = await index.query(direction(0), BM25.encode_query("number148"), Filters(crawl_id="crawl-1"), 5)
-    assert urls(found.bm25) == ["https://h/"]
+    assert [hit.document for hit in found.bm25] == [document_key("https://h/")]
     assert len(found.dense) == 5
     await index.aclose()
 
