@@ -66,6 +66,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
     app.state.shared_answers = SharedAnswers()
     app.state.exports = export.Exports()
     app.state.documents = asyncio.Semaphore(DOCUMENTS_AT_ONCE)
+    app.state.document_bytes = 0
     app.state.readings = prometheus.Readings()
     app.state.mcp = McpEndpoint(app, stopping)
     for middleware in (Guard, WholeSegments, RequestRecorder):  # the last one is the first to be asked
@@ -77,6 +78,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         crawls.ledger,
         export.router,
         index.router,
+        index.documents,
         metrics.router,
         events.router,
         watches.router,

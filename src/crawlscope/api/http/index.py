@@ -1,13 +1,15 @@
 """The index over HTTP: search, documents that programs bring, and the reindex that replaces the index."""
 
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.routing import APIRoute
 
 from crawlscope.api.http.parameters import ServiceParts
 from crawlscope.core.backoff import retry_context
-from crawlscope.core.errors import CrawlscopeError
+from crawlscope.core.errors import CrawlscopeError, ServiceUnavailable
 from crawlscope.core.values import storable
 from crawlscope.indexing.schemas import DocumentIndexed, NewDocument
 from crawlscope.indexing.service import is_overtaken
@@ -16,8 +18,33 @@ from crawlscope.processes.parts import Parts
 from crawlscope.search.schemas import SearchRequest, SearchResponse
 
 OVERTAKEN_ATTEMPTS = 3
+MAX_BODIES = 4
+"""Bodies of documents may take so many times the limit of one body while they wait for their turn."""
+
+
+class WithinMemory(APIRoute):
+    """Refuses a request before it reads its body, while the bodies of others take all of their memory."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_within_memory(request: Request) -> Response:
+            state, limit = request.app.state, request.app.state.parts.settings.max_body_bytes
+            unannounced = limit if "transfer-encoding" in request.headers else 0
+            size = min(limit, int(request.headers.get("content-length", unannounced)))
+            if state.document_bytes + size > MAX_BODIES * limit:
+                raise ServiceUnavailable("too many documents wait for their turn: send fewer at once")
+            state.document_bytes += size
+            try:
+                return await handle(request)
+            finally:
+                state.document_bytes -= size
+
+        return handle_within_memory
+
 
 router = APIRouter()
+documents = APIRouter(route_class=WithinMemory)
 
 
 @router.post("/api/search", tags=["search"])
@@ -26,7 +53,7 @@ async def search(request: SearchRequest, parts: ServiceParts) -> SearchResponse:
     return await parts.host.require_index().search.search(request)
 
 
-@router.post("/api/documents", tags=["index"])
+@documents.post("/api/documents", tags=["index"])
 async def index_document(document: NewDocument, request: Request, parts: ServiceParts) -> DocumentIndexed:
     """Indexes a document that no crawler delivers. It is searchable when this answers."""
     async with request.app.state.documents:
@@ -37,7 +64,7 @@ async def index_document(document: NewDocument, request: Request, parts: Service
     return DocumentIndexed(**indexed)
 
 
-@router.delete("/api/documents", status_code=204, tags=["index"])
+@documents.delete("/api/documents", status_code=204, tags=["index"])
 async def remove_document(
     parts: ServiceParts, url: Annotated[str, Query(description="the document's URL, all of it")]
 ) -> None:
