@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from tests.support.stack import Stack, eventually, log_of, stack_environment
 
 SENDERS = 8
 """Deliveries in progress at once."""
-ENDED = {0, -signal.SIGTERM}
+ENDED = frozenset({0, -signal.SIGTERM})
 
 
 @dataclass
@@ -81,12 +81,12 @@ class Fleet:
         for endpoint in self.endpoints:
             eventually(lambda: _status(endpoint), lambda status: status == "ok", 240, every_seconds=0.2)  # noqa: B023
 
-    def deliver(self, events: Sequence[dict[str, Any]]) -> int:
+    def deliver(self, events: Iterable[dict[str, Any]]) -> int:
         """Spreads deliveries over the endpoints and repeats each until it was answered with 202.
 
-        Returns the number of repetitions.
+        Reads an event when a sender is free for it. Returns the number of repetitions.
         """
-        turns = count()
+        turns, unsent, reading = count(), iter(events), threading.Lock()
 
         def send(event: dict[str, Any]) -> int:
             for repetition in range(10_000):
@@ -97,14 +97,23 @@ class Fleet:
                 time.sleep(0.1)
             raise AssertionError("no endpoint accepts deliveries")
 
+        def send_some(_: int) -> int:
+            repetitions = 0
+            while True:
+                with reading:
+                    event = next(unsent, None)
+                if event is None:
+                    return repetitions
+                repetitions += send(event)
+
         with ThreadPoolExecutor(SENDERS) as senders:
-            return sum(senders.map(send, events))
+            return sum(senders.map(send_some, range(SENDERS)))
 
     def workers_by_pid(self) -> dict[int, str]:
         return {pid: name for name, member in self.members.items() for pid in member.pids}
 
-    def stop(self) -> dict[str, float]:
-        """Ends all with SIGTERM at once; returns how long each took. Fails where one does not end cleanly."""
+    def stop(self, codes: Set[int] = ENDED) -> dict[str, float]:
+        """Ends all with SIGTERM at once; returns how long each took. Fails for another exit code."""
         self._stopping.set()
         if self._keeper.is_alive():
             self._keeper.join()
@@ -116,7 +125,7 @@ class Fleet:
             assert member.process is not None
             code = member.process.wait(120)
             took[name] = time.monotonic() - began
-            assert code in ENDED, f"{name} ended with {code}: {member.log.read_text()[-2_000:]}"
+            assert code in codes, f"{name} ended with {code}: {member.log.read_text()[-2_000:]}"
         return took
 
     def keep_running(self) -> None:

@@ -126,6 +126,20 @@ class OwnPostgres:
         self._process.kill()
         self._process.wait()
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """In the block, no process of the server answers, nor refuses."""
+        assert self._process is not None
+        server = psutil.Process(self._process.pid)
+        processes = [server, *server.children()]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
+
     def _answers(self) -> bool:
         with suppress(OSError, asyncpg.PostgresError):
             return ask(self.url, "SELECT 1") == 1

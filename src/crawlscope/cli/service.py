@@ -1,11 +1,15 @@
 """The commands that run a part of the service, check it, or show it."""
 
 import asyncio
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
+import structlog
 import typer
 import uvloop
 
@@ -14,6 +18,10 @@ from crawlscope.core.errors import CrawlscopeError
 
 UP_GRACE_SECONDS = 60.0
 """Time limit for the orderly shutdown of `up` after its parent process has ended."""
+STOP_SECONDS = 25.0
+"""Time limit for the orderly shutdown of another process. What is left then is as after a kill."""
+
+log = structlog.get_logger(__name__)
 
 
 def up() -> None:
@@ -147,12 +155,26 @@ def demo() -> None:
 
 
 def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Runs the work until it ends. SIGTERM and SIGINT set the event `stopping`."""
+    """Runs the work until it ends. SIGTERM and SIGINT set the event `stopping`, and limit what is left.
+
+    A database whose machine is gone answers nothing, not even an error, for as long as it is asked.
+    """
 
     async def stoppable() -> None:
         stopping = asyncio.Event()
+
+        def stop() -> None:
+            if not stopping.is_set():
+                stopping.set()
+                threading.Thread(target=end_at_last, name="stop", daemon=True).start()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+            asyncio.get_running_loop().add_signal_handler(number, stop)
         await work(stopping)
+
+    def end_at_last() -> None:
+        time.sleep(STOP_SECONDS)
+        log.error("stop_given_up", after_seconds=STOP_SECONDS)
+        os._exit(1)
 
     uvloop.run(stoppable())
