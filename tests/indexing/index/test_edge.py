@@ -11,7 +11,7 @@ from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.edge import POINTS_PER_UPDATE, EdgeIndex
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import Filters, IndexedDocument, document_key
-from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document, urls
+from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document
 
 WRITE_AND_WAIT = """
 import asyncio, sys, time
