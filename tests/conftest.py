@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 from xdist.scheduler import LoadScopeScheduling
 
-from crawlscope.database import schema
 from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database, sqlalchemy_url
+from crawlscope.database.postgres_cluster import NAME
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
+from tests.support.data_folders import give_tables
 
 TEMPLATE = "crawlscope_template"
 SHARED = "crawlscope_shared"
@@ -65,7 +66,7 @@ def nothing_measured_reaches_a_service_of_this_machine() -> Iterator[None]:
 
 
 class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Of the two processes that run the tests, one runs a whole file, and all that share a running stack.
+    """One process runs a whole file, and all that share a running stack.
 
     Not `--dist loadgroup`: xdist 3.8 writes the group into a private attribute that pytest 9.2 does not read.
     """
@@ -103,19 +104,16 @@ def _starts_services(file: Path) -> bool:
 def postgres_url() -> Iterator[str]:
     """The URL of an embedded server that lives as long as the test run."""
     with tempfile.TemporaryDirectory(prefix="crawlscope-tests-") as folder:
-        server = EmbeddedPostgres(Path(folder))
-        try:
-            url = server.acquire()
-            asyncio.run(_trade_safety_for_speed(url))
-            yield url
-        finally:
-            server.release()
+        give_tables(Path(folder))
+        with EmbeddedPostgres(Path(folder)) as server:
+            asyncio.run(_trade_safety_for_speed(server.url))
+            yield server.url
 
 
 @pytest.fixture(scope="session")
 def template_url(postgres_url: str) -> str:
-    """A migrated database that test databases are copied from."""
-    asyncio.run(_make_template(postgres_url))
+    """A database with all tables that test databases are copied from; nothing else opens it."""
+    asyncio.run(administer(postgres_url, f"CREATE DATABASE {TEMPLATE} TEMPLATE {NAME}"))
     return postgres_url
 
 
@@ -153,13 +151,6 @@ async def own_database(own_database_url: str) -> AsyncIterator[Database]:
     opened = Database.open(own_database_url, pool_size=5)
     yield opened
     await opened.close()
-
-
-async def _make_template(url: str) -> None:
-    await administer(url, f"CREATE DATABASE {TEMPLATE}")
-    database = Database.open(named(url, TEMPLATE))
-    await schema.upgrade(database)
-    await database.close()
 
 
 async def _trade_safety_for_speed(url: str) -> None:

@@ -8,19 +8,9 @@ from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.stack import Stack, running_stack
 
 
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """The whole service with its real embedder."""
-    with (
-        tempfile.TemporaryDirectory(prefix="crawlscope-journeys-") as folder,
-        running_stack(Path(folder) / "data", WORKERS="2") as running,
-    ):
-        yield running
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def quick_stack() -> Iterator[Stack]:
-    """The whole service with a fake embedding server: for journeys over thousands of chunks."""
+    """The whole service with a fake embedding server, for journeys without settings of their own."""
     with (
         tempfile.TemporaryDirectory(prefix="crawlscope-journeys-") as folder,
         FakeEmbeddingServer() as embedder,

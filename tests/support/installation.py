@@ -26,9 +26,9 @@ from crawlscope.search.schemas import SearchFilters, SearchRequest, SearchRespon
 from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
+from tests.support.data_folders import share_cache
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.producing import deliver
-from tests.support.shared_cache import share_cache
 
 
 class Installation:

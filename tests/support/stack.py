@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import httpx2
 
+from tests.support.data_folders import give_tables, share_cache
 from tests.support.recordings import RECORDED_HMAC_SECRET, Recorded
-from tests.support.shared_cache import share_cache
 
 API_SECRET = "journey-secret"
 RECEIVE_TOKEN = "journey-token"
@@ -124,6 +124,8 @@ def started_stack(data_dir: Path, **settings: str) -> Iterator[Stack]:
     """For tests that end the stack in ways of their own."""
     environment = stack_environment(data_dir, **settings)
     share_cache(data_dir)
+    if "DATABASE_URL" not in settings:
+        give_tables(data_dir)
     log = log_of(data_dir).open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "crawlscope", "up"], env=environment, stdout=log, stderr=log

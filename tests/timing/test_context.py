@@ -11,6 +11,7 @@ from crawlscope.models import CrawlSession, OperationMetric
 from crawlscope.timing import TimingContext, context, scope
 from crawlscope.timing.standalone import use
 from crawlscope.timing.store import MeasurementBuffer, record_operations
+from tests.conftest import named
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ with TimingContext("chunking", "chunk_text", crawl_id="alone"):
 @pytest.mark.parametrize("there", ["nothing", "no tables"])
 async def test_a_program_that_cannot_store_its_measurements_only_logs_it(tmp_path, postgres_url, there):
     nowhere = "postgresql://nobody:secret@localhost:1/nothing"  # a name: to resolve it takes a thread
-    url = nowhere if there == "nothing" else postgres_url
+    url = nowhere if there == "nothing" else named(postgres_url, "postgres")
     environment = {"CRAWLSCOPE_DATABASE_URL": url, "CRAWLSCOPE_DATA_DIR": str(tmp_path)}
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", PROGRAM], env=environment, timeout=180, capture_output=True

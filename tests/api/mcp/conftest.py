@@ -18,7 +18,7 @@ class Service:
     embedder: FakeEmbeddingServer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mcp_service() -> Iterator[Service]:
     with (
         tempfile.TemporaryDirectory(prefix="crawlscope-mcp-") as folder,
