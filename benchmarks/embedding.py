@@ -23,7 +23,7 @@ from itertools import product
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 from crawlscope.indexing.embedders.local import open_local
-from crawlscope.indexing.embedders.models import LOCAL_MODELS, passage_text
+from crawlscope.indexing.embedders.models import LOCAL_MODELS, text_prefixes
 
 CHUNK_TOKENS = 200
 MODULES = (
@@ -63,7 +63,8 @@ async def measure(model: str, threads: int, texts: list[str], runs: int) -> Meas
     began = time.perf_counter()
     embedder = open_local(model, threads)
     load_seconds = time.perf_counter() - began
-    texts = [passage_text(embedder.identity.model, text) for text in texts]
+    prefix = text_prefixes(embedder.identity.model).passage
+    texts = [f"{prefix}{text}" for text in texts]
     await embedder.embed(texts[:10])
     rates, cpu_began = [], time.process_time()
     for _ in range(runs):

@@ -33,7 +33,7 @@ from crawlscope.pages.attempts import (
     end_attempts,
     still_claimed,
 )
-from crawlscope.sessions.histograms import histogram_arrays
+from crawlscope.sessions.changes import histogram_arrays
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import record_operations
 from crawlscope.webhooks.acceptance import Acceptance
@@ -51,7 +51,7 @@ BULK = 1_000
 DELIVERIES_AT_ONCE = 500
 SITE = "https://docs.example.com"
 BEGAN, DURATION = datetime.now(UTC) - timedelta(hours=6), timedelta(hours=5)
-HISTOGRAM_ARRAYS = "crawlscope.timing.store.histogram_arrays"
+HISTOGRAM_ARRAYS = "crawlscope.sessions.changes.histogram_arrays"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 from crawlscope.indexing.embedders.local import LocalEmbedder, MiniLm, Weights
 from crawlscope.indexing.index.port import Halves, Hit, chunk_id
 from crawlscope.indexing.language import ENGLISH, language_of
-from crawlscope.indexing.passages import passages, within_page
+from crawlscope.indexing.passages import passages
+from crawlscope.indexing.prepare import within_page
 from crawlscope.search import ranking
 from crawlscope.search.fusion import DENSE_WEIGHT, dense_weight
 from crawlscope.search.schemas import Mode

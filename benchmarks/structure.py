@@ -4,6 +4,10 @@
 
 Static: read from the sources. `--way` also sends one page through a service of its own, endpoint and worker
 in this process, counts the functions that it enters and lists their files.
+
+The files of a way are those of the domain: what a reader follows. The files of the common base (`core/`,
+`database/`, `timing/`: values, batches, transactions, measurements) are called at many places for one
+expression each, and counted separately. So are those that only threads enter.
 """
 
 import argparse
@@ -25,6 +29,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 import httpx2
 
@@ -60,13 +65,21 @@ class Function:
 class Way:
     """What a page enters: in the API process until its 202, in a worker until its outcome is committed."""
 
+    route: list[str] = field(default_factory=list)
+    """Files of the domain in the order in which they are entered first."""
     functions: int = 0
     returns: int = 0
-    """Calls that enter a file again after another one."""
-    route: list[str] = field(default_factory=list)
-    """Files in the order in which they are entered first."""
+    """Calls that enter a file of the route again after another one of the route."""
+    base: list[str] = field(default_factory=list)
+    """Files of the common base."""
+    base_functions: int = 0
+    returns_with_base: int = 0
+    """The same with the files of the base as parts of the route."""
+    in_threads: list[str] = field(default_factory=list)
+    """Files of the domain that only threads enter."""
 
 
+BASE = ("core/", "database/", "timing/")
 COMPREHENSIONS = frozenset(["<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"])
 """Parts of the function that they are in; newer versions of Python do not call them."""
 ON_THE_WAY: ContextVar[Way | None] = ContextVar("on_the_way", default=None)
@@ -174,28 +187,48 @@ def static_figures() -> dict[str, Any]:
     }
 
 
-def trace(way: Way) -> Callable[[FrameType, str, Any], None]:
-    """A profile function that notes every function of the package that is entered on the way."""
-    entered, frames, last = set[tuple[str, str]](), set[FrameType](), ""
+class Trace:
+    """Notes on its way every function of the package that is entered, in this thread and in others."""
 
-    def note(frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal last
-        path = frame.f_code.co_filename
-        if event != "call" or ON_THE_WAY.get() is not way or not path.startswith(str(PACKAGE)):
+    def __init__(self) -> None:
+        self._functions: dict[int, set[tuple[str, str]]] = defaultdict(set)
+        self._frames = set[FrameType]()
+        self._last: dict[int, tuple[str, str]] = {}
+
+    def pass_over(self, frame: FrameType | None) -> None:
+        """The functions that were entered before the way began, and go on."""
+        while frame:
+            self._frames.add(frame)
+            frame = frame.f_back
+
+    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
+        path, way = frame.f_code.co_filename, ON_THE_WAY.get()
+        if event != "call" or way is None or not path.startswith(str(PACKAGE)):
             return
-        if frame in frames or frame.f_code.co_name in COMPREHENSIONS:  # a coroutine that goes on
+        if frame in self._frames or frame.f_code.co_name in COMPREHENSIONS:  # a coroutine that goes on
             return
-        frames.add(frame)
+        self._frames.add(frame)
         place = path[len(str(PACKAGE)) + 1 :]
-        if frame.f_code.co_name != "<lambda>":
-            entered.add((place, frame.f_code.co_qualname))
-        way.returns += place in way.route and place != last
-        if place not in way.route:
-            way.route.append(place)
-        last = place
-        way.functions = len(entered)
+        if threading.current_thread() is threading.main_thread():
+            self._note(way, place, frame.f_code.co_qualname)
+        elif not place.startswith(BASE) and place not in (*way.route, *way.in_threads):
+            way.in_threads.append(place)
 
-    return note
+    def _note(self, way: Way, place: str, function: str) -> None:
+        functions, of_base = self._functions[id(way)], place.startswith(BASE)
+        last_of_domain, last = self._last.get(id(way), ("", ""))
+        way.returns_with_base += place in (*way.route, *way.base) and place != last
+        way.returns += place in way.route and place != last_of_domain
+        files = way.base if of_base else way.route
+        if place not in files:
+            files.append(place)
+        self._last[id(way)] = last_of_domain if of_base else place, place
+        if not function.endswith("<lambda>") and (place, function) not in functions:
+            functions.add((place, function))
+            if of_base:
+                way.base_functions += 1
+            else:
+                way.functions += 1
 
 
 @contextmanager
@@ -209,10 +242,11 @@ def on(way: Way) -> Iterator[None]:
 
 
 async def way_of_a_page() -> dict[str, Way]:
-    ways = {"endpoint": Way(), "worker": Way()}
+    ways, trace = {"endpoint": Way(), "worker": Way()}, Trace()
     index_page = worker_job._index_page  # noqa: SLF001 - where a worker begins with a page
 
     async def traced_index_page(*arguments: Any) -> None:
+        trace.pass_over(sys._getframe())  # noqa: SLF001
         with on(ways["worker"]):
             await index_page(*arguments)
 
@@ -224,14 +258,16 @@ async def way_of_a_page() -> dict[str, Way]:
             transport = httpx2.ASGITransport(app=create_app(parts))
             headers = {"X-API-Secret": SECRET}
             client = httpx2.AsyncClient(transport=transport, base_url="http://a", headers=headers)
-            async with client as http, worker_running(settings):
-                await _send(http, "first")  # what happens once per process is not on a page's way
-                await _settled(http, "first")
-                with patch.object(worker_job, "_index_page", traced_index_page):
-                    with profiled(trace(ways["endpoint"])), on(ways["endpoint"]):
-                        await _send(http, "second")
-                    with profiled(trace(ways["worker"])):
+            with profiled(trace):  # from the beginning, because threads that run already would not be
+                async with client as http, worker_running(settings):
+                    await _send(http, "first")  # what happens once per process is not on a page's way
+                    await _settled(http, "first")
+                    with patch.object(worker_job, "_index_page", traced_index_page):
+                        with on(ways["endpoint"]):
+                            await _send(http, "second")
                         await _settled(http, "second")
+    for way in ways.values():
+        way.in_threads = [place for place in way.in_threads if place not in way.route]
     return ways
 
 
@@ -264,6 +300,7 @@ async def _send(http: httpx2.AsyncClient, crawl_id: str) -> None:
         "metadata": {"sourceURL": f"https://{crawl_id}.example/"},
     }
     event = {"success": True, "type": "crawl.page", "id": crawl_id, "data": [document], "metadata": {}}
+    event["webhookId"] = str(uuid4())
     answer = await http.post("/api/webhook/firecrawl", json=event)
     answer.raise_for_status()
 
@@ -294,9 +331,17 @@ def report(figures: dict[str, Any], ways: dict[str, Way]) -> str:
     for name, way in ways.items():
         lines.append(
             f"\nA page's way, {name}: {way.functions} functions in {len(way.route)} files, "
-            f"{way.returns} returns"
+            f"{way.returns} returns; in {len(way.base)} files of the base {way.base_functions} functions, "
+            f"and with those {way.returns_with_base} returns; {len(way.in_threads)} files in threads"
         )
         lines += [f"  {place}" for place in way.route]
+        lines += [
+            f"  {title}: {' '.join(files)}"
+            for title, files in (("base", way.base), ("threads", way.in_threads))
+        ]
+    if ways:
+        together = {place for way in ways.values() for place in way.route}
+        lines.append(f"\nBoth ways: {len(together)} files")
     return "\n".join(lines)
 
 

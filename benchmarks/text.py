@@ -23,10 +23,9 @@ from crawlscope.indexing.clean import clean
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.indexing.generations.recipe import Recipe
-from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.language import language_of
 from crawlscope.indexing.passages import passages
-from crawlscope.indexing.prepare import DocumentPreparer
+from crawlscope.indexing.prepare import DocumentPreparer, Lanes
 from crawlscope.indexing.schemas import IndexDocumentRequest
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.timing import scope

@@ -12,7 +12,7 @@ from crawlscope.core.errors import SettingsError
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedders.local import LocalEmbedder, open_local
-from crawlscope.indexing.embedders.models import passage_text, query_text, reads, unread_notice
+from crawlscope.indexing.embedders.models import reads, text_prefixes, unread_notice
 from crawlscope.indexing.generations.opened import reopen_embedder
 from crawlscope.indexing.generations.recipe import Recipe
 
@@ -108,8 +108,7 @@ async def test_missing_packages_and_damaged_weights_are_reported(
 async def test_the_name_of_a_model_says_what_it_needs_and_reads(
     model: str, prefixed: bool, german: bool
 ) -> None:
-    assert query_text(model, "boiler") == ("query: boiler" if prefixed else "boiler")
-    assert passage_text(model, "boiler") == ("passage: boiler" if prefixed else "boiler")
+    assert text_prefixes(model) == (("query: ", "passage: ") if prefixed else ("", ""))
     assert reads(model, "de") == german
     assert reads(model, "en")
     assert reads(model, "")

@@ -3,7 +3,8 @@ import numpy as np
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS
-from crawlscope.indexing.passages import passages, within_page
+from crawlscope.indexing.passages import passages
+from crawlscope.indexing.prepare import within_page
 
 tokenizer = load_minilm_tokenizer()
 SENTENCE = "Every page of the crawl is cut along its headings and paragraphs. "

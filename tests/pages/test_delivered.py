@@ -4,7 +4,7 @@ import pytest
 
 from crawlscope.core.vocabulary import PageState
 from crawlscope.pages.delivered import Arrival
-from crawlscope.sessions.repository import Counts, counts_of
+from crawlscope.sessions.changes import Counts, counts_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from crawlscope.database.engine import Database
 from crawlscope.insights import change_queries, course_queries, inspection_queries, queries
 from crawlscope.insights.inspection_queries import SpanOrder, WhichPages
 from crawlscope.insights.queries import PageSort
-from crawlscope.pages.repository import LOCK_SOURCES
+from crawlscope.pages.receive import LOCK_SOURCES
 from crawlscope.pages.retention import ranked_contents
 from crawlscope.timing.partitions import make_partitions
 

@@ -28,8 +28,7 @@ from crawlscope.api.http import (
     webhooks,
 )
 from crawlscope.api.http.access import STATIC_PREFIX, Guard
-from crawlscope.api.http.parameters import WholeSegments
-from crawlscope.api.http.requests import RequestRecorder
+from crawlscope.api.http.requests import RequestRecorder, WholeSegments
 from crawlscope.api.keys.registry import Keys
 from crawlscope.api.mcp.http import McpEndpoint, mcp_lifespan
 from crawlscope.api.mcp.http import router as mcp_router

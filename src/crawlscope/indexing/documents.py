@@ -98,13 +98,6 @@ class DocumentCounts:
     """Documents of an earlier index that this one could not take."""
 
 
-def lock_keys(urls: Iterable[str]) -> list[int]:
-    """The keys of the documents' advisory locks, in the order to take them. One transaction at a time
-    replaces the chunks of a URL.
-    """
-    return [key.int & 0x7FFF_FFFF_FFFF_FFFF for key in sorted(map(hash_key, urls))]
-
-
 async def find_documents(
     connection: AsyncConnection, generation_id: int, urls: Iterable[str]
 ) -> dict[str, KnownDocument]:

@@ -5,7 +5,7 @@ document. A finding is as old as its delivery, and never newer than the end of i
 neither restores a document, nor removes one, nor replaces a newer one.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -128,15 +128,6 @@ async def gone_among(connection: AsyncConnection, urls: Iterable[str]) -> set[st
         for key, url in keys.items()
         if is_outdated(key, brought[key], [each for each in gone if concerns(each, key)])
     }
-
-
-async def superseded(
-    connection: AsyncConnection, answered_gone: Collection[str], replaced: Collection[str]
-) -> dict[str, Superseded]:
-    """Why what pages brought is not the newest finding about their documents, by URL. `LATER_FINDINGS` tells
-    of which documents that can be."""
-    gone = await gone_among(connection, answered_gone) if answered_gone else set()
-    return dict.fromkeys(replaced, Superseded.REPLACED) | dict.fromkeys(gone, Superseded.GONE)
 
 
 async def documents_of_gone(connection: AsyncConnection, page_id: int) -> list[str]:

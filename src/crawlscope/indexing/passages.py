@@ -1,16 +1,14 @@
-"""What the vectors of a chunk hold besides its own words: title, headings, and the page around it."""
+"""What is embedded of a chunk besides its own words: the title and the headings above it."""
 
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from crawlscope.indexing.blocks import find_blocks
 from crawlscope.indexing.chunk import Chunk, token_counter
-from crawlscope.indexing.embedders.port import Vectors
-from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS, PAGE_SHARE
+from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS
 
 _HEADING = re.compile(r"\n(?P<marks>#{1,6})[ \t]+(?P<words>\S.*?)[ \t#]*(?=\n|\Z)")
 _MAX_CONTEXT_CHARACTERS = 1_000
@@ -28,24 +26,6 @@ def passages(title: str, text: str, chunks: Sequence[Chunk], tokenizer: Tokenize
             context = context[: offsets[-1][1]].strip()
         found.append(f"{context}\n\n{chunk.text}" if context else chunk.text)
     return found
-
-
-def within_page(vectors: Vectors) -> Vectors:
-    """The vectors of all chunks of a page, each with a share of their mean: what the page is about.
-
-    The mean of chunks that differ is short, and moves them little.
-    """
-    return np.asarray((1 - PAGE_SHARE) * vectors + PAGE_SHARE * vectors.mean(axis=0), np.float32)
-
-
-def with_new_first(first: Vectors, kept: Vectors) -> Vectors:
-    """The vectors of a page as the index has them, with a new one of its first chunk: shape (1, dimension).
-
-    The mean of what the index has is close to the page's, because each vector there has the length 1.
-    """
-    own = first / np.linalg.norm(first)
-    new = (1 - PAGE_SHARE) * own + PAGE_SHARE * kept.mean(axis=0)
-    return np.asarray(np.vstack([new, kept[1:]]), np.float32)
 
 
 def _paths(text: str, chunks: Sequence[Chunk]) -> Iterator[list[str]]:

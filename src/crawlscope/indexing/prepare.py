@@ -1,30 +1,38 @@
 """Document preparation: clean → chunk → encode → embed, each step measured."""
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
 from crawlscope.core.errors import PageError
+from crawlscope.core.in_thread import in_thread
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.documents import KnownDocument
-from crawlscope.indexing.embedders.models import passage_text
+from crawlscope.indexing.embedders.models import text_prefixes
 from crawlscope.indexing.embedders.port import Embedder, Vectors
-from crawlscope.indexing.generations.recipe import Recipe
-from crawlscope.indexing.in_thread import Lanes
+from crawlscope.indexing.generations.recipe import PAGE_SHARE, Recipe
 from crawlscope.indexing.index.port import IndexedDocument, SearchIndex, SparseVector, chunk_id
 from crawlscope.indexing.language import language_of, primary_language
-from crawlscope.indexing.passages import passages, with_new_first, within_page
+from crawlscope.indexing.passages import passages
 from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.indexing.vocabulary import WordCounts
 from crawlscope.timing import TimingContext, waits_apart
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LARGE = 200_000
+"""More characters than most pages have; these take about 50 ms."""
 FIRST_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$|^(.+)\n[=-]{3,}\s*$", re.MULTILINE)
 
 
@@ -62,6 +70,28 @@ class PreparedDocument:
         )
 
 
+class Lanes:
+    """Computes in threads: one piece of large work and one of other work at a time.
+
+    Threads that compute at the same time only take the interpreter from each other and from the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._lanes = asyncio.Lock(), asyncio.Lock()
+
+    async def compute(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`size` is in characters. The wait for other work is measured, where there is one."""
+        lane = self._lanes[size > LARGE]
+        with (
+            TimingContext(OperationType.CHUNKING_WAIT, "wait_for_thread") if lane.locked() else nullcontext()
+        ):
+            await lane.acquire()
+        try:
+            return await in_thread(work, *args, **kwargs)
+        finally:
+            lane.release()
+
+
 @dataclass(frozen=True)
 class DocumentPreparer:
     """Prepares documents for one index, by its recipe."""
@@ -93,8 +123,8 @@ class DocumentPreparer:
             TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}) as whole,
             waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
         ):
-            model = self.recipe.identity.model
-            vectors = await self.embedder.embed([passage_text(model, text) for text in texts])
+            prefix = text_prefixes(self.recipe.identity.model).passage
+            vectors = await self.embedder.embed([f"{prefix}{text}" for text in texts])
         made = within_page(vectors) if kept is None else with_new_first(vectors, kept)
         return replace(prepared, vectors=made)
 
@@ -155,6 +185,24 @@ class DocumentPreparer:
             unreadable=unreadable,
         )
         return prepared, texts
+
+
+def within_page(vectors: Vectors) -> Vectors:
+    """The vectors of all chunks of a page, each with a share of their mean: what the page is about.
+
+    The mean of chunks that differ is short, and moves them little.
+    """
+    return np.asarray((1 - PAGE_SHARE) * vectors + PAGE_SHARE * vectors.mean(axis=0), np.float32)
+
+
+def with_new_first(first: Vectors, kept: Vectors) -> Vectors:
+    """The vectors of a page as the index has them, with a new one of its first chunk: shape (1, dimension).
+
+    The mean of what the index has is close to the page's, because each vector there has the length 1.
+    """
+    own = first / np.linalg.norm(first)
+    new = (1 - PAGE_SHARE) * own + PAGE_SHARE * kept.mean(axis=0)
+    return np.asarray(np.vstack([new, kept[1:]]), np.float32)
 
 
 def _first_heading(text: str) -> str | None:

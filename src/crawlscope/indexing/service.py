@@ -200,7 +200,8 @@ class IndexingService:
         ]
         live = await generations.lock_shared(connection, by_url, pages)
         serving = _serving(live)
-        superseded = await freshness.superseded(connection, live.answered_gone, live.replaced)
+        gone = await freshness.gone_among(connection, live.answered_gone) if live.answered_gone else set()
+        superseded = dict.fromkeys(live.replaced, Superseded.REPLACED) | dict.fromkeys(gone, Superseded.GONE)
         decisions = {
             url: decide(each, serving, live.documents.get(url), superseded.get(url))
             for url, each in by_url.items()
@@ -223,13 +224,10 @@ class IndexingService:
         serving, now = _serving(live), confirmed | {url: found[url].crawl_id for url in made}
         found_by = await documents.save_documents(connection, serving.id, made, now)
         if made:
-            index = await self._opened.index(serving)
-            await index.replace(
-                [found[url].prepared.indexed_document(found_by[url].crawl_ids) for url in made]
-            )
-        await self._update_crawl_ids(
-            live, {url: found_by[url].crawl_ids for url in confirmed if found_by[url].is_new}
-        )
+            new = [found[url].prepared.indexed_document(found_by[url].crawl_ids) for url in made]
+            await (await self._opened.index(serving)).replace(new)
+        if found_again := {url: found_by[url].crawl_ids for url in confirmed if found_by[url].is_new}:
+            await self._update_crawl_ids(live, found_again)
 
     async def forget_crawl(self, connection: AsyncConnection, crawl_id: str) -> None:
         """Removes a crawl from its documents, and documents that no other crawl found from the index."""
@@ -237,7 +235,8 @@ class IndexingService:
         urls = await documents.urls_of_crawl(connection, _serving(live).id, crawl_id)
         await generations.lock_shared(connection, urls)
         left = await documents.remove_crawl(connection, urls, crawl_id)
-        await self._update_crawl_ids(live, {url: crawl_ids for url, crawl_ids in left.items() if crawl_ids})
+        if kept := {url: crawl_ids for url, crawl_ids in left.items() if crawl_ids}:
+            await self._update_crawl_ids(live, kept)
         await self._remove(connection, live, [url for url, crawl_ids in left.items() if not crawl_ids])
 
     async def remove_document(self, url: str) -> None:
@@ -274,9 +273,8 @@ class IndexingService:
             return _serving(await generations.live(connection))
 
     async def _update_crawl_ids(self, live: Live, crawl_ids: Mapping[str, Sequence[str]]) -> None:
-        if crawl_ids:
-            for generation in live.all:
-                await (await self._opened.index(generation)).set_crawl_ids(crawl_ids)
+        for generation in live.all:
+            await (await self._opened.index(generation)).set_crawl_ids(crawl_ids)
 
     async def _remove(self, connection: AsyncConnection, live: Live, urls: Sequence[str]) -> None:
         if urls:

@@ -25,7 +25,8 @@ STAGE_ORDER: list[str] = [*STAGES, OperationType.WORKER, OperationType.WEBHOOK]
 def compare(a: CrawlMetricsResponse, b: CrawlMetricsResponse) -> CrawlComparison:
     """Each ratio is the number of `a` divided by that of `b`."""
     paces = _compared(pages_per_second(a), pages_per_second(b))
-    stages = sorted({*a.operations, *b.operations}, key=_place)
+    measured = {*a.operations, *b.operations}
+    stages = [stage for stage in STAGE_ORDER if stage in measured] + sorted(measured.difference(STAGE_ORDER))
     return CrawlComparison(
         a=_named(a),
         b=_named(b),
@@ -56,6 +57,3 @@ def _named(crawl: CrawlMetricsResponse) -> ComparedCrawl:
     return ComparedCrawl.model_validate(crawl, from_attributes=True)
 
 
-def _place(stage: str) -> tuple[int, str]:
-    known = stage in STAGE_ORDER
-    return (STAGE_ORDER.index(stage) if known else len(STAGE_ORDER)), stage

@@ -116,7 +116,14 @@ def diagnose(evidence: CrawlEvidence) -> list[Finding]:
     least_ms = max(MIN_SAVING_MS, MIN_SAVING_SHARE * evidence.wall_ms)
     rules = (_outages, _retries, _giant_pages, _stages, _idle_queue, _site)
     found = [each for rule in rules for each in rule(evidence) if (each.saving_ms or 0.0) >= least_ms]
-    return sorted(found, key=lambda each: -(each.saving_ms or 0.0)) or [_nothing(evidence)]
+    if found:
+        return sorted(found, key=lambda each: -(each.saving_ms or 0.0))
+    late, wall = _seconds(evidence.late_ms), _seconds(evidence.wall_ms)
+    reason = f"Of {wall}, pages were late for {late}."
+    numbers = {"wall_ms": evidence.wall_ms, "late_ms": evidence.late_ms}
+    return [
+        Finding(bound_by=Bottleneck.NOTHING, reason=reason, change=None, saving_ms=None, evidence=numbers)
+    ]
 
 
 def _outages(evidence: CrawlEvidence) -> Iterator[Finding]:
@@ -278,13 +285,6 @@ _MORE_AT_ONCE = (
     "Request more pages at once if the site allows it (CRAWLSCOPE_CRAWL_CONCURRENCY, or Firecrawl's"
     " maxConcurrency). The saving assumes twice the speed."
 )
-
-
-def _nothing(evidence: CrawlEvidence) -> Finding:
-    late, wall = _seconds(evidence.late_ms), _seconds(evidence.wall_ms)
-    reason = f"Of {wall}, pages were late for {late}."
-    numbers = {"wall_ms": evidence.wall_ms, "late_ms": evidence.late_ms}
-    return Finding(bound_by=Bottleneck.NOTHING, reason=reason, change=None, saving_ms=None, evidence=numbers)
 
 
 def _finding(

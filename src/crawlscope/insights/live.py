@@ -138,20 +138,15 @@ class Live:
                 return
             state, known = channel.sent.state, channel.position
             if after is not None:
-                async for pages in self._missed(crawl_id, after, known):
-                    yield pages
+                while after < known:  # until the database is lost: the viewer has the id of what it has seen
+                    settled = await self._insights.settled_pages(crawl_id, after, known)
+                    after = settled.position
+                    if settled.pages:
+                        pages = LivePages(crawl_id=crawl_id, pages=list(settled.pages))
+                        yield self._encode("pages", pages, after)
             yield self._encode("crawl", state, known)
             async for events in viewer.events():
                 yield events
-
-    async def _missed(self, crawl_id: str, after: Position, until: Position) -> AsyncIterator[bytes]:
-        """Nothing, if the database is lost meanwhile: the viewer has the id of what it has seen."""
-        while after < until:
-            settled = await self._insights.settled_pages(crawl_id, after, until)
-            after = settled.position
-            if settled.pages:
-                pages = LivePages(crawl_id=crawl_id, pages=list(settled.pages))
-                yield self._encode("pages", pages, after)
 
     async def _all_events(self) -> AsyncIterator[bytes]:
         with self._all.joined() as viewer:

@@ -13,6 +13,7 @@ from crawlscope.core.errors import (
     NotFoundError,
 )
 from crawlscope.core.expectations import ANY_SITE, Expectation
+from crawlscope.core.in_thread import in_thread
 from crawlscope.core.values import hash_key, storable
 from crawlscope.core.vocabulary import (
     ChangeKind,
@@ -26,7 +27,6 @@ from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.embedders.models import unread_notice
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.indexing.in_thread import in_thread
 from crawlscope.insights import change_queries, course, eta, queries
 from crawlscope.insights.baseline import baseline
 from crawlscope.insights.changes import STILL_RUNNING, compared_texts, page_change

@@ -24,7 +24,7 @@ from crawlscope import models
 from crawlscope.core.values import arrays
 from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED, OperationType, PageState
 from crawlscope.pages.repository import NOW, PAGES, UNSETTLED
-from crawlscope.sessions.repository import SessionChange
+from crawlscope.sessions.changes import SessionChange
 from crawlscope.timing import TimingContext
 from crawlscope.timing.context import whole_ticks
 from crawlscope.timing.measurement import Measurement
@@ -248,11 +248,11 @@ async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt
     measurements: list[Measurement] = []
     for each, (*_, unaccounted_ms) in zip(ended, rows, strict=True):
         row, change = by_attempt[each.claim.id, each.claim.attempt], changes[each.claim.crawl_id]
-        if each.outcome:
-            change.move_page(PageState.INDEXING, each.outcome.state, row.settled_at)
         if row.closed:
             measurements += each.measurements
             _measure_attempt(change, row, unaccounted_ms)
+        if each.outcome:
+            change.move_page(PageState.INDEXING, each.outcome.state, row.settled_at)
     await write_changes(connection, changes, measurements)
     meters.pages_settled(connection, Counter(each.outcome.state for each in ended if each.outcome))
 

@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.batcher import Batcher
 from crawlscope.core.errors import CrawlscopeError, PageError
+from crawlscope.core.in_thread import in_thread
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.crawler.reading.markdown import to_markdown
 from crawlscope.database.engine import Database
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.repository import Live
-from crawlscope.indexing.in_thread import in_thread
 from crawlscope.indexing.service import (
     DocumentMetadata,
     FoundDocument,
@@ -91,10 +91,6 @@ class _Prepared:
     measured: Sequence[TimingContext]
     running: Sequence[TimingContext]
     """Measurements that end when the page is stored."""
-
-    @property
-    def found(self) -> FoundDocument:
-        return FoundDocument(self.document, self.page.crawl_id, self.page.source_url)
 
     def ended(self, stored: StoredDocument | None, pages: int) -> EndedAttempt:
         """The attempt as it ends now; `pages` were stored together, and the time is each one's."""
@@ -226,7 +222,11 @@ class PageIndexer:
     ) -> list[CrawlscopeError | None]:
         """An error is of a page that must be prepared again; it stays claimed."""
         held = await still_claimed(connection, [each.page for each in prepared])
-        found = [each.found for each, holds in zip(prepared, held, strict=True) if holds]
+        found = [
+            FoundDocument(each.document, each.page.crawl_id, each.page.source_url)
+            for each, holds in zip(prepared, held, strict=True)
+            if holds
+        ]
         stored = iter(await self._indexing.store(connection, found) if found else [])
         results = [next(stored) if holds else None for holds in held]
         ended = [

@@ -1,29 +1,104 @@
-"""Pages as they are delivered: the better delivery wins, and a page with content is queued.
+"""Pages as they are delivered: the better delivery wins, and a page with content is queued. With the SQL.
 
 A page counts once, whatever is delivered or retried: its row is locked first, its crawl's session last.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.core.values import arrays, hash_key
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import GONE_CODES, GONE_STATUSES
-from crawlscope.pages.delivered import DeliveredPage, KnownPage
-from crawlscope.pages.repository import (
-    Source,
-    lock_delivered_pages,
-    refresh_last_settled,
-    store_delivered_pages,
-)
-from crawlscope.sessions.repository import SessionChange
+from crawlscope.pages.causes import precision
+from crawlscope.pages.delivered import Arrival, DeliveredPage, KnownPage
+from crawlscope.pages.repository import refresh_last_settled
+from crawlscope.sessions.changes import SessionChange
 from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.store import write_changes
 from crawlscope.timing.telemetry import meters
+
+Source = tuple[str, str]
+"""A page by its crawl and source URL."""
+LOCK_SOURCES = text("""
+    SELECT given.*, page.*,
+        CASE WHEN page.id IS NULL THEN nextval(pg_get_serial_sequence('webhook.pages', 'id')) END AS new_id
+    FROM unnest(CAST(:crawl_ids AS text[]), CAST(:source_keys AS uuid[])) AS given (crawl_id, source_key)
+    LEFT JOIN LATERAL (
+        SELECT id, state, revision, delivered, pulled, received_at, webhook_id, url, title, language,
+            error_code, error, settled_at
+        FROM webhook.pages
+        WHERE pages.crawl_id = given.crawl_id AND pages.source_key = given.source_key
+        FOR NO KEY UPDATE
+    ) AS page ON true
+""")
+"""Locks one page after the other in the given order, each through the index: a join would read all pages
+while the table's statistics are older than a crawl."""
+_HASH_CONTENTS = text("""
+    SELECT page_id, html <> '' AS is_html,
+        sha256(convert_to(CASE WHEN html <> '' THEN html ELSE markdown END, 'UTF8')) AS hash
+    FROM webhook.page_contents WHERE page_id = ANY (CAST(:page_ids AS bigint[]))
+""")
+_DELIVERED_COLUMNS = (
+    *("id", "crawl_id", "source_key", "source_url", "url", "document_key", "state", "revision", "delivered"),
+    *("pulled", "received_at", "webhook_id", "status_code", "title", "language", "job_id", "error_code"),
+    *("error", "error_detail", "settled_at", "markdown", "html"),
+)
+_STORE_PAGES = text("""
+    WITH given AS (
+        SELECT * FROM unnest(
+            CAST(:id AS bigint[]), CAST(:crawl_id AS text[]), CAST(:source_key AS uuid[]),
+            CAST(:source_url AS text[]), CAST(:url AS text[]), CAST(:document_key AS uuid[]),
+            CAST(:state AS text[]), CAST(:revision AS int[]), CAST(:delivered AS boolean[]),
+            CAST(:pulled AS boolean[]), CAST(:received_at AS timestamptz[]), CAST(:webhook_id AS text[]),
+            CAST(:status_code AS int[]), CAST(:title AS text[]), CAST(:language AS text[]),
+            CAST(:job_id AS bigint[]), CAST(:error_code AS text[]), CAST(:error AS text[]),
+            CAST(:error_detail AS text[]), CAST(:settled_at AS timestamptz[]), CAST(:markdown AS text[]),
+            CAST(:html AS text[])
+        ) AS given (
+            id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
+            received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
+            settled_at, markdown, html
+        )
+    ), content AS (
+        INSERT INTO webhook.page_contents (page_id, markdown, html)
+        SELECT id, markdown, html FROM given WHERE delivered
+        ON CONFLICT (page_id) DO UPDATE SET markdown = excluded.markdown, html = excluded.html
+    )
+    INSERT INTO webhook.pages AS page (
+        id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
+        received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
+        queued_at, settled_at, settled_in
+    )
+    SELECT id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
+        received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
+        CASE WHEN delivered THEN clock_timestamp() END,
+        CASE WHEN NOT delivered THEN coalesce(settled_at, clock_timestamp()) END,
+        CASE WHEN NOT delivered THEN CAST(CAST(pg_current_xact_id() AS text) AS bigint) END
+    FROM given
+    ON CONFLICT (id) DO UPDATE SET
+        url = excluded.url, document_key = excluded.document_key, state = excluded.state,
+        revision = excluded.revision, delivered = excluded.delivered, pulled = excluded.pulled,
+        received_at = excluded.received_at, webhook_id = excluded.webhook_id,
+        status_code = excluded.status_code, title = excluded.title, language = excluded.language,
+        job_id = coalesce(excluded.job_id, page.job_id), error_code = excluded.error_code,
+        error = excluded.error, error_detail = excluded.error_detail,
+        queued_at = coalesce(excluded.queued_at, page.queued_at), settled_at = excluded.settled_at,
+        settled_in = excluded.settled_in,
+        started_at = CASE WHEN NOT excluded.delivered THEN page.started_at END,
+        queue_wait_ms = CASE WHEN NOT excluded.delivered THEN page.queue_wait_ms END,
+        total_ms = CASE WHEN NOT excluded.delivered THEN page.total_ms END,
+        chunks = CASE WHEN NOT excluded.delivered THEN page.chunks END,
+        stages = CASE WHEN excluded.delivered THEN '{}' ELSE page.stages END
+    WHERE page.crawl_id = excluded.crawl_id AND page.source_key = excluded.source_key
+    RETURNING id, settled_at
+""")
 
 
 @dataclass
@@ -65,7 +140,7 @@ async def take_pages(
     transaction.
     """
     sources = [(crawl_id, page.source_url) for crawl_id, pages in deliveries for page in pages]
-    known = await lock_delivered_pages(connection, list(dict.fromkeys(sources)))
+    known = await _lock_pages(connection, list(dict.fromkeys(sources)))
     changes, changed = defaultdict[str, SessionChange](SessionChange), dict[Source, KnownPage]()
     taken = [Taken(crawl_id, changes[crawl_id]) for crawl_id, _ in deliveries]
     jobs: list[tuple[dict[str, Any], Source, Taken]] = []
@@ -87,7 +162,7 @@ async def take_pages(
         if "revision" in payload:
             effect.job_ids.append(job_id)
             queued[source] = job_id
-    for (crawl_id, _), at in (await store_delivered_pages(connection, changed, queued)).items():
+    for (crawl_id, _), at in (await _store_pages(connection, changed, queued)).items():
         changes[crawl_id].settle(at)
     return taken
 
@@ -103,3 +178,77 @@ async def change_crawls(
         await refresh_last_settled(connection, unsettled)
     await write_changes(connection, {effect.crawl_id: effect.change for effect in taken}, measured)
     meters.pages_settled(connection, Counter(state for effect in taken for state in effect.settled))
+
+
+async def _lock_pages(connection: AsyncConnection, sources: Sequence[Source]) -> dict[Source, KnownPage]:
+    """Pages by crawl and source URL. Locks those that are stored; the others have a new id each, in order."""
+    if not sources:
+        return {}
+    keys = {source: hash_key(source[1]) for source in sources}
+    ordered = sorted(sources)  # as others lock them
+    given = {
+        "crawl_ids": [crawl_id for crawl_id, _ in ordered],
+        "source_keys": [keys[source] for source in ordered],
+    }
+    rows = (await connection.execute(LOCK_SOURCES, given)).all()
+    usable = [row.id for row in rows if row.delivered]
+    contents = {}
+    if usable:  # by a statement of its own: it reads what is there after the locks
+        hashed = await connection.execute(_HASH_CONTENTS, {"page_ids": usable})
+        contents = {row.page_id: row for row in hashed}
+    stored = {
+        (row.crawl_id, row.source_key): _known(row, contents.get(row.id))
+        for row in rows
+        if row.id is not None
+    }
+    new_ids = iter(sorted(row.new_id for row in rows if row.id is None))
+    found = {source: stored.get((source[0], key)) for source, key in keys.items()}
+    return {source: page or KnownPage(next(new_ids)) for source, page in found.items()}
+
+
+def _known(row: Row[Any], content: Row[Any] | None) -> KnownPage:
+    cause_precision = 0 if row.delivered else precision(row.error_code)
+    return KnownPage(
+        id=row.id,
+        revision=row.revision,
+        state=PageState(row.state),
+        arrival=Arrival(row.delivered, cause_precision, not row.pulled, row.received_at, row.webhook_id),
+        url=row.url,
+        title=row.title,
+        language=row.language,
+        error_code=row.error_code,
+        error=row.error,
+        settled_at=row.settled_at,
+        is_html=content is not None and content.is_html,
+        content_hash=content.hash if content else None,
+    )
+
+
+async def _store_pages(
+    connection: AsyncConnection,
+    changed: Mapping[Source, KnownPage],
+    job_ids: Mapping[Source, int],
+) -> dict[Source, datetime]:
+    """Writes pages, by crawl and source URL, as their last delivery left them; returns when those without
+    content settled. Locks new pages in the order in which others lock them."""
+    if not changed:
+        return {}
+    rows = []
+    for source, page in sorted(changed.items()):
+        delivered = page.delivered
+        assert delivered is not None
+        rows.append(
+            (
+                *(page.id, source[0], hash_key(source[1]), source[1]),
+                *(delivered.url, hash_key(delivered.url), page.state, page.revision),
+                *(delivered.failure is None, not delivered.arrival.pushed, delivered.arrival.received_at),
+                *(delivered.arrival.webhook_id, delivered.status_code, delivered.title, delivered.language),
+                *(job_ids.get(source), page.error_code, page.error, delivered.error_detail, page.settled_at),
+                *(delivered.markdown, delivered.html),
+            )
+        )
+    stored = (await connection.execute(_STORE_PAGES, arrays(_DELIVERED_COLUMNS, rows))).all()
+    if len(stored) < len(rows):
+        raise RuntimeError("a new page got the id of another one: the sequence of webhook.pages is behind")
+    source_of = {page.id: source for source, page in changed.items()}
+    return {source_of[row.id]: row.settled_at for row in stored if row.settled_at}

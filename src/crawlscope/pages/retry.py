@@ -38,13 +38,8 @@ from crawlscope.pages.repository import (
     queue_page,
     refresh_last_settled,
 )
-from crawlscope.sessions.repository import (
-    SessionChange,
-    counts_of,
-    failures_without_url,
-    keep_action,
-    require_session,
-)
+from crawlscope.sessions.changes import SessionChange, counts_of
+from crawlscope.sessions.repository import failures_without_url, keep_action, require_session
 from crawlscope.timing.store import write_changes
 
 MAX_TIMEOUTS = 3

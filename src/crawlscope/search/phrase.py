@@ -27,7 +27,7 @@ class Phrase:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        return cls(tuple(_words(_folded(text))))
+        return cls(tuple(_WORD.findall(_separated(_folded(text)))))
 
     @property
     def is_distinctive(self) -> bool:
@@ -54,11 +54,6 @@ class Phrase:
 def _folded(text: str) -> str:
     """Without case and width."""
     return unicodedata.normalize("NFKC", text).casefold()
-
-
-def _words(folded: str) -> list[str]:
-    words: list[str] = _WORD.findall(_separated(folded))
-    return words
 
 
 def _separated(folded: str) -> str:

@@ -40,9 +40,12 @@ class QueryWords:
     def __init__(self, query: str, encode: Encode) -> None:
         self._encode = encode
         self._terms = frozenset(int(term) for term in encode(query).indices)
-        plain = _without_marks(query)
+        decomposed = unicodedata.normalize("NFKD", query)  # the index folds accents
+        plain = "".join(each for each in decomposed if not unicodedata.combining(each))
         parts = [*_WORD.findall(plain), *_PART.findall(plain)]
-        self._beginnings = tuple({_beginning(part.casefold()) for part in parts if self._encoded(part)})
+        found = {part.casefold() for part in parts if self._encoded(part)}
+        self._beginnings = tuple({word[: max(_MIN_LETTERS_KEPT, len(word) // 2)] for word in found})
+        """What stemming leaves of the query's words."""
         self._terms_of = Remembered(
             lambda word: self._encoded(word) if self._may_match(word) else frozenset()
         )
@@ -79,13 +82,3 @@ class QueryWords:
             return True
         parts = () if word.islower() else _PART.findall(word)
         return any(part.casefold().startswith(self._beginnings) for part in parts)
-
-
-def _beginning(word: str) -> str:
-    """What stemming leaves of it."""
-    return word[: max(_MIN_LETTERS_KEPT, len(word) // 2)]
-
-
-def _without_marks(text: str) -> str:
-    """Without accents, as the index folds them."""
-    return "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))

@@ -1,62 +1,15 @@
-"""The SQL of histograms: adds measurements to those of their crawls, and counts them anew."""
+"""The SQL of histograms: reads those of a crawl, and counts them anew."""
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import CursorResult, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.histogram import LOG_GROWTH, TICKS_PER_MS, ZERO, Histogram
-from crawlscope.core.values import arrays
 from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED
+from crawlscope.sessions.changes import ADD_HISTOGRAMS, Histograms, histogram_arrays
 
-Histograms = Mapping[tuple[datetime, str], Histogram]
-"""By the hour in which the measurements began, and their type."""
-Measured = tuple[datetime, str, float, bool]
-"""When it began, its type, its milliseconds, and whether it succeeded."""
-
-_COLUMNS = (
-    *("crawl_id", "hour", "operation_type", "count", "failed", "total_ms", "failed_ms", "min_ms", "max_ms"),
-    *("buckets", "counts"),
-)
-ADD_HISTOGRAMS = """
-    INSERT INTO webhook.operation_histograms AS kept (
-        crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms, buckets, counts
-    )
-    SELECT crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms,
-        CAST(buckets AS int[]), CAST(counts AS bigint[])
-    FROM unnest(
-        CAST(:histogram_crawl_id AS text[]), CAST(:histogram_hour AS timestamptz[]),
-        CAST(:histogram_operation_type AS text[]), CAST(:histogram_count AS bigint[]),
-        CAST(:histogram_failed AS bigint[]), CAST(:histogram_total_ms AS float8[]),
-        CAST(:histogram_failed_ms AS float8[]), CAST(:histogram_min_ms AS float8[]),
-        CAST(:histogram_max_ms AS float8[]), CAST(:histogram_buckets AS text[]),
-        CAST(:histogram_counts AS text[])
-    ) AS given (
-        crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms, buckets, counts
-    )
-    WHERE (SELECT count(*) FROM changed) >= 0
-    ON CONFLICT (crawl_id, hour, operation_type) DO UPDATE SET
-        count = kept.count + excluded.count,
-        failed = kept.failed + excluded.failed,
-        total_ms = kept.total_ms + excluded.total_ms,
-        failed_ms = kept.failed_ms + excluded.failed_ms,
-        min_ms = least(kept.min_ms, excluded.min_ms), -- which passes over NULL
-        max_ms = greatest(kept.max_ms, excluded.max_ms),
-        (buckets, counts) = (
-            SELECT coalesce(array_agg(bucket ORDER BY bucket), '{}'),
-                coalesce(array_agg(number ORDER BY bucket), '{}')
-            FROM (
-                SELECT bucket, sum(number)::bigint AS number FROM (
-                    SELECT unnest(kept.buckets) AS bucket, unnest(kept.counts) AS number
-                    UNION ALL
-                    SELECT unnest(excluded.buckets), unnest(excluded.counts)
-                ) AS parts GROUP BY bucket
-            ) AS merged
-        )
-"""
-"""Adds nothing before all of `changed` is there, which locks the crawls' sessions."""
 _ADD_ALONE = text(f"WITH changed AS (SELECT) {ADD_HISTOGRAMS}")
 _FORGET = text("DELETE FROM webhook.operation_histograms WHERE crawl_id = :crawl_id")
 _OF_CRAWL = text("SELECT * FROM webhook.operation_histograms WHERE crawl_id = :crawl_id")
@@ -101,26 +54,6 @@ _COUNT_ANEW = text(
 )
 
 
-def histograms_of(measured: Iterable[Measured]) -> Histograms:
-    return Histogram.by_key(
-        ((at.replace(minute=0, second=0, microsecond=0), operation_type), duration_ms, success)
-        for at, operation_type, duration_ms, success in measured
-    )
-
-
-def histogram_arrays(added: Mapping[str | None, Histograms]) -> dict[str, list[Any]]:
-    """The parameters of `ADD_HISTOGRAMS`; None has what belongs to no crawl."""
-    rows = [
-        (
-            *(crawl_id, hour, operation_type, each.count, each.failed, each.total_ms, each.failed_ms),
-            *(each.min_ms, each.max_ms, _array(each.buckets), _array(each.buckets.values())),
-        )
-        for crawl_id, histograms in sorted(added.items(), key=lambda of: of[0] or "")
-        for (hour, operation_type), each in sorted(histograms.items())
-    ]
-    return arrays(_COLUMNS, rows, "histogram_")
-
-
 async def add_histograms(connection: AsyncConnection, added: Mapping[str | None, Histograms]) -> None:
     """The caller has locked the crawls' sessions, so that no other transaction waits here for longer than it
     did there."""
@@ -151,8 +84,3 @@ def histogram_of(row: Mapping[Any, Any]) -> Histogram:
 
 def _by_hour_and_type(rows: CursorResult[Any]) -> Histograms:
     return {(row["hour"], row["operation_type"]): histogram_of(row) for row in rows.mappings()}
-
-
-def _array(numbers: Iterable[int]) -> str:
-    """As PostgreSQL writes it: `unnest` would take an array of arrays apart."""
-    return f"{{{','.join(map(str, numbers))}}}"

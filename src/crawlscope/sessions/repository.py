@@ -1,9 +1,7 @@
-"""The SQL of crawl sessions: merges facts and moves counts under the lock of the session's row."""
+"""The SQL of crawl sessions: creates them, and merges facts under the lock of the session's row."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -30,9 +28,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.errors import NotFoundError
-from crawlscope.core.values import arrays, hash_key
-from crawlscope.core.vocabulary import OperationType, PageState
-from crawlscope.database.row_counts import count_rows
+from crawlscope.core.values import hash_key
+from crawlscope.database.row_counts import count_rows, counted
 from crawlscope.sessions.fold import (
     CrawlSeen,
     Fact,
@@ -42,88 +39,7 @@ from crawlscope.sessions.fold import (
     fold,
     session_columns,
 )
-from crawlscope.sessions.histograms import Measured
 
-
-@dataclass(frozen=True)
-class Counts:
-    """What pages add to their crawl: the names are the session's columns."""
-
-    total_pages: int = 0
-    pages_indexed: int = 0
-    pages_failed: int = 0
-    pages_pending: int = 0
-    pages_unchanged: int = 0
-    pages_empty: int = 0
-    pages_cancelled: int = 0
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
-
-    def __sub__(self, other: "Counts") -> "Counts":
-        return Counts(**{name: value - getattr(other, name) for name, value in vars(self).items()})
-
-    def __mul__(self, times: int) -> "Counts":
-        return Counts(**{name: value * times for name, value in vars(self).items()})
-
-
-@cache
-def counts_of(state: PageState | None) -> Counts:
-    """What one page in this state counts for; None is a page that does not exist yet."""
-    if state is None:
-        return Counts()
-    return Counts(
-        total_pages=int(state.succeeded or state is PageState.FAILED),
-        pages_indexed=int(state.succeeded),
-        pages_failed=int(state is PageState.FAILED),
-        pages_pending=int(not state.settled),
-        pages_unchanged=int(state is PageState.UNCHANGED),
-        pages_empty=int(state is PageState.EMPTY),
-        pages_cancelled=int(state is PageState.CANCELLED),
-    )
-
-
-TOTALLED: Mapping[str, str] = {
-    OperationType.CHUNKING: "total_chunking_ms",
-    OperationType.EMBEDDING: "total_embedding_ms",
-    OperationType.QDRANT: "total_qdrant_ms",
-    OperationType.BM25: "total_bm25_ms",
-}
-"""Per operation type whose time a crawl sums up, the session's column."""
-
-
-@dataclass
-class SessionChange:
-    """What a transaction adds to the session of a crawl, and to its histograms. `timing.store.write_changes`
-    writes it."""
-
-    counts: Counts = Counts()
-    settled_at: datetime | None = None
-    """When a page of the crawl settled last, if one did."""
-    failures_without_url: int = 0
-    measured: list[Measured] = field(default_factory=list)
-
-    def move_page(
-        self, before: PageState | None, after: PageState | None, settled_at: datetime | None = None
-    ) -> None:
-        """Counts one page that changed its state."""
-        self.counts += counts_of(after) - counts_of(before)
-        self.settle(settled_at)
-
-    def settle(self, at: datetime | None) -> None:
-        self.settled_at = max(filter(None, (self.settled_at, at)), default=None)
-
-    @property
-    def totals(self) -> list[float]:
-        """Milliseconds of successful operations, in the order of `TOTALLED`."""
-        totals = dict.fromkeys(TOTALLED, 0.0)
-        for _, operation_type, duration_ms, success in self.measured:
-            if success and operation_type in totals:
-                totals[operation_type] += duration_ms
-        return list(totals.values())
-
-
-NO_CHANGE = SessionChange()
 QUIET = timedelta(seconds=5)
 """A crawl's end may arrive before its last page: after this time without news it has ended."""
 MAX_CLAIMED = 100
@@ -139,52 +55,21 @@ _KEEP_CRAWLS = text("""
     LEFT JOIN webhook.crawl_sessions AS session ON session.crawl_id = given.crawl_id
     ORDER BY number
 """)
-_STOP_KEEPING = text("SELECT pg_advisory_xact_lock(7109, hashtext(:crawl_id))")
-_CHANGED_COLUMNS = (
-    *("crawl_id", "settled_at", "failures_without_url"),
-    *(each.name for each in fields(Counts)),
-    *TOTALLED.values(),
-)
-CHANGE_SESSIONS = """
-    locked AS (
-        SELECT crawl_id FROM webhook.crawl_sessions
-        WHERE crawl_id = ANY(CAST(:session_crawl_id AS text[]))
-        ORDER BY crawl_id COLLATE "C"
-        FOR NO KEY UPDATE
-    ), changed AS (
-        UPDATE webhook.crawl_sessions AS session SET
-            last_settled_at = greatest(session.last_settled_at, given.settled_at), -- which passes over NULL
-            failures_without_url = session.failures_without_url + given.failures_without_url,
-            total_pages = session.total_pages + given.total_pages,
-            pages_indexed = session.pages_indexed + given.pages_indexed,
-            pages_failed = session.pages_failed + given.pages_failed,
-            pages_pending = session.pages_pending + given.pages_pending,
-            pages_unchanged = session.pages_unchanged + given.pages_unchanged,
-            pages_empty = session.pages_empty + given.pages_empty,
-            pages_cancelled = session.pages_cancelled + given.pages_cancelled,
-            total_chunking_ms = session.total_chunking_ms + given.total_chunking_ms,
-            total_embedding_ms = session.total_embedding_ms + given.total_embedding_ms,
-            total_qdrant_ms = session.total_qdrant_ms + given.total_qdrant_ms,
-            total_bm25_ms = session.total_bm25_ms + given.total_bm25_ms
-        FROM locked JOIN unnest(
-            CAST(:session_crawl_id AS text[]), CAST(:session_settled_at AS timestamptz[]),
-            CAST(:session_failures_without_url AS int[]), CAST(:session_total_pages AS int[]),
-            CAST(:session_pages_indexed AS int[]), CAST(:session_pages_failed AS int[]),
-            CAST(:session_pages_pending AS int[]), CAST(:session_pages_unchanged AS int[]),
-            CAST(:session_pages_empty AS int[]), CAST(:session_pages_cancelled AS int[]),
-            CAST(:session_total_chunking_ms AS float8[]), CAST(:session_total_embedding_ms AS float8[]),
-            CAST(:session_total_qdrant_ms AS float8[]), CAST(:session_total_bm25_ms AS float8[])
-        ) AS given (
-            crawl_id, settled_at, failures_without_url, total_pages, pages_indexed, pages_failed,
-            pages_pending, pages_unchanged, pages_empty, pages_cancelled, total_chunking_ms,
-            total_embedding_ms, total_qdrant_ms, total_bm25_ms
-        ) ON given.crawl_id = locked.crawl_id
-        WHERE session.crawl_id = locked.crawl_id
-        RETURNING session.crawl_id
+_CREATE = text(
+    f"""
+    WITH created AS (
+        INSERT INTO webhook.crawl_sessions (crawl_id, started_at, last_fact_at)
+        SELECT crawl_id, at, at
+        FROM unnest(CAST(:crawl_ids AS text[]), CAST(:moments AS timestamptz[])) WITH ORDINALITY
+            AS given (crawl_id, at, number)
+        ORDER BY number
+        ON CONFLICT (crawl_id) DO NOTHING
+        RETURNING id
     )
-"""
-"""Two common table expressions. The sessions are locked in the order in which all transactions lock them."""
-
+    {counted(SESSIONS, "(SELECT count(*) FROM created)")}
+"""  # noqa: S608 - of constants
+)
+_STOP_KEEPING = text("SELECT pg_advisory_xact_lock(7109, hashtext(:crawl_id))")
 log = structlog.get_logger(__name__)
 
 
@@ -210,12 +95,9 @@ async def ensure_sessions(connection: AsyncConnection, first_seen: Mapping[str, 
     unknown = first_seen.keys() - await keep_crawls(connection, first_seen)
     if not unknown:
         return set()
-    rows = [
-        {"crawl_id": crawl_id, "started_at": first_seen[crawl_id], "last_fact_at": first_seen[crawl_id]}
-        for crawl_id in sorted(unknown)
-    ]
-    new = upsert(SESSIONS).on_conflict_do_nothing(index_elements=["crawl_id"]).returning(SESSIONS.c.id)
-    await count_rows(connection, SESSIONS, len((await connection.scalars(new, rows)).all()))
+    ordered = sorted(unknown)
+    moments = [first_seen[crawl_id] for crawl_id in ordered]
+    await connection.execute(_CREATE, {"crawl_ids": ordered, "moments": moments})
     # After the insert, which waits for a deletion in progress: that is visible here.
     found = select(DELETED.c.crawl_id).where(_one_of(DELETED.c.crawl_id, unknown))
     deleted = set(await connection.scalars(found))
@@ -360,20 +242,6 @@ async def note_operations(
             )
     await merge_facts(connection, noted)
     return deleted
-
-
-def session_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, list[Any]]:
-    """The parameters of `CHANGE_SESSIONS`."""
-    rows = [
-        (
-            *(crawl_id, change.settled_at, change.failures_without_url),
-            *vars(change.counts).values(),
-            *change.totals,
-        )
-        for crawl_id, change in changes.items()
-        if crawl_id
-    ]
-    return arrays(_CHANGED_COLUMNS, rows, "session_")
 
 
 async def claim_ended(connection: AsyncConnection) -> list[RowMapping]:

@@ -19,14 +19,14 @@ from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.values import arrays, storable, storable_json
 from crawlscope.database.engine import Database
 from crawlscope.database.row_counts import counted, counting
-from crawlscope.sessions.histograms import ADD_HISTOGRAMS, histogram_arrays, histograms_of
-from crawlscope.sessions.repository import (
+from crawlscope.sessions.changes import (
+    ADD_HISTOGRAMS,
     CHANGE_SESSIONS,
     NO_CHANGE,
     SessionChange,
-    note_operations,
-    session_arrays,
+    change_arrays,
 )
+from crawlscope.sessions.repository import note_operations
 from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.telemetry import conventions, meters
 
@@ -130,9 +130,7 @@ async def write_changes(
     for crawl_id, *each in zip(operations["crawl_id"], *measured, strict=True):
         added[crawl_id].measured.append(tuple(each))
     if added:
-        histograms = {crawl_id: histograms_of(change.measured) for crawl_id, change in added.items()}
-        parameters = operations | session_arrays(added) | histogram_arrays(histograms)
-        await connection.execute(_WRITE_CHANGES, parameters)
+        await connection.execute(_WRITE_CHANGES, operations | change_arrays(added))
 
 
 def _crawl_id(measurement: Measurement) -> str | None:

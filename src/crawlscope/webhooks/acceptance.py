@@ -12,7 +12,6 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
@@ -22,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.batcher import Batcher
 from crawlscope.core.errors import DependencyError
-from crawlscope.core.values import arrays, hash_key, storable_json
+from crawlscope.core.values import arrays
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
@@ -111,7 +110,7 @@ class Acceptance:
         it cannot be committed.
         """
         with scope(collect=_leave), TimingContext(OperationType.WEBHOOK, "receive") as timing:
-            read, small = partial(_read, body, received_at), len(body) < LARGE_BODY_BYTES
+            read, small = partial(payload.received, body, received_at), len(body) < LARGE_BODY_BYTES
             delivery, brought, row = read() if small else await asyncio.to_thread(read)
             timing.operation_name, timing.crawl_id = delivery.event_type, delivery.crawl_id or None
             stop = partial(copy_context().run, timing.stop)
@@ -163,24 +162,6 @@ async def accept_delivery(database: Database, body: bytes, received_at: datetime
 
 def _leave(measured: TimingContext) -> None:
     """It is stored with its delivery, or not at all."""
-
-
-def _read(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[str, Any]]:
-    """With the row of the ledger, or of unknown events."""
-    delivery = payload.read(body)
-    brought = payload.brought(delivery, received_at)
-    row = {"event_type": delivery.event_type, "received_at": received_at, "body": payload.compress(body)}
-    if not delivery.known:
-        return delivery, brought, {**row, "identity": hash_key(delivery.event_type, body.hex())}
-    row |= {
-        "crawl_id": delivery.crawl_id,
-        "identity": payload.identity(delivery, body) or uuid4(),
-        "webhook_id": delivery.webhook_id,
-        "body_bytes": len(body),
-        **brought.columns,
-        "facts": storable_json(brought.columns["facts"]),
-    }
-    return delivery, brought, row
 
 
 async def store_deliveries(connection: AsyncConnection, received: Sequence[Received]) -> list[Answer]:

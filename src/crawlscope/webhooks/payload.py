@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NoReturn
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic_core import from_json
 
@@ -93,6 +93,25 @@ class Brought:
     facts: list[Fact]
     columns: dict[str, Any]
     """The ledger's columns that follow from the content."""
+
+
+def received(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[str, Any]]:
+    """With the row of the ledger, or of unknown events. Raises as `read` does."""
+    delivery = read(body)
+    row = {"event_type": delivery.event_type, "received_at": received_at, "body": compress(body)}
+    if delivery.known:
+        row |= {
+            "crawl_id": delivery.crawl_id,
+            "identity": identity(delivery, body) or uuid4(),
+            "webhook_id": delivery.webhook_id,
+            "body_bytes": len(body),
+        }
+    else:
+        row["identity"] = hash_key(delivery.event_type, body.hex())
+    found = brought(delivery, received_at)
+    if delivery.known:
+        row |= found.columns | {"facts": storable_json(found.columns["facts"])}
+    return delivery, found, row
 
 
 def read(body: bytes) -> Delivery:

@@ -9,12 +9,12 @@ from urllib.parse import quote, urlsplit
 from fastapi import HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 from itsdangerous import BadData, URLSafeTimedSerializer
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crawlscope.api.client import SECRET_HEADER
-from crawlscope.api.http.errors import SECURITY_HEADERS, problem, unavailable
-from crawlscope.api.http.requests import ENDPOINT_PREFIXES
+from crawlscope.api.http.errors import problem, unavailable
+from crawlscope.api.http.requests import ENDPOINT_PREFIXES, ENDPOINTS
 from crawlscope.api.keys.schemas import KeyScope
 from crawlscope.core.errors import DatabaseUnavailable
 
@@ -123,7 +123,8 @@ class Guard:
     """ASGI middleware: the one place that authenticates requests, before anything of a body is read.
 
     No route can be forgotten: a path that is not listed as open needs a credential, whether a route has it or
-    not. The webhook endpoints authenticate by themselves, because a signature needs the body.
+    not. The webhook endpoints learn by `request.state.may_receive` whether the credential allows deliveries,
+    and authenticate the others by themselves, because a signature needs the body.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -133,32 +134,22 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        send = _with_security_headers(send)
         request = Request(scope)
         parts, path = request.app.state.parts, scope["path"]
         open_path = path in OPEN_PATHS or f"{path}/".startswith(ENDPOINT_PREFIXES)
-        if not open_path and not (path.startswith(STATIC_PREFIX) and request.method in SAFE_METHODS):
-            try:
+        try:
+            if path in ENDPOINTS:
+                request.state.may_receive = await may_receive(request)
+            elif not open_path and not (path.startswith(STATIC_PREFIX) and request.method in SAFE_METHODS):
                 await require_access(request)
-            except HTTPException as refused:
-                await _refusal(request, refused)(scope, receive, send)
-                return
-            except DatabaseUnavailable as error:
-                await unavailable(error)(scope, receive, send)
-                return
+        except HTTPException as refused:
+            await _refusal(request, refused)(scope, receive, send)
+            return
+        except DatabaseUnavailable as error:
+            await unavailable(error)(scope, receive, send)
+            return
         limit = SIGN_IN_BYTES if path == SIGN_IN_PATH else parts.settings.max_body_bytes
         await self._app(scope, _limited(receive, request.headers, limit), send)
-
-
-def _with_security_headers(send: Send) -> Send:
-    async def send_on(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
-        await send(message)
-
-    return send_on
 
 
 def _refusal(request: Request, refused: HTTPException) -> Response:

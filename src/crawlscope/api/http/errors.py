@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from crawlscope.api.http.requests import shown_path
+from crawlscope.api.http.requests import SECURITY_HEADERS, shown_path
 from crawlscope.core.errors import (
     CrawlscopeError,
     DependencyError,
@@ -26,15 +26,6 @@ from crawlscope.core.errors import (
 from crawlscope.core.settings import VALIDATOR_PREFIX
 
 RETRY_AFTER_SECONDS = 5
-SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-"""Of every answer that does not say otherwise: it is data for a program, and no page of any site."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 UNREADABLE = "the body cannot be read: send JSON in UTF-8, nested less deeply"
 

@@ -18,8 +18,8 @@ from starlette.types import Message, Receive, Scope, Send
 from crawlscope.api.client import PAGES_HEADER
 from crawlscope.api.http.parameters import Segment, ServiceParts
 from crawlscope.core.errors import CrawlscopeError, ServiceUnavailable, UsageError
+from crawlscope.core.in_thread import in_thread
 from crawlscope.core.vocabulary import ExportFormat
-from crawlscope.indexing.in_thread import in_thread
 from crawlscope.insights.export import markdown_file
 from crawlscope.insights.schemas import ExportedPage
 from crawlscope.insights.service import Insights

@@ -6,7 +6,6 @@ from urllib.parse import unquote
 
 from fastapi import Depends, Query, Request
 from pydantic import BeforeValidator
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crawlscope.processes.parts import Parts
 from crawlscope.sessions.fold import parse_moment
@@ -44,18 +43,3 @@ Until = Annotated[
     Query(description="before this time; ISO 8601, UTC if it names no zone"),
 ]
 UrlPart = Annotated[str | None, Query(description="any part of the URL")]
-
-
-class WholeSegments:
-    """ASGI middleware: leaves `%2F` and `%25` in the path escaped, so that a `Segment` is read whole."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            raw_path = scope["raw_path"].decode("latin-1")
-            for escaped in ("%25", "%2F", "%2f"):
-                raw_path = raw_path.replace(escaped, f"%25{escaped[1:].upper()}")
-            scope["path"] = unquote(raw_path)
-        await self._app(scope, receive, send)

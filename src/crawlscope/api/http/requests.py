@@ -1,4 +1,4 @@
-"""Measures every HTTP request, gives it an id for logs and metrics, and records refused deliveries."""
+"""Every HTTP request: its measurement, id and security headers, and the record of refused deliveries."""
 
 import re
 from dataclasses import dataclass
@@ -19,6 +19,17 @@ from crawlscope.timing.store import RequestRecord
 from crawlscope.timing.telemetry import conventions, meters, traces
 from crawlscope.timing.telemetry.traces import Kind, Span, Trace
 from crawlscope.webhooks.refusals import BY_STATUS, Cause, RefusalLog
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Of every answer that does not say otherwise: it is data for a program, and no page of any site."""
+_SECURITY = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 MAX_TEXT_LENGTH = 1_000
 UNTRACED = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
@@ -72,6 +83,8 @@ class RequestRecorder:
                 headers = message.setdefault("headers", [])
                 if scope["method"] == "GET" and any(v.startswith(EVENT_STREAM) for _, v in headers):
                     live_after_ms = (perf_counter() - began) * 1000
+                named = {name.lower() for name, _ in headers}
+                headers += [pair for pair in _SECURITY if pair[0] not in named]
                 headers.append((b"x-request-id", request_id.encode()))
             await send(message)
 
@@ -87,6 +100,21 @@ class RequestRecorder:
             if refused:
                 meters.count(conventions.REFUSALS, refused.cause)
                 self._refusals.note(refused.cause, status, record.client_ip, refused.reason)
+
+
+class WholeSegments:
+    """ASGI middleware: leaves `%2F` and `%25` in the path escaped, so that a `Segment` is read whole."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raw_path = scope["raw_path"].decode("latin-1")
+            for escaped in ("%25", "%2F", "%2f"):
+                raw_path = raw_path.replace(escaped, f"%25{escaped[1:].upper()}")
+            scope["path"] = unquote(raw_path)
+        await self._app(scope, receive, send)
 
 
 def _monitor(scope: Scope, status: int, began_at: datetime, seconds: float, trace: Trace | None) -> None:

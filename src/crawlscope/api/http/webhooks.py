@@ -2,16 +2,16 @@
 
 import shutil
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Header, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from crawlscope.api.http.access import may_receive, same_secret, signs
+from crawlscope.api.http.access import same_secret, signs
 from crawlscope.api.http.errors import unavailable
 from crawlscope.api.http.parameters import Segment, ServiceParts
 from crawlscope.api.http.requests import note_refusal
@@ -53,6 +53,12 @@ CHANGE_BODY = {
         "snapshot_url": {},
     },
 }
+SIGNATURE = {
+    "name": SIGNATURE_HEADER.lower(),
+    "in": "header",
+    "required": False,
+    "schema": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": SIGNATURE_HEADER},
+}
 
 
 def _of(body: dict[str, Any]) -> dict[str, Any]:
@@ -66,24 +72,28 @@ class ChangeTaken(BaseModel):
     crawl_id: str | None
 
 
-@router.post(WEBHOOK_PATH, status_code=202, tags=["webhook"], openapi_extra=_of(DELIVERY_BODY))
-async def deliver(
-    request: Request, parts: ServiceParts, x_firecrawl_signature: Annotated[str | None, Header()] = None
-) -> Response:
+@router.post(
+    WEBHOOK_PATH,
+    status_code=202,
+    tags=["webhook"],
+    openapi_extra=_of(DELIVERY_BODY) | {"parameters": [SIGNATURE]},
+)
+async def deliver(request: Request) -> Response:
     """Accepts one Firecrawl event. 202 means: committed to disk, with its jobs."""
-    authenticated = await may_receive(request)
+    parts: Parts = request.app.state.parts
+    if request.state.may_receive:
+        return await _accept_delivery(request, parts, await _body(request))
     signing_secret = parts.settings.firecrawl_webhook_secret
-    if not authenticated and not (signing_secret and x_firecrawl_signature):
-        if x_firecrawl_signature:
+    signature = request.headers.get(SIGNATURE_HEADER)
+    if not (signing_secret and signature):
+        if signature:
             note_refusal(request, Cause.NO_SIGNING_SECRET)
         or_signed = f" or a valid {SIGNATURE_HEADER}" if signing_secret else ""
         raise HTTPException(401, f"a delivery needs the API secret or a key (X-API-Secret){or_signed}")
     body = await _body(request)
-    if not authenticated:
-        assert signing_secret is not None
-        if not signs(x_firecrawl_signature, signing_secret.get_secret_value(), body):
-            note_refusal(request, Cause.BAD_SIGNATURE)
-            raise HTTPException(401, f"the {SIGNATURE_HEADER} does not match the body")
+    if not signs(signature, signing_secret.get_secret_value(), body):
+        note_refusal(request, Cause.BAD_SIGNATURE)
+        raise HTTPException(401, f"the {SIGNATURE_HEADER} does not match the body")
     return await _accept_delivery(request, parts, body)
 
 
@@ -102,7 +112,7 @@ async def deliver_by_url(token: Segment, request: Request, parts: ServiceParts) 
 @router.post(CHANGES_PATH, status_code=202, tags=["changes"], openapi_extra=_of(CHANGE_BODY))
 async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
     """Records the change and scrapes its page again. 202 means: committed to disk."""
-    if not await may_receive(request):
+    if not request.state.may_receive:
         raise HTTPException(401, "a change needs the API secret or a key")
     return await _accept_change(request, parts)
 

@@ -8,9 +8,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from crawlscope.core.errors import EmbedderUnavailable, SettingsError
+from crawlscope.core.fair_pool import FairThreadPool
 from crawlscope.indexing.embedders.common import SPECIAL_TOKENS, counting_tokenizer, encodable, normalised
-from crawlscope.indexing.embedders.fair_pool import FairThreadPool
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
+from crawlscope.timing import note_wait
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 
@@ -27,7 +28,7 @@ class FastembedEmbedder:
         self._max_tokens: int = (tokenizer.truncation or {}).get("max_length", 512) - SPECIAL_TOKENS
         self._tokenizer = counting_tokenizer(tokenizer.to_str())
         self._identity = EmbedderIdentity("fastembed", model, "", len(self._embed_one(model)))
-        self._pool = FairThreadPool(1)
+        self._pool = FairThreadPool(1, note_wait)
 
     @property
     def identity(self) -> EmbedderIdentity:

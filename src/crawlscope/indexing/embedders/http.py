@@ -19,10 +19,10 @@ from pydantic_core import from_json, to_json
 from tokenizers import Tokenizer
 
 from crawlscope.core.batcher import Batcher
+from crawlscope.core.batches import batches
 from crawlscope.core.errors import EmbedderUnavailable, PageError, SettingsError
 from crawlscope.core.http_settings import header_safe_key, server_url
 from crawlscope.core.settings import without_credentials
-from crawlscope.indexing.batches import batches
 from crawlscope.indexing.embedders.common import encodable, load_minilm_tokenizer, normalised
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.timing import note_wait

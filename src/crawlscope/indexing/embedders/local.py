@@ -20,10 +20,11 @@ from onnxruntime import InferenceSession, SessionOptions
 from tokenizers import Tokenizer
 
 from crawlscope.core.errors import SettingsError
+from crawlscope.core.fair_pool import FairThreadPool
 from crawlscope.indexing.embedders.common import SPECIAL_TOKENS, encodable, load_minilm_tokenizer
-from crawlscope.indexing.embedders.fair_pool import FairThreadPool
 from crawlscope.indexing.embedders.models import LOCAL_MODELS, local_model
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
+from crawlscope.timing import note_wait
 
 SLOW_FUSION = "SkipLayerNormFusion"
 """An optimisation of the runtime that costs a fifth of the speed on a CPU."""
@@ -93,7 +94,7 @@ class LocalEmbedder:
     def __init__(self, threads: int = 1, open_model: Callable[[], LocalModel] = MiniLm) -> None:
         """Raises `SettingsError` if the model cannot be opened."""
         self._model = open_model()
-        self._pool = FairThreadPool(threads)
+        self._pool = FairThreadPool(threads, note_wait)
 
     @property
     def identity(self) -> EmbedderIdentity:

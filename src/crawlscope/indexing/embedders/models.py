@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
 
 from crawlscope.indexing.language import ENGLISH
 
@@ -26,14 +28,15 @@ def local_model(model: str | None) -> str:
     return next((each for each in LOCAL_MODELS if each.casefold() == name.casefold()), name)
 
 
-def query_text(model: str, query: str) -> str:
-    """What is embedded of a query."""
-    return f"query: {query}" if _E5.search(model) else query
+class TextPrefixes(NamedTuple):
+    query: str = ""
+    passage: str = ""
 
 
-def passage_text(model: str, passage: str) -> str:
-    """What is embedded of a chunk."""
-    return f"passage: {passage}" if _E5.search(model) else passage
+@cache
+def text_prefixes(model: str) -> TextPrefixes:
+    """What the model wants before the text of a query, and before that of a chunk."""
+    return TextPrefixes("query: ", "passage: ") if _E5.search(model) else TextPrefixes()
 
 
 def unread_notice(model: str, documents: Mapping[str, int]) -> str | None:

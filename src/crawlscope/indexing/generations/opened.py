@@ -12,14 +12,13 @@ from crawlscope.core.settings import Settings, without_credentials
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
 from crawlscope.indexing.embedders import open_embedder
-from crawlscope.indexing.embedders.models import local_model, query_text
+from crawlscope.indexing.embedders.models import local_model, text_prefixes
 from crawlscope.indexing.embedders.port import Embedder, Vectors
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.generations.repository import Generation, Live
-from crawlscope.indexing.in_thread import Lanes
 from crawlscope.indexing.index.port import Indexes, SearchIndex
-from crawlscope.indexing.prepare import DocumentPreparer
+from crawlscope.indexing.prepare import DocumentPreparer, Lanes
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.indexing.vocabulary import WordCounts
 
@@ -74,8 +73,8 @@ class IndexEmbedder:
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Texts that are queries."""
         async with self.in_use() as embedder:
-            model = embedder.identity.model
-            return await embedder.embed([query_text(model, text) for text in texts])
+            prefix = text_prefixes(embedder.identity.model).query
+            return await embedder.embed([f"{prefix}{text}" for text in texts])
 
     @asynccontextmanager
     async def in_use(self) -> AsyncIterator[Embedder]:
@@ -169,7 +168,7 @@ class OpenGenerations:
 
     async def close_others(self, live: Live) -> None:
         """Closes embedders that no live generation needs: each takes memory or a connection."""
-        needed = {each.recipe.fingerprint for each in live.all}
+        needed = {each.recipe.fingerprint for each in (live.serving, live.replacement) if each}
         for fingerprint in self._embedders.keys() - needed:
             await self._embedders.pop(fingerprint).aclose()
 

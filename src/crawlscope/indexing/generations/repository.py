@@ -4,11 +4,13 @@ Transactions that store documents hold the generations' lock shared; a change ov
 document is stored into the former index after the change over.
 """
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -38,7 +40,8 @@ GENERATIONS_LOCK = (7_108, 4)
 REINDEXING_LOCK = (7_108, 5)
 _LIVE = text(
     f"""
-    SELECT generation.*, asked.key, later.answered_gone, later.replaced,
+    SELECT generation.*, CAST(generation.embedder AS text) AS embedder_json,
+        asked.key, later.answered_gone, later.replaced,
         known.content_hash, known.fingerprint AS document_fingerprint, known.chunks, known.crawl_id,
         known.language, known.revision, known.error
     FROM webhook.index_generations AS generation
@@ -47,7 +50,7 @@ _LIVE = text(
     LEFT JOIN ({LATER_FINDINGS}) AS later ON later.document = asked.key
     WHERE generation.state IN ('serving', 'filling')
 """  # noqa: S608 - of a constant
-).columns(embedder=GENERATIONS.c.embedder.type)
+)
 _LOCK_SHARED = text("""
     SELECT CAST(pg_advisory_xact_lock_shared(7108, 4) AS text)
     UNION ALL SELECT CAST(pg_advisory_xact_lock(key) AS text) FROM unnest(CAST(:keys AS bigint[])) AS key
@@ -110,7 +113,7 @@ async def live(
         "crawl_ids": [page.crawl_id for page in pages],
     }
     rows = (await connection.execute(_LIVE, {"keys": list(by_key), **found})).all()
-    generations = {row.state: _generation(row) for row in rows}
+    generations = {row.state: _generation(row, _recipe(row.embedder_json, row.chunk_tokens)) for row in rows}
     asked = [(by_key[row.key], row) for row in rows if row.key is not None]
     return Live(
         generations.get(State.SERVING),
@@ -132,7 +135,8 @@ async def lock_shared(
     connection: AsyncConnection, urls: Collection[str] = (), pages: Sequence[FoundPage] = ()
 ) -> Live:
     """Until the transaction ends no generation changes its state, and none other replaces the documents."""
-    await connection.execute(_LOCK_SHARED, {"keys": documents.lock_keys(urls)})
+    keys = [key.int & 0x7FFF_FFFF_FFFF_FFFF for key in sorted(map(hash_key, urls))]  # the order of locking
+    await connection.execute(_LOCK_SHARED, {"keys": keys})
     return await live(connection, urls, pages)
 
 
@@ -213,7 +217,7 @@ async def retired(connection: AsyncConnection, for_seconds: float) -> list[Gener
             GENERATIONS.c.retired_at < func.now() - timedelta(seconds=for_seconds),
         )
     )
-    return [_generation(row) for row in rows]
+    return [_generation(row, Recipe.from_json(row.embedder, row.chunk_tokens)) for row in rows]
 
 
 async def mark_dropped(connection: AsyncConnection, generation_id: int) -> None:
@@ -240,7 +244,7 @@ async def _add(connection: AsyncConnection, recipe: Recipe, state: State) -> Gen
         )
         .returning(*GENERATIONS.c)
     )
-    return _generation(added.one())
+    return _generation(added.one(), recipe)
 
 
 async def _retire(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
@@ -249,12 +253,17 @@ async def _retire(connection: AsyncConnection, which: ColumnElement[bool]) -> No
     )
 
 
-def _generation(row: Row[*tuple[Any, ...]]) -> Generation:
+@lru_cache
+def _recipe(embedder: str, chunk_tokens: int) -> Recipe:
+    return Recipe.from_json(json.loads(embedder), chunk_tokens)
+
+
+def _generation(row: Row[*tuple[Any, ...]], recipe: Recipe) -> Generation:
     return Generation(
         id=row.id,
         name=row.name,
         fingerprint=row.fingerprint,
-        recipe=Recipe.from_json(row.embedder, row.chunk_tokens),
+        recipe=recipe,
         state=State(row.state),
         problem=row.problem,
         created_at=row.created_at,

@@ -16,8 +16,8 @@ import numpy as np
 import qdrant_edge as engine
 import structlog
 
+from crawlscope.core.batches import batches
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
-from crawlscope.indexing.batches import batches
 from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.port import (
     BM25,

@@ -7,8 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from crawlscope.core.batches import batches
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
-from crawlscope.indexing.batches import batches
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.port import (
     ChunkId,

@@ -23,7 +23,6 @@ from crawlscope.indexing.index.port import (
     SparseVector,
     StoredChunk,
 )
-from crawlscope.indexing.index.qdrant_common import as_floats, as_integers
 
 MAX_FRAME_BYTES = 1024 * 1024 * 1024
 """A document is one frame: 3 kB for each chunk."""
@@ -88,8 +87,8 @@ def unpack_sparse(packed: Sequence[bytes]) -> SparseVector:
 def pack_document(document: IndexedDocument) -> bytes:
     terms, weights = array(INTEGER), array(FLOAT)
     for vector in document.sparse:
-        terms.extend(as_integers(vector.indices))
-        weights.extend(as_floats(vector.values))
+        terms.extend(vector.indices)
+        weights.extend(vector.values)
     packed: bytes = msgpack.packb(
         [
             *(document.url, document.title, document.language, document.crawl_ids, document.texts),

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from crawlscope.core.errors import EmbedderUnavailable
-from crawlscope.timing import note_wait
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,11 +27,15 @@ class _Caller:
 
 class FairThreadPool:
     """A thread takes one item at a time: from the caller with the fewest items in progress, and among equals
-    from the one that has waited longest."""
+    from the one that has waited longest.
 
-    def __init__(self, threads: int) -> None:
+    `on_wait` gets the seconds for which each call has waited, in its context.
+    """
+
+    def __init__(self, threads: int, on_wait: Callable[[float], None]) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embed")
         self._threads = threads
+        self._on_wait = on_wait
         self._lock = Lock()
         self._line: deque[_Caller] = deque()
         """Callers with waiting items."""
@@ -64,7 +67,7 @@ class FairThreadPool:
             with self._lock:
                 self._count_waits()
                 self._end(caller)
-            note_wait(caller.waited_seconds)
+            self._on_wait(caller.waited_seconds)
         return caller.results
 
     async def aclose(self) -> None:

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from crawlscope.core.errors import EmbedderUnavailable
-from crawlscope.indexing.embedders.fair_pool import FairThreadPool
-from crawlscope.timing import TimingContext, scope, waits_apart
+from crawlscope.core.fair_pool import FairThreadPool
+from crawlscope.timing import TimingContext, note_wait, scope, waits_apart
 
 LIMIT_SECONDS = 30
 
 
 @pytest.fixture
 async def one_thread() -> AsyncIterator[FairThreadPool]:
-    turns = FairThreadPool(1)
+    turns = FairThreadPool(1, note_wait)
     yield turns
     await turns.aclose()
 
@@ -64,7 +64,7 @@ async def test_a_small_page_does_not_wait_for_a_giant_one(one_thread: FairThread
 
 
 async def test_the_pages_share_the_threads_evenly() -> None:
-    turns = FairThreadPool(4)
+    turns = FairThreadPool(4, note_wait)
     held = [*page("a", 4), *page("b", 2)]
     log = Log(*held)
     first = start(turns, log, page("a", 20))
@@ -85,7 +85,7 @@ async def test_no_items_take_no_thread(one_thread: FairThreadPool) -> None:
 
 
 async def test_each_caller_gets_its_own_results() -> None:
-    turns = FairThreadPool(3)
+    turns = FairThreadPool(3, note_wait)
     log = Log()
     pages = [page(f"{name}-", name % 7 * 5) for name in range(40)]
     answers = await asyncio.gather(*(turns.map(log.work, each) for each in pages))
@@ -175,7 +175,7 @@ async def test_the_wait_for_another_page_is_measured_separately(one_thread: Fair
 
 async def test_a_page_that_is_alone_never_waits() -> None:
     for threads in (1, 2):
-        turns = FairThreadPool(threads)
+        turns = FairThreadPool(threads, note_wait)
         assert set(await measured(turns, Log(), page("alone", 50))) == {"work"}
         await turns.aclose()
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawlscope.indexing.batches import batches
+from crawlscope.core.batches import batches
 
 
 @given(st.lists(st.binary(max_size=30)), st.integers(1, 60), st.none() | st.integers(1, 5))

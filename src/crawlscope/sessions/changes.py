@@ -1,0 +1,220 @@
+"""What a transaction changes of crawls' sessions: counts of pages, totals, and histograms of durations.
+
+Each transaction adds it with its last statement, which locks the sessions.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from crawlscope.core.histogram import Histogram
+from crawlscope.core.values import arrays
+from crawlscope.core.vocabulary import OperationType, PageState
+
+Histograms = Mapping[tuple[datetime, str], Histogram]
+"""By the hour in which the measurements began, and their type."""
+Measured = tuple[datetime, str, float, bool]
+"""When it began, its type, its milliseconds, and whether it succeeded."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What pages add to their crawl: the names are the session's columns."""
+
+    total_pages: int = 0
+    pages_indexed: int = 0
+    pages_failed: int = 0
+    pages_pending: int = 0
+    pages_unchanged: int = 0
+    pages_empty: int = 0
+    pages_cancelled: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(**{name: value - getattr(other, name) for name, value in vars(self).items()})
+
+    def __mul__(self, times: int) -> "Counts":
+        return Counts(**{name: value * times for name, value in vars(self).items()})
+
+
+@cache
+def counts_of(state: PageState | None) -> Counts:
+    """What one page in this state counts for; None is a page that does not exist yet."""
+    if state is None:
+        return Counts()
+    return Counts(
+        total_pages=int(state.succeeded or state is PageState.FAILED),
+        pages_indexed=int(state.succeeded),
+        pages_failed=int(state is PageState.FAILED),
+        pages_pending=int(not state.settled),
+        pages_unchanged=int(state is PageState.UNCHANGED),
+        pages_empty=int(state is PageState.EMPTY),
+        pages_cancelled=int(state is PageState.CANCELLED),
+    )
+
+
+TOTALLED: Mapping[str, str] = {
+    OperationType.CHUNKING: "total_chunking_ms",
+    OperationType.EMBEDDING: "total_embedding_ms",
+    OperationType.QDRANT: "total_qdrant_ms",
+    OperationType.BM25: "total_bm25_ms",
+}
+"""Per operation type whose time a crawl sums up, the session's column."""
+
+
+@dataclass
+class SessionChange:
+    """What a transaction adds to the session of a crawl, and to its histograms. `timing.store.write_changes`
+    writes it."""
+
+    counts: Counts = Counts()
+    settled_at: datetime | None = None
+    """When a page of the crawl settled last, if one did."""
+    failures_without_url: int = 0
+    measured: list[Measured] = field(default_factory=list)
+
+    def move_page(
+        self, before: PageState | None, after: PageState | None, settled_at: datetime | None = None
+    ) -> None:
+        """Counts one page that changed its state."""
+        self.counts += counts_of(after) - counts_of(before)
+        self.settle(settled_at)
+
+    def settle(self, at: datetime | None) -> None:
+        self.settled_at = max(filter(None, (self.settled_at, at)), default=None)
+
+    @property
+    def totals(self) -> list[float]:
+        """Milliseconds of successful operations, in the order of `TOTALLED`."""
+        totals = dict.fromkeys(TOTALLED, 0.0)
+        for _, operation_type, duration_ms, success in self.measured:
+            if success and operation_type in totals:
+                totals[operation_type] += duration_ms
+        return list(totals.values())
+
+
+NO_CHANGE = SessionChange()
+_CHANGED_COLUMNS = (
+    *("crawl_id", "settled_at", "failures_without_url"),
+    *(each.name for each in fields(Counts)),
+    *TOTALLED.values(),
+)
+CHANGE_SESSIONS = """
+    locked AS (
+        SELECT crawl_id FROM webhook.crawl_sessions
+        WHERE crawl_id = ANY(CAST(:session_crawl_id AS text[]))
+        ORDER BY crawl_id COLLATE "C"
+        FOR NO KEY UPDATE
+    ), changed AS (
+        UPDATE webhook.crawl_sessions AS session SET
+            last_settled_at = greatest(session.last_settled_at, given.settled_at), -- which passes over NULL
+            failures_without_url = session.failures_without_url + given.failures_without_url,
+            total_pages = session.total_pages + given.total_pages,
+            pages_indexed = session.pages_indexed + given.pages_indexed,
+            pages_failed = session.pages_failed + given.pages_failed,
+            pages_pending = session.pages_pending + given.pages_pending,
+            pages_unchanged = session.pages_unchanged + given.pages_unchanged,
+            pages_empty = session.pages_empty + given.pages_empty,
+            pages_cancelled = session.pages_cancelled + given.pages_cancelled,
+            total_chunking_ms = session.total_chunking_ms + given.total_chunking_ms,
+            total_embedding_ms = session.total_embedding_ms + given.total_embedding_ms,
+            total_qdrant_ms = session.total_qdrant_ms + given.total_qdrant_ms,
+            total_bm25_ms = session.total_bm25_ms + given.total_bm25_ms
+        FROM locked JOIN unnest(
+            CAST(:session_crawl_id AS text[]), CAST(:session_settled_at AS timestamptz[]),
+            CAST(:session_failures_without_url AS int[]), CAST(:session_total_pages AS int[]),
+            CAST(:session_pages_indexed AS int[]), CAST(:session_pages_failed AS int[]),
+            CAST(:session_pages_pending AS int[]), CAST(:session_pages_unchanged AS int[]),
+            CAST(:session_pages_empty AS int[]), CAST(:session_pages_cancelled AS int[]),
+            CAST(:session_total_chunking_ms AS float8[]), CAST(:session_total_embedding_ms AS float8[]),
+            CAST(:session_total_qdrant_ms AS float8[]), CAST(:session_total_bm25_ms AS float8[])
+        ) AS given (
+            crawl_id, settled_at, failures_without_url, total_pages, pages_indexed, pages_failed,
+            pages_pending, pages_unchanged, pages_empty, pages_cancelled, total_chunking_ms,
+            total_embedding_ms, total_qdrant_ms, total_bm25_ms
+        ) ON given.crawl_id = locked.crawl_id
+        WHERE session.crawl_id = locked.crawl_id
+        RETURNING session.crawl_id
+    )
+"""
+"""Two common table expressions. The sessions are locked in the order in which all transactions lock them."""
+_HISTOGRAM_COLUMNS = (
+    *("crawl_id", "hour", "operation_type", "count", "failed", "total_ms", "failed_ms", "min_ms", "max_ms"),
+    *("buckets", "counts"),
+)
+ADD_HISTOGRAMS = """
+    INSERT INTO webhook.operation_histograms AS kept (
+        crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms, buckets, counts
+    )
+    SELECT crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms,
+        CAST(buckets AS int[]), CAST(counts AS bigint[])
+    FROM unnest(
+        CAST(:histogram_crawl_id AS text[]), CAST(:histogram_hour AS timestamptz[]),
+        CAST(:histogram_operation_type AS text[]), CAST(:histogram_count AS bigint[]),
+        CAST(:histogram_failed AS bigint[]), CAST(:histogram_total_ms AS float8[]),
+        CAST(:histogram_failed_ms AS float8[]), CAST(:histogram_min_ms AS float8[]),
+        CAST(:histogram_max_ms AS float8[]), CAST(:histogram_buckets AS text[]),
+        CAST(:histogram_counts AS text[])
+    ) AS given (
+        crawl_id, hour, operation_type, count, failed, total_ms, failed_ms, min_ms, max_ms, buckets, counts
+    )
+    WHERE (SELECT count(*) FROM changed) >= 0
+    ON CONFLICT (crawl_id, hour, operation_type) DO UPDATE SET
+        count = kept.count + excluded.count,
+        failed = kept.failed + excluded.failed,
+        total_ms = kept.total_ms + excluded.total_ms,
+        failed_ms = kept.failed_ms + excluded.failed_ms,
+        min_ms = least(kept.min_ms, excluded.min_ms), -- which passes over NULL
+        max_ms = greatest(kept.max_ms, excluded.max_ms),
+        (buckets, counts) = (
+            SELECT coalesce(array_agg(bucket ORDER BY bucket), '{}'),
+                coalesce(array_agg(number ORDER BY bucket), '{}')
+            FROM (
+                SELECT bucket, sum(number)::bigint AS number FROM (
+                    SELECT unnest(kept.buckets) AS bucket, unnest(kept.counts) AS number
+                    UNION ALL
+                    SELECT unnest(excluded.buckets), unnest(excluded.counts)
+                ) AS parts GROUP BY bucket
+            ) AS merged
+        )
+"""
+"""Adds nothing before all of `changed` is there, which locks the crawls' sessions."""
+
+
+def change_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, list[Any]]:
+    """The parameters of `CHANGE_SESSIONS` and `ADD_HISTOGRAMS`; None has what belongs to no crawl."""
+    sessions = [
+        (crawl_id, each.settled_at, each.failures_without_url, *vars(each.counts).values(), *each.totals)
+        for crawl_id, each in changes.items()
+        if crawl_id
+    ]
+    histograms = {
+        crawl_id: Histogram.by_key(
+            ((at.replace(minute=0, second=0, microsecond=0), operation_type), duration_ms, success)
+            for at, operation_type, duration_ms, success in change.measured
+        )
+        for crawl_id, change in changes.items()
+    }
+    return arrays(_CHANGED_COLUMNS, sessions, "session_") | histogram_arrays(histograms)
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """As PostgreSQL writes it: `unnest` would take an array of arrays apart."""
+    return f"{{{','.join(map(str, numbers))}}}"
+
+
+def histogram_arrays(added: Mapping[str | None, Histograms]) -> dict[str, list[Any]]:
+    """The parameters of `ADD_HISTOGRAMS`."""
+    rows = [
+        (
+            *(crawl_id, hour, operation_type, each.count, each.failed, each.total_ms, each.failed_ms),
+            *(each.min_ms, each.max_ms, _array(each.buckets), _array(each.buckets.values())),
+        )
+        for crawl_id, histograms in sorted(added.items(), key=lambda of: of[0] or "")
+        for (hour, operation_type), each in sorted(histograms.items())
+    ]
+    return arrays(_HISTOGRAM_COLUMNS, rows, "histogram_")
