@@ -36,6 +36,8 @@ RETRY_SECONDS = 10.0
 CHECK_SECONDS = 600.0
 
 _LETTERS = re.compile(rf"[^\W\d_]{{{MIN_LETTERS},}}")
+_ASCII_LETTERS = re.compile(f"[A-Za-z]{{{MIN_LETTERS},}}")
+"""The same in a text of ASCII alone, in half of the time."""
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _LAST = "\U0010ffff"
 """Sorts after every letter."""
@@ -57,15 +59,16 @@ _SIMILAR = text("""
 
 def words_of(text: str) -> Iterator[re.Match[str]]:
     """Those that may be misspelt: of letters, in scripts with spaces between words."""
-    return (
-        found
-        for found in _LETTERS.finditer(text)
-        if len(found[0]) <= MAX_LETTERS and not UNSPACED.search(found[0])
-    )
+    return (found for found in _LETTERS.finditer(text) if is_correctable(found[0]))
+
+
+def is_correctable(run: str) -> bool:
+    """Whether the letters are a word in a script with spaces between words."""
+    return len(run) <= MAX_LETTERS and (run.isascii() or not UNSPACED.search(run))
 
 
 def folded(word: str) -> str:
-    return unicodedata.normalize("NFC", word).lower()
+    return (word if word.isascii() else unicodedata.normalize("NFC", word)).lower()
 
 
 def is_power_of_two(count: int) -> bool:
@@ -83,9 +86,11 @@ class WordCounts:
         self._counted: defaultdict[int, Counter[str]] = defaultdict(Counter)
 
     def count(self, generation_id: int, text: str) -> None:
-        runs = {found[0] for found in words_of(text)}
-        parts = {part for run in runs for part in _CAMEL.split(run) if len(part) >= MIN_LETTERS}
-        words = {folded(word) for word in runs | parts}
+        letters = _ASCII_LETTERS if text.isascii() else _LETTERS
+        runs = {run for run in set(letters.findall(text)) if is_correctable(run)}
+        joined = [run for run in runs if not (run.islower() or run.istitle())]
+        runs.update(part for run in joined for part in _CAMEL.split(run) if len(part) >= MIN_LETTERS)
+        words = set(map(folded, runs))
         with self._lock:
             counted = self._counted[generation_id]
             if len(counted) > MAX_COUNTED:
