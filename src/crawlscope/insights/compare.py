@@ -55,5 +55,3 @@ def _compared(a: Number, b: Number) -> Compared:
 
 def _named(crawl: CrawlMetricsResponse) -> ComparedCrawl:
     return ComparedCrawl.model_validate(crawl, from_attributes=True)
-
-

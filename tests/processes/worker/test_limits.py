@@ -101,6 +101,11 @@ def test_the_process_has_as_long_as_the_page_that_ends_first(
         assert armed == [10.0, 12.0, None]
         with limits.page():
             assert armed == [10.0, 12.0, None, 12.0]
+        armed.clear()
+        for now in (2.1, 2.5, 2.9):  # noqa: B007 - the time of the next page
+            second.enter_context(limits.page())
+        assert armed == [13.0], "pages that begin at about the same time end at the same time"
+        second.close()
 
 
 def test_pages_in_time_and_an_idle_worker_do_not(tmp_path: Path) -> None:

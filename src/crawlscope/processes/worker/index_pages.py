@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -39,11 +40,13 @@ log = structlog.get_logger(__name__)
 class Deadlines:
     """Ends the process when a page in progress is overdue, also while native code lets no Python run.
 
-    The tracebacks of all threads are added to `file` first, which stays open.
+    The tracebacks of all threads are added to `file` first, which stays open. A page has up to a tenth more,
+    so that many pages end at the same time: a new end starts a thread.
     """
 
     def __init__(self, seconds: float, file: TextIO) -> None:
         self._seconds = seconds
+        self._step_seconds = seconds / 10
         self._file = file
         self._ends: list[float] = []
         self._armed: float | None = None
@@ -51,7 +54,7 @@ class Deadlines:
 
     @contextmanager
     def page(self) -> Iterator[None]:
-        end = time.monotonic() + self._seconds
+        end = math.ceil((time.monotonic() + self._seconds) / self._step_seconds) * self._step_seconds
         self._ends.append(end)
         self._arm()
         try:
