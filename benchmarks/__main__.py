@@ -19,8 +19,10 @@ from pathlib import Path
 from benchmarks.part import Row, as_json, from_json, options_parser, table
 
 PARTS = (
-    *("ingest", "cpu", "endpoint", "latency", "overload", "pipeline", "recrawl", "embedding_server", "index"),
+    *("ingest", "cpu", "endpoint", "latency", "overload", "pipeline", "recrawl", "embedding_server"),
     *(
+        "workers",
+        "index",
         "search",
         "storage",
         "insights",
