@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -34,6 +35,7 @@ from crawlscope.pages.attempts import (
     still_claimed,
 )
 from crawlscope.sessions.changes import histogram_arrays
+from crawlscope.sessions.hours import sum_up_hours
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import record_operations
 from crawlscope.webhooks.acceptance import Acceptance
@@ -52,6 +54,8 @@ DELIVERIES_AT_ONCE = 500
 SITE = "https://docs.example.com"
 BEGAN, DURATION = datetime.now(UTC) - timedelta(hours=6), timedelta(hours=5)
 HISTOGRAM_ARRAYS = "crawlscope.sessions.changes.histogram_arrays"
+HOURS_LATER = timedelta(hours=2)
+"""When the hours in which the crawls are recorded are summed up."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ async def fill(database: Database, size: Size) -> None:
         async with database.transaction() as connection:
             await record_operations(connection, operations)
     await deliver(acceptance, "crawl", "crawl.completed")
+    while await database.run(partial(sum_up_hours, now=datetime.now(UTC) + HOURS_LATER)):
+        pass
     await vacuum(database)
 
 

@@ -132,13 +132,14 @@ async def test_a_migration_counts_what_is_there(own_database: Database) -> None:
     assert await listed(own_database) == before == await counted(own_database)
 
 
-async def test_a_recount_corrects_the_number_of_crawls(database: Database) -> None:
+async def test_a_recount_corrects_all_numbers_of_rows(database: Database) -> None:
     await deliver(database, "crawl-1", "crawl.started")
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE webhook.row_counts SET rows = rows + 41"))
 
     changed = await database.run(lambda connection: recount(connection, "crawl-1"))
 
-    assert changed == {"row_counts": Difference(42, 1)}
+    was = {"crawl_sessions": 42, "operation_metrics": 42}
+    assert changed == {"row_counts": Difference(was, dict.fromkeys(was, 1))}
     assert (await Insights(database).crawls()).total == 1
     assert await database.run(lambda connection: recount(connection, "crawl-1")) == {}

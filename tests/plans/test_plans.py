@@ -18,6 +18,7 @@ from crawlscope.insights.queries import PageSort
 from crawlscope.pages.receive import LOCK_SOURCES
 from crawlscope.pages.retention import ranked_contents
 from crawlscope.timing.partitions import make_partitions
+from crawlscope.webhooks.retention import old_bodies
 
 ROWS = 50_000
 CRAWLS = 500
@@ -39,7 +40,8 @@ INSERT INTO webhook.page_contents (page_id, markdown) SELECT id, 'text' FROM web
 INSERT INTO webhook.page_attempts (page_id, number, revision, worker, started_at)
   SELECT id, 1, 1, 'worker-1', now() FROM webhook.pages;
 INSERT INTO webhook.deliveries (crawl_id, identity, event_type, received_at, body, body_bytes)
-  SELECT 'crawl-' || n % {CRAWLS} + 1, gen_random_uuid(), 'crawl.page', now() - n * interval '1 second', '', 0
+  SELECT 'crawl-' || n % {CRAWLS} + 1, gen_random_uuid(), 'crawl.page', now() - n * interval '1 second',
+         CASE WHEN n < 1000 THEN ''::bytea END, 0
   FROM generate_series(1, {ROWS}) n;
 INSERT INTO webhook.crawl_facts (crawl_id, identity, at, fact)
   SELECT 'crawl-' || n % {CRAWLS} + 1, gen_random_uuid(), now(), '{{"heard": "request"}}'
@@ -54,6 +56,10 @@ INSERT INTO webhook.operation_histograms
   SELECT 'crawl-' || n, date_trunc('hour', now() - n * interval '10 minutes'), 'embedding', 1, 0, 1, 0,
          ARRAY[n % 500], ARRAY[1]
   FROM generate_series(1, {ROWS}) n;
+INSERT INTO webhook.hour_histograms
+    (hour, operation_type, count, failed, total_ms, failed_ms, buckets, counts)
+  SELECT hour, operation_type, count(*), 0, sum(total_ms), 0, ARRAY[1], ARRAY[count(*)]
+  FROM webhook.operation_histograms WHERE hour < now() - interval '2 hours' GROUP BY hour, operation_type;
 INSERT INTO webhook.request_metrics (timestamp, method, path, status_code, duration_ms)
   SELECT now() - n * interval '1 minute', 'GET', '/api/stats', 200, 1 FROM generate_series(1, {ROWS}) n;
 ANALYZE;
@@ -64,7 +70,7 @@ JOIN pg_class part ON part.oid = inhrelid JOIN pg_class whole ON whole.oid = inh
 """
 """The table or index that each partition is a part of."""
 NOW = datetime.now(UTC)
-LATELY = NOW - timedelta(hours=1)
+LATELY, A_DAY_AGO = NOW - timedelta(hours=1), NOW - timedelta(days=1)
 LISTED = [f"crawl-{number}" for number in range(1, 6)]
 
 SERVED_BY = {
@@ -138,7 +144,10 @@ INSPECTED = {
     "errors": (inspection_queries.recent_errors(LATELY), "ix_operation_metrics_timestamp"),
 }
 SOME_KEYS = (UUID(int=1 << 118), UUID(int=2 << 118))
-PRUNED = {"contents of some documents": (select(ranked_contents(*SOME_KEYS)), "ix_pages_document_key")}
+PRUNED = {
+    "contents of some documents": (select(ranked_contents(*SOME_KEYS)), "ix_pages_document_key"),
+    "bodies of old deliveries": (old_bodies(NOW), "ix_deliveries_received_at_with_body"),
+}
 COMPARED = {
     "changes": change_queries.CHANGES,
     "changes of a page": change_queries.CHANGES_OF_PAGE,
@@ -149,6 +158,7 @@ TOTALS = {
     "crawls": (queries.crawl_totals(LATELY, NOW), "ix_crawl_sessions_started_at"),
     "durations": (queries.histogram_totals(LATELY, NOW), "ix_operation_histograms_hour"),
     "buckets of durations": (queries.bucket_totals(LATELY, NOW), "ix_operation_histograms_hour"),
+    "durations of a day": (queries.histogram_totals(A_DAY_AGO, NOW), "pk_hour_histograms"),
     "requests": (queries.request_totals(LATELY, NOW), "ix_request_metrics_timestamp"),
     "pages of a crawl": (queries.count_of(queries.pages("crawl-7")), "pages_crawl_id"),
     "deliveries of a crawl": (

@@ -40,7 +40,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
-from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, prune_rows
+from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, in_batches, prune_rows
 
 QUEUE_SCHEMA = "queue"
 _JOBS = table("pgqueuer", column("id"), column("status"), column("entrypoint"), schema=QUEUE_SCHEMA)
@@ -170,7 +170,9 @@ async def drop_job(connection: AsyncConnection, job: int | None) -> None:
 async def prune_log(database: Database, now: datetime, *, dry_run: bool = False) -> list[Pruned]:
     """pgqueuer never deletes what it logs."""
     logged = select(_LOG.c.created.label("at"), literal(LOG_ROW_BYTES).label("size"))
-    return await prune_rows(database, "log of the queue", logged, _drop_log, KEEP_LOG, now, dry_run=dry_run)
+    return await prune_rows(
+        database, "log of the queue", logged, in_batches(database, _drop_log), KEEP_LOG, now, dry_run=dry_run
+    )
 
 
 async def _drop_log(connection: AsyncConnection, before: datetime) -> int:

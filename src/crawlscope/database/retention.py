@@ -38,7 +38,7 @@ async def prune_rows(
     database: Database,
     what: str,
     rows: Select[Any],
-    drop: Callable[[AsyncConnection, datetime], Awaitable[int]],
+    drop: Callable[[datetime], Awaitable[None]],
     keep: Keep,
     now: datetime,
     *,
@@ -46,7 +46,7 @@ async def prune_rows(
 ) -> list[Pruned]:
     """Deletes the oldest of `rows`, which have the columns `at` and `size` (bytes), until `keep` holds.
 
-    `drop` deletes about a batch of those before a moment and returns how many; it is called until that is 0.
+    `drop` deletes those before a moment.
     """
     kept = rows.subquery()
     async with database.transaction() as connection:
@@ -61,6 +61,18 @@ async def prune_rows(
         before = max(moments)
         totals = select(func.count(), func.coalesce(func.sum(kept.c.size), 0)).where(kept.c.at < before)
         count, size = (await connection.execute(totals)).one()
-    while not dry_run and count and await database.run(lambda connection: drop(connection, before)):
-        pass
+    if count and not dry_run:
+        await drop(before)
     return [Pruned(what, count, int(size))] if count else []
+
+
+def in_batches(
+    database: Database, drop: Callable[[AsyncConnection, datetime], Awaitable[int]]
+) -> Callable[[datetime], Awaitable[None]]:
+    """Deletes all rows before a moment by `drop`, which deletes a batch and returns how many there were."""
+
+    async def drop_all(before: datetime) -> None:
+        while await database.run(lambda connection: drop(connection, before)):
+            pass
+
+    return drop_all

@@ -31,6 +31,8 @@ MAX_WORDS = 500_000
 """Of one index. Beyond it, words of one document are forgotten."""
 MAX_COUNTED = 200_000
 """Words that a process keeps counting. Beyond it, it counts all of them from the start."""
+MAX_GENERATIONS = 2
+"""That are counted: the serving one, and the one that is being built."""
 WRITE_SECONDS = 15.0
 RETRY_SECONDS = 10.0
 CHECK_SECONDS = 600.0
@@ -93,6 +95,8 @@ class WordCounts:
         words = set(map(folded, runs))
         with self._lock:
             counted = self._counted[generation_id]
+            if len(self._counted) > MAX_GENERATIONS:
+                del self._counted[min(self._counted)]
             if len(counted) > MAX_COUNTED:
                 counted.clear()
             counted.update(words)

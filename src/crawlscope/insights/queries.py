@@ -1,7 +1,7 @@
 """The SQL of the insight service. All statements only read."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -11,6 +11,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     String,
+    Subquery,
     Table,
     Text,
     case,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     select,
     true,
     tuple_,
+    union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ColumnElement
@@ -32,6 +34,7 @@ from crawlscope.database.queue import CRAWL_SITE, is_waiting, jobs_in_progress
 from crawlscope.database.row_counts import number_of_rows
 
 ATTEMPTS = models.table_of(models.PageAttempt)
+CHANGED_HOURS = models.table_of(models.ChangedHour)
 CHANGES = models.table_of(models.ChangeEvent)
 CONTENTS = models.table_of(models.PageContent)
 DELIVERIES = models.table_of(models.Delivery)
@@ -39,6 +42,7 @@ DOCUMENTS = models.table_of(models.Document)
 FACTS = models.table_of(models.CrawlFact)
 GENERATIONS = models.table_of(models.IndexGeneration)
 HISTOGRAMS = models.table_of(models.OperationHistogram)
+HOURS = models.table_of(models.HourHistogram)
 NOTIFICATIONS = models.table_of(models.Notification)
 OPERATIONS = models.table_of(models.OperationMetric)
 OUTAGES = models.table_of(models.Outage)
@@ -122,29 +126,29 @@ def histograms(crawl_ids: Sequence[str]) -> Rows:
 
 def histogram_totals(since: datetime, until: datetime) -> Rows:
     """Per type over all crawls, without the buckets. The hour in which `since` lies is included."""
+    part = _parts_of_totals(since, until).c
     columns = [
-        *(_whole_sum(HISTOGRAMS.c[name]).label(name) for name in ("count", "failed")),
-        *(func.sum(HISTOGRAMS.c[name]).label(name) for name in ("total_ms", "failed_ms")),
-        func.min(HISTOGRAMS.c.min_ms).label("min_ms"),
-        func.max(HISTOGRAMS.c.max_ms).label("max_ms"),
+        *(_whole_sum(part[name]).label(name) for name in ("count", "failed")),
+        *(func.sum(part[name]).label(name) for name in ("total_ms", "failed_ms")),
+        func.min(part.min_ms).label("min_ms"),
+        func.max(part.max_ms).label("max_ms"),
     ]
-    totals = select(HISTOGRAMS.c.operation_type, *columns).group_by(HISTOGRAMS.c.operation_type)
-    return _in_hours(totals, since, until)
+    return select(part.operation_type, *columns).group_by(part.operation_type)
 
 
 def bucket_totals(since: datetime, until: datetime) -> Rows:
     """Per type and bucket over all crawls, for the same hours."""
+    parts = _parts_of_totals(since, until)
     pairs = (
-        func.unnest(HISTOGRAMS.c.buckets, HISTOGRAMS.c.counts)
+        func.unnest(parts.c.buckets, parts.c.counts)
         .table_valued("bucket", "number")
         .render_derived(name="pair")
     )
-    totals = (
-        select(HISTOGRAMS.c.operation_type, pairs.c.bucket, _whole_sum(pairs.c.number).label("number"))
-        .select_from(HISTOGRAMS.join(pairs, true()))
-        .group_by(HISTOGRAMS.c.operation_type, pairs.c.bucket)
+    return (
+        select(parts.c.operation_type, pairs.c.bucket, _whole_sum(pairs.c.number).label("number"))
+        .select_from(parts.join(pairs, true()))
+        .group_by(parts.c.operation_type, pairs.c.bucket)
     )
-    return _in_hours(totals, since, until)
 
 
 def reconciliations(crawl_ids: Sequence[str]) -> Rows:
@@ -598,8 +602,23 @@ def _once_settled(column: Any) -> Any:
     return case((PAGES.c.settled_at.is_not(None), column)).label(column.key)
 
 
-def _in_hours(matching: Rows, since: datetime, until: datetime) -> Rows:
-    return _between(matching, HISTOGRAMS.c.hour, since.replace(minute=0, second=0, microsecond=0), until)
+def _parts_of_totals(since: datetime, until: datetime) -> Subquery:
+    """The histograms of hours that are summed up, and those of each crawl in other hours."""
+    since = since.replace(minute=0, second=0, microsecond=0)
+    changed = select(CHANGED_HOURS.c.hour)
+    latest = select(func.max(HOURS.c.hour)).scalar_subquery()
+    later = HISTOGRAMS.c.hour > func.coalesce(latest, since - timedelta(hours=1))
+    names = [column.name for column in HOURS.c]
+
+    def within(table: Table, *which: ColumnElement[bool]) -> Rows:
+        columns = [table.c[name] for name in names]
+        return _between(select(*columns).where(*which), table.c.hour, since, until)
+
+    return union_all(
+        within(HOURS, HOURS.c.hour.not_in(changed)),
+        within(HISTOGRAMS, later),
+        within(HISTOGRAMS, HISTOGRAMS.c.hour.in_(changed.where(CHANGED_HOURS.c.hour <= latest))),
+    ).subquery("part")
 
 
 def _percentile(column: Any, point: float) -> Any:

@@ -7,7 +7,14 @@ from crawlscope.models.counts import RowCount
 from crawlscope.models.crawls import CrawlFact, CrawlRequest, CrawlSession, DeletedCrawl, Reconciliation
 from crawlscope.models.deliveries import Delivery, UnknownEvent
 from crawlscope.models.indexes import Document, DocumentCrawl, IndexGeneration, IndexWord
-from crawlscope.models.metrics import OperationHistogram, OperationMetric, PrunedOperations, RequestMetric
+from crawlscope.models.metrics import (
+    ChangedHour,
+    HourHistogram,
+    OperationHistogram,
+    OperationMetric,
+    PrunedOperations,
+    RequestMetric,
+)
 from crawlscope.models.notifications import Notification, Notifying
 from crawlscope.models.pages import Outage, Page, PageAttempt, PageContent, PastOutage
 from crawlscope.models.telemetry import MetricTotal, Process
@@ -17,6 +24,7 @@ __all__ = [
     "ApiKey",
     "Base",
     "ChangeEvent",
+    "ChangedHour",
     "CrawlFact",
     "CrawlRequest",
     "CrawlSession",
@@ -24,6 +32,7 @@ __all__ = [
     "Delivery",
     "Document",
     "DocumentCrawl",
+    "HourHistogram",
     "IndexGeneration",
     "IndexWord",
     "MetricTotal",

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Identity, LargeBinary, String, UniqueConstraint, text
+from sqlalchemy import Identity, Index, LargeBinary, String, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -15,7 +15,14 @@ class Delivery(Base):
     """A webhook delivery."""
 
     __tablename__ = "deliveries"
-    __table_args__ = (UniqueConstraint("crawl_id", "identity"),)
+    __table_args__ = (
+        UniqueConstraint("crawl_id", "identity"),
+        Index(
+            "ix_deliveries_received_at_with_body",
+            "received_at",
+            postgresql_where=text("body IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     crawl_id: Mapped[str] = crawl_reference()

@@ -66,7 +66,24 @@ class PrunedOperations(Base):
     count: Mapped[int] = count()
 
 
-class OperationHistogram(Base):
+class Durations:
+    """The columns of a histogram."""
+
+    count: Mapped[int]
+    """Failed operations included."""
+    failed: Mapped[int]
+    total_ms: Mapped[float]
+    """Of successful operations, like minimum, maximum and buckets."""
+    failed_ms: Mapped[float]
+    min_ms: Mapped[float | None]
+    max_ms: Mapped[float | None]
+    buckets: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    """The buckets with operations in them, in order; see `core.histogram`."""
+    counts: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    """The number of operations in each."""
+
+
+class OperationHistogram(Durations, Base):
     """The durations of a crawl's operations of one type that began in one hour, without their number growing.
 
     It is written with its operations and outlives them. `queue_wait` and `unaccounted` have one measurement
@@ -85,18 +102,24 @@ class OperationHistogram(Base):
     hour: Mapped[datetime] = mapped_column(index=True)
     """Its beginning, in UTC."""
     operation_type: Mapped[str] = mapped_column(String(50))
-    count: Mapped[int]
-    """Failed operations included."""
-    failed: Mapped[int]
-    total_ms: Mapped[float]
-    """Of successful operations, like minimum, maximum and buckets."""
-    failed_ms: Mapped[float]
-    min_ms: Mapped[float | None]
-    max_ms: Mapped[float | None]
-    buckets: Mapped[list[int]] = mapped_column(ARRAY(Integer))
-    """The buckets with operations in them, in order; see `core.histogram`."""
-    counts: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
-    """The number of operations in each."""
+
+
+class HourHistogram(Durations, Base):
+    """The durations of one type of operations that began in a past hour: the sum over all crawls."""
+
+    __tablename__ = "hour_histograms"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    operation_type: Mapped[str] = mapped_column(String(50), primary_key=True)
+
+
+class ChangedHour(Base):
+    """An hour in which a histogram of a crawl changed after it was summed up. A trigger adds the row."""
+
+    __tablename__ = "changed_hours"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    hour: Mapped[datetime]
 
 
 class RequestMetric(Base):

@@ -6,7 +6,7 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
-from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, prune_rows
+from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, in_batches, prune_rows
 from crawlscope.notifications.outbox import NOTIFICATIONS, NOTIFYING
 
 ENDED = or_(NOTIFICATIONS.c.delivered_at.is_not(None), NOTIFICATIONS.c.dead)
@@ -19,7 +19,9 @@ async def prune_notifications(
     ended = select(
         NOTIFICATIONS.c.created_at.label("at"), func.pg_column_size(NOTIFICATIONS.c.payload).label("size")
     ).where(ENDED)
-    return await prune_rows(database, "notifications", ended, _delete, keep, now, dry_run=dry_run)
+    return await prune_rows(
+        database, "notifications", ended, in_batches(database, _delete), keep, now, dry_run=dry_run
+    )
 
 
 async def _delete(connection: AsyncConnection, before: datetime) -> int:

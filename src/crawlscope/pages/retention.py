@@ -1,6 +1,7 @@
 """Deletes stored contents of pages that a later crawl has found again."""
 
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Subquery, delete, func, select, true
@@ -25,8 +26,14 @@ async def prune_contents(
     """The newest content of each document stays, so that the index can be rebuilt."""
     ranked = ranked_contents()
     replaced = select(ranked).where(ranked.c.rank > 1)
-    walk = _Walk()
-    return await prune_rows(database, "contents of pages", replaced, walk.delete, keep, now, dry_run=dry_run)
+
+    async def delete_all(before: datetime) -> None:
+        """From document to document, so that each is looked at once."""
+        after: UUID | None = _FIRST
+        while after is not None:
+            after = await database.run(partial(_delete_replaced, after=after, before=before))
+
+    return await prune_rows(database, "contents of pages", replaced, delete_all, keep, now, dry_run=dry_run)
 
 
 def ranked_contents(after: UUID = _FIRST, until: UUID | None = None) -> Subquery:
@@ -49,20 +56,11 @@ def _within(after: UUID, until: UUID | None) -> ColumnElement[bool]:
     return (PAGES.c.document_key > after) & (true() if until is None else PAGES.c.document_key <= until)
 
 
-class _Walk:
-    """From document to document, so that each is looked at once."""
-
-    def __init__(self) -> None:
-        self._after: UUID | None = _FIRST
-
-    async def delete(self, connection: AsyncConnection, before: datetime) -> int:
-        """Goes on to the next documents with old contents, and returns how many it deleted: 0 at the end."""
-        while (after := self._after) is not None:
-            keys = select(PAGES.c.document_key).where(_within(after, None)).order_by(PAGES.c.document_key)
-            self._after = await connection.scalar(keys.offset(BATCH_SIZE - 1).limit(1))
-            ranked = ranked_contents(after, self._after)
-            old = select(ranked.c.id).where(ranked.c.rank > 1, ranked.c.at < before)
-            deleted = await connection.execute(delete(CONTENTS).where(CONTENTS.c.page_id.in_(old)))
-            if deleted.rowcount:
-                return deleted.rowcount
-        return 0
+async def _delete_replaced(connection: AsyncConnection, after: UUID, before: datetime) -> UUID | None:
+    """Those of a batch of documents whose keys follow `after`; returns the last key, None at the end."""
+    keys = select(PAGES.c.document_key).where(_within(after, None)).order_by(PAGES.c.document_key)
+    last = await connection.scalar(keys.offset(BATCH_SIZE - 1).limit(1))
+    ranked = ranked_contents(after, last)
+    old = select(ranked.c.id).where(ranked.c.rank > 1, ranked.c.at < before)
+    await connection.execute(delete(CONTENTS).where(CONTENTS.c.page_id.in_(old)))
+    return last

@@ -24,6 +24,8 @@ DELIVERIES = models.table_of(models.Delivery)
 PAGES = models.table_of(models.Page)
 OPERATIONS = models.table_of(models.OperationMetric)
 PRUNED = models.table_of(models.PrunedOperations)
+COUNTED = (SESSIONS, OPERATIONS, models.table_of(models.RequestMetric))
+"""The tables that `row_counts` has."""
 _KEEP_IN_PLACE = text("LOCK TABLE webhook.operation_metrics_default IN ACCESS SHARE MODE")
 """No operations move from there to their month meanwhile: a statement that waits for that finds them in
 neither, because it has been planned without the new partition."""
@@ -38,11 +40,12 @@ class Difference:
 
 
 async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Difference]:
-    """Corrects the session, and the number of sessions; returns what differed, by column: as a rule nothing.
+    """Corrects the session, and the numbers of rows; returns what differed, by column: as a rule nothing.
 
     Raises `NotFoundError`.
     """
     crawl_id = storable(crawl_id)
+    rows = await _recount_rows(connection)  # first: no writer of the crawl waits for the whole tables
     await connection.execute(_KEEP_IN_PLACE)
     if not await lock_session(connection, crawl_id):  # before anything is counted: writers wait from here
         raise NotFoundError(f"Crawl not found: {crawl_id}")
@@ -60,9 +63,17 @@ async def recount(connection: AsyncConnection, crawl_id: str) -> dict[str, Diffe
     if differing:
         values = {name: difference.counted for name, difference in differing.items()}
         await connection.execute(update(SESSIONS).where(of_crawl).values(**values))
-    differing |= await _recount_histograms(connection, crawl_id)
-    was, number = await recount_rows(connection, SESSIONS)
-    return differing if was == number else differing | {"row_counts": Difference(was, number)}
+    return differing | await _recount_histograms(connection, crawl_id) | rows
+
+
+async def _recount_rows(connection: AsyncConnection) -> dict[str, Difference]:
+    """The difference has the numbers by table, of tables that differ."""
+    numbers = {table.name: await recount_rows(connection, table) for table in COUNTED}
+    differing = {name: each for name, each in numbers.items() if each[0] != each[1]}
+    if not differing:
+        return {}
+    was, counted = ({name: each[place] for name, each in differing.items()} for place in (0, 1))
+    return {"row_counts": Difference(was, counted)}
 
 
 async def _recount_histograms(connection: AsyncConnection, crawl_id: str) -> dict[str, Difference]:

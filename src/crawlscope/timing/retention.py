@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.database.engine import Database
-from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, prune_rows
+from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, in_batches, prune_rows
 from crawlscope.database.row_counts import count_rows
 from crawlscope.timing.partitions import change, partitions_of
 from crawlscope.timing.store import OPERATIONS
@@ -59,7 +59,9 @@ async def prune_outages(
 ) -> list[Pruned]:
     """Those that have ended."""
     ended = select(OUTAGES.c.until.label("at"), func.pg_column_size(OUTAGES.c.reason).label("size"))
-    return await prune_rows(database, "outages", ended, _delete_outages, keep, now, dry_run=dry_run)
+    return await prune_rows(
+        database, "outages", ended, in_batches(database, _delete_outages), keep, now, dry_run=dry_run
+    )
 
 
 async def _delete_outages(connection: AsyncConnection, before: datetime) -> int:

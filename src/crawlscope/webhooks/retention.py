@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
-from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, prune_rows
+from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, in_batches, prune_rows
 from crawlscope.sessions.repository import DELIVERIES
 
 
@@ -16,16 +16,29 @@ async def prune_bodies(
     stored = select(
         DELIVERIES.c.received_at.label("at"), func.pg_column_size(DELIVERIES.c.body).label("size")
     ).where(DELIVERIES.c.body.is_not(None))
-    return await prune_rows(database, "bodies of deliveries", stored, drop_bodies, keep, now, dry_run=dry_run)
+    return await prune_rows(
+        database,
+        "bodies of deliveries",
+        stored,
+        in_batches(database, drop_bodies),
+        keep,
+        now,
+        dry_run=dry_run,
+    )
 
 
 async def drop_bodies(connection: AsyncConnection, received_before: datetime) -> int:
     """At most a batch; returns how many. Skips bodies in use."""
-    old = (
-        select(DELIVERIES.c.id)
-        .where(DELIVERIES.c.received_at < received_before, DELIVERIES.c.body.is_not(None))
-        .limit(BATCH_SIZE)
-        .with_for_update(skip_locked=True)
-    )
+    old = old_bodies(received_before).with_for_update(skip_locked=True)
     emptied = await connection.execute(update(DELIVERIES).where(DELIVERIES.c.id.in_(old)).values(body=None))
     return emptied.rowcount
+
+
+def old_bodies(received_before: datetime) -> Select[int]:
+    """The oldest deliveries with a body: a batch of ids."""
+    return (
+        select(DELIVERIES.c.id)
+        .where(DELIVERIES.c.received_at < received_before, DELIVERIES.c.body.is_not(None))
+        .order_by(DELIVERIES.c.received_at)
+        .limit(BATCH_SIZE)
+    )

@@ -199,6 +199,30 @@ async def test_each_document_is_looked_at_once_in_batches(
         assert set(map(tuple, await connection.execute(left))) == {("crawl-2", url) for url in urls}
 
 
+async def test_contents_whose_deletion_lost_against_another_transaction_are_deleted_again(
+    database: Database,
+) -> None:
+    for crawl in ("crawl-1", "crawl-2"):
+        await deliver_pages(database, crawl, A, B)
+        await index_pages(database, crawl)
+        await deliver(database, crawl, "crawl.completed")
+    first, last = (text(f"SELECT {end}(page_id) FROM webhook.page_contents") for end in ("min", "max"))
+    hold = text("SELECT FROM webhook.page_contents WHERE page_id = :page_id FOR UPDATE")
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    async with database.transaction() as other:
+        await other.execute(text("SET LOCAL deadlock_timeout = '1min'"))
+        low, high = [await other.scalar(end) for end in (first, last)]
+        await other.execute(hold, {"page_id": low + (high - low) // 2})
+        pruning = asyncio.create_task(prune(settings(keep_contents_days=30), database, LATER))
+        while not await other.scalar(waiting):  # noqa: ASYNC110 - only the server knows
+            await asyncio.sleep(0.02)
+        await other.execute(hold, {"page_id": low})
+
+    await pruning
+
+    assert await count(database, PageContent) == 2
+
+
 async def test_outages_are_deleted_with_the_operations(database: Database) -> None:
     outages = Outages(database, "worker-1")
     await outages.note("embedder", "it does not answer")

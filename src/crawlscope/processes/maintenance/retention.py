@@ -1,5 +1,5 @@
-"""Makes the partitions of the next months, merges and corrects row counts, and deletes what is older or
-larger than the settings allow.
+"""Makes the partitions of the next months, merges and corrects row counts, sums up histograms by hour, and
+deletes what is older or larger than the settings allow.
 """
 
 import math
@@ -17,7 +17,8 @@ from crawlscope.database.retention import Keep, Pruned
 from crawlscope.database.row_counts import merge_row_counts, recount_rows
 from crawlscope.notifications.retention import prune_notifications
 from crawlscope.pages.retention import prune_contents
-from crawlscope.sessions.repository import SESSIONS
+from crawlscope.sessions.hours import sum_up_hours
+from crawlscope.sessions.recount import COUNTED
 from crawlscope.timing.partitions import make_partitions
 from crawlscope.timing.retention import prune_months, prune_outages
 from crawlscope.timing.store import OPERATIONS, REQUESTS
@@ -41,6 +42,8 @@ async def maintain_tables(settings: Settings, database: Database) -> None:
         if not await database.run(is_oldest):
             return
         await database.run(merge_row_counts)
+        while await database.run(partial(sum_up_hours, now=datetime.now(UTC))):
+            pass
         if time.monotonic() < pruned_at + PRUNING_INTERVAL_SECONDS:
             return
         if pruned_at == -math.inf:
@@ -62,7 +65,7 @@ async def maintain_tables(settings: Settings, database: Database) -> None:
 async def correct_row_counts(database: Database) -> None:
     """Versions that counted no rows may have run until this process became the oldest."""
     async with database.patient() as patient:
-        for table in (SESSIONS, OPERATIONS, REQUESTS):
+        for table in COUNTED:
             was, counted = await patient.run(partial(recount_rows, table=table))
             if was != counted:
                 log.info("row_count_corrected", table=table.name, was=was, counted=counted)
