@@ -28,6 +28,8 @@ async def require_agreement(database: Database) -> None:
 
 
 LOCK_TABLES = text("LOCK TABLE webhook.crawl_sessions, webhook.pages, webhook.operation_metrics")
+BEFORE_LOCKS = "0021"
+"""The migration after it locks these tables."""
 WAITING = text(
     "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database"
     " WHERE datname = current_database() AND NOT granted)"
@@ -64,7 +66,7 @@ async def test_an_upgrade_waits_for_no_lock_for_long_and_tries_again(
 ) -> None:
     """All who need the table meanwhile wait behind it."""
     monkeypatch.setattr(schema, "LOCK_SECONDS", 0.1)
-    await schema.downgrade(own_database)
+    await schema.downgrade(own_database, BEFORE_LOCKS)
     async with own_database.transaction() as busy:
         await busy.execute(LOCK_TABLES)
         upgrading = asyncio.create_task(schema.upgrade(own_database))
@@ -81,7 +83,7 @@ async def test_an_upgrade_that_writers_wait_for_while_it_waits_for_them_is_tried
     own_database: Database,
 ) -> None:
     """PostgreSQL ends the one that waited longer."""
-    await schema.downgrade(own_database, "0021")
+    await schema.downgrade(own_database, BEFORE_LOCKS)
     async with own_database.transaction() as writing:
         await writing.execute(text("LOCK TABLE webhook.operation_metrics IN ROW EXCLUSIVE MODE"))
         upgrading = asyncio.create_task(schema.upgrade(own_database))
@@ -95,7 +97,7 @@ async def test_an_upgrade_that_writers_wait_for_while_it_waits_for_them_is_tried
 async def test_an_upgrade_that_gets_no_lock_says_so_and_changes_nothing(
     own_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await schema.downgrade(own_database)
+    await schema.downgrade(own_database, BEFORE_LOCKS)
     before = await revision.current_revision(own_database)
     monkeypatch.setattr(schema, "LOCK_SECONDS", 0.05)
     monkeypatch.setattr(schema, "PATIENCE_SECONDS", 0.1)

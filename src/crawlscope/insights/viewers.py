@@ -1,8 +1,10 @@
 """The viewers of a live feed: each has a bounded queue of events that were encoded once for all."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import structlog
 
@@ -12,37 +14,46 @@ MAX_WAITING = 64
 log = structlog.get_logger(__name__)
 
 
+class _Waiting(NamedTuple):
+    event: bytes
+    is_whole: bool
+
+
 class Viewer:
     """What waits to be sent to one viewer."""
 
     def __init__(self, *, wants_pages: bool) -> None:
         self.wants_pages = wants_pages
-        self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._waiting = deque[_Waiting]()
+        self._ready = asyncio.Event()
+        self._ended = False
 
-    def put(self, event: bytes) -> bool:
-        """False if the viewer is too far behind: what waits is dropped, and the feed ends."""
-        if self._waiting.qsize() < MAX_WAITING:
-            self._waiting.put_nowait(event)
+    def put(self, event: bytes, *, is_whole: bool = False) -> bool:
+        """A whole replaces the one that waits. False if the viewer is too far behind: what waits is dropped,
+        and the feed ends."""
+        if is_whole:
+            self._waiting = deque(each for each in self._waiting if not each.is_whole)
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.append(_Waiting(event, is_whole))
+            self._ready.set()
             return True
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
+        self._waiting.clear()
         self.end()
         log.info("live_viewer_dropped", events_behind=MAX_WAITING)
         return False
 
     def end(self) -> None:
-        self._waiting.put_nowait(None)
+        self._ended = True
+        self._ready.set()
 
     async def events(self) -> AsyncIterator[bytes]:
         """All that wait, together."""
-        while True:
-            ready = [await self._waiting.get()]
-            while not self._waiting.empty():
-                ready.append(self._waiting.get_nowait())
-            if events := b"".join(event for event in ready if event):
-                yield events
-            if None in ready:
-                return
+        while self._waiting or not self._ended:
+            await self._ready.wait()
+            self._ready.clear()
+            ready, self._waiting = self._waiting, deque()
+            if ready:
+                yield b"".join(each.event for each in ready)
 
 
 class Viewers:
@@ -67,9 +78,9 @@ class Viewers:
         finally:
             self._viewers.discard(viewer)
 
-    def send(self, event: bytes, *, is_of_pages: bool = False) -> None:
+    def send(self, event: bytes, *, is_of_pages: bool = False, is_whole: bool = False) -> None:
         for viewer in [each for each in self._viewers if each.wants_pages or not is_of_pages]:
-            if not viewer.put(event):
+            if not viewer.put(event, is_whole=is_whole):
                 self._viewers.discard(viewer)
 
     def end(self) -> None:

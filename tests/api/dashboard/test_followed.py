@@ -1,6 +1,7 @@
 """A page that is followed live: one connection, one rendering for all viewers, no request besides."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -78,6 +79,59 @@ async def test_a_page_is_rendered_once_for_all_its_viewers(
     assert len(rendered) == len(longest)
     assert "data-followed" not in longest[-1]
     assert ">sealed<" in longest[-1]
+
+
+async def test_a_page_that_cannot_be_rendered_is_tried_again_although_nothing_changes(
+    site: str, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    failures = iter([RuntimeError("once"), RuntimeError("twice")])
+
+    def render_later(*given: Any, **values: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return render(*given, **values)
+
+    await deliver(service.parts.database, "crawl-1", "crawl.started", at=LONG_AGO)
+    monkeypatch.setattr(crawl, "render", render_later)
+    async with (
+        asyncio.timeout(60),
+        httpx2.AsyncClient(base_url=site, timeout=60, headers={"X-API-Secret": SECRET}) as http,
+        followed_page(http) as pages,
+    ):
+        assert "data-followed" in await anext(pages)
+    assert next(failures, None) is None
+
+
+async def test_a_browser_with_the_page_that_was_opened_longest_ago_goes_back_to_asking_for_it(
+    site: str, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(followed, "MAX_PAGES", 2)
+    await deliver(service.parts.database, "crawl-1", "crawl.started", at=LONG_AGO)
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx2.AsyncClient(base_url=site, timeout=60))
+        http.headers.update({"X-API-Secret": SECRET, **FEED})
+        feeds = [
+            (await stack.enter_async_context(http.stream("GET", path))).aiter_lines()
+            for path in (PATH, f"{PATH}/pages", f"{PATH}/failures")
+        ]
+        async with asyncio.timeout(30):
+            first = [line async for line in feeds[0]]  # it ends
+            others = [await anext(feed) for feed in feeds[1:]]
+    assert first[-3:-1] == ["event: unfollowed", "data: too many pages are followed"]
+    assert "unfollowed" not in "".join(others)
+
+
+async def test_a_followed_waterfall_brings_its_first_rows(site: str, service: Service):
+    database = service.parts.database
+    await deliver(database, "crawl-1", "crawl.started", at=LONG_AGO)
+    async with httpx2.AsyncClient(base_url=site, timeout=60, headers={"X-API-Secret": SECRET}) as http:
+        async with asyncio.timeout(30), followed_page(http, f"{PATH}/pages") as pages:
+            await fail_at_crawler(database, "crawl-1", urls(0, 3))
+            page = await anext(pages)
+            while "data-first-rows" not in page:
+                page = await anext(pages)
+        asked = (await http.get(f"{PATH}/spans", params={"limit": 200})).json()["rows"]
+    assert json.loads(page.partition("data-first-rows>")[2].partition("</script>")[0]) == asked
 
 
 async def test_an_answer_that_takes_long_is_made_once_too(monkeypatch: pytest.MonkeyPatch):

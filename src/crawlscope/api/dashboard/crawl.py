@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -27,6 +28,8 @@ from crawlscope.webhooks import payload
 SLOWEST_SHOWN = 8
 CAUSES_SHOWN = 4
 ROWS_SHOWN = 100
+FIRST_ROWS = 200
+"""That the waterfall asks for at a time."""
 BUCKETS = 120
 """Of the timeline."""
 EMBEDDED_PAGES = 2_000
@@ -107,17 +110,20 @@ async def show_pages(
     sort: SpanOrder = SpanOrder.STARTED,
     offset: Offset = 0,
 ) -> Response:
-    """The waterfall. Without a script it is a list with 100 pages at a time."""
-    chosen = _page_state(state)
+    """The waterfall. Without a script it is a list with 100 pages at a time; for a script that follows it,
+    the refreshed page has the first rows.
+    """
+    chosen, is_followed = _page_state(state), "hx-request" in request.headers
+    which, slice_ = WhichPages(chosen, url or None), (FIRST_ROWS, 0) if is_followed else (ROWS_SHOWN, offset)
     header, found = await asyncio.gather(
-        _known_crawl(parts, crawl_id, "pages"),
-        parts.inspection.spans(crawl_id, WhichPages(chosen, url or None), sort, ROWS_SHOWN, offset),
+        _known_crawl(parts, crawl_id, "pages"), parts.inspection.spans(crawl_id, which, sort, *slice_)
     )
     return render(
         request,
         "pages.html",
         **header,
         rows=found.rows,
+        first_rows=_rows_for_script(found.rows) if is_followed else None,
         total=found.total,
         state=chosen,
         url=url,
@@ -149,9 +155,14 @@ async def list_spans(
 async def _spans(
     parts: Parts, crawl_id: str, which: WhichPages, sort: SpanOrder, limit: int, offset: int
 ) -> Response:
-    """Times are in ms since the Unix epoch, stages in their order."""
     found = await parts.inspection.spans(crawl_id, which, sort, limit, offset)
-    rows = [
+    answer = {"rows": _rows_for_script(found.rows), "total": found.total}
+    return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+
+def _rows_for_script(rows: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    """Times are in ms since the Unix epoch, stages in their order."""
+    return [
         {
             "url": row["url"],
             "state": row["state"],
@@ -166,9 +177,8 @@ async def _spans(
             if row["total_ms"] is not None
             else [],
         }
-        for row in found.rows
+        for row in rows
     ]
-    return JSONResponse({"rows": rows, "total": found.total}, headers={"Cache-Control": "no-store"})
 
 
 def _page_state(name: str) -> PageState | None:

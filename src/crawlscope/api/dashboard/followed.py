@@ -13,6 +13,8 @@ from fastapi import Request
 from sse_starlette import ServerSentEvent
 from starlette.types import ASGIApp, Message, Scope
 
+from crawlscope.core.backoff import backoff
+from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.periodic import in_background, run_periodically
 from crawlscope.insights.viewers import Viewers
 
@@ -24,7 +26,11 @@ NEWS_SECONDS = 1.0
 REFRESH_SECONDS = 4.0
 """The shortest time between two renderings of a page."""
 COST_FACTOR = 10
-"""A page that takes long to render is rendered less often: for at most a tenth of the time."""
+"""Pages that take long to render are rendered less often: all together for at most a tenth of the time."""
+RETRY_MAX_SECONDS = 60.0
+MAX_PAGES = 64
+"""That are followed at once. Browsers with the one that was opened longest ago go back to asking for it."""
+UNFOLLOWED = ServerSentEvent("too many pages are followed", event="unfollowed").encode()
 
 
 @dataclass(eq=False)
@@ -50,10 +56,12 @@ class FollowedPages:
     ) -> AsyncIterator[bytes]:
         """The feed of the page for one viewer. `news` of its crawl is only read for the first one."""
         address = f"{request.url.path}?{request.url.query}"
-        page = self._pages.get(address)
-        if page is None:
-            page = self._pages[address] = _Page(route)
+        page = self._pages.pop(address, None) or _Page(route)
+        self._pages[address] = page  # the last one of those in order
+        if page.following is None:
             page.following = asyncio.create_task(self._keep(address, page, news))
+            if len(self._pages) > MAX_PAGES:
+                self._unfollow(*next(iter(self._pages.items())))
         page.changed.set()  # the viewer has the page of a moment ago
         page.requests.append(request.scope)
         try:
@@ -62,9 +70,8 @@ class FollowedPages:
                     yield events
         finally:
             page.requests.remove(request.scope)
-            if not page.viewers and page.following:
+            if not page.viewers:
                 self._forget(address, page)
-                page.following.cancel()
 
     async def _keep(self, address: str, page: _Page, news: AsyncIterator[bytes]) -> None:
         """Until the crawl's feed ends; then shows the page as it is at the end."""
@@ -75,7 +82,7 @@ class FollowedPages:
             failure_event="followed_page_failed",
         )
         try:
-            async with in_background(sending, _refresh(page)):
+            async with in_background(sending, self._refresh(page)):
                 async for events in news:
                     page.news.put_nowait(events)
                     page.changed.set()
@@ -86,9 +93,38 @@ class FollowedPages:
             self._forget(address, page)
             page.viewers.end()
 
+    async def _refresh(self, page: _Page) -> None:
+        """Until it is cancelled."""
+
+        async def refresh_once() -> float:
+            await page.changed.wait()
+            page.changed.clear()
+            began = time.monotonic()
+            if not await _send_page(page):
+                page.changed.set()
+                raise CrawlscopeError("the page could not be rendered")
+            return (time.monotonic() - began) * len(self._pages)
+
+        await asyncio.sleep(REFRESH_SECONDS)  # the first viewer has the page of a moment ago
+        await run_periodically(
+            refresh_once,
+            interval_seconds=lambda took: max(REFRESH_SECONDS, COST_FACTOR * took),
+            retry_seconds=lambda failures: backoff(
+                failures, first_seconds=REFRESH_SECONDS, max_seconds=RETRY_MAX_SECONDS
+            ),
+            failure_event="followed_page_failed",
+        )
+
+    def _unfollow(self, address: str, page: _Page) -> None:
+        page.viewers.send(UNFOLLOWED)
+        page.viewers.end()
+        self._forget(address, page)
+
     def _forget(self, address: str, page: _Page) -> None:
         if self._pages.get(address) is page:
             del self._pages[address]
+        if page.following and page.following is not asyncio.current_task():
+            page.following.cancel()
 
 
 async def _send_news(page: _Page) -> None:
@@ -99,28 +135,14 @@ async def _send_news(page: _Page) -> None:
     page.viewers.send(b"".join(news))
 
 
-async def _refresh(page: _Page) -> None:
-    """Until it is cancelled."""
-
-    async def refresh_once() -> float:
-        await page.changed.wait()
-        page.changed.clear()
-        began = time.monotonic()
-        await _send_page(page)
-        return time.monotonic() - began
-
-    await asyncio.sleep(REFRESH_SECONDS)  # the first viewer has the page of a moment ago
-    await run_periodically(
-        refresh_once,
-        interval_seconds=lambda took: max(REFRESH_SECONDS, COST_FACTOR * took),
-        retry_seconds=REFRESH_SECONDS,
-        failure_event="followed_page_failed",
-    )
-
-
-async def _send_page(page: _Page) -> None:
-    if page.requests and (html := await _rendered(page.route, page.requests[-1])):
-        page.viewers.send(ServerSentEvent(html, event=PAGE).encode())
+async def _send_page(page: _Page) -> bool:
+    """False if it is an error at the moment."""
+    if not page.requests:
+        return True
+    html = await _rendered(page.route, page.requests[-1])
+    if html is not None:
+        page.viewers.send(ServerSentEvent(html, event=PAGE).encode(), is_whole=True)
+    return html is not None
 
 
 async def _rendered(route: ASGIApp, viewer: Scope) -> str | None:

@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const RETRY_MS = 10_000, WIDTH = 1000, MIN_VISIBLE = 3, SVG = "http://www.w3.org/2000/svg";
+  const RETRY_MS = 10_000, REFRESH_MS = 30_000, WIDTH = 1000, MIN_VISIBLE = 3, SVG = "http://www.w3.org/2000/svg";
   const number = (value) => value.toLocaleString("en-US");
   let feed;
 
@@ -62,6 +62,13 @@
     if (!document.querySelector("#live")?.hasAttribute("data-followed")) feed.close();
   }
 
+  async function refresh() {
+    if (document.hidden || !document.querySelector("[data-followed]")) return;
+    const answer = await fetch(location.href, { headers: { "HX-Request": "true" } }).catch(() => null);
+    if (answer?.ok) await lay(await answer.text());
+    if (document.querySelector("[data-followed]") && !document.hidden) follow();
+  }
+
   function follow() {
     feed?.close();
     const opened = feed = new EventSource(location.pathname + location.search);
@@ -75,6 +82,10 @@
       if (root) write(root, crawl);
     });
     feed.addEventListener("page", (event) => lay(event.data));
+    feed.addEventListener("unfollowed", () => {
+      opened.close();
+      setTimeout(() => opened === feed && refresh(), REFRESH_MS);
+    });
     feed.addEventListener("end", (event) => {
       if (JSON.parse(event.data).reason === "deleted" && document.querySelector("#live[data-crawl]")) feed.close();
     });
@@ -87,12 +98,6 @@
   });
   if (document.querySelector("[data-followed]") && window.EventSource) {
     follow();
-    document.addEventListener("visibilitychange", async () => {
-      if (document.hidden) return feed.close();
-      if (!document.querySelector("[data-followed]")) return;
-      const answer = await fetch(location.href, { headers: { "HX-Request": "true" } }).catch(() => null);
-      if (answer?.ok) await lay(await answer.text());
-      if (document.querySelector("[data-followed]") && !document.hidden) follow();
-    });
+    document.addEventListener("visibilitychange", () => document.hidden ? feed.close() : refresh());
   }
 })();

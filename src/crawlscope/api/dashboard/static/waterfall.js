@@ -271,9 +271,11 @@
       if (!this.frame.isConnected) return;
       this.setTotal(Number(document.querySelector("[data-pages]").dataset.pages));
       const shown = [...new Set([...this.rows.keys()].map((row) => Math.floor(row / SLICE)))];
+      const given = document.querySelector("[data-first-rows]");
+      if (given) this.slices.set(0, { rows: JSON.parse(given.textContent) });
       for (const number of this.slices.keys()) if (!shown.includes(number)) this.slices.delete(number);
       try {
-        await Promise.all((shown.length ? shown : [0]).filter((number) => !this.isFinal(number)).map(async (number) => {
+        await Promise.all((shown.length ? shown : [0]).filter((number) => !(given && number === 0) && !this.isFinal(number)).map(async (number) => {
           this.slices.set(number, { rows: (await this.fetchSlice(number)).rows });
         }));
       } catch { return; }
