@@ -4,8 +4,8 @@
 
 In turns, a crawl is delivered and indexed while one or a hundred viewers follow it: programs with the feed of
 the crawl, and browsers with a page of the dashboard. A browser is played by what Chromium does there, which
-`tests/api/dashboard/test_followed.py` watches: it gets the page, and the first rows of the waterfall, and then
-all that is new from the feed at the page's own address. What it costs to connect is left out. The embedder
+`tests/api/dashboard/test_followed.py` watches: it gets the page and the first rows of the waterfall, then all
+that is new from the feed at the page's own address. What it costs to connect is left out. The embedder
 answers at once, and pages come at a steady rate: the service works as much as with its own embedder on two
 cores. Each viewer has to see the end.
 """
