@@ -117,7 +117,7 @@ async def test_a_browser_with_the_page_that_was_opened_longest_ago_goes_back_to_
         async with asyncio.timeout(30):
             first = [line async for line in feeds[0]]  # it ends
             others = [await anext(feed) for feed in feeds[1:]]
-    assert first[-3:-1] == ["event: unfollowed", "data: too many pages are followed"]
+    assert first[-3:-1] == ["event: page_unfollowed", "data: too many pages are followed"]
     assert "unfollowed" not in "".join(others)
 
 

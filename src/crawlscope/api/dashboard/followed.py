@@ -30,7 +30,7 @@ COST_FACTOR = 10
 RETRY_MAX_SECONDS = 60.0
 MAX_PAGES = 64
 """That are followed at once. Browsers with the one that was opened longest ago go back to asking for it."""
-UNFOLLOWED = ServerSentEvent("too many pages are followed", event="unfollowed").encode()
+UNFOLLOWED = ServerSentEvent("too many pages are followed", event="page_unfollowed").encode()
 
 
 @dataclass(eq=False)

@@ -82,7 +82,7 @@
       if (root) write(root, crawl);
     });
     feed.addEventListener("page", (event) => lay(event.data));
-    feed.addEventListener("unfollowed", () => {
+    feed.addEventListener("page_unfollowed", () => {
       opened.close();
       setTimeout(() => opened === feed && refresh(), REFRESH_MS);
     });
