@@ -10,6 +10,7 @@ from typing import Any, cast
 from sqlalchemy import event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.core.compression import DamagedBody, compress, decompress
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
@@ -21,7 +22,6 @@ from crawlscope.timing import scope
 from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.timing.telemetry.meters import Totals
 from crawlscope.webhooks.acceptance import MAX_DELIVERIES, Acceptance
-from crawlscope.webhooks.payload import UnreadableDelivery, compress, decompress
 from tests.support.polling import eventually
 from tests.support.producing import A, B, C, document, index_pages
 
@@ -239,6 +239,6 @@ def test_a_damaged_body_is_noticed() -> None:
         damaged[place] ^= 0x10
         try:
             unnoticed += decompress(bytes(damaged)) != decompress(stored)
-        except UnreadableDelivery:
+        except DamagedBody:
             continue
     assert not unnoticed

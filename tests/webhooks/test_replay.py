@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from crawlscope.core.compression import decompress
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.database.retention import Keep
@@ -130,7 +131,7 @@ async def test_bodies_that_older_versions_compressed_are_read(database: Database
     await some_crawl(database)
     async with database.transaction() as connection:
         for row in (await connection.execute(select(Delivery.id, Delivery.body))).all():
-            older = zlib.compress(payload.decompress(row.body), 1)
+            older = zlib.compress(decompress(row.body), 1)
             await connection.execute(update(Delivery).where(Delivery.id == row.id).values(body=older))
     replayed = await replay(database, WhichDeliveries(), datetime.now(UTC))
     assert (replayed.deliveries, replayed.changed, replayed.unreadable) == (5, 0, 0)

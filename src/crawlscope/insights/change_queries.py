@@ -33,7 +33,8 @@ def _differing(which: str = "true") -> str:
                     )),
                 ('changed', 3, now.has_text AND before.has_text AND CASE
                     WHEN now.content_hash IS NULL OR before.content_hash IS NULL THEN (
-                        SELECT new.markdown <> old.markdown
+                        SELECT coalesce(new.hash, sha256(convert_to(new.markdown, 'UTF8')))
+                            <> coalesce(old.hash, sha256(convert_to(old.markdown, 'UTF8')))
                         FROM webhook.page_contents AS new, webhook.page_contents AS old
                         WHERE new.page_id = now.id AND old.page_id = before.id
                     )
@@ -60,7 +61,10 @@ CHANGES_OF_PAGE: TextClause = text(f"""
 """)
 COUNTS: TextClause = text(f"SELECT found.kind, count(*) AS count {_differing()} GROUP BY found.kind")
 CONTENTS_OF_PAGE: TextClause = text("""
-    SELECT page.crawl_id, page.title, page.settled_at, content.markdown
-    FROM webhook.pages AS page LEFT JOIN webhook.page_contents AS content ON content.page_id = page.id
+    SELECT page.crawl_id, page.title, page.settled_at, content.markdown, delivery.body,
+        content.begins, content.ends
+    FROM webhook.pages AS page
+    LEFT JOIN webhook.page_contents AS content ON content.page_id = page.id
+    LEFT JOIN webhook.deliveries AS delivery ON delivery.id = content.delivery_id
     WHERE page.source_key = :source_key AND page.crawl_id IN (:crawl_id, :against)
 """)

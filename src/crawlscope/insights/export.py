@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.insights import queries
 from crawlscope.insights.schemas import ExportedPage
+from crawlscope.pages.contents import markdown_of
 
 FETCHED_AT_ONCE = 500
 """Pages without their texts."""
@@ -34,7 +35,7 @@ async def exported_pages(
     async for fetched in rows.mappings().partitions():
         for batch in _batches(fetched):
             found = await connection.execute(queries.texts([row["page_id"] for row in batch]))
-            texts = {row.page_id: row.markdown for row in found}
+            texts = {row["page_id"]: markdown_of(row) for row in found.mappings()}
             yield [_exported(row, texts.get(row["page_id"])) for row in batch]
 
 
@@ -43,8 +44,8 @@ async def exported_page(connection: AsyncConnection, crawl_id: str, url: str) ->
     found = (await connection.execute(queries.pages_to_export(crawl_id, url))).mappings().one_or_none()
     if found is None:
         return None
-    texts = (await connection.execute(queries.texts([found["page_id"]]))).all()
-    return _exported(found, texts[0].markdown if texts else None)
+    texts = (await connection.execute(queries.texts([found["page_id"]]))).mappings().all()
+    return _exported(found, markdown_of(texts[0]) if texts else None)
 
 
 def markdown_file(page: ExportedPage) -> tuple[str, bytes] | None:

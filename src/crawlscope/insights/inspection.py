@@ -14,6 +14,7 @@ from crawlscope.database.engine import Database
 from crawlscope.insights import inspection_queries as queries
 from crawlscope.insights.inspection_queries import SpanOrder, WhichPages
 from crawlscope.insights.queries import crawl_exists, row_of, rows_of, slice_of
+from crawlscope.pages.contents import markdown_of
 
 Row = Mapping[Any, Any]
 
@@ -129,7 +130,7 @@ class Inspection:
             found = (await rows_of(connection, queries.page(crawl_id, url)))[:1]
             if not found:
                 raise NotFoundError(f"Page not found in crawl {crawl_id}: {url}")
-            [page] = found
+            page = {**found[0], "markdown": markdown_of(found[0])}
             brought = queries.deliveries_of_page(crawl_id, page["webhook_id"])
             delivery = (await rows_of(connection, brought))[:1] if page["webhook_id"] else []
             document = await rows_of(connection, queries.document_in_index(page["document_key"]))

@@ -15,7 +15,6 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.queue import INDEX_PAGE, jobs_in_progress
 from crawlscope.insights.queries import (
     ATTEMPTS,
-    CONTENTS,
     DELIVERIES,
     DOCUMENTS,
     GENERATIONS,
@@ -25,6 +24,7 @@ from crawlscope.insights.queries import (
     SESSIONS,
     Rows,
 )
+from crawlscope.pages.contents import CONTENTS, TEXT, WITH_BODIES
 
 EXAMPLES_OF_A_CAUSE = 3
 MAX_URLS_OF_A_CAUSE = 10_000
@@ -155,12 +155,11 @@ def page(crawl_id: str, source_url: str) -> Rows:
     return (
         select(
             PAGES,
-            CONTENTS.c.markdown,
+            *TEXT,
             CONTENTS.c.page_id.is_not(None).label("is_kept"),
             func.octet_length(CONTENTS.c.html).label("html_bytes"),
         )
-        .select_from(PAGES)
-        .outerjoin(CONTENTS, CONTENTS.c.page_id == PAGES.c.id)
+        .select_from(PAGES.outerjoin(WITH_BODIES, CONTENTS.c.page_id == PAGES.c.id))
         .where(
             PAGES.c.crawl_id == storable(crawl_id),
             PAGES.c.source_key == hash_key(storable(source_url)),
@@ -198,8 +197,10 @@ def history_of_page(source_url: str) -> Rows:
             PAGES.c.error_code,
             PAGES.c.chunks,
             PAGES.c.total_ms,
-            func.char_length(CONTENTS.c.markdown).label("characters"),
-            func.md5(CONTENTS.c.markdown).label("digest"),
+            func.coalesce(CONTENTS.c.characters, func.char_length(CONTENTS.c.markdown)).label("characters"),
+            func.coalesce(CONTENTS.c.hash, func.sha256(func.convert_to(CONTENTS.c.markdown, "UTF8"))).label(
+                "digest"
+            ),
         )
         .join(SESSIONS, SESSIONS.c.crawl_id == PAGES.c.crawl_id)
         .outerjoin(CONTENTS, CONTENTS.c.page_id == PAGES.c.id)

@@ -32,11 +32,11 @@ from crawlscope.core.values import hash_key, storable
 from crawlscope.core.vocabulary import CrawlStatus, Engine, NotificationState, PageState
 from crawlscope.database.queue import CRAWL_SITE, is_waiting, jobs_in_progress
 from crawlscope.database.row_counts import number_of_rows
+from crawlscope.pages.contents import CONTENTS, TEXT, WITH_BODIES
 
 ATTEMPTS = models.table_of(models.PageAttempt)
 CHANGED_HOURS = models.table_of(models.ChangedHour)
 CHANGES = models.table_of(models.ChangeEvent)
-CONTENTS = models.table_of(models.PageContent)
 DELIVERIES = models.table_of(models.Delivery)
 DOCUMENTS = models.table_of(models.Document)
 FACTS = models.table_of(models.CrawlFact)
@@ -316,7 +316,8 @@ def pages_to_export(crawl_id: str, source_url: str | None = None) -> Rows:
     """All pages of a crawl, or one, in the order in which they were received, with the sizes of the texts."""
     only = [] if source_url is None else [PAGES.c.source_key == hash_key(storable(source_url))]
     columns = (PAGES.c.id.label("page_id"), PAGES.c.title, PAGES.c.language, PAGES.c.received_at)
-    size = func.coalesce(func.octet_length(CONTENTS.c.markdown), 0).label("text_bytes")
+    in_delivery = CONTENTS.c.ends - CONTENTS.c.begins
+    size = func.coalesce(in_delivery, func.octet_length(CONTENTS.c.markdown), 0).label("text_bytes")
     return (
         select(*columns, *_page_columns(), size)
         .select_from(PAGES.outerjoin(CONTENTS, CONTENTS.c.page_id == PAGES.c.id))
@@ -326,7 +327,8 @@ def pages_to_export(crawl_id: str, source_url: str | None = None) -> Rows:
 
 
 def texts(page_ids: Sequence[int]) -> Rows:
-    return select(CONTENTS.c.page_id, CONTENTS.c.markdown).where(CONTENTS.c.page_id.in_(page_ids))
+    """Per page what `markdown_of` reads."""
+    return select(CONTENTS.c.page_id, *TEXT).select_from(WITH_BODIES).where(CONTENTS.c.page_id.in_(page_ids))
 
 
 def oldest_transaction() -> Rows:

@@ -76,6 +76,7 @@ from crawlscope.insights.schemas import (
 from crawlscope.insights.sealing import Row, Sealing, sealing, searchable_at, time_to_searchable_ms
 from crawlscope.insights.timeline import Span, timeline
 from crawlscope.insights.verdict import Asked, Evidence, PartOutage, judge
+from crawlscope.pages.contents import markdown_of
 
 DEFAULT_LIMIT = 50
 DEFAULT_BUCKETS = 60
@@ -228,7 +229,7 @@ class Insights:
             kept = (await connection.execute(change_queries.CONTENTS_OF_PAGE, given)).mappings().all()
         if not kept:
             raise NotFoundError(f"Page not found in crawl {crawl_id} nor in {against}: {url}")
-        contents = {row["crawl_id"]: row["markdown"] for row in kept}
+        contents = {row["crawl_id"]: markdown_of(row) for row in kept}
         diff, note = await in_thread(compared_texts, contents, against, crawl_id)
         changes = [page_change(row) for row in rows]
         kinds = Counter(change.kind for change in changes)

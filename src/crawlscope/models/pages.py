@@ -4,7 +4,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Identity, Index, String, UniqueConstraint, false, text
+from sqlalchemy import (
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from crawlscope.models.base import SCHEMA, Base, count, crawl_reference, now
@@ -71,6 +81,11 @@ class PageContent(Base):
     """The delivered content of a page. The index can be rebuilt from it."""
 
     __tablename__ = "page_contents"
+    __table_args__ = (
+        Index(
+            "ix_page_contents_delivery_id", "delivery_id", postgresql_where=text("delivery_id IS NOT NULL")
+        ),
+    )
 
     page_id: Mapped[int] = mapped_column(
         ForeignKey(f"{SCHEMA}.pages.id", ondelete="CASCADE"), primary_key=True
@@ -79,6 +94,15 @@ class PageContent(Base):
     """The delivered Markdown, or the Markdown that indexing made from the HTML."""
     html: Mapped[str] = mapped_column(server_default=text("''"))
     """The delivered HTML, if no Markdown was delivered."""
+    delivery_id: Mapped[int | None]
+    """The delivery whose body contains the Markdown, which is stored once then: `markdown` is empty."""
+    begins: Mapped[int | None] = mapped_column(Integer)
+    """Where the JSON string of the Markdown begins in the uncompressed body, in bytes."""
+    ends: Mapped[int | None] = mapped_column(Integer)
+    characters: Mapped[int | None] = mapped_column(Integer)
+    """The length of Markdown in a delivery."""
+    hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The SHA-256 of Markdown in a delivery."""
 
 
 class PageAttempt(Base):

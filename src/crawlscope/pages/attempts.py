@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.values import arrays
 from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED, OperationType, PageState
+from crawlscope.pages.contents import markdown_of
 from crawlscope.pages.repository import NOW, PAGES, UNSETTLED
 from crawlscope.sessions.changes import SessionChange
 from crawlscope.timing import TimingContext
@@ -54,9 +55,11 @@ _START_ATTEMPTS = text("""
         INSERT INTO webhook.page_attempts (page_id, number, revision, worker, queued_at, started_at)
         SELECT id, attempts, revision, :worker, queued_at, started_at FROM claimed
     )
-    SELECT claimed.id, claimed.attempts, content.markdown, content.html,
-        extract(epoch FROM claimed.started_at - claimed.queued_at)::float8 AS waited_seconds
-    FROM claimed LEFT JOIN webhook.page_contents AS content ON content.page_id = claimed.id
+    SELECT claimed.id, claimed.attempts, content.markdown, content.html, delivery.body, content.begins,
+        content.ends, extract(epoch FROM claimed.started_at - claimed.queued_at)::float8 AS waited_seconds
+    FROM claimed
+    LEFT JOIN webhook.page_contents AS content ON content.page_id = claimed.id
+    LEFT JOIN webhook.deliveries AS delivery ON delivery.id = content.delivery_id
 """)
 _ENDED_COLUMNS = (
     *("page_id", "number", "state", "outcome", "error_code", "error", "chunks", "content_hash"),
@@ -194,8 +197,8 @@ async def claim_pages(
         await close_lost_attempts(connection, again)
         past = await _failed_attempts(connection, again)
     rows = await connection.execute(_START_ATTEMPTS, {"page_ids": list(claimable), "worker": worker})
-    started = {row.id: row for row in rows}
-    waits = [row.waited_seconds for row in started.values() if row.waited_seconds is not None]
+    started = {row["id"]: row for row in rows.mappings()}
+    waits = [seconds for row in started.values() if (seconds := row["waited_seconds"]) is not None]
     meters.pages_claimed(connection, waits)
 
     def claimed(job: PageJob) -> ClaimedPage | None:
@@ -207,13 +210,13 @@ async def claim_pages(
             job_id=job.job_id,
             crawl_id=page.crawl_id,
             revision=page.revision,
-            attempt=attempt.attempts,
+            attempt=attempt["attempts"],
             source_url=page.source_url,
             url=page.url,
             title=page.title,
             language=page.language,
-            markdown=attempt.markdown or "",
-            html=attempt.html or "",
+            markdown=markdown_of(attempt) or "",
+            html=attempt["html"] or "",
             queued_at=page.queued_at,
             past=past.get(page.id, {}),
         )

@@ -21,6 +21,7 @@ from crawlscope.indexing.index.port import IndexedDocument
 from crawlscope.indexing.prepare import PreparedDocument
 from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
 from crawlscope.indexing.service import IndexingService
+from crawlscope.pages.contents import markdown_of
 from crawlscope.pages.index_page import in_time
 from crawlscope.pages.repository import newest_contents
 from crawlscope.pages.retry import max_failures, retry_seconds
@@ -168,8 +169,9 @@ class Reindexing:
                 known = await documents.find_documents(connection, generation.id, [document.url])
                 rows = await newest_contents(connection, document.key, MAX_CONTENTS)
             for row in rows:
-                metadata = DocumentMetadata(url=document.url, title=row.title, language=row.language)
-                request = IndexDocumentRequest(url=document.url, markdown=row.markdown, metadata=metadata)
+                metadata = DocumentMetadata(url=document.url, title=row["title"], language=row["language"])
+                markdown = markdown_of(row) or ""
+                request = IndexDocumentRequest(url=document.url, markdown=markdown, metadata=metadata)
                 async with self._opened.preparer(generation) as preparer:
                     prepared = await preparer.prepare(request, None if again else known.get(document.url))
                 if prepared.text:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     Row,
+    RowMapping,
     Text,
     Uuid,
     any_,
@@ -25,12 +26,12 @@ from crawlscope import models
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import FINDINGS, FOUND_AT
+from crawlscope.pages.contents import CONTENTS, TEXT, WITH_BODIES
 from crawlscope.sessions.changes import SessionChange
 from crawlscope.sessions.repository import lock_sessions
 from crawlscope.timing.store import write_changes
 from crawlscope.timing.telemetry import meters
 
-CONTENTS = models.table_of(models.PageContent)
 PAGES = models.table_of(models.Page)
 
 UNSETTLED = (PageState.QUEUED, PageState.INDEXING)
@@ -168,14 +169,16 @@ async def keep_markdown(connection: AsyncConnection, markdown: Mapping[int, str]
     await connection.execute(_KEEP_MARKDOWN, values)
 
 
-async def newest_contents(connection: AsyncConnection, document_key: UUID, limit: int) -> Sequence[Any]:
-    """`title`, `language` and `markdown` of a document's pages, the one found last first.
+async def newest_contents(
+    connection: AsyncConnection, document_key: UUID, limit: int
+) -> Sequence[RowMapping]:
+    """`title`, `language` and what `markdown_of` reads of a document's pages, the one found last first.
 
     Without pages that failed: no index has anything of those.
     """
     rows = await connection.execute(
-        select(PAGES.c.title, PAGES.c.language, CONTENTS.c.markdown)
-        .select_from(FINDINGS.join(CONTENTS, CONTENTS.c.page_id == PAGES.c.id))
+        select(PAGES.c.title, PAGES.c.language, *TEXT)
+        .select_from(FINDINGS.join(WITH_BODIES, CONTENTS.c.page_id == PAGES.c.id))
         .where(
             PAGES.c.document_key == document_key,
             PAGES.c.delivered,
@@ -184,4 +187,4 @@ async def newest_contents(connection: AsyncConnection, document_key: UUID, limit
         .order_by(FOUND_AT.desc(), PAGES.c.webhook_id.desc(), PAGES.c.id.desc())
         .limit(limit)
     )
-    return rows.all()
+    return rows.mappings().all()

@@ -11,7 +11,8 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, prune_rows
 from crawlscope.indexing.freshness import FINDINGS, FOUND_AT
-from crawlscope.pages.repository import CONTENTS, PAGES
+from crawlscope.pages.contents import CONTENTS
+from crawlscope.pages.repository import PAGES
 
 _FIRST = UUID(int=0)
 _RANK = func.row_number().over(

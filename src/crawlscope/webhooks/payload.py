@@ -1,8 +1,6 @@
 """Reads a delivery: Firecrawl's v0, v1 and v2 envelopes become one shape."""
 
 import json
-import sys
-import zlib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NoReturn
@@ -10,6 +8,7 @@ from uuid import UUID, uuid4
 
 from pydantic_core import from_json
 
+from crawlscope.core.compression import compress
 from crawlscope.core.errors import UsageError
 from crawlscope.core.values import hash_key, storable, storable_json
 from crawlscope.core.vocabulary import CrawlStatus
@@ -17,11 +16,6 @@ from crawlscope.firecrawl.documents import scraped_page, source_url
 from crawlscope.pages.causes import error_words
 from crawlscope.pages.delivered import DeliveredPage
 from crawlscope.sessions.fold import CrawlSeen, Ended, Fact, PageSeen, fact_to_json
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 FAMILIES = {"crawl", "batch_scrape", "extract", "agent", "monitor"}
 CRAWL_FAMILIES = {"crawl", "batch_scrape"}
@@ -36,12 +30,6 @@ ENDS = {
 """Events that end a crawl."""
 WITHOUT_URL = "names no page URL"
 _NUL_ESCAPE = rb"\u0000"
-_ZSTD_OPTIONS: dict[int, int] = {
-    zstd.CompressionParameter.compression_level: 1,
-    zstd.CompressionParameter.checksum_flag: 1,
-}
-"""With a checksum: else most damages would go unnoticed."""
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 class UnreadableDelivery(UsageError):
@@ -141,18 +129,6 @@ def read(body: bytes) -> Delivery:
         error=event.get("error"),
         metadata=metadata or {},
     )
-
-
-def compress(body: bytes) -> bytes:
-    return zstd.compress(body, options=_ZSTD_OPTIONS)
-
-
-def decompress(stored: bytes) -> bytes:
-    """Older versions compressed with zlib. Raises `UnreadableDelivery`."""
-    try:
-        return zstd.decompress(stored) if stored.startswith(_ZSTD_MAGIC) else zlib.decompress(stored)
-    except (zstd.ZstdError, zlib.error) as error:
-        raise UnreadableDelivery(f"the stored body cannot be decompressed: {error}") from None
 
 
 def crawl_id_of(body: bytes) -> str | None:

@@ -8,6 +8,7 @@ from functools import partial
 from sqlalchemy import ColumnElement, Table, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawlscope.core.compression import decompress
 from crawlscope.core.errors import NotFoundError, UsageError
 from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
@@ -106,7 +107,7 @@ async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tupl
         return None
     if row.body is None:
         raise UsageError("the body is no longer kept")
-    delivery = payload.read(payload.decompress(row.body))
+    delivery = payload.read(decompress(row.body))
     brought = payload.brought(delivery, row.received_at)
     [taken] = await take_pages(connection, [(row.crawl_id, brought.pages)])
     await change_crawls(connection, [taken])
@@ -133,7 +134,7 @@ async def accept_newly_known(database: Database, which: WhichDeliveries, replaye
         if event is None:  # another replay took it
             continue
         try:
-            body = payload.decompress(event.body)
+            body = decompress(event.body)
             if not payload.read(body).known:
                 continue
             await accept_delivery(database, body, event.received_at)

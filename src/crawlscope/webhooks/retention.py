@@ -1,4 +1,4 @@
-"""Drops the stored bodies of deliveries; what they said of their crawl stays."""
+"""Drops the stored bodies of deliveries; what they said of their crawl stays, and the texts of its pages."""
 
 from datetime import datetime
 
@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
 from crawlscope.database.retention import BATCH_SIZE, Keep, Pruned, in_batches, prune_rows
+from crawlscope.pages.contents import copy_texts
 from crawlscope.sessions.repository import DELIVERIES
 
 
@@ -30,8 +31,10 @@ async def prune_bodies(
 async def drop_bodies(connection: AsyncConnection, received_before: datetime) -> int:
     """At most a batch; returns how many. Skips bodies in use."""
     old = old_bodies(received_before).with_for_update(skip_locked=True)
-    emptied = await connection.execute(update(DELIVERIES).where(DELIVERIES.c.id.in_(old)).values(body=None))
-    return emptied.rowcount
+    delivery_ids = (await connection.scalars(old)).all()
+    await copy_texts(connection, delivery_ids)
+    await connection.execute(update(DELIVERIES).where(DELIVERIES.c.id.in_(delivery_ids)).values(body=None))
+    return len(delivery_ids)
 
 
 def old_bodies(received_before: datetime) -> Select[int]:

@@ -16,6 +16,7 @@ from crawlscope.api.dashboard.rendering import SharedAnswers, crawl_path, page_r
 from crawlscope.api.http.parameters import MAX_OFFSET, Limit, Offset, Segment, ServiceParts
 from crawlscope.api.rendering.retried import BECAUSE
 from crawlscope.api.rendering.words import count
+from crawlscope.core.compression import DamagedBody, decompress
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.vocabulary import NotRetried, PageState
 from crawlscope.crawls.schemas import PagesQueued, RetryPages
@@ -23,7 +24,6 @@ from crawlscope.insights.inspection import CrawlSpan
 from crawlscope.insights.inspection_queries import SpanOrder, WhichPages
 from crawlscope.insights.schemas import CrawlMetricsResponse
 from crawlscope.processes.parts import Parts
-from crawlscope.webhooks import payload
 
 SLOWEST_SHOWN = 8
 CAUSES_SHOWN = 4
@@ -233,8 +233,8 @@ def readable_body(stored: bytes | None) -> str | None:
     if stored is None:
         return None
     try:
-        body = payload.decompress(stored).decode("utf-8", "replace")
-    except payload.UnreadableDelivery as error:
+        body = decompress(stored).decode("utf-8", "replace")
+    except DamagedBody as error:
         return str(error)
     if len(body) <= MAX_INDENTED:
         with suppress(ValueError, RecursionError):

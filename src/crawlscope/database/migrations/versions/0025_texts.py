@@ -1,0 +1,54 @@
+"""The content of a page can be in the body of its delivery, so that a text is stored once."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from pydantic_core import from_json
+
+from crawlscope.core.compression import decompress
+
+revision = "0025"
+down_revision = "0024"
+branch_labels = None
+depends_on = None
+serves_from = "0024"
+
+COLUMNS: dict[str, type[sa.types.TypeEngine[Any]]] = {
+    "delivery_id": sa.BigInteger,
+    "begins": sa.Integer,
+    "ends": sa.Integer,
+    "characters": sa.Integer,
+    "hash": sa.LargeBinary,
+}
+COPIED_AT_ONCE = 50
+FIND = sa.text("""
+    SELECT page_id, begins, ends, deliveries.body
+    FROM webhook.page_contents JOIN webhook.deliveries ON deliveries.id = delivery_id
+    LIMIT :size
+""")
+COPY = sa.text("""
+    UPDATE webhook.page_contents SET markdown = :markdown, delivery_id = NULL WHERE page_id = :page_id
+""")
+
+
+def upgrade() -> None:
+    for name, kind in COLUMNS.items():
+        op.add_column("page_contents", sa.Column(name, kind, nullable=True), schema="webhook")
+    op.create_index(
+        op.f("ix_page_contents_delivery_id"),
+        "page_contents",
+        ["delivery_id"],
+        schema="webhook",
+        postgresql_where=sa.text("delivery_id IS NOT NULL"),
+    )
+
+
+def downgrade() -> None:
+    """Versions before find texts only in the contents."""
+    while found := op.get_bind().execute(FIND, {"size": COPIED_AT_ONCE}).all():
+        texts = [from_json(decompress(row.body)[row.begins : row.ends]) for row in found]
+        values = [{"page_id": row.page_id, "markdown": text} for row, text in zip(found, texts, strict=True)]
+        op.get_bind().execute(COPY, values)
+    for name in COLUMNS:
+        op.drop_column("page_contents", name, schema="webhook")
