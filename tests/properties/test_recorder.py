@@ -9,13 +9,14 @@ from uuid import uuid4
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import join, select
 
 from crawlscope.core.vocabulary import PageState
 from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient
-from crawlscope.models import CrawlSession, Page, PageAttempt, PageContent
+from crawlscope.models import CrawlSession, Page, PageAttempt
+from crawlscope.pages.contents import CONTENTS, TEXT, WITH_BODIES, markdown_of
 from crawlscope.pages.retry import retry_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.repository import delete_sessions
@@ -187,12 +188,12 @@ def without_ids(answer: dict[str, Any]) -> dict[str, Any]:
 async def contents(database: Database, crawl_id: str) -> list[Any]:
     async with database.transaction() as connection:
         rows = await connection.execute(
-            select(Page.source_url, Page.revision, PageContent.markdown)
-            .outerjoin(PageContent, PageContent.page_id == Page.id)
+            select(Page.source_url, Page.revision, *TEXT)
+            .select_from(join(Page, WITH_BODIES, CONTENTS.c.page_id == Page.id, isouter=True))
             .where(Page.crawl_id == crawl_id)
             .order_by(Page.source_url)
         )
-        return [tuple(row) for row in rows]
+        return [(row["source_url"], row["revision"], markdown_of(row)) for row in rows.mappings()]
 
 
 def test_recount_agrees_after_any_actions_of_workers_and_operators(database_url: str) -> None:

@@ -15,7 +15,9 @@ from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.indexing.service import IndexingService
-from crawlscope.models import DeletedCrawl, Delivery, OperationMetric, Page, PageContent
+from crawlscope.models import DeletedCrawl, Delivery, OperationMetric, Page
+from crawlscope.pages.contents import markdown_of
+from crawlscope.pages.repository import newest_contents
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.repository import lock_session
 from crawlscope.timing import scope
@@ -82,8 +84,9 @@ async def test_of_one_page_in_several_deliveries_the_last_content_is_indexed(dat
     assert [answer["queued_jobs"] for answer in answers] == [1, 1, 1, 1]
     [row] = await rows_of(database, Page)
     assert (row.state, row.revision, str(row.job_id)) == (PageState.QUEUED, 4, answers[-1]["job_ids"][0])
-    [content] = await rows_of(database, PageContent)
-    assert content.markdown == "Third."
+    async with database.transaction() as connection:
+        [content] = await newest_contents(connection, row.document_key, 3)
+    assert markdown_of(content) == "Third."
     assert await index_pages(database, "crawl-1") == 1
     assert await database.run(partial(recount, crawl_id="crawl-1")) == {}
 

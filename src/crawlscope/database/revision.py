@@ -5,7 +5,7 @@ from sqlalchemy import text
 from crawlscope.core.errors import SettingsError
 from crawlscope.database.engine import Database
 
-NEWEST = "0025"
+NEWEST = "0026"
 """What this version needs: the newest migration there is."""
 VERSION_TABLE = "crawlscope_alembic_version"
 _OLDEST_SERVED = text(f"SELECT obj_description('public.{VERSION_TABLE}'::regclass, 'pg_class')")

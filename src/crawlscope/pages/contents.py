@@ -1,6 +1,7 @@
 """The text of a page: its content contains it, or says where the body of its delivery contains it."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from pydantic_core import from_json
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.compression import decompress
+from crawlscope.pages.delivered import DeliveredPage
 
 COPIED_AT_ONCE = 50
 CONTENTS = models.table_of(models.PageContent)
@@ -24,6 +26,14 @@ _COPY = text("""
         AS copied (page_id, delivery_id, markdown)
     WHERE content.page_id = copied.page_id AND content.delivery_id = copied.delivery_id
 """)
+
+
+def text_columns(page: DeliveredPage) -> Sequence[Any]:
+    """The values of `markdown`, `html`, `delivery_id`, `begins`, `ends`, `characters` and `hash`."""
+    if (place := page.place) is None:
+        return page.markdown, page.html, *[None] * 5
+    in_body = place.delivery_id, place.begins, place.ends
+    return "", page.html, *in_body, len(page.markdown), sha256(page.markdown.encode()).digest()
 
 
 def markdown_of(row: Mapping[Any, Any]) -> str | None:

@@ -26,6 +26,15 @@ class Arrival:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the body of a delivery contains a text."""
+
+    delivery_id: int
+    begins: int
+    ends: int
+
+
+@dataclass(frozen=True)
 class DeliveredPage:
     """A page in a delivery: with content to index, or failed already."""
 
@@ -35,6 +44,8 @@ class DeliveredPage:
     markdown: str = ""
     html: str = ""
     """Used if there is no Markdown."""
+    place: Place | None = None
+    """Of the Markdown, if it stays in the body."""
     title: str | None = None
     language: str | None = None
     status_code: int | None = None

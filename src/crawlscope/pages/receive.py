@@ -17,6 +17,7 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import GONE_CODES, GONE_STATUSES
 from crawlscope.pages.causes import precision
+from crawlscope.pages.contents import text_columns
 from crawlscope.pages.delivered import Arrival, DeliveredPage, KnownPage
 from crawlscope.pages.repository import refresh_last_settled
 from crawlscope.sessions.changes import SessionChange
@@ -49,7 +50,8 @@ _HASH_CONTENTS = text("""
 _DELIVERED_COLUMNS = (
     *("id", "crawl_id", "source_key", "source_url", "url", "document_key", "state", "revision", "delivered"),
     *("pulled", "received_at", "webhook_id", "status_code", "title", "language", "job_id", "error_code"),
-    *("error", "error_detail", "settled_at", "markdown", "html"),
+    *("error", "error_detail", "settled_at", "markdown", "html", "delivery_id", "begins", "ends"),
+    *("characters", "hash"),
 )
 _STORE_PAGES = text("""
     WITH given AS (
@@ -61,16 +63,22 @@ _STORE_PAGES = text("""
             CAST(:status_code AS int[]), CAST(:title AS text[]), CAST(:language AS text[]),
             CAST(:job_id AS bigint[]), CAST(:error_code AS text[]), CAST(:error AS text[]),
             CAST(:error_detail AS text[]), CAST(:settled_at AS timestamptz[]), CAST(:markdown AS text[]),
-            CAST(:html AS text[])
+            CAST(:html AS text[]), CAST(:delivery_id AS bigint[]), CAST(:begins AS int[]),
+            CAST(:ends AS int[]), CAST(:characters AS int[]), CAST(:hash AS bytea[])
         ) AS given (
             id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
             received_at, webhook_id, status_code, title, language, job_id, error_code, error, error_detail,
-            settled_at, markdown, html
+            settled_at, markdown, html, delivery_id, begins, ends, characters, hash
         )
     ), content AS (
-        INSERT INTO webhook.page_contents (page_id, markdown, html)
-        SELECT id, markdown, html FROM given WHERE delivered
-        ON CONFLICT (page_id) DO UPDATE SET markdown = excluded.markdown, html = excluded.html
+        INSERT INTO webhook.page_contents (
+            page_id, markdown, html, delivery_id, begins, ends, characters, hash
+        )
+        SELECT id, markdown, html, delivery_id, begins, ends, characters, hash FROM given WHERE delivered
+        ON CONFLICT (page_id) DO UPDATE SET
+            markdown = excluded.markdown, html = excluded.html, delivery_id = excluded.delivery_id,
+            begins = excluded.begins, ends = excluded.ends, characters = excluded.characters,
+            hash = excluded.hash
     )
     INSERT INTO webhook.pages AS page (
         id, crawl_id, source_key, source_url, url, document_key, state, revision, delivered, pulled,
@@ -245,7 +253,7 @@ async def _store_pages(
                 *(delivered.failure is None, not delivered.arrival.pushed, delivered.arrival.received_at),
                 *(delivered.arrival.webhook_id, delivered.status_code, delivered.title, delivered.language),
                 *(job_ids.get(source), page.error_code, page.error, delivered.error_detail, page.settled_at),
-                *(delivered.markdown, delivered.html),
+                *text_columns(delivered),
             )
         )
     stored = (await connection.execute(_STORE_PAGES, arrays(_DELIVERED_COLUMNS, rows))).all()

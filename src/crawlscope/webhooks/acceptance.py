@@ -5,7 +5,7 @@ A transaction writes ledger, pages, jobs and the crawls' state of its deliveries
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,7 +64,7 @@ _ENTER = text("""
     )
     ORDER BY crawl_id COLLATE "C", identity, number
     ON CONFLICT (crawl_id, identity) DO NOTHING
-    RETURNING crawl_id, identity
+    RETURNING id, crawl_id, identity
 """)
 
 _LIMIT_WAIT = text("SET LOCAL lock_timeout = '2s'")
@@ -177,27 +177,27 @@ async def store_deliveries(connection: AsyncConnection, received: Sequence[Recei
     return [_answer(each.delivery, deleted, taken.get(each)) for each in received]
 
 
-async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> list[Received]:
-    """Adds deliveries to the ledger; returns those that it did not have."""
+async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict[Received, int]:
+    """Adds deliveries to the ledger; returns the ids of those that it did not have."""
     if not known:
-        return []
+        return {}
     rows = [[each.row[name] for name in _COLUMNS] for each in known]
     entered = {
-        (row.crawl_id, row.identity) for row in await connection.execute(_ENTER, arrays(_COLUMNS, rows))
+        (row.crawl_id, row.identity): row.id
+        for row in await connection.execute(_ENTER, arrays(_COLUMNS, rows))
     }
-    new = []
-    for each in known:
-        identity = each.delivery.crawl_id, each.row["identity"]
-        if identity in entered:
-            entered.remove(identity)  # a further one in this batch is a duplicate
-            new.append(each)
+    new = {}
+    for each in known:  # a further one in this batch is a duplicate
+        if delivery_id := entered.pop((each.delivery.crawl_id, each.row["identity"]), None):
+            new[each] = delivery_id
     return new
 
 
-async def _store_new(connection: AsyncConnection, new: Sequence[Received]) -> list[Taken]:
+async def _store_new(connection: AsyncConnection, new: Mapping[Received, int]) -> list[Taken]:
     if not new:
         return []
-    taken = await take_pages(connection, [(each.delivery.crawl_id, each.brought.pages) for each in new])
+    pages = [(each.delivery.crawl_id, each.brought.pages_in(new[each])) for each in new]
+    taken = await take_pages(connection, pages)
     for each, effect in zip(new, taken, strict=True):
         effect.change.failures_without_url += each.brought.without_url
         each.stop()

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from crawlscope.core.compression import compress
 from crawlscope.core.errors import UsageError
@@ -14,7 +14,7 @@ from crawlscope.core.values import hash_key, storable, storable_json
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.firecrawl.documents import scraped_page, source_url
 from crawlscope.pages.causes import error_words
-from crawlscope.pages.delivered import DeliveredPage
+from crawlscope.pages.delivered import DeliveredPage, Place
 from crawlscope.sessions.fold import CrawlSeen, Ended, Fact, PageSeen, fact_to_json
 
 FAMILIES = {"crawl", "batch_scrape", "extract", "agent", "monitor"}
@@ -81,6 +81,13 @@ class Brought:
     facts: list[Fact]
     columns: dict[str, Any]
     """The ledger's columns that follow from the content."""
+    text_at: tuple[int, int] | None = None
+    """Where the body contains the Markdown of its only page: from this byte until before the other one."""
+
+    def pages_in(self, delivery_id: int) -> list[DeliveredPage]:
+        if self.text_at is None:
+            return self.pages
+        return [replace(page, place=Place(delivery_id, *self.text_at)) for page in self.pages]
 
 
 def received(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[str, Any]]:
@@ -96,7 +103,7 @@ def received(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dic
         }
     else:
         row["identity"] = hash_key(delivery.event_type, body.hex())
-    found = brought(delivery, received_at)
+    found = brought(delivery, body, received_at)
     if delivery.known:
         row |= found.columns | {"facts": storable_json(found.columns["facts"])}
     return delivery, found, row
@@ -164,7 +171,7 @@ def identity(delivery: Delivery, body: bytes) -> UUID | None:
     return hash_key(*event, "body", body.decode("utf-8", "replace"))
 
 
-def brought(delivery: Delivery, received_at: datetime) -> Brought:
+def brought(delivery: Delivery, body: bytes, received_at: datetime) -> Brought:
     """The pages of a delivery and the facts about its crawl."""
     best: dict[str, DeliveredPage] = {}  # of several with one URL the last that brings something counts
     first_url, without_url = None, 0
@@ -198,7 +205,19 @@ def brought(delivery: Delivery, received_at: datetime) -> Brought:
         "facts": list(map(fact_to_json, facts)),
         "note": WITHOUT_URL if delivery.brings_pages and not best else None,
     }
-    return Brought(list(dict(sorted(best.items())).values()), without_url, facts, columns)
+    pages = [best[url] for url in sorted(best)]
+    with_text = len(pages) == 1 and pages[0].markdown and not pages[0].failure
+    text_at = _text_at(body, pages[0].markdown) if with_text else None
+    return Brought(pages, without_url, facts, columns, text_at)
+
+
+def _text_at(body: bytes, text: str) -> tuple[int, int] | None:
+    """Where the body contains this string, written as JavaScript or as Python does."""
+    for written in (to_json(text), json.dumps(text).encode()):
+        begins = body.find(written)
+        if begins >= 0:
+            return begins, begins + len(written)
+    return None
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

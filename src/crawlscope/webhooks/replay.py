@@ -107,9 +107,9 @@ async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tupl
         return None
     if row.body is None:
         raise UsageError("the body is no longer kept")
-    delivery = payload.read(decompress(row.body))
-    brought = payload.brought(delivery, row.received_at)
-    [taken] = await take_pages(connection, [(row.crawl_id, brought.pages)])
+    body = decompress(row.body)
+    brought = payload.brought(payload.read(body), body, row.received_at)
+    [taken] = await take_pages(connection, [(row.crawl_id, brought.pages_in(delivery_id))])
     await change_crawls(connection, [taken])
     differs = any(getattr(row, name) != value for name, value in brought.columns.items())
     if differs:

@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from crawlscope import models
 from crawlscope.api.dashboard.crawl import MAX_INDENTED, readable_body
-from crawlscope.webhooks.payload import compress
+from crawlscope.core.compression import compress
 from tests.api.dashboard.conftest import FROM_OWN_PAGE
 from tests.api.http.conftest import Service
 from tests.support.producing import deliver_pages, fail_pages
