@@ -46,7 +46,9 @@ async def url(database_url: str, tmp_path: Path) -> AsyncIterator[str]:
         await running
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "examples", [3, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])]
+)
 async def test_the_api_is_as_described(url: str, examples: int, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(
