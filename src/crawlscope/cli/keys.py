@@ -53,12 +53,14 @@ def revoke(key_id: KeyId, as_json: Json = False) -> None:
 
 
 def _table(keys: "list[KeyInfo]") -> "Table":
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from crawlscope.api.rendering.words import plain
 
-    table = Table("id", "name", "scope", "created", "used", "revoked", box=None)
+    table = Table(
+        Column("id", no_wrap=True, min_width=36), "name", "scope", "created", "used", "revoked", box=None
+    )
     for key in keys:
         times = (
             f"{at:%Y-%m-%d %H:%M}" if at else "–" for at in (key.created_at, key.used_at, key.revoked_at)

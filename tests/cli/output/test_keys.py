@@ -1,4 +1,4 @@
-"""Keys on a terminal: a name is text, whatever is in it."""
+"""Keys on a terminal: a name is text, whatever is in it, and an id is whole."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -9,11 +9,22 @@ from crawlscope.api.keys.schemas import KeyInfo, KeyScope
 from crawlscope.cli.keys import _table
 
 
-def test_a_name_is_shown_as_it_is_written():
-    times = {"created_at": datetime.now(UTC), "used_at": None, "revoked_at": None}
-    key = KeyInfo(id=uuid4(), name="[/x] [red]a\x1b[2J", scope=KeyScope.READ, **times)
-    console = Console(width=200)
-    with console.capture() as shown:
+def shown(name: str, columns: int, at: datetime | None = None) -> tuple[KeyInfo, str]:
+    key = KeyInfo(
+        id=uuid4(), name=name, scope=KeyScope.READ, created_at=datetime.now(UTC), used_at=at, revoked_at=at
+    )
+    console = Console(width=columns)
+    with console.capture() as captured:
         console.print(_table([key]))
-    assert "[/x] [red]a[2J" in shown.get()
-    assert "\x1b" not in shown.get()
+    return key, captured.get()
+
+
+def test_a_name_is_shown_as_it_is_written():
+    _, text = shown("[/x] [red]a\x1b[2J", 200)
+    assert "[/x] [red]a[2J" in text
+    assert "\x1b" not in text
+
+
+def test_an_id_is_whole_in_80_columns_because_revoke_needs_it():
+    key, text = shown("a program", 80, datetime.now(UTC))
+    assert str(key.id) in text
