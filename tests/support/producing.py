@@ -66,21 +66,6 @@ async def index_pages(
     return len(jobs)
 
 
-async def index_all_pages(database: Database, crawl_id: str, at_once: int = 500) -> int:
-    """As `index_pages`, many in one transaction, for large crawls."""
-    jobs = await queued(database, crawl_id)
-    for first in range(0, len(jobs), at_once):
-        async with database.transaction() as connection:
-            claims = await claim_pages(connection, jobs[first : first + at_once], "worker-1")
-            ended = [
-                EndedAttempt(claim, Outcome(PageState.INDEXED, 3), measured_attempt(claim))
-                for claim in claims
-                if claim
-            ]
-            await end_attempts(connection, ended)
-    return len(jobs)
-
-
 async def fail_pages(database: Database, crawl_id: str, code: str, words: str) -> None:
     """As when the embedding goes wrong for good."""
     for job in await queued(database, crawl_id):

@@ -34,6 +34,7 @@ from crawlscope.insights.compare import compare
 from crawlscope.insights.diagnosis import diagnosis
 from crawlscope.insights.durations import durations_between, durations_of
 from crawlscope.insights.export import exported_page, exported_pages
+from crawlscope.insights.kept import KeptAnswers
 from crawlscope.insights.news import News, Position, SettledPages
 from crawlscope.insights.progress import Progress
 from crawlscope.insights.queries import PageSort, Rows, by_crawl, row_of, rows_of
@@ -116,6 +117,7 @@ class Insights:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         self._snapshots = Database(snapshots)
+        self._kept = KeptAnswers()
 
     async def crawls(
         self,
@@ -176,14 +178,22 @@ class Insights:
         """The crawl's time in so many parts. The number of queries does not depend on it."""
         async with self._known(crawl_id) as connection:
             session = await row_of(connection, queries.crawl(crawl_id))
-            span = Span.of(session, datetime.now(UTC), buckets)
-            return timeline(session, span, await course.happenings(connection, session, span))
+
+            async def make() -> TimelineResponse:
+                span = Span.of(session, datetime.now(UTC), buckets)
+                return timeline(session, span, await course.happenings(connection, session, span))
+
+            return await self._kept.get(session, ("timeline", buckets), make)
 
     async def diagnosis(self, crawl_id: str) -> DiagnosisResponse:
         """What bounds the crawl, and the change that would help most."""
         async with self._known(crawl_id) as connection:
             session = await row_of(connection, queries.crawl(crawl_id))
-            return diagnosis(crawl_id, await course.evidence(connection, session))
+
+            async def make() -> DiagnosisResponse:
+                return diagnosis(crawl_id, await course.evidence(connection, session))
+
+            return await self._kept.get(session, "diagnosis", make)
 
     @asynccontextmanager
     async def exported(self, crawl_id: str) -> AsyncIterator[tuple[int, AsyncIterator[list[ExportedPage]]]]:

@@ -1,0 +1,42 @@
+"""Keeps answers that read all operations of a large crawl, for as long as the crawl does not change."""
+
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+LARGE_PAGES = 2_000
+KEPT_SECONDS = 60.0
+"""What shows in no column of the crawl's session, such as the end of an outage, is seen after this time."""
+MAX_ANSWERS = 64
+
+
+class _Answer(NamedTuple):
+    value: Any
+    session: Mapping[Any, Any]
+    until: float
+
+
+class KeptAnswers:
+    """Of crawls that have ended and are settled. Smaller crawls are asked about each time."""
+
+    def __init__(self) -> None:
+        self._answers: dict[Hashable, _Answer] = {}
+
+    async def get(self, session: Mapping[Any, Any], about: Hashable, make: Callable[[], Awaitable[T]]) -> T:
+        """`session` is the crawl's row; `about` says what the answer is on."""
+        is_over = session["completed_at"] is not None and not session["pages_pending"]
+        if not is_over or session["total_pages"] < LARGE_PAGES:
+            return await make()
+        key, now = (session["crawl_id"], about), time.monotonic()
+        kept = self._answers.get(key)
+        if kept and kept.until > now and kept.session == session:
+            value: T = kept.value
+            return value
+        value = await make()
+        self._answers.pop(key, None)
+        self._answers[key] = _Answer(value, session, now + KEPT_SECONDS)
+        if len(self._answers) > MAX_ANSWERS:
+            del self._answers[next(iter(self._answers))]
+        return value
