@@ -48,7 +48,13 @@ function setUpTheme(button) {
   });
 }
 
+function showCurrentTab() {
+  const tab = document.querySelector(".tabs [aria-current]");
+  if (tab) tab.parentElement.scrollLeft = tab.offsetLeft + tab.offsetWidth / 2 - tab.parentElement.clientWidth / 2;
+}
+
 function setUp() {
+  showCurrentTab();
   showTimes(document);
   setInterval(() => showTimes(document), 10000);
   for (const button of document.querySelectorAll("[data-theme-button]")) setUpTheme(button);

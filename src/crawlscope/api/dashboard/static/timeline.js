@@ -10,7 +10,7 @@
     probe.remove();
     return colour;
   };
-  const short = (value) => value == null ? "–" : value >= 100 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
+  const short = (value) => value == null ? "–" : value >= 100 ? Math.round(value).toLocaleString("en") : value >= 10 ? value.toFixed(1).replace(/\.0$/, "") : String(Number(value.toFixed(2)));
   const clockText = (at, step) => {
     const moment = new Date(at * 1000), clock = moment.toTimeString().slice(0, 8);
     return step < 1 ? `${clock}.${Math.floor(moment.getMilliseconds() / 100)}` : step >= 60 ? clock.slice(0, 5) : clock;
@@ -67,6 +67,7 @@
         width: holder.clientWidth,
         height: holder.clientHeight,
         legend: { show: false },
+        padding: [null, 2.2 * rem, null, null],
         cursor: { sync: { key: sync.key, setSeries: false }, drag: { x: true, y: false }, points: { size: 5 } },
         scales: { y: { range: (_, low, high) => [0, Math.max(high, 0.001) * 1.05] } },
         axes: [
