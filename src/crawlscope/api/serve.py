@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-import socket
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,8 +11,7 @@ import uvicorn
 from crawlscope.api.app import create_app
 from crawlscope.api.http.prometheus import show_gauges
 from crawlscope.core import service_file
-from crawlscope.core.errors import SettingsError
-from crawlscope.core.listening import CANNOT_LISTEN, bound_socket
+from crawlscope.core.listening import reachable_url, service_socket
 from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
 from crawlscope.processes.index_process import keep_index_process
@@ -30,12 +29,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, stopping: asyncio.Event, *, keeps_index: bool) -> None:
+async def serve(
+    settings: Settings, stopping: asyncio.Event, *, keeps_index: bool, shares_port: bool = False
+) -> None:
     """Serves until `stopping` is set. Raises `SettingsError` for an address that it cannot listen on.
 
-    `keeps_index`: the process of the embedded index runs as a child.
+    `keeps_index`: the process of the embedded index runs as a child. `shares_port`: it is one of several API
+    processes, and announces their parent, which lives as long as the service.
     """
-    with _listening_socket(settings.host, settings.port) as listener:
+    with service_socket(settings.host, settings.port, shared=shares_port) as listener:
+        listener.listen(BACKLOG)
         kept = [keep_index_process(settings.data_dir)] if keeps_index and settings.embedded_index else []
         async with in_background(*kept), service_parts(settings) as parts:
             app = create_app(parts, stopping)
@@ -52,7 +55,8 @@ async def serve(settings: Settings, stopping: asyncio.Event, *, keeps_index: boo
                 )
             )
             gc.freeze()  # what lives as long as the process need not be examined again and again
-            service_file.write(settings.data_dir, _url(settings.host, listener.getsockname()[1]))
+            url = reachable_url(settings.host, listener.getsockname()[1])
+            service_file.write(settings.data_dir, url, os.getppid() if shares_port else None)
             try:
                 async with in_background(show_gauges(parts, app.state.readings)):
                     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -63,23 +67,3 @@ async def serve(settings: Settings, stopping: asyncio.Event, *, keeps_index: boo
                     await serving
             finally:
                 service_file.remove(settings.data_dir)
-
-
-def _listening_socket(host: str, port: int) -> socket.socket:
-    try:
-        listener = bound_socket(host, port)
-    except OSError as error:
-        raise SettingsError(
-            f"{CANNOT_LISTEN} {host}:{port}: {error.strerror}; "
-            "stop what uses it or set CRAWLSCOPE_PORT (and CRAWLSCOPE_HOST)"
-        ) from None
-    listener.listen(BACKLOG)
-    return listener
-
-
-def _url(host: str, port: int) -> str:
-    """An address at which this machine reaches the service."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared only
-    if ":" in reachable and not reachable.startswith("["):
-        reachable = f"[{reachable}]"
-    return f"http://{reachable}:{port}"

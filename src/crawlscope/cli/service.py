@@ -70,14 +70,29 @@ def serve(
     without_index: Annotated[
         bool, typer.Option("--without-index", help="Start no process for the embedded index.")
     ] = False,
+    shared_port: Annotated[
+        bool,
+        typer.Option("--shared-port", help="Be one of several API processes that listen on the same port."),
+    ] = False,
 ) -> None:
-    """Run only the API process, and the process of the embedded index."""
-    from crawlscope.api.serve import serve as serve_http
+    """Run only the API processes, and the process of the embedded index."""
     from crawlscope.processes.supervisor.lifeline import follow_parent
 
     settings = process_settings("api")
+    if settings.api_processes > 1 and not shared_port:
+        from crawlscope.processes.supervisor.api_processes import serve_several
+
+        follow_parent(UP_GRACE_SECONDS)
+        _until_stopped(lambda stopping: serve_several(settings, stopping, keeps_index=not without_index))
+        return
+    from crawlscope.api.serve import serve as serve_http
+
     follow_parent()
-    _until_stopped(lambda stopping: serve_http(settings, stopping, keeps_index=not without_index))
+    _until_stopped(
+        lambda stopping: serve_http(
+            settings, stopping, keeps_index=not without_index, shares_port=shared_port
+        )
+    )
 
 
 def worker(

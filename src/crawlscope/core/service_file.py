@@ -25,9 +25,11 @@ class RunningService:
     pid: int
 
 
-def write(data_dir: Path, url: str) -> None:
-    """Announces this process. A reader sees the old file or the new one, never a part of one."""
-    entry = {"url": url, "pid": os.getpid(), "started": _started(psutil.Process())}
+def write(data_dir: Path, url: str, pid: int | None = None) -> None:
+    """Announces this process, or another one. A reader sees the old file or the new one, never a part of
+    one."""
+    process = psutil.Process(pid)
+    entry = {"url": url, "pid": process.pid, "started": _started(process)}
     staging = data_dir / f".{NAME}-{secrets.token_hex(4)}"
     descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -38,6 +38,11 @@ def default_index_processes() -> int:
     return min(4, max(1, (os.cpu_count() or 1) // 4))
 
 
+def default_api_processes() -> int:
+    """One for eight processors, at most four: as many as their workers keep busy."""
+    return min(4, -(-(os.cpu_count() or 1) // 8))
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -142,6 +147,8 @@ class Settings(BaseSettings):
 
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     """Number of indexing worker processes that `up` starts."""
+    api_processes: int = Field(default_factory=default_api_processes, ge=1, le=64)
+    """Number of API processes that `up` and `serve` start. They listen on the same port."""
     index_processes: int = Field(default_factory=default_index_processes, ge=1, le=64)
     """Number of processes of the embedded index, each with a part of it. Applies to a new data folder."""
     max_attempts: int = Field(default=5, ge=1, le=100)

@@ -25,7 +25,9 @@ async def database_and_server(
     async with AsyncExitStack() as stack:
         server, direct_url = None, None
         if settings.database_url is None:
-            server = EmbeddedPostgres(settings.data_dir, connections.needed(settings.workers))
+            server = EmbeddedPostgres(
+                settings.data_dir, connections.needed(settings.workers, settings.api_processes)
+            )
             stack.push_async_callback(asyncio.to_thread, server.release)
             url = await asyncio.to_thread(server.acquire)
         else:

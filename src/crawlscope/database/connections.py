@@ -34,14 +34,14 @@ _LIMIT = text("""
 log = structlog.get_logger(__name__)
 
 
-def needed(workers: int) -> int:
+def needed(workers: int, api_processes: int = 1) -> int:
     """Connections of `up` with `workers` indexing workers; the crawler's worker is one more."""
-    return SUPERVISOR + SERVICE + (workers + 1) * (WORKER + WORKER_QUEUE) + OTHERS
+    return SUPERVISOR + api_processes * SERVICE + (workers + 1) * (WORKER + WORKER_QUEUE) + OTHERS
 
 
-def workers_within(limit: int) -> int:
+def workers_within(limit: int, api_processes: int = 1) -> int:
     """Number of indexing workers for which `limit` connections suffice; at least 1."""
-    return max(1, (limit - needed(0)) // (WORKER + WORKER_QUEUE))
+    return max(1, (limit - needed(0, api_processes)) // (WORKER + WORKER_QUEUE))
 
 
 async def limit_of(database: Database) -> int:
@@ -50,19 +50,20 @@ async def limit_of(database: Database) -> int:
         return int((await connection.execute(_LIMIT)).scalar_one())
 
 
-async def affordable_workers(database: Database, configured: int) -> int:
+async def affordable_workers(database: Database, configured: int, api_processes: int = 1) -> int:
     """As many as the server's connections suffice for; all of them while it is down."""
     try:
         limit = await limit_of(database)
     except DatabaseUnavailable:
         return configured
-    workers = min(configured, workers_within(limit))
+    workers = min(configured, workers_within(limit, api_processes))
     if workers < configured:
         log.warning(
             "workers_limited",
             started=workers,
             configured=configured,
-            reason=f"PostgreSQL allows this user {limit} connections and {needed(configured)} are "
-            "needed: raise its max_connections, or lower CRAWLSCOPE_WORKERS",
+            reason=f"PostgreSQL allows this user {limit} connections and "
+            f"{needed(configured, api_processes)} are needed: raise its max_connections, or lower "
+            "CRAWLSCOPE_WORKERS",
         )
     return workers

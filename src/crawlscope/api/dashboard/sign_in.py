@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Form, Request
 from fastapi.responses import RedirectResponse, Response
-from limits import parse
+from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
@@ -23,14 +23,16 @@ from crawlscope.processes.parts import Parts
 
 router = page_router()
 HOME = "/"
-MAX_FAILURES = parse("10/minute")
-"""Of one address. Later attempts are refused, right or wrong; clients with a key or the secret are not."""
-MAX_FAILURES_OF_ALL = parse("100/minute")
+MAX_FAILURES = 10
+"""Of one address in a minute. Later attempts are refused, right or wrong; clients with a key or the secret
+are not."""
+MAX_FAILURES_OF_ALL = 100
 """Of all addresses that nobody has signed in from, because one attacker can have many."""
 
 
 class FailedSignIns:
-    """Counted in this process alone. Attackers cannot lock out who signs in again, or with a link."""
+    """Counted in this process alone, which allows its part of what all processes of the service do.
+    Attackers cannot lock out who signs in again, or with a link."""
 
     def __init__(self) -> None:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
@@ -38,18 +40,24 @@ class FailedSignIns:
 
     async def are_too_many(self, request: Request) -> bool:
         address = _address(request)
-        if not await self._limiter.test(MAX_FAILURES, address):
+        if not await self._limiter.test(_part_of(MAX_FAILURES, request), address):
             return True
-        return address not in self._known and not await self._limiter.test(MAX_FAILURES_OF_ALL)
+        of_all = _part_of(MAX_FAILURES_OF_ALL, request)
+        return address not in self._known and not await self._limiter.test(of_all)
 
     async def add(self, request: Request) -> None:
-        await self._limiter.hit(MAX_FAILURES, _address(request))
+        await self._limiter.hit(_part_of(MAX_FAILURES, request), _address(request))
         if _address(request) not in self._known:
-            await self._limiter.hit(MAX_FAILURES_OF_ALL)
+            await self._limiter.hit(_part_of(MAX_FAILURES_OF_ALL, request))
 
     def know(self, request: Request) -> None:
         """Somebody has signed in from there."""
         self._known.add(_address(request))
+
+
+def _part_of(failures: int, request: Request) -> RateLimitItemPerMinute:
+    parts: Parts = request.app.state.parts
+    return RateLimitItemPerMinute(max(1, failures // parts.settings.api_processes))
 
 
 def _address(request: Request) -> str:

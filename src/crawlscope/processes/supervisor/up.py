@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,15 +13,21 @@ import httpx2
 
 from crawlscope.core import service_file
 from crawlscope.core.data_dir import explained, make_shards
-from crawlscope.core.errors import GaveUp, UsageError
+from crawlscope.core.errors import GaveUp, SettingsError, UsageError
 from crawlscope.core.file_lock import FileLock
-from crawlscope.core.settings import ENV_PREFIX, Settings
+from crawlscope.core.settings import Settings
 from crawlscope.database import connections
 from crawlscope.database.connect import database_and_server
+from crawlscope.processes.supervisor.api_processes import (
+    API,
+    SHARED_API,
+    environment,
+    other_api_processes,
+    shared_port,
+)
 from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Process, Supervisor, index_processes
 from crawlscope.processes.supervisor.worker_deaths import WorkerDeaths
 
-API = "api"
 API_START_SECONDS = 180.0
 """Generous: one that cannot work ends by itself, and a busy machine takes half a minute to start it."""
 READY_SECONDS = 10.0
@@ -34,6 +40,7 @@ class Commands:
 
     index: Sequence[str] = (*CRAWLSCOPE, "index")
     api: Sequence[str] = (*CRAWLSCOPE, "serve", "--without-index")
+    shared_api: Sequence[str] = SHARED_API
     index_worker: Sequence[str] = (*CRAWLSCOPE, "worker", "--only", "index")
     crawler: Sequence[str] = (*CRAWLSCOPE, "worker", "--only", "crawl")
 
@@ -87,32 +94,57 @@ async def _run(
         async def api_is_ready() -> bool:
             nonlocal address
             service = service_file.read(settings.data_dir)
-            if service is not None and service.pid == supervisor.pid(API):
+            if service is not None and service.pid in (supervisor.pid(API), os.getpid()):
                 with contextlib.suppress(httpx2.HTTPError):
                     answer = await client.get(f"{service.url}/readyz")
                     address = service.url if answer.status_code == httpx2.codes.OK else ""
             return address != ""
 
-        explicit = {"DATA_DIR": str(settings.data_dir), "HOST": settings.host, "PORT": str(settings.port)}
-        env = {**os.environ, **{f"{ENV_PREFIX}{name}": value for name, value in explicit.items()}}
-        workers = await connections.affordable_workers(database, settings.workers)
+        workers = await connections.affordable_workers(database, settings.workers, settings.api_processes)
         make_shards(settings.data_dir, settings.index_processes)
-        processes = [
-            *(index_processes(settings.data_dir, commands.index, env) if settings.embedded_index else []),
-            Process(API, commands.api, env, api_is_ready, API_START_SECONDS),
-            *[Process(f"worker-{number}", commands.index_worker, env) for number in range(1, workers + 1)],
-            Process("crawler", commands.crawler, env),
-        ]
         watch: list[Callable[[], Awaitable[None]]] = [deaths.write]
         if server is not None:
             watch.append(partial(asyncio.to_thread, server.ensure_running))
-        supervisor = Supervisor(processes, watch=watch, on_exit=deaths.note)
-        try:
-            await supervisor.start()
-            on_ready(address)
-            await supervisor.wait()
-        finally:
-            await supervisor.stop()
+        with _port(settings) as port:
+            processes = _processes(settings, commands, environment(settings, port), api_is_ready, workers)
+            supervisor = Supervisor(processes, watch=watch, on_exit=deaths.note)
+            try:
+                await supervisor.start()
+                on_ready(address)
+                await supervisor.wait()
+            finally:
+                await supervisor.stop()
+
+
+@contextlib.contextmanager
+def _port(settings: Settings) -> Iterator[int]:
+    """Held here if several API processes share it."""
+    if settings.api_processes == 1:
+        yield settings.port
+        return
+    try:
+        with shared_port(settings) as port:
+            yield port
+    except SettingsError as error:
+        raise GaveUp(f"{API}: {error}") from None
+
+
+def _processes(
+    settings: Settings,
+    commands: Commands,
+    env: Mapping[str, str],
+    api_is_ready: Callable[[], Awaitable[bool]],
+    workers: int,
+) -> list[Process]:
+    """In the order in which they start."""
+    api = commands.api if settings.api_processes == 1 else commands.shared_api
+    return [
+        *(index_processes(settings.data_dir, commands.index, env) if settings.embedded_index else []),
+        Process(API, api, env, api_is_ready, API_START_SECONDS),
+        *other_api_processes(settings, api, env),
+        *[Process(f"worker-{number}", commands.index_worker, env) for number in range(1, workers + 1)],
+        Process("crawler", commands.crawler, env),
+    ]
 
 
 async def _until_signal(work: Coroutine[None, None, None]) -> None:
