@@ -22,7 +22,7 @@ from tests.fuzz.targets import TARGETS
 
 SHARES = {
     **dict.fromkeys(("sitemaps", "robots", "queries"), 2.0),
-    **dict.fromkeys(("deliveries", "requests"), 0.5),
+    **dict.fromkeys(("deliveries", "requests", "tools"), 0.5),
     **dict.fromkeys(("changes", "backups", "fetching", "rerankers"), 0.3),
     **dict.fromkeys(("firecrawl", "watchers"), 0.1),
 }

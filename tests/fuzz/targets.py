@@ -104,6 +104,8 @@ POSTS = """
 /api/search /api/crawls /api/keys /api/documents /api/deliveries/replay /api/crawls/{}/retry
 /api/crawls/{}/watches /mcp /sign-in /sign-out /crawls/{}/retry
 """.split()
+RANGES = (b"bytes=0-", b"bytes=-1", b"bytes=9-0", b"bytes=0-0,5-7,1-", b"bytes=" + b"0-1," * 500, b"x=1")
+STATIC = ("dashboard.css", "dashboard.js", "..%2fbase.html", "fonts", "")
 PARAMETERS = """
 url limit offset status since until sort state against kind hours success q mode next token buckets method
 status_code last_event_id
@@ -214,6 +216,7 @@ async def requests(database_url: str) -> AsyncIterator[Try]:
         async def request(rng: Random) -> None:
             method = rng.choice(("GET", "GET", "GET", "POST", "DELETE", "PUT", "OPTIONS", "HEAD"))
             path = rng.choice(POSTS if method == "POST" else PATHS)
+            path = path.replace("/static/{}", f"/static/{rng.choice((*STATIC, '{}'))}")
             path = path.replace("{}", quote(rng.choice(("a", "a", text(rng))), safe=rng.choice(("", "/."))))
             given = [(rng.choice(PARAMETERS), text(rng)) for _ in range(rng.randrange(4))]
             query = "&".join(f"{name}={quote(value)}" for name, value in given)
@@ -226,6 +229,11 @@ async def requests(database_url: str) -> AsyncIterator[Try]:
                     (b"Authorization", b"Bearer csk_" + odd.translate(None, b"\r\n\0")[:50]),
                     (b"Content-Type", b"application/json"),
                     (b"traceparent", b"00-0-0-00"),
+                    (b"Range", rng.choice(RANGES)),
+                    (b"If-None-Match", rng.choice((b"*", b'"a"', b'W/"a", "b"', b'"'))),
+                    (b"If-Modified-Since", b"Thu, 99 Foo 2026 00:00:00 GMT"),
+                    (b"Accept", rng.choice((b"text/html", b"text/html;q=x", b"application/json, */*;q=-1"))),
+                    (b"X-Forwarded-For", b"::ffff:127.0.0.1, 999.1.1.1"),
                 )
                 if rng.random() < 0.4
             }
@@ -242,6 +250,40 @@ async def requests(database_url: str) -> AsyncIterator[Try]:
             require(answer, f"{method} {path}?{query} {headers} {body[:500]!r}")
 
         yield request
+
+
+TOOLS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("crawl", {"url": "http://127.0.0.1/", "limit": 3}),
+    ("batch_scrape", {"urls": ["http://127.0.0.1/"]}),
+    ("crawl_status", {"crawl_id": "a"}),
+    ("list_crawls", {"limit": 5}),
+    ("profile_crawl", {"crawl_id": "a", "include_details": True, "error_offset": 0, "error_limit": 5}),
+    ("compare_crawls", {"a": "a", "b": "a"}),
+    ("retry_failed_pages", {"crawl_id": "a"}),
+    ("cancel_crawl", {"crawl_id": "a"}),
+    ("search", {"query": "a", "mode": "keyword", "limit": 3, "domain": "a.example"}),
+)
+
+
+@asynccontextmanager
+async def tools(database_url: str) -> AsyncIterator[Try]:
+    """What an agent program may send: names and arguments of tools."""
+    headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+    async with service(database_url) as running, running.app.router.lifespan_context(running.app):
+        await running.http.post("/api/webhook/firecrawl", json={"type": "crawl.completed", "id": "a"})
+
+        async def call(rng: Random) -> None:
+            name, arguments = rng.choice(TOOLS)
+            for _ in range(rng.randrange(1, 4)):
+                arguments = changed_value(rng, arguments)
+            params = {"name": name if rng.random() < 0.95 else rng.choice(ODD_TEXTS), "arguments": arguments}
+            asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+            body = dumped(asked) if rng.random() < 0.8 else json_body(rng, asked)
+            answer = await running.http.post("/mcp", content=body, headers=headers)
+            require(answer, f"{body[:2_000]!r}")
+            assert "failed unexpectedly" not in answer.text, f"{answer.text[:2_000]} to {body[:2_000]!r}"
+
+        yield call
 
 
 @asynccontextmanager
@@ -454,7 +496,7 @@ async def fetching(_: str) -> AsyncIterator[Try]:
 TARGETS: dict[str, Target] = {
     each.__name__: each
     for each in (
-        *(deliveries, changes, requests, html, sitemaps, robots, markdown, queries, backups),
+        *(deliveries, changes, requests, tools, html, sitemaps, robots, markdown, queries, backups),
         *(firecrawl, embedders, rerankers, watchers, fetching),
     )
 }

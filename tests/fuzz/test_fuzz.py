@@ -11,6 +11,7 @@ INPUTS = {
     "deliveries": 60,
     "changes": 60,
     "requests": 60,
+    "tools": 20,
     "fetching": 30,
     "html": 100,
     "markdown": 60,
