@@ -24,7 +24,7 @@ from tests.support.commands import crawlscope
         (["cancel"], "Missing argument"),
         (["delete", "some-crawl"], "--yes"),
         (["search", "  "], "a query has"),
-        (["search", "x", "--mode", "guess"], "--mode"),
+        (["search", "x", "--mode", "guess"], "'--mode': 'guess' is not one of"),
         (["crawls", "--unknown"], "--unknown"),
         (["unknown"], "No such command"),
     ],

@@ -58,9 +58,11 @@ async def test_documents_come_and_go(quick_stack: Stack) -> None:
         first = await service.index(url, "# Cassowary\n\nIt runs.", crawl_id="birds")
         again = await service.index(url, "# Cassowary\n\nIt runs.")
         assert (first.state, again.state, again.chunks) == ("indexed", "unchanged", 1)
-        filters = crawlscope.SearchFilters(crawl_id="birds")
-        found = await service.search("cassowary", mode="keyword", filters=filters)
-        assert [result.url for result in found.results] == [url]
+        for filters in (crawlscope.SearchFilters(crawl_id="birds"), {"crawl_id": "birds"}):
+            found = await service.search("cassowary", mode="keyword", filters=filters)
+            assert [result.url for result in found.results] == [url]
+        with pytest.raises(crawlscope.UsageError, match=r"filters\.crawl"):
+            await service.search("cassowary", filters={"crawl": "birds"})
         assert (await service.index("https://wiki.example/blank", "  ")).state == "empty"
         await service.remove(url)
         assert not (await service.search("cassowary", mode="keyword")).results

@@ -366,12 +366,13 @@ class ServiceClient:
         mode: Mode = "hybrid",
         limit: int = 10,
         offset: int = 0,
-        filters: SearchFilters | None = None,
+        filters: SearchFilters | Mapping[str, str | None] | None = None,
     ) -> SearchResponse:
         """Each result is a page, with its best passage in `text`. `limit` is at most 100."""
         wanted: dict[str, Any] = {"query": query, "mode": mode, "limit": limit, "offset": offset}
         if filters is not None:
-            wanted["filters"] = filters.model_dump(exclude_none=True)
+            given = filters.model_dump(exclude_none=True) if isinstance(filters, SearchFilters) else filters
+            wanted["filters"] = dict(given)
         answer = await self._ask("POST", "/api/search", json=wanted)
         return _parsed(SearchResponse, answer)
 

@@ -4,11 +4,22 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+import structlog
+
 from crawlscope.api.client import ServiceClient
 from crawlscope.api.stack import Stack
 from crawlscope.core import service_file
 from crawlscope.core.errors import ServiceUnavailable, SettingsError, UsageError
-from crawlscope.core.settings import Settings, is_header_safe, is_web_address, load_settings
+from crawlscope.core.settings import (
+    Settings,
+    is_header_safe,
+    is_web_address,
+    keeps_secrets,
+    load_settings,
+    without_credentials,
+)
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -24,12 +35,15 @@ async def connect(
     With `url`, to the service there. `secret` is its API secret or a key, by default the setting
     `CRAWLSCOPE_API_SECRET`. Without `url`, to the service of this machine and of `data_dir`, by default the
     data folder of the settings. `start` starts one where none runs, which stops with the block.
+    A secret that is sent to another machine without TLS is logged as a warning.
 
     Raises `ServiceUnavailable` if no service answers, `SettingsError` or `UsageError` for what cannot work.
     """
     settings = load_settings() if data_dir is None else load_settings(data_dir=Path(data_dir))
     if url is not None:
         async with aclosing(client_at(url, secret, settings)) as client:
+            if not keeps_secrets(url):
+                log.warning("secret_exposed", url=without_credentials(url))
             await client.require_ready()
             yield client
         return

@@ -13,11 +13,12 @@ BackupFile = Annotated[Path, typer.Argument(metavar="FILE", dir_okay=False)]
 
 def backup(file: BackupFile, as_json: Json = False) -> None:
     """Write a backup of the embedded database and the secrets, while the service runs or not."""
+    from crawlscope.cli.output.restored import contents_text
     from crawlscope.database.backup import back_up
 
     made = run(back_up(quiet_settings(), file))
     size = file.stat().st_size / 1e6
-    show(made, as_json, lambda: f"{file}: {made.contents}, {size:.1f} MB")
+    show(made, as_json, lambda: f"{file}: {contents_text(made)}, {size:.1f} MB")
 
 
 def restore(

@@ -8,15 +8,16 @@ import logging
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from crawlscope import __version__
 from crawlscope.cli import backup, crawls, database, export, keys, search, service
 from crawlscope.cli.common import complain
 from crawlscope.core.errors import CrawlscopeError
-from crawlscope.core.settings import is_text
+from crawlscope.core.settings import VALIDATOR_PREFIX, is_text
 
 COMMANDS = (
     service.up,
@@ -46,8 +47,20 @@ COMMANDS = (
 )
 """In the order of the help."""
 
+
+class Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Says what is wrong with an option without the prefix that Pydantic gives Typer's words."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix(VALIDATOR_PREFIX)
+            raise
+
+
 app = typer.Typer(
     name="crawlscope",
+    cls=Commands,
     help="A flight recorder for crawls.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

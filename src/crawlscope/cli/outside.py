@@ -17,14 +17,13 @@ from crawlscope.api.connect import client_at
 from crawlscope.api.rendering.words import duration
 from crawlscope.cli.doctor import Failed, Finding, found
 from crawlscope.core.errors import ServiceUnavailable, UsageError
-from crawlscope.core.settings import Settings
+from crawlscope.core.settings import Settings, keeps_secrets
 from crawlscope.core.vocabulary import Engine
 from crawlscope.insights.schemas import CrawlMetricsResponse
 from crawlscope.search.schemas import SearchFilters
 
 CRAWL_SECONDS = 60.0
 PAGES = 2
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NEEDED = ("address", "secret", "crawl")
 """Without them, the checks that follow would only repeat what is wrong."""
 
@@ -37,7 +36,7 @@ async def examine_from_outside(
     Every request has the API secret, so none is sent to another machine without TLS, unless `plain_http`.
     """
     async with aclosing(client_at(url, None, settings)) as client:
-        if not plain_http and not _keeps_secrets(url):
+        if not plain_http and not keeps_secrets(url):
             words = "without TLS, others on the network can read the API secret, so nothing was sent"
             yield Finding("address", False, f"{words}: use https (docs/deployment.md), or give --plain-http")
             return
@@ -80,7 +79,7 @@ class Visit:
             raise Failed(str(error), "check the proxy's target") from error
         parts, version = urlsplit(self._url), health.get("version")
         how = " by TLS" if parts.scheme == "https" else ""
-        if not _keeps_secrets(self._url):
+        if not keeps_secrets(self._url):
             how = " without TLS, so others on the network can read the API secret: see docs/deployment.md"
         other = "" if version == __version__ else f"; this command is version {__version__}"
         return f"version {version} answers{how}{other}"
@@ -149,12 +148,6 @@ class Visit:
         return "the crawl is deleted again"
 
 
-def _keeps_secrets(url: str) -> bool:
-    """Whether nobody else can read what is sent there."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or parts.hostname in _LOOPBACK
-
-
 def _remedy(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
@@ -198,7 +191,7 @@ def _own_address(url: str) -> str:
 class _Page(BaseHTTPRequestHandler):
     def __init__(self, word: str, *request: object) -> None:
         self._word = word
-        super().__init__(*request)  # type: ignore[arg-type]
+        super().__init__(*request)  # type: ignore[arg-type]  # what the server gives each handler
 
     def do_GET(self) -> None:
         number = self.path.strip("/")

@@ -24,6 +24,7 @@ SETTINGS_FILE = ".env"
 VALIDATOR_PREFIX = "Value error, "
 """Pydantic's prefix of a validator's message."""
 SIGNING_PREFIX = "whsec_"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def default_data_dir() -> Path:
@@ -283,6 +284,12 @@ def is_web_address(value: str) -> bool:
     except ValueError:
         return False
     return named and value.isprintable()
+
+
+def keeps_secrets(url: str) -> bool:
+    """Whether nobody else can read what is sent there."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in LOOPBACK
 
 
 def is_signing_secret(value: str) -> bool:

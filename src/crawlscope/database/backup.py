@@ -56,10 +56,6 @@ class Backup(BaseModel):
     rows: dict[str, int]
     """By table: a restored database has the same."""
 
-    @property
-    def contents(self) -> str:
-        return f"{self.rows['crawl_sessions']:,} crawls, {self.rows['pages']:,} pages"
-
 
 async def back_up(settings: Settings, file: Path) -> Backup:
     """Writes `file`, which only its owner can read. The file appears when it is whole.

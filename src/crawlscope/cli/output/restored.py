@@ -1,7 +1,8 @@
-"""What a restored installation has."""
+"""What a backup and a restored installation have."""
 
 from pydantic import BaseModel
 
+from crawlscope.api.rendering.words import count
 from crawlscope.cli.output.reindex import reindexed_text
 from crawlscope.database.backup import Backup
 from crawlscope.insights.schemas import IndexReport
@@ -13,6 +14,10 @@ class Restored(BaseModel):
     """None if it was not rebuilt."""
 
 
+def contents_text(backup: Backup) -> str:
+    return f"{count(backup.rows['crawl_sessions'], 'crawl')}, {count(backup.rows['pages'], 'page')}"
+
+
 def restored_text(restored: Restored) -> str:
-    lines = [f"Restored {restored.backup.contents}."]
+    lines = [f"Restored {contents_text(restored.backup)}."]
     return "\n".join([*lines, reindexed_text(restored.index)] if restored.index else lines)
