@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from sqlalchemy import select
 
-from crawlscope.core.vocabulary import OperationType, PageState
+from crawlscope.core.vocabulary import STAGES, OperationType, PageState
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
 from crawlscope.pages.attempts import ClaimedPage, EndedAttempt, Outcome, PageJob, claim_pages, end_attempts
@@ -16,12 +16,6 @@ from crawlscope.timing import TimingContext, scope
 from crawlscope.webhooks.acceptance import Acceptance, accept_delivery
 
 AT_ONCE = 500
-STAGES = (
-    (OperationType.CHUNKING, "chunk_text"),
-    (OperationType.EMBEDDING, "embed_batch"),
-    (OperationType.BM25, "index_document"),
-    (OperationType.QDRANT, "index_chunks"),
-)
 
 
 async def make_crawl(database: Database, crawl_id: str, pages: int) -> None:
@@ -76,7 +70,7 @@ def _measured(claim: ClaimedPage) -> Iterator[TimingContext]:
         scope(crawl_id=claim.crawl_id, job_id=job_id, document_url=claim.source_url, collect=collect),
         TimingContext(OperationType.WORKER, "index_document"),
     ):
-        for operation_type, name in STAGES:
-            with TimingContext(operation_type, name):
+        for stage in STAGES:
+            with TimingContext(stage, "stage"):
                 pass
     yield from measured

@@ -77,7 +77,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
 
 
 def from_json(rows: Sequence[dict[str, object]]) -> list[Row]:
-    return [Row(**{name: value for name, value in row.items() if name != "met"}) for row in rows]  # type: ignore[arg-type]
+    return [Row(**{name: value for name, value in row.items() if name != "met"}) for row in rows]  # type: ignore[arg-type]  # as `as_json` wrote them
 
 
 def options_parser(purpose: str | None) -> argparse.ArgumentParser:

@@ -15,12 +15,11 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 from xdist.scheduler import LoadScopeScheduling
 
-from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database, sqlalchemy_url
 from crawlscope.database.postgres_cluster import NAME
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
-from tests.support.data_folders import give_tables
+from tests.support.data_folders import give_tables, patient_postgres
 
 TEMPLATE = "crawlscope_template"
 SHARED = "crawlscope_shared"
@@ -105,9 +104,9 @@ def postgres_url() -> Iterator[str]:
     """The URL of an embedded server that lives as long as the test run."""
     with tempfile.TemporaryDirectory(prefix="crawlscope-tests-") as folder:
         give_tables(Path(folder))
-        with EmbeddedPostgres(Path(folder)) as server:
-            asyncio.run(_trade_safety_for_speed(server.url))
-            yield server.url
+        with patient_postgres(Path(folder)) as url:
+            asyncio.run(_trade_safety_for_speed(url))
+            yield url
 
 
 @pytest.fixture(scope="session")

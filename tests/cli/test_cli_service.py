@@ -387,12 +387,11 @@ def test_a_start_page_that_cannot_be_had_fails_the_crawl(service, page, robots, 
 
 
 def test_a_crawl_that_waits_for_its_turn_says_so(service):
-    with website(answer_seconds=60) as url:
-        commands = [start_crawlscope(service, "crawl", url, "--no-wait") for _ in range(5)]
-        crawls = [command.communicate()[0].strip() for command in commands]
+    with website(answer_seconds=60) as url, _http(service) as http:
+        crawls = [http.post("/api/crawls", json={"url": url}).json()["crawl_id"] for _ in range(5)]
         waiting = eventually(lambda: _starved(service, crawls), lambda it: it is not None, 60)
         for crawl_id in crawls:
-            crawlscope(service, "cancel", crawl_id)
+            http.post(f"/api/crawls/{crawl_id}/cancel")
     assert waiting is not None
     assert waiting["awaits"] == "its turn: the crawler is busy with 4 other crawls"
     assert "the crawler was asked for it" in waiting["verdict"]["reason"]
@@ -481,14 +480,18 @@ def _starved(service: Path, crawls: list[str]) -> dict[str, Any] | None:
     return next((crawl for crawl, verdict in verdicts if verdict and verdict["verdict"] == "starved"), None)
 
 
-def _crawls(service: Path) -> dict[str, dict[str, Any]]:
+def _http(service: Path) -> httpx2.Client:
+    """As the command line's user, who may crawl private addresses."""
     running = service_file.read(service)
     assert running is not None
-    secret = (service / "api-secret").read_text()
-    answer = httpx2.get(
-        f"{running.url}/api/metrics/crawls", headers={"X-API-Secret": secret}, trust_env=False
-    )
-    return {crawl["crawl_id"]: crawl for crawl in answer.json()["crawls"]}
+    secrets = {"X-API-Secret": "api-secret", "X-Crawlscope-Local": "local-token"}
+    headers = {name: (service / file).read_text() for name, file in secrets.items()}
+    return httpx2.Client(base_url=running.url, headers=headers, trust_env=False)
+
+
+def _crawls(service: Path) -> dict[str, dict[str, Any]]:
+    with _http(service) as http:
+        return {crawl["crawl_id"]: crawl for crawl in http.get("/api/metrics/crawls").json()["crawls"]}
 
 
 def _crawl_of(service: Path, url: str) -> dict[str, Any] | None:

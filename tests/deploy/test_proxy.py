@@ -20,12 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from crawlscope.api.serve import serve
-from crawlscope.core import service_file
 from crawlscope.core.settings import Settings
 from tests.api.http.conftest import NOWHERE, SECRET
 from tests.support.fakes.loopback import free_port
-from tests.support.polling import eventually
+from tests.support.serving import serving
 
 FOLDER = Path(__file__).parents[2] / "deploy/proxy"
 NAME = "crawlscope.example.com"
@@ -121,14 +119,8 @@ async def service(database_url: str, folder: Path, *trusted: str) -> AsyncIterat
         embedder_url=NOWHERE,
         trusted_proxies=[ip_network(each) for each in trusted],
     )
-    stopping = asyncio.Event()
-    ended = asyncio.create_task(serve(settings, stopping, keeps_index=False))
-    try:
-        await eventually(lambda: service_file.read(folder) is not None or ended.done())
-        yield service_file.public_address(settings).removeprefix("http://")
-    finally:
-        stopping.set()
-        await ended
+    async with serving(settings) as running:
+        yield running.url.removeprefix("http://")
 
 
 @pytest.fixture(params=[nginx, caddy], ids=lambda proxy: proxy.__name__)

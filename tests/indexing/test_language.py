@@ -65,8 +65,9 @@ def test_enough_words_identify_the_language(markdown: str, language: str) -> Non
     assert language_of(markdown) == language
 
 
-OURS = identifier()
-THEIRS = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+@pytest.fixture(scope="module")
+def theirs() -> LanguageIdentifier:
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +77,14 @@ THEIRS = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
         *("x", "", "é" * 255, "\x00\x01", "1 2 3 4"),
     ],
 )
-def test_it_says_of_a_text_and_its_halves_what_the_library_says_of_each(text: str) -> None:
+def test_it_says_of_a_text_and_its_halves_what_the_library_says_of_each(
+    text: str, theirs: LanguageIdentifier
+) -> None:
     middle = text.find(" ", len(text) // 2)
     parts = [text, text[:middle], text[middle:]] if middle > 0 else [text]
-    found, theirs = OURS.whole_and_halves(text), [THEIRS.classify(part) for part in parts]
-    assert [language for language, _ in found] == [language for language, _ in theirs]
-    assert [share for _, share in found] == pytest.approx([share for _, share in theirs], rel=1e-4)
+    found, expected = identifier().whole_and_halves(text), [theirs.classify(part) for part in parts]
+    assert [language for language, _ in found] == [language for language, _ in expected]
+    assert [share for _, share in found] == pytest.approx([share for _, share in expected], rel=1e-4)
 
 
 async def test_the_model_is_in_the_data_folder(database: Database, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def folded(facts: list[Fact]) -> Lifecycle:
     return lifecycle
 
 
-@settings(max_examples=2_000, deadline=None, phases=[Phase.generate, Phase.shrink])
+@settings(max_examples=600, deadline=None, phases=[Phase.generate, Phase.shrink])
 @given(facts, orders, st.lists(st.integers(0, 4), max_size=3))
 def test_order_and_repetition_change_nothing(facts, random, repeated):
     expected = summarize(folded(facts))
@@ -73,7 +73,7 @@ def test_order_and_repetition_change_nothing(facts, random, repeated):
     assert summarize(folded(again)) == expected
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(facts)
 def test_the_stored_lifecycle_is_complete(facts):
     """The lifecycle survives its way through the column it is kept in."""
@@ -82,7 +82,7 @@ def test_the_stored_lifecycle_is_complete(facts):
     assert Lifecycle.from_json(stored, lifecycle.last_fact_at) == lifecycle
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(facts)
 def test_facts_are_the_same_after_storage(facts):
     stored = [(fact.at, json.loads(json.dumps(fact_to_json(fact)))) for fact in facts]
@@ -90,7 +90,7 @@ def test_facts_are_the_same_after_storage(facts):
     assert folded([fact for fact in read if fact is not None]) == folded(facts)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(facts, st.data())
 def test_facts_may_be_merged_in_any_parts(facts, data):
     """Facts come one at a time, and each time the rest of the lifecycle comes from where it is kept."""
@@ -101,7 +101,7 @@ def test_facts_may_be_merged_in_any_parts(facts, data):
     assert kept == folded(facts)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(facts)
 def test_summaries_are_consistent(facts):
     summary = summarize(folded(facts))

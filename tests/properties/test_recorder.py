@@ -111,7 +111,7 @@ def in_database(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
 
 
 lenient = settings(
-    max_examples=40,
+    max_examples=16,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -259,7 +259,7 @@ def test_reconciliation_restores_lost_pages(database_url: str) -> None:
         bodies = [delivery.event.body for delivery in firecrawl.wait_until_delivered(job.id)]
         assert len(bodies) == 8
 
-        @settings(lenient, max_examples=25)
+        @settings(lenient, max_examples=10)
         @given(st.sets(st.integers(0, len(bodies) - 1), min_size=1), orders, st.booleans())
         def holds(arriving: set[int], random: Any, late: bool) -> None:
             async def compare(database: Database) -> None:

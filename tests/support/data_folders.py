@@ -5,7 +5,9 @@ import atexit
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -33,9 +35,19 @@ def give_tables(data_dir: Path) -> None:
 @cache
 def _cluster_with_tables() -> Cluster:
     folder = _new_folder("tables")
-    with EmbeddedPostgres(folder) as server, ThreadPoolExecutor(1) as thread:  # others may run a loop here
-        thread.submit(asyncio.run, _make_tables(server.url)).result()
+    with patient_postgres(folder) as url, ThreadPoolExecutor(1) as thread:  # others may run a loop here
+        thread.submit(asyncio.run, _make_tables(url)).result()
     return Cluster(folder)
+
+
+@contextmanager
+def patient_postgres(data_dir: Path) -> Iterator[str]:
+    """The URL of its embedded server, which may take minutes to start beside other programs."""
+    server = EmbeddedPostgres(data_dir)
+    try:
+        yield server.acquire(timeout_seconds=240)
+    finally:
+        server.release()
 
 
 async def _make_tables(url: str) -> None:

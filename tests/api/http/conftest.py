@@ -11,11 +11,9 @@ import httpx2
 import pytest
 
 from crawlscope.api.app import create_app
-from crawlscope.api.serve import serve as served_process
-from crawlscope.core import service_file
 from crawlscope.core.settings import Settings
 from crawlscope.processes.parts import Parts, service_parts
-from tests.support.polling import eventually
+from tests.support.serving import serving
 
 SECRET = "a-secret-of-this-test"
 TOKEN = "a-token-of-this-test"
@@ -89,14 +87,10 @@ async def served(database_url: str, tmp_path: Path) -> AsyncIterator[Served]:
         embedder="tei",
         embedder_url=NOWHERE,
     )
-    stopping = asyncio.Event()
-    ended = asyncio.create_task(served_process(settings, stopping, keeps_index=False))
-    await eventually(lambda: service_file.read(tmp_path) is not None or ended.done())
-    service = service_file.read(tmp_path)
-    assert service is not None, ended.exception()
-    async with httpx2.AsyncClient(
-        base_url=service.url, headers={"X-API-Secret": SECRET}, timeout=60, trust_env=False
-    ) as http:
-        yield Served(settings, http, stopping, ended)
-    stopping.set()
-    await ended
+    async with (
+        serving(settings) as running,
+        httpx2.AsyncClient(
+            base_url=running.url, headers={"X-API-Secret": SECRET}, timeout=60, trust_env=False
+        ) as http,
+    ):
+        yield Served(settings, http, running.stopping, running.ended)

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from crawlscope.api.serve import serve as serve_api
-from crawlscope.core import service_file
 from crawlscope.core.settings import Settings
 from tests.api.http.conftest import SECRET
 from tests.support.fakes.changedetection_server import KEY, FakeChangedetection
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.fakes.firecrawl_server import FakeFirecrawl
-from tests.support.polling import eventually
+from tests.support.serving import serving
 
 PROGRAM = Path(sys.executable).with_name("st")
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -38,12 +36,8 @@ async def url(database_url: str, tmp_path: Path) -> AsyncIterator[str]:
             changedetection_api_key=KEY,
             notify_url="http://127.0.0.1:1/",
         )
-        stopping = asyncio.Event()
-        running = asyncio.create_task(serve_api(settings, stopping, keeps_index=True))
-        await eventually(lambda: service_file.read(tmp_path) is not None)
-        yield service_file.public_address(settings)
-        stopping.set()
-        await running
+        async with serving(settings, keeps_index=True) as running:
+            yield running.url
 
 
 @pytest.mark.parametrize(
