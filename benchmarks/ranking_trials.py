@@ -9,28 +9,32 @@ have the query as their title. `--vectors` keeps the vectors for the next run.
 
 import argparse
 import asyncio
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.retrieval import Collection, by_reciprocal_ranks, judge, read_collection
-from crawlscope.indexing import passages as indexed_passages
-from crawlscope.indexing import sparse
+from crawlscope.indexing import prepare, sparse
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 from crawlscope.indexing.embedders.local import LocalEmbedder, MiniLm, Weights
 from crawlscope.indexing.index.port import Halves, Hit, chunk_id
+from crawlscope.indexing.index.qdrant_common import idf
 from crawlscope.indexing.language import ENGLISH, language_of
 from crawlscope.indexing.passages import passages
 from crawlscope.indexing.prepare import within_page
-from crawlscope.search import ranking
-from crawlscope.search.fusion import DENSE_WEIGHT, dense_weight
+from crawlscope.search import fusion, ranking
+from crawlscope.search.fusion import dense_weight
 from crawlscope.search.schemas import Mode
 
 CHUNK_TOKENS = 200
@@ -38,7 +42,11 @@ MODELS: dict[str, type[MiniLm]] = {}
 FEEDBACK_PAGES = 3
 
 Floats = npt.NDArray[np.float32]
-Rank = Callable[[Halves], list[str]]
+Rank = Callable[[Halves, float], list[str]]
+"""The URLs of what both halves found, by the share of the dense half."""
+
+_WORD = re.compile(r"[^\W_]+")
+_PATH_WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 def model(name: str) -> Callable[[type[MiniLm]], type[MiniLm]]:
@@ -82,7 +90,9 @@ class Trial:
     query_vectors: Floats
     bm25: Floats
     """The score of each query (row) for each chunk."""
-    dense_weight: float = DENSE_WEIGHT
+    language: str
+    dense_weights: Sequence[float]
+    """Of each query."""
 
     @classmethod
     def of(cls, collection: Collection, kept: Path | None) -> "Trial":
@@ -96,8 +106,8 @@ class Trial:
         language = language_of(" ".join(collection.queries.values())) or ENGLISH
         urls = [collection.url(one) for one in collection.documents]
         bm25 = bm25_scores(collection, texts, language)
-        share = dense_weight(MiniLm.name, [language])
-        plain = cls(collection, urls, np.array(pages), texts, vectors, queries, bm25, share)
+        shares = [dense_weight(MiniLm.name, query, [language]) for query in collection.queries.values()]
+        plain = cls(collection, urls, np.array(pages), texts, vectors, queries, bm25, language, shares)
         return plain.with_vectors(vectors, queries)
 
     def with_vectors(self, passage_vectors: Floats, queries: Floats) -> "Trial":
@@ -116,7 +126,8 @@ class Trial:
         """Times 100."""
         rank = rank or self.ranked
         documents = dict(zip(self.urls, self.collection.documents, strict=True))
-        ranked = [[documents[url] for url in rank(halves)[:10]] for halves in self.halves()]
+        asked = zip(self.halves(), self.dense_weights, strict=True)
+        ranked = [[documents[url] for url in rank(halves, share)[:10]] for halves, share in asked]
         return float(100 * np.mean(judge(self.collection, ranked).ndcg))
 
     def halves(self) -> Iterator[Halves]:
@@ -135,18 +146,40 @@ class Trial:
     def url_of(self) -> dict[bytes, str]:
         return {one[:12]: self.urls[page] for one, page in zip(self.ids, self.pages, strict=True)}
 
-    def ranked(self, halves: Halves, mode: Mode = "hybrid") -> list[str]:
+    def with_weight(self, share: float) -> "Trial":
+        return replace(self, dense_weights=[share] * len(self.dense_weights))
+
+    def with_names(self, share: float) -> "Trial":
+        """Another weight for queries with a name of code."""
+        named = [share if each == fusion.NAMING_WEIGHT else each for each in self.dense_weights]
+        return replace(self, dense_weights=named)
+
+    def ranked(self, halves: Halves, dense_weight: float, mode: Mode = "hybrid") -> list[str]:
         asked = Halves(halves.dense if mode != "keyword" else [], halves.bm25 if mode != "semantic" else [])
-        pages = ranking.rank_pages(asked, mode, self.dense_weight)
+        pages = ranking.rank_pages(asked, mode, dense_weight)
         return [self.url_of[page.document] for page in pages]
 
-    def by_ranks(self, halves: Halves) -> list[str]:
+    def by_second_chunks(self, halves: Halves, dense_weight: float, share: float) -> list[str]:
+        """In each half, a share of the score of a page's second chunk counts too."""
+        both = []
+        for half in (halves.dense, halves.bm25):
+            floor = half[-1].score if len(half) >= ranking.WINDOW else 0.0
+            seconds, seen = dict[bytes, float](), set[bytes]()
+            for hit in half[: ranking.WINDOW]:
+                if hit.document in seen:
+                    seconds.setdefault(hit.document, share * (hit.score - floor))
+                seen.add(hit.document)
+            raised = [hit._replace(score=hit.score + seconds.get(hit.document, 0.0)) for hit in half]
+            both.append(sorted(raised, key=lambda hit: -hit.score))
+        return self.ranked(Halves(*both), dense_weight)
+
+    def by_ranks(self, halves: Halves, _dense_weight: float) -> list[str]:
         found = [[self.url_of[hit.document] for hit in half[:50]] for half in (halves.bm25, halves.dense)]
         return list(by_reciprocal_ranks([list(dict.fromkeys(half)) for half in found]))
 
-    def by_min_max(self, halves: Halves) -> list[str]:
+    def by_min_max(self, halves: Halves, dense_weight: float) -> list[str]:
         scores: dict[str, float] = {}
-        for half, share in ((halves.bm25, 1 - self.dense_weight), (halves.dense, self.dense_weight)):
+        for half, share in ((halves.bm25, 1 - dense_weight), (halves.dense, dense_weight)):
             near = half[: ranking.WINDOW]
             low, high = (near[-1].score, near[0].score) if near else (0.0, 1.0)
             best = {self.url_of[hit.document]: hit.score for hit in reversed(near)}
@@ -154,12 +187,56 @@ class Trial:
                 scores[url] = scores.get(url, 0) + share * (score - low) / ((high - low) or 1)
         return sorted(scores, key=lambda url: -scores[url])
 
+    def with_pairs(self, share: float) -> "Trial":
+        """A share of what BM25 gives to words of the query that follow each other in the chunk too."""
+        encoder = sparse.Bm25Encoder()
+        known: dict[str, list[int]] = {}
+
+        def terms(text: str) -> list[int]:
+            found = []
+            for word in _WORD.findall(text):
+                if word not in known:
+                    known[word] = [int(t) for t in encoder.encode_query(word, [self.language]).indices[:1]]
+                found += known[word]
+            return found
+
+        asked = [set(pairwise(terms(query))) for query in self.collection.queries.values()]
+        every = set[tuple[int, int]]().union(*asked)
+        postings: defaultdict[tuple[int, int], dict[int, float]] = defaultdict(dict)
+        for number, text in enumerate(self.chunk_texts):
+            words = terms(text)
+            length = sparse.K * (1 - sparse.B + sparse.B * len(words) / sparse.AVERAGE_CHUNK_WORDS)
+            for pair, count in Counter(pair for pair in pairwise(words) if pair in every).items():
+                postings[pair][number] = count * (sparse.K + 1) / (count + length)
+        scores = self.bm25.copy()
+        for row, pairs in zip(scores, asked, strict=True):
+            for found in map(postings.__getitem__, pairs):
+                value = share * idf(len(self.chunk_texts), len(found))
+                row[list(found)] += np.float32(value) * np.array(list(found.values()), np.float32)
+        return replace(self, bm25=scores)
+
+    def with_path_words(self) -> "Trial":
+        """Words of each page's URL that its title does not have, in what BM25 reads of each chunk."""
+        more = []
+        for url, (title, _) in zip(self.urls, self.collection.documents.values(), strict=True):
+            words = dict.fromkeys(_PATH_WORD.findall(unquote(url).split("/", 3)[3]))
+            more.append(" ".join(word for word in words if word.casefold() not in title.casefold()))
+        texts = [f"{more[page]} {text}" for page, text in zip(self.pages, self.chunk_texts, strict=True)]
+        return replace(self, bm25=bm25_scores(self.collection, texts, self.language))
+
+    def with_first_chunks(self, share: float) -> "Trial":
+        """The first chunk of each page has a share in the vectors of the others."""
+        first = self.chunk_vectors[np.searchsorted(self.pages, self.pages)]
+        mixed = (1 - share) * self.chunk_vectors + share * first
+        return replace(self, chunk_vectors=mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
+
     def with_feedback(self, share: float) -> "Trial":
         """Each query's vector moved towards the best chunks by meaning of the best pages."""
         moved = []
         dense = self.query_vectors @ self.chunk_vectors.T
-        for query, scores, halves in zip(self.query_vectors, dense, self.halves(), strict=True):
-            best = [self.urls.index(url) for url in self.ranked(halves)[:FEEDBACK_PAGES]]
+        asked = zip(self.query_vectors, dense, self.halves(), self.dense_weights, strict=True)
+        for query, scores, halves, weight in asked:
+            best = [self.urls.index(url) for url in self.ranked(halves, weight)[:FEEDBACK_PAGES]]
             chunks = [max(np.flatnonzero(self.pages == page), key=lambda one: scores[one]) for page in best]
             moved.append((1 - share) * query + share * self.chunk_vectors[chunks].mean(axis=0))
         return self.with_queries(np.array(moved))
@@ -199,8 +276,8 @@ def bm25_scores(collection: Collection, texts: Sequence[str], language: str) -> 
         vector = encoder.encode_query(query, [language])
         for term, count in zip(vector.indices, vector.values, strict=True):
             found = postings.get(int(term), {})
-            idf = np.log((len(texts) - len(found) + 0.5) / (len(found) + 0.5) + 1)
-            row[list(found)] += np.float32(count * idf) * np.array(list(found.values()), np.float32)
+            value = count * idf(len(texts), len(found))
+            row[list(found)] += np.float32(value) * np.array(list(found.values()), np.float32)
     return scores
 
 
@@ -208,15 +285,28 @@ def results(trial: Trial, kept: Path | None) -> Iterator[tuple[str, float]]:
     yield "as it is", trial.ndcg()
     yield "semantic alone", trial.ndcg(partial(trial.ranked, mode="semantic"))
     yield "keyword alone", trial.ndcg(partial(trial.ranked, mode="keyword"))
-    for share in (0.5, 0.55, 0.65, 0.7):
-        yield f"{share} × dense", replace(trial, dense_weight=share).ndcg()
+    for share in (0.5, 0.6, 0.65, 0.7):
+        yield f"{share} × dense for all queries", trial.with_weight(share).ndcg()
+    for share in (0.3, 0.5):
+        yield f"{share} × dense for names of code", trial.with_names(share).ndcg()
+    for power in (1.0, 2.0):
+        with patch.object(fusion, "EMPHASIS", power):
+            yield f"scores to the power of {power:g}", trial.ndcg()
+    for share in (0.1, 0.2):
+        yield (
+            f"{share} × the page's second chunk in each half",
+            trial.ndcg(partial(trial.by_second_chunks, share=share)),
+        )
+    yield "0.2 × pairs of words in BM25", trial.with_pairs(0.2).ndcg()
+    yield "words of the URL in BM25", trial.with_path_words().ndcg()
+    yield "0.1 of the page's first chunk in each vector", trial.with_first_chunks(0.1).ndcg()
     yield "reciprocal ranks (k = 60)", trial.ndcg(trial.by_ranks)
     yield "min–max instead of standard deviations", trial.ndcg(trial.by_min_max)
     for window in (100, 300):
         with patch.object(ranking, "WINDOW", window):
             yield f"the {window} best chunks of each half", trial.ndcg()
     vectors, queries = embed(trial.collection, trial.chunk_texts, MiniLm, kept)
-    with patch.object(indexed_passages, "PAGE_SHARE", 0.0):
+    with patch.object(prepare, "PAGE_SHARE", 0.0):
         yield "no share of the page in a chunk's vector", trial.with_vectors(vectors, queries).ndcg()
     for name, kind in MODELS.items():
         vectors, queries = embed(trial.collection, trial.chunk_texts, kind, kept)
@@ -230,7 +320,7 @@ def results(trial: Trial, kept: Path | None) -> Iterator[tuple[str, float]]:
     )
     for words in (60.0, 150.0):
         with patch.object(sparse, "AVERAGE_CHUNK_WORDS", words):
-            scores = bm25_scores(trial.collection, trial.chunk_texts, ENGLISH)
+            scores = bm25_scores(trial.collection, trial.chunk_texts, trial.language)
         yield f"BM25 with an average length of {words:g}", replace(trial, bm25=scores).ndcg()
 
 

@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawlscope.search.fusion import DENSE_WEIGHT, UNREAD_WEIGHT, Fusion, Half, dense_weight
+from crawlscope.search.fusion import (
+    DENSE_WEIGHT,
+    NAMING_WEIGHT,
+    UNREAD_WEIGHT,
+    Fusion,
+    Half,
+    dense_weight,
+)
 
 urls = st.sampled_from([f"https://h/{letter}" for letter in "abcdefghij"])
 scores = st.floats(0, 1e6, allow_nan=False)
@@ -19,13 +26,13 @@ def test_best_of_both_halves_scores_one() -> None:
 
 
 def test_each_half_counts_by_its_weight() -> None:
-    assert fused({"a": 9.0}, {"b": 0.9}) == pytest.approx({"a": 0.4, "b": 0.6})
+    assert fused({"a": 9.0}, {"b": 0.9}) == pytest.approx({"a": 0.35, "b": 0.65})
     assert fused({"a": 9.0}, {"b": 0.9}, dense_weight=0.2) == pytest.approx({"a": 0.8, "b": 0.2})
 
 
 def test_a_half_alone_gives_its_weight() -> None:
-    assert fused({"a": 9.0, "b": 4.5}, {}) == pytest.approx({"a": 0.4, "b": 0.2})
-    assert fused({}, {"a": 0.5}) == pytest.approx({"a": 0.6})
+    assert fused({"a": 9.0}, {}) == pytest.approx({"a": 0.35})
+    assert fused({}, {"a": 0.5}) == pytest.approx({"a": 0.65})
     assert fused({}, {}) == {}
 
 
@@ -33,6 +40,11 @@ def test_a_hit_that_stands_out_counts_more_than_many_that_hardly_differ() -> Non
     alike = {f"dense {n}": 0.50 + n / 1000 for n in range(100)}
     ranked = fused({"rare word": 8.0}, {"rare word": 0.50} | alike)
     assert max(ranked, key=lambda url: ranked[url]) == "rare word"
+
+
+def test_a_score_near_the_floor_counts_less_than_its_part_of_the_best() -> None:
+    found = fused({"best": 8.0, "near": 4.0}, {})
+    assert 0.0 < found["near"] < found["best"] / 2
 
 
 def test_what_a_half_did_not_find_has_its_floor_there() -> None:
@@ -66,7 +78,20 @@ def test_the_unit_of_a_half_is_irrelevant(
 
 def test_meaning_counts_less_in_a_language_that_the_model_does_not_read() -> None:
     english, multilingual = "sentence-transformers/all-MiniLM-L6-v2", "intfloat/multilingual-e5-small"
-    assert dense_weight(english, ["en"]) == DENSE_WEIGHT
-    assert dense_weight(english, ["zh"]) == UNREAD_WEIGHT
-    assert UNREAD_WEIGHT < dense_weight(english, ["es", "en"]) < DENSE_WEIGHT
-    assert dense_weight(multilingual, ["zh", "es"]) == DENSE_WEIGHT
+    assert dense_weight(english, "cats", ["en"]) == DENSE_WEIGHT
+    assert dense_weight(english, "猫", ["zh"]) == UNREAD_WEIGHT
+    assert UNREAD_WEIGHT < dense_weight(english, "gatos", ["es", "en"]) < DENSE_WEIGHT
+    assert dense_weight(multilingual, "gatos", ["zh", "es"]) == DENSE_WEIGHT
+
+
+@pytest.mark.parametrize("name", ["getUserName", "HTMLParser", "max_size", "std::vector", "`main`"])
+def test_meaning_counts_less_beside_a_name_of_code(name: str) -> None:
+    assert dense_weight("all-MiniLM-L6-v2", f"What does {name} do?", ["en"]) == NAMING_WEIGHT
+    assert dense_weight("all-MiniLM-L6-v2", f"{name} 是什么", ["zh"]) == UNREAD_WEIGHT
+
+
+@pytest.mark.parametrize(
+    "query", ["Who was the first director of the V&A?", "scale a 3d array", "it `", "FHA loan"]
+)
+def test_other_words_are_no_names_of_code(query: str) -> None:
+    assert dense_weight("all-MiniLM-L6-v2", query, ["en"]) == DENSE_WEIGHT

@@ -1,5 +1,6 @@
 """Makes the scores of the two halves of a query comparable, and adds them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -8,17 +9,27 @@ import numpy as np
 
 from crawlscope.indexing.embedders.models import reads
 
-DENSE_WEIGHT = 0.6
+DENSE_WEIGHT = 0.65
 """The share of the dense half; BM25 has the rest."""
+NAMING_WEIGHT = 0.4
+"""For a query with a name of code, which says itself what the page must contain, and hardly means anything
+to a model.
+"""
 UNREAD_WEIGHT = 0.2
 """For a language that the model does not read: names and borrowed words are left of the meaning."""
+EMPHASIS = 1.5
+"""The power of what a score has above its floor: the many hits near the floor hardly differ."""
 MIN_DEVIATION = 1e-6
 """Of the best score: less is the rounding of equal scores."""
 
+_NAME_OF_CODE = re.compile(r"[a-z0-9][A-Z]|[A-Z]{2}[a-z]|\w_\w|\w::\w|`[^`]+`")
+"""A part of `getUserName`, `HTMLParser`, `max_size` or `std::vector`; words in backticks."""
 
-def dense_weight(model: str, languages: Sequence[str]) -> float:
+
+def dense_weight(model: str, query: str, languages: Sequence[str]) -> float:
     """The share of the dense half for a query that is in one of these languages."""
-    weights = [DENSE_WEIGHT if reads(model, language) else UNREAD_WEIGHT for language in languages]
+    weight = NAMING_WEIGHT if _NAME_OF_CODE.search(query) else DENSE_WEIGHT
+    weights = [weight if reads(model, language) else UNREAD_WEIGHT for language in languages]
     return sum(weights) / len(weights)
 
 
@@ -33,7 +44,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Fusion:
-    """A score is the weighted sum of what each half gives above its floor."""
+    """A score is the weighted sum of what each half gives above its floor, with emphasis."""
 
     bm25_floor: float
     dense_floor: float
@@ -50,8 +61,10 @@ class Fusion:
         pages = bm25.scores.keys() | dense.scores.keys()
         factors, best, weight = [], 0.0, 0.0
         for half, share in ((bm25, 1 - dense_weight), (dense, dense_weight)):
-            height = max(half.scores.values(), default=half.floor) - half.floor
-            deviation = float(np.std([half.scores.get(page, half.floor) for page in pages])) if pages else 0.0
+            found = np.array([half.scores.get(page, half.floor) for page in pages]) - half.floor
+            heights = np.maximum(found, 0.0) ** EMPHASIS
+            height = float(heights.max(initial=0.0))
+            deviation = float(np.std(heights)) if pages else 0.0
             is_flat = deviation <= MIN_DEVIATION * height
             factors.append(share / ((height if is_flat else deviation) or 1.0))
             if half.scores:
@@ -64,7 +77,7 @@ class Fusion:
         """From 0 to 1. None is a half that did not find it; what is below a floor counts as not found."""
         found = 0.0
         if bm25 is not None and bm25 > self.bm25_floor:
-            found += self.bm25_factor * (bm25 - self.bm25_floor)
+            found += self.bm25_factor * (bm25 - self.bm25_floor) ** EMPHASIS
         if dense is not None and dense > self.dense_floor:
-            found += self.dense_factor * (dense - self.dense_floor)
+            found += self.dense_factor * (dense - self.dense_floor) ** EMPHASIS
         return min(1.0, found)

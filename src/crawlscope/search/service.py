@@ -17,7 +17,7 @@ from crawlscope.indexing.index.port import (
 )
 from crawlscope.indexing.language import ENGLISH
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.search.fusion import DENSE_WEIGHT, dense_weight
+from crawlscope.search.fusion import dense_weight
 from crawlscope.search.phrase import Phrase
 from crawlscope.search.query import ParsedQuery
 from crawlscope.search.query_words import Encode, QueryWords
@@ -62,6 +62,7 @@ class SearchService:
         self._embedder = embedder
         self._bm25 = bm25
         self._corpus = corpus
+        self._model = corpus.model if corpus else ""
         self._reranker = reranker
 
     async def search(self, request: SearchRequest) -> SearchResponse:
@@ -81,7 +82,7 @@ class SearchService:
             sparse=None if request.mode == "semantic" else encode(parsed.text),
             words=Phrase.of(parsed.text),
             filters=filters,
-            dense_weight=dense_weight(self._corpus.model, languages) if self._corpus else DENSE_WEIGHT,
+            dense_weight=dense_weight(self._model, parsed.text, languages),
         )
         part = slice(request.offset, request.offset + request.limit)
         reranker = None if request.mode == "keyword" or part.start >= RERANKED_PAGES else self._reranker
