@@ -18,6 +18,7 @@ SITE = "https://docs.example"
 PAGES = {
     f"{SITE}/narwhal": "The narwhal inspects every certificate. Call rotateCertificates() before the winter.",
     f"{SITE}/winter": "Winter is cold; the winner is warm. The boiler is inspected by the engineers.",
+    f"{SITE}/lama": "The lama explains what a bodhisattva is, and casts a vote at the base.",
     f"{SITE}/haus": "Das Gehäuse wird jeden Morgen geprüft, und der Druck wird in das Buch eingetragen, "
     "bevor die Ingenieure den Kessel anheizen.",
 }
@@ -63,6 +64,12 @@ async def test_what_the_index_knows_stays_as_it_is(here: Installation) -> None:
         assert await corrected(here, query) is None
     assert await corrected(here, "wintor") == "winter"  # two pages have it, one has `winner`
     assert await corrected(here, "narwhol boilor wintor colt warn cerd") is None
+
+
+async def test_words_of_a_language_that_the_index_does_not_have_stay_as_they_are(here: Installation) -> None:
+    for query in ("¿Cómo se llama un voto bodhisattva?", "¿En qué se basa la Constitución de Victoria?"):
+        assert await corrected(here, query) is None
+    assert await corrected(here, "the llama and his voto") == "the lama and his vote"
 
 
 async def test_phrases_and_exclusions_are_taken_as_written(here: Installation) -> None:

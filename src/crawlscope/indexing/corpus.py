@@ -11,7 +11,7 @@ from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents, vocabulary
 from crawlscope.indexing.generations.repository import Generation
-from crawlscope.indexing.language import likely_languages
+from crawlscope.indexing.language import is_in_none, likely_languages
 from crawlscope.indexing.vocabulary import folded, words_of
 
 REFRESH_SECONDS = 60.0
@@ -43,8 +43,8 @@ class Corpus:
     async def correct(self, query: str, is_indexed: Callable[[str], Awaitable[bool]]) -> str:
         """The query with each word that the index does not know replaced by a similar one that it knows.
 
-        `is_indexed` asks the index itself, which also knows other forms of a word. While the database is
-        unavailable, no word is replaced.
+        `is_indexed` asks the index itself, which also knows other forms of a word. No word is replaced in a
+        query that is in none of the languages of the index, and none while the database is unavailable.
         """
         try:
             unknown = [word for word in await self._unrecorded(query) if not await is_indexed(word)]
@@ -55,6 +55,10 @@ class Corpus:
                     word: await vocabulary.most_similar(connection, self._generation_id, word)
                     for word in unknown
                 }
+            if any(similar.values()):
+                counts = await self._count_languages()
+                if await asyncio.to_thread(is_in_none, query, counts, self._data_dir):
+                    return query
         except DatabaseUnavailable as error:
             log.warning("query_not_corrected", reason=str(error))
             return query

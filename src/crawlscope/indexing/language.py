@@ -40,6 +40,10 @@ _MIN_SYLLABLES = 0.05
 ENGLISH = "en"
 _COVERED = 0.99
 _MAX_LIKELY = 4
+_CLEAR_ODDS = 20.0
+"""As a logarithm. Misspelt English hardly ever seems so much more like another language, and a question in
+Spanish or Chinese nearly always does.
+"""
 
 
 def primary_language(tag: str | None) -> str:
@@ -87,6 +91,18 @@ def language_of_script(text: str) -> str:
     return language if 2 * found[language] > sum(map(str.isalpha, text)) else ""
 
 
+def is_in_none(query: str, documents: Mapping[str, int], data_dir: Path | None = None) -> bool:
+    """Whether its words clearly tell that the query is in no language of the index, even if it is misspelt.
+
+    `documents` as for `likely_languages`. Blocks, and may load the model.
+    """
+    languages = _counted(documents).keys()
+    scores = _scores(query, data_dir)
+    if not languages <= scores.keys():
+        return False
+    return max(scores.values()) - max(scores[language] for language in languages) > _CLEAR_ODDS
+
+
 def likely_languages(query: str, documents: Mapping[str, int], data_dir: Path | None = None) -> list[str]:
     """The languages of an index in which the query may be, the likeliest first; at most four, and one if its
     words tell.
@@ -96,9 +112,7 @@ def likely_languages(query: str, documents: Mapping[str, int], data_dir: Path | 
     """
     if by_script := language_of_script(query):
         return [by_script]
-    counts = {language: count for language, count in documents.items() if language and count}
-    if unknown := documents.get("") or not counts:
-        counts[ENGLISH] = counts.get(ENGLISH, 0) + unknown
+    counts = _counted(documents)
     if len(counts) == 1:
         return list(counts)
     likely, covered = list[str](), 0.0
@@ -110,16 +124,29 @@ def likely_languages(query: str, documents: Mapping[str, int], data_dir: Path | 
     return likely
 
 
+def _counted(documents: Mapping[str, int]) -> dict[str, int]:
+    """Those of unknown language as English, of which there is one at least if there are no others."""
+    counts = {language: count for language, count in documents.items() if language and count}
+    if unknown := documents.get("") or not counts:
+        counts[ENGLISH] = counts.get(ENGLISH, 0) + unknown
+    return counts
+
+
 def _ranked(text: str, documents: Mapping[str, int], data_dir: Path | None) -> list[tuple[str, float]]:
     """These languages with their probabilities, the likeliest first.
 
     The square roots of the documents' numbers are the odds before the first word: so a language of few
     documents has a chance, and one that the model does not know the same as before.
     """
-    scores = {primary_language(tag): score for tag, score in identifier(data_dir).scores(text).items()}
+    scores = _scores(text, data_dir)
     unknown = float(np.mean([*scores.values()]))
     odds = np.array([scores.get(language, unknown) for language in documents])
     odds += 0.5 * np.log([*documents.values()])
     shares = np.exp(odds - odds.max())
     ranking = zip(documents, (shares / shares.sum()).tolist(), strict=True)
     return sorted(ranking, key=lambda ranked: -ranked[1])
+
+
+def _scores(text: str, data_dir: Path | None) -> dict[str, float]:
+    """The logarithm of the odds of each language that the model knows."""
+    return {primary_language(tag): score for tag, score in identifier(data_dir).scores(text).items()}
