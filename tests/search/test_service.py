@@ -162,6 +162,20 @@ async def test_a_result_says_how_each_half_found_it(service: SearchService) -> N
     assert (cat.keyword, cat.semantic and cat.semantic.rank > 1) == (None, True)
 
 
+async def test_the_next_results_of_a_query_do_not_need_the_embedder(
+    service: SearchService, embedder: InitialsEmbedder
+) -> None:
+    found = await service.search(SearchRequest(query="a garden of vegetables", mode="semantic", limit=1))
+    embedder.unavailable = True
+    try:
+        further = SearchRequest(query="a garden of vegetables", mode="semantic", limit=1, offset=1)
+        assert (await service.search(further)).total == found.total
+        with pytest.raises(EmbedderUnavailable):
+            await service.search(SearchRequest(query="a garden of flowers", mode="semantic"))
+    finally:
+        embedder.unavailable = False
+
+
 @pytest.mark.parametrize("mode", ["keyword", "hybrid"])
 async def test_a_page_is_first_for_its_own_title(
     tmp_path: Path, embedder: InitialsEmbedder, mode: str

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 from crawlscope.indexing.blocks import closes, find_blocks
 from crawlscope.indexing.index.port import ChunkPayload
@@ -12,6 +13,8 @@ from crawlscope.search.schemas import Highlight, MatchedWord
 MAX_CHARACTERS = 300
 CONTEXT_CHARACTERS = 60
 """Before the first match in a sentence that is too long."""
+MAX_CHUNKS_REMEMBERED = 2_000
+"""Chunks whose sentences are remembered: some are found again and again. These take about 6 MB."""
 MIN_PAGES_OF_BOILERPLATE = 3
 """A sentence that stands on so many pages of a site among the results says nothing about one of them."""
 
@@ -30,7 +33,7 @@ class Highlighter:
         self._sentences: dict[tuple[str, int], list[str]] = {}
         urls: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for chunk in shown:
-            self._sentences[_key(chunk)] = sentences(chunk["text"])
+            self._sentences[_key(chunk)] = _sentences_of(chunk["text"])
             for sentence in self._sentences[_key(chunk)]:
                 urls[chunk["domain"], sentence].add(chunk["url"])
         self._boilerplate = {one for one, found in urls.items() if len(found) >= MIN_PAGES_OF_BOILERPLATE}
@@ -85,6 +88,9 @@ def sentences(text: str) -> list[str]:
     """Of a chunk, each on one line and without Markdown's marks; code as it stands."""
     parts = _SENTENCE_END.split("".join(_without_marks(text)))
     return [sentence for part in parts if (sentence := " ".join(part.split()))]
+
+
+_sentences_of = lru_cache(maxsize=MAX_CHUNKS_REMEMBERED)(sentences)
 
 
 def _without_marks(text: str) -> Iterator[str]:

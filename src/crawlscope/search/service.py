@@ -34,6 +34,8 @@ PAGES_COMPARED = 20
 """Best pages whose title is compared with the query."""
 CHUNKS_COMPARED = 100
 """Best chunks by keyword whose text is compared with a distinctive query."""
+MAX_VECTORS = 1_000
+"""Queries whose vectors are remembered: the next pages of results ask for the same one again."""
 MAX_CHUNKS_COMPARED = 1_000
 """Best chunks by keyword whose text is compared with a phrase in quotation marks."""
 
@@ -64,6 +66,8 @@ class SearchService:
         self._corpus = corpus
         self._model = corpus.model if corpus else ""
         self._reranker = reranker
+        self._vectors: dict[str, Floats] = {}
+        """By query, the one asked for last at the end."""
 
     async def search(self, request: SearchRequest) -> SearchResponse:
         """Raises `IndexUnavailable`, and `EmbedderUnavailable` in any mode but `keyword`."""
@@ -78,7 +82,7 @@ class SearchService:
         filters, phrases = await self._narrowed(filters, parsed, encode, payloads)
         query = _Query(
             request.mode,
-            dense=None if request.mode == "keyword" else (await self._embedder.embed([parsed.text]))[0],
+            dense=None if request.mode == "keyword" else await self._vector_of(parsed.text),
             sparse=None if request.mode == "semantic" else encode(parsed.text),
             words=Phrase.of(parsed.text),
             filters=filters,
@@ -103,6 +107,15 @@ class SearchService:
             excluded=list(parsed.excluded),
             corrected_query=corrected,
         )
+
+    async def _vector_of(self, text: str) -> Floats:
+        vector = self._vectors.pop(text, None)
+        if vector is None:
+            [vector] = await self._embedder.embed([text])
+        self._vectors[text] = vector
+        if len(self._vectors) > MAX_VECTORS:
+            del self._vectors[next(iter(self._vectors))]
+        return vector
 
     async def _correct(self, text: str, encode: Encode) -> str | None:
         """None if every word is known, or no known word is similar."""
