@@ -10,6 +10,7 @@ import httpx2
 import psutil
 
 from crawlscope.core import service_file
+from crawlscope.processes.worker.process import NICENESS
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.stack import API_SECRET, Stack, eventually, new_crawl_id, page_event, running_stack
 
@@ -81,6 +82,10 @@ def test_two_api_processes_are_one_service(tmp_path: Path) -> None:
         eventually(lambda: events, lambda found: "event: pages" in found)
         for _ in range(8):  # the same is found by each
             assert ask(stack, "POST", "/api/search", json={"query": "a little text"}).json()["total"] == 12
+
+        children = psutil.Process(stack.process.pid).children()
+        [worker] = [child for child in children if child.cmdline()[-2:] == ["--only", "index"]]
+        assert worker.nice() == min(19, psutil.Process(min(first)).nice() + NICENESS)
 
         killed = min(first)
         psutil.Process(killed).send_signal(signal.SIGKILL)

@@ -34,6 +34,8 @@ REASONS: dict[type[Exception], str] = {
     "CRAWLSCOPE_DATABASE_DIRECT_URL"
 }
 MEMORY_POLL_INTERVAL_SECONDS = 0.2
+NICENESS = 5
+"""Of a process that indexes: deliveries, searches, the index and the database get a processor first."""
 MEMORY_EXIT_CODE = 86
 """Of a process that took more memory than it may."""
 THREADS = 64
@@ -45,6 +47,8 @@ log = structlog.get_logger(__name__)
 
 async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Event) -> None:
     """Works until `stopping` is set; a page in progress then goes back to the queue."""
+    if "index" in kinds:
+        os.nice(NICENESS)  # before its threads, which inherit it
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
     name = "worker" if len(kinds) > 1 else {"index": "index_worker", "crawl": "crawler"}[min(kinds)]
     async with (
