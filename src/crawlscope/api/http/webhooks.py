@@ -1,6 +1,7 @@
 """The webhook endpoints, of Firecrawl and of changedetection.io."""
 
 import shutil
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 import structlog
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
@@ -72,12 +74,13 @@ class ChangeTaken(BaseModel):
     crawl_id: str | None
 
 
-@router.post(
-    WEBHOOK_PATH,
-    status_code=202,
-    tags=["webhook"],
-    openapi_extra=_of(DELIVERY_BODY) | {"parameters": [SIGNATURE]},
-)
+class PlainRoute(APIRoute):
+    """FastAPI only describes it: the endpoint gets the request as it is, which takes half of the time."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return self.endpoint
+
+
 async def deliver(request: Request) -> Response:
     """Accepts one Firecrawl event. 202 means: committed to disk, with its jobs."""
     parts: Parts = request.app.state.parts
@@ -95,6 +98,17 @@ async def deliver(request: Request) -> Response:
         note_refusal(request, Cause.BAD_SIGNATURE)
         raise HTTPException(401, f"the {SIGNATURE_HEADER} does not match the body")
     return await _accept_delivery(request, parts, body)
+
+
+router.add_api_route(
+    WEBHOOK_PATH,
+    deliver,
+    methods=["POST"],
+    status_code=202,
+    tags=["webhook"],
+    openapi_extra=_of(DELIVERY_BODY) | {"parameters": [SIGNATURE]},
+    route_class_override=PlainRoute,
+)
 
 
 @router.post(
