@@ -195,3 +195,13 @@ def test_every_body_is_read_or_refused(body: dict[str, Any]) -> None:
             page.error,
         )
         assert not any("\x00" in text for text in texts if text)
+
+
+@pytest.mark.parametrize("text", ["word " * 40, "größer " * 40])
+def test_a_text_is_found_behind_one_that_begins_like_it(text: str) -> None:
+    metadata = {"sourceURL": "https://a.example/", "description": f"{text}!"}
+    body = encoded({**FAILED, "success": True, "data": [{"metadata": metadata, "markdown": text}]})
+    _, brought, _ = payload.received(body, NOON)
+    assert brought.text_at is not None
+    begins, ends = brought.text_at
+    assert json.loads(body[begins:ends]) == text

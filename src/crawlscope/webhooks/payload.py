@@ -30,6 +30,7 @@ ENDS = {
 """Events that end a crawl."""
 WITHOUT_URL = "names no page URL"
 _NUL_ESCAPE = rb"\u0000"
+_BEGINNING_BYTES = 64
 
 
 class UnreadableDelivery(UsageError):
@@ -213,8 +214,11 @@ def brought(delivery: Delivery, body: bytes, received_at: datetime) -> Brought:
 
 def _text_at(body: bytes, text: str) -> tuple[int, int] | None:
     """Where the body contains this string, written as JavaScript or as Python does."""
-    for written in (to_json(text), json.dumps(text).encode()):
-        begins = body.find(written)
+    for write in (to_json, lambda text: json.dumps(text).encode()):
+        written = write(text)
+        begins = body.find(written[:_BEGINNING_BYTES])  # much faster than to look for the whole
+        if begins >= 0 and not body.startswith(written, begins):
+            begins = body.find(written)
         if begins >= 0:
             return begins, begins + len(written)
     return None
