@@ -2,12 +2,12 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from crawlscope.indexing.blocks import closes, find_blocks
 from crawlscope.indexing.index.port import ChunkPayload
-from crawlscope.search.query_words import Match, QueryWords
+from crawlscope.search.query_words import QueryWords
 from crawlscope.search.schemas import Highlight, MatchedWord
 
 MAX_CHARACTERS = 300
@@ -49,7 +49,12 @@ class Highlighter:
 
     def _highlight(self, chunk: ChunkPayload, sentences: Sequence[str]) -> Highlight:
         text = self._passage(sentences)
-        matches = _merged(self._words.find(text))
+        matches = list[MatchedWord]()
+        for match in self._words.find(text):
+            if matches and match.start < matches[-1].end:  # overlapping ones are one
+                matches[-1].end = max(match.end, matches[-1].end)
+            else:
+                matches.append(MatchedWord(start=match.start, end=match.end))
         return Highlight(text=text, chunk_index=chunk["chunk_index"], matches=matches)
 
     def _passage(self, sentences: Sequence[str]) -> str:
@@ -64,12 +69,10 @@ class Highlighter:
                 end += 1
             if len(words) > most:
                 best, most = range(start, end), len(words)
-        return self._fitted(" ".join(sentences[number] for number in best))
-
-    def _fitted(self, text: str) -> str:
-        """Cut at blanks, from shortly before its first match on."""
+        text = " ".join(sentences[number] for number in best)
         if len(text) <= MAX_CHARACTERS:
             return text
+        # A long sentence is cut at blanks, from shortly before its first match on.
         first = next((match.start for match in self._words.find(text)), 0)
         start = max(0, first - CONTEXT_CHARACTERS)
         start = (start and text.find(" ", start, first) + 1) or start
@@ -86,33 +89,20 @@ def _key(chunk: ChunkPayload) -> tuple[str, int]:
 
 def sentences(text: str) -> list[str]:
     """Of a chunk, each on one line and without Markdown's marks; code as it stands."""
-    parts = _SENTENCE_END.split("".join(_without_marks(text)))
-    return [sentence for part in parts if (sentence := " ".join(part.split()))]
+    parts, read = list[str](), 0
+    for block in find_blocks(text):
+        if block.tail:  # fenced, no table
+            parts.append(_MARKUP.sub(_code_in, text[read : block.start]))
+            lines = text[block.body : block.end].splitlines(keepends=True)
+            parts += lines[:-1] if lines and closes(lines[-1], block.tail.strip(" \t>")) else lines
+            read = block.end
+    parts.append(_MARKUP.sub(_code_in, text[read:]))
+    found = _SENTENCE_END.split("".join(parts))
+    return [sentence for part in found if (sentence := " ".join(part.split()))]
 
 
 _sentences_of = lru_cache(maxsize=MAX_CHUNKS_REMEMBERED)(sentences)
 
 
-def _without_marks(text: str) -> Iterator[str]:
-    def kept(mark: re.Match[str]) -> str:
-        return mark["code"] or ""
-
-    read = 0
-    for block in find_blocks(text):
-        if block.tail:  # fenced, no table
-            yield _MARKUP.sub(kept, text[read : block.start])
-            lines = text[block.body : block.end].splitlines(keepends=True)
-            yield from lines[:-1] if lines and closes(lines[-1], block.tail.strip(" \t>")) else lines
-            read = block.end
-    yield _MARKUP.sub(kept, text[read:])
-
-
-def _merged(matches: Iterable[Match]) -> list[MatchedWord]:
-    """Overlapping ones are one."""
-    merged = list[MatchedWord]()
-    for match in matches:
-        if merged and match.start < merged[-1].end:
-            merged[-1].end = max(match.end, merged[-1].end)
-        else:
-            merged.append(MatchedWord(start=match.start, end=match.end))
-    return merged
+def _code_in(mark: re.Match[str]) -> str:
+    return mark["code"] or ""

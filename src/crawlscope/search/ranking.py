@@ -71,7 +71,12 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
     of results fit together.
     """
     bm25, dense = _standings(halves.bm25), _standings(halves.dense)
-    score: Score = _better
+
+    def better(bm25: float | None, dense: float | None) -> float:
+        """The score of the only half that was asked."""
+        return max(score for score in (bm25, dense) if score is not None)
+
+    score: Score = better
     if mode == "hybrid":
         score = Fusion.of(_half(halves.bm25, bm25), _half(halves.dense, dense), dense_weight).score
     pages = []
@@ -113,8 +118,3 @@ def _half(hits: Sequence[Hit], standings: dict[DocumentKey, Standing]) -> Half:
     }
     last = hits[:WINDOW][-1].score if hits else 0.0
     return Half(near, min(0.0, last) if len(hits) < WINDOW else last)
-
-
-def _better(bm25: float | None, dense: float | None) -> float:
-    """The score of the only half that was asked."""
-    return max(score for score in (bm25, dense) if score is not None)

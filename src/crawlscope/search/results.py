@@ -28,7 +28,14 @@ def make_results(
     pages: Sequence[RankedPage], payloads: Payloads, words: QueryWords, filtered_crawl: str | None
 ) -> list[SearchResult]:
     """Without pages that were removed since they were found."""
-    chunks = [[payloads[one] for one in _best_chunks(page) if one in payloads] for page in pages]
+    chunks = [
+        [
+            payloads[hit.id]
+            for hit in page.chunks[:MAX_HIGHLIGHTS]
+            if hit.id in payloads and hit.score >= MIN_HIGHLIGHTED_SHARE * page.chunks[0].score
+        ]
+        for page in pages
+    ]
     highlighter = Highlighter(words, (chunk for each in chunks for chunk in each))
     return [
         _result(page, payloads, filtered_crawl).model_copy(
@@ -37,11 +44,6 @@ def make_results(
         for page, best in zip(pages, chunks, strict=True)
         if page.chunks[0].id in payloads
     ]
-
-
-def _best_chunks(page: RankedPage) -> Iterator[ChunkId]:
-    least = MIN_HIGHLIGHTED_SHARE * page.chunks[0].score
-    return (hit.id for hit in page.chunks[:MAX_HIGHLIGHTS] if hit.score >= least)
 
 
 def _result(page: RankedPage, payloads: Payloads, filtered_crawl: str | None) -> SearchResult:
