@@ -47,6 +47,8 @@ class Rescraper:
 
     async def run(self) -> bool:
         """Starts the next rescrape and notes the results of earlier ones; false where none was waiting."""
+        if not await self._database.run(repository.any_open):
+            return False
         change = await self._database.run(repository.claim_waiting)
         if change is not None:
             await self._start(change)
