@@ -14,7 +14,7 @@ from crawlscope.database import schema
 from crawlscope.database.engine import Database
 from crawlscope.database.retention import Keep
 from crawlscope.models import Delivery, PageContent
-from crawlscope.pages.contents import markdown_of
+from crawlscope.pages.delivered import markdown_of
 from crawlscope.pages.repository import newest_contents
 from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.replay import WhichDeliveries, replay

@@ -16,7 +16,8 @@ from crawlscope.crawls.reconcile import Reconciler
 from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.models import CrawlSession, Page, PageAttempt
-from crawlscope.pages.contents import CONTENTS, TEXT, WITH_BODIES, markdown_of
+from crawlscope.pages.contents import CONTENTS, TEXT, WITH_BODIES
+from crawlscope.pages.delivered import markdown_of
 from crawlscope.pages.retry import retry_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.repository import delete_sessions

@@ -16,7 +16,7 @@ from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.indexing.service import IndexingService
 from crawlscope.models import DeletedCrawl, Delivery, OperationMetric, Page
-from crawlscope.pages.contents import markdown_of
+from crawlscope.pages.delivered import markdown_of
 from crawlscope.pages.repository import newest_contents
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.repository import lock_session

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.insights import queries
 from crawlscope.insights.schemas import ExportedPage
-from crawlscope.pages.contents import markdown_of
+from crawlscope.pages.delivered import markdown_of
 
 FETCHED_AT_ONCE = 500
 """Pages without their texts."""

@@ -14,7 +14,7 @@ from crawlscope.database.engine import Database
 from crawlscope.insights import inspection_queries as queries
 from crawlscope.insights.inspection_queries import SpanOrder, WhichPages
 from crawlscope.insights.queries import crawl_exists, row_of, rows_of, slice_of
-from crawlscope.pages.contents import markdown_of
+from crawlscope.pages.delivered import markdown_of
 
 Row = Mapping[Any, Any]
 

@@ -77,7 +77,7 @@ from crawlscope.insights.schemas import (
 from crawlscope.insights.sealing import Row, Sealing, sealing, searchable_at, time_to_searchable_ms
 from crawlscope.insights.timeline import Span, timeline
 from crawlscope.insights.verdict import Asked, Evidence, PartOutage, judge
-from crawlscope.pages.contents import markdown_of
+from crawlscope.pages.delivered import markdown_of
 
 DEFAULT_LIMIT = 50
 DEFAULT_BUCKETS = 60

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.values import arrays
 from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED, OperationType, PageState
-from crawlscope.pages.contents import markdown_of
+from crawlscope.pages.delivered import markdown_of
 from crawlscope.pages.repository import NOW, PAGES, UNSETTLED
 from crawlscope.sessions.changes import SessionChange
 from crawlscope.timing import TimingContext

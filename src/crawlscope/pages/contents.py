@@ -1,16 +1,12 @@
 """The text of a page: its content contains it, or says where the body of its delivery contains it."""
 
-from collections.abc import Mapping, Sequence
-from hashlib import sha256
-from typing import Any
+from collections.abc import Sequence
 
-from pydantic_core import from_json
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.core.compression import decompress
-from crawlscope.pages.delivered import DeliveredPage
+from crawlscope.pages.delivered import markdown_of
 
 COPIED_AT_ONCE = 50
 CONTENTS = models.table_of(models.PageContent)
@@ -26,23 +22,6 @@ _COPY = text("""
         AS copied (page_id, delivery_id, markdown)
     WHERE content.page_id = copied.page_id AND content.delivery_id = copied.delivery_id
 """)
-
-
-def text_columns(page: DeliveredPage) -> Sequence[Any]:
-    """The values of `markdown`, `html`, `delivery_id`, `begins`, `ends`, `characters` and `hash`."""
-    if (place := page.place) is None:
-        return page.markdown, page.html, *[None] * 5
-    in_body = place.delivery_id, place.begins, place.ends
-    return "", page.html, *in_body, len(page.markdown), sha256(page.markdown.encode()).digest()
-
-
-def markdown_of(row: Mapping[Any, Any]) -> str | None:
-    """None for a page whose content is not kept."""
-    if row["begins"] is None:
-        markdown: str | None = row["markdown"]
-        return markdown
-    in_body: str = from_json(decompress(row["body"])[row["begins"] : row["ends"]])
-    return in_body
 
 
 async def copy_texts(connection: AsyncConnection, delivery_ids: Sequence[int]) -> None:

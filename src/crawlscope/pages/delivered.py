@@ -1,9 +1,14 @@
 """A page in a delivery, and which of several deliveries wins: pure rules, no I/O."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 
+from pydantic_core import from_json
+
+from crawlscope.core.compression import decompress
 from crawlscope.core.vocabulary import PageState
 
 
@@ -61,6 +66,14 @@ class DeliveredPage:
     @property
     def content(self) -> str:
         return self.html or self.markdown
+
+    @property
+    def text_columns(self) -> Sequence[Any]:
+        """The values of `markdown`, `html`, `delivery_id`, `begins`, `ends`, `characters` and `hash`."""
+        if (place := self.place) is None:
+            return self.markdown, self.html, *[None] * 5
+        in_body = place.delivery_id, place.begins, place.ends
+        return "", self.html, *in_body, len(self.markdown), sha256(self.markdown.encode()).digest()
 
 
 @dataclass(frozen=True)
@@ -137,3 +150,12 @@ class KnownPage:
         failed_before = self.settled_at if self.state in (PageState.FAILED, PageState.CANCELLED) else None
         reported_at = page.arrival.received_at if page.failed_at else None
         return min((at for at in (reported_at, failed_before) if at), default=None)
+
+
+def markdown_of(row: Mapping[Any, Any]) -> str | None:
+    """None for a page whose content is not kept."""
+    if row["begins"] is None:
+        markdown: str | None = row["markdown"]
+        return markdown
+    in_body: str = from_json(decompress(row["body"])[row["begins"] : row["ends"]])
+    return in_body

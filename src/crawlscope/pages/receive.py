@@ -17,7 +17,6 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import GONE_CODES, GONE_STATUSES
 from crawlscope.pages.causes import precision
-from crawlscope.pages.contents import text_columns
 from crawlscope.pages.delivered import Arrival, DeliveredPage, KnownPage
 from crawlscope.pages.repository import refresh_last_settled
 from crawlscope.sessions.changes import SessionChange
@@ -253,7 +252,7 @@ async def _store_pages(
                 *(delivered.failure is None, not delivered.arrival.pushed, delivered.arrival.received_at),
                 *(delivered.arrival.webhook_id, delivered.status_code, delivered.title, delivered.language),
                 *(job_ids.get(source), page.error_code, page.error, delivered.error_detail, page.settled_at),
-                *text_columns(delivered),
+                *delivered.text_columns,
             )
         )
     stored = (await connection.execute(_STORE_PAGES, arrays(_DELIVERED_COLUMNS, rows))).all()

@@ -21,7 +21,7 @@ from crawlscope.indexing.index.port import IndexedDocument
 from crawlscope.indexing.prepare import PreparedDocument
 from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
 from crawlscope.indexing.service import IndexingService
-from crawlscope.pages.contents import markdown_of
+from crawlscope.pages.delivered import markdown_of
 from crawlscope.pages.index_page import in_time
 from crawlscope.pages.repository import newest_contents
 from crawlscope.pages.retry import max_failures, retry_seconds

@@ -214,8 +214,8 @@ def brought(delivery: Delivery, body: bytes, received_at: datetime) -> Brought:
 
 def _text_at(body: bytes, text: str) -> tuple[int, int] | None:
     """Where the body contains this string, written as JavaScript or as Python does."""
-    for write in (to_json, lambda text: json.dumps(text).encode()):
-        written = write(text)
+    for as_python in (False, True):
+        written = json.dumps(text).encode() if as_python else to_json(text)
         begins = body.find(written[:_BEGINNING_BYTES])  # much faster than to look for the whole
         if begins >= 0 and not body.startswith(written, begins):
             begins = body.find(written)
