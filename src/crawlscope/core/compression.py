@@ -11,7 +11,7 @@ else:
     from backports import zstd
 
 _OPTIONS: dict[int, int] = {
-    zstd.CompressionParameter.compression_level: 3,
+    zstd.CompressionParameter.compression_level: 1,
     zstd.CompressionParameter.checksum_flag: 1,
 }
 """With a checksum: else most damages would go unnoticed."""
