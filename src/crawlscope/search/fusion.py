@@ -15,7 +15,7 @@ NAMING_WEIGHT = 0.4
 """For a query with a name of code, which says itself what the page must contain, and hardly means anything
 to a model.
 """
-UNREAD_WEIGHT = 0.25
+UNREAD_WEIGHT = 0.2
 """For a language that the model does not read: names and borrowed words are left of the meaning."""
 EMPHASIS = 1.5
 """The power of what a score has above its floor: the many hits near the floor hardly differ."""
