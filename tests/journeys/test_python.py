@@ -114,6 +114,8 @@ async def test_errors_say_what_to_do(quick_stack: Stack, tmp_path: Path) -> None
                 pass
         with pytest.raises(crawlscope.UsageError, match="at most 8192"):
             await service.index("https://a.example/" + "a" * 9_000, "# A")
+        with pytest.raises(crawlscope.UsageError, match="url: must not be empty"):
+            await service.index("", "# A")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class NewDocument(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    url: Annotated[Text, Field(min_length=1, max_length=MAX_URL_LENGTH)]
+    url: Annotated[str, Field(min_length=1, max_length=MAX_URL_LENGTH), AfterValidator(storable)]
     """Identifies the document. Another one with this URL is replaced."""
     markdown: str
     """Its text."""
@@ -41,7 +41,7 @@ class NewDocument(BaseModel):
     """Default: the first heading of the text."""
     language: Text | None = None
     """Such as `en`. Default: detected."""
-    crawl_id: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
+    crawl_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(storable)] | None = None
     """The crawl or import that the document is found by, and that its operations count for."""
 
     def request(self) -> IndexDocumentRequest:

@@ -1,4 +1,4 @@
-"""Documents that programs bring: what waits is bounded."""
+"""Documents that programs bring: what waits is bounded, and what is missing is named."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,3 +37,11 @@ async def test_bodies_that_wait_are_bounded(serve: Serve) -> None:
     afterwards = await service.http.post("/api/documents", content=DOCUMENT, headers=JSON)
     for answer in (deleted, afterwards, *(each.result() for each in waiting)):
         assert "not ready" in answer.json()["detail"], "none of them was refused"
+
+
+async def test_what_is_missing_is_named(serve: Serve) -> None:
+    service = await serve()
+    document = {"url": "", "markdown": "A text.", "crawl_id": ""}
+    refused = await service.http.post("/api/documents", json=document)
+    words = {issue["loc"][-1]: issue["msg"] for issue in refused.json()["detail"]}
+    assert words == dict.fromkeys(("url", "crawl_id"), "must not be empty")

@@ -26,11 +26,11 @@ from crawlscope.api.dashboard.followed import FEED
 from crawlscope.api.dashboard.notices import COOKIE as NOTICE_COOKIE
 from crawlscope.api.dashboard.notices import notice_of
 from crawlscope.api.http.access import require_access
+from crawlscope.api.http.errors import issue_words
 from crawlscope.api.http.events import feed_for, live_of, until_lost
 from crawlscope.api.http.requests import shown_path
 from crawlscope.api.rendering import words
 from crawlscope.core.errors import CrawlscopeError, DependencyError, NotFoundError, RemoteRefused, UsageError
-from crawlscope.core.settings import VALIDATOR_PREFIX
 from crawlscope.insights.progress import pages_per_second
 
 log = structlog.get_logger(__name__)
@@ -240,10 +240,7 @@ class PageRoute(APIRoute):
                     return await self._followed(request)
                 return await answer(request)
             except RequestValidationError as error:
-                problems = [
-                    f"{issue['loc'][-1]}: {issue['msg'].removeprefix(VALIDATOR_PREFIX)}"
-                    for issue in error.errors()
-                ]
+                problems = [f"{issue['loc'][-1]}: {issue_words(issue)}" for issue in error.errors()]
                 return error_page(request, 422, "; ".join(problems))
             except HTTPException as error:
                 return error_page(request, error.status_code, str(error.detail))

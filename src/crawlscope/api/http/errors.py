@@ -117,11 +117,15 @@ def detail_with(status: int) -> Callable[[Request, Exception], Awaitable[Respons
 async def invalid_request(request: Request, error: Exception) -> Response:
     """Leaves out the input, which can be long or a secret."""
     assert isinstance(error, RequestValidationError)
-    issues = [
-        {"loc": each["loc"], "msg": each["msg"].removeprefix(VALIDATOR_PREFIX), "type": each["type"]}
-        for each in error.errors()
-    ]
+    issues = [{"loc": each["loc"], "msg": issue_words(each), "type": each["type"]} for each in error.errors()]
     return problem(422, jsonable_encoder(issues))
+
+
+def issue_words(issue: Mapping[str, Any]) -> str:
+    """Pydantic's, but plainer for a text that is missing."""
+    if issue["type"] == "string_too_short" and issue["ctx"]["min_length"] == 1:
+        return "must not be empty"
+    return str(issue["msg"]).removeprefix(VALIDATOR_PREFIX)
 
 
 async def refused(request: Request, error: Exception) -> Response:
