@@ -242,12 +242,6 @@ async def test_the_new_index_serves_with_all_documents_of_the_old_one(
     assert live.serving.name == "index-2"
 
 
-def cut_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a newer version does, which is another process: it has not yet read a recipe."""
-    monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
-    monkeypatch.setattr(generations, "_recipe", generations._recipe.__wrapped__)
-
-
 async def test_an_index_of_an_older_version_is_reindexed(
     before: Process,
     indexes: OwnedIndexes,
@@ -256,7 +250,7 @@ async def test_an_index_of_an_older_version_is_reindexed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     held = await before.holding()
-    cut_otherwise(monkeypatch)
+    monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
     upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
     replacement = (await upgraded.live()).replacement
     assert replacement is not None
@@ -280,7 +274,7 @@ async def test_an_index_that_cannot_be_rebuilt_is_not_reindexed_without_a_reques
     await before.indexing.index_document(
         IndexDocumentRequest(url=url_of("glaciers"), markdown=text_of("glaciers"))
     )
-    cut_otherwise(monkeypatch)
+    monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
     upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
     assert (await upgraded.live()).replacement is None
     assert url_of("glaciers") in await upgraded.found("glaciers")

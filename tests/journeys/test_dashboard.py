@@ -84,7 +84,7 @@ async def test_from_the_link_to_a_searchable_site(own_stack: Stack, embedder: Fa
         assert "Herons" in await page.inner_text(".line-added")
         assert "Otters" in await page.inner_text(".line-removed")
 
-        await page.fill(".top-search input", "herons at stone")
+        await page.fill(".top-search input", '"herons stand" at stone')
         await page.press(".top-search input", "Enter")
         await page.wait_for_selector(".hit")
         assert "page-2" in await page.inner_text(".hit >> nth=0")

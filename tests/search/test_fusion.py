@@ -47,6 +47,10 @@ def test_a_score_near_the_floor_counts_less_than_its_part_of_the_best() -> None:
     assert 0.0 < found["near"] < found["best"] / 2
 
 
+def test_where_the_words_lead_a_score_counts_as_its_part_of_the_best() -> None:
+    assert fused({"best": 8.0, "half": 4.0}, {}, dense_weight=0.2)["half"] == pytest.approx(0.4)
+
+
 def test_what_a_half_did_not_find_has_its_floor_there() -> None:
     fusion = Fusion.of(Half({"a": 3.0, "b": 2.0}, floor=2.0), Half({"a": 0.9, "c": 0.5}, floor=0.5))
     assert fusion.score(2.0, None) == fusion.score(1.0, 0.2) == fusion.score(None, None) == 0.0
@@ -91,7 +95,8 @@ def test_meaning_counts_less_beside_a_name_of_code(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["Who was the first director of the V&A?", "scale a 3d array", "it `", "FHA loan"]
+    "query",
+    ["Who was the first director of the V&A?", "scale a 3d array", "a 3D film in 4K", "it `", "FHA loan"],
 )
 def test_other_words_are_no_names_of_code(query: str) -> None:
     assert dense_weight("all-MiniLM-L6-v2", query, ["en"]) == DENSE_WEIGHT

@@ -18,11 +18,13 @@ to a model.
 UNREAD_WEIGHT = 0.2
 """For a language that the model does not read: names and borrowed words are left of the meaning."""
 EMPHASIS = 1.5
-"""The power of what a score has above its floor: the many hits near the floor hardly differ."""
+"""The power of what a score has above its floor, where the dense half has most of the weight: its many hits
+near the floor hardly differ. Those of BM25 differ by a word.
+"""
 MIN_DEVIATION = 1e-6
 """Of the best score: less is the rounding of equal scores."""
 
-_NAME_OF_CODE = re.compile(r"[a-z0-9][A-Z]|[A-Z]{2}[a-z]|\w_\w|\w::\w|`[^`]+`")
+_NAME_OF_CODE = re.compile(r"[a-z]\d*[A-Z]|[A-Z]{2}[a-z]|\w_\w|\w::\w|`[^`]+`")
 """A part of `getUserName`, `HTMLParser`, `max_size` or `std::vector`; words in backticks."""
 
 
@@ -44,12 +46,13 @@ class Half:
 
 @dataclass(frozen=True)
 class Fusion:
-    """A score is the weighted sum of what each half gives above its floor, with emphasis."""
+    """A score is the weighted sum of what each half gives above its floor, to a power."""
 
     bm25_floor: float
     dense_floor: float
     bm25_factor: float
     dense_factor: float
+    power: float
 
     @classmethod
     def of(cls, bm25: Half, dense: Half, dense_weight: float = DENSE_WEIGHT) -> Self:
@@ -59,10 +62,11 @@ class Fusion:
         halves is 1; if a half found nothing, the best of the other is its weight.
         """
         pages = bm25.scores.keys() | dense.scores.keys()
+        power = EMPHASIS if dense_weight > 0.5 else 1.0
         factors, best, weight = [], 0.0, 0.0
         for half, share in ((bm25, 1 - dense_weight), (dense, dense_weight)):
             found = np.array([half.scores.get(page, half.floor) for page in pages]) - half.floor
-            heights = np.maximum(found, 0.0) ** EMPHASIS
+            heights = np.maximum(found, 0.0) ** power
             height = float(heights.max(initial=0.0))
             deviation = float(np.std(heights)) if pages else 0.0
             is_flat = deviation <= MIN_DEVIATION * height
@@ -71,13 +75,13 @@ class Fusion:
                 best += factors[-1] * height
                 weight += share
         scale = weight / best if best else 1.0
-        return cls(bm25.floor, dense.floor, scale * factors[0], scale * factors[1])
+        return cls(bm25.floor, dense.floor, scale * factors[0], scale * factors[1], power)
 
     def score(self, bm25: float | None, dense: float | None) -> float:
         """From 0 to 1. None is a half that did not find it; what is below a floor counts as not found."""
         found = 0.0
         if bm25 is not None and bm25 > self.bm25_floor:
-            found += self.bm25_factor * (bm25 - self.bm25_floor) ** EMPHASIS
+            found += self.bm25_factor * (bm25 - self.bm25_floor) ** self.power
         if dense is not None and dense > self.dense_floor:
-            found += self.dense_factor * (dense - self.dense_floor) ** EMPHASIS
+            found += self.dense_factor * (dense - self.dense_floor) ** self.power
         return min(1.0, found)

@@ -23,8 +23,8 @@ _COUNT = re.compile(r"\d+ found|of \d+ for|score [\d.]+")
 """Where a crawl stands at once, and what else the service knows."""
 _END = re.compile(r"(?<=Searchable  ).*: ")
 """Whether the last page was searchable before or after the end was reported."""
-_BOUND = re.compile(r"^(Bound by|To change|Idle)  .*\n", re.MULTILINE)
-"""What the machine was busy with."""
+_BOUND = re.compile(r"^((Bound by|To change|Idle)  |(chunking|embedding) wait ).*\n", re.MULTILINE)
+"""What the machine was busy with, and whether a page waited for another."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+m \d\ds|[\d,.]+ (ms|s|%|pages/s)")
 
 

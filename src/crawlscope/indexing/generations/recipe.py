@@ -1,7 +1,6 @@
 """How the chunks and vectors of one index are made: the same for all that it holds."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 from crawlscope.core.settings import Settings, without_credentials
@@ -33,7 +32,7 @@ class Recipe:
             without_credentials(settings.embedder_url) if served and settings.embedder_url else None,
         )
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Identifies what this version makes by the recipe; an older version may have made other chunks."""
         identity = self.identity
