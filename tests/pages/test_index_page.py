@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from crawlscope.core.errors import IndexUnavailable
 from crawlscope.core.settings import Settings
@@ -20,7 +20,7 @@ from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.port import IndexedDocument
 from crawlscope.indexing.service import IndexingService
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.models import Document, DocumentCrawl, OperationMetric, Page, PageAttempt
+from crawlscope.models import Delivery, Document, DocumentCrawl, OperationMetric, Page, PageAttempt
 from crawlscope.pages import index_page
 from crawlscope.pages.attempts import ClaimedPage, PageJob, claim_pages
 from crawlscope.pages.index_page import PageIndexer, PutBack
@@ -113,6 +113,19 @@ async def assert_exact(database: Database, *crawls: str) -> None:
     assert None not in await scalars(database, PageAttempt.finished_at)
     for crawl_id in crawls or (CRAWL,):
         assert await database.run(partial(recount, crawl_id=crawl_id)) == {}
+
+
+async def test_a_page_whose_text_is_lost_fails_and_others_do_not(
+    database: Database, indexer: PageIndexer
+) -> None:
+    await deliver_numbered(database, 2)
+    async with database.transaction() as connection:
+        first = select(func.min(Delivery.id)).scalar_subquery()
+        await connection.execute(update(Delivery).where(Delivery.id == first).values(body=b"damaged"))
+    assert await index_all(database, indexer) == [None, None]
+    assert await states(database) == {url_of(0): PageState.FAILED, url_of(1): PageState.INDEXED}
+    assert set(await scalars(database, Page.error_code)) == {"text_lost", None}
+    await assert_exact(database)
 
 
 async def test_pages_in_progress_share_calls_and_each_has_its_own_record(

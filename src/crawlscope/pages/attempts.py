@@ -140,6 +140,8 @@ class ClaimedPage:
     markdown: str
     html: str
     """In place of Markdown, where none was delivered."""
+    is_lost: bool
+    """Whether its text cannot be read any more."""
     queued_at: datetime | None
     past: Mapping[str, FailedAttempts] = field(default_factory=dict)
     """Attempts at this revision after which the page was put back, by error code."""
@@ -205,6 +207,7 @@ async def claim_pages(
         if claimable.get(job.page_id) != job:
             return None
         page, attempt = locked[job.page_id], started[job.page_id]
+        markdown = markdown_of(attempt)
         return ClaimedPage(
             id=page.id,
             job_id=job.job_id,
@@ -215,8 +218,9 @@ async def claim_pages(
             url=page.url,
             title=page.title,
             language=page.language,
-            markdown=markdown_of(attempt) or "",
+            markdown=markdown or "",
             html=attempt["html"] or "",
+            is_lost=markdown is None,
             queued_at=page.queued_at,
             past=past.get(page.id, {}),
         )

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select, text
+import structlog
+from sqlalchemy import delete, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
+from crawlscope.core.in_thread import in_thread
+from crawlscope.core.values import arrays
 from crawlscope.pages.delivered import markdown_of
 
 COPIED_AT_ONCE = 50
@@ -23,17 +26,20 @@ _COPY = text("""
     WHERE content.page_id = copied.page_id AND content.delivery_id = copied.delivery_id
 """)
 
+log = structlog.get_logger(__name__)
+
 
 async def copy_texts(connection: AsyncConnection, delivery_ids: Sequence[int]) -> None:
-    """Copies the texts of pages out of the bodies of these deliveries, which can be dropped then."""
+    """Copies the texts of pages out of the bodies of these deliveries, which can be dropped then. Deletes the
+    content of a page whose body is damaged."""
     for start in range(0, len(delivery_ids), COPIED_AT_ONCE):
         of_these = CONTENTS.c.delivery_id.in_(delivery_ids[start : start + COPIED_AT_ONCE])
         found = select(CONTENTS.c.page_id, CONTENTS.c.delivery_id, *TEXT).select_from(WITH_BODIES)
         rows = (await connection.execute(found.where(of_these))).mappings().all()
-        if rows:
-            values = {
-                "page_ids": [row["page_id"] for row in rows],
-                "delivery_ids": [row["delivery_id"] for row in rows],
-                "markdown": [markdown_of(row) for row in rows],
-            }
-            await connection.execute(_COPY, values)
+        texts = await in_thread(list, map(markdown_of, rows))
+        read = [(row["page_id"], row["delivery_id"], text) for row, text in zip(rows, texts, strict=True)]
+        if kept := [each for each in read if each[-1] is not None]:
+            await connection.execute(_COPY, arrays(("page_ids", "delivery_ids", "markdown"), kept))
+        if lost := [page_id for page_id, _, text in read if text is None]:
+            log.warning("texts_lost", page_ids=lost)
+            await connection.execute(delete(CONTENTS).where(CONTENTS.c.page_id.in_(lost), of_these))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from crawlscope.core.compression import decompress
+from crawlscope.core.compression import DamagedBody, decompress
 from crawlscope.core.vocabulary import PageState
 
 
@@ -153,9 +153,12 @@ class KnownPage:
 
 
 def markdown_of(row: Mapping[Any, Any]) -> str | None:
-    """None for a page whose content is not kept."""
-    if row["begins"] is None:
-        markdown: str | None = row["markdown"]
+    """None for a page whose content is not kept, or cannot be read any more."""
+    markdown: str | None = row["markdown"]
+    if markdown or row["begins"] is None:  # the version of 0025 replaces a text, and leaves the place of it
         return markdown
-    in_body: str = from_json(decompress(row["body"])[row["begins"] : row["ends"]])
+    try:
+        in_body: str = from_json(decompress(row["body"] or b"")[row["begins"] : row["ends"]])
+    except DamagedBody:
+        return None
     return in_body

@@ -45,6 +45,7 @@ from crawlscope.timing.telemetry import traces
 INTERNAL_ERROR = "internal_error"
 WORKER_STOPPED = "worker_stopped"
 NO_TEXT = "no_text"
+TEXT_LOST = "text_lost"
 MAX_PAGES = 16
 """Per transaction."""
 MANY_CHUNKS = 128
@@ -191,6 +192,8 @@ class PageIndexer:
             TimingContext(OperationType.WORKER, "index_document") as whole,
         ):
             whole.metadata["attempt"] = page.attempt
+            if page.is_lost:
+                raise PageError(TEXT_LOST, "the stored body that has its text is damaged: crawl it again")
             async with in_time(self._timeout_seconds):
                 if page.html:
                     with TimingContext(OperationType.CHUNKING, "read_html"):

@@ -41,9 +41,10 @@ LOCK_SOURCES = text("""
 """Locks one page after the other in the given order, each through the index: a join would read all pages
 while the table's statistics are older than a crawl."""
 _HASH_CONTENTS = text("""
-    SELECT page_id, html <> '' AS is_html, coalesce(
-        hash, sha256(convert_to(CASE WHEN html <> '' THEN html ELSE markdown END, 'UTF8'))
-    ) AS hash
+    SELECT page_id, html <> '' AS is_html, CASE
+        WHEN html = '' AND markdown = '' AND hash IS NOT NULL THEN hash
+        ELSE sha256(convert_to(CASE WHEN html <> '' THEN html ELSE markdown END, 'UTF8'))
+    END AS hash
     FROM webhook.page_contents WHERE page_id = ANY (CAST(:page_ids AS bigint[]))
 """)
 _DELIVERED_COLUMNS = (

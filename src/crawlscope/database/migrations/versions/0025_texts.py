@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from pydantic_core import from_json
 
-from crawlscope.core.compression import decompress
+from crawlscope.core.compression import DamagedBody, decompress
 
 revision = "0025"
 down_revision = "0024"
@@ -25,11 +25,12 @@ COPIED_AT_ONCE = 50
 FIND = sa.text("""
     SELECT page_id, begins, ends, deliveries.body
     FROM webhook.page_contents JOIN webhook.deliveries ON deliveries.id = delivery_id
-    LIMIT :size
+    WHERE markdown = '' LIMIT :size
 """)
 COPY = sa.text("""
     UPDATE webhook.page_contents SET markdown = :markdown, delivery_id = NULL WHERE page_id = :page_id
 """)
+FORGET = sa.text("DELETE FROM webhook.page_contents WHERE page_id = :page_id")
 
 
 def upgrade() -> None:
@@ -47,8 +48,11 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Versions before find texts only in the contents."""
     while found := op.get_bind().execute(FIND, {"size": COPIED_AT_ONCE}).all():
-        texts = [from_json(decompress(row.body)[row.begins : row.ends]) for row in found]
-        values = [{"page_id": row.page_id, "markdown": text} for row, text in zip(found, texts, strict=True)]
-        op.get_bind().execute(COPY, values)
+        for row in found:
+            try:
+                markdown = from_json(decompress(row.body or b"")[row.begins : row.ends])
+                op.get_bind().execute(COPY, {"page_id": row.page_id, "markdown": markdown})
+            except DamagedBody:
+                op.get_bind().execute(FORGET, {"page_id": row.page_id})
     for name in COLUMNS:
         op.drop_column("page_contents", name, schema="webhook")
