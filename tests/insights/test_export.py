@@ -104,6 +104,14 @@ async def test_an_export_needs_no_memory_for_the_crawl(database: Database, insig
     assert peak < size / 2
 
 
+async def test_an_export_reads_few_large_bodies_at_once(database: Database, insights: Insights):
+    html = {"rawHtml": "<p>Word.</p>" * 100_000}
+    for number in range(6):
+        await deliver(database, "crawl-1", "crawl.page", [{**document(f"{A}{number}"), **html}])
+    async with insights.exported("crawl-1") as (_, batches):
+        assert [len(batch) async for batch in batches] == [3, 3]
+
+
 async def test_an_export_is_of_one_moment(database: Database, insights: Insights):
     await deliver_pages(database, "crawl-1", *(f"{A}{number}" for number in range(120)))
 

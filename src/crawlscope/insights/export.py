@@ -17,7 +17,7 @@ from crawlscope.pages.delivered import markdown_of
 FETCHED_AT_ONCE = 500
 """Pages without their texts."""
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-"""Of texts in memory at once; a larger one is alone."""
+"""Of texts, and of bodies that have them, in memory at once; a larger one is alone."""
 MAX_BATCH = 100
 MAX_NAME = 80
 """Characters of each part of a file's path: some file systems allow 255 bytes."""
@@ -91,10 +91,10 @@ def _safe(name: str) -> str:
 def _batches(rows: Sequence[RowMapping]) -> Iterator[Sequence[RowMapping]]:
     begin = size = 0
     for place, row in enumerate(rows):
-        if place > begin and (size + row["text_bytes"] > MAX_BATCH_BYTES or place - begin == MAX_BATCH):
+        if place > begin and (size + row["bytes_to_read"] > MAX_BATCH_BYTES or place - begin == MAX_BATCH):
             yield rows[begin:place]
             begin, size = place, 0
-        size += row["text_bytes"]
+        size += row["bytes_to_read"]
     if begin < len(rows):
         yield rows[begin:]
 

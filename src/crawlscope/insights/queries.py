@@ -313,14 +313,14 @@ def last_settlements(crawl_ids: Sequence[str], limit: int) -> Rows:
 
 
 def pages_to_export(crawl_id: str, source_url: str | None = None) -> Rows:
-    """All pages of a crawl, or one, in the order in which they were received, with the sizes of the texts."""
+    """All pages of a crawl, or one, in the order in which they were received; `bytes_to_read` is what is read
+    for the text of each."""
     only = [] if source_url is None else [PAGES.c.source_key == hash_key(storable(source_url))]
     columns = (PAGES.c.id.label("page_id"), PAGES.c.title, PAGES.c.language, PAGES.c.received_at)
-    in_delivery = CONTENTS.c.ends - CONTENTS.c.begins
-    size = func.coalesce(in_delivery, func.octet_length(CONTENTS.c.markdown), 0).label("text_bytes")
+    read = func.coalesce(DELIVERIES.c.body_bytes, func.octet_length(CONTENTS.c.markdown), 0)
     return (
-        select(*columns, *_page_columns(), size)
-        .select_from(PAGES.outerjoin(CONTENTS, CONTENTS.c.page_id == PAGES.c.id))
+        select(*columns, *_page_columns(), read.label("bytes_to_read"))
+        .select_from(PAGES.outerjoin(WITH_BODIES, CONTENTS.c.page_id == PAGES.c.id))
         .where(PAGES.c.crawl_id == storable(crawl_id), *only)
         .order_by(PAGES.c.id)
     )
