@@ -59,7 +59,11 @@ def _table(keys: "list[KeyInfo]") -> "Table":
     from crawlscope.api.rendering.words import plain
 
     table = Table(
-        Column("id", no_wrap=True, min_width=36), "name", "scope", "created", "used", "revoked", box=None
+        Column("id", no_wrap=True, min_width=36),
+        *(Column(name, overflow="fold") for name in ("name", "scope", "created", "used", "revoked")),
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     for key in keys:
         times = (

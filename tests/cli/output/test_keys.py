@@ -1,4 +1,4 @@
-"""Keys on a terminal: a name is text, whatever is in it, and an id is whole."""
+"""Keys on a terminal: a name is text, whatever is in it, and nothing is cut off."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -28,3 +28,8 @@ def test_a_name_is_shown_as_it_is_written():
 def test_an_id_is_whole_in_80_columns_because_revoke_needs_it():
     key, text = shown("a program", 80, datetime.now(UTC))
     assert str(key.id) in text
+
+
+def test_nothing_is_cut_off_in_80_columns():
+    _, text = shown("prometheus-of-the-cluster", 80, datetime.now(UTC))
+    assert "…" not in text
