@@ -24,6 +24,7 @@ from crawlscope.search.schemas import SearchFilters
 
 CRAWL_SECONDS = 60.0
 PAGES = 2
+SITE_REMEDY = "give --site with the URL of a site that the service can reach and may crawl"
 _NEEDED = ("address", "secret", "crawl")
 """Without them, the checks that follow would only repeat what is wrong."""
 
@@ -109,7 +110,7 @@ class Visit:
         try:
             self.crawl_id = await self._client.start_crawl(self._site, PAGES, Engine.BUILTIN)
         except UsageError as error:
-            remedy = "give --site with the URL of a site that the service can reach" if self._is_own else ""
+            remedy = SITE_REMEDY if self._is_own else ""
             raise Failed(str(error), remedy) from error
         try:
             async with asyncio.timeout(CRAWL_SECONDS):
@@ -127,10 +128,7 @@ class Visit:
         if not crawl.pages_indexed:
             pages = (await self._client.pages(crawl.crawl_id)).pages
             reason = next((page.error for page in pages if page.error), crawl.error_message)
-            remedy = (
-                "this machine is not reachable from it: give --site" if self._is_own else "try another --site"
-            )
-            raise Failed(f"no page of {self._site} was indexed: {reason or crawl.status}", remedy)
+            raise Failed(f"no page of {self._site} was indexed: {reason or crawl.status}", SITE_REMEDY)
         took = duration(crawl.time_to_searchable_ms)
         return f"{crawl.pages_indexed} pages of {self._site} were searchable after {took}"
 
