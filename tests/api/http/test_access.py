@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.api.http.conftest import SECRET, TOKEN, Serve, Service
+from tests.support.stack import new_crawl_id, page_event
 
 LIMIT = 4_096
 JSON = {"Content-Type": "application/json"}
@@ -63,6 +64,12 @@ async def test_the_secret_counts_in_either_header(service: Service):
         delivery = {"type": "crawl.started", "id": "either"}
         answer = await service.anonymous.post("/api/webhook/firecrawl", json=delivery, headers=headers)
         assert answer.status_code == 202
+
+
+async def test_a_path_that_ends_with_a_line_break_is_the_same(service: Service):
+    assert (await service.http.post(f"{ENDPOINTS[0]}%0A", json=page_event(new_crawl_id()))).status_code == 202
+    for path in ENDPOINTS:
+        assert (await service.anonymous.post(f"{path}%0A", json={})).status_code == 401
 
 
 async def test_with_the_secret_it_says_what_is_wrong(service: Service):

@@ -135,7 +135,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        parts, path = request.app.state.parts, scope["path"]
+        parts, path = request.app.state.parts, scope["path"].removesuffix("\n")  # as routes match it
         open_path = path in OPEN_PATHS or f"{path}/".startswith(ENDPOINT_PREFIXES)
         try:
             if path in ENDPOINTS:
