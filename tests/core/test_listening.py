@@ -17,9 +17,20 @@ def test_processes_share_a_port_that_is_held_for_them() -> None:
 def test_a_port_of_another_service_is_not_shared(shared: bool) -> None:
     with bound_socket("127.0.0.1", 0, shared=shared) as other:
         other.listen()
-        port = other.getsockname()[1]
-        with (
-            pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port}"),
-            held_port("127.0.0.1", port),
-        ):
-            pass
+        assert_refused(other.getsockname()[1])
+
+
+def test_a_port_that_is_held_for_others_is_refused_before_they_listen() -> None:
+    with held_port("127.0.0.1", 0) as port:
+        assert_refused(port)
+        with bound_socket("127.0.0.1", port, shared=True):
+            assert_refused(port)
+        assert_refused(port)
+
+
+def assert_refused(port: int) -> None:
+    with (
+        pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port}"),
+        held_port("127.0.0.1", port),
+    ):
+        pass

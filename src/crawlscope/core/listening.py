@@ -46,6 +46,9 @@ def held_port(host: str, port: int) -> Iterator[int]:
     one that shares a port with a service of others would get a part of its connections."""
     service_socket(host, port).close()
     with service_socket(host, port, shared=True) as holder:
+        # Bound with this option despite connections of before; without it, the port is in use although
+        # nobody listens yet: two services that start at the same time would share it.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         yield holder.getsockname()[1]
 
 
