@@ -133,6 +133,11 @@ class IndexUnusable(CrawlscopeError):
 class GaveUp(CrawlscopeError):
     code = "gave_up"
 
+    def __init__(self, message: str, exit_code: int = CrawlscopeError.exit_code) -> None:
+        """`exit_code`: of the process, if it says what is to be done."""
+        super().__init__(message)
+        self.exit_code = exit_code
+
 
 class PageError(CrawlscopeError):
     """`code` names what is wrong with the page, such as `binary_content` or `http_404`."""

@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from crawlscope.core import service_file
 from crawlscope.core.listening import held_port
@@ -49,6 +50,8 @@ async def serve_several(settings: Settings, stopping: asyncio.Event, *, keeps_in
             if keeps_index and settings.embedded_index
             else []
         )
+        if indexes:  # the API processes are stopped first: they finish what they have begun
+            indexes[-1] = replace(indexes[-1], ready=_at_once)
         first = Process(API, SHARED_API, env)
         supervisor = Supervisor([*indexes, first, *other_api_processes(settings, SHARED_API, env)])
         running = asyncio.create_task(_run(supervisor))
@@ -60,6 +63,11 @@ async def serve_several(settings: Settings, stopping: asyncio.Event, *, keeps_in
         await asyncio.gather(running, return_exceptions=True)
         if not running.cancelled() and (error := running.exception()):
             raise error
+
+
+async def _at_once() -> bool:
+    """The API processes wait for the index by themselves."""
+    return True
 
 
 async def _run(supervisor: Supervisor) -> None:

@@ -126,7 +126,7 @@ class Supervisor:
         self._watching: list[asyncio.Task[NoReturn]] = []
         self._stop_asked = asyncio.Event()
         self._stop_turn = asyncio.Lock()
-        self._given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._given_up: asyncio.Future[GaveUp] = asyncio.get_running_loop().create_future()
 
     def pid(self, name: str) -> int | None:
         return self._children[name].pid
@@ -180,7 +180,7 @@ class Supervisor:
             happened.cancel()
         if self._given_up.done():
             await self.stop()
-            raise GaveUp(self._given_up.result())
+            raise self._given_up.result()
 
     async def _supervise(self, child: _Child) -> None:
         while not self._stop_asked.is_set():
@@ -253,7 +253,7 @@ class Supervisor:
         delay = restarts.delay_after(lived_seconds)
         # Once a process was steady its settings have worked: what they name answers otherwise now.
         if code == SettingsError.exit_code and not restarts.was_steady:
-            self._give_up(f"{name}: {child.last_line()}")
+            self._give_up(f"{name}: {child.last_line()}", code)
         if not child.was_ready.is_set() and restarts.failures >= START_ATTEMPTS:
             how = f"failed {restarts.failures} times to start ({_how(code)})"
             self._give_up(f"{name} {how}: {child.last_line()}")
@@ -266,10 +266,10 @@ class Supervisor:
             )
         return delay
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, exit_code: int = GaveUp.exit_code) -> None:
         self._stop_asked.set()
         if not self._given_up.done():
-            self._given_up.set_result(reason)
+            self._given_up.set_result(GaveUp(reason, exit_code))
 
     def _note_own_error(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
