@@ -15,6 +15,7 @@ def settings_of(data_dir: Path) -> Settings:
     return Settings(_env_file=None, data_dir=data_dir, workers=1, min_free_disk_bytes=0)
 
 
+@pytest.mark.slow
 async def test_a_port_that_is_taken_while_the_service_starts_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

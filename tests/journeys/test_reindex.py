@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.stack import (
@@ -66,6 +67,7 @@ class Searching:
             self.answers.append((answer.status_code, bool(answer.json().get("results"))))
 
 
+@pytest.mark.slow
 def test_the_embedder_is_changed_while_searches_go_on(tmp_path: Path) -> None:
     data_dir, first, second = tmp_path / "data", new_crawl_id(), new_crawl_id()
     with running_stack(data_dir, WORKERS="1") as stack:

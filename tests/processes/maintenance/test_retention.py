@@ -273,7 +273,7 @@ async def test_the_command_says_what_it_would_delete(own_database_url: str, tmp_
         assert last == end
 
 
-@pytest.mark.parametrize("process", ["api", "crawler"])
+@pytest.mark.parametrize("process", ["api", pytest.param("crawler", marks=pytest.mark.slow)])
 async def test_each_kind_of_process_makes_partitions_by_itself(
     process: str, own_database: Database, own_database_url: str, tmp_path: Path
 ) -> None:
