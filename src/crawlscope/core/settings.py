@@ -40,8 +40,9 @@ def default_index_processes() -> int:
 
 
 def default_api_processes() -> int:
-    """One for eight processors, at most four: as many as their workers keep busy."""
-    return min(4, -(-(os.cpu_count() or 1) // 8))
+    """One for eight processors, at most four: as many as their workers keep busy. Only Linux distributes the
+    connections of a port."""
+    return min(4, -(-(os.cpu_count() or 1) // 8)) if sys.platform == "linux" else 1
 
 
 class Settings(BaseSettings):
