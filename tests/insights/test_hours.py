@@ -33,7 +33,7 @@ async def measure(database: Database, crawl_id: str | None, hours_ago: float, *t
 
 async def sum_up(database: Database) -> int:
     hours = 0
-    while some := await database.run(partial(sum_up_hours, now=NOW)):
+    while some := await database.run(sum_up_hours):
         hours += some
     return hours
 
@@ -89,6 +89,19 @@ async def test_the_present_hour_notes_no_change(database: Database, insights: In
     assert (await totals(insights))["embedding"].count == 2
 
 
+async def test_an_hour_that_a_clock_ahead_of_time_has_summed_up_is_counted_again(
+    database: Database, insights: Insights
+) -> None:
+    await measure(database, "crawl-1", 0, "embedding")
+    await database.run(partial(sum_up_hours, now=NOW + timedelta(hours=3)))
+    assert await rows(database, HourHistogram) == 1
+
+    await measure(database, "crawl-1", 0, "embedding")
+    await sum_up(database)
+
+    assert (await totals(insights))["embedding"].count == 2
+
+
 async def test_a_deleted_crawl_stays_in_the_totals(database: Database, insights: Insights):
     await measure(database, "crawl-1", 3, "embedding")
     await measure(database, "crawl-2", 3, "embedding")
@@ -116,7 +129,7 @@ async def test_a_sum_waits_for_writers_of_past_hours_and_they_for_it(database: D
         assert await sum_up(database) == 0
     assert (await totals(insights))["embedding"].count == 2
     async with database.transaction() as summing:
-        assert await sum_up_hours(summing, NOW) == 1
+        assert await sum_up_hours(summing) == 1
         writer = asyncio.create_task(database.run(partial(record_operations, measurements=[late])))
         await asyncio.sleep(0.05)
         assert not writer.done()

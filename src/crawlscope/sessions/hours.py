@@ -1,17 +1,19 @@
 """Sums up the histograms of all crawls by past hour, so that totals need not read each crawl's."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-SUMMED_UP_AFTER = timedelta(hours=1, minutes=15)
-"""From the beginning of an hour. A trigger notes what is written later than one hour after it; a transaction
-that wrote before commits within the quarter of an hour."""
+_BEFORE = "coalesce(CAST(:now AS timestamptz), now()) - interval '75 minutes'"
+"""Hours are summed up that began before this. A trigger notes what is written later than one hour after that,
+by the same clock; a transaction that wrote before commits within the quarter of an hour."""
 HOURS_AT_ONCE = 24
 _LOCK = text("SELECT pg_try_advisory_xact_lock(7108, 8)")
 """Writers of past hours share it. If one does not end, the hours wait, not the next writer."""
-_DUE = text("""
+_FORGET_EARLY = text(f"DELETE FROM webhook.hour_histograms WHERE hour >= {_BEFORE}")  # noqa: S608 - of constants
+"""If the clock was set back: the trigger notes nothing of these hours before they are over."""
+_DUE = text(f"""
     WITH RECURSIVE following AS (
         SELECT min(hour) AS hour, 1 AS number FROM webhook.operation_histograms
         WHERE hour > coalesce((SELECT max(hour) FROM webhook.hour_histograms), '-infinity')
@@ -21,10 +23,10 @@ _DUE = text("""
         ), number + 1
         FROM following WHERE number < :at_once
     )
-    SELECT hour FROM following WHERE hour < :before
+    SELECT hour FROM following WHERE hour < {_BEFORE}
     UNION
     (SELECT hour FROM webhook.changed_hours ORDER BY id LIMIT :at_once)
-""")
+""")  # noqa: S608 - of constants
 """The next hours that have ended, and those that have changed."""
 _FORGET = (
     text("DELETE FROM webhook.hour_histograms WHERE hour = ANY(:hours)"),
@@ -56,12 +58,15 @@ _SUM_UP = text("""
 """)
 
 
-async def sum_up_hours(connection: AsyncConnection, now: datetime) -> int:
-    """The next hours; returns how many, 0 if none is left. Any number of processes may do so at once."""
+async def sum_up_hours(connection: AsyncConnection, now: datetime | None = None) -> int:
+    """The next hours; returns how many, 0 if none is left. Any number of processes may do so at once.
+
+    `now` is another time than that of the database.
+    """
     if not await connection.scalar(_LOCK):
         return 0
-    due = {"before": now - SUMMED_UP_AFTER, "at_once": HOURS_AT_ONCE}
-    hours = list(await connection.scalars(_DUE, due))
+    await connection.execute(_FORGET_EARLY, {"now": now})
+    hours = list(await connection.scalars(_DUE, {"now": now, "at_once": HOURS_AT_ONCE}))
     if hours:
         for statement in (*_FORGET, _SUM_UP):
             await connection.execute(statement, {"hours": hours})

@@ -42,7 +42,7 @@ async def maintain_tables(settings: Settings, database: Database) -> None:
         if not await database.run(is_oldest):
             return
         await database.run(merge_row_counts)
-        while await database.run(partial(sum_up_hours, now=datetime.now(UTC))):
+        while await database.run(sum_up_hours):
             pass
         if time.monotonic() < pruned_at + PRUNING_INTERVAL_SECONDS:
             return
