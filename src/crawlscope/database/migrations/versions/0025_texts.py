@@ -25,7 +25,7 @@ COPIED_AT_ONCE = 50
 FIND = sa.text("""
     SELECT page_id, begins, ends, deliveries.body
     FROM webhook.page_contents JOIN webhook.deliveries ON deliveries.id = delivery_id
-    WHERE markdown = '' LIMIT :size
+    WHERE markdown = '' AND page_id > :after ORDER BY page_id LIMIT :size
 """)
 COPY = sa.text("""
     UPDATE webhook.page_contents SET markdown = :markdown, delivery_id = NULL WHERE page_id = :page_id
@@ -47,12 +47,18 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Versions before find texts only in the contents."""
-    while found := op.get_bind().execute(FIND, {"size": COPIED_AT_ONCE}).all():
+    connection, after = op.get_bind(), 0
+    while found := connection.execute(FIND, {"after": after, "size": COPIED_AT_ONCE}).all():
+        copied, lost = [], []
         for row in found:
             try:
                 markdown = from_json(decompress(row.body or b"")[row.begins : row.ends])
-                op.get_bind().execute(COPY, {"page_id": row.page_id, "markdown": markdown})
+                copied.append({"page_id": row.page_id, "markdown": markdown})
             except DamagedBody:
-                op.get_bind().execute(FORGET, {"page_id": row.page_id})
+                lost.append({"page_id": row.page_id})
+        for statement, values in ((COPY, copied), (FORGET, lost)):
+            if values:
+                connection.execute(statement, values)
+        after = found[-1].page_id
     for name in COLUMNS:
         op.drop_column("page_contents", name, schema="webhook")
