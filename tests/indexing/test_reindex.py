@@ -42,6 +42,7 @@ from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
+from tests.support.installation import change_chunking
 from tests.support.producing import deliver
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
@@ -250,7 +251,7 @@ async def test_an_index_of_an_older_version_is_reindexed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     held = await before.holding()
-    monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
+    change_chunking(monkeypatch)
     upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
     replacement = (await upgraded.live()).replacement
     assert replacement is not None
@@ -274,7 +275,7 @@ async def test_an_index_that_cannot_be_rebuilt_is_not_reindexed_without_a_reques
     await before.indexing.index_document(
         IndexDocumentRequest(url=url_of("glaciers"), markdown=text_of("glaciers"))
     )
-    monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
+    change_chunking(monkeypatch)
     upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
     assert (await upgraded.live()).replacement is None
     assert url_of("glaciers") in await upgraded.found("glaciers")

@@ -11,7 +11,7 @@ from sqlalchemy import Text, literal_column, select, text
 from crawlscope.database.engine import Database
 from crawlscope.indexing import vocabulary
 from crawlscope.models import IndexWord
-from tests.support.installation import Installation, running_installation
+from tests.support.installation import Installation, change_chunking, running_installation
 from tests.support.producing import deliver
 
 SITE = "https://docs.example"
@@ -87,7 +87,7 @@ async def test_a_new_index_counts_its_own_words_and_a_dropped_one_has_none(
 
     assert await words(1) == {"narwhal", "winter"}
     monkeypatch.setattr("crawlscope.indexing.generations.lifecycle.DROP_AFTER_SECONDS", 0.0)
-    monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 99)
+    change_chunking(monkeypatch)
     await here.reindex()
     await here.words.write()
     await here.lifecycle.advance()

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import select, text
 
 from crawlscope.core.settings import Settings
@@ -29,6 +30,12 @@ from crawlscope.timing.store import MeasurementBuffer
 from tests.support.data_folders import share_cache
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.producing import deliver
+
+
+def change_chunking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a newer version does, which is another process: it has not yet read a recipe."""
+    monkeypatch.setattr("crawlscope.indexing.generations.recipe.CHUNKING_VERSION", 999)
+    monkeypatch.setattr(generations, "_recipe", generations._recipe.__wrapped__)
 
 
 class Installation:

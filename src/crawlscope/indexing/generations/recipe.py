@@ -1,6 +1,7 @@
 """How the chunks and vectors of one index are made: the same for all that it holds."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from crawlscope.core.settings import Settings, without_credentials
@@ -32,7 +33,7 @@ class Recipe:
             without_credentials(settings.embedder_url) if served and settings.embedder_url else None,
         )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Identifies what this version makes by the recipe; an older version may have made other chunks."""
         identity = self.identity
