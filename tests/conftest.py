@@ -1,7 +1,9 @@
 """What every test can ask for: a real PostgreSQL with the tables in it, empty for each test."""
 
 import asyncio
+import atexit
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
@@ -78,6 +80,12 @@ class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
     return FileByFile(config, log)
+
+
+def pytest_internalerror(excrepr: object) -> None:
+    """Shows the first one again at the end of the run: what xdist says after it hides it in a long log."""
+    last_lines = "\n".join(str(excrepr).splitlines()[-30:])
+    atexit.register(print, f"An internal error of pytest:\n{last_lines}", file=sys.__stderr__)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

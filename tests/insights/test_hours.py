@@ -18,12 +18,11 @@ from crawlscope.timing import TimingContext
 from crawlscope.timing.store import record_operations
 from tests.support.producing import A, deliver_pages, index_pages
 
-NOW = datetime.now(UTC)
 DAY = 24
 
 
 async def measure(database: Database, crawl_id: str | None, hours_ago: float, *types: str) -> None:
-    at = NOW - timedelta(hours=hours_ago)
+    at = datetime.now(UTC) - timedelta(hours=hours_ago)
     operations = [
         TimingContext.past(each, "it", at, at + timedelta(milliseconds=10 * number), crawl_id=crawl_id)
         for number, each in enumerate(types, start=1)
@@ -93,7 +92,7 @@ async def test_an_hour_that_a_clock_ahead_of_time_has_summed_up_is_counted_again
     database: Database, insights: Insights
 ) -> None:
     await measure(database, "crawl-1", 0, "embedding")
-    await database.run(partial(sum_up_hours, now=NOW + timedelta(hours=3)))
+    await database.run(partial(sum_up_hours, now=datetime.now(UTC) + timedelta(hours=3)))
     assert await rows(database, HourHistogram) == 1
 
     await measure(database, "crawl-1", 0, "embedding")
@@ -122,7 +121,7 @@ async def test_a_deleted_crawl_stays_in_the_totals(database: Database, insights:
 async def test_a_sum_waits_for_writers_of_past_hours_and_they_for_it(database: Database, insights: Insights):
     await measure(database, "crawl-1", 3, "embedding")
     await sum_up(database)
-    at = NOW - timedelta(hours=3)
+    at = datetime.now(UTC) - timedelta(hours=3)
     late = TimingContext.past("embedding", "it", at, at, crawl_id="crawl-1")
     async with database.transaction() as writing:
         await record_operations(writing, [late])
