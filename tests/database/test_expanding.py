@@ -1,10 +1,13 @@
 """Migrations leave what the version before them reads and writes: both run side by side during an upgrade."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database import revision, schema
@@ -28,6 +31,25 @@ RULES = text("""
     SELECT pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
     WHERE relnamespace = 'webhook'::regnamespace AND indisunique AND NOT indisprimary
 """)
+
+
+BUILD = re.compile(r"CREATE (?:UNIQUE )?INDEX (?!CONCURRENTLY).*\bON (?!ONLY)(webhook\.\w+)")
+"""Others that write wait for it."""
+
+
+@contextmanager
+def tables_locked_by_builds() -> Iterator[list[str]]:
+    """Those on which an index is built while nobody can write."""
+    found = list[str]()
+
+    def note(*given: Any) -> None:
+        found.extend(BUILD.findall(given[2]))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 async def columns(connection: AsyncConnection) -> dict[str, Any]:
@@ -54,13 +76,15 @@ async def test_the_version_before_a_migration_works_with_its_tables(
     await schema.downgrade(own_database, str(script.down_revision))
     async with own_database.transaction() as connection:
         before, rules_before = await columns(connection), await rules(connection)
-    await schema.upgrade(own_database, name)
+    with tables_locked_by_builds() as locked:
+        await schema.upgrade(own_database, name)
     async with own_database.transaction() as connection:
         after, rules_after = await columns(connection), await rules(connection)
     kept = {column for column in before if column not in unused}
     assert not kept - after.keys(), "it drops or renames columns"
     assert not [column for column in kept if before[column].type != after[column].type], "it changes types"
     tables = {table_of(column) for column in before}
+    assert not {f"webhook.{each}" for each in tables} & set(locked), "see migrations/indexes.py"
     others = [column for column in after.keys() - before.keys() if table_of(column) in tables]
     assert not [column for column in others if after[column].required], "new columns need a default, or NULL"
     assert not [each for each in kept if after[each].required and not before[each].required]

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.errors import SettingsError, UsageError
 from crawlscope.database import revision, schema
 from crawlscope.database.engine import Database
+from tests.support.producing import deliver_pages, index_pages
 
 
 async def require_agreement(database: Database) -> None:
@@ -34,12 +35,26 @@ WAITING = text(
     "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database"
     " WHERE datname = current_database() AND NOT granted)"
 )
+BUILDING = text(
+    "SELECT EXISTS (SELECT FROM pg_stat_progress_create_index"
+    " WHERE datname = current_database() AND phase LIKE 'waiting for%')"
+)
+INVALID = text("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
 SCRIPTS = ScriptDirectory(str(schema.MIGRATIONS))
 
 
 async def waits_for_a_lock(connection: AsyncConnection) -> bool:
     """Whether anybody does."""
     return bool(await connection.scalar(WAITING))
+
+
+async def waits_for_writers(connection: AsyncConnection) -> bool:
+    """Whether the build of an index does."""
+    return bool(await connection.scalar(BUILDING))
+
+
+async def invalid_indexes(connection: AsyncConnection) -> list[str]:
+    return list(await connection.scalars(INVALID))
 
 
 def test_the_newest_revision_is_that_of_the_newest_migration():
@@ -100,7 +115,7 @@ async def test_an_upgrade_that_gets_no_lock_says_so_and_changes_nothing(
     await schema.downgrade(own_database, BEFORE_LOCKS)
     before = await revision.current_revision(own_database)
     monkeypatch.setattr(schema, "LOCK_SECONDS", 0.05)
-    monkeypatch.setattr(schema, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(schema, "MAX_ATTEMPTS", 2)
     async with own_database.transaction() as busy:
         await busy.execute(LOCK_TABLES)
         with pytest.raises(UsageError, match="other processes use the tables: stop them"):
@@ -112,17 +127,47 @@ async def test_each_revision_is_a_transaction_of_its_own(
     own_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the first one's locks are not held during the last one."""
-    await schema.downgrade(own_database, "-2")
-    upgrade, steps = command.upgrade, list[str]()
-
-    def noted(config: Config, step: str) -> None:
-        steps.append(step)
-        upgrade(config, step)
-
-    monkeypatch.setattr(command, "upgrade", noted)
+    await schema.downgrade(own_database, "0019")
+    monkeypatch.setattr(schema, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(schema, "MAX_ATTEMPTS", 1)
+    async with own_database.transaction() as busy:
+        await busy.execute(text("LOCK TABLE webhook.crawl_sessions IN ROW EXCLUSIVE MODE"))
+        with pytest.raises(UsageError):
+            await schema.upgrade(own_database)
+    assert await revision.current_revision(own_database) == BEFORE_LOCKS
     await asyncio.gather(schema.upgrade(own_database), schema.upgrade(own_database))
-    newest = [script.revision for script in SCRIPTS.iterate_revisions("head", "base")][1::-1]
-    assert [step for step in steps if step in newest][:2] == newest
+    await require_agreement(own_database)
+
+
+@pytest.mark.parametrize(
+    ("before", "table", "index"),
+    [
+        ("0023", "deliveries", "ix_deliveries_received_at_with_body"),
+        ("0020", "operation_metrics_default", "ix_operation_metrics_crawl_id_timestamp"),
+    ],
+)
+async def test_an_index_is_built_while_others_write_and_anew_after_an_interruption(
+    own_database: Database, before: str, table: str, index: str
+) -> None:
+    await deliver_pages(own_database, "crawl-1", "https://example.com/a")
+    await index_pages(own_database, "crawl-1")
+    await schema.downgrade(own_database, before)
+    write = text(f"LOCK TABLE webhook.{table} IN ROW EXCLUSIVE MODE")
+    async with own_database.transaction() as writing:
+        await writing.execute(write)
+        upgrading = asyncio.create_task(schema.upgrade(own_database))
+        async with asyncio.timeout(60):
+            while not await own_database.run(waits_for_writers):  # noqa: ASYNC110 - another process knows
+                await asyncio.sleep(0.01)
+        async with own_database.transaction() as another:
+            await another.execute(text("SET LOCAL lock_timeout TO 100"))
+            await another.execute(write)
+        upgrading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upgrading
+    assert await own_database.run(invalid_indexes)
+    await schema.upgrade(own_database)
+    assert not await own_database.run(invalid_indexes)
     await require_agreement(own_database)
 
 

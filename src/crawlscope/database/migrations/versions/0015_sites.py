@@ -1,7 +1,8 @@
 """The earlier crawls of a site are looked up by its URL, which can be too long for an index itself."""
 
-import sqlalchemy as sa
 from alembic import op
+
+from crawlscope.database.migrations.indexes import create_index
 
 revision = "0015"
 down_revision = "0014"
@@ -12,7 +13,7 @@ INDEX = "ix_crawl_sessions_site"
 
 
 def upgrade() -> None:
-    op.create_index(INDEX, "crawl_sessions", [sa.text("md5(crawl_url)"), "started_at"], schema="webhook")
+    create_index(INDEX, "crawl_sessions", "(md5(crawl_url), started_at)")
 
 
 def downgrade() -> None:

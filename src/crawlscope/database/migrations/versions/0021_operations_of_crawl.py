@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from crawlscope.database.migrations.indexes import create_partitioned_index
+
 revision = "0021"
 down_revision = "0020"
 branch_labels = None
@@ -11,10 +13,10 @@ FORMER, INDEX = "ix_operation_metrics_crawl_id", "ix_operation_metrics_crawl_id_
 
 
 def upgrade() -> None:
-    op.create_index(INDEX, "operation_metrics", ["crawl_id", "timestamp"], schema="webhook")
+    create_partitioned_index(INDEX, "operation_metrics", "(crawl_id, timestamp)")
     op.drop_index(FORMER, table_name="operation_metrics", schema="webhook")
 
 
 def downgrade() -> None:
-    op.create_index(FORMER, "operation_metrics", ["crawl_id"], schema="webhook")
+    create_partitioned_index(FORMER, "operation_metrics", "(crawl_id)")
     op.drop_index(INDEX, table_name="operation_metrics", schema="webhook")

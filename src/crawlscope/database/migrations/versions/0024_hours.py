@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from crawlscope.database.migrations.indexes import create_index
+
 revision = "0024"
 down_revision = "0023"
 branch_labels = None
@@ -29,6 +31,7 @@ TRIGGERS = (("note_written_hour", "INSERT OR UPDATE", "NEW"), ("note_deleted_hou
 
 
 def upgrade() -> None:
+    create_index("ix_deliveries_received_at_with_body", "deliveries", "(received_at) WHERE body IS NOT NULL")
     op.create_table(
         "hour_histograms",
         sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
@@ -54,13 +57,6 @@ def upgrade() -> None:
     op.execute(NOTE_CHANGED_HOUR)
     for name, events, row in TRIGGERS:
         op.execute(TRIGGER.format(name=name, events=events, row=row))
-    op.create_index(
-        "ix_deliveries_received_at_with_body",
-        "deliveries",
-        ["received_at"],
-        schema="webhook",
-        postgresql_where=sa.text("body IS NOT NULL"),
-    )
 
 
 def downgrade() -> None:

@@ -7,6 +7,7 @@ from alembic import op
 from pydantic_core import from_json
 
 from crawlscope.core.compression import DamagedBody, decompress
+from crawlscope.database.migrations.indexes import create_index
 
 revision = "0025"
 down_revision = "0024"
@@ -35,13 +36,10 @@ FORGET = sa.text("DELETE FROM webhook.page_contents WHERE page_id = :page_id")
 
 def upgrade() -> None:
     for name, kind in COLUMNS.items():
-        op.add_column("page_contents", sa.Column(name, kind, nullable=True), schema="webhook")
-    op.create_index(
-        op.f("ix_page_contents_delivery_id"),
-        "page_contents",
-        ["delivery_id"],
-        schema="webhook",
-        postgresql_where=sa.text("delivery_id IS NOT NULL"),
+        column = sa.Column(name, kind, nullable=True)
+        op.add_column("page_contents", column, schema="webhook", if_not_exists=True)
+    create_index(
+        "ix_page_contents_delivery_id", "page_contents", "(delivery_id) WHERE delivery_id IS NOT NULL"
     )
 
 
