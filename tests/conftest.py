@@ -48,6 +48,8 @@ END $$
 """
 """Deletes every row and restarts every sequence, even with open connections."""
 SHARED_STACKS = ("quick_stack", "mcp_service")
+NO_FOLDER = "/dev/null/data"
+"""No user can make a folder there."""
 
 settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any_machine")
@@ -59,10 +61,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_measured_reaches_a_service_of_this_machine() -> Iterator[None]:
-    """What no test collects would go to the database of the default data folder, which may be in use."""
+def nothing_reaches_a_service_of_this_machine() -> Iterator[None]:
+    """The default data folder may be in use: a test that would write there fails, in whichever process, and
+    what no test collects is measured for nobody.
+    """
     nowhere = SimpleNamespace(add_operation=lambda _: None)
-    with standalone.use(cast(MeasurementBuffer, nowhere)):
+    with pytest.MonkeyPatch.context() as patch, standalone.use(cast(MeasurementBuffer, nowhere)):
+        patch.setenv("CRAWLSCOPE_DATA_DIR", NO_FOLDER)
         yield
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.support.commands import crawlscope
+from tests.support.commands import crawlscope, environment
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ ASKING = [
 ]
 
 
-def test_what_only_asks_the_service_loads_nothing_of_its_engine():
+def test_what_only_asks_the_service_loads_nothing_of_its_engine(tmp_path):
     """It would take several times as long to start."""
     program = f"""
 import sys
@@ -154,7 +154,8 @@ for arguments in {ASKING}:
         print("asked")
 print(*sys.modules)
 """
-    *asked, names = subprocess.check_output([sys.executable, "-c", program], text=True).splitlines()
+    loaded = subprocess.check_output([sys.executable, "-c", program], env=environment(tmp_path), text=True)
+    *asked, names = loaded.splitlines()
     assert asked == ["asked"] * len(ASKING)
     engine = {"sqlalchemy", "asyncpg", "pgqueuer", "numpy", "onnxruntime", "qdrant_edge"}
     assert not engine & set(names.split())

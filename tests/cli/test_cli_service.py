@@ -14,11 +14,10 @@ from typing import Any
 
 import httpx2
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from crawlscope.cli.main import app
-from crawlscope.core import service_file
+from crawlscope.core import logs, service_file
 from crawlscope.database import revision
 from tests.docs.test_cli import COMMANDS
 from tests.support.commands import (
@@ -429,7 +428,7 @@ WITHOUT_JSON = {"up", "index", "serve", "worker", "mcp", "demo", "db upgrade", "
 def test_every_command_that_answers_prints_one_json_document(service, crawl_id, tmp_path, monkeypatch):
     for name, value in environment(service).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(structlog, "configure", lambda **_: None)  # of this process, which has other tests
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # of this process, which has other tests
 
     def answer(command: str, *arguments: str, code: int = 0) -> Any:
         asked.add(command)
