@@ -166,3 +166,22 @@ def test_printing_the_version_loads_neither_a_client_nor_a_terminal():
     names = subprocess.check_output([sys.executable, "-c", program], text=True).split()
     assert "crawlscope.cli.crawls" in names
     assert not {"httpx2", "rich.live", "crawlscope.api.client", "crawlscope.api.stack"} & set(names)
+
+
+def test_garbage_collection_examines_nothing_that_a_command_loads(tmp_path):
+    program = """
+import gc, sys
+from crawlscope.api.stack import Stack
+from crawlscope.cli.main import main
+
+async def bring_up(stack):
+    print(gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects()))
+    raise LookupError
+
+Stack.bring_up = bring_up
+sys.argv[1:] = ["crawls"]
+main()
+"""
+    asked = [sys.executable, "-c", program]
+    ended = subprocess.run(asked, env=environment(tmp_path), capture_output=True, text=True, check=False)
+    assert ended.stdout == "True True\n"

@@ -4,6 +4,7 @@ Importing this module loads no client and no terminal library; its functions loa
 """
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -58,6 +59,12 @@ def with_service(work: "Callable[[Stack], Awaitable[T]]") -> T:
     return run(with_stack())
 
 
+def examine_only_what_is_new() -> None:
+    """Garbage collection begins, and leaves out what is loaded: it lives as long as the process."""
+    gc.freeze()
+    gc.enable()
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Shuts down in order on SIGTERM and SIGHUP as on Ctrl-C, and exits with the code that shells expect."""
     received: list[int] = []
@@ -74,6 +81,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             loop.add_signal_handler(number, interrupt, number)
         return await work
 
+    examine_only_what_is_new()
     try:
         return asyncio.run(interruptible())
     except asyncio.CancelledError:

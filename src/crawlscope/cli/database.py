@@ -1,6 +1,5 @@
 """The commands on the database schema."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel
 
-from crawlscope.cli.common import Json, process_settings, show
+from crawlscope.cli.common import Json, process_settings, run, show
 
 if TYPE_CHECKING:
     from crawlscope.database.engine import Database
@@ -76,4 +75,4 @@ def _with_database(action: "Callable[[Database], Awaitable[None]]") -> None:
         async with connected_database(settings) as database:
             await action(database)
 
-    asyncio.run(connected())
+    run(connected())

@@ -3,6 +3,8 @@
 Each command imports its dependencies when it runs, because loading everything takes seconds.
 """
 
+import atexit
+import gc
 import io
 import logging
 import sys
@@ -82,6 +84,8 @@ def crawlscope(
 
 
 def main() -> None:
+    gc.disable()  # until the command is loaded: examining what it loads takes a fifth of the start …
+    atexit.register(gc.freeze)  # … and as much at the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # characters that the terminal cannot encode become "?"

@@ -13,7 +13,15 @@ import structlog
 import typer
 import uvloop
 
-from crawlscope.cli.common import Json, complain, process_settings, quiet_settings, run, terminal
+from crawlscope.cli.common import (
+    Json,
+    complain,
+    examine_only_what_is_new,
+    process_settings,
+    quiet_settings,
+    run,
+    terminal,
+)
 from crawlscope.core.errors import CrawlscopeError
 
 UP_GRACE_SECONDS = 60.0
@@ -51,6 +59,7 @@ def up() -> None:
         typer.echo(f"Open the dashboard; this link signs you in once, within an hour: {link}")
 
     follow_parent(UP_GRACE_SECONDS)
+    examine_only_what_is_new()
     raise typer.Exit(asyncio.run(keep_up(settings, announce, prepare)))
 
 
@@ -192,4 +201,5 @@ def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         log.error("stop_given_up", after_seconds=STOP_SECONDS)
         os._exit(1)
 
+    examine_only_what_is_new()
     uvloop.run(stoppable())
