@@ -8,6 +8,10 @@ in this process, counts the functions that it enters and lists their files.
 The files of a way are those of the domain: what a reader follows. The files of the common base (`core/`,
 `database/`, `timing/`: values, batches, transactions, measurements) are called at many places for one
 expression each, and counted separately. So are those that only threads enter.
+
+A file is entered again if a function of another file calls it after a third file was entered. A function that
+calls one step after the other leaves its own file for none of them, and is still there for the functions that
+it has defined and passed on.
 """
 
 import argparse
@@ -68,12 +72,14 @@ class Way:
     route: list[str] = field(default_factory=list)
     """Files of the domain in the order in which they are entered first."""
     functions: int = 0
-    returns: int = 0
-    """Calls that enter a file of the route again after another one of the route."""
+    entered_again: list[str] = field(default_factory=list)
+    """Calls from another file into a file that was left, with that other file."""
+    turns: int = 0
+    """Calls within a file of the route after those of another file, and calls that enter one again."""
     base: list[str] = field(default_factory=list)
     """Files of the common base."""
     base_functions: int = 0
-    returns_with_base: int = 0
+    turns_with_base: int = 0
     """The same with the files of the base as parts of the route."""
     in_threads: list[str] = field(default_factory=list)
     """Files of the domain that only threads enter."""
@@ -194,6 +200,10 @@ class Trace:
         self._functions: dict[int, set[tuple[str, str]]] = defaultdict(set)
         self._frames = set[FrameType]()
         self._last: dict[int, tuple[str, str]] = {}
+        self._entered = dict[int, str]()
+        """The file of the domain that another one of it has called last."""
+        self._giver = dict[int, str]()
+        """The file of the domain that has called the base last: the base may go on in a task."""
 
     def pass_over(self, frame: FrameType | None) -> None:
         """The functions that were entered before the way began, and go on."""
@@ -210,15 +220,27 @@ class Trace:
         self._frames.add(frame)
         place = path[len(str(PACKAGE)) + 1 :]
         if threading.current_thread() is threading.main_thread():
+            self._note_caller(way, place, frame)
             self._note(way, place, frame.f_code.co_qualname)
         elif not place.startswith(BASE) and place not in (*way.route, *way.in_threads):
             way.in_threads.append(place)
 
+    def _note_caller(self, way: Way, place: str, frame: FrameType) -> None:
+        function = frame.f_code.co_qualname
+        running = [(each, name) for each, name in callers_of(frame) if not each.startswith(BASE)]
+        caller = running[0][0] if running else self._giver.get(id(way), "")
+        if place.startswith(BASE):
+            self._giver[id(way)] = caller
+        elif place != caller and (place, function.rpartition(".<locals>.")[0]) not in running:
+            if place in way.route and place != self._entered.get(id(way)):
+                way.entered_again.append(f"{place} {function}, from {caller}")
+            self._entered[id(way)] = place
+
     def _note(self, way: Way, place: str, function: str) -> None:
         functions, of_base = self._functions[id(way)], place.startswith(BASE)
         last_of_domain, last = self._last.get(id(way), ("", ""))
-        way.returns_with_base += place in (*way.route, *way.base) and place != last
-        way.returns += place in way.route and place != last_of_domain
+        way.turns_with_base += place in (*way.route, *way.base) and place != last
+        way.turns += place in way.route and place != last_of_domain
         files = way.base if of_base else way.route
         if place not in files:
             files.append(place)
@@ -229,6 +251,14 @@ class Trace:
                 way.base_functions += 1
             else:
                 way.functions += 1
+
+
+def callers_of(frame: FrameType) -> Iterator[tuple[str, str]]:
+    """The functions of the package that wait for this one in its task, with their files: its caller first."""
+    while back := frame.f_back:
+        if back.f_code.co_filename.startswith(str(PACKAGE)):
+            yield back.f_code.co_filename[len(str(PACKAGE)) + 1 :], back.f_code.co_qualname
+        frame = back
 
 
 @contextmanager
@@ -331,10 +361,12 @@ def report(figures: dict[str, Any], ways: dict[str, Way]) -> str:
     for name, way in ways.items():
         lines.append(
             f"\nA page's way, {name}: {way.functions} functions in {len(way.route)} files, "
-            f"{way.returns} returns; in {len(way.base)} files of the base {way.base_functions} functions, "
-            f"and with those {way.returns_with_base} returns; {len(way.in_threads)} files in threads"
+            f"{len(way.entered_again)} entered again, {way.turns} turns; "
+            f"in {len(way.base)} files of the base {way.base_functions} functions, "
+            f"and with those {way.turns_with_base} turns; {len(way.in_threads)} files in threads"
         )
         lines += [f"  {place}" for place in way.route]
+        lines += [f"  again: {call}" for call in way.entered_again]
         lines += [
             f"  {title}: {' '.join(files)}"
             for title, files in (("base", way.base), ("threads", way.in_threads))
