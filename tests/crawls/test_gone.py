@@ -14,7 +14,7 @@ from crawlscope.indexing.freshness import GoneAnswer, is_outdated
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.service import IndexDocumentRequest
 from crawlscope.models import Page
-from crawlscope.pages.receive import take_pages
+from crawlscope.pages.receive import PageDelivery, take_pages
 from tests.support.installation import Installation
 from tests.support.producing import NOON, deliver
 
@@ -150,7 +150,7 @@ async def test_what_reconciling_learns_counts_as_well(here: Installation) -> Non
     page = scraped_page(document, minutes(5), pushed=False)
     assert page is not None
     async with here.database.transaction() as connection:
-        await take_pages(connection, [("tuesday", [page])])
+        await take_pages(connection, [PageDelivery("tuesday", [page])])
     await here.work()
     assert await here.found() == []
 

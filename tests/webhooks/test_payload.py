@@ -202,6 +202,7 @@ def test_a_text_is_found_behind_one_that_begins_like_it(text: str) -> None:
     metadata = {"sourceURL": "https://a.example/", "description": f"{text}!"}
     body = encoded({**FAILED, "success": True, "data": [{"metadata": metadata, "markdown": text}]})
     _, brought, _ = payload.received(body, NOON)
-    assert brought.text_at is not None
-    begins, ends = brought.text_at
+    [page] = brought.pages
+    assert page.text_at is not None
+    begins, ends = page.text_at
     assert json.loads(body[begins:ends]) == text

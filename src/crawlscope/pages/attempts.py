@@ -259,7 +259,8 @@ async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt
             measurements += each.measurements
             _measure_attempt(change, row, unaccounted_ms)
         if each.outcome:
-            change.move_page(PageState.INDEXING, each.outcome.state, row.settled_at)
+            change.moved[PageState.INDEXING, each.outcome.state] += 1
+            change.settled_at.append(row.settled_at)
     await write_changes(connection, changes, measurements)
     meters.pages_settled(connection, Counter(each.outcome.state for each in ended if each.outcome))
 

@@ -1,6 +1,6 @@
 """A page in a delivery, and which of several deliveries wins: pure rules, no I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -31,15 +31,6 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the body of a delivery contains a text."""
-
-    delivery_id: int
-    begins: int
-    ends: int
-
-
-@dataclass(frozen=True)
 class DeliveredPage:
     """A page in a delivery: with content to index, or failed already."""
 
@@ -49,8 +40,8 @@ class DeliveredPage:
     markdown: str = ""
     html: str = ""
     """Used if there is no Markdown."""
-    place: Place | None = None
-    """Of the Markdown, if it stays in the body."""
+    text_at: tuple[int, int] | None = None
+    """Where the body of its delivery contains the Markdown: from this byte until before the other one."""
     title: str | None = None
     language: str | None = None
     status_code: int | None = None
@@ -66,14 +57,6 @@ class DeliveredPage:
     @property
     def content(self) -> str:
         return self.html or self.markdown
-
-    @property
-    def text_columns(self) -> Sequence[Any]:
-        """The values of `markdown`, `html`, `delivery_id`, `begins`, `ends`, `characters` and `hash`."""
-        if (place := self.place) is None:
-            return self.markdown, self.html, *[None] * 5
-        in_body = place.delivery_id, place.begins, place.ends
-        return "", self.html, *in_body, len(self.markdown), sha256(self.markdown.encode()).digest()
 
 
 @dataclass(frozen=True)

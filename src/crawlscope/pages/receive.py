@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Row, text
@@ -20,12 +21,16 @@ from crawlscope.pages.causes import precision
 from crawlscope.pages.delivered import Arrival, DeliveredPage, KnownPage
 from crawlscope.pages.repository import refresh_last_settled
 from crawlscope.sessions.changes import SessionChange
-from crawlscope.timing.measurement import Measurement
+from crawlscope.sessions.fold import Fact, Lifecycle
+from crawlscope.sessions.repository import merge_facts
+from crawlscope.timing import TimingContext
 from crawlscope.timing.store import write_changes
 from crawlscope.timing.telemetry import meters
 
 Source = tuple[str, str]
 """A page by its crawl and source URL."""
+Changed = tuple[KnownPage, int | None]
+"""A page with the id of the delivery that changed it."""
 LOCK_SOURCES = text("""
     SELECT given.*, page.*,
         CASE WHEN page.id IS NULL THEN nextval(pg_get_serial_sequence('webhook.pages', 'id')) END AS new_id
@@ -50,7 +55,7 @@ _HASH_CONTENTS = text("""
 _DELIVERED_COLUMNS = (
     *("id", "crawl_id", "source_key", "source_url", "url", "document_key", "state", "revision", "delivered"),
     *("pulled", "received_at", "webhook_id", "status_code", "title", "language", "job_id", "error_code"),
-    *("error", "error_detail", "settled_at", "markdown", "html", "delivery_id", "begins", "ends"),
+    *("error", "error_detail", "settled_at", "html", "markdown", "delivery_id", "begins", "ends"),
     *("characters", "hash"),
 )
 _STORE_PAGES = text("""
@@ -110,13 +115,27 @@ _STORE_PAGES = text("""
 """)
 
 
+@dataclass(frozen=True, eq=False)
+class PageDelivery:
+    """The pages and facts of a delivery, or of an answer of the crawler's API."""
+
+    crawl_id: str
+    """Its session exists."""
+    pages: Sequence[DeliveredPage]
+    id: int | None = None
+    """Of the delivery."""
+    facts: Sequence[Fact] = ()
+    """Those that the caller has stored."""
+    without_url: int = 0
+    """Number of failed pages without a URL."""
+    timing: TimingContext | None = None
+    """Measures the delivery until its effects are written."""
+
+
 @dataclass
 class Taken:
     """The effect of one delivery on its pages and their crawl."""
 
-    crawl_id: str
-    change: SessionChange
-    """Of the crawl, by all deliveries of the transaction."""
     job_ids: list[int] = field(default_factory=list)
     settled: list[PageState] = field(default_factory=list)
     """The states of pages without content that changed."""
@@ -124,14 +143,15 @@ class Taken:
     """Whether a page was settled before: now it waits again, or settled at another time."""
     reworded: bool = False
     """Whether the cause of a failure changed."""
+    before: Lifecycle | None = None
+    """Of the crawl, without the facts of the delivery."""
 
     @property
     def touched(self) -> bool:
         return bool(self.job_ids or self.settled)
 
-    def note(self, before: PageState | None, after: PageState | None, failure: PageState | None) -> None:
-        """`failure` is the state of a page without content."""
-        self.change.move_page(before, after)
+    def note(self, before: PageState | None, failure: PageState | None) -> None:
+        """A page that changed; `failure` is its state if it has no content."""
         self.unsettled = self.unsettled or (before is not None and before.settled)
         if failure and failure is before:
             self.reworded = True
@@ -139,28 +159,27 @@ class Taken:
             self.settled.append(failure)
 
 
-async def take_pages(
-    connection: AsyncConnection, deliveries: Sequence[tuple[str, Sequence[DeliveredPage]]]
-) -> list[Taken]:
-    """Receives the pages of deliveries, each with its crawl, as if one came after the other. Stores them and
-    queues those with content, unless another delivery of a page is better.
+async def take_pages(connection: AsyncConnection, deliveries: Sequence[PageDelivery]) -> list[Taken]:
+    """Receives deliveries as if one came after the other: stores their pages and queues those with content,
+    unless another delivery of a page is better, and changes the sessions of their crawls.
 
-    Returns the effect of each delivery. The caller changes the sessions with `change_crawls`, last in its
-    transaction.
+    Returns the effect of each delivery. After this, the transaction locks nothing but sessions.
     """
-    sources = [(crawl_id, page.source_url) for crawl_id, pages in deliveries for page in pages]
+    sources = [(each.crawl_id, page.source_url) for each in deliveries for page in each.pages]
     known = await _lock_pages(connection, list(dict.fromkeys(sources)))
-    changes, changed = defaultdict[str, SessionChange](SessionChange), dict[Source, KnownPage]()
-    taken = [Taken(crawl_id, changes[crawl_id]) for crawl_id, _ in deliveries]
+    changes, changed = defaultdict[str, SessionChange](SessionChange), dict[Source, Changed]()
+    taken = [Taken() for _ in deliveries]
     jobs: list[tuple[dict[str, Any], Source, Taken]] = []
-    for (crawl_id, pages), effect in zip(deliveries, taken, strict=True):
-        for page in pages:
-            source = crawl_id, page.source_url
+    for delivery, effect in zip(deliveries, taken, strict=True):
+        changes[delivery.crawl_id].failures_without_url += delivery.without_url
+        for page in delivery.pages:
+            source = delivery.crawl_id, page.source_url
             before, after = known[source], known[source].after(page)
             if after is before:
                 continue
-            known[source] = changed[source] = after
-            effect.note(before.state, after.state, page.failure)
+            known[source], changed[source] = after, (after, delivery.id)
+            changes[delivery.crawl_id].moved[before.state, after.state] += 1
+            effect.note(before.state, page.failure)
             if not page.failure:
                 jobs.append(({"page_id": after.id, "revision": after.revision}, source, effect))
             elif page.status_code in GONE_STATUSES or page.error_code in GONE_CODES:
@@ -172,20 +191,28 @@ async def take_pages(
             effect.job_ids.append(job_id)
             queued[source] = job_id
     for (crawl_id, _), at in (await _store_pages(connection, changed, queued)).items():
-        changes[crawl_id].settle(at)
+        changes[crawl_id].settled_at.append(at)
+    await _change_crawls(connection, deliveries, taken, changes)
     return taken
 
 
-async def change_crawls(
+async def _change_crawls(
     connection: AsyncConnection,
+    deliveries: Sequence[PageDelivery],
     taken: Sequence[Taken],
-    measured: Sequence[Measurement] = (),
+    changes: Mapping[str, SessionChange],
 ) -> None:
-    """Adds the effects of deliveries, and what was measured on them, to the sessions of their crawls: the
-    last statements of a transaction, because they lock the sessions."""
-    if unsettled := {effect.crawl_id for effect in taken if effect.unsettled}:
+    measured = [each.timing for each in deliveries if each.timing]
+    for timing in measured:
+        timing.stop()
+    if facts := [(each.crawl_id, each.facts) for each in deliveries if each.facts]:
+        before = iter(await merge_facts(connection, facts))
+        for delivery, effect in zip(deliveries, taken, strict=True):
+            effect.before = next(before) if delivery.facts else None
+    effects = zip(deliveries, taken, strict=True)
+    if unsettled := {delivery.crawl_id for delivery, effect in effects if effect.unsettled}:
         await refresh_last_settled(connection, unsettled)
-    await write_changes(connection, {effect.crawl_id: effect.change for effect in taken}, measured)
+    await write_changes(connection, changes, measured)
     meters.pages_settled(connection, Counter(state for effect in taken for state in effect.settled))
 
 
@@ -235,17 +262,21 @@ def _known(row: Row[Any], content: Row[Any] | None) -> KnownPage:
 
 async def _store_pages(
     connection: AsyncConnection,
-    changed: Mapping[Source, KnownPage],
+    changed: Mapping[Source, Changed],
     job_ids: Mapping[Source, int],
 ) -> dict[Source, datetime]:
-    """Writes pages, by crawl and source URL, as their last delivery left them; returns when those without
-    content settled. Locks new pages in the order in which others lock them."""
+    """Writes pages as their last delivery left them; returns when those without content settled. Locks new
+    pages in the order in which others lock them."""
     if not changed:
         return {}
     rows = []
-    for source, page in sorted(changed.items()):
+    for source, (page, delivery_id) in sorted(changed.items(), key=lambda each: each[0]):
         delivered = page.delivered
         assert delivered is not None
+        text: Sequence[Any] = delivered.markdown, *[None] * 5
+        if delivery_id and delivered.text_at:  # it stays in the body
+            length, hashed = len(delivered.markdown), sha256(delivered.markdown.encode()).digest()
+            text = "", delivery_id, *delivered.text_at, length, hashed
         rows.append(
             (
                 *(page.id, source[0], hash_key(source[1]), source[1]),
@@ -253,11 +284,11 @@ async def _store_pages(
                 *(delivered.failure is None, not delivered.arrival.pushed, delivered.arrival.received_at),
                 *(delivered.arrival.webhook_id, delivered.status_code, delivered.title, delivered.language),
                 *(job_ids.get(source), page.error_code, page.error, delivered.error_detail, page.settled_at),
-                *delivered.text_columns,
+                *(delivered.html, *text),
             )
         )
     stored = (await connection.execute(_STORE_PAGES, arrays(_DELIVERED_COLUMNS, rows))).all()
     if len(stored) < len(rows):
         raise RuntimeError("a new page got the id of another one: the sequence of webhook.pages is behind")
-    source_of = {page.id: source for source, page in changed.items()}
+    source_of = {page.id: source for source, (page, _) in changed.items()}
     return {source_of[row.id]: row.settled_at for row in stored if row.settled_at}

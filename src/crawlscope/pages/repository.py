@@ -1,5 +1,6 @@
 """The SQL of pages and their contents. Whatever changes a page locks its row first."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -151,8 +152,7 @@ async def fail_page(connection: AsyncConnection, page: Row[Any], error_code: str
     settled_at = await write_outcome(
         connection, page.id, PageState.FAILED, error_code, error, queue_wait_ms=QUEUE_WAIT_MS
     )
-    change = SessionChange()
-    change.move_page(PageState(page.state), PageState.FAILED, settled_at)
+    change = SessionChange(Counter([(PageState(page.state), PageState.FAILED)]), [settled_at])
     await write_changes(connection, {page.crawl_id: change})
     meters.pages_settled(connection, {PageState.FAILED: 1})
 

@@ -38,7 +38,7 @@ from crawlscope.pages.repository import (
     queue_page,
     refresh_last_settled,
 )
-from crawlscope.sessions.changes import SessionChange, counts_of
+from crawlscope.sessions.changes import SessionChange
 from crawlscope.sessions.repository import failures_without_url, keep_action, require_session
 from crawlscope.timing.store import write_changes
 
@@ -165,8 +165,9 @@ async def retry_pages(connection: AsyncConnection, crawl_id: str, urls: Sequence
         queued += 1
     if queued:
         await keep_action(connection, crawl_id, datetime.now(UTC), "retry", pages=queued)
-        change = counts_of(PageState.QUEUED) - counts_of(PageState.FAILED)
-        await write_changes(connection, {crawl_id: SessionChange(change * queued)})
+        change = SessionChange()
+        change.moved[PageState.FAILED, PageState.QUEUED] = queued
+        await write_changes(connection, {crawl_id: change})
         await refresh_last_settled(connection, [crawl_id])
     found = {row.source_key for row in rows} | {row.document_key for row in rows}
     unknown = [LeftPage(url, NotRetried.UNKNOWN) for key, url in keys.items() if key not in found]

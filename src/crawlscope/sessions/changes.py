@@ -3,6 +3,7 @@
 Each transaction adds it with its last statement, which locks the sessions.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -71,33 +72,14 @@ class SessionChange:
     """What a transaction adds to the session of a crawl, and to its histograms. `timing.store.write_changes`
     writes it."""
 
-    counts: Counts = Counts()
-    settled_at: datetime | None = None
-    """When a page of the crawl settled last, if one did."""
+    moved: Counter[tuple[PageState | None, PageState | None]] = field(default_factory=Counter)
+    """Number of pages by their states before and after; None for a page that was not stored before."""
+    settled_at: list[datetime | None] = field(default_factory=list)
+    """When pages settled, None for one that did not."""
     failures_without_url: int = 0
     measured: list[Measured] = field(default_factory=list)
 
-    def move_page(
-        self, before: PageState | None, after: PageState | None, settled_at: datetime | None = None
-    ) -> None:
-        """Counts one page that changed its state."""
-        self.counts += counts_of(after) - counts_of(before)
-        self.settle(settled_at)
 
-    def settle(self, at: datetime | None) -> None:
-        self.settled_at = max(filter(None, (self.settled_at, at)), default=None)
-
-    @property
-    def totals(self) -> list[float]:
-        """Milliseconds of successful operations, in the order of `TOTALLED`."""
-        totals = dict.fromkeys(TOTALLED, 0.0)
-        for _, operation_type, duration_ms, success in self.measured:
-            if success and operation_type in totals:
-                totals[operation_type] += duration_ms
-        return list(totals.values())
-
-
-NO_CHANGE = SessionChange()
 _CHANGED_COLUMNS = (
     *("crawl_id", "settled_at", "failures_without_url"),
     *(each.name for each in fields(Counts)),
@@ -186,19 +168,24 @@ ADD_HISTOGRAMS = """
 
 
 def change_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, list[Any]]:
-    """The parameters of `CHANGE_SESSIONS` and `ADD_HISTOGRAMS`; None has what belongs to no crawl."""
-    sessions = [
-        (crawl_id, each.settled_at, each.failures_without_url, *vars(each.counts).values(), *each.totals)
-        for crawl_id, each in changes.items()
-        if crawl_id
-    ]
-    histograms = {
-        crawl_id: Histogram.by_key(
+    """The parameters of `CHANGE_SESSIONS` and `ADD_HISTOGRAMS`; None has what belongs to no crawl. No session
+    is locked to which nothing is added."""
+    sessions, histograms = [], {}
+    for crawl_id, change in changes.items():
+        counts, totals = Counts(), dict.fromkeys(TOTALLED, 0.0)
+        for (before, after), number in change.moved.items():
+            counts += (counts_of(after) - counts_of(before)) * number
+        for _, operation_type, duration_ms, success in change.measured:
+            if success and operation_type in totals:
+                totals[operation_type] += duration_ms
+        settled_at = max(filter(None, change.settled_at), default=None)
+        row = settled_at, change.failures_without_url, *vars(counts).values(), *totals.values()
+        if crawl_id and (change.measured or any(row)):
+            sessions.append((crawl_id, *row))
+        histograms[crawl_id] = Histogram.by_key(
             ((at.replace(minute=0, second=0, microsecond=0), operation_type), duration_ms, success)
             for at, operation_type, duration_ms, success in change.measured
         )
-        for crawl_id, change in changes.items()
-    }
     return arrays(_CHANGED_COLUMNS, sessions, "session_") | histogram_arrays(histograms)
 
 

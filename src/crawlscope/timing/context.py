@@ -170,18 +170,19 @@ class TimingContext:
             operation_type, operation_name, self.request_id, self.job_id, self.crawl_id, self.document_url
         )
         other.timestamp, other._duration_ms = self.timestamp, apart_ms
-        other._identify()
+        other.identify()
         other._hand_over()
 
     def stop(self) -> None:
         """Ends the measurement before its block ends, or again. It is counted when the block ends."""
         self._duration_ms = max(0.0, whole_ticks(self._elapsed_ms()) - self._apart_ms)
-        self._identify()
+        self.identify()
 
     def _elapsed_ms(self) -> float:
         return (perf_counter() - self._began) * 1000
 
-    def _identify(self) -> None:
+    def identify(self) -> None:
+        """Takes the ids that are not given from the surrounding `scope`, now instead of at the end."""
         current = _scope.get()
         self.crawl_id = self.crawl_id or current.crawl_id
         self.job_id = self.job_id or current.job_id

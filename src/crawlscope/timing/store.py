@@ -22,7 +22,6 @@ from crawlscope.database.row_counts import counted, counting
 from crawlscope.sessions.changes import (
     ADD_HISTOGRAMS,
     CHANGE_SESSIONS,
-    NO_CHANGE,
     SessionChange,
     change_arrays,
 )
@@ -125,12 +124,13 @@ async def write_changes(
     ]
     operations = arrays(_COLUMNS, rows)
     added: dict[str | None, SessionChange] = defaultdict(SessionChange)
-    added |= {crawl_id: each for crawl_id, each in (changes or {}).items() if each != NO_CHANGE}
+    added.update(changes or {})
     measured = (operations[name] for name in ("timestamp", "operation_type", "duration_ms", "success"))
     for crawl_id, *each in zip(operations["crawl_id"], *measured, strict=True):
         added[crawl_id].measured.append(tuple(each))
-    if added:
-        await connection.execute(_WRITE_CHANGES, operations | change_arrays(added))
+    given = operations | change_arrays(added)
+    if any(given.values()):
+        await connection.execute(_WRITE_CHANGES, given)
 
 
 def _crawl_id(measurement: Measurement) -> str | None:

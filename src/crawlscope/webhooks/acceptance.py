@@ -6,7 +6,6 @@ A transaction writes ledger, pages, jobs and the crawls' state of its deliveries
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -25,9 +24,8 @@ from crawlscope.core.values import arrays
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
-from crawlscope.pages.receive import Taken, change_crawls, take_pages
-from crawlscope.sessions.fold import Lifecycle
-from crawlscope.sessions.repository import ensure_sessions, merge_facts
+from crawlscope.pages.receive import PageDelivery, Taken, take_pages
+from crawlscope.sessions.repository import ensure_sessions
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.webhooks import payload
@@ -87,8 +85,6 @@ class Received:
     """Of the ledger, or of unknown events."""
     size: int
     timing: TimingContext
-    stop: Callable[[], None]
-    """Ends `timing`, for the request that brought the delivery."""
 
 
 class Acceptance:
@@ -113,9 +109,9 @@ class Acceptance:
             read, small = partial(payload.received, body, received_at), len(body) < LARGE_BODY_BYTES
             delivery, brought, row = read() if small else await asyncio.to_thread(read)
             timing.operation_name, timing.crawl_id = delivery.event_type, delivery.crawl_id or None
-            stop = partial(copy_context().run, timing.stop)
+            timing.identify()
             batcher = self._small if small else self._large
-            received = Received(delivery, brought, row, len(body), timing, stop)
+            received = Received(delivery, brought, row, len(body), timing)
             answer = await self._stored(received, batcher)
         meters.count(conventions.DELIVERIES, answer["status"])
         return answer
@@ -173,12 +169,13 @@ async def store_deliveries(connection: AsyncConnection, received: Sequence[Recei
     first_seen = {each.delivery.crawl_id: each.row["received_at"] for each in reversed(known)}
     deleted = await ensure_sessions(connection, first_seen)
     new = await _enter(connection, [each for each in known if each.delivery.crawl_id not in deleted])
-    taken = dict(zip(new, await _store_new(connection, new), strict=True))
+    taken = dict(zip(new, await take_pages(connection, list(new.values())), strict=True))
+    await _note_checks(connection, taken)
     return [_answer(each.delivery, deleted, taken.get(each)) for each in received]
 
 
-async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict[Received, int]:
-    """Adds deliveries to the ledger; returns the ids of those that it did not have."""
+async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict[Received, PageDelivery]:
+    """Adds deliveries to the ledger; returns what those bring that it did not have."""
     if not known:
         return {}
     rows = [[each.row[name] for name in _COLUMNS] for each in known]
@@ -189,31 +186,17 @@ async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict
     new = {}
     for each in known:  # a further one in this batch is a duplicate
         if delivery_id := entered.pop((each.delivery.crawl_id, each.row["identity"]), None):
-            new[each] = delivery_id
+            pages, without_url, facts = each.brought.pages, each.brought.without_url, each.brought.facts
+            crawl_id = each.delivery.crawl_id
+            new[each] = PageDelivery(crawl_id, pages, delivery_id, facts, without_url, each.timing)
     return new
 
 
-async def _store_new(connection: AsyncConnection, new: Mapping[Received, int]) -> list[Taken]:
-    if not new:
-        return []
-    pages = [(each.delivery.crawl_id, each.brought.pages_in(new[each])) for each in new]
-    taken = await take_pages(connection, pages)
-    for each, effect in zip(new, taken, strict=True):
-        effect.change.failures_without_url += each.brought.without_url
-        each.stop()
-    before = await merge_facts(connection, [(each.delivery.crawl_id, each.brought.facts) for each in new])
-    await _note_checks(connection, list(zip(new, taken, before, strict=True)))
-    await change_crawls(connection, taken, [each.timing for each in new])
-    return taken
-
-
-async def _note_checks(
-    connection: AsyncConnection, stored: Sequence[tuple[Received, Taken, Lifecycle | None]]
-) -> None:
+async def _note_checks(connection: AsyncConnection, new: Mapping[Received, Taken]) -> None:
     """Crawls that ended, or went on after their end, are to be compared with Firecrawl."""
     noted: dict[str, list[Callable[[AsyncConnection, str], Awaitable[None]]]] = defaultdict(list)
-    for each, taken, before in stored:
-        delivery, notes = each.delivery, noted[each.delivery.crawl_id]
+    for each, taken in new.items():
+        delivery, before, notes = each.delivery, taken.before, noted[each.delivery.crawl_id]
         # A new page, start or end of a crawl that had ended: it went on, and more may have been lost.
         ended = before is not None and bool(before.ends or before.answers)
         again = before is not None and (delivery.end in before.ends or delivery.action == "started")

@@ -14,7 +14,7 @@ from crawlscope.core.values import hash_key, storable, storable_json
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.firecrawl.documents import scraped_page, source_url
 from crawlscope.pages.causes import error_words
-from crawlscope.pages.delivered import DeliveredPage, Place
+from crawlscope.pages.delivered import DeliveredPage
 from crawlscope.sessions.fold import CrawlSeen, Ended, Fact, PageSeen, fact_to_json
 
 FAMILIES = {"crawl", "batch_scrape", "extract", "agent", "monitor"}
@@ -82,13 +82,6 @@ class Brought:
     facts: list[Fact]
     columns: dict[str, Any]
     """The ledger's columns that follow from the content."""
-    text_at: tuple[int, int] | None = None
-    """Where the body contains the Markdown of its only page: from this byte until before the other one."""
-
-    def pages_in(self, delivery_id: int) -> list[DeliveredPage]:
-        if self.text_at is None:
-            return self.pages
-        return [replace(page, place=Place(delivery_id, *self.text_at)) for page in self.pages]
 
 
 def received(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[str, Any]]:
@@ -207,9 +200,9 @@ def brought(delivery: Delivery, body: bytes, received_at: datetime) -> Brought:
         "note": WITHOUT_URL if delivery.brings_pages and not best else None,
     }
     pages = [best[url] for url in sorted(best)]
-    with_text = len(pages) == 1 and pages[0].markdown and not pages[0].failure
-    text_at = _text_at(body, pages[0].markdown) if with_text else None
-    return Brought(pages, without_url, facts, columns, text_at)
+    if len(pages) == 1 and pages[0].markdown and not pages[0].failure:
+        pages = [replace(pages[0], text_at=_text_at(body, pages[0].markdown))]
+    return Brought(pages, without_url, facts, columns)
 
 
 def _text_at(body: bytes, text: str) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from crawlscope.core.compression import decompress
 from crawlscope.core.errors import NotFoundError, UsageError
 from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
-from crawlscope.pages.receive import change_crawls, take_pages
+from crawlscope.pages.receive import PageDelivery, take_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.repository import (
     DELIVERIES,
@@ -109,8 +109,7 @@ async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tupl
         raise UsageError("the body is no longer kept")
     body = decompress(row.body)
     brought = payload.brought(payload.read(body), body, row.received_at)
-    [taken] = await take_pages(connection, [(row.crawl_id, brought.pages_in(delivery_id))])
-    await change_crawls(connection, [taken])
+    [taken] = await take_pages(connection, [PageDelivery(row.crawl_id, brought.pages, delivery_id)])
     differs = any(getattr(row, name) != value for name, value in brought.columns.items())
     if differs:
         await connection.execute(
