@@ -37,9 +37,9 @@ from crawlscope.pages.index_page import PageIndexer
 from crawlscope.pages.receive import Taken, take_pages
 from crawlscope.pages.retry import retry_pages
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
-from crawlscope.sessions.changes import SessionChange
+from crawlscope.sessions.changes import SessionChange, lock_session
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.repository import lock_for_deletion, lock_session
+from crawlscope.sessions.repository import lock_for_deletion
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import record_operations, write_changes
 from crawlscope.webhooks import acceptance

@@ -18,11 +18,10 @@ from crawlscope.sessions.fold import (
     PageSeen,
     StatusAnswer,
     credible_moment,
-    fact_from_json,
-    fact_to_json,
     fold,
     summarize,
 )
+from crawlscope.sessions.repository import fact_from_json, fact_to_json
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 moments = st.integers(0, 1_000).map(lambda seconds: START + timedelta(seconds=seconds))

@@ -18,8 +18,8 @@ from crawlscope.indexing.service import IndexingService
 from crawlscope.models import DeletedCrawl, Delivery, OperationMetric, Page
 from crawlscope.pages.delivered import markdown_of
 from crawlscope.pages.repository import newest_contents
+from crawlscope.sessions.changes import lock_session
 from crawlscope.sessions.recount import recount
-from crawlscope.sessions.repository import lock_session
 from crawlscope.timing import scope
 from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.timing.telemetry.meters import Totals

@@ -27,7 +27,7 @@ from crawlscope.api.http import (
     watches,
     webhooks,
 )
-from crawlscope.api.http.access import STATIC_PREFIX, Guard
+from crawlscope.api.http.access import STATIC_PREFIX, BodyLimit, Guard
 from crawlscope.api.http.requests import RequestRecorder, WholeSegments
 from crawlscope.api.keys.registry import Keys
 from crawlscope.api.mcp.http import McpEndpoint, mcp_lifespan
@@ -68,7 +68,12 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
     app.state.document_bytes = 0
     app.state.readings = prometheus.Readings()
     app.state.mcp = McpEndpoint(app, stopping)
-    for middleware in (Guard, WholeSegments, RequestRecorder):  # the last one is the first to be asked
+    for middleware in (
+        BodyLimit,
+        Guard,
+        WholeSegments,
+        RequestRecorder,
+    ):  # the last one is the first to be asked
         app.add_middleware(middleware)
     errors.install(app)
     for router in (

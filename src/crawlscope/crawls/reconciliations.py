@@ -13,7 +13,8 @@ from crawlscope import models
 from crawlscope.core.backoff import backoff
 from crawlscope.core.vocabulary import CrawlStatus, Engine, ReconcileState
 from crawlscope.crawls.repository import REQUESTS
-from crawlscope.sessions.repository import SESSIONS, find_session, lock_session, was_delivered_since
+from crawlscope.sessions.changes import lock_session
+from crawlscope.sessions.repository import SESSIONS, find_session, was_delivered_since
 
 CHECKS = models.table_of(models.Reconciliation)
 

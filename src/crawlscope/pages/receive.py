@@ -22,7 +22,6 @@ from crawlscope.pages.delivered import Arrival, DeliveredPage, KnownPage
 from crawlscope.pages.repository import refresh_last_settled
 from crawlscope.sessions.changes import SessionChange
 from crawlscope.sessions.fold import Fact, Lifecycle
-from crawlscope.sessions.repository import merge_facts
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import write_changes
 from crawlscope.timing.telemetry import meters
@@ -205,14 +204,13 @@ async def _change_crawls(
     measured = [each.timing for each in deliveries if each.timing]
     for timing in measured:
         timing.stop()
-    if facts := [(each.crawl_id, each.facts) for each in deliveries if each.facts]:
-        before = iter(await merge_facts(connection, facts))
-        for delivery, effect in zip(deliveries, taken, strict=True):
-            effect.before = next(before) if delivery.facts else None
-    effects = zip(deliveries, taken, strict=True)
+    effects = list(zip(deliveries, taken, strict=True))
     if unsettled := {delivery.crawl_id for delivery, effect in effects if effect.unsettled}:
         await refresh_last_settled(connection, unsettled)
-    await write_changes(connection, changes, measured)
+    facts = [(each.crawl_id, each.facts) for each in deliveries if each.facts]
+    before = iter(await write_changes(connection, changes, measured, facts=facts))
+    for delivery, effect in effects:
+        effect.before = next(before) if delivery.facts else None
     meters.pages_settled(connection, Counter(state for effect in taken for state in effect.settled))
 
 

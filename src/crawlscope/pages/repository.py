@@ -28,8 +28,7 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.queue import INDEX_PAGE, enqueue
 from crawlscope.indexing.freshness import FINDINGS, FOUND_AT
 from crawlscope.pages.contents import CONTENTS, TEXT, WITH_BODIES
-from crawlscope.sessions.changes import SessionChange
-from crawlscope.sessions.repository import lock_sessions
+from crawlscope.sessions.changes import SessionChange, lock_sessions
 from crawlscope.timing.store import write_changes
 from crawlscope.timing.telemetry import meters
 

@@ -1,23 +1,32 @@
-"""What a transaction changes of crawls' sessions: counts of pages, totals, and histograms of durations.
+"""What a transaction changes of crawls' sessions: facts, counts of pages, totals and histograms.
 
-Each transaction adds it with its last statement, which locks the sessions.
+Each transaction does so at its end, because that locks the sessions.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
 from typing import Any
 
+import structlog
+from sqlalchemy import ARRAY, Row, String, any_, bindparam, cast, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawlscope import models
 from crawlscope.core.histogram import Histogram
 from crawlscope.core.values import arrays
 from crawlscope.core.vocabulary import OperationType, PageState
+from crawlscope.sessions.fold import CrawlSeen, Fact, Lifecycle, credible_moment, fold, session_columns
 
+SESSIONS = models.table_of(models.CrawlSession)
 Histograms = Mapping[tuple[datetime, str], Histogram]
 """By the hour in which the measurements began, and their type."""
 Measured = tuple[datetime, str, float, bool]
 """When it began, its type, its milliseconds, and whether it succeeded."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -205,3 +214,54 @@ def histogram_arrays(added: Mapping[str | None, Histograms]) -> dict[str, list[A
         for (hour, operation_type), each in sorted(histograms.items())
     ]
     return arrays(_HISTOGRAM_COLUMNS, rows, "histogram_")
+
+
+async def merge_facts(
+    connection: AsyncConnection, facts: Sequence[tuple[str, Sequence[Fact]]]
+) -> list[Lifecycle | None]:
+    """Merges the facts of deliveries into the sessions of their crawls, which must exist, in this order;
+    locks the sessions until the commit.
+
+    The caller stores the facts, with their delivery; facts without one go through `keep_fact`. Returns for
+    each delivery the lifecycle before it.
+    """
+    locked = await lock_sessions(connection, {crawl_id for crawl_id, _ in facts})
+    stored = {name: Lifecycle.from_json(row.fold, row.last_fact_at) for name, row in locked.items()}
+    merged, before = dict(stored), []
+    for crawl_id, each in facts:
+        before.append(merged[crawl_id])
+        merged[crawl_id] = fold(merged[crawl_id], each)
+        for fact in each:
+            if isinstance(fact, CrawlSeen) and "initiated_at" in fact.metadata:
+                value = fact.metadata["initiated_at"]
+                if credible_moment(value) is None:
+                    log.warning("initiated_at_ignored", crawl_id=crawl_id, value=str(value)[:100])
+    changed = [
+        {"of_crawl": crawl_id, **session_columns(lifecycle)}
+        for crawl_id, lifecycle in sorted(merged.items())
+        if lifecycle and lifecycle != stored[crawl_id]
+    ]
+    if changed:
+        await connection.execute(
+            update(SESSIONS).where(SESSIONS.c.crawl_id == bindparam("of_crawl")), changed
+        )
+    return before
+
+
+async def lock_sessions(
+    connection: AsyncConnection, crawl_ids: Iterable[str]
+) -> dict[str, Row[*tuple[Any, ...]]]:
+    """Locks sessions until the commit, in the order of their ids; returns `fold` and `last_fact_at` of each
+    that exists."""
+    locked = await connection.execute(
+        select(SESSIONS.c.crawl_id, SESSIONS.c.fold, SESSIONS.c.last_fact_at)
+        .where(SESSIONS.c.crawl_id == any_(cast(list(crawl_ids), ARRAY(String))))
+        .order_by(SESSIONS.c.crawl_id.collate("C"))
+        .with_for_update(key_share=True)
+    )
+    return {row.crawl_id: row for row in locked}
+
+
+async def lock_session(connection: AsyncConnection, crawl_id: str) -> bool:
+    """Locks the session until the commit; false if it is unknown."""
+    return bool(await lock_sessions(connection, [crawl_id]))

@@ -250,50 +250,6 @@ def summarize(lifecycle: Lifecycle) -> Summary:
     )
 
 
-def fact_to_json(fact: Fact) -> dict[str, Any]:
-    """What `fact_from_json` needs besides the time."""
-    stored: dict[str, Any]
-    match fact:
-        case CrawlSeen(_, metadata, what):
-            stored = {"heard": what, "metadata": dict(metadata)}
-        case PageSeen(_, url, fetched):
-            stored = {"page": url, "fetched": fetched}
-        case Ended(_, status, error, late):
-            stored = {"ended": status.value, "error": error, "late": late}
-        case StatusAnswer(_, ended, created_at, completed_at, error, failed_at, running_at):
-            stored = {
-                "told": ended.value if ended else CrawlStatus.IN_PROGRESS.value,
-                "created_at": _text(created_at),
-                "completed_at": _text(completed_at),
-                "error": error,
-                "failed_at": _text(failed_at),
-                "running_at": _text(running_at),
-            }
-    return {name: value for name, value in stored.items() if value or name == "heard"}
-
-
-def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
-    """None for what is not merged, such as an operator's action."""
-    if "heard" in stored:
-        return CrawlSeen(at, stored.get("metadata", {}), stored["heard"])
-    if "page" in stored:
-        return PageSeen(at, stored["page"], stored.get("fetched", False))
-    if "ended" in stored:
-        return Ended(at, CrawlStatus(stored["ended"]), stored.get("error"), stored.get("late", False))
-    if "told" in stored:
-        ended = CrawlStatus(stored["told"])
-        return StatusAnswer(
-            at,
-            None if ended is CrawlStatus.IN_PROGRESS else ended,
-            credible_moment(stored.get("created_at")),
-            credible_moment(stored.get("completed_at")),
-            stored.get("error"),
-            credible_moment(stored.get("failed_at")),
-            credible_moment(stored.get("running_at")),
-        )
-    return None
-
-
 def parse_moment(value: object) -> datetime | None:
     """ISO 8601, in UTC, which is meant where no zone is named; None for anything else."""
     if not isinstance(value, str):

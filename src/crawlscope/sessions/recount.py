@@ -15,10 +15,10 @@ from crawlscope.core.errors import NotFoundError
 from crawlscope.core.values import storable
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.row_counts import recount_rows
-from crawlscope.sessions.changes import TOTALLED, Counts, Histograms, counts_of
-from crawlscope.sessions.fold import Fact, fact_from_json, fold, session_columns
+from crawlscope.sessions.changes import TOTALLED, Counts, Histograms, counts_of, lock_session
+from crawlscope.sessions.fold import Fact, fold, session_columns
 from crawlscope.sessions.histograms import count_histograms, replace_histograms, stored_histograms
-from crawlscope.sessions.repository import FACTS, SESSIONS, lock_session
+from crawlscope.sessions.repository import FACTS, SESSIONS, fact_from_json
 
 DELIVERIES = models.table_of(models.Delivery)
 PAGES = models.table_of(models.Page)

@@ -1,11 +1,10 @@
-"""The SQL of crawl sessions: creates them, and merges facts under the lock of the session's row."""
+"""The SQL of crawl sessions and of the facts about them: creates, keeps, reads and claims them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import structlog
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
@@ -13,7 +12,6 @@ from sqlalchemy import (
     RowMapping,
     String,
     any_,
-    bindparam,
     cast,
     delete,
     exists,
@@ -29,16 +27,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.errors import NotFoundError
 from crawlscope.core.values import hash_key
+from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.database.row_counts import count_rows, counted
-from crawlscope.sessions.fold import (
-    CrawlSeen,
-    Fact,
-    Lifecycle,
-    credible_moment,
-    fact_to_json,
-    fold,
-    session_columns,
-)
+from crawlscope.sessions.changes import merge_facts
+from crawlscope.sessions.fold import CrawlSeen, Ended, Fact, PageSeen, StatusAnswer, credible_moment
 
 QUIET = timedelta(seconds=5)
 """A crawl's end may arrive before its last page: after this time without news it has ended."""
@@ -70,7 +62,6 @@ _CREATE = text(
 """  # noqa: S608 - of constants
 )
 _STOP_KEEPING = text("SELECT pg_advisory_xact_lock(7109, hashtext(:crawl_id))")
-log = structlog.get_logger(__name__)
 
 
 async def keep_crawls(connection: AsyncConnection, crawl_ids: Iterable[str]) -> set[str]:
@@ -150,57 +141,6 @@ async def was_delivered_since(connection: AsyncConnection, crawl_id: str, moment
     return bool(await connection.scalar(select(delivered)))
 
 
-async def merge_facts(
-    connection: AsyncConnection, facts: Sequence[tuple[str, Sequence[Fact]]]
-) -> list[Lifecycle | None]:
-    """Merges the facts of deliveries into the sessions of their crawls, which must exist, in this order;
-    locks the sessions until the commit.
-
-    The caller stores the facts, with their delivery; facts without one go through `keep_fact`. Returns for
-    each delivery the lifecycle before it.
-    """
-    locked = await lock_sessions(connection, {crawl_id for crawl_id, _ in facts})
-    stored = {name: Lifecycle.from_json(row.fold, row.last_fact_at) for name, row in locked.items()}
-    merged, before = dict(stored), []
-    for crawl_id, each in facts:
-        before.append(merged[crawl_id])
-        merged[crawl_id] = fold(merged[crawl_id], each)
-        for fact in each:
-            if isinstance(fact, CrawlSeen) and "initiated_at" in fact.metadata:
-                value = fact.metadata["initiated_at"]
-                if credible_moment(value) is None:
-                    log.warning("initiated_at_ignored", crawl_id=crawl_id, value=str(value)[:100])
-    changed = [
-        {"of_crawl": crawl_id, **session_columns(lifecycle)}
-        for crawl_id, lifecycle in sorted(merged.items())
-        if lifecycle and lifecycle != stored[crawl_id]
-    ]
-    if changed:
-        await connection.execute(
-            update(SESSIONS).where(SESSIONS.c.crawl_id == bindparam("of_crawl")), changed
-        )
-    return before
-
-
-async def lock_sessions(
-    connection: AsyncConnection, crawl_ids: Iterable[str]
-) -> dict[str, Row[*tuple[Any, ...]]]:
-    """Locks sessions until the commit, in the order of their ids; returns `fold` and `last_fact_at` of each
-    that exists."""
-    locked = await connection.execute(
-        select(SESSIONS.c.crawl_id, SESSIONS.c.fold, SESSIONS.c.last_fact_at)
-        .where(_one_of(SESSIONS.c.crawl_id, crawl_ids))
-        .order_by(SESSIONS.c.crawl_id.collate("C"))
-        .with_for_update(key_share=True)
-    )
-    return {row.crawl_id: row for row in locked}
-
-
-async def lock_session(connection: AsyncConnection, crawl_id: str) -> bool:
-    """Locks the session until the commit; false if it is unknown."""
-    return bool(await lock_sessions(connection, [crawl_id]))
-
-
 async def keep_fact(connection: AsyncConnection, crawl_id: str, fact: Fact, *identity: str) -> None:
     """Stores and merges a fact without a delivery, unless one with the same `identity` is stored."""
     kept = await connection.execute(
@@ -275,6 +215,50 @@ async def traceparents_of(connection: AsyncConnection, crawl_ids: Iterable[str])
 async def failures_without_url(connection: AsyncConnection, crawl_id: str) -> int:
     found = select(SESSIONS.c.failures_without_url).where(SESSIONS.c.crawl_id == crawl_id)
     return await connection.scalar(found) or 0
+
+
+def fact_to_json(fact: Fact) -> dict[str, Any]:
+    """What `fact_from_json` needs besides the time."""
+    stored: dict[str, Any]
+    match fact:
+        case CrawlSeen(_, metadata, what):
+            stored = {"heard": what, "metadata": dict(metadata)}
+        case PageSeen(_, url, fetched):
+            stored = {"page": url, "fetched": fetched}
+        case Ended(_, status, error, late):
+            stored = {"ended": status.value, "error": error, "late": late}
+        case StatusAnswer(_, ended, created_at, completed_at, error, failed_at, running_at):
+            stored = {
+                "told": ended.value if ended else CrawlStatus.IN_PROGRESS.value,
+                "created_at": created_at and created_at.isoformat(),
+                "completed_at": completed_at and completed_at.isoformat(),
+                "error": error,
+                "failed_at": failed_at and failed_at.isoformat(),
+                "running_at": running_at and running_at.isoformat(),
+            }
+    return {name: value for name, value in stored.items() if value or name == "heard"}
+
+
+def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
+    """None for what is not merged, such as an operator's action."""
+    if "heard" in stored:
+        return CrawlSeen(at, stored.get("metadata", {}), stored["heard"])
+    if "page" in stored:
+        return PageSeen(at, stored["page"], stored.get("fetched", False))
+    if "ended" in stored:
+        return Ended(at, CrawlStatus(stored["ended"]), stored.get("error"), stored.get("late", False))
+    if "told" in stored:
+        ended = CrawlStatus(stored["told"])
+        return StatusAnswer(
+            at,
+            None if ended is CrawlStatus.IN_PROGRESS else ended,
+            credible_moment(stored.get("created_at")),
+            credible_moment(stored.get("completed_at")),
+            stored.get("error"),
+            credible_moment(stored.get("failed_at")),
+            credible_moment(stored.get("running_at")),
+        )
+    return None
 
 
 def _fact_row(crawl_id: str, at: datetime, fact: dict[str, Any], identity: UUID) -> Insert:

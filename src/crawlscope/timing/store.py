@@ -24,7 +24,9 @@ from crawlscope.sessions.changes import (
     CHANGE_SESSIONS,
     SessionChange,
     change_arrays,
+    merge_facts,
 )
+from crawlscope.sessions.fold import Fact, Lifecycle
 from crawlscope.sessions.repository import note_operations
 from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.telemetry import conventions, meters
@@ -108,9 +110,12 @@ async def write_changes(
     changes: Mapping[str, SessionChange] | None = None,
     measurements: Sequence[Measurement] = (),
     deleted: Set[str] = frozenset(),
-) -> None:
-    """Inserts operations, and adds them and the `changes` to sessions and histograms: the last statement of a
-    transaction, because it locks the sessions, which exist besides those of `deleted` crawls.
+    facts: Sequence[tuple[str, Sequence[Fact]]] = (),
+) -> list[Lifecycle | None]:
+    """Inserts operations, merges `facts`, and adds operations and `changes` to sessions and histograms: the
+    last step of a transaction, because it locks the sessions, which exist besides those of `deleted` crawls.
+
+    Returns what `merge_facts` does.
     """
     durations = [each.duration_ms for each in measurements]
     rows = [
@@ -129,8 +134,10 @@ async def write_changes(
     for crawl_id, *each in zip(operations["crawl_id"], *measured, strict=True):
         added[crawl_id].measured.append(tuple(each))
     given = operations | change_arrays(added)
+    before = await merge_facts(connection, facts) if facts else []
     if any(given.values()):
         await connection.execute(_WRITE_CHANGES, given)
+    return before
 
 
 def _crawl_id(measurement: Measurement) -> str | None:

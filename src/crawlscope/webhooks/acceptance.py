@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.batcher import Batcher
 from crawlscope.core.errors import DependencyError
-from crawlscope.core.values import arrays
+from crawlscope.core.values import arrays, storable_json
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
 from crawlscope.pages.receive import PageDelivery, Taken, take_pages
-from crawlscope.sessions.repository import ensure_sessions
+from crawlscope.sessions.repository import ensure_sessions, fact_to_json
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.webhooks import payload
@@ -42,7 +42,7 @@ TRANSACTIONS = 2
 """In progress at once: while one commits, the next one writes."""
 _COLUMNS = (
     *("crawl_id", "identity", "event_type", "webhook_id", "received_at", "body", "body_bytes", "pages"),
-    *("without_url", "facts", "note"),
+    *("without_url", "note", "facts"),
 )
 _ENTER = text("""
     INSERT INTO webhook.deliveries (
@@ -178,7 +178,11 @@ async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict
     """Adds deliveries to the ledger; returns what those bring that it did not have."""
     if not known:
         return {}
-    rows = [[each.row[name] for name in _COLUMNS] for each in known]
+    facts = [storable_json(list(map(fact_to_json, each.brought.facts))) for each in known]
+    rows = [
+        [*(each.row[name] for name in _COLUMNS[:-1]), its_facts]
+        for each, its_facts in zip(known, facts, strict=True)
+    ]
     entered = {
         (row.crawl_id, row.identity): row.id
         for row in await connection.execute(_ENTER, arrays(_COLUMNS, rows))
@@ -186,9 +190,10 @@ async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict
     new = {}
     for each in known:  # a further one in this batch is a duplicate
         if delivery_id := entered.pop((each.delivery.crawl_id, each.row["identity"]), None):
-            pages, without_url, facts = each.brought.pages, each.brought.without_url, each.brought.facts
-            crawl_id = each.delivery.crawl_id
-            new[each] = PageDelivery(crawl_id, pages, delivery_id, facts, without_url, each.timing)
+            crawl_id, brought = each.delivery.crawl_id, each.brought
+            new[each] = PageDelivery(
+                *(crawl_id, brought.pages, delivery_id, brought.facts, brought.without_url, each.timing)
+            )
     return new
 
 

@@ -15,7 +15,7 @@ from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.firecrawl.documents import scraped_page, source_url
 from crawlscope.pages.causes import error_words
 from crawlscope.pages.delivered import DeliveredPage
-from crawlscope.sessions.fold import CrawlSeen, Ended, Fact, PageSeen, fact_to_json
+from crawlscope.sessions.fold import CrawlSeen, Ended, Fact, PageSeen
 
 FAMILIES = {"crawl", "batch_scrape", "extract", "agent", "monitor"}
 CRAWL_FAMILIES = {"crawl", "batch_scrape"}
@@ -81,7 +81,7 @@ class Brought:
     """How many page objects name no URL."""
     facts: list[Fact]
     columns: dict[str, Any]
-    """The ledger's columns that follow from the content."""
+    """The ledger's columns that follow from the pages."""
 
 
 def received(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[str, Any]]:
@@ -98,9 +98,7 @@ def received(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dic
     else:
         row["identity"] = hash_key(delivery.event_type, body.hex())
     found = brought(delivery, body, received_at)
-    if delivery.known:
-        row |= found.columns | {"facts": storable_json(found.columns["facts"])}
-    return delivery, found, row
+    return delivery, found, row | (found.columns if delivery.known else {})
 
 
 def read(body: bytes) -> Delivery:
@@ -196,7 +194,6 @@ def brought(delivery: Delivery, body: bytes, received_at: datetime) -> Brought:
     columns = {
         "pages": len(delivery.documents),
         "without_url": without_url,
-        "facts": list(map(fact_to_json, facts)),
         "note": WITHOUT_URL if delivery.brings_pages and not best else None,
     }
     pages = [best[url] for url in sorted(best)]

@@ -16,6 +16,7 @@ from crawlscope.pages.receive import PageDelivery, take_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.repository import (
     DELIVERIES,
+    fact_to_json,
     keep_action,
     keep_crawls,
     require_session,
@@ -110,11 +111,10 @@ async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tupl
     body = decompress(row.body)
     brought = payload.brought(payload.read(body), body, row.received_at)
     [taken] = await take_pages(connection, [PageDelivery(row.crawl_id, brought.pages, delivery_id)])
-    differs = any(getattr(row, name) != value for name, value in brought.columns.items())
+    columns = brought.columns | {"facts": list(map(fact_to_json, brought.facts))}
+    differs = any(getattr(row, name) != value for name, value in columns.items())
     if differs:
-        await connection.execute(
-            update(DELIVERIES).where(DELIVERIES.c.id == delivery_id).values(brought.columns)
-        )
+        await connection.execute(update(DELIVERIES).where(DELIVERIES.c.id == delivery_id).values(columns))
         await recount(connection, row.crawl_id)
     if not differs and not taken.touched and not taken.reworded:
         return None

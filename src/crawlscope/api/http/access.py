@@ -134,8 +134,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
-        parts, path = request.app.state.parts, scope["path"].removesuffix("\n")  # as routes match it
+        request, path = Request(scope), scope["path"].removesuffix("\n")  # as routes match it
         open_path = path in OPEN_PATHS or f"{path}/".startswith(ENDPOINT_PREFIXES)
         try:
             if path in ENDPOINTS:
@@ -148,8 +147,40 @@ class Guard:
         except DatabaseUnavailable as error:
             await unavailable(error)(scope, receive, send)
             return
-        limit = SIGN_IN_BYTES if path == SIGN_IN_PATH else parts.settings.max_body_bytes
-        await self._app(scope, _limited(receive, request.headers, limit), send)
+        await self._app(scope, receive, send)
+
+
+class BodyLimit:
+    """ASGI middleware: raises a 413 as soon as the body is known to be too large."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        sign_in = scope["path"].removesuffix("\n") == SIGN_IN_PATH
+        limit = SIGN_IN_BYTES if sign_in else request.app.state.parts.settings.max_body_bytes
+        announced = request.headers.get("content-length", "")
+        size = int(announced) if announced.isdecimal() else 0
+        received = 0
+        too_large = HTTPException(
+            413, f"the body is larger than {limit} bytes; raise CRAWLSCOPE_MAX_BODY_BYTES to accept it"
+        )
+
+        async def receive_some() -> Message:
+            nonlocal received
+            if size > limit:
+                raise too_large
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise too_large
+            return message
+
+        await self._app(scope, receive_some, send)
 
 
 def _refusal(request: Request, refused: HTTPException) -> Response:
@@ -168,25 +199,3 @@ def _unauthenticated() -> HTTPException:
         f"send the API secret or a key as {SECRET_HEADER} or as a bearer token",
         headers={"WWW-Authenticate": "Bearer"},
     )
-
-
-def _limited(receive: Receive, headers: Headers, limit: int) -> Receive:
-    """Raises a 413 as soon as the body is known to be too large."""
-    announced = headers.get("content-length", "")
-    size = int(announced) if announced.isdecimal() else 0
-    received = 0
-    too_large = HTTPException(
-        413, f"the body is larger than {limit} bytes; raise CRAWLSCOPE_MAX_BODY_BYTES to accept it"
-    )
-
-    async def receive_some() -> Message:
-        nonlocal received
-        if size > limit:
-            raise too_large
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise too_large
-        return message
-
-    return receive_some
