@@ -30,7 +30,7 @@ def rendered(renderable: RenderableType, width: int = 80) -> list[str]:
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def operation(count: int, mean_ms: float, failed: int = 0) -> OperationStats:
+def operation(count: int, mean_ms: float, failed: int = 0, failed_ms: float = 0.0) -> OperationStats:
     return OperationStats(
         count=count,
         failed=failed,
@@ -40,6 +40,7 @@ def operation(count: int, mean_ms: float, failed: int = 0) -> OperationStats:
         p95_ms=mean_ms * 2,
         p99_ms=mean_ms * 3,
         max_ms=mean_ms * 4,
+        failed_ms=failed_ms,
     )
 
 

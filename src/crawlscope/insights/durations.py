@@ -40,6 +40,7 @@ class Durations:
                 p95_ms=p95_ms,
                 p99_ms=p99_ms,
                 max_ms=whole.max_ms,
+                failed_ms=whole.failed_ms,
             )
         waited, unaccounted = stats.pop(QUEUE_WAIT, None), stats.pop(UNACCOUNTED, None)
         return cls(stats, QueueWait(**vars(waited)) if waited else QueueWait(), unaccounted)

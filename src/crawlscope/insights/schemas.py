@@ -40,6 +40,13 @@ class OperationStats(Answer):
     p95_ms: float | None
     p99_ms: float | None
     max_ms: float | None
+    failed_ms: float = 0.0
+    """The sum of failed operations, which `total_ms` leaves out."""
+
+    @property
+    def spent_ms(self) -> float:
+        """By all operations: of a crawl, those of the stages and the rest sum up to those of the workers."""
+        return self.total_ms + self.failed_ms
 
 
 class QueueWait(Answer):

@@ -40,8 +40,12 @@ def test_each_page_counts_once():
 
 
 def test_stages_and_the_rest_are_the_whole_time():
-    totals = dict(stage_totals({"worker": operation(10, 100), "embedding": operation(10, 60)}))
-    assert totals == {"embedding": 600.0, "unaccounted": 400.0}
+    measured = {
+        "worker": operation(10, 100, failed=2, failed_ms=300),
+        "chunking": operation(10, 20),
+        "embedding": operation(10, 60, failed=2, failed_ms=100),
+    }
+    assert dict(stage_totals(measured)) == {"chunking": 200, "embedding": 580, "unaccounted": 320}
     assert stages_of({"qdrant": 20, "chunking": 10}, 35) == [
         ("chunking", 10.0),
         ("qdrant", 20.0),

@@ -146,6 +146,16 @@ def test_the_stages_and_the_unaccounted_rest_make_the_worker_time():
     assert sum(stage.total_ms or 0 for stage in stages) == whole.total_ms
 
 
+def test_the_time_of_attempts_that_failed_counts_in_each_stage():
+    operations = {
+        "worker": operation(10, 100, failed=2, failed_ms=300),
+        "chunking": operation(10, 20),
+        "embedding": operation(10, 60, failed=2, failed_ms=100),
+    }
+    totals = {line.name: line.total_ms for line in stage_lines(report(operations=operations))}
+    assert (totals["embedding"], totals["unaccounted"], totals["worker time"]) == (580, 320, 1_100)
+
+
 def test_waits_for_the_embedder_are_a_stage_where_there_were_any():
     operations = crawl_metrics().operations | {"embedding_wait": operation(2, 100)}
     lines = stage_lines(report(operations=operations))

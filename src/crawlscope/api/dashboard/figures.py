@@ -76,10 +76,10 @@ def _not_received(crawl: CrawlMetricsResponse) -> int:
 
 
 def stage_totals(operations: Mapping[str, OperationStats]) -> list[tuple[str, float]]:
-    """The milliseconds of each stage over all pages, and the rest of the workers' time."""
-    totals = [(stage.value, operations[stage].total_ms) for stage in STAGES if stage in operations]
+    """The milliseconds of each stage over all attempts, and the rest of the workers' time."""
+    totals = [(stage.value, operations[stage].spent_ms) for stage in STAGES if stage in operations]
     whole = operations.get(OperationType.WORKER)
-    rest = max(0.0, (whole.total_ms if whole else 0.0) - sum(total for _, total in totals))
+    rest = max(0.0, (whole.spent_ms if whole else 0.0) - sum(total for _, total in totals))
     return [*totals, (UNACCOUNTED, rest)]
 
 
@@ -142,7 +142,7 @@ def timeline_charts(timeline: TimelineResponse) -> list[Chart]:
         ),
         Chart(
             "stages",
-            "Stages at once",
+            "Pages in each stage",
             {
                 stage.value: [each.stages.get(stage, 0.0) / ms for each in buckets]
                 for stage in STAGES

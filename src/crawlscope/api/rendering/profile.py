@@ -51,7 +51,7 @@ class StageLine:
     def of(cls, kind: OperationType, stats: OperationStats | None) -> "StageLine":
         if stats is None:
             return cls(label(kind), 0.0, None, None, None)
-        return cls(label(kind), stats.total_ms, stats.mean_ms, stats.p50_ms, stats.p95_ms)
+        return cls(label(kind), stats.spent_ms, stats.mean_ms, stats.p50_ms, stats.p95_ms)
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def stage_lines(report: CrawlReport) -> list[StageLine]:
         return []
     stages = [StageLine.of(each, operations.get(each)) for each in stages_shown(operations)]
     wait, rest = report.crawl.queue_wait, report.crawl.unaccounted
-    total = max(0.0, whole.total_ms - sum(stage.total_ms or 0.0 for stage in stages))
-    mean = total / max(1, whole.count - whole.failed)
+    total = max(0.0, whole.spent_ms - sum(stage.total_ms or 0.0 for stage in stages))
+    mean = total / whole.count
     return [
         StageLine("queue wait", None, wait.mean_ms, wait.p50_ms, wait.p95_ms),  # before the worker's time
         *stages,
