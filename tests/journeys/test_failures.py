@@ -244,6 +244,7 @@ def test_an_outage_of_the_embedder_costs_a_page_one_attempt_and_is_named(
     assert stack.http.post("/api/search", json={"query": "text"}).status_code == 503
     [reason] = {row["reason"] for row in rows(database, "SELECT reason FROM webhook.outages")}
     assert "answered 503" in reason
+    assert stack.http.get("/health").json()["parts"]["embedder"] == {"state": "failing", "detail": reason}
     assert stack.crawl(crawl_id)["pages_pending"] == PAGES
 
     embedder.fail_with(None)
@@ -252,6 +253,7 @@ def test_an_outage_of_the_embedder_costs_a_page_one_attempt_and_is_named(
     assert max(page["attempts"] for page in stack.pages(crawl_id)) <= 2
     assert sum(page["attempts"] for page in stack.pages(crawl_id)) <= PAGES + 2 * 2
     eventually(lambda: unavailable_dependencies(database), lambda parts: not parts)
+    assert stack.http.get("/health").json()["status"] == "ok"
 
 
 def kill(stack: Stack, kind: str) -> None:

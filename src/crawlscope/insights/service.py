@@ -384,6 +384,11 @@ class Insights:
                 stats.language_notice = unread_notice(serving.recipe.identity.model, stats.languages)
             return stats
 
+    async def outages(self) -> list[PartOutage]:
+        """The parts that workers cannot use at the moment."""
+        async with self._snapshots.transaction() as connection:
+            return await _outages(connection, datetime.now(UTC))
+
     async def indexes(self) -> ReindexResponse:
         """The index that serves, and the progress of the one that will replace it."""
         async with self._snapshots.transaction() as connection:
@@ -582,6 +587,11 @@ def page_row(row: RowMapping) -> PageRow:
     return PageRow(**{**row, "stages": stages, "unaccounted_ms": unaccounted_ms})
 
 
+async def _outages(connection: AsyncConnection, now: datetime) -> list[PartOutage]:
+    reported = await rows_of(connection, queries.outages(now - course.OUTAGE_REPORT_LASTS))
+    return [PartOutage(row["part"], row["since"], row["reason"]) for row in reported]
+
+
 async def verdicts_of(
     connection: AsyncConnection,
     sessions: Sequence[RowMapping],
@@ -597,10 +607,7 @@ async def verdicts_of(
     in_progress = await by_crawl(connection, queries.work_in_progress(list(crawls)))
     not_begun = await by_crawl(connection, queries.waiting_for_crawler(list(crawls)))
     settled = await rows_of(connection, queries.last_settled())
-    outages = [
-        PartOutage(row["part"], row["since"], row["reason"])
-        for row in await rows_of(connection, queries.outages(now - course.OUTAGE_REPORT_LASTS))
-    ]
+    outages = await _outages(connection, now)
 
     def evidence(crawl_id: str, session: RowMapping) -> Evidence:
         work, waiting = in_progress.get(crawl_id), not_begun.get(crawl_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Literal
 
 from fastapi import APIRouter, Response
@@ -56,7 +57,9 @@ async def health(parts: ServiceParts) -> Health:
 
 
 async def check_parts(parts: Parts) -> dict[str, PartHealth]:
-    """Of `database`, `index` and `embedder`, all at once."""
+    """Of `database`, `index` and `embedder`, all at once. What a worker cannot use at the moment fails,
+    too: this process asks the embedder only when it opens it.
+    """
 
     async def index_detail() -> str:
         index = parts.host.require_index()
@@ -64,17 +67,29 @@ async def check_parts(parts: Parts) -> dict[str, PartHealth]:
             serving = (await generations.live(connection)).serving
         if serving and serving.problem:
             raise IndexUnavailable(serving.problem)
-        return f"{(await index.index.size()).chunks} chunks"
+        return f"{(await index.index.size()).chunks:,} chunks"
 
     async def embedder_detail() -> str:
         index = parts.host.require_index()
         await index.embedder.ready()
         return index.embedder.notice or index.generation.recipe.identity.description
 
-    database, index, embedder = await asyncio.gather(
-        _checked(parts.database.ping()), _checked(index_detail()), _checked(embedder_detail())
+    async def reported() -> dict[str, str]:
+        with suppress(CrawlscopeError, TimeoutError):
+            async with asyncio.timeout(CHECK_SECONDS):
+                return {each.part: each.reason for each in await parts.insights.outages()}
+        return {}
+
+    database, index, embedder, outages = await asyncio.gather(
+        _checked(parts.database.ping()), _checked(index_detail()), _checked(embedder_detail()), reported()
     )
-    return {"database": database, "index": index, "embedder": embedder}
+    found = {"database": database, "index": index, "embedder": embedder}
+    lost = {
+        name: PartHealth(state="failing", detail=outages[name])
+        for name in ("index", "embedder")
+        if found[name].state == "ok" and name in outages
+    }
+    return found | lost
 
 
 async def _checked(check: Awaitable[str | None]) -> PartHealth:
