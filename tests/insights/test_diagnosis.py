@@ -16,6 +16,7 @@ from crawlscope.insights.diagnosis import (
 )
 from crawlscope.insights.schemas import IdleTime, StageTime
 from crawlscope.insights.service import Insights
+from crawlscope.processes.worker.circuit import Outages
 from tests.support.producing import A, B, deliver, deliver_pages, fail_pages, index_pages
 
 NO_IDLE_TIME = IdleTime(crawler_ms=0, queue_ms=0, embedder_ms=0, index_ms=0, database_ms=0)
@@ -106,6 +107,30 @@ def test_the_state_that_costs_more_comes_first():
     both = replace(LATE, late_ms=20_000, idle=NO_IDLE_TIME.model_copy(update={"index_ms": 30_000}))
 
     assert [each.bound_by for each in diagnose(both)] == [Bottleneck.OUTAGE, Bottleneck.EMBEDDER]
+
+
+def test_attempts_that_an_outage_broke_are_its_cost():
+    broken = BrokenAttempts(number=16, work_ms=40_000, late_ms=5_000, error_code="embedder_unavailable")
+    idle = NO_IDLE_TIME.model_copy(update={"embedder_ms": 20_000})
+
+    first, *others = diagnose(replace(HEALTHY, late_ms=30_000, broken=broken, idle=idle))
+
+    assert first.bound_by is Bottleneck.OUTAGE
+    assert Bottleneck.RETRIES not in [each.bound_by for each in others]
+    assert "16 of 200 attempts at pages failed and were repeated." in first.reason
+    assert 25_000 < (first.saving_ms or 0) < 50_000
+    assert diagnose(replace(LATE, broken=broken))[0].bound_by is Bottleneck.RETRIES
+
+
+async def test_an_outage_that_goes_on_is_counted_until_now(database: Database, insights: Insights):
+    await deliver(database, "crawl-1", "crawl.started")
+    await deliver_pages(database, "crawl-1", A)
+    await Outages(database, "worker-1").note("embedder", "no answer")
+
+    first, second = [(await insights.diagnosis("crawl-1")).idle for _ in range(2)]
+
+    assert 0 < first.embedder_ms < second.embedder_ms
+    assert first.queue_ms == second.queue_ms  # before the outage
 
 
 async def test_the_time_of_a_crawl_is_divided_without_rest(database: Database, insights: Insights):

@@ -65,6 +65,7 @@ async def evidence(connection: AsyncConnection, session: RowMapping) -> CrawlEvi
         "crawled_at": max(session["completed_at"] or span.ended_at, span.began_at),
         "late_after": timedelta(seconds=LATE_SECONDS),
         "giant_chunks": GIANT_CHUNKS,
+        "report_lasts": OUTAGE_REPORT_LASTS,
     }
     spent = (await connection.execute(course_queries.TIME_SPENT, values)).mappings().one()
     stages = (await connection.execute(course_queries.STAGE_TIMES, values)).mappings().all()

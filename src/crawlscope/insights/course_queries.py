@@ -117,7 +117,8 @@ STAGE_TIMES = text("""
 TIME_SPENT = text("""
     WITH given AS (
         SELECT CAST(:now AS timestamptz) AS now, CAST(:began_at AS timestamptz) AS began_at,
-            CAST(:crawled_at AS timestamptz) AS crawled_at, CAST(:late_after AS interval) AS late_after
+            CAST(:crawled_at AS timestamptz) AS crawled_at, CAST(:late_after AS interval) AS late_after,
+            CAST(:report_lasts AS interval) AS report_lasts
     ), page AS (
         SELECT id, attempts, chunks, queued_at, state FROM webhook.pages WHERE crawl_id = :crawl_id
     ), usual AS (
@@ -168,7 +169,10 @@ TIME_SPENT = text("""
             SELECT part, tstzrange(since, until) AS out
             FROM webhook.past_outages CROSS JOIN given WHERE until > began_at AND since < now
             UNION ALL
-            SELECT part, tstzrange(since, greatest(since, reported_at))
+            SELECT part, tstzrange(
+                since,
+                greatest(since, CASE WHEN reported_at > now - report_lasts THEN now ELSE reported_at END)
+            )
             FROM webhook.outages CROSS JOIN given WHERE since < now
         ) AS each ON true
         GROUP BY working, waiting

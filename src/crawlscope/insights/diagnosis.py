@@ -21,6 +21,8 @@ SLOW_DELIVERY_MS = 2_000.0
 """Between two pages, for a crawler that reports no times of its own."""
 MIN_REFUSED_SHARE = 0.05
 """Of the pages."""
+PARTS = (DatabaseUnavailable, EmbedderUnavailable, IndexUnavailable)
+PART_OF_CODES = {each.code: each.part for each in PARTS}
 _EMBEDDING = (OperationType.EMBEDDING, OperationType.EMBEDDING_WAIT)
 _COMPUTING = (OperationType.CHUNKING, OperationType.CHUNKING_WAIT, OperationType.BM25)
 
@@ -88,8 +90,30 @@ class CrawlEvidence:
     """Pages that failed because the site asked for fewer requests."""
 
     @property
+    def unavailable_ms(self) -> dict[str, float]:
+        """By part."""
+        idle = self.idle
+        return {
+            DatabaseUnavailable.part: idle.database_ms,
+            EmbedderUnavailable.part: idle.embedder_ms,
+            IndexUnavailable.part: idle.index_ms,
+        }
+
+    @property
     def outage_ms(self) -> float:
-        return self.idle.embedder_ms + self.idle.index_ms + self.idle.database_ms
+        return sum(self.unavailable_ms.values())
+
+    @property
+    def repeated_ms(self) -> float:
+        """The time in which pages were late because of attempts that were repeated."""
+        share = min(1.0, self.broken.work_ms / self.attempts_ms) if self.attempts_ms else 0.0
+        return self.broken.late_ms + share * max(0.0, self.late_ms - self.broken.late_ms)
+
+    @property
+    def part_that_broke_attempts(self) -> str | None:
+        """The part whose outage made most of the broken attempts fail."""
+        part = PART_OF_CODES.get(self.broken.error_code or "")
+        return part if part and self.unavailable_ms[part] else None
 
     @property
     def keeping_pace_ms(self) -> float:
@@ -127,34 +151,33 @@ def diagnose(evidence: CrawlEvidence) -> list[Finding]:
 
 
 def _outages(evidence: CrawlEvidence) -> Iterator[Finding]:
-    idle = evidence.idle
-    parts = (
-        (DatabaseUnavailable.part, idle.database_ms, "Find out in PostgreSQL's log why it stopped"),
-        (EmbedderUnavailable.part, idle.embedder_ms, "Find out why the embedding server stopped"),
-        (IndexUnavailable.part, idle.index_ms, "Find out in its log why the index stopped"),
-    )
-    for part, ms, change in parts:
+    changes = {
+        DatabaseUnavailable.part: "Find out in PostgreSQL's log why it stopped",
+        EmbedderUnavailable.part: "Find out why the embedding server stopped",
+        IndexUnavailable.part: "Find out in its log why the index stopped",
+    }
+    for part, ms in evidence.unavailable_ms.items():
         reason = f"The {part} was unavailable for {_seconds(ms)}, and the workers waited for it."
-        numbers = {f"{part}_unavailable_ms": ms, "wall_ms": evidence.wall_ms}
-        yield _finding(Bottleneck.OUTAGE, reason, f"{change}; `crawlscope doctor` checks it.", ms, numbers)
+        numbers, saving_ms = {f"{part}_unavailable_ms": ms, "wall_ms": evidence.wall_ms}, ms
+        if part == evidence.part_that_broke_attempts:
+            reason += f" {_repeated(evidence)}."
+            numbers["repeated_attempts"] = evidence.broken.number
+            saving_ms += evidence.repeated_ms
+        change = f"{changes[part]}; `crawlscope doctor` checks it."
+        yield _finding(Bottleneck.OUTAGE, reason, change, saving_ms, numbers)
 
 
 def _retries(evidence: CrawlEvidence) -> Iterator[Finding]:
     broken = evidence.broken
-    if not broken.number or not evidence.attempts_ms:
+    if not broken.number or not evidence.attempts_ms or evidence.part_that_broke_attempts:
         return
-    share = min(1.0, broken.work_ms / evidence.attempts_ms)
-    saving_ms = broken.late_ms + share * max(0.0, evidence.late_ms - broken.late_ms)
     code = broken.error_code or "an unknown error"
-    reason = (
-        f"{broken.number:,} of {evidence.attempts:,} attempts at pages failed and were repeated,"
-        f" most often with {code}."
-    )
+    reason = f"{_repeated(evidence)}, most often with {code}."
     yield _finding(
         Bottleneck.RETRIES,
         reason,
         f"Remove the cause of {code}; the attempts of each page show its errors.",
-        saving_ms,
+        evidence.repeated_ms,
         {
             "repeated_attempts": broken.number,
             "attempts": evidence.attempts,
@@ -162,6 +185,10 @@ def _retries(evidence: CrawlEvidence) -> Iterator[Finding]:
             "late_for_retries_ms": broken.late_ms,
         },
     )
+
+
+def _repeated(evidence: CrawlEvidence) -> str:
+    return f"{evidence.broken.number:,} of {evidence.attempts:,} attempts at pages failed and were repeated"
 
 
 def _giant_pages(evidence: CrawlEvidence) -> Iterator[Finding]:
