@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from crawlscope.api.rendering.words import ago, count, duration, percent, plain, shorten_middle
+from crawlscope.api.rendering.words import ago, count, duration, percent, plain, ratio, shorten_middle
 
 NOW = datetime(2025, 3, 1, tzinfo=UTC)
 
@@ -49,3 +49,11 @@ def test_foreign_text_becomes_one_harmless_line():
 def test_shortening_keeps_both_ends():
     assert shorten_middle("abcdefghij", 10) == "abcdefghij"
     assert shorten_middle("abcdefghijk", 6) == "abc…jk"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.00"), (0.0001, "<0.001"), (0.0032, "0.003"), (0.25, "0.25"), (11.73, "11.7"), (1_234, "1,234")],
+)
+def test_a_ratio_has_the_digits_that_it_needs(value: float, text: str):
+    assert ratio(value) == text

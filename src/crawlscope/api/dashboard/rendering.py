@@ -107,7 +107,7 @@ def number_text(number: float | None) -> str:
 def ratio_text(ratio: float | None) -> str:
     if ratio is None:
         return words.NONE
-    return f"×{ratio:,.0f}" if ratio >= 99.5 else f"×{ratio:,.1f}" if ratio >= 9.95 else f"×{ratio:.2f}"
+    return f"×{words.ratio(ratio)}"
 
 
 def host_text(url: str) -> str:

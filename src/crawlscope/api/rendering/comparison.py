@@ -10,7 +10,7 @@ from rich.text import Text
 from crawlscope.api.client import ComparisonReport
 from crawlscope.api.rendering.changes import render_changes
 from crawlscope.api.rendering.profile import STATUS_STYLES, stages_shown
-from crawlscope.api.rendering.words import NONE, duration, label, plain, shorten_middle
+from crawlscope.api.rendering.words import NONE, duration, label, plain, ratio, shorten_middle
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.insights.schemas import Compared, ComparedCrawl, CrawlComparison, CrawlNumbers
 
@@ -74,20 +74,19 @@ def _stages(found: CrawlComparison) -> Table:
     return table
 
 
-def ratio_bar(ratio: float | None) -> Text:
+def ratio_bar(times: float | None) -> Text:
     """To the right for what is slower in A, to the left for what is faster; full at a factor of 4."""
-    if not ratio:
+    if not times:
         return Text(" " * (2 * BAR_HALF + 1))
-    size = min(BAR_HALF, round(abs(log2(ratio)) / 2 * BAR_HALF))
+    size = min(BAR_HALF, round(abs(log2(times)) / 2 * BAR_HALF))
     bar, rest = "█" * size, " " * (BAR_HALF - size)
-    if ratio > 1:
+    if times > 1:
         return Text(f"{' ' * BAR_HALF}│").append(bar, style="red").append(rest)
     return Text(rest).append(bar, style="green").append(f"│{' ' * BAR_HALF}")
 
 
 def _cells(compared: Compared, write: Write) -> list[str]:
-    ratio = NONE if compared.ratio is None else f"{compared.ratio:,.2f}"
-    return [write(compared.a), write(compared.b), ratio]
+    return [write(compared.a), write(compared.b), NONE if compared.ratio is None else ratio(compared.ratio)]
 
 
 def _whole(number: float | None) -> str:

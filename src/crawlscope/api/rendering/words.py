@@ -40,6 +40,13 @@ def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole > 0 else NONE
 
 
+def ratio(value: float) -> str:
+    """Three digits; a small one does not look like nothing."""
+    if 0 < value < 0.0995:
+        return f"{value:.3f}" if value >= 0.0005 else "<0.001"
+    return f"{value:,.0f}" if value >= 99.5 else f"{value:,.1f}" if value >= 9.95 else f"{value:.2f}"
+
+
 def ago(moment: datetime, now: datetime) -> str:
     """The time since then in the largest unit that fits: `5m ago`."""
     seconds = max(0, int((now - moment).total_seconds()))
