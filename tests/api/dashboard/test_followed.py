@@ -15,7 +15,7 @@ from crawlscope.api.dashboard import crawl, followed, rendering
 from crawlscope.api.dashboard.rendering import render
 from tests.api.dashboard.test_browser import site
 from tests.api.http.conftest import SECRET, Service
-from tests.insights.test_live import LONG_AGO, fail_at_crawler, urls
+from tests.insights.test_live import LONG_AGO, delete, fail_at_crawler, urls
 from tests.support.browser import Watched, chromium, needs_chromium, signed_in_page
 from tests.support.producing import deliver
 
@@ -180,26 +180,36 @@ async def test_a_page_that_is_hidden_and_shown_again_has_one_feed(site: str, ser
         assert (
             await page.evaluate("feeds.filter((each) => each.readyState !== EventSource.CLOSED).length") == 1
         )
-        await page.route(f"**{PATH}", lambda route: route.abort())  # the service restarts
-        await page.evaluate("show(true); show(false)")
-        await page.wait_for_function("() => feeds.length === 4")
 
 
 @needs_chromium
-async def test_a_page_follows_again_after_a_proxy_had_no_service(site: str, service: Service):
+async def test_a_page_says_why_it_is_not_followed_and_follows_again(site: str, service: Service):
     await deliver(service.parts.database, "crawl-1", "crawl.started", at=LONG_AGO)
     async with chromium() as browser, signed_in_page(browser, site, SECRET) as watched:
-        page = watched.page
+        page, shown_again = watched.page, "show(true); show(false)"
         await page.add_init_script(COUNTS_FEEDS)
         await page.clock.install()
         await page.goto(PATH)
         await page.wait_for_function("() => feeds.length === 1 && feeds[0].readyState === EventSource.OPEN")
-        await page.route(f"**{PATH}", lambda route: route.fulfill(status=502))
-        await page.evaluate("show(true); show(false)")
-        await page.wait_for_function("() => feeds.length === 2 && feeds[1].readyState === EventSource.CLOSED")
-        await page.unroute(f"**{PATH}")
-        await page.clock.run_for(10_000)
-        await page.wait_for_function("() => feeds[2]?.readyState === EventSource.OPEN")
+        no_service, no_network = lambda route: route.fulfill(status=502), lambda route: route.abort()
+        for answer in (no_service, no_network):
+            await page.route(f"**{PATH}", answer)
+            await page.evaluate(shown_again)
+            await page.wait_for_selector(".connection:has-text('No connection to the service since')")
+            await page.unroute(f"**{PATH}")
+            before = await page.evaluate("feeds.length")
+            await page.clock.run_for(10_000)
+            await page.wait_for_function(f"() => feeds[{before}]?.readyState === EventSource.OPEN")
+            assert await page.inner_text(".connection") == ""
+        cookies = await page.context.cookies()
+        await page.context.clear_cookies()
+        await page.evaluate(shown_again)
+        await page.wait_for_selector(".connection a[href='/sign-in?next=%2Fcrawls%2Fcrawl-1']")
+        await page.context.add_cookies(cookies)  # type: ignore[arg-type]  # as it gave them
+        await page.evaluate(shown_again)
+        await page.wait_for_function("() => feeds.at(-1).readyState === EventSource.OPEN")
+        await delete(service.parts.database, "crawl-1")
+        await page.wait_for_selector(".connection:has-text('This crawl was deleted.')")
 
 
 async def test_only_who_is_signed_in_follows_a_crawl_that_is_known(site: str):

@@ -3,9 +3,10 @@
 "use strict";
 
 (() => {
-  const RETRY_MS = 10_000, REFRESH_MS = 30_000, WIDTH = 1000, MIN_VISIBLE = 3, SVG = "http://www.w3.org/2000/svg";
+  const RETRY_MS = 10_000, REFRESH_MS = 30_000, PATIENCE_MS = 3_000, WIDTH = 1000, MIN_VISIBLE = 3, SVG = "http://www.w3.org/2000/svg";
   const number = (value) => value.toLocaleString("en-US");
-  let feed;
+  const note = document.createElement("p");
+  let feed, later, lostAt = null;
 
   const countsOf = (crawl) => {
     const received = crawl.total_pages + crawl.pages_pending + crawl.pages_cancelled;
@@ -56,25 +57,68 @@
     if (find("legend")) writeLegend(find("legend"), counts);
   }
 
+  // In a place of its own, so that nothing moves.
+  function tell(text, href, link) {
+    note.replaceChildren(text);
+    if (href) {
+      const anchor = document.createElement("a");
+      anchor.href = href;
+      anchor.textContent = link;
+      note.append(" ", anchor);
+    }
+  }
+
+  function tellLost() {
+    lostAt ??= localText(new Date(), "clock");
+    tell(`No connection to the service since ${lostAt}. This page is as it was then, and tries again.`);
+  }
+
+  function tellFound() {
+    lostAt = null;
+    tell("");
+  }
+
   async function lay(html) {
     await htmx.swap({ text: html, target: "#live", select: "#live", swap: "outerMorph" });
     document.dispatchEvent(new CustomEvent("page-refreshed"));
-    if (!document.querySelector("#live")?.hasAttribute("data-followed")) feed.close();
+    if (!document.querySelector("#live")?.hasAttribute("data-followed")) feed?.close();
   }
 
+  // Asks for the page and follows it then; it says why if that is not possible.
   async function refresh() {
+    clearTimeout(later);
     if (document.hidden || !document.querySelector("[data-followed]")) return;
-    const answer = await fetch(location.href, { headers: { "HX-Request": "true" } }).catch(() => null);
-    if (answer?.ok) await lay(await answer.text());
-    if (document.querySelector("[data-followed]") && !document.hidden) follow();
+    const answer = await fetch(location.href, { headers: { "HX-Request": "true" }, redirect: "manual" }).catch(() => null);
+    if (document.hidden) return;
+    if (answer?.ok) {
+      tellFound();
+      await lay(await answer.text());
+      if (document.querySelector("[data-followed]")) follow();
+    } else if (answer?.status === 401 || answer?.type === "opaqueredirect") {
+      tell("This browser is no longer signed in.", `/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`, "Sign in");
+    } else if (answer?.status === 404) {
+      tellDeleted();
+    } else {
+      tellLost();
+      later = setTimeout(refresh, RETRY_MS);
+    }
+  }
+
+  function tellDeleted() {
+    feed?.close();
+    tell("This crawl was deleted.", "/", "All crawls");
   }
 
   function follow() {
     feed?.close();
     const opened = feed = new EventSource(location.pathname + location.search);
+    let wasOpen = false;
+    feed.addEventListener("open", () => { wasOpen = true; tellFound(); });
     feed.addEventListener("error", () => {
-      // A proxy answers 502 while the service restarts; after an answer that is no feed the browser does not try again.
-      if (opened.readyState === EventSource.CLOSED) setTimeout(() => opened === feed && !document.hidden && follow(), RETRY_MS);
+      if (opened !== feed) return;
+      // The browser tries again by itself, but not after an answer that is no feed: that of a proxy without a service.
+      if (opened.readyState === EventSource.CLOSED) later = setTimeout(refresh, wasOpen ? 0 : RETRY_MS);
+      else later = setTimeout(() => opened === feed && opened.readyState === EventSource.CONNECTING && tellLost(), PATIENCE_MS);
     });
     feed.addEventListener("crawl", (event) => {
       const crawl = JSON.parse(event.data);
@@ -84,10 +128,10 @@
     feed.addEventListener("page", (event) => lay(event.data));
     feed.addEventListener("page_unfollowed", () => {
       opened.close();
-      setTimeout(() => opened === feed && refresh(), REFRESH_MS);
+      later = setTimeout(() => opened === feed && refresh(), REFRESH_MS);
     });
     feed.addEventListener("end", (event) => {
-      if (JSON.parse(event.data).reason === "deleted" && document.querySelector("#live[data-crawl]")) feed.close();
+      if (JSON.parse(event.data).reason === "deleted" && document.querySelector("#live[data-crawl]")) tellDeleted();
     });
   }
 
@@ -97,7 +141,12 @@
     },
   });
   if (document.querySelector("[data-followed]") && window.EventSource) {
+    note.className = "connection";
+    note.setAttribute("role", "status");
+    document.body.append(note);
     follow();
     document.addEventListener("visibilitychange", () => document.hidden ? feed.close() : refresh());
+    window.addEventListener("offline", tellLost);
+    window.addEventListener("online", refresh);
   }
 })();
