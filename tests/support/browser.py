@@ -22,14 +22,15 @@ WIDER_THAN_THE_SCREEN = """document.documentElement.scrollWidth <= innerWidth ? 
     [...document.querySelectorAll("body *")]
         .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
         .map((each) => each.outerHTML.slice(0, 120))"""
-BROKEN_WORDS = """[...document.querySelectorAll("tbody th:not(:has(a))")].flatMap((name) =>
+WORDS = "tbody th:not(:has(a)), .words, .words .sub, .reason td"
+BROKEN_WORDS = f"""[...document.querySelectorAll("{WORDS}")].flatMap((name) =>
     [...name.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).flatMap((node) =>
-        [...node.data.matchAll(/\\S+/g)].filter((word) => {
+        [...node.data.matchAll(/\\S+/g)].filter((word) => {{
             const range = new Range();
             range.setStart(node, word.index);
             range.setEnd(node, word.index + word[0].length);
             return range.getClientRects().length > 1;
-        }).map(String)))"""
+        }}).map(String)))"""
 PATIENCE_MS = 60_000
 """Generous, because the machine may be busy."""
 
@@ -68,7 +69,7 @@ class Watched:
         wide = await self.page.evaluate(WIDER_THAN_THE_SCREEN)
         assert not wide, "\n".join([f"{path} is too wide", *wide])
         broken = await self.page.evaluate(BROKEN_WORDS)
-        assert not broken, f"{path} breaks row names within a word: {broken}"
+        assert not broken, f"{path} breaks words: {broken}"
         await self.page.set_viewport_size({"width": 1440, "height": 900})
         assert not self.faults, "\n".join([path, *self.faults])
 

@@ -20,6 +20,12 @@ pytestmark = needs_chromium
 CRAWL = "a-crawl"
 MARKUP = "</title></script><script>window.harmed=1</script><img src=x onerror='window.harmed=1'>"
 EVIL_URL = "https://docs.example.com/'><img src=x onerror=window.harmed=1>"
+TICKS_FIT = """() => {
+    const axis = document.querySelector(".wf-head .wf-bars").getBoundingClientRect();
+    const ticks = [...document.querySelectorAll(".wf-head text")].map((each) => each.getBoundingClientRect());
+    const isFree = (tick, at) => tick.right <= (ticks[at + 1]?.left ?? axis.right + 1);
+    return ticks.length > 1 && ticks.every(isFree);
+}"""
 EVERYWHERE = ["/", "/search", "/system", "/compare"]
 
 
@@ -153,7 +159,11 @@ async def test_the_waterfall_shows_all_pages_and_zooms(site: str, service: Servi
         assert await rows.count() < 100
         await page.evaluate("document.querySelector('.wf-scroll').scrollTop = 1e9")
         await page.wait_for_selector("text=/^\\/99$/")
+        for width in (360, 1440, 760):
+            await page.set_viewport_size({"width": width, "height": 900})
+            await page.wait_for_function(TICKS_FIT)
         await page.click("[aria-label='Zoom in']")
+        await page.wait_for_function(TICKS_FIT)
         assert " to " in await page.inner_text(".wf-controls .sub")
         await page.keyboard.press("Tab")
         assert watched.faults == []

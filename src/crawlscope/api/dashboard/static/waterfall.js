@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const REM = parseFloat(getComputedStyle(document.documentElement).fontSize), ROW = Math.round(REM * 13 / 7), SLICE = 200, OVERSCAN = 12, MAX_SLICES = 60, WIDTH = 1000, MIN_WIDTH = 2.5;
+  const REM = parseFloat(getComputedStyle(document.documentElement).fontSize), ROW = Math.round(REM * 13 / 7), SLICE = 200, OVERSCAN = 12, MAX_SLICES = 60, WIDTH = 1000, MIN_WIDTH = 2.5, LABEL = 3.5 * REM;
   const SVG = "http://www.w3.org/2000/svg";
 
   const durationText = (ms) => {
@@ -71,7 +71,7 @@
       this.scroller.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
       this.axis.addEventListener("pointerdown", (event) => this.select(event));
       this.axis.addEventListener("dblclick", () => this.zoomTo(0, this.whole));
-      new ResizeObserver(() => this.schedule()).observe(this.scroller);
+      new ResizeObserver(() => { this.drawAxis(); this.schedule(); }).observe(this.scroller);
       document.addEventListener("page-refreshed", () => this.reload());
     }
 
@@ -150,7 +150,6 @@
 
     render() {
       if (!this.frame.isConnected) return;
-      if (!this.drawn) { this.drawAxis(); this.drawn = true; }
       const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - OVERSCAN);
       const last = Math.min(this.total, Math.ceil((this.scroller.scrollTop + this.scroller.clientHeight) / ROW) + OVERSCAN);
       for (const [number, row] of this.rows) {
@@ -242,20 +241,27 @@
 
     drawAxis() {
       const [began, ended] = this.aligned ? [0, this.longestShown()] : this.window, length = ended - began;
-      const svg = document.createElementNS(SVG, "svg");
+      const svg = document.createElementNS(SVG, "svg"), wide = this.axis.clientWidth || 600;
       svg.setAttribute("aria-hidden", "true");
-      const wide = this.axis.clientWidth || 600, about = length / Math.max(2, wide / (6.5 * REM));
-      const size = 10 ** Math.floor(Math.log10(about)), round = about >= 50000 ? [60e3, 120e3, 300e3, 600e3, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5] : [1, 2, 5, 10].map((factor) => factor * size);
-      const step = round.find((each) => each >= about) ?? about;
-      for (let at = Math.ceil(began / step) * step; at <= ended - length * 3.5 * REM / wide; at += step) {
+      for (const at of this.ticks(began, ended, wide)) {
         const text = document.createElementNS(SVG, "text");
         text.setAttribute("x", `${(at - began) / length * 100}%`);
         text.setAttribute("y", "70%");
+        if (at === ended) text.setAttribute("text-anchor", "end");
         text.textContent = at === 0 ? "0" : durationText(at);
         svg.append(text);
       }
       this.axis.replaceChildren(svg);
       this.range.textContent = length < this.whole && !this.aligned ? `${durationText(began)} to ${durationText(ended)}` : "";
+    }
+
+    // Round times as far apart as their labels need; on a narrow axis where less than two fit, both of its ends.
+    ticks(began, ended, wide) {
+      const length = ended - began, about = length * 1.9 * LABEL / wide;
+      const size = 10 ** Math.floor(Math.log10(about)), round = about >= 50000 ? [60e3, 120e3, 300e3, 600e3, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5] : [1, 2, 5, 10].map((factor) => factor * size);
+      const step = round.find((each) => each >= about) ?? about, ticks = [];
+      for (let at = Math.ceil(began / step) * step; at <= ended - length * LABEL / wide; at += step) ticks.push(at);
+      return ticks.length > 1 ? ticks : [began, ended];
     }
 
     async fetchSlice(number) {
@@ -297,7 +303,7 @@
 
     setTotal(total) {
       this.total = total;
-      this.space.style.height = `${total * ROW}px`;
+      this.frame.style.setProperty("--rows", `${total * ROW}px`);
       this.frame.setAttribute("aria-rowcount", String(total + 1));
     }
 
