@@ -144,6 +144,7 @@
     note.className = "connection";
     note.setAttribute("role", "status");
     document.body.append(note);
+    document.body.classList.add("is-live");  // until it is left: at the end of the crawl nothing moves either
     follow();
     document.addEventListener("visibilitychange", () => document.hidden ? feed.close() : refresh());
     window.addEventListener("offline", tellLost);
