@@ -86,10 +86,11 @@ async def in_process(run: Callable[[Given], Result], given: Given) -> Result:
 
 
 def _deliver(given: tuple[str, str, Load]) -> Delivered:
-    return asyncio.run(_send_all(*given))
+    return asyncio.run(send_all(*given))
 
 
-async def _send_all(url: str, secret: str, load: Load) -> Delivered:
+async def send_all(url: str, secret: str, load: Load) -> Delivered:
+    """In this process."""
     site = Site(load.website, load.smallest, load.largest)
     numbers = iter(range(load.first, load.first + load.pages))
     connections = [await Connection.open(url, secret) for _ in range(load.connections)]
