@@ -1,6 +1,8 @@
 """Migrations: what they make, and that they leave the service in work while they run."""
 
 import asyncio
+import os
+from datetime import timedelta
 
 import pytest
 from alembic import command
@@ -12,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.errors import SettingsError, UsageError
 from crawlscope.database import revision, schema
 from crawlscope.database.engine import Database
+from crawlscope.timing.telemetry.reports import reported
 from tests.support.producing import deliver_pages, index_pages
 
 
@@ -169,6 +172,26 @@ async def test_an_index_is_built_while_others_write_and_anew_after_an_interrupti
     await schema.upgrade(own_database)
     assert not await own_database.run(invalid_indexes)
     await require_agreement(own_database)
+
+
+async def test_an_upgrade_refuses_while_processes_run_that_it_does_not_serve(
+    own_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process at this revision is one of unknown age, once a downgrade has taken what it said."""
+    monkeypatch.setattr(schema, "ALIVE", timedelta(0))
+    monkeypatch.setattr(schema, "PROCESS_POLL_SECONDS", 0.01)
+    async with reported(own_database, "worker"):
+        while not await revision.processes_before(own_database, "9999"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert not await revision.processes_before(own_database, revision.NEWEST)
+        await schema.downgrade(own_database, "0024")
+        with pytest.raises(UsageError, match=f":{os.getpid()}: .* stop them, then run `crawlscope db upgr"):
+            await schema.upgrade(own_database)
+        assert await revision.current_revision(own_database) == "0024"
+        await schema.upgrade(own_database, "0025")
+        monkeypatch.setattr(revision, "ALIVE", timedelta(0))  # as if it had died
+        await schema.upgrade(own_database)
+    await revision.require_current(own_database)
 
 
 @pytest.mark.parametrize(("oldest", "works"), [("0001", True), (revision.NEWEST, True), ("9998", False)])

@@ -1,15 +1,26 @@
-"""Which revision the tables are at: asked by every process that starts, without loading Alembic."""
+"""Which revision the tables are at, and the processes: asked by all that start, without loading Alembic."""
+
+from datetime import timedelta
 
 from sqlalchemy import text
 
 from crawlscope.core.errors import SettingsError
 from crawlscope.database.engine import Database
 
-NEWEST = "0026"
+NEWEST = "0027"
 """What this version needs: the newest migration there is."""
 VERSION_TABLE = "crawlscope_alembic_version"
 _OLDEST_SERVED = text(f"SELECT obj_description('public.{VERSION_TABLE}'::regclass, 'pg_class')")
 """The oldest revision whose version works with the tables: a migration leaves it as a comment."""
+ALIVE = timedelta(seconds=20)
+"""A process reports more often: one whose report is older has died, or cannot reach the database."""
+_PROCESSES_BEFORE = text("""
+    SELECT name FROM webhook.processes AS process
+    WHERE reported_at > now() - CAST(:alive AS interval)
+        AND coalesce(to_jsonb(process)->>'revision', '') < :revision
+    ORDER BY name
+""")
+"""Versions before 0027 do not say theirs."""
 
 
 async def current_revision(database: Database) -> str | None:
@@ -47,3 +58,12 @@ async def require_current(database: Database) -> None:
         f"the database is at revision {found or 'none'}, this version needs {NEWEST}: "
         "run `crawlscope db upgrade`"
     )
+
+
+async def processes_before(database: Database, revision: str) -> list[str]:
+    """The processes that are alive, and whose version needs an older revision or does not say which."""
+    async with database.transaction() as connection:
+        if await connection.scalar(text("SELECT to_regclass('webhook.processes')")) is None:
+            return []
+        given = {"alive": ALIVE, "revision": revision}
+        return list(await connection.scalars(_PROCESSES_BEFORE, given))

@@ -1,12 +1,15 @@
 """Brings the tables of the database to a revision; `revision` says which one they are at."""
 
 import asyncio
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
@@ -15,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope.core.backoff import retry_context
 from crawlscope.core.errors import SettingsError, UsageError
 from crawlscope.database.engine import DEADLOCK, LOCK_NOT_AVAILABLE, Database, sqlstate, translated_errors
+from crawlscope.database.revision import ALIVE, current_revision, processes_before
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_108_201_426
@@ -24,6 +28,7 @@ LOCK_SECONDS = 2.0
 MAX_ATTEMPTS = 30
 """In about three minutes. Time in which an index is built does not count."""
 LOCK_POLL_SECONDS = 0.2
+PROCESS_POLL_SECONDS = 1.0
 MIN_SERVER_VERSION = 15
 _TRY_LOCK = text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})")
 
@@ -33,13 +38,40 @@ async def upgrade(database: Database, revision: str = "head") -> None:
 
     Each revision has a transaction of its own, so that others wait for short times; what an interrupted
     upgrade has left to do, the next one does. Raises `UsageError` if
-    others keep tables locked for minutes.
+    others keep tables locked for minutes, or if processes run that the new tables do not serve.
     """
+    await _require_served_processes(database, revision)
     await _alembic(database, lambda config: command.upgrade(config, revision))
 
 
 async def downgrade(database: Database, revision: str = "-1") -> None:
     await _alembic(database, lambda config: command.downgrade(config, revision))
+
+
+async def _require_served_processes(database: Database, target: str) -> None:
+    """Gives the last report of a process that was killed the time to become old."""
+    found, scripts = await current_revision(database), ScriptDirectory(str(MIGRATIONS))
+    if found is None or not is_known(found):
+        return
+    missing = list[Script]()
+    with suppress(RevisionError):  # Alembic's command raises it with more words
+        missing = list(scripts.iterate_revisions(target, found))
+    oldest = max(map(oldest_served, missing), default="")
+    if oldest <= oldest_served(scripts.get_revision(found)):
+        return
+    deadline = time.monotonic() + ALIVE.total_seconds()
+    while running := await processes_before(database, oldest):
+        if time.monotonic() > deadline:
+            raise UsageError(
+                f"{', '.join(running)}: these processes cannot work with the new tables; "
+                "stop them, then run `crawlscope db upgrade`"
+            )
+        await asyncio.sleep(PROCESS_POLL_SECONDS)
+
+
+def oldest_served(script: Script) -> str:
+    """The oldest revision whose version works with the tables that this one makes."""
+    return str(getattr(script.module, "serves_from", script.revision))
 
 
 def is_known(revision: str) -> bool:

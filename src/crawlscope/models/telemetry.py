@@ -32,6 +32,8 @@ class Process(Base):
     """Host and process id."""
     kind: Mapped[str] = mapped_column(String(50))
     version: Mapped[str] = mapped_column(String(50))
+    revision: Mapped[str | None] = mapped_column(String(32))
+    """The revision of the tables that its version needs."""
     started_at: Mapped[datetime]
     reported_at: Mapped[datetime] = now()
     memory_bytes: Mapped[int]

@@ -7,6 +7,7 @@ from typing import Any
 from alembic import context, op
 
 from crawlscope.database.revision import VERSION_TABLE
+from crawlscope.database.schema import oldest_served
 from crawlscope.models import SCHEMA, Base
 
 PARTITION = r"(operation|request)_metrics_(\d+_\d\d|before|default)"
@@ -22,8 +23,7 @@ def ours(name: str | None, kind: str, _parents: Any) -> bool:
 def note_oldest_served(*_args: Any, heads: Collection[Any] = (), **_given: Any) -> None:
     """Leaves word for processes of other versions that start, whether they work with the tables."""
     for head in heads:
-        script = context.script.get_revision(head)
-        oldest = getattr(script.module, "serves_from", head)
+        oldest = oldest_served(context.script.get_revision(head))
         op.execute(f"COMMENT ON TABLE public.{VERSION_TABLE} IS '{oldest}'")
 
 

@@ -22,12 +22,11 @@ from crawlscope import __version__, models
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.values import storable_json
 from crawlscope.database.engine import Database
+from crawlscope.database.revision import ALIVE, NEWEST
 from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.timing.telemetry.meters import Series, Total, Totals
 
 INTERVAL_SECONDS = 5.0
-ALIVE = timedelta(seconds=20)
-"""A process reports more often: one whose report is older has died, or cannot reach the database."""
 FORGOTTEN = timedelta(minutes=10)
 PROCESSES = models.table_of(models.Process)
 TOTALS = models.table_of(models.MetricTotal)
@@ -56,11 +55,11 @@ _REPORT_PROCESS = text("""
     WITH forgotten AS (
         DELETE FROM webhook.processes WHERE reported_at < now() - CAST(:forgotten AS interval)
     )
-    INSERT INTO webhook.processes (name, kind, version, started_at, memory_bytes)
-    VALUES (:name, :kind, :version, :started_at, :memory_bytes)
+    INSERT INTO webhook.processes (name, kind, version, revision, started_at, memory_bytes)
+    VALUES (:name, :kind, :version, :revision, :started_at, :memory_bytes)
     ON CONFLICT (name) DO UPDATE SET
-        kind = excluded.kind, version = excluded.version, started_at = excluded.started_at,
-        memory_bytes = excluded.memory_bytes, reported_at = now()
+        kind = excluded.kind, version = excluded.version, revision = excluded.revision,
+        started_at = excluded.started_at, memory_bytes = excluded.memory_bytes, reported_at = now()
 """)
 _RECORD_OUTAGE = text("""
     INSERT INTO webhook.past_outages (part, worker, since, until, reason)
@@ -113,6 +112,7 @@ class _Reporter:
             "name": self._name,
             "kind": self._kind,
             "version": __version__,
+            "revision": NEWEST,
             "started_at": datetime.fromtimestamp(self._process.create_time(), UTC),
             "memory_bytes": self._process.memory_info().rss,
             "forgotten": FORGOTTEN,

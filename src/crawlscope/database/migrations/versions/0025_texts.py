@@ -13,7 +13,7 @@ revision = "0025"
 down_revision = "0024"
 branch_labels = None
 depends_on = None
-serves_from = "0024"
+serves_from = "0022"
 
 COLUMNS: dict[str, type[sa.types.TypeEngine[Any]]] = {
     "delivery_id": sa.BigInteger,
