@@ -2,8 +2,8 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class Process:
         return held.documents, held.chunks, (await (await self.opened.index(serving)).size()).chunks
 
 
-Start = Callable[..., Any]
+Start = Callable[..., Awaitable[Process]]
 
 
 @pytest.fixture(params=["edge", "qdrant"])
@@ -177,20 +177,31 @@ def settings_for(server: FakeEmbeddingServer, folder: Path, **more: Any) -> Sett
 
 
 @pytest.fixture
-async def before(
-    database: Database, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
-) -> Process:
+async def start(database: Database, indexes: OwnedIndexes, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts processes with the embedder at a server, and closes it after the test."""
+    async with AsyncExitStack() as started:
+
+        async def start_one(server: FakeEmbeddingServer, **more: Any) -> Process:
+            process = Process(database, indexes, settings_for(server, tmp_path, **more))
+            started.push_async_callback(process.opened.aclose)
+            return await process.start()
+
+        yield start_one
+
+
+@pytest.fixture
+async def before(start: Start, old: FakeEmbeddingServer) -> Process:
     """With the old embedder, and two crawls indexed."""
-    process = await Process(database, indexes, settings_for(old, tmp_path)).start()
+    process = await start(old)
     await process.crawl("crawl-1", *TOPICS)
     await process.crawl("crawl-2", *TOPICS[:2])
     return process
 
 
 @pytest.fixture
-async def after(before: Process, indexes: OwnedIndexes, new: FakeEmbeddingServer, tmp_path: Path) -> Process:
+async def after(before: Process, start: Start, new: FakeEmbeddingServer) -> Process:
     """The same after a restart with the new embedder configured."""
-    return await Process(before.database, indexes, settings_for(new, tmp_path)).start()
+    return await start(new)
 
 
 async def scores(process: Process, query: str) -> dict[str, float]:
@@ -244,15 +255,11 @@ async def test_the_new_index_serves_with_all_documents_of_the_old_one(
 
 
 async def test_an_index_of_an_older_version_is_reindexed(
-    before: Process,
-    indexes: OwnedIndexes,
-    old: FakeEmbeddingServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    before: Process, start: Start, old: FakeEmbeddingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = await before.holding()
     change_chunking(monkeypatch)
-    upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
+    upgraded = await start(old)
     replacement = (await upgraded.live()).replacement
     assert replacement is not None
     assert ":999:" in replacement.fingerprint
@@ -266,17 +273,13 @@ async def test_an_index_of_an_older_version_is_reindexed(
 
 
 async def test_an_index_that_cannot_be_rebuilt_is_not_reindexed_without_a_request(
-    before: Process,
-    indexes: OwnedIndexes,
-    old: FakeEmbeddingServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    before: Process, start: Start, old: FakeEmbeddingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await before.indexing.index_document(
         IndexDocumentRequest(url=url_of("glaciers"), markdown=text_of("glaciers"))
     )
     change_chunking(monkeypatch)
-    upgraded = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
+    upgraded = await start(old)
     assert (await upgraded.live()).replacement is None
     assert url_of("glaciers") in await upgraded.found("glaciers")
 
@@ -330,11 +333,7 @@ async def test_a_document_removed_during_reindexing_is_not_in_the_new_index(
 
 
 async def test_reindexing_continues_after_a_kill(
-    after: Process,
-    indexes: OwnedIndexes,
-    new: FakeEmbeddingServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    after: Process, start: Start, new: FakeEmbeddingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("crawlscope.pages.reindexing.DOCUMENTS_AT_ONCE", 1)
     replacement = await after.begin()
@@ -348,7 +347,7 @@ async def test_reindexing_continues_after_a_kill(
     new.fail_after = None
     new.requests.clear()
 
-    another = await Process(after.database, indexes, settings_for(new, tmp_path)).start()
+    another = await start(new)
     await another.reindexing.fill(replacement.id)
     again = embedded_texts(new)
     assert len(made - again) >= 3, "three documents were made before, and are not made again"
@@ -368,11 +367,10 @@ async def test_two_requests_begin_one_reindexing(after: Process) -> None:
 
 
 async def test_another_embedder_during_reindexing_replaces_the_new_index(
-    after: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
+    after: Process, start: Start, old: FakeEmbeddingServer
 ) -> None:
     first = await after.begin()
-    settings = settings_for(old, tmp_path, chunk_tokens=64)
-    other = await Process(after.database, indexes, settings).start()
+    other = await start(old, chunk_tokens=64)
     second = await other.begin()
     assert second.id != first.id
     await after.reindexing.fill(first.id)
@@ -512,14 +510,10 @@ async def test_wrong_vectors_reach_no_index(
 
 
 async def test_an_empty_index_changes_to_the_configured_embedder_at_once(
-    database: Database,
-    indexes: OwnedIndexes,
-    old: FakeEmbeddingServer,
-    new: FakeEmbeddingServer,
-    tmp_path: Path,
+    start: Start, old: FakeEmbeddingServer, new: FakeEmbeddingServer
 ) -> None:
-    await Process(database, indexes, settings_for(old, tmp_path)).start()
-    later = await Process(database, indexes, settings_for(new, tmp_path)).start()
+    await start(old)
+    later = await start(new)
     assert (await later.serving()).recipe.identity.model == "fake/new"
     await later.crawl("crawl-1", *TOPICS)
     assert await later.found() == {url_of(topic) for topic in TOPICS}
@@ -606,11 +600,16 @@ async def lost(indexes: OwnedIndexes, folder: Path, pattern: str) -> AsyncIterat
 @pytest.mark.parametrize("indexes", ["edge"], indirect=True)
 @pytest.mark.parametrize("pattern", ["*", "segments/*"])
 async def test_an_embedded_index_that_lost_chunks_is_reported_and_rebuilt(
-    before: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path, pattern: str
+    before: Process,
+    start: Start,
+    indexes: OwnedIndexes,
+    old: FakeEmbeddingServer,
+    tmp_path: Path,
+    pattern: str,
 ) -> None:
     held = await before.holding()
     async with lost(indexes, tmp_path, pattern):
-        process = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
+        process = await start(old)
     serving = await process.serving()
     assert serving.problem == f"the index holds 0 of {held[1]} chunks: run `crawlscope reindex`"
     await process.crawl("crawl-7", "apples")
@@ -622,12 +621,12 @@ async def test_an_embedded_index_that_lost_chunks_is_reported_and_rebuilt(
 
 @pytest.mark.parametrize("indexes", ["edge"], indirect=True)
 async def test_a_damaged_embedded_index_is_reported_and_rebuilt(
-    before: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
+    before: Process, start: Start, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
 ) -> None:
     held = await before.holding()
     await indexes.aclose()
     (tmp_path / "index/edge_config.json").write_bytes(b"\0")
-    process = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
+    process = await start(old)
     with pytest.raises(IndexUnavailable, match="cannot be read: run `crawlscope reindex`"):
         await process.search("apples")
     await process.reindex()
@@ -636,11 +635,11 @@ async def test_a_damaged_embedded_index_is_reported_and_rebuilt(
 
 @pytest.mark.parametrize("indexes", ["qdrant"], indirect=True)
 async def test_a_missing_collection_is_reported_and_rebuilt(
-    before: Process, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
+    before: Process, start: Start, indexes: OwnedIndexes, old: FakeEmbeddingServer
 ) -> None:
     held = await before.holding()
     await indexes.drop("index")
-    process = await Process(before.database, indexes, settings_for(old, tmp_path)).start()
+    process = await start(old)
     for work in (process.search("apples"), process.crawl("crawl-7", "glaciers")):
         with pytest.raises(CrawlscopeError, match="crawlscope is gone: run `crawlscope reindex`") as failure:
             await work
