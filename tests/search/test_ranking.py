@@ -51,7 +51,7 @@ def test_no_hits_give_no_pages() -> None:
 
 def test_lifted_pages_have_the_best_score_and_show_their_chunk_first() -> None:
     found = hits(("a1", 9.0), ("b1", 7.0), ("b2", 6.0), ("c1", 5.0))
-    pages = lift_pages(rank_pages(Halves([], found), "keyword"), {b"b2", b"c1"})
+    pages = lift_pages(rank_pages(Halves([], found), "keyword"), [found[2], found[3]])
     assert order(pages) == ["b", "c", "a"]
     assert pages[0].score == 9.0
     assert [hit.id for hit in pages[0].chunks] == [b"b2", b"b1"]

@@ -38,6 +38,8 @@ class Corpus:
     async def languages_of(self, query: str) -> list[str]:
         """The languages of the index that the query may be in, the likeliest first; at least one."""
         counts = await self._count_languages()
+        if len(counts) < 2:  # which needs no model, and a thread takes longer
+            return likely_languages(query, counts, self._data_dir)
         return await asyncio.to_thread(likely_languages, query, counts, self._data_dir)
 
     async def correct(self, query: str, is_indexed: Callable[[str], Awaitable[bool]]) -> str:

@@ -36,20 +36,26 @@ class Phrase:
 
     def is_in(self, text: str) -> bool:
         folded = _folded(text)
-        if not all(word in folded for word in self.words):  # most texts, ten times as fast
+        if not self._may_be_in(folded):
             return False
         pattern = rf"(?<![^\W_]){_BETWEEN.join(self.words)}(?![^\W_])"  # which `re` compiles once
         return re.search(pattern, _separated(folded)) is not None
 
     def is_title(self, title: str) -> bool:
         """Whether it is the whole title, or its part before the name of the site."""
+        if not self.words or not self._may_be_in(_folded(title)):
+            return False
         words = Phrase.of(title).words
-        return bool(self.words) and self.words in (words, Phrase.of(_SITE_NAME.sub("", title)).words)
+        return self.words in (words, Phrase.of(_SITE_NAME.sub("", title)).words)
+
+    def _may_be_in(self, folded: str) -> bool:
+        """False for most texts, and ten times as fast."""
+        return all(map(folded.__contains__, self.words))
 
 
 def _folded(text: str) -> str:
     """Without case and width."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
 def _separated(folded: str) -> str:

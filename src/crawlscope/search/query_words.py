@@ -66,11 +66,13 @@ class QueryWords:
     def terms(self, text: str) -> set[int]:
         """All that the text has of the query; much faster than the matches."""
         if text.isascii():
-            lower = text.lower()
-            if not any(beginning in lower for beginning in self._beginnings):  # most sentences
+            if not any(map(text.lower().__contains__, self._beginnings)):  # most sentences
                 return set()
             return set().union(*filter(None, map(self._terms_of.__getitem__, _WORD.findall(text))))
-        return set().union(*(match.terms for match in self.find(text)))
+        found, words = set[int](), _WORD.findall(text)
+        found.update(*filter(None, map(self._terms_of.__getitem__, filter(str.isascii, words))))
+        found.update(*(match.terms for word in words if not word.isascii() for match in self.find(word)))
+        return found
 
     def _encoded(self, word: str) -> frozenset[int]:
         """The terms of the word that the query has too."""
@@ -78,7 +80,8 @@ class QueryWords:
 
     def _may_match(self, word: str) -> bool:
         """Whether it, or a part of it, begins like a word of the query: encoding takes longer."""
-        if not word.isascii() or word.casefold().startswith(self._beginnings):
+        lower = word.lower()
+        if not word.isascii() or lower.startswith(self._beginnings):
             return True
-        parts = () if word.islower() else _PART.findall(word)
-        return any(part.casefold().startswith(self._beginnings) for part in parts)
+        parts = () if word == lower else _PART.findall(word)
+        return any(part.lower().startswith(self._beginnings) for part in parts)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from crawlscope.indexing.index.port import ChunkId, DocumentKey, Halves, Hit
 from crawlscope.search.fusion import DENSE_WEIGHT, Fusion, Half
@@ -18,8 +18,7 @@ Score: TypeAlias = Callable[[float | None, float | None], float]
 """Of a BM25 score and a dense score, each None if that half did not find it."""
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(NamedTuple):
     """Where one half has a page: by its best chunk there, among all pages, from 1 on."""
 
     rank: int
@@ -33,8 +32,10 @@ class Standing:
         return self.hits[0]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RankedPage:
+    """Not frozen, which would take most of the time of a search's ranking: there are hundreds of them."""
+
     document: DocumentKey
     score: float
     bm25: Standing | None
@@ -47,21 +48,12 @@ class RankedPage:
     @cached_property
     def chunks(self) -> list[Hit]:
         """All that were found of it, best first, each with its score in both halves together."""
-        bm25, dense = ({hit.id: hit.score for hit in half.hits} if half else {} for half in self.halves)
+        bm25, dense = _scores(self.bm25), _scores(self.dense)
         hits = [
             Hit(one, self.score_of(bm25.get(one), dense.get(one)), self.document)
             for one in bm25.keys() | dense.keys()
         ]
         return sorted(hits, key=lambda hit: (hit.id not in self.first, -hit.score, hit.id))
-
-    @property
-    def halves(self) -> tuple[Standing | None, Standing | None]:
-        return self.bm25, self.dense
-
-    @property
-    def place(self) -> int:
-        """The better one of both halves."""
-        return min(half.place for half in self.halves if half)
 
 
 def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -> list[RankedPage]:
@@ -79,23 +71,25 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
     score: Score = better
     if mode == "hybrid":
         score = Fusion.of(_half(halves.bm25, bm25), _half(halves.dense, dense), dense_weight).score
-    pages = []
+    ranked = []
     for document in bm25.keys() | dense.keys():
-        both = bm25.get(document), dense.get(document)
-        found = score(*(half.best.score if half else None for half in both))
-        pages.append(RankedPage(document, found, *both, score))
-    return sorted(pages, key=lambda page: (-page.score, page.place, page.document))
+        by_bm25, by_dense = bm25.get(document), dense.get(document)
+        found = score(by_bm25 and by_bm25.best.score, by_dense and by_dense.best.score)
+        place = min([half.place for half in (by_bm25, by_dense) if half])
+        ranked.append((-found, place, document, RankedPage(document, found, by_bm25, by_dense, score)))
+    return [page for *_, page in sorted(ranked)]  # no two have the same document
 
 
-def lift_pages(pages: Sequence[RankedPage], chunks: Collection[ChunkId]) -> list[RankedPage]:
+def lift_pages(pages: Sequence[RankedPage], chunks: Collection[Hit]) -> list[RankedPage]:
     """The pages that have one of these chunks come first, with the best score, and show it first."""
     if not chunks:
         return list(pages)
     best = max(page.score for page in pages)
+    documents, ids = {hit.document for hit in chunks}, {hit.id for hit in chunks}
     lifted, others = list[RankedPage](), list[RankedPage]()
     for page in pages:
-        if any(hit.id in chunks for half in page.halves if half for hit in half.hits):
-            lifted.append(replace(page, score=best, first={*page.first, *chunks}))
+        if page.document in documents:
+            lifted.append(replace(page, score=best, first={*page.first, *ids}))
         else:
             others.append(page)
     return [*lifted, *others]
@@ -109,6 +103,10 @@ def _standings(hits: Iterable[Hit]) -> dict[DocumentKey, Standing]:
         else:
             standings[hit.document] = Standing(len(standings) + 1, place, [hit])
     return standings
+
+
+def _scores(standing: Standing | None) -> dict[ChunkId, float]:
+    return {hit.id: hit.score for hit in standing.hits} if standing else {}
 
 
 def _half(hits: Sequence[Hit], standings: dict[DocumentKey, Standing]) -> Half:

@@ -7,7 +7,7 @@ from crawlscope.search.highlights import Highlighter
 from crawlscope.search.query_words import QueryWords
 from crawlscope.search.ranking import RankedPage
 from crawlscope.search.ranking import Standing as Ranked
-from crawlscope.search.schemas import Passage, SearchResult, Standing
+from crawlscope.search.schemas import Highlight, Passage, SearchResult, Standing
 
 MAX_PASSAGES = 4
 MAX_HIGHLIGHTS = 3
@@ -38,15 +38,15 @@ def make_results(
     ]
     highlighter = Highlighter(words, (chunk for each in chunks for chunk in each))
     return [
-        _result(page, payloads, filtered_crawl).model_copy(
-            update={"highlights": highlighter.highlights(best)}
-        )
+        _result(page, payloads, filtered_crawl, highlighter.highlights(best))
         for page, best in zip(pages, chunks, strict=True)
         if page.chunks[0].id in payloads
     ]
 
 
-def _result(page: RankedPage, payloads: Payloads, filtered_crawl: str | None) -> SearchResult:
+def _result(
+    page: RankedPage, payloads: Payloads, filtered_crawl: str | None, highlights: list[Highlight]
+) -> SearchResult:
     (_, best), *others = [
         (hit, payloads[hit.id]) for hit in page.chunks[: 1 + MAX_PASSAGES] if hit.id in payloads
     ]
@@ -66,6 +66,7 @@ def _result(page: RankedPage, payloads: Payloads, filtered_crawl: str | None) ->
             Passage(text=chunk["text"], chunk_index=chunk["chunk_index"], score=hit.score)
             for hit, chunk in others
         ],
+        highlights=highlights,
         keyword=_standing(page.bm25, payloads),
         semantic=_standing(page.dense, payloads),
     )

@@ -201,10 +201,10 @@ class SearchService:
         Only the best are looked at, so that deeper candidates do not change the order. Fetches the chunks of
         this part of the pages too, most of which will be shown.
         """
-        titled = [page.chunks[0].id for page in pages[:PAGES_COMPARED]]
-        verbatim = [hit.id for hit in by_keyword[:CHUNKS_COMPARED]] if words.is_distinctive else []
-        await self._fetch(payloads, [*titled, *verbatim, *chunks_shown(pages[part])])
+        titled = [page.chunks[0] for page in pages[:PAGES_COMPARED]]
+        verbatim = by_keyword[:CHUNKS_COMPARED] if words.is_distinctive else []
+        await self._fetch(payloads, [*(hit.id for hit in (*titled, *verbatim)), *chunks_shown(pages[part])])
         known = payloads.keys()
-        named = {one for one in titled if one in known and words.is_title(payloads[one]["title"])}
-        quoting = {one for one in verbatim if one in known and words.is_in(payloads[one]["text"])}
+        named = [hit for hit in titled if hit.id in known and words.is_title(payloads[hit.id]["title"])]
+        quoting = [hit for hit in verbatim if hit.id in known and words.is_in(payloads[hit.id]["text"])]
         return lift_pages(lift_pages(pages, quoting), named)
