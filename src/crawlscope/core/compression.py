@@ -11,7 +11,7 @@ else:
     from backports import zstd
 
 _OPTIONS: dict[int, int] = {
-    zstd.CompressionParameter.compression_level: 1,
+    zstd.CompressionParameter.compression_level: 3,  # 4 % less than 1, in 12 µs more
     zstd.CompressionParameter.checksum_flag: 1,
 }
 """With a checksum: else most damages would go unnoticed."""
