@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import BaseModel, SecretStr
-from qdrant_client import AsyncQdrantClient
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy import RowMapping, text
@@ -278,6 +277,8 @@ async def check_index(settings: Settings) -> str:
 
 
 async def _check_qdrant_server(url: str, key: SecretStr | None) -> str:
+    from qdrant_client import AsyncQdrantClient
+
     address = without_credentials(url)
     client = AsyncQdrantClient(
         url=url,
