@@ -25,15 +25,8 @@ from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
 from crawlscope.insights.service import Insights
 from crawlscope.models import Page
-from crawlscope.pages.attempts import (
-    ClaimedPage,
-    EndedAttempt,
-    Outcome,
-    PageJob,
-    claim_pages,
-    end_attempts,
-    still_claimed,
-)
+from crawlscope.pages.attempts import ClaimedPage, PageJob, claim_pages
+from crawlscope.pages.outcomes import EndedAttempt, Outcome, end_attempts, still_claimed
 from crawlscope.sessions.changes import histogram_arrays
 from crawlscope.sessions.hours import sum_up_hours
 from crawlscope.timing import TimingContext

@@ -12,15 +12,8 @@ from crawlscope.core.vocabulary import OperationType, PageState, ReconcileState
 from crawlscope.crawls import reconciliations
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
-from crawlscope.pages.attempts import (
-    ClaimedPage,
-    EndedAttempt,
-    Outcome,
-    PageJob,
-    claim_pages,
-    end_attempts,
-    still_claimed,
-)
+from crawlscope.pages.attempts import ClaimedPage, PageJob, claim_pages
+from crawlscope.pages.outcomes import EndedAttempt, Outcome, end_attempts, still_claimed
 from crawlscope.timing import TimingContext, scope
 from crawlscope.webhooks.acceptance import accept_delivery
 

@@ -24,6 +24,10 @@ ZERO = -1
 """The bucket of durations of less than a tick."""
 
 
+def whole_ticks(milliseconds: float) -> float:
+    return round(milliseconds * TICKS_PER_MS) / TICKS_PER_MS
+
+
 def bucket_of(duration_ms: float) -> int:
     """Bucket n has the durations from `GROWTH ** (n - 1)` ticks, excluded, to `GROWTH ** n`."""
     ticks = round(duration_ms * TICKS_PER_MS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -14,7 +14,7 @@ import numpy as np
 from crawlscope.core.errors import PageError
 from crawlscope.core.in_thread import in_thread
 from crawlscope.core.vocabulary import OperationType
-from crawlscope.indexing.chunk import Chunk, split
+from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.embedders.models import text_prefixes
@@ -42,32 +42,15 @@ class PreparedDocument:
 
     generation_id: int
     fingerprint: str
-    url: str
-    title: str
-    language: str
-    """As the page declares it, else that of its text: a primary tag, empty if unknown."""
+    document: IndexedDocument
+    """With its chunks; no crawl is in it."""
     text_language: str
     """As its words tell, else as declared: many pages in other languages declare English."""
     text: str
     content_hash: str
     unchanged: bool
-    chunks: Sequence[Chunk] = ()
-    vectors: Vectors | None = None
-    sparse: Sequence[SparseVector] = ()
     unreadable: PageError | None = None
     """Why a document with content has no text."""
-
-    def indexed_document(self, crawl_ids: Sequence[str]) -> IndexedDocument:
-        assert self.vectors is not None
-        return IndexedDocument(
-            url=self.url,
-            title=self.title,
-            language=self.language,
-            crawl_ids=crawl_ids,
-            texts=[chunk.text for chunk in self.chunks],
-            dense=self.vectors,
-            sparse=self.sparse,
-        )
 
 
 class Lanes:
@@ -103,8 +86,8 @@ class DocumentPreparer:
     lanes: Lanes
     words: WordCounts | None = None
     """Counts the words of what is prepared."""
-    index: SearchIndex | None = None
-    """If given, the document's vectors in it are used again."""
+    open_index: Callable[[], Awaitable[SearchIndex]] | None = None
+    """If given, the document's vectors in this index are used again."""
     data_dir: Path | None = None
     """If given, its processes share the model that tells languages."""
 
@@ -126,21 +109,21 @@ class DocumentPreparer:
             prefix = text_prefixes(self.recipe.identity.model).passage
             vectors = await self.embedder.embed([f"{prefix}{text}" for text in texts])
         made = within_page(vectors) if kept is None else with_new_first(vectors, kept)
-        return replace(prepared, vectors=made)
+        return replace(prepared, document=replace(prepared.document, dense=made))
 
     async def _kept_vectors(self, prepared: PreparedDocument, known: KnownDocument | None) -> Vectors | None:
         """What the index has of the document, if only its title or language is new: then one chunk that is
         embedded with the new title is enough to be found by its meaning.
         """
-        count = len(prepared.chunks)
-        if self.index is None or known is None or count < 2:
+        count = len(prepared.document.texts)
+        if self.open_index is None or known is None or count < 2:
             return None
         if (known.chunks, known.fingerprint) != (count, prepared.fingerprint):
             return None
-        ids = [chunk_id(prepared.url, number) for number in range(count)]
-        stored = await self.index.stored(ids)
+        ids = [chunk_id(prepared.document.url, number) for number in range(count)]
+        stored = await (await self.open_index()).stored(ids)
         texts = [stored[one].text if one in stored else None for one in ids]
-        if texts != [chunk.text for chunk in prepared.chunks]:
+        if texts != prepared.document.texts:
             return None
         return np.stack([stored[one].dense for one in ids])
 
@@ -173,15 +156,17 @@ class DocumentPreparer:
         prepared = PreparedDocument(
             generation_id=self.generation_id,
             fingerprint=fingerprint,
-            url=document.url,
-            title=title or document.url,
-            language=language,
+            document=IndexedDocument(
+                url=document.url,
+                title=title or document.url,
+                language=language,
+                texts=[chunk.text for chunk in chunks],
+                sparse=sparse,
+            ),
             text_language=text_language,
             text=text,
             content_hash=content_hash,
             unchanged=unchanged,
-            chunks=chunks,
-            sparse=sparse,
             unreadable=unreadable,
         )
         return prepared, texts

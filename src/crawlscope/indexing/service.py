@@ -22,9 +22,9 @@ from crawlscope.indexing import documents, freshness
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.freshness import FoundPage, Superseded
 from crawlscope.indexing.generations import repository as generations
-from crawlscope.indexing.generations.opened import OpenGenerations
+from crawlscope.indexing.generations.opened import NO_INDEX, OpenGenerations
 from crawlscope.indexing.generations.repository import Generation, Live
-from crawlscope.indexing.index.port import IndexedDocument
+from crawlscope.indexing.index.port import IndexedDocument, SearchIndex
 from crawlscope.indexing.prepare import PreparedDocument
 from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
 from crawlscope.sessions.repository import ensure_session
@@ -96,7 +96,7 @@ def decide(
     """`known` is what the serving index has."""
     prepared, crawl_id = found.prepared, found.crawl_id
     if serving.id != prepared.generation_id:
-        return Decision(IndexChanged(f"another index took over before {prepared.url} was stored"))
+        return Decision(IndexChanged(f"another index took over before {prepared.document.url} was stored"))
     if known:  # by this crawl, if it brought the document under another source URL
         by_this = crawl_id is not None and crawl_id == known.crawl_id
         kept = StoredDocument(PageState.INDEXED if by_this else PageState.UNCHANGED, known.chunks)
@@ -109,11 +109,11 @@ def decide(
     if not prepared.text:
         return Decision(EMPTY, removed=known is not None)
     if prepared.unchanged:
-        return Decision(DocumentChanged(f"{prepared.url} was replaced meanwhile"))
+        return Decision(DocumentChanged(f"{prepared.document.url} was replaced meanwhile"))
     made = KnownDocument(
         prepared.content_hash,
         prepared.fingerprint,
-        len(prepared.chunks),
+        len(prepared.document.texts),
         crawl_id,
         prepared.text_language,
         known.revision + 1 if known else 1,
@@ -130,7 +130,7 @@ class IndexingService:
 
     def __init__(self, database: Database, opened: OpenGenerations) -> None:
         self._database = database
-        self._opened = opened
+        self.opened = opened
 
     @property
     def probes(self) -> dict[str, Callable[[], Awaitable[object]]]:
@@ -172,17 +172,11 @@ class IndexingService:
             "state": stored.state.value,
         }
 
-    async def prepare(self, document: IndexDocumentRequest, live: Live | None = None) -> PreparedDocument:
-        """Cleans, chunks, embeds and encodes, without any lock. `live` is what the indexes had of the
-        document a moment ago.
-        """
-        if live is None:
-            async with self._database.transaction() as connection:
-                live = await generations.live(connection, [document.url])
-        serving = _serving(live)
-        await self._opened.close_others(live)
-        async with self._opened.preparer(serving) as preparer:
-            return await preparer.prepare(document, live.documents.get(document.url))
+    async def prepare(self, document: IndexDocumentRequest) -> PreparedDocument:
+        """See `OpenGenerations.prepare`."""
+        async with self._database.transaction() as connection:
+            live = await generations.live(connection, [document.url])
+        return await self.opened.prepare(document, live)
 
     async def store(
         self, connection: AsyncConnection, found: Sequence[FoundDocument]
@@ -192,7 +186,7 @@ class IndexingService:
 
         `IndexChanged` or `DocumentChanged` is the result for one that has to be prepared again.
         """
-        by_url = {each.prepared.url: each for each in found}
+        by_url = {each.prepared.document.url: each for each in found}
         pages = [
             FoundPage(url, each.crawl_id, each.source_url)
             for url, each in by_url.items()
@@ -207,7 +201,7 @@ class IndexingService:
             for url, each in by_url.items()
         }
         await self._carry_out(connection, live, by_url, decisions)
-        return [decisions[each.prepared.url].outcome for each in found]
+        return [decisions[each.prepared.document.url].outcome for each in found]
 
     async def _carry_out(
         self,
@@ -224,8 +218,8 @@ class IndexingService:
         serving, now = _serving(live), confirmed | {url: found[url].crawl_id for url in made}
         found_by = await documents.save_documents(connection, serving.id, made, now)
         if made:
-            new = [found[url].prepared.indexed_document(found_by[url].crawl_ids) for url in made]
-            await (await self._opened.index(serving)).replace(new)
+            new = [replace(found[url].prepared.document, crawl_ids=found_by[url].crawl_ids) for url in made]
+            await (await self._index(serving)).replace(new)
         if found_again := {url: found_by[url].crawl_ids for url in confirmed if found_by[url].is_new}:
             await self._update_crawl_ids(live, found_again)
 
@@ -263,27 +257,30 @@ class IndexingService:
         return gone
 
     async def _probe_embedder(self) -> None:
-        await self._opened.embedder(await self._serving_now()).embed(["probe"])
+        await self.opened.embedder(await self._serving_now()).embed(["probe"])
 
     async def _probe_index(self) -> None:
-        await (await self._opened.index(await self._serving_now())).require_writable()
+        await (await self._index(await self._serving_now())).require_writable()
 
     async def _serving_now(self) -> Generation:
         async with self._database.transaction() as connection:
             return _serving(await generations.live(connection))
 
+    async def _index(self, generation: Generation) -> SearchIndex:
+        return await self.opened.indexes.open(generation.name, generation.recipe.identity.dimension)
+
     async def _update_crawl_ids(self, live: Live, crawl_ids: Mapping[str, Sequence[str]]) -> None:
         for generation in live.all:
-            await (await self._opened.index(generation)).set_crawl_ids(crawl_ids)
+            await (await self._index(generation)).set_crawl_ids(crawl_ids)
 
     async def _remove(self, connection: AsyncConnection, live: Live, urls: Sequence[str]) -> None:
         if urls:
             await documents.delete_documents(connection, urls)
             for generation in live.all:
-                await (await self._opened.index(generation)).replace([IndexedDocument(url) for url in urls])
+                await (await self._index(generation)).replace([IndexedDocument(url) for url in urls])
 
 
 def _serving(live: Live) -> Generation:
     if live.serving is None:
-        raise IndexUnavailable("there is no index yet: it is made when the service has its embedder")
+        raise IndexUnavailable(NO_INDEX)
     return live.serving

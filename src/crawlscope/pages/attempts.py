@@ -1,8 +1,7 @@
-"""The SQL of attempts: a worker claims pages, and ends its attempts with their outcomes."""
+"""The SQL of attempts: a worker claims pages; attempts whose worker died are ended."""
 
-import json
 import socket
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,14 +20,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.core.values import arrays
-from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED, OperationType, PageState
+from crawlscope.core.vocabulary import OperationType
 from crawlscope.pages.delivered import markdown_of
 from crawlscope.pages.repository import NOW, PAGES, UNSETTLED
 from crawlscope.sessions.changes import SessionChange
 from crawlscope.timing import TimingContext
-from crawlscope.timing.context import whole_ticks
-from crawlscope.timing.measurement import Measurement
 from crawlscope.timing.store import write_changes
 from crawlscope.timing.telemetry import meters
 
@@ -39,7 +35,7 @@ SUPERSEDED = "superseded"
 RETRIED = "retried"
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=60)
 """Attempts begin by the database's clock, workers by that of their host."""
-_LOCK_PAGES = text("""
+LOCK_CLAIMED = text("""
     SELECT id, crawl_id, source_url, url, title, language, state, revision, job_id, attempts, queued_at
     FROM webhook.pages WHERE id = ANY(CAST(:page_ids AS bigint[]))
     ORDER BY crawl_id COLLATE "C", source_url COLLATE "C"
@@ -61,52 +57,6 @@ _START_ATTEMPTS = text("""
     LEFT JOIN webhook.page_contents AS content ON content.page_id = claimed.id
     LEFT JOIN webhook.deliveries AS delivery ON delivery.id = content.delivery_id
 """)
-_ENDED_COLUMNS = (
-    *("page_id", "number", "state", "outcome", "error_code", "error", "chunks", "content_hash"),
-    *("stages", "total_ms", "unaccounted_ms"),
-)
-_END_ATTEMPTS = text("""
-    WITH ended AS (
-        SELECT * FROM unnest(
-            CAST(:page_id AS bigint[]), CAST(:number AS bigint[]), CAST(:state AS text[]),
-            CAST(:outcome AS text[]), CAST(:error_code AS text[]), CAST(:error AS text[]),
-            CAST(:chunks AS bigint[]), CAST(:content_hash AS text[]), CAST(:stages AS jsonb[]),
-            CAST(:total_ms AS float8[]), CAST(:unaccounted_ms AS float8[])
-        ) AS ended (
-            page_id, number, state, outcome, error_code, error, chunks, content_hash, stages, total_ms,
-            unaccounted_ms
-        )
-    ), closed AS (
-        UPDATE webhook.page_attempts AS attempt
-        SET finished_at = clock_timestamp(), outcome = ended.outcome, error_code = ended.error_code,
-            error = ended.error, stages = ended.stages, total_ms = ended.total_ms,
-            unaccounted_ms = ended.unaccounted_ms
-        FROM ended
-        WHERE attempt.page_id = ended.page_id AND attempt.number = ended.number
-            AND (attempt.outcome IS NULL OR (attempt.outcome = 'superseded' AND attempt.total_ms IS NULL))
-        RETURNING attempt.page_id, attempt.number, attempt.started_at, attempt.queued_at
-    ), settled AS (
-        UPDATE webhook.pages AS page
-        SET state = ended.state, settled_at = clock_timestamp(),
-            settled_in = CAST(CAST(pg_current_xact_id() AS text) AS bigint), error_code = ended.error_code,
-            error = ended.error, chunks = ended.chunks, content_hash = ended.content_hash,
-            stages = ended.stages, total_ms = ended.total_ms,
-            queue_wait_ms = greatest(0, extract(epoch FROM page.started_at - page.queued_at) * 1000)
-        FROM ended
-        WHERE page.id = ended.page_id AND ended.state <> 'queued'
-        RETURNING page.id, page.settled_at
-    ), requeued AS (
-        UPDATE webhook.pages AS page SET state = 'queued', queued_at = clock_timestamp()
-        FROM ended
-        WHERE page.id = ended.page_id AND ended.state = 'queued'
-    )
-    SELECT ended.page_id, ended.number, settled.settled_at, closed.number IS NOT NULL AS closed,
-        closed.started_at, closed.queued_at
-    FROM ended
-    LEFT JOIN closed ON closed.page_id = ended.page_id AND closed.number = ended.number
-    LEFT JOIN settled ON settled.id = ended.page_id
-""")
-"""The state is NULL for an attempt whose claim is not held."""
 
 
 @dataclass(frozen=True)
@@ -148,25 +98,6 @@ class ClaimedPage:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    state: PageState
-    """`QUEUED` for a page that waits for another attempt."""
-    chunks: int | None = None
-    error_code: str | None = None
-    error: str | None = None
-    content_hash: str | None = None
-    """See `PreparedDocument`."""
-
-
-@dataclass(frozen=True)
-class EndedAttempt:
-    claim: ClaimedPage
-    outcome: Outcome | None
-    """None if the claim does not hold any more."""
-    measurements: Sequence[Measurement]
-
-
-@dataclass(frozen=True)
 class WorkerDeath:
     """The death of a worker, as its supervisor saw it."""
 
@@ -185,7 +116,8 @@ async def claim_pages(
     connection: AsyncConnection, jobs: Sequence[PageJob], worker: str
 ) -> list[ClaimedPage | None]:
     """Starts attempts. None where a job is void: its page is settled, replaced, deleted or of another job."""
-    locked = await _lock_pages(connection, [job.page_id for job in jobs])
+    rows = await connection.execute(LOCK_CLAIMED, {"page_ids": [job.page_id for job in jobs]})
+    locked = {row.id: row for row in rows}
     claimable = {
         job.page_id: job
         for job in jobs
@@ -198,8 +130,8 @@ async def claim_pages(
         await _supersede_attempts(connection, again)
         await close_lost_attempts(connection, again)
         past = await _failed_attempts(connection, again)
-    rows = await connection.execute(_START_ATTEMPTS, {"page_ids": list(claimable), "worker": worker})
-    started = {row["id"]: row for row in rows.mappings()}
+    begun = await connection.execute(_START_ATTEMPTS, {"page_ids": list(claimable), "worker": worker})
+    started = {row["id"]: row for row in begun.mappings()}
     waits = [seconds for row in started.values() if (seconds := row["waited_seconds"]) is not None]
     meters.pages_claimed(connection, waits)
 
@@ -226,75 +158,6 @@ async def claim_pages(
         )
 
     return [claimed(job) for job in jobs]
-
-
-async def still_claimed(connection: AsyncConnection, claims: Sequence[ClaimedPage]) -> list[bool]:
-    """Locks the pages; false for one that was settled, replaced, deleted or claimed again meanwhile."""
-    locked = await _lock_pages(connection, [claim.id for claim in claims])
-    return [
-        (page := locked.get(claim.id)) is not None
-        and page.state in UNSETTLED
-        and (page.revision, page.attempts) == (claim.revision, claim.attempt)
-        for claim in claims
-    ]
-
-
-async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt]) -> None:
-    """Writes outcomes of pages, attempts, operations, totals and counts. The caller has seen by
-    `still_claimed` which attempts have an outcome.
-
-    Of one without only the time is kept. It may have settled the page itself, in a commit whose answer was
-    lost: an attempt that has ended stays as it is.
-    """
-    if not ended:
-        return
-    rows = [_ended_row(each) for each in ended]
-    written = await connection.execute(_END_ATTEMPTS, arrays(_ENDED_COLUMNS, rows))
-    by_attempt = {(row.page_id, row.number): row for row in written}
-    changes: dict[str, SessionChange] = defaultdict(SessionChange)
-    measurements: list[Measurement] = []
-    for each, (*_, unaccounted_ms) in zip(ended, rows, strict=True):
-        row, change = by_attempt[each.claim.id, each.claim.attempt], changes[each.claim.crawl_id]
-        if row.closed:
-            measurements += each.measurements
-            _measure_attempt(change, row, unaccounted_ms)
-        if each.outcome:
-            change.moved[PageState.INDEXING, each.outcome.state] += 1
-            change.settled_at.append(row.settled_at)
-    await write_changes(connection, changes, measurements)
-    meters.pages_settled(connection, Counter(each.outcome.state for each in ended if each.outcome))
-
-
-def _measure_attempt(change: SessionChange, attempt: Row[Any], unaccounted_ms: float) -> None:
-    """What an attempt measured besides operations."""
-    change.measured.append((attempt.started_at, UNACCOUNTED, unaccounted_ms, True))
-    if attempt.queued_at is not None:
-        seconds = (attempt.started_at - attempt.queued_at).total_seconds()
-        waited_ms = whole_ticks(max(0.0, seconds * 1000))
-        change.measured.append((attempt.started_at, QUEUE_WAIT, waited_ms, True))
-
-
-def _ended_row(ended: EndedAttempt) -> tuple[Any, ...]:
-    """In the order of `_ENDED_COLUMNS`."""
-    attempt, outcome = (ended.claim.id, ended.claim.attempt), ended.outcome
-    stages: dict[str, float] = {}
-    total_ms = 0.0
-    for each in ended.measurements:
-        if each.operation_type == OperationType.WORKER:
-            total_ms += each.duration_ms
-        else:
-            stages[each.operation_type] = stages.get(each.operation_type, 0.0) + each.duration_ms
-    spent = json.dumps(stages), total_ms, max(0.0, total_ms - sum(stages.values()))
-    if outcome is None:
-        return *attempt, None, SUPERSEDED, None, None, None, None, *spent
-    word = RETRIED if outcome.state is PageState.QUEUED else outcome.state
-    content = (outcome.chunks, outcome.content_hash)
-    return *attempt, outcome.state, word, outcome.error_code, outcome.error, *content, *spent
-
-
-async def _lock_pages(connection: AsyncConnection, page_ids: Sequence[int]) -> dict[int, Row[Any]]:
-    rows = await connection.execute(_LOCK_PAGES, {"page_ids": page_ids})
-    return {row.id: row for row in rows}
 
 
 async def _supersede_attempts(connection: AsyncConnection, pages: Sequence[Row[Any]]) -> None:
@@ -417,7 +280,7 @@ async def _record_dead(
         spent_ms = operation.duration_ms
         values = {"total_ms": spent_ms, "unaccounted_ms": spent_ms}
         await connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
-        _measure_attempt(changes[page.crawl_id], attempt, spent_ms)
+        changes[page.crawl_id].measure_attempt(attempt.started_at, attempt.queued_at, spent_ms)
     await write_changes(connection, changes, operations)
 
 

@@ -20,23 +20,19 @@ from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.repository import Live
 from crawlscope.indexing.service import (
     DocumentMetadata,
-    FoundDocument,
     IndexDocumentRequest,
     IndexingService,
-    PreparedDocument,
-    StoredDocument,
 )
-from crawlscope.pages.attempts import (
-    ClaimedPage,
+from crawlscope.pages.attempts import ClaimedPage, FailedAttempts, PageJob, claim_pages
+from crawlscope.pages.outcomes import (
     EndedAttempt,
-    FailedAttempts,
     Outcome,
-    PageJob,
-    claim_pages,
+    PreparedPage,
     end_attempts,
+    error_text,
+    settle,
     still_claimed,
 )
-from crawlscope.pages.repository import keep_markdown
 from crawlscope.pages.retry import PageTimeout, is_exhausted, retry_seconds
 from crawlscope.sessions.repository import traceparents_of
 from crawlscope.timing import TimingContext, scope
@@ -44,7 +40,6 @@ from crawlscope.timing.telemetry import traces
 
 INTERNAL_ERROR = "internal_error"
 WORKER_STOPPED = "worker_stopped"
-NO_TEXT = "no_text"
 TEXT_LOST = "text_lost"
 MAX_PAGES = 16
 """Per transaction."""
@@ -58,7 +53,7 @@ class PutBack(Exception):
     """The page waits in the queue again, for `delay_seconds` at least."""
 
     def __init__(self, error: Exception, delay_seconds: float) -> None:
-        super().__init__(_words(error))
+        super().__init__(error_text(error))
         self.error = error
         self.delay_seconds = delay_seconds
 
@@ -81,34 +76,6 @@ class _Claim:
     live: Live
     traceparent: object = None
     """Of the crawl's initiator, if spans are exported."""
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A page that is ready to be stored and settled."""
-
-    page: ClaimedPage
-    document: PreparedDocument
-    measured: Sequence[TimingContext]
-    running: Sequence[TimingContext]
-    """Measurements that end when the page is stored."""
-
-    def ended(self, stored: StoredDocument | None, pages: int) -> EndedAttempt:
-        """The attempt as it ends now; `pages` were stored together, and the time is each one's."""
-        ids = {
-            "crawl_id": self.page.crawl_id,
-            "job_id": str(self.page.job_id),
-            "document_url": self.page.source_url,
-        }
-        now = [each.so_far(**ids, metadata={**each.metadata, "pages": pages}) for each in self.running]
-        if stored is None:
-            return EndedAttempt(self.page, None, [*self.measured, *now])
-        reason = self.document.unreadable or stored.reason
-        if stored.state is PageState.EMPTY and not reason:
-            reason = PageError(NO_TEXT, _why_empty(self.page))
-        code, words = (reason.code, _words(reason)) if reason else (None, None)
-        outcome = Outcome(stored.state, stored.chunks, code, words, self.document.content_hash)
-        return EndedAttempt(self.page, outcome, [*self.measured, *now])
 
 
 class PageIndexer:
@@ -157,7 +124,7 @@ class PageIndexer:
             if await is_exhausted(self._database, error, past, self._max_attempts):
                 await self._fail(page, error, measured)
                 return
-            await self._put_back(page, _code_of(error), _words(error), measured)
+            await self._put_back(page, _code_of(error), error_text(error), measured)
             raise PutBack(error, retry_seconds(past.count + 1)) from error
 
     async def remove_gone(self, page_id: int) -> None:
@@ -201,14 +168,14 @@ class PageIndexer:
                         page = replace(page, markdown=storable(read.markdown))
                 metadata = DocumentMetadata(url=page.url, title=page.title, language=page.language)
                 request = IndexDocumentRequest(url=page.url, markdown=page.markdown, metadata=metadata)
-                document = await self._indexing.prepare(request, claim.live)
+                prepared = await self._indexing.opened.prepare(request, claim.live)
                 # A large page would delay others, and one that failed before may be the cause.
-                alone = page.past or len(document.chunks) > MANY_CHUNKS
+                alone = page.past or len(prepared.document.texts) > MANY_CHUNKS
                 stores = self._stores_alone if alone else self._stores
                 with TimingContext(OperationType.QDRANT, "index_chunks") as storing:
-                    await stores.add(_Prepared(page, document, (*measured,), (storing, whole)))
+                    await stores.add(PreparedPage(page, prepared, (*measured,), (storing, whole)))
 
-    async def _store_all(self, prepared: Sequence[_Prepared]) -> list[CrawlscopeError | None]:
+    async def _store_all(self, prepared: Sequence[PreparedPage]) -> list[CrawlscopeError | None]:
         """Stores and settles pages; those with the same document one after the other."""
         results: dict[int, CrawlscopeError | None] = {}
         left = dict(enumerate(prepared))
@@ -216,31 +183,9 @@ class PageIndexer:
             by_url = {each.page.url: number for number, each in reversed(left.items())}
             numbers = sorted(by_url.values())
             batch = [left.pop(number) for number in numbers]
-            stored = await self._database.run(partial(self._store, prepared=batch))
+            stored = await self._database.run(partial(settle, indexing=self._indexing, prepared=batch))
             results |= zip(numbers, stored, strict=True)
         return [results[number] for number in range(len(prepared))]
-
-    async def _store(
-        self, connection: AsyncConnection, prepared: Sequence[_Prepared]
-    ) -> list[CrawlscopeError | None]:
-        """An error is of a page that must be prepared again; it stays claimed."""
-        held = await still_claimed(connection, [each.page for each in prepared])
-        found = [
-            FoundDocument(each.document, each.page.crawl_id, each.page.source_url)
-            for each, holds in zip(prepared, held, strict=True)
-            if holds
-        ]
-        stored = iter(await self._indexing.store(connection, found) if found else [])
-        results = [next(stored) if holds else None for holds in held]
-        ended = [
-            each.ended(result, len(found))
-            for each, result in zip(prepared, results, strict=True)
-            if not isinstance(result, CrawlscopeError)
-        ]
-        if made := {each.claim.id: each.claim.markdown for each in ended if each.outcome and each.claim.html}:
-            await keep_markdown(connection, made)
-        await end_attempts(connection, ended)
-        return [result if isinstance(result, CrawlscopeError) else None for result in results]
 
     async def _end_all(self, ended: Sequence[EndedAttempt]) -> list[None]:
         async def end(connection: AsyncConnection) -> None:
@@ -253,7 +198,7 @@ class PageIndexer:
         return [None] * len(ended)
 
     async def _fail(self, page: ClaimedPage, error: Exception, measured: list[TimingContext]) -> None:
-        code, words = _code_of(error), _words(error)
+        code, words = _code_of(error), error_text(error)
         outcome = Outcome(PageState.FAILED, error_code=code, error=words)
         await self._ends.add(EndedAttempt(page, outcome, measured))
         log.info("page_failed", url=page.source_url, crawl_id=page.crawl_id, code=code, reason=words)
@@ -267,18 +212,6 @@ class PageIndexer:
             await self._ends.add(EndedAttempt(page, outcome, measured))
         except Exception as error:  # noqa: BLE001 - the error that put it back is the one to raise
             log.warning("page_requeue_failed", url=page.source_url, reason=str(error))
-
-
-def _why_empty(claim: ClaimedPage) -> str:
-    if claim.html:
-        return "no Markdown came with the page, and its HTML has no text"
-    if claim.markdown.strip():
-        return "no word is left of the page's Markdown"
-    return "no text came with the page: neither Markdown nor HTML"
-
-
-def _words(error: BaseException) -> str:
-    return storable(str(error)) or type(error).__name__
 
 
 def _code_of(error: Exception) -> str:

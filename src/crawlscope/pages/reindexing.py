@@ -240,12 +240,12 @@ class Reindexing:
                     made,
                     content_hash=prepared.content_hash,
                     fingerprint=prepared.fingerprint,
-                    chunks=len(prepared.chunks),
+                    chunks=len(prepared.document.texts),
                     language=prepared.text_language,
                 )
             found_by = await documents.save_documents(connection, generation.id, {url: made}, {url: None})
             if prepared:
-                indexed = prepared.indexed_document(found_by[url].crawl_ids)
+                indexed = replace(prepared.document, crawl_ids=found_by[url].crawl_ids)
             await (await self._opened.index(generation)).replace([indexed])
 
         await self._database.run(keep)

@@ -15,9 +15,9 @@ from sqlalchemy import ARRAY, Row, String, any_, bindparam, cast, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.core.histogram import Histogram
+from crawlscope.core.histogram import Histogram, whole_ticks
 from crawlscope.core.values import arrays
-from crawlscope.core.vocabulary import OperationType, PageState
+from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED, OperationType, PageState
 from crawlscope.sessions.fold import CrawlSeen, Fact, Lifecycle, credible_moment, fold, session_columns
 
 SESSIONS = models.table_of(models.CrawlSession)
@@ -87,6 +87,15 @@ class SessionChange:
     """When pages settled, None for one that did not."""
     failures_without_url: int = 0
     measured: list[Measured] = field(default_factory=list)
+
+    def measure_attempt(
+        self, started_at: datetime, queued_at: datetime | None, unaccounted_ms: float
+    ) -> None:
+        """What an attempt at a page measured besides operations."""
+        self.measured.append((started_at, UNACCOUNTED, unaccounted_ms, True))
+        if queued_at is not None:
+            waited_ms = whole_ticks(max(0.0, (started_at - queued_at).total_seconds() * 1000))
+            self.measured.append((started_at, QUEUE_WAIT, waited_ms, True))
 
 
 _CHANGED_COLUMNS = (

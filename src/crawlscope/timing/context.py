@@ -9,7 +9,7 @@ from time import perf_counter, time
 from types import TracebackType
 from typing import Any, Self
 
-from crawlscope.core.histogram import TICKS_PER_MS
+from crawlscope.core.histogram import whole_ticks
 from crawlscope.timing import standalone
 from crawlscope.timing.telemetry import meters, traces
 
@@ -52,10 +52,6 @@ def scope(
         yield
     finally:
         _scope.reset(token)
-
-
-def whole_ticks(milliseconds: float) -> float:
-    return round(milliseconds * TICKS_PER_MS) / TICKS_PER_MS
 
 
 class TimingContext:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable
+from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable, IndexUnavailable
 from crawlscope.core.settings import Settings, without_credentials
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
@@ -18,12 +18,14 @@ from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.generations.repository import Generation, Live
 from crawlscope.indexing.index.port import Indexes, SearchIndex
-from crawlscope.indexing.prepare import DocumentPreparer, Lanes
+from crawlscope.indexing.prepare import DocumentPreparer, Lanes, PreparedDocument
+from crawlscope.indexing.schemas import IndexDocumentRequest
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.indexing.vocabulary import WordCounts
 
 REOPEN_AFTER_SECONDS = 2.0
 """How long an embedder that could not be opened is not tried again."""
+NO_INDEX = "there is no index yet: it is made when the service has its embedder"
 REMEDY = "run `crawlscope reindex`"
 
 
@@ -110,7 +112,7 @@ class OpenGenerations:
     ) -> None:
         self._settings = settings
         self._words = words
-        self._indexes = indexes
+        self.indexes = indexes
         self._bm25 = bm25
         self._threads = threads
         self._lanes = Lanes()
@@ -142,7 +144,7 @@ class OpenGenerations:
         return recipe
 
     async def index(self, generation: Generation) -> SearchIndex:
-        return await self._indexes.open(generation.name, generation.recipe.identity.dimension)
+        return await self.indexes.open(generation.name, generation.recipe.identity.dimension)
 
     def embedder(self, generation: Generation) -> IndexEmbedder:
         recipe = generation.recipe
@@ -162,9 +164,19 @@ class OpenGenerations:
                 bm25=self._bm25,
                 lanes=self._lanes,
                 words=self._words,
-                index=await self.index(generation),
+                open_index=partial(self.index, generation),
                 data_dir=self._settings.data_dir,
             )
+
+    async def prepare(self, document: IndexDocumentRequest, live: Live) -> PreparedDocument:
+        """Cleans, chunks, embeds and encodes for the serving index, without any lock. `live` is what the
+        indexes had of the document a moment ago. Raises `IndexUnavailable` if none serves.
+        """
+        if live.serving is None:
+            raise IndexUnavailable(NO_INDEX)
+        await self.close_others(live)
+        async with self.preparer(live.serving) as preparer:
+            return await preparer.prepare(document, live.documents.get(document.url))
 
     async def close_others(self, live: Live) -> None:
         """Closes embedders that no live generation needs: each takes memory or a connection."""
@@ -175,7 +187,7 @@ class OpenGenerations:
     async def aclose(self) -> None:
         for embedder in self._embedders.values():
             await embedder.aclose()
-        await self._indexes.aclose()
+        await self.indexes.aclose()
 
 
 async def reopen_embedder(settings: Settings, recipe: Recipe, threads: int = 1) -> Reopened:
