@@ -12,7 +12,7 @@ from crawlscope.core.vocabulary import STAGES, OperationType, PageState
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
 from crawlscope.pages.attempts import ClaimedPage, PageJob, claim_pages
-from crawlscope.pages.outcomes import EndedAttempt, Outcome, end_attempts
+from crawlscope.pages.index_page import EndedAttempt, Outcome, end_attempts
 from crawlscope.timing import TimingContext, scope
 from crawlscope.webhooks.acceptance import Acceptance, accept_delivery
 

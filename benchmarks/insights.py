@@ -26,7 +26,7 @@ from crawlscope.database.engine import Database
 from crawlscope.insights.service import Insights
 from crawlscope.models import Page
 from crawlscope.pages.attempts import ClaimedPage, PageJob, claim_pages
-from crawlscope.pages.outcomes import EndedAttempt, Outcome, end_attempts, still_claimed
+from crawlscope.pages.index_page import EndedAttempt, Outcome, end_attempts, still_claimed
 from crawlscope.sessions.changes import histogram_arrays
 from crawlscope.sessions.hours import sum_up_hours
 from crawlscope.timing import TimingContext

@@ -33,8 +33,7 @@ from crawlscope.models import (
     Reconciliation,
 )
 from crawlscope.pages.attempts import claim_pages
-from crawlscope.pages.index_page import PageIndexer
-from crawlscope.pages.outcomes import EndedAttempt, Outcome, end_attempts, still_claimed
+from crawlscope.pages.index_page import EndedAttempt, Outcome, PageIndexer, end_attempts, still_claimed
 from crawlscope.pages.receive import Taken, take_pages
 from crawlscope.pages.retry import retry_pages
 from crawlscope.processes.maintenance.sweep import reconcile_crawls

@@ -8,7 +8,7 @@ from crawlscope.core.errors import NotFoundError
 from crawlscope.core.vocabulary import ChangeKind, OperationType, PageState
 from crawlscope.database.engine import Database
 from crawlscope.insights.service import Insights
-from crawlscope.pages.outcomes import Outcome
+from crawlscope.pages.index_page import Outcome
 from crawlscope.timing import TimingContext
 from tests.support.producing import NOON, A, attempt, deliver, document, end, queued
 

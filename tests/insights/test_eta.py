@@ -12,7 +12,7 @@ from crawlscope.database.engine import Database
 from crawlscope.insights import eta
 from crawlscope.insights.eta import Remaining, estimate
 from crawlscope.insights.service import Insights
-from crawlscope.pages.outcomes import Outcome
+from crawlscope.pages.index_page import Outcome
 from tests.support.producing import attempt, deliver, document, end, queued
 from tests.support.recordings import read_deliveries
 

@@ -14,7 +14,7 @@ from crawlscope.database.engine import Database
 from crawlscope.indexing.service import IndexingService
 from crawlscope.insights.service import Insights
 from crawlscope.models import Delivery, OperationHistogram, OperationMetric
-from crawlscope.pages.outcomes import Outcome
+from crawlscope.pages.index_page import Outcome
 from crawlscope.sessions.recount import recount
 from crawlscope.timing import TimingContext
 from crawlscope.timing.store import record_operations

@@ -24,7 +24,7 @@ from crawlscope.insights.live import Live
 from crawlscope.insights.news import Position
 from crawlscope.insights.schemas import CrawlState, LiveCrawls, LiveEnd, LivePages
 from crawlscope.insights.service import Insights
-from crawlscope.pages.outcomes import EndedAttempt, Outcome, end_attempts, still_claimed
+from crawlscope.pages.index_page import EndedAttempt, Outcome, end_attempts, still_claimed
 from tests.support.polling import eventually
 from tests.support.producing import A, B, C, attempt, deliver, document, index_pages, queued
 

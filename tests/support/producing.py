@@ -13,7 +13,7 @@ from crawlscope.crawls import reconciliations
 from crawlscope.database.engine import Database
 from crawlscope.models import Page
 from crawlscope.pages.attempts import ClaimedPage, PageJob, claim_pages
-from crawlscope.pages.outcomes import EndedAttempt, Outcome, end_attempts, still_claimed
+from crawlscope.pages.index_page import EndedAttempt, Outcome, end_attempts, still_claimed
 from crawlscope.timing import TimingContext, scope
 from crawlscope.webhooks.acceptance import accept_delivery
 

@@ -176,7 +176,8 @@ class IndexingService:
         """See `OpenGenerations.prepare`."""
         async with self._database.transaction() as connection:
             live = await generations.live(connection, [document.url])
-        return await self.opened.prepare(document, live)
+        known = live.documents.get(document.url)
+        return await self.opened.prepare(self._database, document, _serving(live).id, known)
 
     async def store(
         self, connection: AsyncConnection, found: Sequence[FoundDocument]

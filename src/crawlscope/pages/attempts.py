@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.vocabulary import OperationType
+from crawlscope.indexing.documents import KnownDocument
 from crawlscope.pages.delivered import markdown_of
 from crawlscope.pages.repository import NOW, PAGES, UNSETTLED
 from crawlscope.sessions.changes import SessionChange
@@ -35,6 +36,7 @@ SUPERSEDED = "superseded"
 RETRIED = "retried"
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=60)
 """Attempts begin by the database's clock, workers by that of their host."""
+_KNOWN_COLUMNS = ("content_hash", "fingerprint", "chunks", "crawl_id", "language", "revision", "error")
 LOCK_CLAIMED = text("""
     SELECT id, crawl_id, source_url, url, title, language, state, revision, job_id, attempts, queued_at
     FROM webhook.pages WHERE id = ANY(CAST(:page_ids AS bigint[]))
@@ -46,14 +48,19 @@ _START_ATTEMPTS = text("""
         UPDATE webhook.pages
         SET state = 'indexing', attempts = attempts + 1, started_at = clock_timestamp()
         WHERE id = ANY(CAST(:page_ids AS bigint[]))
-        RETURNING id, attempts, revision, queued_at, started_at
+        RETURNING id, attempts, revision, queued_at, started_at, document_key
     ), started AS (
         INSERT INTO webhook.page_attempts (page_id, number, revision, worker, queued_at, started_at)
         SELECT id, attempts, revision, :worker, queued_at, started_at FROM claimed
     )
     SELECT claimed.id, claimed.attempts, content.markdown, content.html, delivery.body, content.begins,
-        content.ends, extract(epoch FROM claimed.started_at - claimed.queued_at)::float8 AS waited_seconds
+        content.ends, extract(epoch FROM claimed.started_at - claimed.queued_at)::float8 AS waited_seconds,
+        serving.id AS generation_id, known.content_hash, known.fingerprint, known.chunks, known.crawl_id,
+        known.language, known.revision, known.error
     FROM claimed
+    LEFT JOIN webhook.index_generations AS serving ON serving.state = 'serving'
+    LEFT JOIN webhook.documents AS known
+        ON known.generation_id = serving.id AND known.key = claimed.document_key
     LEFT JOIN webhook.page_contents AS content ON content.page_id = claimed.id
     LEFT JOIN webhook.deliveries AS delivery ON delivery.id = content.delivery_id
 """)
@@ -93,6 +100,10 @@ class ClaimedPage:
     is_lost: bool
     """Whether its text cannot be read any more."""
     queued_at: datetime | None
+    generation_id: int | None
+    """Of the index that serves."""
+    known: KnownDocument | None
+    """What that index has of the document."""
     past: Mapping[str, FailedAttempts] = field(default_factory=dict)
     """Attempts at this revision after which the page was put back, by error code."""
 
@@ -139,7 +150,7 @@ async def claim_pages(
         if claimable.get(job.page_id) != job:
             return None
         page, attempt = locked[job.page_id], started[job.page_id]
-        markdown = markdown_of(attempt)
+        markdown, has_document = markdown_of(attempt), attempt["revision"] is not None
         return ClaimedPage(
             id=page.id,
             job_id=job.job_id,
@@ -154,6 +165,8 @@ async def claim_pages(
             html=attempt["html"] or "",
             is_lost=markdown is None,
             queued_at=page.queued_at,
+            generation_id=attempt["generation_id"],
+            known=KnownDocument(*(attempt[name] for name in _KNOWN_COLUMNS)) if has_document else None,
             past=past.get(page.id, {}),
         )
 

@@ -102,7 +102,9 @@ class Reindexing:
         try:
             while True:
                 async with self._database.transaction() as connection:
-                    generation = (await generations.live(connection)).replacement
+                    live = await generations.live(connection)
+                await self._opened.close_others(live)
+                generation = live.replacement
                 if generation is None or generation.id != generation_id:
                     return
                 await self._fill_what_is_left(generation)

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from crawlscope.api.http import health, prometheus
 from crawlscope.core.vocabulary import PageState
 from crawlscope.database.engine import Database
-from crawlscope.pages.outcomes import Outcome
+from crawlscope.pages.index_page import Outcome
 from crawlscope.processes.maintenance import ended_crawls
 from crawlscope.sessions import repository as sessions
 from crawlscope.timing import TimingContext, scope

@@ -11,6 +11,7 @@ from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable, IndexUn
 from crawlscope.core.settings import Settings, without_credentials
 from crawlscope.database.engine import Database
 from crawlscope.indexing import documents
+from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.embedders import open_embedder
 from crawlscope.indexing.embedders.models import local_model, text_prefixes
 from crawlscope.indexing.embedders.port import Embedder, Vectors
@@ -118,6 +119,8 @@ class OpenGenerations:
         self._lanes = Lanes()
         self._embedders: dict[str, IndexEmbedder] = {}
         """By the fingerprint of the recipe."""
+        self._serving: Generation | None = None
+        """The one for which a page was prepared last."""
 
     async def ensure_serving(self, database: Database) -> Generation:
         """The serving generation; adds one for the configured embedder if there is none or it is empty.
@@ -168,15 +171,26 @@ class OpenGenerations:
                 data_dir=self._settings.data_dir,
             )
 
-    async def prepare(self, document: IndexDocumentRequest, live: Live) -> PreparedDocument:
-        """Cleans, chunks, embeds and encodes for the serving index, without any lock. `live` is what the
-        indexes had of the document a moment ago. Raises `IndexUnavailable` if none serves.
+    async def prepare(
+        self,
+        database: Database,
+        document: IndexDocumentRequest,
+        generation_id: int | None,
+        known: KnownDocument | None,
+    ) -> PreparedDocument:
+        """Cleans, chunks, embeds and encodes for the serving index, without any lock. `known` is what the
+        index of that generation had a moment ago. Raises `IndexUnavailable` if none serves.
         """
-        if live.serving is None:
+        if self._serving is None or self._serving.id != generation_id:
+            async with database.transaction() as connection:
+                live = await generations.live(connection)
+            await self.close_others(live)
+            self._serving = live.serving
+        if self._serving is None:
             raise IndexUnavailable(NO_INDEX)
-        await self.close_others(live)
-        async with self.preparer(live.serving) as preparer:
-            return await preparer.prepare(document, live.documents.get(document.url))
+        async with self.preparer(self._serving) as preparer:
+            same_index = preparer.generation_id == generation_id
+            return await preparer.prepare(document, known if same_index else None)
 
     async def close_others(self, live: Live) -> None:
         """Closes embedders that no live generation needs: each takes memory or a connection."""
