@@ -140,12 +140,12 @@ def _respelled(part: str) -> str:
     """RFC 3986, 6.2.2; what is malformed stays as it is."""
     if "%" not in part or _MALFORMED_ESCAPE.search(part):
         return part
-    return _ESCAPE.sub(_plain_or_upper, part)
 
+    def plain_or_upper(escape: re.Match[str]) -> str:
+        character = chr(int(escape[1], 16))
+        return character if character in _UNRESERVED else escape[0].upper()
 
-def _plain_or_upper(escape: re.Match[str]) -> str:
-    character = chr(int(escape[1], 16))
-    return character if character in _UNRESERVED else escape[0].upper()
+    return _ESCAPE.sub(plain_or_upper, part)
 
 
 def _says_something(parameter: str) -> bool:

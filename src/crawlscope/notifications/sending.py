@@ -62,13 +62,10 @@ class Receiver:
         except TimeoutError:
             return Reply(None, f"the receiver did not answer within {self._answer_seconds:g} s")
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-            return Reply(None, f"the receiver cannot be reached: {self._why(error)}")
+            why = " ".join(str(error).split()) or type(error).__name__
+            without_secret = why.replace(self._url, "its address")[:MAX_REASON_LENGTH]
+            return Reply(None, f"the receiver cannot be reached: {without_secret}")
         return _reply(answer)
-
-    def _why(self, error: Exception) -> str:
-        """Without the address, which may contain a secret."""
-        words = " ".join(str(error).split()) or type(error).__name__
-        return words.replace(self._url, "its address")[:MAX_REASON_LENGTH]
 
 
 async def send_due(

@@ -138,9 +138,7 @@ async def claim_pages(
     }
     past: Mapping[int, Mapping[str, FailedAttempts]] = {}
     if again := [locked[page_id] for page_id in claimable if locked[page_id].attempts]:
-        await _supersede_attempts(connection, again)
-        await close_lost_attempts(connection, again)
-        past = await _failed_attempts(connection, again)
+        past = await _close_former_attempts(connection, again)
     begun = await connection.execute(_START_ATTEMPTS, {"page_ids": list(claimable), "worker": worker})
     started = {row["id"]: row for row in begun.mappings()}
     waits = [seconds for row in started.values() if (seconds := row["waited_seconds"]) is not None]
@@ -173,8 +171,11 @@ async def claim_pages(
     return [claimed(job) for job in jobs]
 
 
-async def _supersede_attempts(connection: AsyncConnection, pages: Sequence[Row[Any]]) -> None:
-    """Attempts at content that was replaced: their workers may live, and add the time when they end."""
+async def _close_former_attempts(
+    connection: AsyncConnection, pages: Sequence[Row[Any]]
+) -> Mapping[int, Mapping[str, FailedAttempts]]:
+    """Returns the failed attempts at the present revisions of the pages. A worker with an attempt at content
+    that was replaced may live, and adds the time when it ends."""
     replaced = or_(
         *[and_(ATTEMPTS.c.page_id == page.id, ATTEMPTS.c.revision < page.revision) for page in pages]
     )
@@ -183,11 +184,7 @@ async def _supersede_attempts(connection: AsyncConnection, pages: Sequence[Row[A
         .where(replaced, ATTEMPTS.c.outcome.is_(None))
         .values(finished_at=NOW, outcome=SUPERSEDED)
     )
-
-
-async def _failed_attempts(
-    connection: AsyncConnection, pages: Sequence[Row[Any]]
-) -> Mapping[int, Mapping[str, FailedAttempts]]:
+    await close_lost_attempts(connection, pages)
     counted = await connection.execute(
         select(ATTEMPTS.c.page_id, ATTEMPTS.c.error_code, func.count(), func.min(ATTEMPTS.c.started_at))
         .join(PAGES, and_(PAGES.c.id == ATTEMPTS.c.page_id, PAGES.c.revision == ATTEMPTS.c.revision))
@@ -287,7 +284,20 @@ async def _record_dead(
     connection: AsyncConnection, died: Sequence[tuple[Row[Any], Row[Any]]], error: str
 ) -> None:
     """Pages with their attempts, of which no stage is known: all of their time is unaccounted."""
-    operations = [_operation_of_dead(page, attempt, error) for page, attempt in died]
+    operations = [
+        TimingContext.past(
+            OperationType.WORKER,
+            "index_document",
+            began_at=attempt.started_at,
+            ended_at=attempt.finished_at,
+            error_message=error,
+            crawl_id=page.crawl_id,
+            job_id=str(page.job_id),
+            document_url=page.source_url,
+            metadata={"attempt": attempt.number},
+        )
+        for page, attempt in died
+    ]
     changes: dict[str, SessionChange] = defaultdict(SessionChange)
     for (page, attempt), operation in zip(died, operations, strict=True):
         spent_ms = operation.duration_ms
@@ -295,17 +305,3 @@ async def _record_dead(
         await connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
         changes[page.crawl_id].measure_attempt(attempt.started_at, attempt.queued_at, spent_ms)
     await write_changes(connection, changes, operations)
-
-
-def _operation_of_dead(page: Row[Any], attempt: Any, error: str) -> TimingContext:
-    return TimingContext.past(
-        OperationType.WORKER,
-        "index_document",
-        began_at=attempt.started_at,
-        ended_at=attempt.finished_at,
-        error_message=error,
-        crawl_id=page.crawl_id,
-        job_id=str(page.job_id),
-        document_url=page.source_url,
-        metadata={"attempt": attempt.number},
-    )

@@ -88,6 +88,9 @@ class KnownPage:
         page was delivered again or fetched."""
         if self.arrival and self._wins(self.arrival, page):
             return self
+        failed_before = self.settled_at if self.state in (PageState.FAILED, PageState.CANCELLED) else None
+        reported_at = page.arrival.received_at if page.failed_at else None
+        failed_at = min((at for at in (reported_at, failed_before) if at), default=None)  # the first known
         return KnownPage(
             id=self.id,
             revision=self.revision if page.failure or self.state is None else self.revision + 1,
@@ -98,7 +101,7 @@ class KnownPage:
             language=page.language,
             error_code=page.error_code,
             error=page.error,
-            settled_at=self._failed_at(page) if page.failure else None,
+            settled_at=failed_at if page.failure else None,
             delivered=page,
         )
 
@@ -118,21 +121,12 @@ class KnownPage:
             return (self.state, self.error_code, self.error) == (page.failure, page.error_code, page.error)
         usable = self.arrival is not None and self.arrival.usable
         described = (True, page.url, page.title, page.language, bool(page.html))
-        if (usable, self.url, self.title, self.language, self._is_html) != described:
+        is_html = bool(self.delivered.html) if self.delivered else self.is_html
+        if (usable, self.url, self.title, self.language, is_html) != described:
             return False
         if self.delivered:
             return self.delivered.content == page.content
         return self.content_hash == sha256(page.content.encode()).digest()
-
-    @property
-    def _is_html(self) -> bool:
-        return bool(self.delivered.html) if self.delivered else self.is_html
-
-    def _failed_at(self, page: DeliveredPage) -> datetime | None:
-        """The earliest time that is known."""
-        failed_before = self.settled_at if self.state in (PageState.FAILED, PageState.CANCELLED) else None
-        reported_at = page.arrival.received_at if page.failed_at else None
-        return min((at for at in (reported_at, failed_before) if at), default=None)
 
 
 def markdown_of(row: Mapping[Any, Any]) -> str | None:

@@ -129,7 +129,7 @@ async def in_time(seconds: float) -> AsyncIterator[None]:
 
 
 @dataclass(frozen=True)
-class _Claim:
+class Claim:
     page: ClaimedPage
     traceparent: object = None
     """Of the crawl's initiator, if spans are exported."""
@@ -176,7 +176,12 @@ class _Prepared:
             return EndedAttempt(self.page, None, [*self.measured, *now])
         reason = self.document.unreadable or stored.reason
         if stored.state is PageState.EMPTY and not reason:
-            reason = PageError(NO_TEXT, _why_empty(self.page))
+            why = "no text came with the page: neither Markdown nor HTML"
+            if self.page.html:
+                why = "no Markdown came with the page, and its HTML has no text"
+            elif self.page.markdown.strip():
+                why = "no word is left of the page's Markdown"
+            reason = PageError(NO_TEXT, why)
         code, words = (reason.code, _words(reason)) if reason else (None, None)
         outcome = Outcome(stored.state, stored.chunks, code, words, self.document.content_hash)
         return EndedAttempt(self.page, outcome, [*self.measured, *now])
@@ -199,18 +204,29 @@ class PageIndexer:
     ) -> None:
         self._database = database
         self._indexing = indexing
-        self._worker = worker
         self._max_attempts = max_attempts
         self._timeout_seconds = timeout_seconds
         # A page may be locked for long, for example while its crawl is deleted.
-        self._claims = Batcher(self._claim_all, max_items=MAX_PAGES, concurrency=2)
+        self._claims = Batcher[PageJob, Claim | None](
+            lambda jobs: database.run(partial(claim_all, jobs=jobs, worker=worker)),
+            max_items=MAX_PAGES,
+            concurrency=2,
+        )
         self._stores = Batcher(self._store_all, max_items=MAX_PAGES)
         self._stores_alone = Batcher(self._store_all, max_items=1, concurrency=2)
-        self._ends = Batcher(self._end_all, max_items=MAX_PAGES)
+        self._ends = Batcher[EndedAttempt, None](
+            lambda ended: database.run(partial(end_claimed, ended=ended)), max_items=MAX_PAGES
+        )
 
     async def index(self, page_id: int, revision: int, job_id: int) -> None:
         """Settles the page, or raises `PutBack`; a `DependencyError` where not even that could be written."""
-        claim = await self._claim(PageJob(page_id, revision, job_id))
+        claiming = asyncio.ensure_future(self._claims.add(PageJob(page_id, revision, job_id)))
+        try:
+            claim = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            if claim := await claiming:
+                await self._put_back(claim.page, WORKER_STOPPED, "the worker was stopped", [])
+            raise
         if claim is None:
             return
         page, measured = claim.page, list[TimingContext]()
@@ -235,26 +251,7 @@ class PageIndexer:
         """Removes the documents of a page that is gone. Raises a `DependencyError` while it cannot."""
         await self._database.run(lambda connection: self._indexing.remove_gone(connection, page_id))
 
-    async def _claim(self, job: PageJob) -> _Claim | None:
-        claiming = asyncio.ensure_future(self._claims.add(job))
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            if claim := await claiming:
-                await self._put_back(claim.page, WORKER_STOPPED, "the worker was stopped", [])
-            raise
-
-    async def _claim_all(self, jobs: Sequence[PageJob]) -> list[_Claim | None]:
-        async def claim(connection: AsyncConnection) -> list[_Claim | None]:
-            pages = await claim_pages(connection, jobs, self._worker)
-            traceparents: Mapping[str, object] = {}
-            if traces.in_use():
-                traceparents = await traceparents_of(connection, {page.crawl_id for page in pages if page})
-            return [_Claim(page, traceparents.get(page.crawl_id)) if page else None for page in pages]
-
-        return await self._database.run(claim)
-
-    async def _index(self, claim: _Claim, measured: list[TimingContext]) -> None:
+    async def _index(self, claim: Claim, measured: list[TimingContext]) -> None:
         page = claim.page
         with (
             traces.page(page.crawl_id, page.id, page.revision, page.queued_at, claim.traceparent),
@@ -292,16 +289,6 @@ class PageIndexer:
             results |= zip(numbers, stored, strict=True)
         return [results[number] for number in range(len(prepared))]
 
-    async def _end_all(self, ended: Sequence[EndedAttempt]) -> list[None]:
-        async def end(connection: AsyncConnection) -> None:
-            held = await still_claimed(connection, [each.claim for each in ended])
-            superseded = [replace(each, outcome=None) for each in ended]
-            pairs = zip(held, ended, superseded, strict=True)
-            await end_attempts(connection, [each if holds else void for holds, each, void in pairs])
-
-        await self._database.run(end)
-        return [None] * len(ended)
-
     async def _fail(self, page: ClaimedPage, error: Exception, measured: list[TimingContext]) -> None:
         code, words = _code_of(error), _words(error)
         outcome = Outcome(PageState.FAILED, error_code=code, error=words)
@@ -317,6 +304,15 @@ class PageIndexer:
             await self._ends.add(EndedAttempt(page, outcome, measured))
         except Exception as error:  # noqa: BLE001 - the error that put it back is the one to raise
             log.warning("page_requeue_failed", url=page.source_url, reason=str(error))
+
+
+async def claim_all(connection: AsyncConnection, jobs: Sequence[PageJob], worker: str) -> list[Claim | None]:
+    """None for a job that is void; see `claim_pages`."""
+    pages = await claim_pages(connection, jobs, worker)
+    traceparents: Mapping[str, object] = {}
+    if traces.in_use():
+        traceparents = await traceparents_of(connection, {page.crawl_id for page in pages if page})
+    return [Claim(page, traceparents.get(page.crawl_id)) if page else None for page in pages]
 
 
 async def settle(
@@ -343,6 +339,15 @@ async def settle(
         await keep_markdown(connection, made)
     await end_attempts(connection, ended)
     return [result if isinstance(result, CrawlscopeError) else None for result in results]
+
+
+async def end_claimed(connection: AsyncConnection, ended: Sequence[EndedAttempt]) -> list[None]:
+    """Ends attempts; of one whose claim does not hold any more, only the time counts."""
+    held = await still_claimed(connection, [each.claim for each in ended])
+    superseded = [replace(each, outcome=None) for each in ended]
+    pairs = zip(held, ended, superseded, strict=True)
+    await end_attempts(connection, [each if holds else void for holds, each, void in pairs])
+    return [None] * len(ended)
 
 
 async def still_claimed(connection: AsyncConnection, claims: Sequence[ClaimedPage]) -> list[bool]:
@@ -399,14 +404,6 @@ def _ended_row(ended: EndedAttempt) -> tuple[Any, ...]:
     word = RETRIED if outcome.state is PageState.QUEUED else outcome.state
     content = (outcome.chunks, outcome.content_hash)
     return *attempt, outcome.state, word, outcome.error_code, outcome.error, *content, *spent
-
-
-def _why_empty(claim: ClaimedPage) -> str:
-    if claim.html:
-        return "no Markdown came with the page, and its HTML has no text"
-    if claim.markdown.strip():
-        return "no word is left of the page's Markdown"
-    return "no text came with the page: neither Markdown nor HTML"
 
 
 def _words(error: BaseException) -> str:

@@ -190,21 +190,18 @@ class Reindexing:
         self._failures[failed] += 1
         if self._failures[failed] < max_failures(error, self._max_attempts):
             return False
-        if isinstance(error, CrawlscopeError) and not await self._makes_others(generation):
-            return False
+        if isinstance(error, CrawlscopeError):  # do all dependencies work for a document that it has already?
+            async with self._database.transaction() as connection:
+                made = await documents.latest_stored(connection, generation.id)
+            try:
+                if made is None or not await self._make(generation, made, again=True):
+                    return False
+            except Exception as probed:  # noqa: BLE001 - that it fails is the answer
+                log.info("reindexing_probe_failed", reason=_words(probed))
+                return False
         await self._keep(generation, document, None, _words(error))
         log.warning("document_skipped", url=document.url, index=generation.name, reason=_words(error))
         return True
-
-    async def _makes_others(self, generation: Generation) -> bool:
-        """Whether all dependencies work for a document that the index has already."""
-        async with self._database.transaction() as connection:
-            made = await documents.latest_stored(connection, generation.id)
-        try:
-            return made is not None and await self._make(generation, made, again=True)
-        except Exception as error:  # noqa: BLE001 - that it fails is the answer
-            log.info("reindexing_probe_failed", reason=_words(error))
-            return False
 
     async def _keep(
         self,

@@ -28,11 +28,20 @@ async def prune_contents(
     ranked = ranked_contents()
     replaced = select(ranked).where(ranked.c.rank > 1)
 
+    async def delete_batch(connection: AsyncConnection, after: UUID, before: datetime) -> UUID | None:
+        """Of documents whose keys follow `after`; returns the last key, None at the end."""
+        keys = select(PAGES.c.document_key).where(_within(after, None)).order_by(PAGES.c.document_key)
+        last = await connection.scalar(keys.offset(BATCH_SIZE - 1).limit(1))
+        ranked = ranked_contents(after, last)
+        old = select(ranked.c.id).where(ranked.c.rank > 1, ranked.c.at < before)
+        await connection.execute(delete(CONTENTS).where(CONTENTS.c.page_id.in_(old)))
+        return last
+
     async def delete_all(before: datetime) -> None:
         """From document to document, so that each is looked at once."""
         after: UUID | None = _FIRST
         while after is not None:
-            after = await database.run(partial(_delete_replaced, after=after, before=before))
+            after = await database.run(partial(delete_batch, after=after, before=before))
 
     return await prune_rows(database, "contents of pages", replaced, delete_all, keep, now, dry_run=dry_run)
 
@@ -55,13 +64,3 @@ def ranked_contents(after: UUID = _FIRST, until: UUID | None = None) -> Subquery
 
 def _within(after: UUID, until: UUID | None) -> ColumnElement[bool]:
     return (PAGES.c.document_key > after) & (true() if until is None else PAGES.c.document_key <= until)
-
-
-async def _delete_replaced(connection: AsyncConnection, after: UUID, before: datetime) -> UUID | None:
-    """Those of a batch of documents whose keys follow `after`; returns the last key, None at the end."""
-    keys = select(PAGES.c.document_key).where(_within(after, None)).order_by(PAGES.c.document_key)
-    last = await connection.scalar(keys.offset(BATCH_SIZE - 1).limit(1))
-    ranked = ranked_contents(after, last)
-    old = select(ranked.c.id).where(ranked.c.rank > 1, ranked.c.at < before)
-    await connection.execute(delete(CONTENTS).where(CONTENTS.c.page_id.in_(old)))
-    return last

@@ -6,6 +6,7 @@ A transaction writes ledger, pages, jobs and the crawls' state of its deliveries
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -105,7 +106,8 @@ class Acceptance:
         Raises `UnreadableDelivery` or `MalformedDelivery` for what is no delivery, `DatabaseUnavailable` when
         it cannot be committed.
         """
-        with scope(collect=_leave), TimingContext(OperationType.WEBHOOK, "receive") as timing:
+        leave = scope(collect=lambda _: None)  # it is stored with its delivery, or not at all
+        with leave, TimingContext(OperationType.WEBHOOK, "receive") as timing:
             read, small = partial(payload.received, body, received_at), len(body) < LARGE_BODY_BYTES
             delivery, brought, row = read() if small else await asyncio.to_thread(read)
             timing.operation_name, timing.crawl_id = delivery.event_type, delivery.crawl_id or None
@@ -117,19 +119,17 @@ class Acceptance:
         return answer
 
     async def _stored(self, received: Received, batcher: Batcher[Received, Answer]) -> Answer:
-        try:
-            if received.delivery.crawl_id not in self._delayed:
-                return await batcher.add(received)
-        except _Delayed:
-            pass
-        return await self._accept_delayed(received)
-
-    async def _accept_delayed(self, received: Received) -> Answer:
         crawl_id = received.delivery.crawl_id
-        batcher = self._delayed.setdefault(crawl_id, Batcher(self._store_patiently, max_items=MAX_DELIVERIES))
+        if crawl_id not in self._delayed:
+            with suppress(_Delayed):
+                return await batcher.add(received)
+        patient = Batcher[Received, Answer](
+            lambda waiting: self._database.run(partial(store_deliveries, received=waiting)),
+            max_items=MAX_DELIVERIES,
+        )
         self._callers[crawl_id] += 1
         try:
-            return await batcher.add(received)
+            return await self._delayed.setdefault(crawl_id, patient).add(received)
         finally:
             self._callers[crawl_id] -= 1
             if not self._callers[crawl_id]:
@@ -147,17 +147,10 @@ class Acceptance:
                 raise
             raise _Delayed("a crawl is locked") from None
 
-    async def _store_patiently(self, received: Sequence[Received]) -> Sequence[Answer]:
-        return await self._database.run(partial(store_deliveries, received=received))
-
 
 async def accept_delivery(database: Database, body: bytes, received_at: datetime) -> Answer:
     """Like `Acceptance.accept`, for one delivery alone."""
     return await Acceptance(database).accept(body, received_at)
-
-
-def _leave(measured: TimingContext) -> None:
-    """It is stored with its delivery, or not at all."""
 
 
 async def store_deliveries(connection: AsyncConnection, received: Sequence[Received]) -> list[Answer]:

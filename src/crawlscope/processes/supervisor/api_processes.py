@@ -54,7 +54,12 @@ async def serve_several(settings: Settings, stopping: asyncio.Event, *, keeps_in
             indexes[-1] = replace(indexes[-1], ready=_at_once)
         first = Process(API, SHARED_API, env)
         supervisor = Supervisor([*indexes, first, *other_api_processes(settings, SHARED_API, env)])
-        running = asyncio.create_task(_run(supervisor))
+
+        async def run() -> None:
+            await supervisor.start()
+            await supervisor.wait()
+
+        running = asyncio.create_task(run())
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -68,8 +73,3 @@ async def serve_several(settings: Settings, stopping: asyncio.Event, *, keeps_in
 async def _at_once() -> bool:
     """The API processes wait for the index by themselves."""
     return True
-
-
-async def _run(supervisor: Supervisor) -> None:
-    await supervisor.start()
-    await supervisor.wait()
