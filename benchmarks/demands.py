@@ -63,7 +63,7 @@ class Demands:
     beside_ms: float
     """CPU time outside the service: of the sender, and of the embedding server that answers at once."""
     listening_ms: dict[str, float]
-    """CPU time of PostgreSQL and of a worker for each worker, as all workers hear of each new job."""
+    """CPU time of PostgreSQL and of a worker for each worker, as all workers are notified of each new job."""
 
 
 def read() -> Demands:

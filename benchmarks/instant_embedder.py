@@ -1,6 +1,6 @@
 """An embedding server that answers at once, in a process of its own: what remains is not embedding.
 
-It speaks as Text Embeddings Inference (`/info`, `/embed`) and as OpenAI (`/v1/embeddings`). A text has
+It answers as Text Embeddings Inference (`/info`, `/embed`) and as OpenAI (`/v1/embeddings`). A text has
 the same made-up vector each time, and different texts have different ones.
 """
 

@@ -4,7 +4,7 @@
 
 Each step is measured alone on real pages. Its time is the shortest of all rounds, because other programs on
 the machine only make it longer. Then pages are prepared concurrently, as a worker does, and a task that wakes
-up every millisecond tells how late it was because the event loop was blocked, also beside a page of 2 MB.
+up every millisecond measures how late it was because the event loop was blocked, also beside a page of 2 MB.
 """
 
 import asyncio

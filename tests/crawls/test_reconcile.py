@@ -326,7 +326,7 @@ async def test_documents_that_are_counted_and_not_handed_out_are_missing(
     firecrawl.answer_with(short, applies_to=lambda request: not request.path.endswith("/errors"))
     reconciled = await reconcile(database, firecrawl, job.id)
     assert (reconciled.added, reconciled.state) == (hands_out, ReconcileState.INCOMPLETE)
-    assert reconciled.note == f"Firecrawl hands out {hands_out} of the 5 documents that it counts"
+    assert reconciled.note == f"Firecrawl returns {hands_out} of the 5 documents that it counts"
     check = await check_of(database, job.id)
     assert (check.missing, check.settled) == (5 - hands_out, False)
 
@@ -362,7 +362,7 @@ async def test_documents_without_a_url_are_counted_as_missing(
     await deliver(database, job.id, "crawl.completed")
     reconciled = await reconcile(database, firecrawl, job.id)
     assert (reconciled.added, reconciled.state) == (4, ReconcileState.INCOMPLETE)
-    assert reconciled.note == "1 of the documents that Firecrawl hands out name no URL"
+    assert reconciled.note == "1 of the documents that Firecrawl returns name no URL"
 
 
 async def test_a_running_crawl_is_checked_again(database: Database, firecrawl: FakeFirecrawl) -> None:

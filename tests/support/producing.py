@@ -90,7 +90,7 @@ async def due(database: Database, quiet: timedelta = timedelta(0)) -> str | None
 
 
 async def note_settled(database: Database, crawl_id: str, asked_at: datetime | None = None) -> None:
-    """As when Firecrawl hands out nothing that is not known."""
+    """As when Firecrawl returns nothing that is not known."""
     found = reconciliations.Found(ReconcileState.SETTLED)
     at = asked_at or datetime.now(UTC)
     await database.run(lambda connection: reconciliations.note_check(connection, crawl_id, found, at))

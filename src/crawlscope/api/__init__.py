@@ -1,0 +1,1 @@
+"""The HTTP process: routes, MCP tools, dashboard, and the client of CLI and MCP."""

@@ -1,0 +1,1 @@
+"""Changes of pages: changedetection.io's reports, rescrapes and watches."""

@@ -1,0 +1,1 @@
+"""The common base: settings, errors, logs, vocabulary, the data folder, HTTP clients."""

@@ -1,4 +1,4 @@
-"""Crawlee, set up to be a quiet guest in a long-running service.
+"""Crawlee, set up to disturb nothing else in a long-running service.
 
 It gives what is hard about crawling: queue and concurrency. Left to itself it also keeps its queue on disk,
 shares it between crawls, starts slowly, logs tables, takes over SIGINT, swallows cancellation. Pages are

@@ -1,0 +1,1 @@
+"""A crawl: its request, cancellation, deletion and comparison with Firecrawl."""

@@ -40,8 +40,8 @@ from crawlscope.sessions.repository import (
     require_session,
 )
 
-TOO_MUCH = "Firecrawl hands out {found:,} of the {promised:,} documents that it counts"
-NAMELESS = "{count:,} of the documents that Firecrawl hands out name no URL"
+TOO_MUCH = "Firecrawl returns {found:,} of the {promised:,} documents that it counts"
+NAMELESS = "{count:,} of the documents that Firecrawl returns name no URL"
 NEITHER = "{count:,} of the {asked:,} URLs of the batch brought neither a page nor an error"
 
 log = structlog.get_logger(__name__)
@@ -319,7 +319,7 @@ def _failed_pages(errors: JobErrors, status: JobStatus, known: _Known) -> list[D
 
 
 def _found(listing: Listing, known: _Known, nameless: int) -> Found:
-    """What is missing though Firecrawl has it or was asked for it; of a crawl that runs, nothing yet."""
+    """What is missing though Firecrawl has it or was to fetch it; of a crawl that runs, nothing yet."""
     status = listing.status
     assert status is not None
     found = Found(ReconcileState.RUNNING, completed=status.completed, total=status.total)

@@ -1,0 +1,1 @@
+"""The database: connections, queue, migrations, and the embedded server."""

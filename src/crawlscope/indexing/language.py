@@ -92,7 +92,7 @@ def language_of_script(text: str) -> str:
 
 
 def is_in_none(query: str, documents: Mapping[str, int], data_dir: Path | None = None) -> bool:
-    """Whether its words clearly tell that the query is in no language of the index, even if it is misspelt.
+    """Whether the query, by its words, is clearly in no language of the index, even if it is misspelt.
 
     `documents` as for `likely_languages`. Blocks, and may load the model.
     """
@@ -105,7 +105,7 @@ def is_in_none(query: str, documents: Mapping[str, int], data_dir: Path | None =
 
 def likely_languages(query: str, documents: Mapping[str, int], data_dir: Path | None = None) -> list[str]:
     """The languages of an index in which the query may be, the likeliest first; at most four, and one if its
-    words tell.
+    words are clear.
 
     `documents` is the number of documents of each language, `""` for those of unknown language, which count
     as English. Blocks, and may load the model, if they have several languages.

@@ -1,4 +1,4 @@
-"""The model that tells languages by their words: that of py3langid, whose tables all processes share.
+"""The model that detects languages by their words: that of py3langid, whose tables all processes share.
 
 The tables are 70 MB. The first process that needs them writes them to the data folder, and each maps those
 files: so their memory counts once, and opening them takes milliseconds instead of a second.
@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 class Identifier:
-    """Tells languages as py3langid does, but reads a text in many parts at once, in a fifth of the time.
+    """Detects languages as py3langid does, but reads a text in many parts at once, in a fifth of the time.
 
     Languages are the tags of the model, such as `en` or `nb`.
     """

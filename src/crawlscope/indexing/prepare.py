@@ -45,7 +45,7 @@ class PreparedDocument:
     document: IndexedDocument
     """With its chunks; no crawl is in it."""
     text_language: str
-    """As its words tell, else as declared: many pages in other languages declare English."""
+    """By its words, else as declared: many pages in other languages declare English."""
     text: str
     content_hash: str
     unchanged: bool
@@ -89,7 +89,7 @@ class DocumentPreparer:
     open_index: Callable[[], Awaitable[SearchIndex]] | None = None
     """If given, the document's vectors in this index are used again."""
     data_dir: Path | None = None
-    """If given, its processes share the model that tells languages."""
+    """If given, its processes share the model that detects languages."""
 
     async def prepare(self, document: IndexDocumentRequest, known: KnownDocument | None) -> PreparedDocument:
         """Makes no chunks if `known` holds the same content already.

@@ -1,0 +1,1 @@
+"""What the records say about crawls: progress, verdicts, timing, comparisons."""

@@ -12,7 +12,7 @@ MAX_PAGES = 256
 """The pace is that of so many pages that settled last."""
 MIN_PAGES = 12
 MIN_SECONDS = 2.0
-"""Fewer pages, or less time, tell no pace."""
+"""Fewer pages, or less time, show no pace."""
 WINDOWS = 8
 """The time of these pages in equal parts: how much their numbers differ is how much the pace varies."""
 MAX_GAPS = 8.0

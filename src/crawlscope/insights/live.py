@@ -1,7 +1,7 @@
 """Live feeds of crawls: one poll of the database sends any number of viewers what is new.
 
 The poll runs while anyone watches, and asks for all watched crawls at once. PostgreSQL's notifications would
-tell of news earlier, but every transaction that notifies waits for all others of the server as it commits:
+bring news earlier, but every transaction that notifies waits for all others of the server as it commits:
 each page would pay for viewers that are usually not there.
 """
 
@@ -94,7 +94,7 @@ class Live:
         self, crawl_id: str, after: Position | None = None, *, with_pages: bool = True
     ) -> AsyncIterator[bytes] | None:
         """The feed of a crawl: its state as `crawl`, `pages` that settle after `after` (or from now on), and
-        `end` when it is sealed. None for a sealed crawl of which nothing is left to tell.
+        `end` when it is sealed. None for a sealed crawl of which nothing is left to report.
 
         Raises `NotFoundError` for an unknown crawl.
         """

@@ -263,7 +263,7 @@ class LivePages(Answer):
 
 
 class LiveEnd(Answer):
-    """Nothing more will be told of this crawl."""
+    """Nothing more will be reported about this crawl."""
 
     crawl_id: str
     reason: Literal["sealed", "deleted"]

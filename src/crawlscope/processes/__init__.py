@@ -1,0 +1,1 @@
+"""The running processes, and how each is composed."""

@@ -1,0 +1,1 @@
+"""Search: the query, the ranking of pages, and the passages that are shown."""

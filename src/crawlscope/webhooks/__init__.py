@@ -1,0 +1,1 @@
+"""Deliveries: parsing, acceptance, refusals and replay."""

@@ -223,7 +223,7 @@ async def test_a_call_in_progress_fails_when_the_owner_disconnects(path: Path, r
         writer.close()
 
     async with await asyncio.start_unix_server(hang_up, path):
-        with pytest.raises(IndexUnavailable, match="hung up during a call"):
+        with pytest.raises(IndexUnavailable, match="closed the connection during a call"):
             await remote.size()
 
 

@@ -50,7 +50,7 @@ async def follow_crawls(request: Request) -> Feed:
 @router.get(
     "/api/metrics/crawls/{crawl_id}/events",
     response_class=EventSourceResponse,
-    responses={204: {"description": "The crawl is sealed, and nothing is left to tell."}},
+    responses={204: {"description": "The crawl is sealed, and nothing is left to report."}},
 )
 async def follow_crawl(
     crawl_id: Segment,

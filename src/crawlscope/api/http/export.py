@@ -78,7 +78,7 @@ class Taker:
 
     @asynccontextmanager
     async def taking(self) -> AsyncIterator[None]:
-        """Raises `TimeoutError` if the client takes nothing for too long, or was hung up on."""
+        """Raises `TimeoutError` if the client takes nothing for too long, or its connection was closed."""
         self._sending_since = time.monotonic()
         try:
             async with asyncio.timeout(STALLED_SECONDS) as self._limit:
@@ -87,7 +87,7 @@ class Taker:
             self._waited_seconds, self._sending_since, self._limit = self.waited_seconds, None, None
 
     def hang_up(self) -> None:
-        """Has no effect while the export does not wait for the client, or was hung up on."""
+        """Has no effect while the export does not wait for the client, or its connection was closed."""
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(0.0)
 

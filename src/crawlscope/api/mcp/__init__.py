@@ -1,0 +1,1 @@
+"""The MCP server: its tools, and their answers as text."""

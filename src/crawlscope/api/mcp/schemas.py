@@ -40,7 +40,7 @@ class CrawlState(Answer):
     time_to_searchable_ms: float | None
     error_message: str | None
     eta: Eta | None
-    """When it will be searchable; null if that cannot be told."""
+    """When it will be searchable; null if that is not known."""
 
 
 class CrawlStates(Answer):

@@ -1,0 +1,1 @@
+"""The text of reports, for CLI and MCP."""

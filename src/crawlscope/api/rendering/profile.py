@@ -192,7 +192,7 @@ def _page_counts(crawl: CrawlMetricsResponse) -> str:
 
 
 def _searchable(crawl: CrawlMetricsResponse) -> str:
-    """The crawler's clock tells the end, so the last page can be searchable before it."""
+    """The end is by the crawler's clock, so the last page can be searchable before it."""
     taken = crawl.time_to_searchable_ms
     if taken is None:
         waiting = f": {count(crawl.pages_pending, 'page')} pending" if crawl.pages_pending else ""

@@ -237,7 +237,7 @@ def _configured(settings: Settings) -> str:
 
 
 def _asks_for(settings: Settings, recipe: Recipe) -> bool:
-    """As far as the settings tell; a server may have changed its model since."""
+    """As far as the settings say; a server may have changed its model since."""
     return (
         settings.embedder == recipe.identity.embedder
         and _is_same_model(settings, recipe)

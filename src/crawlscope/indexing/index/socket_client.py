@@ -155,7 +155,7 @@ class _Connection:
             await self._writer.drain()
             return await answer
         except ConnectionError as error:
-            raise _hung_up() from error
+            raise _disconnected() from error
         finally:
             del self._waiting[number]
             if answer.done() and not answer.cancelled():
@@ -182,8 +182,8 @@ class _Connection:
             self._writer.close()
             for answer in self._waiting.values():
                 if not answer.done():
-                    answer.set_exception(_hung_up())
+                    answer.set_exception(_disconnected())
 
 
-def _hung_up() -> IndexUnavailable:
-    return IndexUnavailable("the index process hung up during a call")
+def _disconnected() -> IndexUnavailable:
+    return IndexUnavailable("the index process closed the connection during a call")

@@ -1,0 +1,1 @@
+"""`crawlscope up`: starts the processes, restarts those that die, and stops them."""
