@@ -3,16 +3,16 @@
 import asyncio
 import json
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import httpx2
 
 from crawlscope.core.backoff import retry_context
+from crawlscope.core.closing import ClosedAtEnd
 from crawlscope.core.errors import RemoteUnavailable
 from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.core.settings import without_credentials
@@ -45,7 +45,7 @@ class Response:
             return None
 
 
-class RemoteApi(ABC):
+class RemoteApi(ClosedAtEnd):
     """Repeats calls, a few times within `patience_seconds`, where that can help and does nothing twice."""
 
     called: ClassVar[str]
@@ -71,14 +71,6 @@ class RemoteApi(ABC):
             timeout=httpx2.Timeout(patience_seconds, connect=min(patience_seconds, _CONNECT_SECONDS)),
             trust_env=False,
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         await self._http.aclose()

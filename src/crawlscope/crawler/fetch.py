@@ -9,13 +9,12 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Self
 
 import httpcore2
 import httpx2
 
 from crawlscope import __version__
+from crawlscope.core.closing import ClosedAtEnd
 from crawlscope.crawler.targets import PrivateTarget, PublicNetwork
 
 ROBOT = "Crawlscope"
@@ -148,7 +147,7 @@ def may_hold_text(media_type: str) -> bool:
     )
 
 
-class PageClient:
+class PageClient(ClosedAtEnd):
     """One connection pool per crawl: no sessions, no disguise, no proxies. An async context manager."""
 
     def __init__(
@@ -167,12 +166,7 @@ class PageClient:
             trust_env=False,
         )
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
         await self._client.aclose()
 
     async def get(self, url: str, *, text_only: bool = False, first_bytes: int | None = None) -> FetchedPage:

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx2
 import structlog
 
 from crawlscope.core.backoff import backoff
+from crawlscope.core.closing import ClosedAtEnd
 from crawlscope.core.errors import ServiceUnavailable, UsageError
 from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.core.service_file import WEBHOOK_PATH
@@ -30,7 +30,7 @@ class DeliveryTooLarge(UsageError):
     """This event, and no other, is refused for its size."""
 
 
-class WebhookSender:
+class WebhookSender(ClosedAtEnd):
     """Posts events to the webhook endpoint of a service; use it as an async context manager.
 
     `locate` gives the service's address and is asked before each attempt, so that the service may move. While
@@ -47,14 +47,6 @@ class WebhookSender:
             timeout=_ANSWER_SECONDS,
             trust_env=False,
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         await self._client.aclose()

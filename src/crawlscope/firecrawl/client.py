@@ -5,11 +5,11 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from crawlscope.core.closing import ClosedAtEnd
 from crawlscope.core.errors import (
     FirecrawlJobUnknown,
     FirecrawlRefused,
@@ -52,7 +52,7 @@ class Webhook:
         return given if self.events is None else {**given, "events": list(self.events)}
 
 
-class FirecrawlClient:
+class FirecrawlClient(ClosedAtEnd):
     """Talks to the Firecrawl at `url`, hosted or self-hosted, by its API v2, or v1 where it has no other.
 
     Where no `kind` is given, a job is looked for among crawls, then among batches. Every method raises
@@ -71,14 +71,6 @@ class FirecrawlClient:
         """`hidden`: secrets that requests carry, which no error may repeat; the key never is."""
         self._server = FirecrawlServer(url, api_key, patience_seconds, hidden)
         self._has_v2 = True
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         await self._server.aclose()

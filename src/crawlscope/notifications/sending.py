@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 import httpx2
@@ -13,6 +13,7 @@ import structlog
 from standardwebhooks import Webhook
 
 from crawlscope import __version__
+from crawlscope.core.closing import ClosedAtEnd
 from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.database.engine import Database
 from crawlscope.notifications import outbox
@@ -27,7 +28,7 @@ ASKS_TO_WAIT = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 log = structlog.get_logger(__name__)
 
 
-class Receiver:
+class Receiver(ClosedAtEnd):
     """The server at `NOTIFY_URL`."""
 
     def __init__(self, url: str, secret: str, answer_seconds: float = ANSWER_SECONDS) -> None:
@@ -38,10 +39,7 @@ class Receiver:
             timeout=answer_seconds, follow_redirects=False, trust_env=False, headers={"User-Agent": _AGENT}
         )
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
+    async def aclose(self) -> None:
         await self._http.aclose()
 
     async def send(self, notification_id: UUID, payload: dict[str, Any]) -> Reply:
