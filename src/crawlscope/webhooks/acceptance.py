@@ -43,7 +43,7 @@ TRANSACTIONS = 2
 """In progress at once: while one commits, the next one writes."""
 _COLUMNS = (
     *("crawl_id", "identity", "event_type", "webhook_id", "received_at", "body", "body_bytes", "pages"),
-    *("without_url", "note", "facts"),
+    *("without_url", "note"),
 )
 _ENTER = text("""
     INSERT INTO webhook.deliveries (
@@ -171,14 +171,11 @@ async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict
     """Adds deliveries to the ledger; returns what those bring that it did not have."""
     if not known:
         return {}
+    rows = [[each.row[name] for name in _COLUMNS] for each in known]
     facts = [storable_json(list(map(fact_to_json, each.brought.facts))) for each in known]
-    rows = [
-        [*(each.row[name] for name in _COLUMNS[:-1]), its_facts]
-        for each, its_facts in zip(known, facts, strict=True)
-    ]
     entered = {
         (row.crawl_id, row.identity): row.id
-        for row in await connection.execute(_ENTER, arrays(_COLUMNS, rows))
+        for row in await connection.execute(_ENTER, arrays(_COLUMNS, rows) | {"facts": facts})
     }
     new = {}
     for each in known:  # a further one in this batch is a duplicate
