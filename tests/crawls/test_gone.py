@@ -11,8 +11,7 @@ from crawlscope.core.errors import IndexUnavailable
 from crawlscope.crawls.repository import delete_crawl
 from crawlscope.firecrawl.documents import scraped_page
 from crawlscope.indexing.freshness import GoneAnswer, is_outdated
-from crawlscope.indexing.generations.opened import OpenGenerations
-from crawlscope.indexing.service import IndexDocumentRequest
+from crawlscope.indexing.service import IndexDocumentRequest, IndexingService
 from crawlscope.models import Page
 from crawlscope.pages.receive import PageDelivery, take_pages
 from tests.support.installation import Installation
@@ -172,7 +171,7 @@ async def test_a_removal_that_fails_is_done_again(
         raise IndexUnavailable("unavailable")
 
     with monkeypatch.context() as outage:
-        outage.setattr(OpenGenerations, "index", fail)
+        outage.setattr(IndexingService, "_index", fail)
         with pytest.raises(IndexUnavailable):
             await here.work()
     assert await here.found() == [OLD]

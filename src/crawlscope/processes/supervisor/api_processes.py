@@ -51,7 +51,12 @@ async def serve_several(settings: Settings, stopping: asyncio.Event, *, keeps_in
             else []
         )
         if indexes:  # the API processes are stopped first: they finish what they have begun
-            indexes[-1] = replace(indexes[-1], ready=_at_once)
+
+            async def at_once() -> bool:
+                """The API processes wait for the index by themselves."""
+                return True
+
+            indexes[-1] = replace(indexes[-1], ready=at_once)
         first = Process(API, SHARED_API, env)
         supervisor = Supervisor([*indexes, first, *other_api_processes(settings, SHARED_API, env)])
 
@@ -68,8 +73,3 @@ async def serve_several(settings: Settings, stopping: asyncio.Event, *, keeps_in
         await asyncio.gather(running, return_exceptions=True)
         if not running.cancelled() and (error := running.exception()):
             raise error
-
-
-async def _at_once() -> bool:
-    """The API processes wait for the index by themselves."""
-    return True

@@ -78,9 +78,13 @@ async def _run_kind(kind: Kind, settings: Settings, database: Database, stopping
             log.warning("worker_paused", kind=kind, reason=reason)
             if kind == "index" and isinstance(error, DependencyError):
                 await outages.note(error.part, reason)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), RESTART_SECONDS)
+            await _wait(stopping, RESTART_SECONDS)
     await outages.end_all()
+
+
+async def _wait(stopping: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), seconds)
 
 
 def watch_memory(limit_bytes: int) -> None:
