@@ -16,6 +16,7 @@ from crawlscope.api.dashboard.figures import (
     stage_totals,
     stages_of,
 )
+from crawlscope.api.dashboard.rendering import with_code
 from tests.support.metrics_examples import crawl_metrics, operation
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
@@ -90,3 +91,8 @@ def test_a_page_that_waits_is_drawn_until_now():
     [wait] = page_spans({**row, "stages": {}}, axis, NOON + timedelta(seconds=5))
     assert (wait.x, wait.width) == (0, 500)
     assert Axis.between(None, None) is None
+
+
+def test_code_in_a_sentence_is_shown_as_code():
+    shown = with_code("Run `crawlscope <b>`, x < y.")
+    assert str(shown) == "Run <code>crawlscope &lt;b&gt;</code>, x &lt; y."

@@ -110,6 +110,12 @@ def ratio_text(ratio: float | None) -> str:
     return f"×{words.ratio(ratio)}"
 
 
+def with_code(sentence: str) -> Markup:
+    """What stands in backticks as code."""
+    pieces = enumerate(sentence.split("`"))
+    return Markup("").join(Markup("<code>{}</code>").format(each) if at % 2 else each for at, each in pieces)
+
+
 def host_text(url: str) -> str:
     """The host of a URL, without its port's default and its scheme."""
     try:
@@ -180,6 +186,7 @@ def _environment() -> Environment:
         "safe_link": safe_link,
         "shorten": words.shorten_middle,
         "time": time_tag,
+        "with_code": with_code,
     }
     environment.globals |= {
         "asset": asset,
