@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from math import inf
 from uuid import uuid4
 
 from sqlalchemy import select
@@ -19,18 +21,20 @@ from crawlscope.webhooks.acceptance import Acceptance, accept_delivery
 AT_ONCE = 500
 
 
-async def make_crawl(database: Database, crawl_id: str, pages: int) -> None:
-    """Every fiftieth page failed at the crawler, all others are indexed."""
-    for first in range(0, pages, AT_ONCE):
-        numbers = range(first, min(first + AT_ONCE, pages))
+async def make_crawl(database: Database, crawl_id: str, pages: int, seconds: float = inf) -> int:
+    """Every fiftieth page failed at the crawler, all others are indexed. Returns how many were made."""
+    made = 0
+    for numbers in _in_time(pages, seconds):
         await _deliver(database, crawl_id, "crawl.page", [_document(number) for number in numbers])
         await _index(database, crawl_id)
+        made = numbers.stop
     await _deliver(database, crawl_id, "crawl.completed", [])
+    return made
 
 
-async def make_crawls(database: Database, crawls: int) -> None:
-    """Completed crawls of 1,000 sites, which have no pages."""
-    acceptance = Acceptance(database)
+async def make_crawls(database: Database, crawls: int, seconds: float = inf) -> int:
+    """Completed crawls of 1,000 sites, which have no pages. Returns how many were made."""
+    acceptance, made = Acceptance(database), 0
 
     async def deliver(number: int) -> None:
         url = f"https://site-{number % 1_000}.example/"
@@ -38,8 +42,18 @@ async def make_crawls(database: Database, crawls: int) -> None:
         given = json.dumps(body | {"success": True, "metadata": {"url": url}}).encode()
         await acceptance.accept(given, datetime.now(UTC))
 
-    for first in range(0, crawls, AT_ONCE):
-        await asyncio.gather(*map(deliver, range(first, min(first + AT_ONCE, crawls))))
+    for numbers in _in_time(crawls, seconds):
+        await asyncio.gather(*map(deliver, numbers))
+        made = numbers.stop
+    return made
+
+
+def _in_time(number: int, seconds: float) -> Iterator[range]:
+    until = time.monotonic() + seconds
+    for first in range(0, number, AT_ONCE):
+        if time.monotonic() > until:
+            return
+        yield range(first, min(first + AT_ONCE, number))
 
 
 async def _deliver(database: Database, crawl_id: str, event: str, documents: list[dict[str, object]]) -> None:
