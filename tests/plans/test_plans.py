@@ -205,6 +205,7 @@ GIVEN = {
     "buckets": 60,
     "bucket_ms": 60_000.0,
     "late_after": timedelta(seconds=2),
+    "report_lasts": timedelta(minutes=2),
     "giant_chunks": 128,
 }
 
