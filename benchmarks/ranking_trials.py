@@ -31,11 +31,13 @@ from crawlscope.indexing.embedders.local import LocalEmbedder, MiniLm, Weights
 from crawlscope.indexing.index.port import Halves, Hit, chunk_id
 from crawlscope.indexing.index.qdrant_common import idf
 from crawlscope.indexing.language import ENGLISH, language_of
+from crawlscope.indexing.parts import surpluses
 from crawlscope.indexing.passages import passages
 from crawlscope.indexing.prepare import within_page
 from crawlscope.search import fusion, ranking
 from crawlscope.search.fusion import dense_weight
 from crawlscope.search.schemas import Mode
+from crawlscope.search.service import PARTS_COMPARED
 
 CHUNK_TOKENS = 200
 MODELS: dict[str, type[MiniLm]] = {}
@@ -93,6 +95,8 @@ class Trial:
     language: str
     dense_weights: Sequence[float]
     """Of each query."""
+    parts: Sequence[str] = ()
+    """Of each chunk, or none."""
 
     @classmethod
     def of(cls, collection: Collection, kept: Path | None) -> "Trial":
@@ -102,20 +106,21 @@ class Trial:
             chunks = split(text, tokenizer, CHUNK_TOKENS)
             texts += passages(title, text, chunks, tokenizer)
             pages += [number] * len(chunks)
-        vectors, queries = embed(collection, texts, MiniLm, kept)
+        vectors, queries, parts = embed(collection, texts, MiniLm, kept)
         language = language_of(" ".join(collection.queries.values())) or ENGLISH
         urls = [collection.url(one) for one in collection.documents]
         bm25 = bm25_scores(collection, texts, language)
         shares = [dense_weight(MiniLm.name, query, [language]) for query in collection.queries.values()]
         plain = cls(collection, urls, np.array(pages), texts, vectors, queries, bm25, language, shares)
-        return plain.with_vectors(vectors, queries)
+        return plain.with_vectors(vectors, queries, parts)
 
-    def with_vectors(self, passage_vectors: Floats, queries: Floats) -> "Trial":
+    def with_vectors(self, passage_vectors: Floats, queries: Floats, parts: Sequence[str]) -> "Trial":
         """Of the chunks, without their shares of the page, and of the queries."""
         starts = np.flatnonzero(np.diff(self.pages, prepend=-1))
         mixed = np.vstack([within_page(rows) for rows in np.split(passage_vectors, starts[1:])])
         lengths = np.linalg.norm(mixed, axis=1, keepdims=True)
-        return replace(self, chunk_vectors=np.asarray(mixed / lengths, np.float32), query_vectors=queries)
+        vectors = np.asarray(mixed / lengths, np.float32)
+        return replace(self, chunk_vectors=vectors, query_vectors=queries, parts=parts)
 
     def with_queries(self, vectors: Floats) -> "Trial":
         return replace(
@@ -131,8 +136,17 @@ class Trial:
         return float(100 * np.mean(judge(self.collection, ranked).ndcg))
 
     def halves(self) -> Iterator[Halves]:
-        for bm25, dense in zip(self.bm25, self.query_vectors @ self.chunk_vectors.T, strict=True):
-            yield Halves(dense=self._hits(dense), bm25=[hit for hit in self._hits(bm25) if hit.score > 0])
+        dense = self.query_vectors @ self.chunk_vectors.T
+        for query, bm25, scores in zip(self.query_vectors, self.bm25, dense, strict=True):
+            by_meaning = self._raised(self._hits(scores), query)
+            yield Halves(dense=by_meaning, bm25=[hit for hit in self._hits(bm25) if hit.score > 0])
+
+    def _raised(self, hits: list[Hit], query: Floats) -> list[Hit]:
+        if not self.parts:
+            return hits
+        near = [hit.id for hit in hits[:PARTS_COMPARED]]
+        found = surpluses(query, [self.parts[self.number_of[one]] for one in near])
+        return ranking.raise_by_parts(hits, dict(zip(near, map(float, found), strict=True)))
 
     def _hits(self, scores: Floats) -> list[Hit]:
         best = np.argsort(-scores, kind="stable")[: 2 * ranking.WINDOW]
@@ -141,6 +155,10 @@ class Trial:
     @cached_property
     def ids(self) -> list[bytes]:
         return [chunk_id(self.urls[page], number) for number, page in enumerate(self.pages)]
+
+    @cached_property
+    def number_of(self) -> dict[bytes, int]:
+        return {one: number for number, one in enumerate(self.ids)}
 
     @cached_property
     def url_of(self) -> dict[bytes, str]:
@@ -244,23 +262,24 @@ class Trial:
 
 def embed(
     collection: Collection, texts: Sequence[str], kind: type[MiniLm], kept: Path | None
-) -> tuple[Floats, Floats]:
-    """Of the texts, and of the queries."""
+) -> tuple[Floats, Floats, list[str]]:
+    """Of the texts, and of the queries; and the parts of the texts."""
     file = kept / f"{collection.name}-{kind.__name__}.npz" if kept else None
     if file and file.exists():
         with np.load(file) as vectors:
-            return vectors["texts"], vectors["queries"]
+            return vectors["texts"], vectors["queries"], vectors["parts"].tolist()
 
-    async def run() -> tuple[Floats, Floats]:
+    async def run() -> tuple[Floats, Floats, list[str]]:
         embedder = LocalEmbedder(2, kind)
-        vectors = await embedder.embed(texts), await embedder.embed(list(collection.queries.values()))
+        vectors, parts = await embedder.embed_in_parts(texts)
+        queries = await embedder.embed(list(collection.queries.values()))
         await embedder.aclose()
-        return vectors
+        return vectors, queries, parts
 
-    vectors = asyncio.run(run())
+    vectors, queries, parts = asyncio.run(run())
     if file:
-        np.savez(file, texts=vectors[0], queries=vectors[1])
-    return vectors
+        np.savez(file, texts=vectors, queries=queries, parts=parts)
+    return vectors, queries, parts
 
 
 def bm25_scores(collection: Collection, texts: Sequence[str], language: str) -> Floats:
@@ -305,12 +324,16 @@ def results(trial: Trial, kept: Path | None) -> Iterator[tuple[str, float]]:
     for window in (100, 300):
         with patch.object(ranking, "WINDOW", window):
             yield f"the {window} best chunks of each half", trial.ndcg()
-    vectors, queries = embed(trial.collection, trial.chunk_texts, MiniLm, kept)
+    yield "no parts of chunks", replace(trial, parts=()).ndcg()
+    for share in (0.25, 0.5):
+        with patch.object(ranking, "PART_SHARE", share):
+            yield f"{share} × the surplus of the best part", trial.ndcg()
+    embedded = embed(trial.collection, trial.chunk_texts, MiniLm, kept)
     with patch.object(prepare, "PAGE_SHARE", 0.0):
-        yield "no share of the page in a chunk's vector", trial.with_vectors(vectors, queries).ndcg()
+        yield "no share of the page in a chunk's vector", trial.with_vectors(*embedded).ndcg()
     for name, kind in MODELS.items():
-        vectors, queries = embed(trial.collection, trial.chunk_texts, kind, kept)
-        yield name, trial.with_vectors(vectors, queries).ndcg()
+        embedded = embed(trial.collection, trial.chunk_texts, kind, kept)
+        yield name, trial.with_vectors(*embedded).ndcg()
     for share in (0.2, 0.3):
         yield f"query vector moved {share} to the best pages", trial.with_feedback(share).ndcg()
     centre = trial.chunk_vectors.mean(axis=0)

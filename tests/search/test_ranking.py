@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawlscope.indexing.index.port import Halves, Hit
-from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, rank_pages
+from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, raise_by_parts, rank_pages
 from crawlscope.search.schemas import Mode
 
 
@@ -55,6 +55,25 @@ def test_lifted_pages_have_the_best_score_and_show_their_chunk_first() -> None:
     assert order(pages) == ["b", "c", "a"]
     assert pages[0].score == 9.0
     assert [hit.id for hit in pages[0].chunks] == [b"b2", b"b1"]
+
+
+def test_a_hit_with_a_part_that_answers_passes_those_just_above() -> None:
+    found = hits(("a1", 0.60), ("b1", 0.58), ("c1", 0.55), ("d1", 0.30))
+    raised = raise_by_parts(found, {b"a1": 0.10, b"b1": 0.10, b"c1": 0.30, b"d1": 0.15})
+    assert [hit.id for hit in raised] == [b"c1", b"a1", b"b1", b"d1"]
+    assert raise_by_parts(found, {}) == found
+
+
+def test_hits_without_known_parts_keep_their_place() -> None:
+    found = hits(("a1", 0.6), ("b1", 0.5), ("c1", 0.4))
+    assert raise_by_parts(found, {b"a1": 0.2, b"b1": 0.2}) == found
+
+
+def test_no_hit_outside_the_window_is_moved() -> None:
+    found = [Hit(f"{n}".encode(), 1.0 - n / 1000, f"{n}".encode()) for n in range(WINDOW + 9)]
+    raised = raise_by_parts(found, {b"0": -9.0, b"1": 0.0, b"2": 0.0})
+    assert raised[WINDOW - 1].id == b"0"
+    assert raised[WINDOW:] == found[WINDOW:]
 
 
 chunks = st.lists(

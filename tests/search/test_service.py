@@ -14,6 +14,7 @@ from crawlscope.core.errors import EmbedderUnavailable, IndexUnavailable
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Halves, IndexedDocument
+from crawlscope.indexing.parts import pack_parts
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.fusion import DENSE_WEIGHT
 from crawlscope.search.results import MAX_PASSAGES
@@ -196,6 +197,25 @@ async def test_a_page_is_first_for_its_own_title(
     results = (await SearchService(index, embedder, BM25).search(asked("rotating keys", mode=mode))).results
     assert results[0].title == "Rotating keys | Docs"
     assert results[0].score == max(result.score for result in results)
+    await index.aclose()
+
+
+@pytest.mark.parametrize("mode", ["semantic", "hybrid"])
+async def test_a_page_with_a_sentence_that_answers_is_first(
+    tmp_path: Path, embedder: InitialsEmbedder, mode: str
+) -> None:
+    index = EdgeIndex.open(tmp_path / "index", DIMENSION)
+    [query, other] = await embedder.embed(["apple pears", "quince"])
+    even, parted = [0.52 * query + 0.48 * other] * 64, [query] * 32 + [other] * 32
+    for name, tokens in (("even", np.array(even)), ("parted", np.array(parted))):
+        whole = tokens.sum(axis=0) / np.linalg.norm(tokens.sum(axis=0))
+        texts, parts = ["Nothing of it."], [pack_parts(tokens, whole)]
+        sparse = [BM25.encode_document(texts[0])]
+        await index.replace(
+            [IndexedDocument(f"https://h/{name}", name, "", [], texts, whole[None], sparse, parts)]
+        )
+    results = (await SearchService(index, embedder, BM25).search(asked("apple pears", mode=mode))).results
+    assert [result.title for result in results] == ["parted", "even"]
     await index.aclose()
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -18,9 +18,15 @@ from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.embedders.models import text_prefixes
-from crawlscope.indexing.embedders.port import Embedder, Vectors
+from crawlscope.indexing.embedders.port import Embedder, PartEmbedder, Vectors
 from crawlscope.indexing.generations.recipe import PAGE_SHARE, Recipe
-from crawlscope.indexing.index.port import IndexedDocument, SearchIndex, SparseVector, chunk_id
+from crawlscope.indexing.index.port import (
+    IndexedDocument,
+    SearchIndex,
+    SparseVector,
+    StoredChunk,
+    chunk_id,
+)
 from crawlscope.indexing.language import language_of, primary_language
 from crawlscope.indexing.passages import passages
 from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
@@ -99,7 +105,7 @@ class DocumentPreparer:
         prepared, texts = await self.lanes.compute(len(document.markdown), self._read, document, known)
         if not texts:
             return prepared
-        kept = await self._kept_vectors(prepared, known)
+        kept = await self._kept_chunks(prepared, known)
         if kept is not None:
             texts = texts[:1]
         with (
@@ -107,11 +113,23 @@ class DocumentPreparer:
             waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
         ):
             prefix = text_prefixes(self.recipe.identity.model).passage
-            vectors = await self.embedder.embed([f"{prefix}{text}" for text in texts])
-        made = within_page(vectors) if kept is None else with_new_first(vectors, kept)
-        return replace(prepared, document=replace(prepared.document, dense=made))
+            vectors, parts = await self._embed([f"{prefix}{text}" for text in texts])
+        if kept is None:
+            made = within_page(vectors)
+        else:
+            made = with_new_first(vectors, np.stack([chunk.dense for chunk in kept]))
+            parts += [chunk.parts for chunk in kept[1:]] if parts else []
+        return replace(prepared, document=replace(prepared.document, dense=made, parts=parts))
 
-    async def _kept_vectors(self, prepared: PreparedDocument, known: KnownDocument | None) -> Vectors | None:
+    async def _embed(self, texts: Sequence[str]) -> tuple[Vectors, list[str]]:
+        """Without parts if the embedder knows none."""
+        if isinstance(self.embedder, PartEmbedder):
+            return await self.embedder.embed_in_parts(texts)
+        return await self.embedder.embed(texts), []
+
+    async def _kept_chunks(
+        self, prepared: PreparedDocument, known: KnownDocument | None
+    ) -> list[StoredChunk] | None:
         """What the index has of the document, if only its title or language is new: then one chunk that is
         embedded with the new title is enough to be found by its meaning.
         """
@@ -125,7 +143,7 @@ class DocumentPreparer:
         texts = [stored[one].text if one in stored else None for one in ids]
         if texts != prepared.document.texts:
             return None
-        return np.stack([stored[one].dense for one in ids])
+        return [stored[one] for one in ids]
 
     def _read(
         self, document: IndexDocumentRequest, known: KnownDocument | None

@@ -1,9 +1,11 @@
 """Ranks pages by the chunks that the index found of them in each half of a query."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
+
+import numpy as np
 
 from crawlscope.indexing.index.port import ChunkId, DocumentKey, Halves, Hit
 from crawlscope.search.fusion import DENSE_WEIGHT, Fusion, Half
@@ -13,6 +15,8 @@ WINDOW = 200
 """Number of best chunks of each half that are scored; pages that are found further down follow in the order
 of their hits.
 """
+PART_SHARE = 0.35
+"""Of what the best part of a chunk has above the whole chunk in similarity to the query."""
 
 Score: TypeAlias = Callable[[float | None, float | None], float]
 """Of a BM25 score and a dense score, each None if that half did not find it."""
@@ -78,6 +82,21 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
         place = min([half.place for half in (by_bm25, by_dense) if half])
         ranked.append((-found, place, document, RankedPage(document, found, by_bm25, by_dense, score)))
     return [page for *_, page in sorted(ranked)]  # no two have the same document
+
+
+def raise_by_parts(hits: Sequence[Hit], surpluses: Mapping[ChunkId, float]) -> list[Hit]:
+    """The hits by meaning, each with a share of its surplus: a passage may have one sentence that answers.
+
+    Measured from the median surplus, so that hits without one keep their place among the others.
+    """
+    if not surpluses:
+        return [*hits]
+    middle = float(np.median([*surpluses.values()]))
+    raised = [
+        hit._replace(score=hit.score + PART_SHARE * (surpluses.get(hit.id, middle) - middle))
+        for hit in hits[:WINDOW]
+    ]
+    return [*sorted(raised, key=lambda hit: -hit.score), *hits[WINDOW:]]
 
 
 def lift_pages(pages: Sequence[RankedPage], chunks: Collection[Hit]) -> list[RankedPage]:

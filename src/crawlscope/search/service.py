@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from crawlscope.indexing.corpus import Corpus
 from crawlscope.indexing.embedders.port import TextEmbedder
 from crawlscope.indexing.index.port import (
@@ -16,12 +18,13 @@ from crawlscope.indexing.index.port import (
     SparseVector,
 )
 from crawlscope.indexing.language import ENGLISH
+from crawlscope.indexing.parts import surpluses
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.fusion import dense_weight
 from crawlscope.search.phrase import Phrase
 from crawlscope.search.query import ParsedQuery
 from crawlscope.search.query_words import Encode, QueryWords
-from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, rank_pages
+from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, raise_by_parts, rank_pages
 from crawlscope.search.reranker import RERANKED_PAGES, Reranker
 from crawlscope.search.results import Payloads, chunks_shown, make_results
 from crawlscope.search.schemas import Mode, SearchRequest, SearchResponse
@@ -32,6 +35,8 @@ CANDIDATES_PER_PAGE = 3
 """Chunks to ask of each half for each page wanted; more are asked for if one page has many of them."""
 PAGES_COMPARED = 20
 """Best pages whose title is compared with the query."""
+PARTS_COMPARED = 50
+"""Best chunks by meaning whose parts are compared with the query."""
 CHUNKS_COMPARED = 100
 """Best chunks by keyword whose text is compared with a distinctive query."""
 MAX_VECTORS = 1_000
@@ -90,7 +95,8 @@ class SearchService:
         )
         part = slice(request.offset, request.offset + request.limit)
         reranker = None if request.mode == "keyword" or part.start >= RERANKED_PAGES else self._reranker
-        pages, by_keyword = await self._find_pages(query, max(part.stop, RERANKED_PAGES if reranker else 0))
+        wanted = max(part.stop, RERANKED_PAGES if reranker else 0)
+        pages, by_keyword = await self._find_pages(query, wanted, payloads)
         if reranker:
             pages = await self._reranked(reranker, parsed.text, pages, payloads)
         if query.mode != "semantic":
@@ -162,16 +168,28 @@ class SearchService:
         if missing := [one for one in dict.fromkeys(ids) if one not in payloads]:
             payloads |= await self._index.payloads(missing)
 
-    async def _find_pages(self, query: _Query, wanted: int) -> tuple[list[RankedPage], list[Hit]]:
+    async def _find_pages(
+        self, query: _Query, wanted: int, payloads: Payloads
+    ) -> tuple[list[RankedPage], list[Hit]]:
         """The pages, best first, at least `wanted` if so many match; and the hits by keyword."""
         depth = max(MIN_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
         while True:
             halves = await self._index.query(query.dense, query.sparse, query.filters, depth)
+            if query.dense is not None:
+                dense = await self._raised(halves.dense, query.dense, payloads)
+                halves = replace(halves, dense=dense)
             pages = rank_pages(halves, query.mode, query.dense_weight)
             exhausted = max(len(halves.dense), len(halves.bm25)) < depth
             if len(pages) >= wanted or exhausted or depth >= MAX_CANDIDATES:
                 return pages, halves.bm25
             depth = min(4 * depth, MAX_CANDIDATES)
+
+    async def _raised(self, hits: Sequence[Hit], query: Floats, payloads: Payloads) -> list[Hit]:
+        near = [hit.id for hit in hits[:PARTS_COMPARED]]
+        await self._fetch(payloads, near)
+        parts = {one: text for one in near if one in payloads and (text := payloads[one].get("parts"))}
+        found = surpluses(np.asarray(query, np.float32), [*parts.values()]) if parts else ()
+        return raise_by_parts(hits, dict(zip(parts, map(float, found), strict=True)))
 
     async def _reranked(
         self, reranker: Reranker, text: str, pages: list[RankedPage], payloads: Payloads

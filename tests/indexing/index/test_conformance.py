@@ -155,6 +155,16 @@ async def test_chunks_are_read_with_their_vectors(index: SearchIndex) -> None:
     assert stored.keys() == {*ids[:2]}
     for chunk in stored.values():
         assert chunk.dense == pytest.approx(direction(1), abs=1e-6)  # of length 1
+        assert chunk.parts == ""
+
+
+async def test_the_parts_of_a_chunk_are_stored(index: SearchIndex) -> None:
+    url = "https://h/"
+    await index.replace([replace(make_document(url, "one", "two"), parts=["first", "second"])])
+    ids = [chunk_id(url, number) for number in range(2)]
+    stored, payloads = await index.stored(ids), await index.payloads(ids)
+    assert [stored[one].parts for one in ids] == ["first", "second"]
+    assert [payloads[one].get("parts") for one in ids] == ["first", "second"]
 
 
 async def test_a_rare_term_counts_more(index: SearchIndex) -> None:

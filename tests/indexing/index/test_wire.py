@@ -19,6 +19,7 @@ chunks = st.lists(
         texts,
         st.lists(weight, min_size=3, max_size=3),
         sparse_vectors,
+        texts,
     ),
     max_size=3,
 )
@@ -30,15 +31,16 @@ def test_a_document_arrives_as_it_was_sent(
     title: str,
     language: str,
     crawl_ids: list[str],
-    chunks: list[tuple[str, list[float], SparseVector]],
+    chunks: list[tuple[str, list[float], SparseVector, str]],
 ) -> None:
-    texts = [text for text, _, _ in chunks]
-    dense = np.array([dense for _, dense, _ in chunks], np.float32)
-    sparse = [sparse for _, _, sparse in chunks]
-    sent = IndexedDocument(url, title, language, crawl_ids, texts, dense, sparse)
+    texts = [text for text, *_ in chunks]
+    dense = np.array([dense for _, dense, *_ in chunks], np.float32)
+    sparse = [sparse for _, _, sparse, _ in chunks]
+    parts = [parts for *_, parts in chunks]
+    sent = IndexedDocument(url, title, language, crawl_ids, texts, dense, sparse, parts)
     came = wire.unpack_document(wire.pack_document(sent))
     assert (came.url, came.title, came.language) == (url, title, language)
-    assert (came.crawl_ids, came.texts) == (crawl_ids, texts)
+    assert (came.crawl_ids, came.texts, came.parts) == (crawl_ids, texts, parts)
     assert np.array_equal(came.dense, dense if texts else EMPTY)
     for one, other in zip(came.sparse, sparse, strict=True):
         assert np.array_equal(one.indices, other.indices)

@@ -24,6 +24,7 @@ from crawlscope.core.fair_pool import FairThreadPool
 from crawlscope.indexing.embedders.common import SPECIAL_TOKENS, encodable, load_minilm_tokenizer
 from crawlscope.indexing.embedders.models import LOCAL_MODELS, local_model
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
+from crawlscope.indexing.parts import pack_parts
 from crawlscope.timing import note_wait
 
 SLOW_FUSION = "SkipLayerNormFusion"
@@ -110,18 +111,26 @@ class LocalEmbedder:
         return self._model.max_tokens - SPECIAL_TOKENS
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        rows = await self._pool.map(self._embed_one, texts)
-        return np.stack(rows) if rows else np.empty((0, self._model.dimension), np.float32)
+        vectors, _ = await self.embed_in_parts(texts)
+        return vectors
+
+    async def embed_in_parts(self, texts: Sequence[str]) -> tuple[Vectors, list[str]]:
+        embedded = await self._pool.map(self._embed_one, texts)
+        rows = [vector for vector, _ in embedded]
+        vectors = np.stack(rows) if rows else np.empty((0, self._model.dimension), np.float32)
+        return vectors, [parts for _, parts in embedded]
 
     async def aclose(self) -> None:
         await self._pool.aclose()
 
-    def _embed_one(self, text: str) -> npt.NDArray[np.float32]:
+    def _embed_one(self, text: str) -> tuple[npt.NDArray[np.float32], str]:
         ids = self._model.ids(encodable(text))
         if len(ids) > self._model.max_tokens:
             ids = [*ids[: self._model.max_tokens - 1], ids[-1]]
-        pooled = self._model.weights(ids) @ np.asarray(self._model.run(ids), np.float32)[0]
-        return np.asarray(pooled / np.linalg.norm(pooled), np.float32)
+        weights, hidden = self._model.weights(ids), np.asarray(self._model.run(ids), np.float32)[0]
+        pooled = weights @ hidden
+        vector = np.asarray(pooled / np.linalg.norm(pooled), np.float32)
+        return vector, pack_parts(weights[:, None] * hidden, vector)
 
 
 def split_names(text: str, vocabulary: Collection[str]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -51,3 +51,12 @@ class Embedder(TextEmbedder, Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class PartEmbedder(Protocol):
+    """An embedder that knows what each part of a text says too."""
+
+    async def embed_in_parts(self, texts: Sequence[str]) -> tuple[Vectors, list[str]]:
+        """The vectors of `embed`, and the parts of each text as `pack_parts` packs them."""
+        ...

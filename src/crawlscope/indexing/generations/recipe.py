@@ -8,7 +8,7 @@ from crawlscope.core.settings import Settings, without_credentials
 from crawlscope.indexing.embedders.port import Embedder, EmbedderIdentity
 from crawlscope.indexing.sparse import Bm25Encoder
 
-CHUNKING_VERSION = 6
+CHUNKING_VERSION = 7
 """Goes up when cleaning or chunking changes, or what is embedded of a chunk, or how."""
 CONTEXT_TOKENS = 54
 """Maximum number of tokens of title and headings before each chunk; the model sees both."""

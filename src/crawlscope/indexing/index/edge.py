@@ -165,9 +165,11 @@ class EdgeIndex(SearchIndex):
             found = shard.retrieve(uuids, with_payload=True, with_vector=True)
             return {
                 _bytes_of(point.id): StoredChunk(
-                    (point.payload or {})["text"], np.asarray(cast("Any", point.vector)[DENSE], np.float32)
+                    payload["text"],
+                    np.asarray(cast("Any", point.vector)[DENSE], np.float32),
+                    payload.get("parts", ""),
                 )
-                for point in found
+                for point, payload in ((point, point.payload or {}) for point in found)
             }
 
         return await self._on_thread(retrieve)
@@ -372,10 +374,10 @@ class _Part:
     def points(self) -> Iterator[engine.Point]:
         document, chunks = self.document, slice(self.start, self.stop)
         dense = np.asarray(document.dense[chunks], np.float32).tolist()
-        rows = zip(self.ids, document.texts[chunks], dense, document.sparse[chunks], strict=True)
+        rows = zip(self.ids, document.chunk_texts[chunks], dense, document.sparse[chunks], strict=True)
         for one, text, vector, sparse in rows:
             vectors = {DENSE: vector, BM25: _engine_vector(sparse)}
-            yield engine.Point(one, vectors, {"url": document.url, "text": text})
+            yield engine.Point(one, vectors, dict(text))
 
 
 def _replacements(documents: Sequence[IndexedDocument]) -> Iterator[Change]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypedDict, cast
+from typing import Any, NamedTuple, NotRequired, Protocol, Self, TypeAlias, TypedDict, cast
 from uuid import UUID
 
 import numpy as np
@@ -42,6 +42,8 @@ class ChunkText(TypedDict):
 
     url: str
     text: str
+    parts: NotRequired[str]
+    """As `pack_parts` packs them, if the embedder knows them."""
 
 
 class DocumentPayload(TypedDict):
@@ -87,6 +89,15 @@ class IndexedDocument:
     dense: npt.NDArray[np.float32] = field(default_factory=lambda: EMPTY)
     """Shape (chunks, dimension)."""
     sparse: Sequence[SparseVector] = ()
+    parts: Sequence[str] = ()
+    """Of each chunk, or of none: see `ChunkText`."""
+
+    @cached_property
+    def chunk_texts(self) -> list[ChunkText]:
+        if not self.parts:
+            return [ChunkText(url=self.url, text=text) for text in self.texts]
+        pairs = zip(self.texts, self.parts, strict=True)
+        return [ChunkText(url=self.url, text=text, parts=parts) for text, parts in pairs]
 
     @cached_property
     def ids(self) -> list[UUID]:
@@ -139,6 +150,7 @@ class StoredChunk(NamedTuple):
     text: str
     dense: npt.NDArray[np.float32]
     """Of length 1."""
+    parts: str = ""
 
 
 class Rarities(NamedTuple):

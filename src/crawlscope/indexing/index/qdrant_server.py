@@ -127,13 +127,15 @@ class QdrantServerIndex(SearchIndex):
         async with self._server() as server:
             uuids = [UUID(bytes=one) for one in ids]
             found = await server.retrieve(
-                self._collection, uuids, with_payload=["text"], with_vectors=[DENSE]
+                self._collection, uuids, with_payload=["text", "parts"], with_vectors=[DENSE]
             )
         return {
             UUID(str(point.id)).bytes: StoredChunk(
-                (point.payload or {})["text"], np.asarray(cast("Any", point.vector)[DENSE], np.float32)
+                payload["text"],
+                np.asarray(cast("Any", point.vector)[DENSE], np.float32),
+                payload.get("parts", ""),
             )
-            for point in found
+            for point, payload in ((point, point.payload or {}) for point in found)
         }
 
     async def rarities(self, terms: Sequence[int]) -> Rarities:
@@ -264,9 +266,9 @@ def _translated() -> Iterator[None]:
 
 
 def _points(document: IndexedDocument) -> Iterator[models.PointStruct]:
-    rows = zip(document.ids, document.texts, document.dense, document.sparse, strict=True)
+    rows = zip(document.ids, document.chunk_texts, document.dense, document.sparse, strict=True)
     for one, text, dense, sparse in rows:
-        payload = {"url": document.url, "text": text, **document.payload}
+        payload = {**text, **document.payload}
         vector = {DENSE: as_floats(dense), BM25: _client_vector(sparse)}
         yield models.PointStruct(id=one, vector=vector, payload=payload)
 

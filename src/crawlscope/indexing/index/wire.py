@@ -25,7 +25,7 @@ from crawlscope.indexing.index.port import (
 )
 
 MAX_FRAME_BYTES = 1024 * 1024 * 1024
-"""A document is one frame: 3 kB for each chunk."""
+"""A document is one frame: 4 kB for each chunk."""
 _LENGTH = struct.Struct("!I")
 INTEGER: Final = "I"
 FLOAT: Final = "f"
@@ -92,6 +92,7 @@ def pack_document(document: IndexedDocument) -> bytes:
     packed: bytes = msgpack.packb(
         [
             *(document.url, document.title, document.language, document.crawl_ids, document.texts),
+            [*document.parts],
             pack_floats(document.dense),
             [len(vector.indices) for vector in document.sparse],
             *(terms.tobytes(), weights.tobytes()),
@@ -101,12 +102,13 @@ def pack_document(document: IndexedDocument) -> bytes:
 
 
 def unpack_document(packed: bytes) -> IndexedDocument:
-    url, title, language, crawl_ids, texts, floats, *sparse = msgpack.unpackb(packed)
+    url, title, language, crawl_ids, texts, parts, floats, *sparse = msgpack.unpackb(packed)
     dense: npt.NDArray[np.float32] = np.frombuffer(floats, dtype="<f4")
     return IndexedDocument(
         *(url, title, language, crawl_ids, texts),
         dense=dense.reshape(len(texts), -1) if len(dense) else EMPTY,
         sparse=list(_unpack_vectors(*sparse)),
+        parts=parts,
     )
 
 
@@ -118,12 +120,12 @@ def _unpack_vectors(lengths: Sequence[int], terms: bytes, weights: bytes) -> Ite
         yield SparseVector(all_terms[start:stop], all_weights[start:stop])
 
 
-def pack_stored(stored: Mapping[ChunkId, StoredChunk]) -> list[tuple[bytes, str, bytes]]:
-    return [(one, chunk.text, pack_floats(chunk.dense)) for one, chunk in stored.items()]
+def pack_stored(stored: Mapping[ChunkId, StoredChunk]) -> list[tuple[bytes, str, bytes, str]]:
+    return [(one, chunk.text, pack_floats(chunk.dense), chunk.parts) for one, chunk in stored.items()]
 
 
-def unpack_stored(packed: Sequence[tuple[bytes, str, bytes]]) -> dict[ChunkId, StoredChunk]:
-    return {one: StoredChunk(text, np.frombuffer(dense, "<f4")) for one, text, dense in packed}
+def unpack_stored(packed: Sequence[tuple[bytes, str, bytes, str]]) -> dict[ChunkId, StoredChunk]:
+    return {one: StoredChunk(text, np.frombuffer(dense, "<f4"), parts) for one, text, dense, parts in packed}
 
 
 def pack_filters(filters: Filters) -> Message:

@@ -1,0 +1,49 @@
+"""What single parts of a text say, in about 100 bytes each, from the run of the model that embeds the text.
+
+The vector of 200 tokens is far from a question that one sentence of them answers. A part is stored as its
+difference to the vector of the whole text, with two bits for each dimension: the similarity of a query to the
+part is then the known one to the whole text, and a small surplus that needs few bits.
+"""
+
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+PART_TOKENS = 32
+
+_LEVELS = np.array([-1.51, -0.4528, 0.4528, 1.51], np.float32)
+"""Of a value in its standard deviation: the four that are nearest to those of a normal distribution."""
+_LIMITS = [-0.9816, 0.0, 0.9816]
+"""Between the levels."""
+_PLACES = np.array([0, 2, 4, 6], np.uint8)
+"""Of the four values of a byte."""
+_VALUES = _LEVELS[np.arange(256)[:, None] >> _PLACES & 3]
+"""The four values of each byte."""
+_SCALE_BYTES = 2
+
+
+def pack_parts(tokens: npt.NDArray[np.float32], whole: npt.NDArray[np.float32]) -> str:
+    """`tokens` are the weighted vectors of the tokens of a text, `whole` is the one of the text, of length 1.
+
+    The dimension must be a multiple of four.
+    """
+    sums = np.add.reduceat(tokens, np.arange(0, len(tokens), PART_TOKENS), axis=0)
+    differences = sums / np.linalg.norm(sums, axis=1, keepdims=True) - whole
+    scales = np.maximum(np.sqrt((differences**2).mean(axis=1, keepdims=True)), 1e-4).astype("<f2")
+    levels = np.searchsorted(_LIMITS, differences / scales).astype(np.uint8)
+    packed = np.bitwise_or.reduce(levels.reshape(len(sums), -1, 4) << _PLACES, axis=2)
+    return b64encode(np.hstack([scales.view(np.uint8), packed]).tobytes()).decode()
+
+
+def surpluses(query: npt.NDArray[np.float32], texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """How much nearer the query is to the best part of each text than to the whole. None may be empty."""
+    rows = [
+        np.frombuffer(b64decode(text), np.uint8).reshape(-1, _SCALE_BYTES + len(query) // 4) for text in texts
+    ]
+    every = np.vstack(rows)
+    scales = every[:, :_SCALE_BYTES].copy().view("<f2")[:, 0].astype(np.float32)
+    differences = _VALUES[every[:, _SCALE_BYTES:]].reshape(len(every), -1)
+    starts = np.cumsum([0, *map(len, rows[:-1])])
+    return np.asarray(np.maximum.reduceat(scales * (differences @ query), starts), np.float32)
