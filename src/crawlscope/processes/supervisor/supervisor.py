@@ -250,7 +250,8 @@ class Supervisor:
     def _count_end(self, child: _Child, code: int, lived_seconds: float) -> float:
         """Gives up where a restart cannot help; returns the seconds until the next start."""
         name, restarts = child.process.name, child.restarts
-        delay = restarts.delay_after(lived_seconds)
+        # What was never ready has not worked yet, however long its start took.
+        delay = restarts.delay_after(lived_seconds if child.was_ready.is_set() else 0.0)
         # Once a process was steady its settings have worked: what they name answers otherwise now.
         if code == SettingsError.exit_code and not restarts.was_steady:
             self._give_up(f"{name}: {child.last_line()}", code)
