@@ -77,9 +77,10 @@ class Service(RuleBasedStateMachine):
 
     @rule(crawl=crawls, name=NAMES)
     def deliver_failed_page(self, crawl: Crawl, name: str) -> None:
+        """Not with 404, which takes what other crawls found out of search: `tests/crawls/test_gone.py`."""
         url = f"{self.site}/{name}"
-        metadata = {"sourceURL": url, "statusCode": 404}
-        if self.deliver(crawl, page_event(crawl.id, url, markdown="Not found.", metadata=metadata)):
+        metadata = {"sourceURL": url, "statusCode": 403}
+        if self.deliver(crawl, page_event(crawl.id, url, markdown="Forbidden.", metadata=metadata)):
             crawl.pages.setdefault(url, FAILED)
 
     @rule(crawl=crawls, how=st.sampled_from(sorted(ENDS)))
