@@ -17,6 +17,8 @@ from tests.support.serving import serving
 
 PROGRAM = Path(sys.executable).with_name("st")
 CONFIG = Path(__file__).with_name("schemathesis.toml")
+TOKEN = "token-of-a-url"
+"""As in schemathesis.toml."""
 
 
 @pytest.fixture
@@ -28,6 +30,7 @@ async def url(database_url: str, tmp_path: Path) -> AsyncIterator[str]:
             data_dir=tmp_path,
             port=0,
             api_secret=SECRET,
+            receive_token=TOKEN,
             database_url=database_url,
             embedder="tei",
             embedder_url=embedder.url,
