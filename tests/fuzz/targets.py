@@ -496,7 +496,8 @@ async def fetching(_: str) -> AsyncIterator[Try]:
 TARGETS: dict[str, Target] = {
     each.__name__: each
     for each in (
-        *(deliveries, changes, requests, tools, html, sitemaps, robots, markdown, queries, backups),
+        *(requests, deliveries, changes, tools, html, sitemaps, robots, markdown, queries, backups),
         *(firecrawl, embedders, rerankers, watchers, fetching),
     )
 }
+"""Requests come first, because some of them read all deliveries that there are."""
