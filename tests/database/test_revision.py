@@ -185,7 +185,7 @@ async def test_an_upgrade_refuses_while_processes_run_that_it_does_not_serve(
             await asyncio.sleep(0.01)
         assert not await revision.processes_before(own_database, revision.NEWEST)
         await schema.downgrade(own_database, "0024")
-        with pytest.raises(UsageError, match=f":{os.getpid()}: .* stop them, then run `crawlscope db upgr"):
+        with pytest.raises(UsageError, match=f":{os.getpid()} .*: stop them, then run `crawlscope db up"):
             await schema.upgrade(own_database)
         assert await revision.current_revision(own_database) == "0024"
         await schema.upgrade(own_database, "0025")
