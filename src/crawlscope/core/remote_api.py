@@ -16,6 +16,7 @@ from crawlscope.core.closing import ClosedAtEnd
 from crawlscope.core.errors import RemoteUnavailable
 from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.core.settings import without_credentials
+from crawlscope.core.tls import trusted
 from crawlscope.core.values import storable
 
 _CONNECT_SECONDS = 5.0
@@ -61,7 +62,7 @@ class RemoteApi(ClosedAtEnd):
         patience_seconds: float,
         hidden: Collection[str | None],
     ) -> None:
-        """`hidden`: secrets that no error may contain. Reads the certificates: 0.1 to 0.5 s."""
+        """`hidden`: secrets that no error may contain. The first one reads the certificates: 0.1 to 0.5 s."""
         self._url = url
         self._hidden = [secret for secret in hidden if secret]
         self._patience_seconds = patience_seconds
@@ -70,6 +71,7 @@ class RemoteApi(ClosedAtEnd):
             headers=headers,
             timeout=httpx2.Timeout(patience_seconds, connect=min(patience_seconds, _CONNECT_SECONDS)),
             trust_env=False,
+            verify=trusted(),
         )
 
     async def aclose(self) -> None:

@@ -15,6 +15,7 @@ import httpx2
 
 from crawlscope import __version__
 from crawlscope.core.closing import ClosedAtEnd
+from crawlscope.core.tls import trusted
 from crawlscope.crawler.targets import PrivateTarget, PublicNetwork
 
 ROBOT = "Crawlscope"
@@ -216,10 +217,9 @@ class PageClient(ClosedAtEnd):
 
 class _Transport(httpx2.AsyncHTTPTransport):
     def __init__(self, *, allow_private: bool) -> None:
-        context = httpx2.create_ssl_context()
-        super().__init__(verify=context)
+        super().__init__(verify=trusted())
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=context,
+            ssl_context=trusted(),
             max_connections=None,
             max_keepalive_connections=100,
             keepalive_expiry=5.0,

@@ -16,6 +16,7 @@ from crawlscope.core.closing import ClosedAtEnd
 from crawlscope.core.errors import ServiceUnavailable, UsageError
 from crawlscope.core.retry_after import retry_after_seconds
 from crawlscope.core.service_file import WEBHOOK_PATH
+from crawlscope.core.tls import trusted
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,7 @@ class WebhookSender(ClosedAtEnd):
             headers={"X-API-Secret": api_secret, "Content-Type": "application/json"},
             timeout=_ANSWER_SECONDS,
             trust_env=False,
+            verify=trusted(),
         )
 
     async def aclose(self) -> None:

@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 from crawlscope import __version__
 from crawlscope.core.closing import ClosedAtEnd
 from crawlscope.core.retry_after import retry_after_seconds
+from crawlscope.core.tls import trusted
 from crawlscope.database.engine import Database
 from crawlscope.notifications import outbox
 from crawlscope.notifications.outbox import Due
@@ -36,7 +37,11 @@ class Receiver(ClosedAtEnd):
         self._webhook = Webhook(secret)
         self._answer_seconds = answer_seconds
         self._http = httpx2.AsyncClient(
-            timeout=answer_seconds, follow_redirects=False, trust_env=False, headers={"User-Agent": _AGENT}
+            timeout=answer_seconds,
+            follow_redirects=False,
+            trust_env=False,
+            verify=trusted(),
+            headers={"User-Agent": _AGENT},
         )
 
     async def aclose(self) -> None:

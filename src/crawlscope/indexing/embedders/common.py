@@ -1,5 +1,7 @@
 """Shared by the embedders: tokenizers, encodable texts, normalised vectors."""
 
+from functools import cache
+
 import numpy as np
 from crawlscope_minilm import TOKENIZER_PATH
 from tokenizers import Tokenizer
@@ -11,6 +13,7 @@ SPECIAL_TOKENS = 2
 """Models of this family add these to each text, and their limits include them."""
 
 
+@cache
 def load_minilm_tokenizer() -> Tokenizer:
     """The local model's tokenizer, which counts whole texts; its file says to cut and pad at 128 tokens."""
     return counting_tokenizer(TOKENIZER_PATH.read_text())

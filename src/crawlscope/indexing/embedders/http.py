@@ -23,6 +23,7 @@ from crawlscope.core.batches import batches
 from crawlscope.core.errors import EmbedderUnavailable, PageError, SettingsError
 from crawlscope.core.http_settings import header_safe_key, server_url
 from crawlscope.core.settings import without_credentials
+from crawlscope.core.tls import trusted
 from crawlscope.indexing.embedders.common import encodable, load_minilm_tokenizer, normalised
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.timing import note_wait
@@ -103,7 +104,7 @@ class EmbeddingServer:
             timeout=aiohttp.ClientTimeout(timeout_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS),
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
-            connector=aiohttp.TCPConnector(ssl=httpx2.create_ssl_context()),
+            connector=aiohttp.TCPConnector(ssl=trusted()),
             proxy=_proxy_of(self._url),
         )
 
