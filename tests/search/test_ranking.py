@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,8 +73,22 @@ def test_hits_without_known_parts_keep_their_place() -> None:
 def test_no_hit_outside_the_window_is_moved() -> None:
     found = [Hit(f"{n}".encode(), 1.0 - n / 1000, f"{n}".encode()) for n in range(WINDOW + 9)]
     raised = raise_by_parts(found, {b"0": -9.0, b"1": 0.0, b"2": 0.0})
-    assert raised[WINDOW - 1].id == b"0"
+    assert [hit.id for hit in raised[WINDOW - 2 : WINDOW]] == [b"0", found[WINDOW - 1].id]
     assert raised[WINDOW:] == found[WINDOW:]
+
+
+@pytest.mark.parametrize("mode", ["semantic", "hybrid"])
+def test_more_hits_follow_a_page_whose_parts_are_far_from_the_query(mode: Mode) -> None:
+    dense = [Hit(f"{n}".encode(), 0.6 - n / 10_000, f"{n}".encode()) for n in range(2 * WINDOW)]
+    by_keyword = [Hit(hit.id, 9.0 - n / 100, hit.document) for n, hit in enumerate(reversed(dense))][:WINDOW]
+    if mode == "semantic":
+        by_keyword = []
+    surpluses = {hit.id: 0.2 for hit in dense[:50]} | {b"7": 0.0}
+    orders = [
+        order(rank_pages(Halves(raise_by_parts(dense[:depth], surpluses), by_keyword), mode))
+        for depth in (WINDOW, 2 * WINDOW)
+    ]
+    assert orders[1][: len(orders[0])] == orders[0]
 
 
 chunks = st.lists(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -87,13 +88,15 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
 def raise_by_parts(hits: Sequence[Hit], surpluses: Mapping[ChunkId, float]) -> list[Hit]:
     """The hits by meaning, each with a share of its surplus: a passage may have one sentence that answers.
 
-    Measured from the median surplus, so that hits without one keep their place among the others.
+    Measured from the median surplus, so that hits without one keep their place among the others. None falls
+    below the window: more hits would pass it.
     """
     if not surpluses:
         return [*hits]
     middle = float(np.median([*surpluses.values()]))
+    lowest = hits[WINDOW - 1].score if len(hits) >= WINDOW else -inf
     raised = [
-        hit._replace(score=hit.score + PART_SHARE * (surpluses.get(hit.id, middle) - middle))
+        hit._replace(score=max(lowest, hit.score + PART_SHARE * (surpluses.get(hit.id, middle) - middle)))
         for hit in hits[:WINDOW]
     ]
     return [*sorted(raised, key=lambda hit: -hit.score), *hits[WINDOW:]]

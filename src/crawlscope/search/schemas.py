@@ -74,7 +74,7 @@ class Standing(BaseModel):
     rank: int
     """Among the pages that this half found, from 1 on."""
     score: float
-    """Of the page's best chunk in this half: BM25, or the cosine."""
+    """Of the page's best chunk in this half: BM25, or the cosine, which the best part of the chunk moves."""
     chunk_index: int
     text: str
     """That chunk."""
