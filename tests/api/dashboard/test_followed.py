@@ -212,6 +212,26 @@ async def test_a_page_says_why_it_is_not_followed_and_follows_again(site: str, s
         await page.wait_for_selector(".connection:has-text('This crawl was deleted.')")
 
 
+@needs_chromium
+async def test_only_the_service_decides_whether_it_is_gone_which_is_said_once(site: str, service: Service):
+    await deliver(service.parts.database, "crawl-1", "crawl.started", at=LONG_AGO)
+    async with chromium() as browser, signed_in_page(browser, site, SECRET) as watched:
+        page = watched.page
+        await page.add_init_script(COUNTS_FEEDS)
+        await page.goto(PATH)
+        await page.wait_for_function("() => feeds.length === 1 && feeds[0].readyState === EventSource.OPEN")
+        await page.evaluate("dispatchEvent(new Event('offline'))")
+        await page.wait_for_function("() => feeds[1]?.readyState === EventSource.OPEN", timeout=5_000)
+        assert await page.inner_text(".connection") == ""
+        await page.route(f"**{PATH}", lambda route: route.abort())
+        await page.evaluate("dispatchEvent(new Event('offline'))")
+        said = await page.wait_for_selector(".connection:has-text('No connection to the service since')")
+        assert said
+        words = await said.evaluate_handle("(note) => note.firstChild")
+        await page.evaluate("dispatchEvent(new Event('offline')); fetch(location.href).catch(() => null)")
+        assert await words.evaluate("(node) => node.isConnected")
+
+
 async def test_only_who_is_signed_in_follows_a_crawl_that_is_known(site: str):
     async with httpx2.AsyncClient(base_url=site, headers=FEED, timeout=60) as http:
         assert [(await http.get(path)).status_code for path in (PATH, "/", "/sign-in")] == [401, 303, 401]

@@ -57,8 +57,9 @@
     if (find("legend")) writeLegend(find("legend"), counts);
   }
 
-  // In a place of its own, so that nothing moves.
+  // In a place of its own, so that nothing moves. What it says already is not read aloud again.
   function tell(text, href, link) {
+    if (note.firstChild?.data === text) return;
     note.replaceChildren(text);
     if (href) {
       const anchor = document.createElement("a");
@@ -147,7 +148,7 @@
     document.body.classList.add("is-live");  // until it is left: at the end of the crawl nothing moves either
     follow();
     document.addEventListener("visibilitychange", () => document.hidden ? feed.close() : refresh());
-    window.addEventListener("offline", tellLost);
-    window.addEventListener("online", refresh);
+    // A service on this machine answers without a network, too.
+    for (const changed of ["offline", "online"]) window.addEventListener(changed, refresh);
   }
 })();
