@@ -145,8 +145,8 @@ class Trial:
         if not self.parts:
             return hits
         near = [hit.id for hit in hits[:PARTS_COMPARED]]
-        found = surpluses(query, [self.parts[self.number_of[one]] for one in near])
-        return ranking.raise_by_parts(hits, dict(zip(near, map(float, found), strict=True)))
+        found = surpluses(query, {one: self.parts[self.number_of[one]] for one in near})
+        return ranking.raise_by_parts(hits, found)
 
     def _hits(self, scores: Floats) -> list[Hit]:
         best = np.argsort(-scores, kind="stable")[: 2 * ranking.WINDOW]

@@ -33,7 +33,7 @@ def test_a_packed_part_is_as_near_to_a_query_as_the_part(count: int, seed: int) 
     whole, query = unit(tokens.sum(axis=0)), unit(drawn.normal(size=DIMENSION))
     parts = [unit(tokens[at : at + PART_TOKENS].sum(axis=0)) for at in range(0, count, PART_TOKENS)]
     nearest = max(query @ part - query @ whole for part in parts)
-    one, other = surpluses(query, [pack_parts(tokens, whole)] * 2)
+    one, other = surpluses(query, dict.fromkeys("ab", pack_parts(tokens, whole))).values()
     assert one == pytest.approx(other, abs=1e-5)
     assert abs(one - nearest) < 0.08
 
@@ -43,9 +43,19 @@ def test_the_parts_of_each_text_are_its_own() -> None:
     whole = unit(tokens.sum(axis=0))
     packed = [pack_parts(tokens[: size * PART_TOKENS], whole) for size in (1, 3, 2)]
     query = unit(tokens[-PART_TOKENS:].sum(axis=0))
-    together = surpluses(query, packed)
-    assert together == pytest.approx([surpluses(query, [each])[0] for each in packed], abs=1e-5)
-    assert together.argmax() == 1
+    together = surpluses(query, dict(enumerate(packed)))
+    for number, each in enumerate(packed):
+        assert surpluses(query, {number: each})[number] == pytest.approx(together[number], abs=1e-5)
+    assert max(together, key=together.__getitem__) == 1
+
+
+def test_a_text_whose_packed_parts_cannot_be_read_has_no_surplus() -> None:
+    tokens = np.random.default_rng(7).normal(size=(PART_TOKENS, DIMENSION)).astype(np.float32)
+    whole = unit(tokens.sum(axis=0))
+    packed = pack_parts(tokens, whole)
+    texts = {"whole": packed, "none": "", "cut": packed[:-4], "no base64": packed[:-1], "other": "é" + packed}
+    assert surpluses(whole, texts) == surpluses(whole, {"whole": packed})
+    assert surpluses(whole, {"none": ""}) == {}
 
 
 async def test_a_sentence_among_others_is_near_its_question() -> None:
@@ -54,7 +64,7 @@ async def test_a_sentence_among_others_is_near_its_question() -> None:
     vectors, parts = await embedder.embed_in_parts([hidden, BREAD * 10])
     [query] = await embedder.embed(["how often is a job delivered?"])
     await embedder.aclose()
-    with_answer, without = surpluses(query, parts)
+    with_answer, without = surpluses(query, dict(enumerate(parts))).values()
     assert with_answer > without + 0.1
     assert np.array_equal(vectors[1:], await embedded(BREAD * 10))
 

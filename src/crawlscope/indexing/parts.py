@@ -6,12 +6,15 @@ part is then the known one to the whole text, and a small surplus that needs few
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 PART_TOKENS = 32
+
+Key = TypeVar("Key", bound=Hashable)
 
 _LEVELS = np.array([-1.51, -0.4528, 0.4528, 1.51], np.float32)
 """Of a value in its standard deviation: the four that are nearest to those of a normal distribution."""
@@ -37,13 +40,26 @@ def pack_parts(tokens: npt.NDArray[np.float32], whole: npt.NDArray[np.float32]) 
     return b64encode(np.hstack([scales.view(np.uint8), packed]).tobytes()).decode()
 
 
-def surpluses(query: npt.NDArray[np.float32], texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """How much nearer the query is to the best part of each text than to the whole. None may be empty."""
-    rows = [
-        np.frombuffer(b64decode(text), np.uint8).reshape(-1, _SCALE_BYTES + len(query) // 4) for text in texts
-    ]
-    every = np.vstack(rows)
+def surpluses(query: npt.NDArray[np.float32], texts: Mapping[Key, str]) -> dict[Key, float]:
+    """How much nearer the query is to the best part of each text than to the whole.
+
+    A text has none if it is empty, or damaged.
+    """
+    size = _SCALE_BYTES + len(query) // 4
+    rows = {key: row for key, text in texts.items() if (row := _rows(text, size)) is not None}
+    if not rows:
+        return {}
+    every = np.vstack([*rows.values()])
     scales = every[:, :_SCALE_BYTES].copy().view("<f2")[:, 0].astype(np.float32)
     differences = _VALUES[every[:, _SCALE_BYTES:]].reshape(len(every), -1)
-    starts = np.cumsum([0, *map(len, rows[:-1])])
-    return np.asarray(np.maximum.reduceat(scales * (differences @ query), starts), np.float32)
+    starts = np.cumsum([0, *map(len, rows.values())])[:-1]
+    found = np.maximum.reduceat(scales * (differences @ query), starts)
+    return dict(zip(rows, found.tolist(), strict=True))
+
+
+def _rows(text: str, size: int) -> npt.NDArray[np.uint8] | None:
+    try:
+        packed = np.frombuffer(b64decode(text), np.uint8)
+    except ValueError:
+        return None
+    return packed.reshape(-1, size) if len(packed) and not len(packed) % size else None

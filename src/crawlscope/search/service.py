@@ -187,9 +187,8 @@ class SearchService:
     async def _raised(self, hits: Sequence[Hit], query: Floats, payloads: Payloads) -> list[Hit]:
         near = [hit.id for hit in hits[:PARTS_COMPARED]]
         await self._fetch(payloads, near)
-        parts = {one: text for one in near if one in payloads and (text := payloads[one].get("parts"))}
-        found = surpluses(np.asarray(query, np.float32), [*parts.values()]) if parts else ()
-        return raise_by_parts(hits, dict(zip(parts, map(float, found), strict=True)))
+        parts = {one: payloads[one].get("parts", "") for one in near if one in payloads}
+        return raise_by_parts(hits, surpluses(np.asarray(query, np.float32), parts))
 
     async def _reranked(
         self, reranker: Reranker, text: str, pages: list[RankedPage], payloads: Payloads
