@@ -256,8 +256,14 @@ class EdgeIndex(SearchIndex):
             self._waiting.popleft()
             return _translated(call, self._shard)
 
+        def leave(submitted: Future[Answer]) -> None:
+            if submitted.cancelled():  # it never runs
+                self._waiting.popleft()
+
         self._waiting.append(None)
-        return self._thread.submit(run)
+        submitted = self._thread.submit(run)
+        submitted.add_done_callback(leave)
+        return submitted
 
     async def _write(self, changes: Iterator[Change]) -> None:
         async with self._writing:
