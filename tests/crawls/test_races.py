@@ -47,6 +47,7 @@ from crawlscope.webhooks.acceptance import accept_delivery
 from crawlscope.webhooks.retention import drop_bodies
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.fakes.firecrawl_server import FakeFirecrawl, Site
+from tests.support.polling import until_one_waits
 from tests.support.producing import (
     A,
     B,
@@ -162,17 +163,6 @@ async def test_a_page_that_comes_while_its_crawl_is_deleted_is_ignored(
         await database.run(lambda connection: delete_crawl(connection, "crawl-1", forgetting))
         assert (await late[0])["status"] == "ignored"
     await require_nothing_left(database)
-
-
-async def until_one_waits(database: Database) -> None:
-    """For a lock that somebody else has."""
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with asyncio.timeout(30):
-        while not await database.run(lambda connection: connection.scalar(waiting)):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def require_nothing_left(database: Database) -> None:

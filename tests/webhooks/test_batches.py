@@ -15,7 +15,7 @@ from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.indexing.service import IndexingService
-from crawlscope.models import DeletedCrawl, Delivery, OperationMetric, Page
+from crawlscope.models import CrawlSession, DeletedCrawl, Delivery, OperationMetric, Page
 from crawlscope.pages.delivered import markdown_of
 from crawlscope.pages.repository import newest_contents
 from crawlscope.sessions.changes import lock_session
@@ -24,7 +24,7 @@ from crawlscope.timing import scope
 from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.timing.telemetry.meters import Totals
 from crawlscope.webhooks.acceptance import MAX_DELIVERIES, Acceptance
-from tests.support.polling import eventually
+from tests.support.polling import eventually, until_one_waits
 from tests.support.producing import A, B, C, document, index_pages
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -218,6 +218,22 @@ async def test_a_delivery_that_is_stored_at_the_second_try_is_measured_once(data
     assert answer["status"] == "queued"
     measured = totals.take()[conventions.OPERATIONS, (OperationType.WEBHOOK, conventions.SUCCESS)]
     assert sum(measured.buckets) == 1
+
+
+async def test_sessions_are_locked_in_order_where_a_settled_page_waits_again(database: Database) -> None:
+    acceptance = Acceptance(database)
+    await accept_all(acceptance, [page("crawl-1", A, "1"), page("crawl-2", A, "2")])
+    await index_pages(database, "crawl-2")
+    async with database.transaction() as busy:
+        await lock_session(busy, "crawl-1")
+        again = [page("crawl-1", B, "3"), page("crawl-2", A, "4", text="Other words.")]
+        accepting = asyncio.create_task(accept_all(acceptance, again))
+        await until_one_waits(database)
+        second = select(CrawlSession.id).where(CrawlSession.crawl_id == "crawl-2")
+        await busy.execute(second.with_for_update(nowait=True, key_share=True))
+    assert [answer["status"] for answer in await accepting] == ["queued", "queued"]
+    for crawl_id in ("crawl-1", "crawl-2"):
+        assert await database.run(partial(recount, crawl_id=crawl_id)) == {}
 
 
 async def test_a_page_never_takes_the_place_of_another_crawls_page(database: Database) -> None:

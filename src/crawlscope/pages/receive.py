@@ -205,10 +205,10 @@ async def _change_crawls(
     for timing in measured:
         timing.stop()
     effects = list(zip(deliveries, taken, strict=True))
-    if unsettled := {delivery.crawl_id for delivery, effect in effects if effect.unsettled}:
-        await refresh_last_settled(connection, unsettled)
     facts = [(each.crawl_id, each.facts) for each in deliveries if each.facts]
     before = iter(await write_changes(connection, changes, measured, facts=facts))
+    if unsettled := {delivery.crawl_id for delivery, effect in effects if effect.unsettled}:
+        await refresh_last_settled(connection, unsettled)  # which are locked by now, in order with the others
     for delivery, effect in effects:
         effect.before = next(before) if delivery.facts else None
     meters.pages_settled(connection, Counter(state for effect in taken for state in effect.settled))
