@@ -1,4 +1,7 @@
+import time
+
 import numpy as np
+import pytest
 
 from crawlscope.indexing.chunk import Chunk, split
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
@@ -54,6 +57,15 @@ def test_a_long_title_leaves_the_chunk_its_room() -> None:
     assert text == "Text."
     assert title.startswith(heading)
     assert len(tokenizer.encode(heading, add_special_tokens=False).ids) == CONTEXT_TOKENS
+
+
+@pytest.mark.parametrize("piece", ["# ", " \t", "##### "])
+def test_a_heading_without_end_takes_linear_time(piece: str) -> None:
+    text = f"# {piece * 20_000}x"
+    chunks = split(text, tokenizer, 200)
+    began = time.thread_time()
+    passages("", text, chunks, tokenizer)
+    assert time.thread_time() - began < 2
 
 
 def test_each_chunk_has_a_share_of_its_page() -> None:

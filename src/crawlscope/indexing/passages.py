@@ -10,14 +10,14 @@ from crawlscope.indexing.blocks import find_blocks
 from crawlscope.indexing.chunk import Chunk, token_counter
 from crawlscope.indexing.generations.recipe import CONTEXT_TOKENS
 
-_HEADING = re.compile(r"\n(?P<marks>#{1,6})[ \t]+(?P<words>\S.*?)[ \t#]*(?=\n|\Z)")
+_HEADING = re.compile(r"\n(?P<marks>#{1,6})[ \t]+(?P<words>\S.*)")
 _MAX_CONTEXT_CHARACTERS = 1_000
-"""Limits the work of the tokenizer, which then cuts to `CONTEXT_TOKENS`."""
+"""Limits the work for each chunk: the tokenizer then cuts to `CONTEXT_TOKENS`."""
 
 
 def passages(title: str, text: str, chunks: Sequence[Chunk], tokenizer: Tokenizer) -> list[str]:
     """One for each chunk of the text: title and headings make a chunk findable that does not repeat them."""
-    found, count = [], token_counter(tokenizer)
+    found, count, title = [], token_counter(tokenizer), title[:_MAX_CONTEXT_CHARACTERS]
     for chunk, path in zip(chunks, _paths(text, chunks), strict=True):
         names = [title, *(words for words in path if words.casefold() != title.casefold())]
         context = " > ".join(filter(None, names))[:_MAX_CONTEXT_CHARACTERS]
@@ -45,7 +45,8 @@ def _paths(text: str, chunks: Sequence[Chunk]) -> Iterator[list[str]]:
         while heading and heading.start() < chunk.start:
             level = len(heading["marks"])
             above = [(each, words) for each, words in above if each < level]
-            above.append((level, heading["words"]))
+            words = heading["words"].rstrip(" \t#")[:_MAX_CONTEXT_CHARACTERS]
+            above.append((level, words))
             heading = next(headings, None)
         own = len(heading["marks"]) if heading and heading.start() == chunk.start else 7
         yield [words for level, words in above if level < own]
