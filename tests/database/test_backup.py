@@ -135,6 +135,23 @@ async def test_what_is_no_whole_backup_is_refused(
     assert not empty.data_dir.exists(), "nothing was made"
 
 
+async def test_a_backup_with_any_byte_changed_gets_a_clear_error(tmp_path: Path) -> None:
+    empty = load_settings(data_dir=tmp_path / "data")
+    file = tmp_path / "backup.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("database.dump", "x")
+        archive.writestr(
+            "backup.json",
+            '{"version": "9", "revision": "newer", "created_at": "2026-01-31T12:00:00Z", "rows": {}}',
+        )
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        for mask in (0x01, 0x80):
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
+            with pytest.raises(UsageError, match=r"no whole backup|no backup|newer one|backup\.zip: "):
+                await restore(empty, file)
+
+
 async def test_a_key_that_exists_is_not_lost(
     installation: tuple[Settings, Path, Records], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from crawlscope.crawler.reading.charset import decode
 from crawlscope.crawler.reading.page import read_page
 from crawlscope.crawler.reading.xml_pages import listing_of
 from crawlscope.crawler.robots import RobotsRules
-from crawlscope.database.backup import DESCRIPTION, DUMP, _description
+from crawlscope.database.backup import DESCRIPTION, DUMP, _description, _opened
 from crawlscope.firecrawl.client import FirecrawlClient
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
@@ -384,7 +384,7 @@ async def backups(_: str) -> AsyncIterator[Try]:
                 archive.writestr(DESCRIPTION, json_body(rng, right))
                 archive.writestr(rng.choice((DUMP, DUMP, "../../x")), bytes(rng.choice((9, 1 << 22))))
             file.write_bytes(changed_bytes(rng, whole.getvalue()) if rng.random() < 0.8 else whole.getvalue())
-            with suppress(CrawlscopeError, zipfile.BadZipFile, OSError), zipfile.ZipFile(file) as archive:
+            with suppress(CrawlscopeError), _opened(file) as archive:
                 _description(archive, file)
 
         yield read

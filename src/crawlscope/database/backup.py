@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import struct
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -43,6 +44,8 @@ _DROP_BOTH = tuple(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)" for name in (_
 """Also what a restore that was killed has left."""
 _END_SESSIONS = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
 """Of other programs, such as `psql`: a database in use cannot be renamed."""
+_DAMAGED = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error)
+"""What `zipfile` raises for a damaged archive, for one that is newer than it, and for one with a password."""
 _SETTLED_BEFORE = text("UPDATE webhook.pages SET settled_in = 0 WHERE settled_in IS NOT NULL")
 """Those are transactions of the server that was backed up."""
 
@@ -94,7 +97,7 @@ async def restore(settings: Settings, file: Path) -> Backup:
     _require_embedded(settings)
     if service_file.read(settings.data_dir) or is_locked(settings.data_dir / "up.lock"):
         raise UsageError("stop the running service first")
-    with _explained(file), zipfile.ZipFile(file) as archive:
+    with _opened(file) as archive:
         backup = await asyncio.to_thread(_description, archive, file)
         async with connected_database(settings) as database:
             async with database.transaction() as connection:
@@ -227,6 +230,17 @@ async def _require_empty(connection: AsyncConnection) -> None:
         )
 
 
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
+    with _explained(file):
+        try:
+            archive = zipfile.ZipFile(file)
+        except _DAMAGED:
+            raise UsageError(f"{file} is no whole backup of Crawlscope") from None
+        with archive:
+            yield archive
+
+
 def _description(archive: zipfile.ZipFile, file: Path) -> Backup:
     """Reads the whole file, before anything of the database is dropped for it."""
     try:
@@ -235,7 +249,7 @@ def _description(archive: zipfile.ZipFile, file: Path) -> Backup:
         is_whole = archive.testzip() is None
     except (KeyError, ValidationError):
         raise UsageError(f"{file} is no backup of Crawlscope") from None
-    except (EOFError, RuntimeError, zlib.error):  # also an archive with a password
+    except _DAMAGED:
         is_whole = False
     if not is_whole:
         raise UsageError(f"{file} is no whole backup of Crawlscope")
@@ -263,5 +277,3 @@ def _explained(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror or error}") from error
-    except zipfile.BadZipFile:
-        raise UsageError(f"{file} is no whole backup of Crawlscope") from None
