@@ -5,11 +5,14 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import jsonschema_rs
 import pytest
 
+from crawlscope.core.service_file import WEBHOOK_PATH
 from crawlscope.core.settings import Settings
-from tests.api.http.conftest import SECRET
+from tests.api.http.conftest import SECRET, Service
 from tests.support.fakes.changedetection_server import KEY, FakeChangedetection
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.fakes.firecrawl_server import FakeFirecrawl
@@ -68,3 +71,27 @@ async def test_the_api_is_as_described(url: str, examples: int, tmp_path: Path) 
     generated = re.search(r"(\d+) generated, \1 passed", output)
     assert generated, output[-2_000:]
     assert int(generated[1]) > 1_000
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "crawl.page", "id": "a", "data": [{}]},
+        {"type": "crawl.page", "id": "a", "data": "text"},
+        {"type": "crawl.page", "id": "a", "metadata": []},
+        {"type": "crawl.page"},
+        {"type": "crawl.a*", "id": ""},
+        {"type": "agent.action", "id": "a", "data": "text"},
+        {"type": "agent.action", "id": "a", "metadata": []},
+        {"type": "a.a*", "data": "text", "metadata": []},
+        {"type": "crawl."},
+        {"type": ""},
+        {"type": 1, "id": "a"},
+        {"id": "a"},
+    ],
+)
+async def test_deliveries_are_accepted_as_described(event: dict[str, Any], service: Service) -> None:
+    described = (await service.http.get("/openapi.json")).json()["paths"][WEBHOOK_PATH]["post"]
+    schema = described["requestBody"]["content"]["application/json"]["schema"]
+    answer = await service.http.post(WEBHOOK_PATH, json=event)
+    assert answer.status_code == (202 if jsonschema_rs.is_valid(schema, event) else 422)

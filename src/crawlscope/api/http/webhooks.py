@@ -23,7 +23,13 @@ from crawlscope.core.errors import DatabaseUnavailable, DependencyError
 from crawlscope.core.service_file import CHANGES_PATH, WEBHOOK_PATH
 from crawlscope.core.vocabulary import Engine
 from crawlscope.processes.parts import Parts
-from crawlscope.webhooks.payload import MalformedDelivery, UnreadableDelivery
+from crawlscope.webhooks.payload import (
+    CRAWL_FAMILIES,
+    FAMILIES,
+    MAX_ID_LENGTH,
+    MalformedDelivery,
+    UnreadableDelivery,
+)
 from crawlscope.webhooks.refusals import Cause
 
 SIGNATURE_HEADER = "X-Firecrawl-Signature"
@@ -32,18 +38,42 @@ log = structlog.get_logger(__name__)
 router = APIRouter()
 
 
+def _events(families: set[str], data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "required": ["id"],
+        "properties": {
+            "type": {"type": "string", "pattern": _types(families)},
+            "id": {
+                "type": ["string", "integer"],
+                "minLength": 1,
+                "maxLength": MAX_ID_LENGTH,
+                "description": "v0: `jobId`",
+            },
+            "webhookId": {"description": "a UUID for each event"},
+            "success": {"description": "false for a failed page"},
+            "data": data,
+            "error": {},
+            "metadata": {"type": ["object", "null"], "description": "the request's `webhook.metadata`"},
+        },
+    }
+
+
+def _types(families: set[str]) -> str:
+    return rf"^({'|'.join(sorted(families))})\.[\s\S]"
+
+
 DELIVERY_BODY = {
     "type": "object",
-    "required": ["type", "id"],
-    "properties": {
-        "type": {"type": "string", "examples": ["crawl.page"], "pattern": r"^[a-z_]+\.[a-z]+$"},
-        "id": {"type": ["string", "integer"], "minLength": 1, "maxLength": 255, "description": "v0: `jobId`"},
-        "webhookId": {"description": "a UUID for each event"},
-        "success": {"description": "false for a failed page"},
-        "data": {"type": ["array", "object", "null"], "items": {"type": "object"}},
-        "error": {},
-        "metadata": {"type": ["object", "null"], "description": "the request's `webhook.metadata`"},
-    },
+    "required": ["type"],
+    "properties": {"type": {"type": "string", "minLength": 1, "examples": ["crawl.page"]}},
+    "anyOf": [
+        _events(CRAWL_FAMILIES, {"type": ["array", "object", "null"], "items": {"type": "object"}}),
+        _events(FAMILIES - CRAWL_FAMILIES, {}),
+        {
+            "description": "of an unknown type: kept as it is, and otherwise ignored",
+            "properties": {"type": {"type": "string", "not": {"pattern": _types(FAMILIES)}}},
+        },
+    ],
 }
 CHANGE_BODY = {
     "type": "object",
