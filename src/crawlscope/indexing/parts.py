@@ -7,6 +7,7 @@ part is then the known one to the whole text, and a small surplus that needs few
 
 from base64 import b64decode, b64encode
 from collections.abc import Hashable, Mapping
+from math import isfinite
 from typing import TypeVar
 
 import numpy as np
@@ -54,7 +55,7 @@ def surpluses(query: npt.NDArray[np.float32], texts: Mapping[Key, str]) -> dict[
     differences = _VALUES[every[:, _SCALE_BYTES:]].reshape(len(every), -1)
     starts = np.cumsum([0, *map(len, rows.values())])[:-1]
     found = np.maximum.reduceat(scales * (differences @ query), starts)
-    return dict(zip(rows, found.tolist(), strict=True))
+    return {key: each for key, each in zip(rows, found.tolist(), strict=True) if isfinite(each)}
 
 
 def _rows(text: str, size: int) -> npt.NDArray[np.uint8] | None:

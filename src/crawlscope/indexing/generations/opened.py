@@ -195,8 +195,9 @@ class OpenGenerations:
     async def close_others(self, live: Live) -> None:
         """Closes embedders that no live generation needs: each takes memory or a connection."""
         needed = {each.recipe.fingerprint for each in (live.serving, live.replacement) if each}
-        for fingerprint in self._embedders.keys() - needed:
-            await self._embedders.pop(fingerprint).aclose()
+        stale = [self._embedders.pop(each) for each in self._embedders.keys() - needed]  # before others can
+        for embedder in stale:
+            await embedder.aclose()
 
     async def aclose(self) -> None:
         for embedder in self._embedders.values():
