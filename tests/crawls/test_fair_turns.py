@@ -42,13 +42,13 @@ async def deliver_sections(database: Database, url: str, sections: int) -> Any:
 async def test_a_small_page_is_done_first_and_its_wait_is_no_embedding(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embed, embedding = LocalEmbedder.embed, asyncio.Event()
+    embed, embedding = LocalEmbedder.embed_in_parts, asyncio.Event()
 
-    async def reported(embedder: LocalEmbedder, texts: Sequence[str]) -> Vectors:
+    async def reported(embedder: LocalEmbedder, texts: Sequence[str]) -> tuple[Vectors, list[str]]:
         embedding.set()
         return await embed(embedder, texts)
 
-    monkeypatch.setattr(LocalEmbedder, "embed", reported)
+    monkeypatch.setattr(LocalEmbedder, "embed_in_parts", reported)
     opened = OpenGenerations(Settings(data_dir=tmp_path), EdgeIndexes(tmp_path), Bm25Encoder(), threads=1)
     await opened.ensure_serving(database)
     indexer = PageIndexer(

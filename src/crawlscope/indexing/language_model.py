@@ -9,7 +9,7 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -115,7 +115,7 @@ class Identifier:
         return self._features.take(states[_MEMORY:].T.ravel()[: len(text)])
 
 
-@cache
+@lru_cache(maxsize=1)
 def identifier(data_dir: Path | None = None) -> Identifier:
     """Blocks. The first call in a data folder takes a second, as each does that has none."""
     if data_dir is None:
