@@ -112,7 +112,8 @@ def users() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
 
 def _kill_all(data_dir: Path) -> None:
     for process in supervisors(data_dir) + server_processes(data_dir):
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -224,7 +225,8 @@ def test_ensure_running_returns_when_sessions_can_be_opened_again(data_dir: Path
     with EmbeddedPostgres(data_dir) as server:
         killed = server_processes(data_dir)
         for process in killed:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # some end with the first
+                process.kill()
         psutil.wait_procs(killed, timeout=30)  # a dying server still takes connections, and resets them
         server.ensure_running()
         assert ask(server.url, "SELECT 1") == 1

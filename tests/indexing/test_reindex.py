@@ -41,6 +41,7 @@ from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest, Search
 from crawlscope.search.service import SearchService
 from crawlscope.timing import standalone
 from crawlscope.timing.store import MeasurementBuffer
+from tests.support.data_folders import share_cache
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
 from tests.support.installation import change_chunking
 from tests.support.producing import deliver
@@ -179,6 +180,7 @@ def settings_for(server: FakeEmbeddingServer, folder: Path, **more: Any) -> Sett
 @pytest.fixture
 async def start(database: Database, indexes: OwnedIndexes, tmp_path: Path) -> AsyncIterator[Start]:
     """Starts processes with the embedder at a server, and closes it after the test."""
+    share_cache(tmp_path)
     async with AsyncExitStack() as started:
 
         async def start_one(server: FakeEmbeddingServer, **more: Any) -> Process:
