@@ -212,14 +212,12 @@ def test_an_outage_of_the_database(tmp_path: Path, embedder: FakeEmbeddingServer
             stack.settled(event["id"], seconds=300, every_seconds=0.5)
             stack.post_event(page_event(crawl_id, "https://example.com/after"))
             end_crawl(stack, crawl_id)
-            # Each process records an outage with its next report, within seconds.
-            found = eventually(
+            # Each process records an outage with its next report, within seconds; together they cover it.
+            eventually(
                 lambda: diagnosis(stack, crawl_id),
-                lambda it: it["bound_by"] == "outage",
+                lambda it: it["bound_by"] == "outage" and it["evidence"]["database_unavailable_ms"] > 5_000,
                 seconds=300,
                 every_seconds=1,
             )
     finally:
         server.release()
-
-    assert found["evidence"]["database_unavailable_ms"] > 5_000
