@@ -1,7 +1,7 @@
 """Work of concurrent callers in batches: what arrives while a batch is in progress shares the next one."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -133,3 +133,24 @@ class Batcher(Generic[Item, Result]):
             elif not call.done.done():
                 error = await self._run([each])
         return error
+
+
+class BatcherByKey(Generic[Item, Result]):
+    """A batcher for each key that has callers."""
+
+    def __init__(self, make: Callable[[], Batcher[Item, Result]]) -> None:
+        self._make = make
+        self._batchers: dict[str, Batcher[Item, Result]] = {}
+        self._callers: Counter[str] = Counter()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._batchers
+
+    async def add(self, key: str, item: Item) -> Result:
+        self._callers[key] += 1
+        try:
+            return await self._batchers.setdefault(key, self._make()).add(item)
+        finally:
+            self._callers[key] -= 1
+            if not self._callers[key]:
+                del self._callers[key], self._batchers[key]

@@ -4,7 +4,7 @@ A transaction writes ledger, pages, jobs and the crawls' state of its deliveries
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
-from crawlscope.core.batcher import Batcher
+from crawlscope.core.batcher import Batcher, BatcherByKey
 from crawlscope.core.errors import DependencyError
 from crawlscope.core.values import arrays, storable_json
 from crawlscope.core.vocabulary import OperationType
@@ -96,9 +96,14 @@ class Acceptance:
             self._store, max_items=MAX_DELIVERIES, weight=lambda each: each.size, max_weight=MAX_BODY_BYTES
         )
 
-        self._callers: Counter[str] = Counter()
-        self._delayed: dict[str, Batcher[Received, Answer]] = {}
-        """Per crawl that was locked for long: the others need not wait for it."""
+        def patient() -> Batcher[Received, Answer]:
+            return Batcher(
+                lambda received: database.run(partial(store_deliveries, received=received)),
+                max_items=MAX_DELIVERIES,
+            )
+
+        self._delayed = BatcherByKey(patient)
+        """By crawl, those that were locked for long: the others need not wait for them."""
 
     async def accept(self, body: bytes, received_at: datetime) -> Answer:
         """Returns the answer once everything is committed. The same delivery again changes nothing.
@@ -112,28 +117,13 @@ class Acceptance:
             delivery, brought, row = read() if small else await asyncio.to_thread(read)
             timing.operation_name, timing.crawl_id = delivery.event_type, delivery.crawl_id or None
             timing.identify()
-            batcher = self._small if small else self._large
-            received = Received(delivery, brought, row, len(body), timing)
-            answer = await self._stored(received, batcher)
+            received, answer = Received(delivery, brought, row, len(body), timing), None
+            if delivery.crawl_id not in self._delayed:
+                with suppress(_Delayed):
+                    answer = await (self._small if small else self._large).add(received)
+            answer = answer or await self._delayed.add(delivery.crawl_id, received)
         meters.count(conventions.DELIVERIES, answer["status"])
         return answer
-
-    async def _stored(self, received: Received, batcher: Batcher[Received, Answer]) -> Answer:
-        crawl_id = received.delivery.crawl_id
-        if crawl_id not in self._delayed:
-            with suppress(_Delayed):
-                return await batcher.add(received)
-        patient = Batcher[Received, Answer](
-            lambda waiting: self._database.run(partial(store_deliveries, received=waiting)),
-            max_items=MAX_DELIVERIES,
-        )
-        self._callers[crawl_id] += 1
-        try:
-            return await self._delayed.setdefault(crawl_id, patient).add(received)
-        finally:
-            self._callers[crawl_id] -= 1
-            if not self._callers[crawl_id]:
-                del self._callers[crawl_id], self._delayed[crawl_id]
 
     async def _store(self, received: Sequence[Received]) -> Sequence[Answer]:
         async def store(connection: AsyncConnection) -> Sequence[Answer]:

@@ -112,8 +112,17 @@ def read(body: bytes) -> Delivery:
     delivery = Delivery(event_type[:MAX_EVENT_TYPE_LENGTH], family, action, known, of_crawl)
     if not known:
         return delivery
+    data = event.get("data") if of_crawl else None
+    data = [] if data is None else [data] if isinstance(data, dict) else data
+    if not isinstance(data, list):
+        _malformed("data", "a list", data)
+    documents = []
+    for number, document in enumerate(data):
+        if not isinstance(document, dict):
+            _malformed(f"data[{number}]", "an object", document)
+        content = document.get("content")  # v0 of newer servers sends `{content, source}`
+        documents.append(content if isinstance(content, dict) else document)
     success, end, webhook_id = event.get("success") is not False, ENDS.get(action), event.get("webhookId")
-    documents = _documents(event.get("data")) if of_crawl else []
     metadata = event.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         _malformed("metadata", "an object", metadata)
@@ -233,7 +242,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
         except (ValueError, RecursionError) as error:
             raise MalformedDelivery(f"the body is nested too deeply: {error}") from None
     if not isinstance(value, dict):
-        raise MalformedDelivery(f"the body must be a JSON object, not {_kind(value)}")
+        _malformed("the body", "a JSON object", value)
     return value
 
 
@@ -248,29 +257,7 @@ def _crawl_id(event: dict[str, Any]) -> str:
     return crawl_id
 
 
-def _documents(data: Any) -> list[dict[str, Any]]:
-    """`data` as a list of documents; v0 of newer servers nests each as `{content, source}`."""
-    if data is None:
-        return []
-    if isinstance(data, dict):
-        data = [data]
-    if not isinstance(data, list):
-        _malformed("data", "a list", data)
-    documents = []
-    for number, document in enumerate(data):
-        if not isinstance(document, dict):
-            _malformed(f"data[{number}]", "an object", document)
-        content = document.get("content")
-        documents.append(content if isinstance(content, dict) else document)
-    return documents
-
-
 def _malformed(where: str, expected: str, found: Any) -> NoReturn:
-    raise MalformedDelivery(f"{where} must be {expected}, not {_kind(found)}")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    if isinstance(value, str):
-        return f"a string of {len(value)} characters"
-    return names.get(type(value), "a number")
+    kinds = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null"}
+    kind = f"a string of {len(found)} characters" if isinstance(found, str) else kinds.get(type(found))
+    raise MalformedDelivery(f"{where} must be {expected}, not {kind or 'a number'}")
