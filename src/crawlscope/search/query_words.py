@@ -22,33 +22,37 @@ class Match(NamedTuple):
     """Of the index, that the query has too."""
 
 
-class Remembered(dict[str, frozenset[int]]):
-    """The results of a function, which is called once for each word."""
+class QueryTerms(dict[str, frozenset[int]]):
+    """The terms that a word and the query have in common; each word is encoded once, and most never are."""
 
-    def __init__(self, function: Callable[[str], frozenset[int]]) -> None:
+    def __init__(self, query: str, encode: Encode) -> None:
         super().__init__()
-        self._function = function
+        self._encode = encode
+        self._terms = frozenset(int(term) for term in encode(query).indices)
+        decomposed = unicodedata.normalize("NFKD", query)  # the index folds accents
+        plain = "".join(each for each in decomposed if not unicodedata.combining(each))
+        parts = [*_WORD.findall(plain), *_PART.findall(plain)]
+        found = {part.casefold() for part in parts if self._common(part)}
+        self.beginnings = tuple({word[: max(_MIN_LETTERS_KEPT, len(word) // 2)] for word in found})
+        """What stemming leaves of the query's words."""
 
     def __missing__(self, word: str) -> frozenset[int]:
-        result = self[word] = self._function(word)
-        return result
+        lower = word.lower()
+        may_match = not word.isascii() or lower.startswith(self.beginnings)
+        if not may_match and word != lower:  # a part of `getUserName` may
+            may_match = any(part.lower().startswith(self.beginnings) for part in _PART.findall(word))
+        terms = self[word] = self._common(word) if may_match else frozenset()
+        return terms
+
+    def _common(self, word: str) -> frozenset[int]:
+        return self._terms.intersection(map(int, self._encode(word).indices))
 
 
 class QueryWords:
     """`encode` makes the terms of a text, as for a query."""
 
     def __init__(self, query: str, encode: Encode) -> None:
-        self._encode = encode
-        self._terms = frozenset(int(term) for term in encode(query).indices)
-        decomposed = unicodedata.normalize("NFKD", query)  # the index folds accents
-        plain = "".join(each for each in decomposed if not unicodedata.combining(each))
-        parts = [*_WORD.findall(plain), *_PART.findall(plain)]
-        found = {part.casefold() for part in parts if self._encoded(part)}
-        self._beginnings = tuple({word[: max(_MIN_LETTERS_KEPT, len(word) // 2)] for word in found})
-        """What stemming leaves of the query's words."""
-        self._terms_of = Remembered(
-            lambda word: self._encoded(word) if self._may_match(word) else frozenset()
-        )
+        self._terms_of = QueryTerms(query, encode)
 
     def find(self, text: str) -> Iterator[Match]:
         """In order. In scripts without spaces, a match has one or two characters."""
@@ -66,22 +70,10 @@ class QueryWords:
     def terms(self, text: str) -> set[int]:
         """All that the text has of the query; much faster than the matches."""
         if text.isascii():
-            if not any(map(text.lower().__contains__, self._beginnings)):  # most sentences
+            if not any(map(text.lower().__contains__, self._terms_of.beginnings)):  # most sentences
                 return set()
             return set().union(*filter(None, map(self._terms_of.__getitem__, _WORD.findall(text))))
         found, words = set[int](), _WORD.findall(text)
         found.update(*filter(None, map(self._terms_of.__getitem__, filter(str.isascii, words))))
         found.update(*(match.terms for word in words if not word.isascii() for match in self.find(word)))
         return found
-
-    def _encoded(self, word: str) -> frozenset[int]:
-        """The terms of the word that the query has too."""
-        return self._terms.intersection(map(int, self._encode(word).indices))
-
-    def _may_match(self, word: str) -> bool:
-        """Whether it, or a part of it, begins like a word of the query: encoding takes longer."""
-        lower = word.lower()
-        if not word.isascii() or lower.startswith(self._beginnings):
-            return True
-        parts = () if word == lower else _PART.findall(word)
-        return any(part.lower().startswith(self._beginnings) for part in parts)

@@ -176,19 +176,16 @@ class SearchService:
         while True:
             halves = await self._index.query(query.dense, query.sparse, query.filters, depth)
             if query.dense is not None:
-                dense = await self._raised(halves.dense, query.dense, payloads)
-                halves = replace(halves, dense=dense)
+                near = [hit.id for hit in halves.dense[:PARTS_COMPARED]]
+                await self._fetch(payloads, near)
+                parts = {one: payloads[one].get("parts", "") for one in near if one in payloads}
+                gains = surpluses(np.asarray(query.dense, np.float32), parts)
+                halves = replace(halves, dense=raise_by_parts(halves.dense, gains))
             pages = rank_pages(halves, query.mode, query.dense_weight)
             exhausted = max(len(halves.dense), len(halves.bm25)) < depth
             if len(pages) >= wanted or exhausted or depth >= MAX_CANDIDATES:
                 return pages, halves.bm25
             depth = min(4 * depth, MAX_CANDIDATES)
-
-    async def _raised(self, hits: Sequence[Hit], query: Floats, payloads: Payloads) -> list[Hit]:
-        near = [hit.id for hit in hits[:PARTS_COMPARED]]
-        await self._fetch(payloads, near)
-        parts = {one: payloads[one].get("parts", "") for one in near if one in payloads}
-        return raise_by_parts(hits, surpluses(np.asarray(query, np.float32), parts))
 
     async def _reranked(
         self, reranker: Reranker, text: str, pages: list[RankedPage], payloads: Payloads
