@@ -60,7 +60,7 @@ RECONCILE_SECONDS = 600.0
 WATCH_SECONDS = 600.0
 """The service answers after it has created all watches, one request at a time."""
 FEED_SECONDS = 10.0
-"""Until the first event."""
+"""The time limit for the first event."""
 EXPORT_SECONDS = 120.0
 """Between two pieces of an export."""
 PAGES_HEADER = "X-Crawlscope-Pages"
@@ -74,7 +74,7 @@ MAX_REPORT_PAGES = 1_000
 
 @dataclass(frozen=True)
 class CrawlReport:
-    """What the profile of a crawl is made of; of a large crawl the lists do not have all pages."""
+    """The data of a crawl's profile. The lists of a large crawl do not have all pages."""
 
     crawl: CrawlMetricsResponse
     slowest: PageListResponse
@@ -82,7 +82,7 @@ class CrawlReport:
     failed: PageListResponse
     diagnosis: DiagnosisResponse
     language_notice: str | None = None
-    """That the embedding model does not read many pages of the index, with what to do."""
+    """The notice that the embedding model does not read the languages of many pages, with the remedy."""
 
 
 class ComparisonReport(CrawlComparison):

@@ -34,10 +34,11 @@ async def connect(
 
     With `url`, to the service there. `secret` is its API secret or a key, by default the setting
     `CRAWLSCOPE_API_SECRET`. Without `url`, to the service of this machine and of `data_dir`, by default the
-    data folder of the settings. `start` starts one where none runs, which stops with the block.
-    A secret that is sent to another machine without TLS is logged as a warning.
+    data folder of the settings. `start` starts one if none runs; it stops with the block. A secret that is
+    sent to another machine without TLS is logged as a warning.
 
-    Raises `ServiceUnavailable` if no service answers, `SettingsError` or `UsageError` for what cannot work.
+    Raises `ServiceUnavailable` if no service answers, `SettingsError` or `UsageError` if an argument cannot
+    work.
     """
     settings = load_settings() if data_dir is None else load_settings(data_dir=Path(data_dir))
     if url is not None:
@@ -60,7 +61,7 @@ async def connect(
 
 
 def client_at(url: str, given: str | None, settings: Settings) -> ServiceClient:
-    """`given` is the API secret or a key; by default that of the settings. The service may not run."""
+    """`given` is the API secret or a key; by default the folder of the settings. The service may not run."""
     if not is_web_address(url):
         raise UsageError("the URL of a service must be a full one, such as https://crawlscope.example.com")
     secret = given or (settings.api_secret.get_secret_value() if settings.api_secret else None)

@@ -31,7 +31,7 @@ POLL_INTERVAL_SECONDS = 0.1
 MAX_LOG_BYTES = 10 * 1024 * 1024
 LOG_CHECK_SECONDS = 10.0
 MAX_STARTS = 3
-"""Of a service whose port is taken by another program while it starts."""
+"""The maximum number of starts, because another program can take the port meanwhile."""
 
 
 class Stack:

@@ -39,7 +39,7 @@ async def accept_change(
 ) -> AcceptedChange:
     """Returns once everything is committed. The same notification again changes nothing.
 
-    Raises `UnreadableDelivery` or `MalformedDelivery` for what is no notification, `UsageError` for a page
+    Raises `UnreadableDelivery` or `MalformedDelivery` if the body is no notification, `UsageError` for a page
     that cannot or may not be fetched, `DatabaseUnavailable`.
     """
     change = read_change(body, received_at)

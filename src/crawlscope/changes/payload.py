@@ -69,7 +69,7 @@ class Change:
 
 
 def read_change(body: bytes, received_at: datetime) -> Change:
-    """Raises `UnreadableDelivery` for what is no JSON, `MalformedDelivery` for what names no page."""
+    """Raises `UnreadableDelivery` if the body is not JSON, `MalformedDelivery` if it names no page."""
     try:
         sent = json.loads(body, strict=False)  # templates put line breaks into texts
     except (ValueError, RecursionError):
@@ -150,7 +150,7 @@ def _text(fields: Fields, names: tuple[str, ...], max_length: int | None = MAX_T
 
 
 def _word(value: Any) -> str:
-    """Empty for what is neither text nor number."""
+    """Empty if the value is neither text nor number."""
     return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 

@@ -67,7 +67,7 @@ class SearchablePage:
 
 @dataclass(frozen=True)
 class PagesToWatch:
-    """Of the crawl's searchable pages; several sources that led to one URL are one page."""
+    """The crawl's searchable pages. Several source URLs that led to one URL are one page."""
 
     known: int
     """Pages that are watched already."""
@@ -80,7 +80,7 @@ class PagesToWatch:
 
 
 async def same_change(connection: AsyncConnection, identity: UUID, dated: bool) -> KnownChange | None:
-    """Its earlier record. Other transactions that ask for the same change wait until the commit."""
+    """Its earlier record. Other transactions with the same change wait until the commit."""
     await connection.execute(select(func.pg_advisory_xact_lock(identity.int % 2**63)))
     known = select(EVENTS.c.id, EVENTS.c.rescrape_job_id, EVENTS.c.rescrape_status).where(
         EVENTS.c.identity == identity

@@ -19,7 +19,7 @@ from crawlscope.firecrawl.client import SharedFirecrawl
 POLL_INTERVAL_SECONDS = 1.0
 RETRY_SECONDS = 10.0
 FIRECRAWL_RETRY_SECONDS = 30.0
-"""Until Firecrawl is asked again, where it does not say when."""
+"""The delay before the next request to Firecrawl, if Firecrawl names none."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class Rescraper:
         self._firecrawl = firecrawl
 
     async def run(self) -> bool:
-        """Starts the next rescrape and notes the results of earlier ones; false where none was waiting."""
+        """Starts the next rescrape and notes the results of earlier ones; false if none was waiting."""
         if not await self._database.run(repository.any_open):
             return False
         change = await self._database.run(repository.claim_waiting)

@@ -43,14 +43,14 @@ NOT_SEARCHABLE = "no searchable page of this crawl"
 MAYBE_CREATED = "It may have been created all the same: ask again, then it is known."
 
 _FILLED_IN = re.compile(r"\{\{|\{%[-+]?\s*[a-zA-Z_]")
-"""What makes a URL a template for changedetection.io; `{%22` does not."""
+"""A part that makes a URL a template for changedetection.io; `{%22` does not."""
 _SHARED = "https://changedetection.io/share/"
 
 log = structlog.get_logger(__name__)
 
 
 def changedetection_client(settings: Settings) -> ChangedetectionClient:
-    """Raises `SettingsError` where none is set. Reads the certificates: 0.1 to 0.5 s."""
+    """Raises `SettingsError` if none is set. Reads the certificates: 0.1 to 0.5 s."""
     if settings.changedetection_url is None:
         raise SettingsError(
             "no changedetection.io is known: set CRAWLSCOPE_CHANGEDETECTION_URL to its address"
@@ -75,10 +75,10 @@ class Watching:
     async def watch(
         self, crawl_id: str, limit: int = DEFAULT_LIMIT, urls: Sequence[str] | None = None
     ) -> CrawlWatched:
-        """Creates at most `limit` watches. Safe to repeat: pages that are watched already are left alone.
+        """Creates at most `limit` watches. Safe to repeat: pages that are already watched stay unchanged.
 
         Raises `NotFoundError`, `SettingsError`, and `ChangedetectionUnavailable` or `ChangedetectionRefused`
-        where no watch was created.
+        if no watch was created.
         """
         crawl_id = storable(crawl_id)
         named = None if urls is None else [storable(url) for url in urls]

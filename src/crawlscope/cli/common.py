@@ -1,4 +1,4 @@
-"""What several commands share: settings, the service they ask, and how they print.
+"""The common base of commands: settings, the client of the service, and output.
 
 Importing this module loads no client and no terminal library; its functions load what they use.
 """

@@ -1,4 +1,4 @@
-"""Checks the installation and every dependency, and says what is wrong and what to do."""
+"""Checks the installation and every dependency, and names each fault with its remedy."""
 
 import asyncio
 import os
@@ -117,7 +117,7 @@ class Examination(BaseModel):
 
 
 Check = Callable[[Settings], Awaitable[str]]
-"""Returns the result in words, or nothing where there is nothing to check. Raises `Failed` or
+"""Returns the result in words, or nothing if there is nothing to check. Raises `Failed` or
 `CrawlscopeError`."""
 
 CHECKS: dict[str, Check] = {}

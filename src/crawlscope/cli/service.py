@@ -27,7 +27,8 @@ from crawlscope.core.errors import CrawlscopeError
 UP_GRACE_SECONDS = 60.0
 """Time limit for the orderly shutdown of `up` after its parent process has ended."""
 STOP_SECONDS = 25.0
-"""Time limit for the orderly shutdown of another process. What is left then is as after a kill."""
+"""Time limit for the orderly shutdown of another process. After it, the process exits at once, as if it were
+killed."""
 
 log = structlog.get_logger(__name__)
 

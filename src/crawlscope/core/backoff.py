@@ -1,7 +1,7 @@
 """How long to wait between attempts that fail.
 
-Retry loops whose attempts are one call use `retry_context`. What counts failures itself, or keeps them in the
-database, asks `backoff`.
+Retry loops whose attempts are one call use `retry_context`. Code that counts failures itself, or stores their
+number, uses `backoff`.
 """
 
 import random

@@ -32,7 +32,7 @@ class CrawlscopeError(Exception):
     retryable = False
     code = "internal_error"
     exit_code = 1
-    """Of a command that this error ends."""
+    """The exit code of a command that ends with this error."""
 
 
 class UsageError(CrawlscopeError):

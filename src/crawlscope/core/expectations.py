@@ -1,4 +1,5 @@
-"""What users expect of the crawls of a site, as they write it: `pages >= 90 % of the mean of the last 10`."""
+"""The expectations of users about the crawls of a site, in their syntax: `pages >= 90 % of the mean of the
+last 10`."""
 
 import re
 from collections.abc import Mapping

@@ -68,7 +68,7 @@ class Histogram:
 
     @classmethod
     def by_key(cls, measured: Iterable[tuple[Key, float, bool]]) -> dict[Key, "Histogram"]:
-        """Of keys with milliseconds, and whether it succeeded."""
+        """Makes a histogram for each key, from its milliseconds and whether the operation succeeded."""
         histograms: dict[Key, Histogram] = {}
         for key, duration_ms, success in measured:
             histograms.setdefault(key, cls()).add(duration_ms, success)
@@ -103,7 +103,7 @@ class Histogram:
     def percentiles(self, points: Sequence[float]) -> list[float | None]:
         """In milliseconds, for points from 0 to 1; interpolated between the two nearest values.
 
-        Each differs by at most `RELATIVE_ERROR` from that of the values themselves.
+        Each differs by at most `RELATIVE_ERROR` from the percentile of the values themselves.
         """
         if self.min_ms is None or self.max_ms is None:
             return [None] * len(points)

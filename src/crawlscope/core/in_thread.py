@@ -11,7 +11,7 @@ T = TypeVar("T")
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Waits for the thread even if the caller is cancelled.
 
-    Abandoned threads would go on unseen and take the places of later work, until none is left.
+    Abandoned threads would continue unseen and take the places of later work, until none is left.
     """
     working = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
     try:

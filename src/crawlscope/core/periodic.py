@@ -1,4 +1,4 @@
-"""Work that runs by itself for as long as the process lives."""
+"""Periodic work, for as long as the process lives."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine

@@ -47,7 +47,7 @@ class Response:
 
 
 class RemoteApi(ClosedAtEnd):
-    """Repeats calls, a few times within `patience_seconds`, where that can help and does nothing twice."""
+    """Repeats calls, a few times within `patience_seconds`, if that can help and nothing is done twice."""
 
     called: ClassVar[str]
     unavailable: ClassVar[type[RemoteUnavailable]]
@@ -88,7 +88,7 @@ class RemoteApi(ClosedAtEnd):
 
     @abstractmethod
     def complaint(self, response: Response) -> str:
-        """The service's own error message; empty where there is none."""
+        """The service's own error message; empty if there is none."""
 
     def is_passing(self, response: Response) -> bool:
         """Whether another attempt can end differently."""

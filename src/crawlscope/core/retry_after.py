@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 MAX_SECONDS = 86_400.0
-"""A server that asks for more would be asked again years later, or never."""
+"""Without a limit, a server could delay the next request by years."""
 
 
 def retry_after_seconds(header: str | None) -> float | None:
-    """Seconds to wait, at most a day, from a number of seconds or an HTTP date; None where it is neither."""
+    """Seconds to wait, at most a day, from a number of seconds or an HTTP date; None if it is neither."""
     if not header:
         return None
     try:

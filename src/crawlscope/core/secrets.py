@@ -47,7 +47,7 @@ def new_sign_in_token(data_dir: Path) -> str:
 
 
 def use_sign_in_token(data_dir: Path, token: str) -> bool:
-    """Whether the token is valid; it is not from then on. Of several that use it at once, one succeeds."""
+    """Whether the token is valid; it is not from then on. If several callers use it at once, one succeeds."""
     path = data_dir / SIGN_IN_FILE
     with suppress(OSError, UnicodeDecodeError):
         if time.time() - path.stat().st_mtime > SIGN_IN_SECONDS:

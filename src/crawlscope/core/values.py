@@ -16,7 +16,7 @@ _BACKSLASH_OR_NUL = re.compile(r"\\(?:(?P<backslash>\\)|u0000)")
 
 
 def storable(text: str) -> str:
-    """The text with what PostgreSQL refuses (NUL, lone surrogates) replaced by U+FFFD."""
+    """The text with U+FFFD for characters that PostgreSQL refuses (NUL, lone surrogates)."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -150,7 +150,7 @@ class CrawlNumber(StrEnum):
 
 
 class VerdictName(StrEnum):
-    """What a crawl that is not sealed is doing."""
+    """The state of a crawl that is not sealed."""
 
     ADVANCING = "advancing"
     STARVED = "starved"
@@ -210,7 +210,7 @@ class NotRetried(StrEnum):
 
 
 class Bottleneck(StrEnum):
-    """What bounds the time of a crawl until it is searchable."""
+    """The cause that makes a crawl take longer than any other."""
 
     EMBEDDER = "embedder"
     INDEX = "index"
@@ -222,7 +222,7 @@ class Bottleneck(StrEnum):
     """A dependency was unavailable."""
     SLOW_SITE = "slow_site"
     RATE_LIMIT = "rate_limit"
-    """The site asks for fewer requests: by its answers or its robots.txt."""
+    """The site limits requests, by its answers or its robots.txt."""
     NOTHING = "nothing"
     """No single cause stands out."""
 

@@ -47,7 +47,7 @@ _MAX_SMALL_BODY_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class CrawlPlan:
-    """What the built-in crawler is to fetch, and how."""
+    """The task of the built-in crawler."""
 
     crawl_id: str
     url: str
@@ -99,7 +99,8 @@ async def run_crawl(
     """Follows the links within the site of `request.url`, then its sitemaps, and delivers each page once.
 
     When `should_stop` says so, pages in progress are still delivered. Cancelling the task drops them, and no
-    final event is sent. Raises `UsageError` for a URL that no crawler can follow, and what `deliver` raises.
+    final event is sent. Raises `UsageError` for a URL that no crawler can follow, and the errors of
+    `deliver`.
     """
     start = normalise(request.url)
     if start is None:
@@ -127,7 +128,7 @@ class _Crawl:
         self._request = request
         self._start = start
         self._home = start
-        """Where the start led to; its site is the one that is crawled."""
+        """The address that the start led to; its site is crawled."""
         self._stopping = asyncio.Event()
         self._client = PoliteClient(client, clock, self._stopping)
         self._deliver = deliver
@@ -137,7 +138,7 @@ class _Crawl:
         self._found_on: dict[str, str | None] = {start: None}
         """The URLs of this crawl, with the page that each was found on."""
         self._former_site: str | None = None
-        """The start's, where that is the same name with or without `www.`."""
+        """The start's host, if that is the same name with or without `www.`."""
         self._blocked: set[str] = set()
         self._kept_back: set[str] = set()
         self._originals = Originals()

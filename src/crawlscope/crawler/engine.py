@@ -1,9 +1,9 @@
 """Crawlee, set up to disturb nothing else in a long-running service.
 
-It gives what is hard about crawling: queue and concurrency. Left to itself it also keeps its queue on disk,
-shares it between crawls, starts slowly, logs tables, takes over SIGINT, swallows cancellation. Pages are
-fetched by `PoliteClient`: where a connection leads to must be checked as it is made, and each host has a pace
-of its own.
+It gives what is hard about crawling: queue and concurrency. By default, it also keeps its queue on disk,
+shares it between crawls, starts slowly, logs tables, takes over SIGINT, and swallows cancellation.
+`PoliteClient` fetches pages: the address of a connection must be checked as it is made, and each host has a
+pace of its own.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _silent = logging.getLogger(__name__)
 
 
 class Engine(BasicCrawler[BasicCrawlingContext]):
-    """Calls `visit` for each URL, and `give_up` where it raises."""
+    """Calls `visit` for each URL, and `give_up` if it raises."""
 
     def __init__(self, queue: RequestQueue, *, concurrency: int, visit: Visit) -> None:
         configuration = Configuration(internal_timeout=_HANDLER_LIMIT)

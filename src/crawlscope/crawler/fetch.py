@@ -66,8 +66,8 @@ class FetchFailed(Exception):
         unreachable: bool = False,
         code: str | None = None,
     ) -> None:
-        """`unreachable`: the same is true of any page of that host. `code` names the cause, where it has one
-        of its own."""
+        """`unreachable`: the same is true of any page of that host. `code` names the cause, if there is a
+        code for it."""
         super().__init__(message)
         self.retryable = retryable
         self.unreachable = unreachable
@@ -75,7 +75,7 @@ class FetchFailed(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> "FetchFailed":
-        """In the words of the first cause that says why."""
+        """The words of the first cause that has a reason."""
         for cause in _causes(error):
             match cause:
                 case PrivateTarget():
@@ -100,14 +100,14 @@ class FetchedPage:
     url: str
     status_code: int
     content_type: str
-    """As the server gave it, empty where it gave none."""
+    """As the server sent it, empty if it sent none."""
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     """By name in lower case; several of one name have a line each."""
 
     @classmethod
     def without_body(cls, url: str, response: httpx2.Response) -> "FetchedPage":
-        """Header values are UTF-8, as browsers read addresses in them, where they are that."""
+        """Header values are read as UTF-8 if they are valid, as browsers read addresses in them."""
         found: dict[str, str] = {}
         for name, value in response.headers.raw:
             try:

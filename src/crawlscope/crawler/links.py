@@ -66,9 +66,9 @@ def normalise(url: str, base: str | None = None) -> str | None:
 
 def absolute(url: str, base: str | None = None) -> str | None:
     """One spelling for one address: no fragment, no credentials, no default port, no empty query; escapes in
-    upper case and only where they mean something.
+    upper case and only if they have a meaning.
 
-    None for what no crawler can ask for: other schemes, malformed hosts and ports, endless URLs.
+    None for URLs that no crawler can request: other schemes, malformed hosts and ports, endless URLs.
     """
     try:
         parts = ada_url.URL(url, base) if base else ada_url.URL(url)
@@ -113,7 +113,7 @@ def moved_to(url: str, home: str) -> str:
 
 
 def like(url: str, other: str) -> str:
-    """The URL with the other's scheme, where both are of one site on a default port."""
+    """The URL with the other's scheme, if both are of one site on a default port."""
     site = site_of(url)
     return moved_to(url, other) if site.endswith(":default") and site == site_of(other) else url
 

@@ -18,9 +18,9 @@ class Originals:
     the document that it is: its own, or those of the page that shows the same.
 
     A page is the same as the canonical one that it names where the two are alike; else as another one with
-    exactly its text that it was found on, or whose address differs only in what often means nothing. While
-    the canonical page or the one with the shortest such address is still to be read, the page waits for it:
-    the next crawl shall find it under the same address.
+    exactly its text: the page that it was found on, or one whose address differs only in parts that often
+    mean nothing. While the canonical page or the one with the shortest such address is still to be read, the
+    page waits for it: the next crawl shall find it under the same address.
     """
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from crawlscope.crawler.fetch import FetchFailed
 
 MAX_WAIT_SECONDS = 300.0
-"""A host that asks for a longer delay is not requested again in this crawl."""
+"""A host with a longer delay is not requested again in this crawl."""
 _MAX_REFUSING_SECONDS = 600.0
 """A host that has refused every request for this time is not requested again either."""
 _FIRST_INTERVAL_SECONDS = 0.1
@@ -56,7 +56,7 @@ class Pace:
     async def turn(self) -> AsyncIterator[float]:
         """Waits for the moment to send a request, which it yields.
 
-        Raises `FetchFailed` where that moment is too far away, `Stopped` when the crawl ends before.
+        Raises `FetchFailed` if that moment is too far away, `Stopped` when the crawl ends before.
         """
         async with self._places:
             async with self._queue:

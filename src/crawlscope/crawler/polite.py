@@ -1,4 +1,5 @@
-"""Requests pages as their hosts want it: what robots.txt allows, at their pace, again where that can help."""
+"""Requests pages by the rules of their hosts: only those that robots.txt allows, at the hosts' pace, and
+again if that can help."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,11 +40,11 @@ class RequestTimes:
 
     requests: int = 0
     response_ms: float = 0.0
-    """Until the answers of the site were there."""
+    """The time until the answers of the site were received."""
     refusals: int = 0
-    """Answers that ask for fewer requests."""
+    """Answers that limit the rate of requests."""
     delay_ms: float = 0.0
-    """Until requests could be sent, because the site asks for fewer."""
+    """The time that requests waited because the site limits their rate."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class _Host:
 
 
 class PoliteClient:
-    """All requests of one crawl. When `stopping` is set, what waits for its turn raises `Stopped`."""
+    """All requests of one crawl. When `stopping` is set, those that wait for their turn raise `Stopped`."""
 
     def __init__(self, client: PageClient, clock: Clock, stopping: asyncio.Event) -> None:
         self._client = client
@@ -64,7 +65,7 @@ class PoliteClient:
         self._arriving = asyncio.Lock()
 
     async def rules(self, url: str) -> RobotsRules:
-        """Of the site of a normalised URL."""
+        """The rules of the site of a normalised URL."""
         return (await self._host(url)).rules
 
     async def fetch(
@@ -76,7 +77,7 @@ class PoliteClient:
         first_bytes: int | None = None,
     ) -> FetchedPage:
         """Follows redirects that `may_follow` and robots.txt allow; the page's URL is the last, normalised.
-        Each address on the way is requested as written: servers that ask for a session id have to get it.
+        Each address on the way is requested as written: servers that require a session id have to get it.
 
         Raises `FetchFailed`, `Forbidden` or `Stopped`.
         """
@@ -172,7 +173,7 @@ class PoliteClient:
 
 
 def _target(page: FetchedPage) -> str:
-    """Where a redirect leads. Raises `FetchFailed` where nobody can go there."""
+    """The target of a redirect. Raises `FetchFailed` if it has none."""
     location = page.headers.get("location", "").partition("\n")[0]
     target = absolute(location, page.url) if location.strip() else None
     if target is None:

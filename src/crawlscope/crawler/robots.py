@@ -1,4 +1,4 @@
-"""What a site's robots.txt says (RFC 9309)."""
+"""The rules of a site's robots.txt (RFC 9309)."""
 
 import re
 from dataclasses import dataclass

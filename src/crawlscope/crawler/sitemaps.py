@@ -19,7 +19,8 @@ _USUAL_PLACE = "/sitemap.xml"
 
 
 async def listed_pages(client: PoliteClient, site_url: str) -> AsyncGenerator[list[str]]:
-    """What each sitemap lists, one sitemap after another: those that robots.txt names, else `/sitemap.xml`.
+    """The entries of each sitemap, one sitemap after another: those that robots.txt names, else
+    `/sitemap.xml`.
 
     Reads at most 500 sitemaps and 20 MiB of each; one that cannot be fetched lists nothing. Raises `Stopped`.
     """

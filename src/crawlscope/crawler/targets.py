@@ -18,7 +18,7 @@ _NO_NAME = re.compile(r":|(?:^|\.)\d[^.]*$")
 """No top-level domain begins with a digit; to browsers such a name is an address, or none."""
 _LOOKUP_SECONDS = 5.0
 _LOOKUPS_AT_ONCE = 4
-"""Fewer than the threads that the process has for what blocks."""
+"""Fewer than the process's threads for blocking calls."""
 PERMISSION = "CRAWLSCOPE_ALLOW_PRIVATE_TARGETS permits it, `crawlscope crawl` needs no permission"
 _SocketOptions = Iterable[httpcore2.SOCKET_OPTION] | None
 
@@ -110,7 +110,8 @@ def _no_public_name(host: str) -> PrivateTarget:
 
 
 def _host_as_fetched(url: str) -> str:
-    """As browsers read it; raises `PrivateTarget` for what they do not, or not as other programs may."""
+    """As browsers read it; raises `PrivateTarget` for an address that they do not accept, or that other
+    programs may read differently."""
     try:
         host = ada_url.URL(url).hostname.strip("[]").rstrip(".")
     except ValueError:

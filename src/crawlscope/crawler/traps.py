@@ -7,10 +7,10 @@ _MAX_REPEATED = 5
 
 
 class Traps:
-    """Decides which links of a page are worth following, by what those of pages that said the same led to.
+    """Decides which links of a page are worth following, by the results of links on pages with the same text.
 
-    Once five pages in a row that were found on pages of one text brought no new text, what further pages of
-    that text link to is kept back, until one of the pages found so does bring something new.
+    Once five pages in a row that were found on pages of one text brought no new text, the links of further
+    pages with that text are held back, until one of the pages found so brings something new.
     """
 
     def __init__(self) -> None:

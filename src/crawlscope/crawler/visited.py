@@ -1,4 +1,4 @@
-"""A page that was fetched and read, with what a crawl decides by."""
+"""A page that was fetched and read, with the facts for a crawl's decisions."""
 
 import re
 from array import array
@@ -15,12 +15,12 @@ _LINK_TARGET = re.compile(r"\]\([^()\s]*\)")
 _WORD = re.compile(r"\w+")
 _SKETCHED = 64
 _MIN_ALIKE = 0.7
-"""Share of words in common from which a page is what it names as its canonical address."""
+"""The minimum share of common words for a page and its canonical address to be the same page."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Of a page's words, without the targets of its links."""
+    """A fingerprint of a page's words, without the targets of its links."""
 
     digest: bytes
     sketch: bytes
@@ -43,7 +43,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class VisitedPage:
-    """What it shows is found under `page.url`; its body is gone."""
+    """A page that was fetched: `page.url` is the address of its text. Its body is not kept."""
 
     source_url: str
     page: FetchedPage
@@ -71,7 +71,7 @@ class VisitedPage:
 
     @property
     def links(self) -> list[str]:
-        """Where the page leads, by itself or by a click."""
+        """The targets of the page's refresh and links."""
         text = self.text
         return [text.refresh, *text.links] if text.refresh and not text.nofollow else text.links
 

@@ -50,7 +50,7 @@ class Started:
 
 
 def webhook_endpoint(settings: Settings, secret: str) -> Webhook:
-    """Where Firecrawl delivers, and the headers that authenticate it."""
+    """The address for Firecrawl's deliveries, and the headers that authenticate them."""
     address = public_address(settings)
     sends_secret = settings.firecrawl_webhook_secret is None or (
         _is_this_machine(address) and _is_this_machine(settings.firecrawl_url or "")
@@ -121,7 +121,7 @@ async def require_public_targets(request: RequestedCrawl) -> None:
 async def cancel(
     database: Database, firecrawl: FirecrawlClient, reconciler: Reconciler, crawl_id: str
 ) -> bool:
-    """False where it has ended. Pages that were received are indexed all the same.
+    """False if it has ended. Pages that were received are indexed all the same.
 
     Raises `FirecrawlUnavailable`, `FirecrawlRefused`, and `UsageError` where Firecrawl does not know it.
     """
@@ -142,7 +142,7 @@ async def cancel(
 
 
 async def stop_before_deletion(database: Database, firecrawl: FirecrawlClient, crawl_id: str) -> str | None:
-    """Cancels a crawl that is about to be deleted. Returns why it may still run; None where it does not."""
+    """Cancels a crawl that is about to be deleted. Returns why it may still run; None if it does not."""
     crawl_id = storable(crawl_id)
     kind = await database.run(lambda connection: job_kind(connection, crawl_id))
     try:
@@ -177,7 +177,7 @@ async def _ask(firecrawl: FirecrawlClient, request: RequestedCrawl, webhook: Web
             raise
         raise FirecrawlUnavailable(
             f"{str(error).rstrip('.')}. It may have begun all the same: before you ask again, look for it "
-            "among the crawls, where its first event puts it.",
+            "among the crawls: its first event adds it.",
             retry_after=error.retry_after,
             maybe_done=True,
         ) from None

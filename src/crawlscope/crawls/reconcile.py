@@ -59,7 +59,7 @@ class Reconciled:
     failed: int = 0
     cancelled: int = 0
     note: str | None = None
-    """Why the comparison is not done, or what stays missing."""
+    """The reason why the comparison is not done, or the pages that stay missing."""
 
 
 @dataclass
@@ -319,7 +319,8 @@ def _failed_pages(errors: JobErrors, status: JobStatus, known: _Known) -> list[D
 
 
 def _found(listing: Listing, known: _Known, nameless: int) -> Found:
-    """What is missing though Firecrawl has it or was to fetch it; of a crawl that runs, nothing yet."""
+    """The pages that are missing although Firecrawl has them or was to fetch them; none yet for a running
+    crawl."""
     status = listing.status
     assert status is not None
     found = Found(ReconcileState.RUNNING, completed=status.completed, total=status.total)

@@ -1,4 +1,5 @@
-"""The SQL of reconciliations: which crawls are to be checked, when, and what the last check found."""
+"""The SQL of reconciliations: the crawls to check, the time of the next check, and the result of the last
+one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ LEASE = timedelta(seconds=30)
 FIRST_CHECK = timedelta(seconds=5)
 """From a crawl's first event to its first check; also the shortest delay while it runs."""
 AFTER_THE_END = timedelta(seconds=2)
-"""Until a crawl that has ended is checked again: what was scraped last can be missing for a moment."""
+"""The delay before a crawl that has ended is checked again: the last pages can be missing for a moment."""
 MAX_DELAY_OF_ACTIVE = timedelta(seconds=15)
 MAX_DELAY = timedelta(hours=1)
 FIRST_BACKOFF_SECONDS = 2.0

@@ -35,7 +35,7 @@ class RequestedCrawl:
     invalid_urls: Sequence[str] = ()
     """Given strings that are no usable URLs."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """What the crawl's events echo besides the standard fields, such as `retry_of`."""
+    """Fields that the crawl's events echo besides the standard ones, such as `retry_of`."""
 
     @property
     def url(self) -> str:
@@ -51,7 +51,7 @@ def crawl_request(
     *,
     allow_private: bool = False,
 ) -> RequestedCrawl:
-    """Raises `UsageError` for what cannot be crawled."""
+    """Raises `UsageError` if it cannot be crawled."""
     return RequestedCrawl(
         JobKind.CRAWL,
         [check_target(url)],
@@ -69,7 +69,7 @@ def batch_request(
     allow_private: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> RequestedCrawl:
-    """Leaves out repeated URLs. Raises `UsageError` for what cannot be scraped."""
+    """Leaves out repeated URLs. Raises `UsageError` if it cannot be scraped."""
     if not 0 < len(urls) <= MAX_BATCH_URLS:
         raise UsageError(f"a batch scrape has 1 to {MAX_BATCH_URLS:,} urls, not {len(urls):,}")
     usable, invalid = dict[str, None](), dict[str, None]()
@@ -91,7 +91,7 @@ def batch_request(
 
 
 def check_target(url: str) -> str:
-    """The URL without surrounding blanks. Raises `UsageError` for what cannot be crawled."""
+    """The URL without surrounding blanks. Raises `UsageError` if it cannot be crawled."""
     url = url.strip()
     if len(url) > MAX_URL_LENGTH:
         raise UsageError(f"the URL to crawl is longer than {MAX_URL_LENGTH} characters")
@@ -118,5 +118,5 @@ def _checked_options(name: str, options: Options | None) -> Options | None:
     if isinstance(formats, list):
         names = [each.get("type") if isinstance(each, dict) else each for each in formats]
         if "markdown" not in names:
-            raise UsageError('scrape_options: formats must contain "markdown", which is what gets indexed')
+            raise UsageError('scrape_options: formats must contain "markdown", the format that is indexed')
     return options

@@ -42,7 +42,7 @@ class CrawlStarted(_Answer):
     crawl_url: str
     status: str
     invalid_urls: list[str] | None = None
-    """Of a batch scrape: the given URLs that cannot be scraped."""
+    """For a batch scrape: the given URLs that cannot be scraped."""
 
 
 class CrawlCancelled(_Answer):
@@ -51,7 +51,8 @@ class CrawlCancelled(_Answer):
 
 class CrawlDeleted(_Answer):
     goes_on: str | None
-    """Why the crawl may still run at Firecrawl, where it could not be cancelled; null where it does not."""
+    """The reason why the crawl may still run at Firecrawl, if it could not be cancelled; null if it does not.
+    """
 
 
 class PageNotRetried(BaseModel):
@@ -82,7 +83,7 @@ class CrawlReconciled(_Answer):
     cancelled: int
     state: ReconcileState
     note: str | None
-    """Why the comparison is not done, or what stays missing."""
+    """The reason why the comparison is not done, or the pages that stay missing."""
     adopted: bool
     """Whether the crawl was unknown here before."""
 

@@ -34,7 +34,7 @@ from crawlscope.sessions.repository import ensure_session, find_session, keep_ac
 from crawlscope.timing.telemetry.traces import propagated
 
 MAX_PAGES_NAMED = 1_000
-ONE_OF_BOTH = "give either `url`, where a crawl starts, or `urls`, to scrape just these"
+ONE_OF_BOTH = "give either `url`, the start of a crawl, or `urls`, the pages to scrape"
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Crawls:
     async def start(self, wanted: StartCrawl, allow_private: bool, traceparent: str | None) -> CrawlStarted:
         """Starts a crawl or batch scrape, with the requested crawler or else the configured one.
 
-        Raises `UsageError` for what cannot be crawled, and what `at_firecrawl.start` raises.
+        Raises `UsageError` if it cannot be crawled, and the errors of `at_firecrawl.start`.
         """
         default = Engine.FIRECRAWL if self._settings.firecrawl_url else Engine.BUILTIN
         if (wanted.engine or default) is Engine.BUILTIN:
@@ -83,7 +83,7 @@ class Crawls:
     async def start_at_firecrawl(
         self, request: RequestedCrawl, traceparent: str | None = None
     ) -> at_firecrawl.Started:
-        """Raises `SettingsError` where no Firecrawl is set, and what `at_firecrawl.start` raises."""
+        """Raises `SettingsError` if no Firecrawl is set, and the errors of `at_firecrawl.start`."""
         firecrawl = await self._firecrawl.client()
         endpoint = at_firecrawl.webhook_endpoint(self._settings, self._secret)
         if not request.allow_private:
@@ -93,7 +93,7 @@ class Crawls:
     async def cancel(self, crawl_id: str) -> bool:
         """False where the crawl has ended. Pages that were received are indexed all the same.
 
-        Raises `NotFoundError`, `UsageError` where it runs elsewhere, and what `at_firecrawl.cancel` raises.
+        Raises `NotFoundError`, `UsageError` if it runs elsewhere, and the errors of `at_firecrawl.cancel`.
         """
         known = await self._database.run(lambda c: repository.known_crawl(c, crawl_id))
         if known.engine == Engine.BUILTIN:
@@ -103,7 +103,7 @@ class Crawls:
             return False
         if self._settings.firecrawl_url is None:
             raise UsageError(
-                f"crawl {crawl_id} runs elsewhere: set CRAWLSCOPE_FIRECRAWL_URL to where, or cancel it there"
+                f"crawl {crawl_id} runs elsewhere: set CRAWLSCOPE_FIRECRAWL_URL to it, or cancel it there"
             )
         firecrawl = await self._firecrawl.client()
         reconciler = Reconciler(self._database, firecrawl)
@@ -114,7 +114,7 @@ class Crawls:
     ) -> PagesQueued:
         """Indexes failed pages anew whose content is known; with `rescrape` others are fetched again.
 
-        Raises `NotFoundError` and what `start` raises.
+        Raises `NotFoundError` and the errors of `start`.
         """
         rescrape = None
         if which.rescrape:
@@ -166,8 +166,8 @@ class Crawls:
     async def reconcile(self, crawl_id: str) -> CrawlReconciled:
         """Compares the crawl with Firecrawl. One that only Firecrawl knows is taken into the records first.
 
-        Raises `SettingsError`, `NotFoundError` where neither knows it or it was deleted here, and what
-        `Reconciler.reconcile` raises.
+        Raises `SettingsError`, `NotFoundError` if neither side knows it or it was deleted here, and the
+        errors of `Reconciler.reconcile`.
         """
         crawl_id, now = storable(crawl_id), datetime.now(UTC)
 
@@ -190,7 +190,7 @@ class Crawls:
         return CrawlReconciled(**vars(reconciled), adopted=adopted)
 
     async def delete(self, crawl_id: str, indexing: IndexingService) -> str | None:
-        """Stops and removes the crawl. Returns why it may still run at Firecrawl; None where it does not.
+        """Stops and removes the crawl. Returns why it may still run at Firecrawl; None if it does not.
 
         Raises `NotFoundError`.
         """
@@ -216,7 +216,7 @@ def _builtin_request(wanted: StartCrawl, allow_private: bool) -> RequestedCrawl:
     if wanted.urls is not None:
         raise UsageError(
             "the built-in crawler scrapes no batches: leave `engine` out and set CRAWLSCOPE_FIRECRAWL_URL, "
-            "or crawl each of the urls by itself"
+            "or start a crawl for each of the urls"
         )
     if wanted.scrape_options or wanted.crawl_options:
         raise UsageError("scrape_options and crawl_options are Firecrawl's; the built-in crawler has none")

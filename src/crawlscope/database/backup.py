@@ -41,11 +41,11 @@ IRREPLACEABLE = (models.CrawlSession, models.Delivery, models.Document, models.C
 """A database that has any of these is not restored into: they would be lost."""
 _NEW, _OLD = "crawlscope_restored", "crawlscope_replaced"
 _DROP_BOTH = tuple(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)" for name in (_NEW, _OLD))
-"""Also what a restore that was killed has left."""
+"""This also drops what a killed restore has left."""
 _END_SESSIONS = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
-"""Of other programs, such as `psql`: a database in use cannot be renamed."""
+"""Ends sessions of other programs, such as `psql`: a database in use cannot be renamed."""
 _DAMAGED = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error)
-"""What `zipfile` raises for a damaged archive, for one that is newer than it, and for one with a password."""
+"""The errors of `zipfile` for an archive that is damaged, newer than `zipfile`, or has a password."""
 _SETTLED_BEFORE = text("UPDATE webhook.pages SET settled_in = 0 WHERE settled_in IS NOT NULL")
 """Those are transactions of the server that was backed up."""
 
@@ -214,7 +214,7 @@ async def _require_success(process: asyncio.subprocess.Process) -> None:
 
 
 async def _count_rows(connection: AsyncConnection) -> dict[str, int]:
-    """Of the tables that the schema has."""
+    """The numbers of rows by table, for the tables that the schema has."""
     counts = {}
     for table in models.Base.metadata.sorted_tables:
         if await connection.scalar(select(func.to_regclass(table.fullname))) is not None:

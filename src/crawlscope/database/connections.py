@@ -10,15 +10,15 @@ from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.database.engine import Database
 
 SERVICE = 24
-"""Of the API process."""
+"""Connections of an API process."""
 WORKER = 4
-"""Of a worker: claims, outcomes, re-indexing beside them, and reports."""
+"""Connections of a worker: for claims, outcomes, reindexing and reports."""
 WORKER_QUEUE = 3
-"""Of a worker besides: one listens for jobs."""
+"""Further connections of a worker, for the queue: one of them listens for jobs."""
 SUPERVISOR = 1
-"""Of `up`."""
+"""Connections of `up`."""
 OTHERS = 12
-"""Left to commands, backups and people."""
+"""Connections that are left for commands, backups and people."""
 
 _LIMIT = text("""
     SELECT least(

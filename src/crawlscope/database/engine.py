@@ -114,8 +114,8 @@ class Database:
     ) -> "Database":
         """Connects when it is first used, and never holds more than `pool_size` connections.
 
-        `direct_url` leads to the server itself where `database_url` leads to a pooler, which gives a
-        transaction any session: for what needs one of its own.
+        `direct_url` leads to the server itself if `database_url` leads to a pooler, which gives a transaction
+        any session: some work needs a session of its own.
         """
         url = sqlalchemy_url(database_url)
         arguments = _driver_arguments(url, "crawlscope")
@@ -221,7 +221,7 @@ class translated_errors:  # noqa: N801 - used as a statement
 
 
 def raise_translated(error: Exception) -> None:
-    """Raises `DatabaseUnavailable` when that is what `error` means, else `error` itself."""
+    """Raises `DatabaseUnavailable` if `error` means that, otherwise `error` itself."""
     if isinstance(error, DBAPIError):
         unavailable = (
             error.connection_invalidated

@@ -45,7 +45,7 @@ from crawlscope.database.postgres_programs import (
 )
 
 NAME = "crawlscope"
-"""Of the database, of its owner, and of the system account."""
+"""The name of the database, of its owner, and of the system account."""
 PORT = 5432
 SOCKET_FILE = f".s.PGSQL.{PORT}"
 SOCKET_PATH_BYTES = 103
@@ -91,7 +91,7 @@ SERVER_SETTINGS = {
 
 @dataclass(frozen=True)
 class PidFile:
-    """What a server writes into its data folder."""
+    """The file that a server writes into its data folder."""
 
     pid: int
     socket_folder: str
@@ -131,7 +131,7 @@ class Cluster:
             self.data_dir.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             if os.geteuid() == 0 and self.folder.stat().st_uid == 0:
-                self.folder.chmod(0o711)  # the account passes through to what it owns, and sees no more
+                self.folder.chmod(0o711)  # the account passes through to its own files, and sees no more
             if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
 
@@ -307,7 +307,7 @@ class Cluster:
         return None
 
     def socket_folder(self) -> Path | None:
-        """Where the running server listens, as the caller sees it."""
+        """The folder of the running server's socket, as the caller sees it."""
         file = self.pid_file()
         if file is None:
             return None

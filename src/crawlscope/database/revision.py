@@ -8,7 +8,7 @@ from crawlscope.core.errors import SettingsError
 from crawlscope.database.engine import Database
 
 NEWEST = "0027"
-"""What this version needs: the newest migration there is."""
+"""The revision that this version needs: the newest migration."""
 VERSION_TABLE = "crawlscope_alembic_version"
 _OLDEST_SERVED = text(f"SELECT obj_description('public.{VERSION_TABLE}'::regclass, 'pg_class')")
 """The oldest revision whose version works with the tables: a migration leaves it as a comment."""

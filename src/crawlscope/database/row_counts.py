@@ -12,7 +12,7 @@ from crawlscope import models
 
 ROW_COUNTS = models.table_of(models.RowCount)
 MAX_CHANGES = 50
-"""Of a table, until they are merged."""
+"""The maximum number of rows of a table before they are merged."""
 _MERGE = text("""
     WITH many AS (
         SELECT table_name FROM webhook.row_counts GROUP BY table_name HAVING count(*) > :max_changes
@@ -23,7 +23,7 @@ _MERGE = text("""
     INSERT INTO webhook.row_counts (table_name, rows)
     SELECT table_name, sum(rows) FROM merged GROUP BY table_name
 """)
-"""Of two at once, the second one finds deleted what the first has merged."""
+"""If two run at once, the second one finds the rows deleted that the first has merged."""
 _CORRECT = """
     WITH counts AS (
         SELECT (SELECT coalesce(sum(rows), 0) FROM webhook.row_counts WHERE table_name = '{table.name}')
@@ -66,7 +66,7 @@ async def merge_row_counts(connection: AsyncConnection) -> None:
 
 
 async def recount_rows(connection: AsyncConnection, table: Table) -> tuple[int, int]:
-    """Corrects the number; returns what it was and what it is. Reads the whole table."""
+    """Corrects the number; returns the former number and the present one. Reads the whole table."""
     await connection.execute(_LOCK)  # two at once would both correct it
     await connection.execute(text(f"LOCK TABLE {table.fullname} IN ACCESS SHARE MODE"))  # partitions stay
     was, counted = (await connection.execute(text(_CORRECT.format(table=table)))).one()

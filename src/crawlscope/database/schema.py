@@ -26,7 +26,7 @@ MIGRATION_LOCK = 7_108_201_426
 LOCK_SECONDS = 2.0
 """Everybody else waits behind a migration that waits for a lock: it soon gives up, and tries again."""
 MAX_ATTEMPTS = 30
-"""In about three minutes. Time in which an index is built does not count."""
+"""They take about three minutes. Time in which an index is built does not count."""
 LOCK_POLL_SECONDS = 0.2
 PROCESS_POLL_SECONDS = 1.0
 MIN_SERVER_VERSION = 15

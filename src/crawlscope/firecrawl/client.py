@@ -1,4 +1,4 @@
-"""Firecrawl's API: starts crawls and batch scrapes there, and asks for their state, results and errors."""
+"""Firecrawl's API: starts crawls and batch scrapes there, and reads their state, results and errors."""
 
 import asyncio
 import re
@@ -39,7 +39,7 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Webhook:
-    """Where Firecrawl shall deliver, with which headers, and what its events echo."""
+    """The address for Firecrawl's deliveries, their headers, and the metadata that its events echo."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -53,11 +53,11 @@ class Webhook:
 
 
 class FirecrawlClient(ClosedAtEnd):
-    """Talks to the Firecrawl at `url`, hosted or self-hosted, by its API v2, or v1 where it has no other.
+    """Talks to the Firecrawl at `url`, hosted or self-hosted, by its API v2, or v1 if it has no other.
 
-    Where no `kind` is given, a job is looked for among crawls, then among batches. Every method raises
+    Without a `kind`, a job is looked for among crawls, then among batches. Every method raises
     `FirecrawlUnavailable`, each request after `patience_seconds` at the latest, or `FirecrawlRefused`;
-    `FirecrawlJobUnknown` those that take a job's id.
+    methods that take a job's id also raise `FirecrawlJobUnknown`.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ def _path(kind: JobKind, job_id: str) -> str:
 
 
 def firecrawl_client(settings: Settings) -> FirecrawlClient:
-    """Raises `SettingsError` where no Firecrawl is set. Reads the certificates: 0.1 to 0.5 s."""
+    """Raises `SettingsError` if no Firecrawl is set. Reads the certificates: 0.1 to 0.5 s."""
     if settings.firecrawl_url is None:
         raise SettingsError("no Firecrawl is known: set CRAWLSCOPE_FIRECRAWL_URL to its address")
     key = settings.firecrawl_api_key
@@ -225,7 +225,7 @@ class SharedFirecrawl:
         self._client: FirecrawlClient | None = None
 
     async def client(self) -> FirecrawlClient:
-        """Raises `SettingsError` where no Firecrawl is set, or its settings cannot work."""
+        """Raises `SettingsError` if no Firecrawl is set, or if its settings cannot work."""
         async with self._opening:
             if self._client is None:
                 self._client = await asyncio.to_thread(firecrawl_client, self._settings)

@@ -21,7 +21,7 @@ def scraped_page(
     failed: bool = False,
     error: object = None,
 ) -> DeliveredPage | None:
-    """None for a document that names no URL. `error` is Firecrawl's, where the scrape `failed`.
+    """None for a document that names no URL. `error` is Firecrawl's, if the scrape `failed`.
 
     The document's texts must be ones that PostgreSQL can hold.
     """
@@ -38,7 +38,7 @@ def scraped_page(
     markdown = _text_in(document, "markdown", "content")
     html = "" if markdown else _text_in(document, "html")
     if not markdown and not _WORD.search(_TAG.sub("", html)):
-        # What Firecrawl took for the page's main part has no word: the whole page may have some.
+        # The part that Firecrawl took for the page's main part has no word; the whole page may have some.
         html = _text_in(document, "rawHtml") or html
     return DeliveredPage(
         source_url=asked_for,

@@ -92,7 +92,7 @@ class JobStatus(_Answer):
 
 
 class StatusPage(JobStatus):
-    """One page of results: the status, some documents, and where the next ones are."""
+    """One page of results: the status, some documents, and the URL of the next page."""
 
     data: Listed[Any] = []
     next: str | None = None

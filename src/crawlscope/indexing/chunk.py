@@ -31,7 +31,7 @@ _PROBE = "# A  probe:\n\n\tfoo.bar(x_1, 'y')  \n- naïve 東京 word-word\n\n```
 _PROBE_OF_PARTS = "https://a.example/b-c?d=e&f=%20g#h don't e-mail ... -- $1,000.00 {x};\n"
 
 _PART = r"[!-/:-@\[-`{-~]|[^!-/:-@\[-`{-~]+"
-"""One punctuation mark of ASCII, or what is between them."""
+"""One punctuation mark of ASCII, or the text between two of them."""
 
 _FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})")
 

@@ -1,11 +1,11 @@
 """Reduces a page's Markdown to its text, so that only words are chunked, embedded and compared.
 
 Headings, lists, tables and code stay. Invisible characters, comments, embedded images, anchors beside
-headings, and the targets of links and images are removed. Targets are no words of the page, yet they are
-more than half of the tokens of a typical documentation page. Every pattern here takes linear time on any
-input: each stops at the character that could begin its next match. A pattern runs only on text that has what
-it looks for, because most pages lack most of it; those on lines begin with a line break, which is found fast.
-No group is possessive, because Python 3.11.0 to 3.11.4 match such groups wrongly.
+headings, and the targets of links and images are removed. Targets are no words of the page, yet they are more
+than half of the tokens of a typical documentation page. Every pattern here takes linear time on any input:
+each stops at the character that could begin its next match. A pattern runs only on text that can match it,
+because most pages match few of them; those on lines begin with a line break, which is found fast. No group is
+possessive, because Python 3.11.0 to 3.11.4 match such groups wrongly.
 """
 
 import re
@@ -164,8 +164,8 @@ def _drop_comments(prose: str) -> str:
 def _keep_text(match: re.Match[str]) -> str:
     """The visible text of a link or image; nothing for an anchor. Code and escapes are not changed.
 
-    Also removes what HTML converters add: the line break between a link and the comma after it, and the blank
-    line between a heading with an anchor and its underline.
+    Also removes additions of HTML converters: the line break between a link and the comma after it, and the
+    blank line between a heading with an anchor and its underline.
     """
     text = match["text"]
     if text is None:

@@ -1,4 +1,4 @@
-"""What a search needs to know of all documents of an index together."""
+"""The facts about all documents of an index that a search needs."""
 
 import asyncio
 import time
@@ -80,7 +80,7 @@ class Corpus:
         return sorted(words - known)
 
     async def _count_languages(self) -> Mapping[str, int]:
-        """Searches go on with the last count while the database is unavailable."""
+        """Searches use the last count while the database is unavailable."""
         if time.monotonic() >= self._next_count:
             self._next_count = time.monotonic() + REFRESH_SECONDS
             try:

@@ -90,7 +90,7 @@ class DocumentToReindex:
 
 @dataclass(frozen=True)
 class DocumentCounts:
-    """What one index should hold."""
+    """The number of documents and chunks that one index should have."""
 
     documents: int
     chunks: int

@@ -1,4 +1,4 @@
-"""The model that detects languages by their words: that of py3langid, whose tables all processes share.
+"""The model of py3langid, which detects languages by their words. All processes share its tables.
 
 The tables are 70 MB. The first process that needs them writes them to the data folder, and each maps those
 files: so their memory counts once, and opening them takes milliseconds instead of a second.
@@ -61,7 +61,7 @@ class Identifier:
         found, after = self._found(encoded), len(first)
         parts, lengths = [found], [len(encoded)]
         if middle > 0:
-            # What stands in the first half has no influence on what is found further down.
+            # The first half has no influence on the features that are found further down.
             beginning = self._found(encoded[after : after + _MEMORY])
             second = np.concatenate([beginning, found[after + _MEMORY :]])
             parts, lengths = [found, found[:after], second], [*lengths, after, len(second)]
@@ -80,7 +80,7 @@ class Identifier:
         return dict(zip(self._classes, scores.tolist(), strict=True))
 
     def _scores(self, parts: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[Any]:
-        """Of each part in each class, by the features that were found in it; equal if none was."""
+        """The score of each part in each class, by the features that were found in it; equal if none was."""
         parts = [found[found >= 0] for found in parts]
         is_found = np.zeros(len(self._weights), np.bool_)
         for found in parts:
@@ -135,7 +135,7 @@ def shared_tables(folder: Path) -> Tables:
 
 
 def _write(folder: Path) -> None:
-    """All or nothing. Removes those of other versions, and what a killed process left."""
+    """All or nothing. Removes the tables of other versions, and files that a killed process left."""
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = FileLock(folder.parent / f"{LIBRARY}.lock")
     lock.wait_exclusive()

@@ -1,4 +1,5 @@
-"""What single parts of a text say, in about 100 bytes each, from the run of the model that embeds the text.
+"""The meaning of single parts of a text, in about 100 bytes each, from the run of the model that embeds the
+text.
 
 The vector of 200 tokens is far from a question that one sentence of them answers. A part is stored as its
 difference to the vector of the whole text, with two bits for each dimension: the similarity of a query to the
@@ -18,11 +19,11 @@ PART_TOKENS = 32
 Key = TypeVar("Key", bound=Hashable)
 
 _LEVELS = np.array([-1.51, -0.4528, 0.4528, 1.51], np.float32)
-"""Of a value in its standard deviation: the four that are nearest to those of a normal distribution."""
+"""The levels of a value, in standard deviations: the four that fit a normal distribution best."""
 _LIMITS = [-0.9816, 0.0, 0.9816]
 """Between the levels."""
 _PLACES = np.array([0, 2, 4, 6], np.uint8)
-"""Of the four values of a byte."""
+"""The bits at which the four values of a byte begin."""
 _VALUES = _LEVELS[np.arange(256)[:, None] >> _PLACES & 3]
 """The four values of each byte."""
 _SCALE_BYTES = 2

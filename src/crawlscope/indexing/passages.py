@@ -1,4 +1,4 @@
-"""What is embedded of a chunk besides its own words: the title and the headings above it."""
+"""The text that is embedded with a chunk's own words: the title and the headings above it."""
 
 import re
 from bisect import bisect_right

@@ -69,7 +69,7 @@ class Lanes:
         self._lanes = asyncio.Lock(), asyncio.Lock()
 
     async def compute(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`size` is in characters. The wait for other work is measured, where there is one."""
+        """`size` is in characters. The wait for other work is measured, if there is one."""
         lane = self._lanes[size > LARGE]
         with (
             TimingContext(OperationType.CHUNKING_WAIT, "wait_for_thread") if lane.locked() else nullcontext()
@@ -91,7 +91,7 @@ class DocumentPreparer:
     bm25: Bm25Encoder
     lanes: Lanes
     words: WordCounts | None = None
-    """Counts the words of what is prepared."""
+    """Counts the words of prepared documents."""
     open_index: Callable[[], Awaitable[SearchIndex]] | None = None
     """If given, the document's vectors in this index are used again."""
     data_dir: Path | None = None
@@ -130,7 +130,7 @@ class DocumentPreparer:
     async def _kept_chunks(
         self, prepared: PreparedDocument, known: KnownDocument | None
     ) -> list[StoredChunk] | None:
-        """What the index has of the document, if only its title or language is new: then one chunk that is
+        """The stored chunks of the document, if only its title or language is new: then one chunk that is
         embedded with the new title is enough to be found by its meaning.
         """
         count = len(prepared.document.texts)
@@ -201,7 +201,7 @@ def within_page(vectors: Vectors) -> Vectors:
 def with_new_first(first: Vectors, kept: Vectors) -> Vectors:
     """The vectors of a page as the index has them, with a new one of its first chunk: shape (1, dimension).
 
-    The mean of what the index has is close to the page's, because each vector there has the length 1.
+    The mean of the stored vectors is close to the page's, because each of them has the length 1.
     """
     own = first / np.linalg.norm(first)
     new = (1 - PAGE_SHARE) * own + PAGE_SHARE * kept.mean(axis=0)

@@ -1,4 +1,4 @@
-"""Documents that programs bring, and what becomes of them, for Python and HTTP."""
+"""Documents of programs, and their outcomes, for Python and HTTP."""
 
 from typing import Annotated
 

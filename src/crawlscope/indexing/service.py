@@ -80,7 +80,7 @@ EMPTY = StoredDocument(PageState.EMPTY, 0)
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a document, and what that writes."""
+    """The outcome of a document, and the rows that it writes."""
 
     outcome: StoredDocument | CrawlscopeError
     made: KnownDocument | None = None
@@ -93,7 +93,7 @@ class Decision:
 def decide(
     found: FoundDocument, serving: Generation, known: KnownDocument | None, superseded: Superseded | None
 ) -> Decision:
-    """`known` is what the serving index has."""
+    """`known` are the records of the serving index."""
     prepared, crawl_id = found.prepared, found.crawl_id
     if serving.id != prepared.generation_id:
         return Decision(IndexChanged(f"another index took over before {prepared.document.url} was stored"))
@@ -122,7 +122,7 @@ def decide(
 
 
 class IndexingService:
-    """Indexes documents. The caller owns the transactions, except that of `index_document`.
+    """Indexes documents. The caller owns the transactions; only `index_document` has its own.
 
     During reindexing, documents are stored in the serving index, and `pages.reindexing` brings them into its
     replacement. Cheap changes (which crawls found a document, that it is gone) are made in both at once.

@@ -13,7 +13,7 @@ from crawlscope.indexing.language import ENGLISH
 
 AVERAGE_CHUNK_WORDS = 100.0
 AVERAGE_CHUNK_PAIRS = 200.0
-"""Of a chunk in a script without spaces."""
+"""The average for a chunk in a script without spaces."""
 K = 1.2
 B = 0.75
 COUNTING_K = 1e6
@@ -87,8 +87,8 @@ and those of code: both stemmed as English.
 class Bm25Encoder:
     """Weights without IDF, which the index knows and applies to queries.
 
-    Identifiers count whole and in parts: `getUserName` is found by itself and by `user name`. Words are
-    stemmed by the language of the text, and its stop words left out; a text of unknown language counts as
+    Identifiers count whole and in parts: `getUserName` is found by `getUserName` and by `user name`. Words
+    are stemmed by the language of the text, and its stop words left out; a text of unknown language counts as
     English, and the words of a language without a stemmer stay as they are. Accents, vowel signs, width and
     the script of digits make no difference; `ü` is also `ue`. In scripts without spaces, and in Korean, every
     two neighbouring characters count as a word, and in documents every single character too.

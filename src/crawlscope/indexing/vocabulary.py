@@ -28,11 +28,11 @@ MIN_LETTERS = 4
 """Too many shorter words are like each other."""
 MAX_LETTERS = 30
 MAX_WORDS = 500_000
-"""Of one index. Beyond it, words of one document are forgotten."""
+"""The maximum for one index. Beyond it, words that only one document has are deleted."""
 MAX_COUNTED = 200_000
 """Words that a process keeps counting. Beyond it, it counts all of them from the start."""
 MAX_GENERATIONS = 2
-"""That are counted: the serving one, and the one that is being built."""
+"""The maximum number of generations that are counted: the serving one, and the one that is being built."""
 WRITE_SECONDS = 15.0
 RETRY_SECONDS = 10.0
 CHECK_SECONDS = 600.0

@@ -1,1 +1,1 @@
-"""What the records say about crawls: progress, verdicts, timing, comparisons."""
+"""The read side of the records: progress, verdicts, timing and comparisons of crawls."""

@@ -38,7 +38,7 @@ class Band:
 
     least: float
     share: float = 0.0
-    """Of the median."""
+    """A share of the median."""
     below: bool = False
     """Whether a smaller number is a regression, too."""
 
@@ -59,7 +59,8 @@ TEMPLATES = {
 
 
 def numbers_of(session: Row) -> Numbers:
-    """Of a row of `crawl_sessions`. The times of stages are means over the pages that were embedded."""
+    """The numbers of a row of `crawl_sessions`. The times of stages are means over the pages that were
+    embedded."""
     found: dict[CrawlNumber, float] = {CrawlNumber.PAGES: session["total_pages"]}
     if session["total_pages"]:
         found[CrawlNumber.FAILED] = 100 * session["pages_failed"] / session["total_pages"]
@@ -74,7 +75,7 @@ def numbers_of(session: Row) -> Numbers:
 def baseline(
     session: Row, earlier: Sequence[Row], expectations: Sequence[Expectation] = ()
 ) -> Baseline | None:
-    """Of a crawl that completed and is searchable; None of any other.
+    """The baseline of a crawl that is completed and searchable; None for any other.
 
     `earlier` are the completed crawls of its site before it, the latest first.
     """

@@ -11,7 +11,7 @@ from crawlscope.insights.text_diff import diff
 
 STILL_RUNNING = "the crawl still runs: which pages are removed is known at its end"
 MAX_CHARACTERS = 1_000_000
-"""Of each text that is compared."""
+"""The maximum length of each text that is compared."""
 
 
 def page_change(row: Mapping[Any, Any]) -> PageChange:
@@ -29,7 +29,8 @@ def page_change(row: Mapping[Any, Any]) -> PageChange:
 def compared_texts(
     contents: Mapping[str, str | None], before: str, now: str
 ) -> tuple[TextDiff | None, str | None]:
-    """The diff of a page's Markdown in two crawls, by crawl id, or why there is none. Takes up to seconds."""
+    """The diff of a page's Markdown in two crawls, by crawl id, or the reason why there is none. Takes up to
+    seconds."""
     for crawl_id in (before, now):
         if crawl_id not in contents:
             return None, f"crawl {crawl_id} has no such page"

@@ -23,7 +23,7 @@ STAGE_ORDER: list[str] = [*STAGES, OperationType.WORKER, OperationType.WEBHOOK]
 
 
 def compare(a: CrawlMetricsResponse, b: CrawlMetricsResponse) -> CrawlComparison:
-    """Each ratio is the number of `a` divided by that of `b`."""
+    """Each ratio is the number of `a` divided by the number of `b`."""
     paces = _compared(pages_per_second(a), pages_per_second(b))
     measured = {*a.operations, *b.operations}
     stages = [stage for stage in STAGE_ORDER if stage in measured] + sorted(measured.difference(STAGE_ORDER))

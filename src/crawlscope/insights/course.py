@@ -1,4 +1,4 @@
-"""Reads the course of a crawl: what happened when, and what its time went into."""
+"""Reads the course of a crawl: its events over time, and the use of its time."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

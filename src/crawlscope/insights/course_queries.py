@@ -1,4 +1,4 @@
-"""The SQL of a crawl's course: what happened when, and what the time went into. All statements only read."""
+"""The SQL of a crawl's course: its events over time, and the use of its time. All statements only read."""
 
 from sqlalchemy import text
 
@@ -44,7 +44,7 @@ STAGES_PER_BUCKET = text("""
     GROUP BY 1, 2
 """)
 """Operations that begin in one bucket and end in one are summed up first: there are few such pairs. The last
-bucket has all that follows: an operation can last much longer than what is known of its crawl."""
+bucket has everything after it, too: an operation can last much longer than the known part of its crawl."""
 MOVES_PER_BUCKET = text("""
     WITH attempt AS (
         SELECT queued_at, started_at, finished_at

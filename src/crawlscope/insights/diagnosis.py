@@ -1,4 +1,4 @@
-"""What bounds a crawl, on what evidence, and the change that helps most: pure rules, no I/O."""
+"""The bottleneck of a crawl, its evidence, and the change that helps most: pure rules, no I/O."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,18 +9,18 @@ from crawlscope.insights.schemas import DiagnosisResponse, Finding, IdleTime, St
 
 MIN_SAVING_MS = 2_000.0
 MIN_SAVING_SHARE = 0.1
-"""Of the crawl's time. A smaller saving does not stand out."""
+"""A share of the crawl's time. A smaller saving does not stand out."""
 LATE_SECONDS = 2.0
 """A page that is not searchable so long after it was queued is late."""
 GIANT_CHUNKS = 128
 """A page with more chunks, and ten times as many as the crawl's usual page, is a giant one."""
 DOMINANT_SHARE = 0.5
-"""Of the workers' time."""
+"""A share of the workers' time."""
 SLOW_RESPONSE_MS = 500.0
 SLOW_DELIVERY_MS = 2_000.0
 """Between two pages, for a crawler that reports no times of its own."""
 MIN_REFUSED_SHARE = 0.05
-"""Of the pages."""
+"""A share of the pages."""
 PARTS = (DatabaseUnavailable, EmbedderUnavailable, IndexUnavailable)
 PART_OF_CODES = {each.code: each.part for each in PARTS}
 _EMBEDDING = (OperationType.EMBEDDING, OperationType.EMBEDDING_WAIT)
@@ -53,13 +53,13 @@ class BrokenAttempts:
 
 @dataclass(frozen=True)
 class SiteTimes:
-    """What the built-in crawler measured."""
+    """The measurements of the built-in crawler."""
 
     requests: int
     response_ms: float
     """The sum over all requests."""
     refusals: int
-    """Answers that ask for fewer requests."""
+    """Answers that limit the rate of requests."""
     delay_ms: float
     """The sum of the times that requests waited for their turn, as the site asks."""
 
@@ -81,7 +81,7 @@ class CrawlEvidence:
     """Their sum."""
     workers: int = 0
     cores: int = 1
-    """Of the machine."""
+    """The number of the machine's processors."""
     local_embedder: bool = True
     giants: Giants = Giants()
     broken: BrokenAttempts = BrokenAttempts()
@@ -296,7 +296,7 @@ def _site(evidence: CrawlEvidence) -> Iterator[Finding]:
     known |= {"refusals": site.refusals, "delay_per_request_ms": delays_ms / site.requests}
     if share >= DOMINANT_SHARE or refused:
         refusals = f"{site.refusals:,} answers asked for fewer"
-        asked = refusals if site.refusals else "robots.txt asks for a delay"
+        asked = refusals if site.refusals else "robots.txt requires a delay"
         reason = (
             f"{refused or 'The site limits the rate of requests'}: {asked};"
             f" a request waited {_seconds(delays_ms / site.requests)} for its turn."

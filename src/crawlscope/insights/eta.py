@@ -9,7 +9,7 @@ from math import sqrt
 from crawlscope.insights.schemas import Eta
 
 MAX_PAGES = 256
-"""The pace is that of so many pages that settled last."""
+"""The number of last settled pages that give the pace."""
 MIN_PAGES = 12
 MIN_SECONDS = 2.0
 """Fewer pages, or less time, show no pace."""
@@ -26,7 +26,8 @@ DRIFT = 1.2
 LAST_PAGE_SECONDS = 15.0
 """The last pages do not follow the pace: a page that times out at its crawler takes half a minute."""
 MAX_LEFT_SHARE = 0.5
-"""Of the pages found. A crawler that may find more is asked too early while more are left."""
+"""A share of the pages found. If more are left, the end of a crawler that may find further ones cannot be
+estimated yet."""
 MAX_GROWTH = 2.0
 """Such a crawler may find so many more pages for each that is left."""
 
@@ -37,7 +38,7 @@ class Remaining:
 
     now: datetime
     settled_at: Sequence[datetime]
-    """Of the pages that settled last, at most `MAX_PAGES`, in any order."""
+    """The times of the pages that settled last, at most `MAX_PAGES`, in any order."""
     left: int
     """Known pages that are not settled."""
     found: int
@@ -65,7 +66,7 @@ class Pace:
     page_seconds: float
     window_pages: float
     variance: float
-    """Of the windows' numbers of pages."""
+    """The variance of the windows' numbers of pages."""
 
     @classmethod
     def of(cls, settled_at: Sequence[datetime], now: datetime) -> "Pace | None":
@@ -84,7 +85,7 @@ class Pace:
     def margin(self, pages: int) -> float:
         """The factor by which the time of so many pages may be longer or shorter.
 
-        The pace is uncertain by the windows seen, and what follows by the windows to come.
+        The windows so far make the pace uncertain, and the windows to come make the rest uncertain.
         """
         to_come = max(pages / self.window_pages, MIN_WINDOWS)
         uncertainty = sqrt(self.variance) / self.window_pages * sqrt(1 / WINDOWS + 1 / to_come)

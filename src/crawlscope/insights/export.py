@@ -17,7 +17,7 @@ from crawlscope.pages.delivered import markdown_of
 FETCHED_AT_ONCE = 500
 """Pages without their texts."""
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-"""Of texts, and of bodies that have them, in memory at once; a larger one is alone."""
+"""The maximum size of texts, and of bodies that contain them, in memory at once; a larger one is alone."""
 MAX_BATCH = 100
 MAX_NAME = 80
 """Characters of each part of a file's path: some file systems allow 255 bytes."""
@@ -68,7 +68,7 @@ def markdown_file(page: ExportedPage) -> tuple[str, bytes] | None:
 
 
 def _path(url: str) -> str:
-    """Host and path, and a hash of the whole URL, which also tells apart what differs only in case."""
+    """Host and path, and a hash of the whole URL, because URLs may differ only in case."""
     try:
         parts = urlsplit(url)
         names = [parts.netloc.rpartition("@")[2], *unquote(parts.path).split("/")]

@@ -17,7 +17,7 @@ from crawlscope.timing.telemetry.reports import processes_alive, totals_of_all
 @dataclass(frozen=True)
 class Fleet:
     totals: Series
-    """What all processes have counted since the first start."""
+    """The counts of all processes since the first start."""
     gauges: Gauges
 
 

@@ -1,5 +1,5 @@
-"""What the dashboard shows beyond the answers of the API: pages on a time axis, failures by cause, one page
-with its history, and what the workers are doing."""
+"""The data of the dashboard that the API does not answer: pages on a time axis, failures by cause, one page
+with its history, and the work of the workers."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -27,7 +27,7 @@ REMEMBERED_SPARKLINES = 2_000
 class Spans:
     rows: Sequence[Row]
     total: int
-    """Of all pages that match."""
+    """The number of all pages that match."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class PageDetails:
     delivery: Row | None
     """The delivery that brought its content, with the compressed body, while that is known."""
     document: Row | None
-    """What the index holds under the page's final URL."""
+    """The document of the page's final URL."""
 
 
 @dataclass(frozen=True)
 class Activity:
-    """What the installation is doing now."""
+    """The present work of the installation."""
 
     queue: Row
     attempts: Sequence[Row]

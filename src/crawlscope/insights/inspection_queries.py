@@ -63,7 +63,7 @@ def _of_crawl(crawl_id: str, which: WhichPages) -> list[ColumnElement[bool]]:
 
 
 def spans(crawl_id: str, which: WhichPages, order: SpanOrder) -> Rows:
-    """One row per page, with what its bars in the waterfall need."""
+    """One row per page, with the data of its bars in the waterfall."""
     ended = PAGES.c.settled_at.is_not(None)
     orders = {
         SpanOrder.STARTED: func.coalesce(PAGES.c.started_at, PAGES.c.queued_at, PAGES.c.received_at).asc(),
@@ -251,7 +251,7 @@ def queue() -> Rows:
 
 
 def open_attempts() -> Rows:
-    """What each worker is doing: its attempts without an end, the oldest one first."""
+    """The attempts of each worker that have not ended, the oldest one first."""
     return (
         select(
             ATTEMPTS.c.worker,

@@ -8,7 +8,8 @@ T = TypeVar("T")
 
 LARGE_PAGES = 2_000
 KEPT_SECONDS = 60.0
-"""What shows in no column of the crawl's session, such as the end of an outage, is seen after this time."""
+"""A change that no column of the crawl's session shows, such as the end of an outage, is seen after this
+time."""
 MAX_ANSWERS = 64
 
 
@@ -19,7 +20,8 @@ class _Answer(NamedTuple):
 
 
 class KeptAnswers:
-    """Of crawls that have ended and are settled. Smaller crawls are asked about each time."""
+    """Answers about crawls that have ended and are settled. Those about smaller crawls are computed each
+    time."""
 
     def __init__(self) -> None:
         self._answers: dict[Hashable, _Answer] = {}

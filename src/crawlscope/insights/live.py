@@ -1,6 +1,6 @@
 """Live feeds of crawls: one poll of the database sends any number of viewers what is new.
 
-The poll runs while anyone watches, and asks for all watched crawls at once. PostgreSQL's notifications would
+The poll runs while anyone watches, and reads all watched crawls at once. PostgreSQL's notifications would
 bring news earlier, but every transaction that notifies waits for all others of the server as it commits:
 each page would pay for viewers that are usually not there.
 """
@@ -23,7 +23,7 @@ from crawlscope.insights.service import SETTLED_AT_ONCE, Insights
 from crawlscope.insights.viewers import Viewers
 
 POLL_SECONDS = 0.5
-"""The shortest time between two polls. What happens in between is sent at once."""
+"""The shortest time between two polls. All changes in between are sent together."""
 RETRY_MAX_SECONDS = 5.0
 REASON_SECONDS = 5.0
 """How often an event is sent of which only the words of the verdict are new."""
@@ -32,7 +32,7 @@ NEWEST_CRAWLS = 50
 MAX_LISTED = 150
 
 Encode = Callable[[str, BaseModel, Position | None], bytes]
-"""From the name of an event, its content and its id to what is sent, once for all viewers."""
+"""Encodes an event from its name, its content and its id, once for all viewers."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is new of crawls since a reader last looked, and the order in which their pages settle."""
+"""The news of crawls since a reader's last poll, and the order in which their pages settle."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ class SettledPages:
     pages: Sequence[PageRow] = ()
     """In the order in which they settled."""
     position: Position = Position()
-    """Everything up to here is known: give it to ask for the next ones."""
+    """The reader knows everything up to here, and passes it to read the next ones."""
     is_all: bool = True
     """False if there are further ones, now or when transactions in progress have ended."""
 

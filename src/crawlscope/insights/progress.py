@@ -32,7 +32,7 @@ class Progress:
     is_known: bool = True
     """False while the number of pages is not known."""
     awaits: str | None = None
-    """What the crawl waits for, if the counts do not show it."""
+    """The step that the crawl waits for, if the counts do not show it."""
     eta: Eta | None = None
 
     @property

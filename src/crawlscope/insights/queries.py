@@ -313,8 +313,8 @@ def last_settlements(crawl_ids: Sequence[str], limit: int) -> Rows:
 
 
 def pages_to_export(crawl_id: str, source_url: str | None = None) -> Rows:
-    """All pages of a crawl, or one, in the order in which they were received; `bytes_to_read` is what is read
-    for the text of each."""
+    """All pages of a crawl, or one, in the order in which they were received; `bytes_to_read` is the size of
+    the text or body of each."""
     only = [] if source_url is None else [PAGES.c.source_key == hash_key(storable(source_url))]
     columns = (PAGES.c.id.label("page_id"), PAGES.c.title, PAGES.c.language, PAGES.c.received_at)
     read = func.coalesce(DELIVERIES.c.body_bytes, func.octet_length(CONTENTS.c.markdown), 0)

@@ -45,7 +45,8 @@ class OperationStats(Answer):
 
     @property
     def spent_ms(self) -> float:
-        """By all operations: of a crawl, those of the stages and the rest sum up to those of the workers."""
+        """The time of all operations. For a crawl, the times of the stages and the rest sum up to those of
+        the workers."""
         return self.total_ms + self.failed_ms
 
 
@@ -80,7 +81,7 @@ class PageMetric(Answer):
 
 
 class Verdict(Answer):
-    """What a crawl that is not sealed is doing, with the evidence."""
+    """The state of a crawl that is not sealed, with the evidence."""
 
     verdict: VerdictName
     since: datetime
@@ -88,7 +89,7 @@ class Verdict(Answer):
     """The place where it is stalled: `queue`, `indexing`, or the stage whose part is unavailable."""
     reason: str
     awaits: str | None = None
-    """What the crawl waits for, as a phrase; null if waiting brings nothing more."""
+    """The step that the crawl waits for, as a phrase; null if waiting brings nothing more."""
 
 
 class ReconciliationInfo(Answer):
@@ -123,7 +124,8 @@ class Eta(Answer):
 
 
 class CrawlState(Answer):
-    """Status, counts and times of a crawl, and what it waits for: all that needs no measurement."""
+    """Status, counts and times of a crawl, and the step that it waits for: everything that needs no
+    measurement."""
 
     crawl_id: str
     crawl_url: str
@@ -166,10 +168,10 @@ class CrawlState(Answer):
     completeness: Completeness
     """How certain it is that no page is missing."""
     reservation: str | None
-    """What is missing or not certain, as a sentence; null if nothing is, or if it is not known yet."""
+    """A sentence about missing or uncertain facts; null if there are none, or if it is not known yet."""
     awaits: str | None
-    """What the crawl waits for, as a phrase; null if waiting brings nothing more: for a sealed crawl, and for
-    one whose end nobody will report."""
+    """The step that the crawl waits for, as a phrase; null if waiting brings nothing more: for a sealed
+    crawl, and for one whose end nobody will report."""
     verdict: Verdict | None
     """Null for a sealed crawl."""
     reconciliation: ReconciliationInfo | None
@@ -227,7 +229,7 @@ class Baseline(Answer):
 
 
 class CrawlMetricsResponse(CrawlState):
-    """A crawl with what was measured on its pages."""
+    """A crawl with the measurements of its pages."""
 
     per_page_metrics: list[PageMetric] | None
     """Null without `include_per_page`."""
@@ -496,7 +498,7 @@ class DiffLine(Answer):
     kind: Literal["same", "removed", "added"]
     text: str
     marks: list[DiffMark] = []
-    """What differs from the line on the other side."""
+    """The parts that differ from the line on the other side."""
 
 
 class DiffHunk(Answer):
@@ -509,7 +511,7 @@ class DiffHunk(Answer):
 
 
 class TextDiff(Answer):
-    """What differs in the cleaned Markdown, line by line; long paragraphs sentence by sentence."""
+    """The differences of the cleaned Markdown, line by line; long paragraphs sentence by sentence."""
 
     added: int
     """Lines."""
@@ -526,9 +528,9 @@ class PageChangesResponse(Answer):
     """By kind, then by URL."""
     total: int
     counts: dict[ChangeKind, int]
-    """Of all kinds."""
+    """The numbers of all kinds."""
     note: str | None = None
-    """What is not known, and why."""
+    """A sentence about missing information, and the reason."""
     diff: TextDiff | None = None
     """With `url`: of the page's text, if both crawls have one that is kept."""
 
@@ -694,11 +696,12 @@ class StatsResponse(Answer):
     embedder: str | None = None
     """The embedder that the index was built with."""
     index_problem: str | None = None
-    """A problem of the index, or the note that another embedder is configured, with what to do."""
+    """A problem of the index, or the note that another embedder is configured, with the remedy."""
     languages: dict[str, int] = {}
     """Documents of each language, by its primary tag; an empty tag is an unknown language."""
     language_notice: str | None = None
-    """That many documents are in languages that the embedding model does not read, with what to do."""
+    """The notice that many documents are in languages that the embedding model does not read, with the
+    remedy."""
 
 
 class IndexReport(Answer):
@@ -714,7 +717,7 @@ class IndexReport(Answer):
     failed: int
     """Documents of the former index that could not be indexed; `documents.error` has the reasons."""
     problem: str | None
-    """A problem of the index, or what its reindex waits for."""
+    """A problem of the index, or the reason why its reindexing waits."""
     created_at: datetime
     switched_at: datetime | None
     """When searches began to use it."""
@@ -726,7 +729,7 @@ class ReindexResponse(Answer):
     filling: IndexReport | None
     """The index that is being built from the stored pages to replace it."""
     notice: str | None = None
-    """The note that another embedder is configured than that of the index, with what to do."""
+    """The note that the configured embedder differs from the embedder of the index, with the remedy."""
 
 
 class ChangeRow(Answer):

@@ -1,4 +1,4 @@
-"""When a crawl is sealed and searchable, and what is not certain about it: pure rules over database rows.
+"""Whether a crawl is sealed and searchable, and its uncertainties: pure rules over database rows.
 
 A crawl is sealed when its end is known, its pages are settled and, if a Firecrawl is configured, it was
 compared with Firecrawl after its end. A crawl of the built-in crawler needs no comparison, because its end
@@ -29,7 +29,7 @@ class Sealing:
     completeness: Completeness
     sealed: bool
     reservation: str | None
-    """What is missing or not certain; None where nothing is, or where it is not known yet."""
+    """A sentence about missing or uncertain facts; None if there are none, or if it is not known yet."""
 
 
 def sealing(session: Row, check: Row | None, asks_firecrawl: bool) -> Sealing:

@@ -186,7 +186,7 @@ class Insights:
             return await self._kept.get(session, ("timeline", buckets), make)
 
     async def diagnosis(self, crawl_id: str) -> DiagnosisResponse:
-        """What bounds the crawl, and the change that would help most."""
+        """The bottleneck of the crawl, and the change that helps most."""
         async with self._known(crawl_id) as connection:
             session = await row_of(connection, queries.crawl(crawl_id))
 
@@ -231,7 +231,7 @@ class Insights:
         )
 
     async def changes_of_page(self, crawl_id: str, against: str, url: str) -> PageChangesResponse:
-        """How the page with this source URL differs, and what differs in its text."""
+        """The change of the page with this source URL, and the differences in its text."""
         async with self._known(crawl_id, against) as connection:
             given = await _compared(connection, crawl_id, against)
             given["source_key"] = hash_key(storable(url))
@@ -437,7 +437,7 @@ class Insights:
 
 
 async def _compared(connection: AsyncConnection, crawl_id: str, against: str) -> dict[str, Any]:
-    """What the statements on two crawls take."""
+    """The parameters of the statements on two crawls."""
     session = await row_of(connection, queries.crawl(crawl_id))
     is_ended = session["completed_at"] is not None
     return {"crawl_id": storable(crawl_id), "against": storable(against), "is_ended": is_ended}
@@ -475,7 +475,7 @@ async def _slice(
 async def baseline_of(
     connection: AsyncConnection, session: RowMapping, expectations: SiteExpectations
 ) -> Baseline | None:
-    """Of a crawl by its row of `crawl_sessions`; None until it is completed and searchable."""
+    """The baseline of a crawl by its row of `crawl_sessions`; None until it is completed and searchable."""
     earlier = await rows_of(connection, queries.earlier_crawls(session, queries.MAX_EARLIER_CRAWLS))
     expected = [*expectations.get(session["crawl_url"], ()), *expectations.get(ANY_SITE, ())]
     return baseline(session, earlier, expected)

@@ -1,4 +1,4 @@
-"""What differs between two texts, line by line and word by word: pure, and bounded for texts of any size."""
+"""The differences between two texts, by line and word: pure, and bounded for texts of any size."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from rapidfuzz.distance import Indel
 from crawlscope.insights.schemas import DiffHunk, DiffLine, DiffMark, TextDiff
 
 MAX_LINES = 10_000
-"""The lines of each text that are compared: the time is that of a table of both."""
+"""The maximum number of lines of each text that are compared: the time grows with the product of both."""
 MAX_SHOWN = 2_000
 MAX_MARKED_CHARACTERS = 2_000
 """Longer lines are shown without marks."""

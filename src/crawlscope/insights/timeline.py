@@ -1,4 +1,4 @@
-"""Assembles the timeline of a crawl from what happened in each of its buckets: pure, no I/O."""
+"""Assembles the timeline of a crawl from the events of each bucket: pure, no I/O."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What a crawl that is not sealed is doing, and on what evidence: pure rules, no I/O."""
+"""The state of a crawl that is not sealed, from evidence: pure rules, no I/O."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Evidence:
     oldest_queued_at: datetime | None
     oldest_started_at: datetime | None
     newest_started_at: datetime | None
-    """Of the pages that are being indexed."""
+    """The latest start among the pages that are being indexed."""
     others_settled_at: datetime | None
     """When a page of another crawl settled last."""
     outages: Sequence[PartOutage] = ()

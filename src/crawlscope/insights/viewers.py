@@ -20,7 +20,7 @@ class _Waiting(NamedTuple):
 
 
 class Viewer:
-    """What waits to be sent to one viewer."""
+    """The events that wait to be sent to one viewer."""
 
     def __init__(self, *, wants_pages: bool) -> None:
         self.wants_pages = wants_pages

@@ -20,7 +20,7 @@ class ApiKey(Base):
     name: Mapped[str] = mapped_column(String(100))
     """The program or person that has the key. Two keys may have the same name during a rotation."""
     scope: Mapped[str] = mapped_column(String(20))
-    """What the key allows: `receive`, `read` or `operate`."""
+    """The rights of the key: `receive`, `read` or `operate`."""
     digest: Mapped[bytes] = mapped_column(LargeBinary(), unique=True)
     """SHA-256 of the key, which is random, so that it needs no salt."""
     created_at: Mapped[datetime] = now()

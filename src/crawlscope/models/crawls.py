@@ -90,7 +90,7 @@ class CrawlRequest(Base):
     refusals: Mapped[int] = count()
     """The number of answers that asked for fewer requests."""
     delay_ms: Mapped[float] = total()
-    """The sum of the times that requests waited, because the site asks for fewer."""
+    """The sum of the times that requests waited because the site limits their rate."""
 
 
 class CrawlFact(Base):

@@ -54,7 +54,7 @@ class OperationMetric(Base):
 
 
 class PrunedOperations(Base):
-    """What the deleted operations of a crawl sum up to: they remain part of its totals."""
+    """The sums of the deleted operations of a crawl: they remain part of its totals."""
 
     __tablename__ = "pruned_operations"
 
@@ -62,7 +62,7 @@ class PrunedOperations(Base):
     operation_type: Mapped[str] = mapped_column(String(50), primary_key=True)
     failed: Mapped[int] = count()
     total_ms: Mapped[float] = total()
-    """Of successful operations."""
+    """The sum over successful operations."""
     count: Mapped[int] = count()
 
 
@@ -73,7 +73,7 @@ class Durations:
     """Failed operations included."""
     failed: Mapped[int]
     total_ms: Mapped[float]
-    """Of successful operations, like minimum, maximum and buckets."""
+    """The sum over successful operations, like minimum, maximum and buckets."""
     failed_ms: Mapped[float]
     min_ms: Mapped[float | None]
     max_ms: Mapped[float | None]

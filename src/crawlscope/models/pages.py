@@ -67,8 +67,8 @@ class Page(Base):
     started_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
     settled_in: Mapped[int | None]
-    """The transaction in which it settled. Transactions commit in another order than that of their clocks, so
-    only this lets a reader find each page that settled since it last looked."""
+    """The transaction in which it settled. Transactions commit in another order than their clocks say, so
+    only this lets a reader find each page that settled since its last poll."""
     queue_wait_ms: Mapped[float | None]
     total_ms: Mapped[float | None]
     stages: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
@@ -97,7 +97,7 @@ class PageContent(Base):
     delivery_id: Mapped[int | None]
     """The delivery whose body contains the Markdown, which is stored once then: `markdown` is empty."""
     begins: Mapped[int | None] = mapped_column(Integer)
-    """Where the JSON string of the Markdown begins in the uncompressed body, in bytes."""
+    """The byte of the uncompressed body at which the JSON string of the Markdown begins."""
     ends: Mapped[int | None] = mapped_column(Integer)
     characters: Mapped[int | None] = mapped_column(Integer)
     """The length of Markdown in a delivery."""

@@ -1,4 +1,4 @@
-"""What all processes report for monitoring."""
+"""The reports of all processes for monitoring."""
 
 from datetime import datetime
 
@@ -20,7 +20,7 @@ class MetricTotal(Base):
     value: Mapped[float]
     """The sum: a number of events, or seconds."""
     buckets: Mapped[list[int]] = mapped_column(ARRAY(BigInteger()))
-    """Of a histogram: how many values each bucket has."""
+    """For a histogram: the number of values in each bucket."""
 
 
 class Process(Base):

@@ -21,7 +21,7 @@ RETRY_SECONDS = 10.0
 
 
 async def notify_of_crawls(settings: Settings, database: Database) -> None:
-    """Runs until it is cancelled, in any number of processes; returns where no receiver is set."""
+    """Runs until it is cancelled, in any number of processes; returns if no receiver is set."""
     retried = retry_context(
         CrawlscopeError, attempts=None, timeout=None, wait_initial=RETRY_SECONDS, wait_max=RETRY_SECONDS
     )

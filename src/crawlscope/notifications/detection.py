@@ -22,7 +22,7 @@ STALL_PATIENCE_SECONDS = 30.0
 """After a restart there is no progress for a moment: a crawl must be found stalled for so long."""
 
 FULL_INTERVAL_SECONDS = 600.0
-"""All crawls are looked at so often, and between those only crawls with new facts."""
+"""The interval at which all crawls are examined. In between, only crawls with new facts are."""
 OVERLAP = timedelta(minutes=3)
 """Longer than a transaction takes that stores a fact with a time before its commit."""
 EVER = datetime.min.replace(tzinfo=UTC)
@@ -73,7 +73,7 @@ class Detector:
         return found + await self._stalled(connection)
 
     async def _searchable(self, connection: AsyncConnection, since: datetime) -> int:
-        """Also those that are not as usual, or not as expected."""
+        """Including crawls that are unusual, or not as expected."""
         found, quiet_since = 0, datetime.now(UTC) - self._grace
         for session in await outbox.new_searchable(
             connection, since, quiet_since, self._facts_since, self._asks_firecrawl

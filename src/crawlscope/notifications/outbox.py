@@ -1,4 +1,4 @@
-"""The SQL of notifications: new events of crawls, what waits to be sent, and the results of sending."""
+"""The SQL of notifications: new events of crawls, pending notifications, and the results of attempts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Failing:
 
 
 async def begin_notifying(connection: AsyncConnection) -> datetime:
-    """Since when crawls are notified of: now, where they were not before."""
+    """The time since which crawls cause notifications: now, if none was stored before."""
     await connection.execute(upsert(NOTIFYING).values(since=datetime.now(UTC)).on_conflict_do_nothing())
     since: datetime = (await connection.execute(select(NOTIFYING.c.since))).scalar_one()
     return since
@@ -93,7 +93,7 @@ async def new_searchable(
 
 
 def check_in(session: RowMapping) -> RowMapping | None:
-    """The row of `reconciliations` that was read with the session; None where there is none."""
+    """The row of `reconciliations` that was read with the session; None if there is none."""
     return session if session["settled"] is not None else None
 
 
@@ -189,7 +189,7 @@ async def send_again(connection: AsyncConnection, notification_id: UUID) -> None
 
 
 async def failing(connection: AsyncConnection) -> Failing | None:
-    """Notifications that failed since the last one was delivered; None where there are none."""
+    """Notifications that failed since the last one was delivered; None if there are none."""
     delivered = select(func.max(NOTIFICATIONS.c.delivered_at)).scalar_subquery()
     latest_first = aggregate_order_by(NOTIFICATIONS.c.last_error, NOTIFICATIONS.c.attempted_at.desc())
     failed = (
@@ -202,7 +202,7 @@ async def failing(connection: AsyncConnection) -> Failing | None:
 
 
 def _has_fact_since(moment: datetime) -> ColumnElement[bool]:
-    """Of any kind: a fact, an outcome of a page, or an answer of Firecrawl."""
+    """Whether there is news of any kind: a fact, an outcome of a page, or an answer of Firecrawl."""
     latest = func.greatest(SESSIONS.c.last_fact_at, SESSIONS.c.last_settled_at, CHECKS.c.checked_at)
     return latest >= moment
 

@@ -35,7 +35,7 @@ WORKER_CRASHED = "worker_crashed"
 SUPERSEDED = "superseded"
 RETRIED = "retried"
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=60)
-"""Attempts begin by the database's clock, workers by that of their host."""
+"""The start of an attempt is by the database's clock, the start of a worker by its host's clock."""
 _KNOWN_COLUMNS = ("content_hash", "fingerprint", "chunks", "crawl_id", "language", "revision", "error")
 LOCK_CLAIMED = text("""
     SELECT id, crawl_id, source_url, url, title, language, state, revision, job_id, attempts, queued_at
@@ -96,14 +96,14 @@ class ClaimedPage:
     language: str | None
     markdown: str
     html: str
-    """In place of Markdown, where none was delivered."""
+    """In place of Markdown, if none was delivered."""
     is_lost: bool
     """Whether its text cannot be read any more."""
     queued_at: datetime | None
     generation_id: int | None
-    """Of the index that serves."""
+    """The index that serves."""
     known: KnownDocument | None
-    """What that index has of the document."""
+    """That index's record of the document."""
     past: Mapping[str, FailedAttempts] = field(default_factory=dict)
     """Attempts at this revision after which the page was put back, by error code."""
 

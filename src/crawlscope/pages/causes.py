@@ -1,7 +1,7 @@
 """Causes of failed pages, one code each, from Firecrawl's events and API. Pure rules.
 
 Firecrawl's errors API returns codes, its events only words. Both wrap unforeseen errors into `UNKNOWN_ERROR`
-with the reason somewhere in a paragraph. The codes are Firecrawl's own in lower case, where it has one.
+with the reason somewhere in a paragraph. The codes are Firecrawl's own in lower case, if it has one.
 """
 
 import re
@@ -52,7 +52,7 @@ _KNOWN = (
     _Known(
         "backward_crawling",
         r"crawlEntireDomain|allowBackward|backward_crawling",
-        "it is above the start URL, where the crawl does not go",
+        "it is above the start URL, and the crawl stays below it",
     ),
     _Known("social_media", r"social media|social_media", "links to social media and mail are not followed"),
     _Known("section_link", r"section anchor|section_link", "it is a section of another page"),
@@ -135,9 +135,9 @@ _BARE_CODE = re.compile(r"[A-Z0-9_]+")
 
 
 def cause_of(error: object, code: str | None = None, *, crawl_cancelled: bool = False) -> Cause:
-    """`error` is Firecrawl's: words, or an object with its own code; `code` is that of its errors API.
+    """`error` is Firecrawl's: words, or an object with its own code; `code` is the code of its errors API.
 
-    The `words` are Firecrawl's own where they are short, else those of a known cause, else Firecrawl's first
+    The `words` are Firecrawl's own if they are short, else those of a known cause, else Firecrawl's first
     sentence. In a crawl that was cancelled, a failure with words of a cancel and nothing more precise is
     `DROPPED_BY_CANCEL`.
     """

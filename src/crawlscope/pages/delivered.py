@@ -14,10 +14,10 @@ from crawlscope.core.vocabulary import PageState
 
 @dataclass(frozen=True, order=True)
 class Arrival:
-    """What decides which of several deliveries of a page wins: the greater one.
+    """The order of several deliveries of a page: the greatest one wins.
 
-    Content beats a failure, and of two failures the more precise one wins. A webhook delivery beats a page
-    that was fetched from the crawler's API. Else the last one wins, then the greater webhook id.
+    Content beats a failure, and a more precise failure beats a less precise one. A webhook delivery beats a
+    page that was fetched from the crawler's API. Otherwise the last one wins, then the greater webhook id.
     """
 
     usable: bool
@@ -41,7 +41,7 @@ class DeliveredPage:
     html: str = ""
     """Used if there is no Markdown."""
     text_at: tuple[int, int] | None = None
-    """Where the body of its delivery contains the Markdown: from this byte until before the other one."""
+    """The place of the Markdown in the body of its delivery: from the first byte until before the second."""
     title: str | None = None
     language: str | None = None
     status_code: int | None = None
@@ -68,7 +68,7 @@ class KnownPage:
     state: PageState | None = None
     """None for a page that is not stored yet."""
     arrival: Arrival | None = None
-    """Of the delivery that has won so far."""
+    """The arrival of the delivery that has won so far."""
     url: str | None = None
     title: str | None = None
     language: str | None = None

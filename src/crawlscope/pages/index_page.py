@@ -1,4 +1,4 @@
-"""One job of a worker: claims a page, indexes it and settles it, with the SQL of what it settles.
+"""One job of a worker: claims a page, indexes it and settles it, with the SQL of the outcome.
 
 The page counts once whatever happens.
 """
@@ -132,7 +132,7 @@ async def in_time(seconds: float) -> AsyncIterator[None]:
 class Claim:
     page: ClaimedPage
     traceparent: object = None
-    """Of the crawl's initiator, if spans are exported."""
+    """The `traceparent` of the crawl's initiator, if spans are exported."""
 
 
 @dataclass(frozen=True)
@@ -366,8 +366,8 @@ async def end_attempts(connection: AsyncConnection, ended: Sequence[EndedAttempt
     """Writes outcomes of pages, attempts, operations, totals and counts. The caller has seen by
     `still_claimed` which attempts have an outcome.
 
-    Of one without only the time is kept. It may have settled the page itself, in a commit whose answer was
-    lost: an attempt that has ended stays as it is.
+    Only the time is stored for one without an outcome. It may have settled the page itself, in a commit whose
+    answer was lost: an attempt that has ended stays as it is.
     """
     if not ended:
         return

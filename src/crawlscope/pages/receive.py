@@ -122,7 +122,7 @@ class PageDelivery:
     """Its session exists."""
     pages: Sequence[DeliveredPage]
     id: int | None = None
-    """Of the delivery."""
+    """The id of the delivery."""
     facts: Sequence[Fact] = ()
     """Those that the caller has stored."""
     without_url: int = 0
@@ -143,7 +143,7 @@ class Taken:
     reworded: bool = False
     """Whether the cause of a failure changed."""
     before: Lifecycle | None = None
-    """Of the crawl, without the facts of the delivery."""
+    """The state of the crawl without the facts of the delivery."""
 
     @property
     def touched(self) -> bool:
@@ -227,7 +227,7 @@ async def _lock_pages(connection: AsyncConnection, sources: Sequence[Source]) ->
     rows = (await connection.execute(LOCK_SOURCES, given)).all()
     usable = [row.id for row in rows if row.delivered]
     contents = {}
-    if usable:  # by a statement of its own: it reads what is there after the locks
+    if usable:  # in a statement of its own, which reads the state after the locks
         hashed = await connection.execute(_HASH_CONTENTS, {"page_ids": usable})
         contents = {row.page_id: row for row in hashed}
     stored = {

@@ -30,7 +30,7 @@ POLL_INTERVAL_SECONDS = 2.0
 DOCUMENTS_AT_ONCE = 4
 BATCH_DOCUMENTS = 64
 MAX_CONTENTS = 3
-"""Of one document, the newest first: one that is queued may turn out to have no text."""
+"""The maximum for one document, the newest first: a queued page may turn out to have no text."""
 BEFORE_ALL = UUID(int=0)
 NOTHING_KEPT = "no page with its text is kept: crawl it again"
 
@@ -163,7 +163,7 @@ class Reindexing:
     async def _make(
         self, generation: Generation, document: DocumentToReindex, *, again: bool = False
     ) -> bool:
-        """False where no text is kept; `again` also makes a document that the index has already."""
+        """False if no text is stored; `again` also makes a document that the index has already."""
         if await self._database.run(partial(self._indexing.remove_if_gone, urls=[document.url])):
             return True
         async with in_time(self._timeout_seconds):

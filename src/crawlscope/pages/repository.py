@@ -1,4 +1,4 @@
-"""The SQL of pages and their contents. Whatever changes a page locks its row first."""
+"""The SQL of pages and their contents. Every change of a page locks its row first."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence

@@ -29,7 +29,7 @@ async def prune_contents(
     replaced = select(ranked).where(ranked.c.rank > 1)
 
     async def delete_batch(connection: AsyncConnection, after: UUID, before: datetime) -> UUID | None:
-        """Of documents whose keys follow `after`; returns the last key, None at the end."""
+        """Deletes contents of documents whose keys follow `after`; returns the last key, None at the end."""
         keys = select(PAGES.c.document_key).where(_within(after, None)).order_by(PAGES.c.document_key)
         last = await connection.scalar(keys.offset(BATCH_SIZE - 1).limit(1))
         ranked = ranked_contents(after, last)
@@ -38,7 +38,7 @@ async def prune_contents(
         return last
 
     async def delete_all(before: datetime) -> None:
-        """From document to document, so that each is looked at once."""
+        """From document to document, so that each is examined once."""
         after: UUID | None = _FIRST
         while after is not None:
             after = await database.run(partial(delete_batch, after=after, before=before))

@@ -1,4 +1,4 @@
-"""The retry rule: when a page is tried again, how often and after what delay, and what settles it instead.
+"""The retry rule: whether a page is tried again, and after which delay.
 
 - After an error the page goes back to the queue, with a backoff, until `is_exhausted`.
 - After the death of its worker it goes back at once, and fails at the third death that a supervisor saw.
@@ -153,8 +153,7 @@ class Retry:
 
 async def retry_pages(connection: AsyncConnection, crawl_id: str, urls: Sequence[str] | None = None) -> Retry:
     """Queues the failed pages of a crawl whose content is known: all, or those of `urls`, which are source
-    URLs or what those led to. Raises `NotFoundError`.
-    """
+    URLs or URLs after redirects. Raises `NotFoundError`."""
     crawl_id = storable(crawl_id)
     await require_session(connection, crawl_id)
     keys = {hash_key(url): url for url in map(storable, urls or ())}

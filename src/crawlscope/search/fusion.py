@@ -18,11 +18,10 @@ to a model.
 UNREAD_WEIGHT = 0.2
 """For a language that the model does not read: names and borrowed words are left of the meaning."""
 EMPHASIS = 1.5
-"""The power of what a score has above its floor, where the dense half has most of the weight: its many hits
-near the floor hardly differ. Those of BM25 differ by a word.
-"""
+"""The power for the height of a score above its floor, if the dense half has most of the weight: its many
+hits near the floor hardly differ. Those of BM25 differ by a word."""
 MIN_DEVIATION = 1e-6
-"""Of the best score: less is the rounding of equal scores."""
+"""A share of the best score: less is the rounding of equal scores."""
 
 _NAME_OF_CODE = re.compile(r"[a-z]\d*[A-Z]|[A-Z]{2}[a-z]|\w_\w|\w::\w|`[^`]+`")
 """A part of `getUserName`, `HTMLParser`, `max_size` or `std::vector`; words in backticks."""
@@ -37,7 +36,7 @@ def dense_weight(model: str, query: str, languages: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class Half:
-    """What one half of a query found: the best score of each page."""
+    """The result of one half of a query: the best score of each page."""
 
     scores: Mapping[Any, float]
     floor: float = 0.0
@@ -46,7 +45,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Fusion:
-    """A score is the weighted sum of what each half gives above its floor, to a power."""
+    """A score is the weighted sum of the heights of both halves above their floors, to a power."""
 
     bm25_floor: float
     dense_floor: float

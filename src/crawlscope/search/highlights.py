@@ -58,7 +58,7 @@ class Highlighter:
         return Highlight(text=text, chunk_index=chunk["chunk_index"], matches=matches)
 
     def _passage(self, sentences: Sequence[str]) -> str:
-        """From a sentence with a word of the query on, as many as fit: those with most words of it."""
+        """As many sentences as fit, from one with a word of the query on: those with most of its words."""
         terms = [self._words.terms(sentence) for sentence in sentences]
         best, most = range(1), -1
         for start in [number for number, found in enumerate(terms) if found] or [0]:
@@ -88,7 +88,7 @@ def _key(chunk: ChunkPayload) -> tuple[str, int]:
 
 
 def sentences(text: str) -> list[str]:
-    """Of a chunk, each on one line and without Markdown's marks; code as it stands."""
+    """The sentences of a chunk, each on one line and without Markdown's marks; code is unchanged."""
     parts, read = list[str](), 0
     for block in find_blocks(text):
         if block.tail:  # fenced, no table

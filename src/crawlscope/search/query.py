@@ -1,4 +1,4 @@
-"""Reads a query: words, phrases in quotation marks, and what results must not contain."""
+"""Reads a query: words, phrases in quotation marks, and exclusions."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _OPERATOR = re.compile(
 @dataclass(frozen=True)
 class ParsedQuery:
     text: str
-    """What is looked for: without quotation marks, and without what is excluded."""
+    """The text to search for, without quotation marks and without exclusions."""
     required: tuple[str, ...] = ()
     """Phrases that a page must contain word for word."""
     excluded: tuple[str, ...] = ()

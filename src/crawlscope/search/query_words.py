@@ -19,7 +19,7 @@ class Match(NamedTuple):
     start: int
     end: int
     terms: frozenset[int]
-    """Of the index, that the query has too."""
+    """The terms of the word that the query has, too."""
 
 
 class QueryTerms(dict[str, frozenset[int]]):
@@ -34,7 +34,7 @@ class QueryTerms(dict[str, frozenset[int]]):
         parts = [*_WORD.findall(plain), *_PART.findall(plain)]
         found = {part.casefold() for part in parts if self._common(part)}
         self.beginnings = tuple({word[: max(_MIN_LETTERS_KEPT, len(word) // 2)] for word in found})
-        """What stemming leaves of the query's words."""
+        """The beginnings of the query's words that stemming does not change."""
 
     def __missing__(self, word: str) -> frozenset[int]:
         lower = word.lower()

@@ -17,20 +17,21 @@ WINDOW = 200
 of their hits.
 """
 PART_SHARE = 0.35
-"""Of what the best part of a chunk has above the whole chunk in similarity to the query."""
+"""A share of the surplus that the best part of a chunk has over the whole chunk in similarity to the query.
+"""
 
 Score: TypeAlias = Callable[[float | None, float | None], float]
-"""Of a BM25 score and a dense score, each None if that half did not find it."""
+"""Makes a score of a BM25 score and a dense score, each None if that half did not find the page."""
 
 
 class Standing(NamedTuple):
-    """Where one half has a page: by its best chunk there, among all pages, from 1 on."""
+    """The place of a page in one half: by its best chunk there, among all pages, from 1 on."""
 
     rank: int
     place: int
-    """Of that chunk among all hits, from 0 on."""
+    """The place of that chunk among all hits, from 0 on."""
     hits: list[Hit]
-    """Of the page, best first."""
+    """The hits of the page, best first."""
 
     @property
     def best(self) -> Hit:
@@ -88,7 +89,7 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
 def raise_by_parts(hits: Sequence[Hit], surpluses: Mapping[ChunkId, float]) -> list[Hit]:
     """The hits by meaning, each with a share of its surplus: a passage may have one sentence that answers.
 
-    Measured from the median surplus, so that hits without one keep their place among the others. None falls
+    The surplus counts from the median, so that hits without one keep their place among the others. None falls
     below the window: more hits would pass it.
     """
     if not surpluses:
@@ -132,7 +133,7 @@ def _scores(standing: Standing | None) -> dict[ChunkId, float]:
 
 
 def _half(hits: Sequence[Hit], standings: dict[DocumentKey, Standing]) -> Half:
-    """If these are all that have a score, what is missing has none."""
+    """If these are all that have a score, the missing ones have none."""
     near = {
         document: standing.best.score for document, standing in standings.items() if standing.place < WINDOW
     }

@@ -19,10 +19,10 @@ from crawlscope.indexing.index.qdrant_common import portions
 RERANKED_PAGES = 50
 PATIENCE_SECONDS = 2.0
 MAX_FAILURES = 3
-"""In a row; then the server is left alone for a while."""
+"""In a row; then the server gets no request for a while."""
 PAUSE_SECONDS = 30.0
 TEXTS_PER_REQUEST = 32
-"""What Text Embeddings Inference accepts unless it is configured otherwise."""
+"""The number that Text Embeddings Inference accepts by default."""
 PATH = "/rerank"
 
 log = structlog.get_logger(__name__)

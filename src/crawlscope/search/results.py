@@ -12,13 +12,13 @@ from crawlscope.search.schemas import Highlight, Passage, SearchResult, Standing
 MAX_PASSAGES = 4
 MAX_HIGHLIGHTS = 3
 MIN_HIGHLIGHTED_SHARE = 0.5
-"""Of the score of the page's best chunk."""
+"""A share of the score of the page's best chunk."""
 
 Payloads = dict[ChunkId, ChunkPayload]
 
 
 def chunks_shown(pages: Sequence[RankedPage]) -> Iterator[ChunkId]:
-    """Of each page its best chunks, and the best one in each half."""
+    """The best chunks of each page, and its best chunk in each half."""
     for page in pages:
         yield from (hit.id for hit in page.chunks[: 1 + MAX_PASSAGES])
         yield from (half.best.id for half in (page.bm25, page.dense) if half)

@@ -74,10 +74,11 @@ class Standing(BaseModel):
     rank: int
     """Among the pages that this half found, from 1 on."""
     score: float
-    """Of the page's best chunk in this half: BM25, or the cosine, which the best part of the chunk moves."""
+    """The score of the page's best chunk in this half: BM25, or the cosine, which the best part of the chunk
+    moves."""
     chunk_index: int
     text: str
-    """That chunk."""
+    """The text of that chunk."""
 
 
 class SearchResult(BaseModel):
@@ -93,7 +94,7 @@ class SearchResult(BaseModel):
     """0 to 1 in hybrid mode, the best chunk's cosine in semantic mode, its BM25 in keyword mode. A page with
     the query as its title, or with a long query word for word, gets the best score."""
     rerank_score: float | None = None
-    """By which the first results are ordered if a reranker is configured; the score of its model."""
+    """The score that orders the first results if a reranker is configured; the score of its model."""
     crawl_id: str | None
     """The crawl of the filter, else the latest crawl that found the page."""
     chunk_index: int
@@ -120,8 +121,10 @@ class SearchResponse(BaseModel):
     mode: Mode
     took_ms: float
     phrases: list[str] = []
-    """What the query has in quotation marks, if any page has it: each result contains it word for word."""
+    """The phrases of the query in quotation marks that any page has: each result contains them word for word.
+    """
     excluded: list[str] = []
-    """What the query has after a hyphen: no result contains it."""
+    """The words and phrases of the query after a hyphen: no result contains them."""
     corrected_query: str | None = None
-    """What was searched for instead, because the index does not know a word of the query; else null."""
+    """The query that was used instead, because the index does not know a word of the given one; otherwise
+    null."""

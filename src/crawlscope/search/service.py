@@ -40,7 +40,7 @@ PARTS_COMPARED = 50
 CHUNKS_COMPARED = 100
 """Best chunks by keyword whose text is compared with a distinctive query."""
 MAX_VECTORS = 1_000
-"""Queries whose vectors are remembered: the next pages of results ask for the same one again."""
+"""Queries whose vectors are remembered: the next pages of results need the same one again."""
 MAX_CHUNKS_COMPARED = 1_000
 """Best chunks by keyword whose text is compared with a phrase in quotation marks."""
 
@@ -72,7 +72,7 @@ class SearchService:
         self._model = corpus.model if corpus else ""
         self._reranker = reranker
         self._vectors: dict[str, Floats] = {}
-        """By query, the one asked for last at the end."""
+        """By query, the last used one at the end."""
 
     async def search(self, request: SearchRequest) -> SearchResponse:
         """Raises `IndexUnavailable`, and `EmbedderUnavailable` in any mode but `keyword`."""
@@ -139,7 +139,7 @@ class SearchService:
         self, filters: Filters, parsed: ParsedQuery, encode: Encode, payloads: Payloads
     ) -> tuple[Filters, list[str]]:
         """Also to the documents that have a chunk with each phrase, and none with what is excluded; and the
-        phrases that any document has. A question may quote what it asks for in other words than the answer.
+        phrases that any document has. A question may quote its subject in other words than the answer.
         """
         phrases = []
         for words in parsed.required:
@@ -212,7 +212,7 @@ class SearchService:
     ) -> list[RankedPage]:
         """First the pages with the query as their title, then those with a distinctive query word for word.
 
-        Only the best are looked at, so that deeper candidates do not change the order. Fetches the chunks of
+        Only the best are compared, so that deeper candidates do not change the order. Fetches the chunks of
         this part of the pages too, most of which will be shown.
         """
         titled = [page.chunks[0] for page in pages[:PAGES_COMPARED]]

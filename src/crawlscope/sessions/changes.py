@@ -1,7 +1,5 @@
-"""What a transaction changes of crawls' sessions: facts, counts of pages, totals and histograms.
-
-Each transaction does so at its end, because that locks the sessions.
-"""
+"""The changes of a transaction to crawls' sessions: facts, counts of pages, totals and histograms. Each
+transaction writes them at its end, because that locks the sessions."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Counts:
-    """What pages add to their crawl: the names are the session's columns."""
+    """The counts that pages add to their crawl: the names are the session's columns."""
 
     total_pages: int = 0
     pages_indexed: int = 0
@@ -53,7 +51,7 @@ class Counts:
 
 @cache
 def counts_of(state: PageState | None) -> Counts:
-    """What one page in this state counts for; None is a page that does not exist yet."""
+    """The counts of one page in this state; None is a page that does not exist yet."""
     if state is None:
         return Counts()
     return Counts(
@@ -78,8 +76,8 @@ TOTALLED: Mapping[str, str] = {
 
 @dataclass
 class SessionChange:
-    """What a transaction adds to the session of a crawl, and to its histograms. `timing.store.write_changes`
-    writes it."""
+    """The change of a transaction to the session of a crawl, and to its histograms.
+    `timing.store.write_changes` writes it."""
 
     moved: Counter[tuple[PageState | None, PageState | None]] = field(default_factory=Counter)
     """Number of pages by their states before and after; None for a page that was not stored before."""
@@ -91,7 +89,7 @@ class SessionChange:
     def measure_attempt(
         self, started_at: datetime, queued_at: datetime | None, unaccounted_ms: float
     ) -> None:
-        """What an attempt at a page measured besides operations."""
+        """Adds the measurements of an attempt at a page besides its operations."""
         self.measured.append((started_at, UNACCOUNTED, unaccounted_ms, True))
         if queued_at is not None:
             waited_ms = whole_ticks(max(0.0, (started_at - queued_at).total_seconds() * 1000))
@@ -186,8 +184,8 @@ ADD_HISTOGRAMS = """
 
 
 def change_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, list[Any]]:
-    """The parameters of `CHANGE_SESSIONS` and `ADD_HISTOGRAMS`; None has what belongs to no crawl. No session
-    is locked to which nothing is added."""
+    """The parameters of `CHANGE_SESSIONS` and `ADD_HISTOGRAMS`; The key None has changes that belong to no
+    crawl. No session is locked to which nothing is added."""
     sessions, histograms = [], {}
     for crawl_id, change in changes.items():
         counts, totals = Counts(), dict.fromkeys(TOTALLED, 0.0)

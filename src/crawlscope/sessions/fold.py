@@ -1,4 +1,4 @@
-"""Computes the life of a crawl from the facts about it, in whatever order they arrived.
+"""Computes the life of a crawl from its facts, which may arrive in any order.
 
 Each fact is merged into a `Lifecycle` by minimum, maximum, union or precedence, so merging commutes and a
 fact merged twice changes nothing. The column `fold` stores the `Lifecycle`; `summarize` computes from it the
@@ -188,7 +188,7 @@ def session_columns(lifecycle: Lifecycle) -> dict[str, Any]:
 
 
 def fold(lifecycle: Lifecycle | None, facts: Iterable[Fact]) -> Lifecycle | None:
-    """None where there is no lifecycle and there are no facts."""
+    """None if there are neither a lifecycle nor facts."""
     for fact in facts:
         lifecycle = merge(lifecycle, fact)
     return lifecycle
@@ -251,7 +251,7 @@ def summarize(lifecycle: Lifecycle) -> Summary:
 
 
 def parse_moment(value: object) -> datetime | None:
-    """ISO 8601, in UTC, which is meant where no zone is named; None for anything else."""
+    """ISO 8601, in UTC, which is also the default zone; None for anything else."""
     if not isinstance(value, str):
         return None
     try:
@@ -262,7 +262,7 @@ def parse_moment(value: object) -> datetime | None:
 
 
 def credible_moment(value: object) -> datetime | None:
-    """The time in `value`, as other programs write it; None for what is no time, or not credible."""
+    """The time in `value`, as other programs write it; None if it is no time, or not credible."""
     moment = parse_moment(value)
     return credible(moment) if moment else None
 
@@ -299,7 +299,7 @@ def _merge_answer(lifecycle: Lifecycle, fact: StatusAnswer) -> Lifecycle:
 
 
 def _completed_at(lifecycle: Lifecycle, status: CrawlStatus) -> datetime | None:
-    """By the crawler's own clock where that is known, else as the end was announced.
+    """By the crawler's own clock if that is known, else the time at which the end was announced.
 
     The crawler's own time of the end passes over pages that failed, which can be later.
     """

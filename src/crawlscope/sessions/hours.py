@@ -61,7 +61,7 @@ _SUM_UP = text("""
 async def sum_up_hours(connection: AsyncConnection, now: datetime | None = None) -> int:
     """The next hours; returns how many, 0 if none is left. Any number of processes may do so at once.
 
-    `now` is another time than that of the database.
+    `now` replaces the time of the database.
     """
     if not await connection.scalar(_LOCK):
         return 0

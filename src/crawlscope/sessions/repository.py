@@ -130,7 +130,7 @@ async def find_session(connection: AsyncConnection, crawl_id: str) -> Row[*tuple
 
 
 async def delivered_event_type(connection: AsyncConnection, crawl_id: str) -> str | None:
-    """The event type of any delivery of the crawl; None where none came."""
+    """The event type of any delivery of the crawl; None if none came."""
     return await connection.scalar(
         select(DELIVERIES.c.event_type).where(DELIVERIES.c.crawl_id == crawl_id).limit(1)
     )
@@ -206,7 +206,7 @@ async def claim_ended(connection: AsyncConnection) -> list[RowMapping]:
 
 
 async def traceparents_of(connection: AsyncConnection, crawl_ids: Iterable[str]) -> dict[str, object]:
-    """What the initiators of crawls gave as `traceparent`, valid or not."""
+    """The `traceparent` of the initiators of crawls, valid or not."""
     given = SESSIONS.c.extra_metadata["traceparent"].label("given")
     found = select(SESSIONS.c.crawl_id, given).where(_one_of(SESSIONS.c.crawl_id, crawl_ids))
     return {row.crawl_id: row.given for row in await connection.execute(found)}
@@ -218,7 +218,7 @@ async def failures_without_url(connection: AsyncConnection, crawl_id: str) -> in
 
 
 def fact_to_json(fact: Fact) -> dict[str, Any]:
-    """What `fact_from_json` needs besides the time."""
+    """The JSON that `fact_from_json` needs besides the time."""
     stored: dict[str, Any]
     match fact:
         case CrawlSeen(_, metadata, what):
@@ -240,7 +240,7 @@ def fact_to_json(fact: Fact) -> dict[str, Any]:
 
 
 def fact_from_json(at: datetime, stored: Mapping[str, Any]) -> Fact | None:
-    """None for what is not merged, such as an operator's action."""
+    """None for a fact that is not merged, such as an operator's action."""
     if "heard" in stored:
         return CrawlSeen(at, stored.get("metadata", {}), stored["heard"])
     if "page" in stored:

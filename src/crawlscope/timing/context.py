@@ -58,7 +58,7 @@ class TimingContext:
     """Measures the block it is put around, with `with` or `async with`.
 
     `duration_ms` is wall time by the monotonic clock and grows while the block runs. A block that
-    raises is recorded with `success` False and the error's text; the error goes on. `metadata` may be
+    raises is recorded with `success` False and the error's text; the error propagates. `metadata` may be
     added to inside the block. Ids that are not given come from the surrounding `scope`.
     """
 

@@ -1,4 +1,4 @@
-"""What a finished `TimingContext` is for those that store, count or trace it."""
+"""The result of a finished `TimingContext`, to be stored, counted or traced."""
 
 from typing import Any, Protocol
 

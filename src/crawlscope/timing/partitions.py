@@ -119,7 +119,7 @@ async def _make(connection: AsyncConnection, table: str, month: datetime) -> Non
 
 
 def month_after(moment: datetime, months: int = 1) -> datetime:
-    """The beginning of the month that many months after that of `moment`, in UTC."""
+    """The beginning of the month that is so many months after the month of `moment`, in UTC."""
     at = moment.astimezone(UTC)
     number = at.year * 12 + at.month - 1 + months
     return datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC)

@@ -1,6 +1,5 @@
-"""Drops old operations and requests by whole months, and old outages. What operations sum up to stays with
-their crawls.
-"""
+"""Drops old operations and requests by whole months, and old outages. The sums of operations stay with their
+crawls."""
 
 from datetime import datetime
 from functools import partial

@@ -1,7 +1,7 @@
 """Writes measurements that no scope collects: through the buffer of the process, or a writer of their own.
 
 A service registers its buffer with `use`. In any other program the first measurement starts a thread
-that connects to the database of the settings and writes what is measured, at the latest on exit.
+that connects to the database of the settings and writes the measurements, at the latest on exit.
 """
 
 import asyncio
@@ -101,8 +101,8 @@ def use(buffer: MeasurementBuffer) -> Iterator[None]:
 async def measured_database(
     settings: Settings, pool_size: int, kind: str
 ) -> AsyncIterator[tuple[Database, MeasurementBuffer]]:
-    """The database, and the buffer that collects what the block measures and is written at its end. What the
-    process counts is reported as of this kind of process.
+    """The database, and the buffer that collects what the block measures and is written at its end. The
+    counts of the process are reported for this kind of process.
 
     Raises `SettingsError` where the tables are not at this version's revision.
     """

@@ -204,7 +204,7 @@ class MeasurementBuffer:
             await self.flush()
 
     async def flush(self) -> None:
-        """Writes everything that waits; while the database is unavailable it goes on waiting."""
+        """Writes everything that waits; while the database is unavailable, it waits."""
         try:
             async with self._flushing:  # two at once would write the same
                 await self._drain(self._operations, record_operations)

@@ -38,7 +38,7 @@ LARGE_BODY_BYTES = 256 * 1024
 wait for them."""
 MAX_DELIVERIES = 64
 MAX_BODY_BYTES = 8 * 1024 * 1024
-"""Of a transaction, besides a single larger delivery."""
+"""The maximum for a transaction; a single larger delivery has its own."""
 TRANSACTIONS = 2
 """In progress at once: while one commits, the next one writes."""
 _COLUMNS = (
@@ -83,7 +83,7 @@ class Received:
     delivery: Delivery
     brought: Brought
     row: dict[str, Any]
-    """Of the ledger, or of unknown events."""
+    """The row of the ledger, or of unknown events."""
     size: int
     timing: TimingContext
 
@@ -108,8 +108,8 @@ class Acceptance:
     async def accept(self, body: bytes, received_at: datetime) -> Answer:
         """Returns the answer once everything is committed. The same delivery again changes nothing.
 
-        Raises `UnreadableDelivery` or `MalformedDelivery` for what is no delivery, `DatabaseUnavailable` when
-        it cannot be committed.
+        Raises `UnreadableDelivery` or `MalformedDelivery` if the body is no delivery, `DatabaseUnavailable`
+        if it cannot be committed.
         """
         leave = scope(collect=lambda _: None)  # it is stored with its delivery, or not at all
         with leave, TimingContext(OperationType.WEBHOOK, "receive") as timing:
@@ -178,11 +178,11 @@ async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict
 
 
 async def _note_checks(connection: AsyncConnection, new: Mapping[Received, Taken]) -> None:
-    """Crawls that ended, or went on after their end, are to be compared with Firecrawl."""
+    """Plans the comparison with Firecrawl of crawls that ended, or continued after their end."""
     noted: dict[str, list[Callable[[AsyncConnection, str], Awaitable[None]]]] = defaultdict(list)
     for each, taken in new.items():
         delivery, before, notes = each.delivery, taken.before, noted[each.delivery.crawl_id]
-        # A new page, start or end of a crawl that had ended: it went on, and more may have been lost.
+        # A new page, start or end of a crawl that had ended: it continued, and more may have been lost.
         ended = before is not None and bool(before.ends or before.answers)
         again = before is not None and (delivery.end in before.ends or delivery.action == "started")
         if ended and (taken.touched or again):

@@ -212,7 +212,7 @@ def brought(delivery: Delivery, body: bytes, received_at: datetime) -> Brought:
 
 
 def _text_at(body: bytes, text: str) -> tuple[int, int] | None:
-    """Where the body contains this string, written as JavaScript or as Python does."""
+    """The place of this string in the body, as JavaScript or Python writes it."""
     for as_python in (False, True):
         written = json.dumps(text).encode() if as_python else to_json(text)
         begins = body.find(written[:_BEGINNING_BYTES])  # much faster than to look for the whole

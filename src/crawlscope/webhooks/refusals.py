@@ -1,6 +1,6 @@
 """Refused deliveries: their causes, a log with few lines, and the crawls that lost something by them.
 
-A self-hosted Firecrawl never sends a delivery again: the crawl has to be compared with what its API says.
+A self-hosted Firecrawl never sends a delivery again: the crawl has to be compared with its API.
 """
 
 import asyncio
@@ -37,7 +37,8 @@ log = structlog.get_logger(__name__)
 
 
 class Cause(StrEnum):
-    """Stored with the request, by which it is counted. Of an unauthenticated request's body nothing is."""
+    """The cause of a refusal, stored with the request and counted by it. The body of an unauthenticated
+    request is not stored."""
 
     NO_CREDENTIALS = "no_credentials"
     WRONG_SECRET = "wrong_secret"  # noqa: S105 - the cause's name
@@ -104,7 +105,8 @@ class Refusal(BaseModel):
 
 
 class Refusals:
-    """Kept in a file of the data folder: the database may be unavailable for longer than this process lives.
+    """Stores refusals in a file of the data folder: the database may be unavailable for longer than this
+    process lives.
 
     Any number of processes may share the folder. Two can write the same down, which changes nothing.
     """

@@ -87,7 +87,7 @@ async def replay(database: Database, which: WhichDeliveries, now: datetime) -> R
 
 
 def _conditions(kept: Table, which: WhichDeliveries) -> list[ColumnElement[bool]]:
-    """By type and time."""
+    """The conditions by type and time."""
     conditions = []
     if which.event_type is not None:
         conditions.append(kept.c.event_type == storable(which.event_type))

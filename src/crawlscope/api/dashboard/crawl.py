@@ -29,11 +29,11 @@ SLOWEST_SHOWN = 8
 CAUSES_SHOWN = 4
 ROWS_SHOWN = 100
 FIRST_ROWS = 200
-"""That the waterfall asks for at a time."""
+"""The number of rows that the waterfall requests at a time."""
 BUCKETS = 120
-"""Of the timeline."""
+"""The number of parts of the timeline."""
 EMBEDDED_PAGES = 2_000
-"""Of a larger crawl the overview loads the timeline after it is shown."""
+"""The overview of a larger crawl loads the timeline after it is shown."""
 MAX_BODY_SHOWN = 256 * 1024
 MAX_INDENTED = 4 * MAX_BODY_SHOWN
 """Characters of a body: a larger one would take seconds, and much memory."""
@@ -71,7 +71,7 @@ async def _course(parts: Parts, crawl: CrawlMetricsResponse, *, is_followed: boo
 
 @router.get("/crawls/{crawl_id}/timeline")
 async def show_timeline(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
-    """The course of the crawl on one time axis, and what bounds it."""
+    """The course of the crawl on one time axis, and its bottleneck."""
     return render(
         request,
         "timeline.html",
@@ -87,7 +87,7 @@ async def _known_crawl(parts: Parts, crawl_id: str, tab: str) -> dict[str, Any]:
 
 
 def _header(crawl: CrawlMetricsResponse, span: CrawlSpan, tab: str) -> dict[str, Any]:
-    """What every page about a crawl shows at its top."""
+    """The top of every page about a crawl."""
     now = None if crawl.searchable_at else crawl.last_fact_at
     axis = Axis.between(
         crawl.initiated_at,
@@ -299,5 +299,5 @@ async def reconcile_crawl(request: Request, crawl_id: Segment, parts: ServicePar
 @router.post("/crawls/{crawl_id}/delete")
 async def delete_crawl(request: Request, crawl_id: Segment, parts: ServiceParts) -> Response:
     goes_on = await parts.crawls.delete(crawl_id, parts.host.require_index().indexing)
-    notice = f"Crawl {crawl_id} was deleted." + (f" It may go on: {goes_on}." if goes_on else "")
+    notice = f"Crawl {crawl_id} was deleted." + (f" It may continue: {goes_on}." if goes_on else "")
     return redirect_with_notice(request, "/", notice)

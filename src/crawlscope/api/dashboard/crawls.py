@@ -69,7 +69,7 @@ async def start_crawl(
     limit: Annotated[str, Form()] = "",
     engine: Annotated[str, Form()] = "",
 ) -> Response:
-    """Leads to the new crawl; shows the list with the reason where none can be started."""
+    """Leads to the new crawl; shows the list with the reason if it cannot be started."""
     if limit and not limit.isdecimal():
         return await _list(request, parts, problem="The limit is a number of pages.", wanted=url)
     try:

@@ -1,4 +1,4 @@
-"""The geometry of what the server draws: bars, sparklines, spans on a time axis. Pure functions."""
+"""The geometry of the server's drawings: bars, sparklines, spans on a time axis. Pure functions."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ class Part:
     """Names the colour too."""
     value: float
     share: float
-    """Of the whole, 0 to 1."""
+    """Its share of the whole, 0 to 1."""
     x: float
     width: float
 
@@ -57,7 +57,7 @@ def parts_of(values: Iterable[tuple[str, float]], width: float = WIDTH) -> list[
 
 
 def page_counts(crawl: CrawlMetricsResponse) -> list[tuple[str, int]]:
-    """The pages of a crawl by what became of them. `indexed` leaves out those with a name of their own."""
+    """The pages of a crawl by outcome. `indexed` leaves out those with a name of their own."""
     return [
         ("indexed", crawl.pages_indexed - crawl.pages_unchanged - crawl.pages_empty),
         ("unchanged", crawl.pages_unchanged),
@@ -202,7 +202,7 @@ def page_spans(row: Mapping[Any, Any], axis: Axis, now: datetime) -> list[Part]:
 
 
 def stages_of(stages: Mapping[str, float], total_ms: float) -> list[tuple[str, float]]:
-    """The stages of an attempt in their order, and what its time has besides."""
+    """The stages of an attempt in their order, and the rest of its time."""
     known = [(stage.value, float(stages[stage])) for stage in STAGES if stages.get(stage)]
     rest = total_ms - sum(ms for _, ms in known)
     return [*known, (UNACCOUNTED, rest)] if rest > 0 else known

@@ -1,7 +1,7 @@
 """Pages that browsers follow live: each is rendered once for all its viewers, after its crawl has changed.
 
 A browser opens a feed at the page's own address. It gets the events of the crawl, and as `page` the whole
-page anew, which it lays over the old one. It asks for nothing else, so a further viewer costs no query.
+page anew, which it lays over the old one. It requests nothing else, so a further viewer costs no query.
 """
 
 import asyncio
@@ -29,7 +29,8 @@ COST_FACTOR = 10
 """Pages that take long to render are rendered less often: all together for at most a tenth of the time."""
 RETRY_MAX_SECONDS = 60.0
 MAX_PAGES = 64
-"""That are followed at once. Browsers with the one that was opened longest ago go back to asking for it."""
+"""The maximum number of pages that are followed at once. Browsers with the one that was opened longest ago go
+back to asking for it."""
 UNFOLLOWED = ServerSentEvent("too many pages are followed", event="page_unfollowed").encode()
 
 
@@ -146,7 +147,7 @@ async def _send_page(page: _Page) -> bool:
 
 
 async def _rendered(route: ASGIApp, viewer: Scope) -> str | None:
-    """The page as htmx gets it, without what only its viewer is told; None if it is an error."""
+    """The page as htmx gets it, without messages for a single viewer; None if it is an error."""
     headers = [each for each in viewer["headers"] if each[0] not in (b"accept", b"cookie")]
     asked = {**viewer, "headers": [*headers, (b"accept", b"text/html"), (b"hx-request", b"true")]}
     status, body = 0, bytearray()

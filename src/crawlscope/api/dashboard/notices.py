@@ -1,4 +1,4 @@
-"""What an action did, told on the next page: a signed cookie that lives until it is shown."""
+"""The result of an action, for the next page: a signed cookie that is deleted when it is shown."""
 
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response

@@ -82,7 +82,7 @@ def _trace(found: PageDetails) -> list[tuple[Mapping[Any, Any], Part]]:
 
 def _with_changes(found: PageDetails) -> list[tuple[Mapping[Any, Any], str]]:
     """Each crawl's version of the page with its relation to the version before: `first`, `changed`, `same`,
-    or nothing where no content is kept."""
+    or nothing if no content is stored."""
     versions, before = [], None
     for row in reversed(found.history):
         digest = row["digest"]

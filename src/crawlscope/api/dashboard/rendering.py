@@ -111,7 +111,7 @@ def ratio_text(ratio: float | None) -> str:
 
 
 def with_code(sentence: str) -> Markup:
-    """What stands in backticks as code."""
+    """The sentence, with the text in backticks as code."""
     pieces = enumerate(sentence.split("`"))
     return Markup("").join(Markup("<code>{}</code>").format(each) if at % 2 else each for at, each in pieces)
 
@@ -125,7 +125,7 @@ def host_text(url: str) -> str:
 
 
 def path_text(url: str) -> str:
-    """What follows the host in a URL; the URL itself where it has none."""
+    """The part of a URL after the host; the whole URL if it has no such part."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -216,7 +216,7 @@ def render(request: Request, template: str, /, *, http_status: int = 200, **valu
 
 
 class SharedAnswers:
-    """What many viewers of a page ask for at the same time: they get the same answer, which is made once."""
+    """Answers that many viewers request at the same time: each is made once, and all viewers get it."""
 
     def __init__(self) -> None:
         self._answers: dict[str, tuple[float, asyncio.Task[Response]]] = {}

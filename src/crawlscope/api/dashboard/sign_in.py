@@ -24,14 +24,14 @@ from crawlscope.processes.parts import Parts
 router = page_router()
 HOME = "/"
 MAX_FAILURES = 10
-"""Of one address in a minute. Later attempts are refused, right or wrong; clients with a key or the secret
-are not."""
+"""The maximum for one address in a minute. Later attempts are refused, right or wrong; clients with a key or
+the secret are not."""
 MAX_FAILURES_OF_ALL = 100
-"""Of all addresses that nobody has signed in from, because one attacker can have many."""
+"""The maximum for all addresses from which nobody has signed in, because one attacker can have many."""
 
 
 class FailedSignIns:
-    """Counted in this process alone, which allows its part of what all processes of the service do.
+    """Counts in this process alone, which allows its part of the limit of all processes of the service.
     Attackers cannot lock out who signs in again, or with a link."""
 
     def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""The routes of the HTTP API, and what every request passes through."""
+"""The routes of the HTTP API, and the middleware of every request."""

@@ -31,7 +31,7 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 KEYS_PATH = "/api/keys"
 SEARCH_PATH = "/api/search"
 OWN_SITE = ("same-origin", "none")
-"""What a browser says in `Sec-Fetch-Site` of a request from this service's pages, or from its user."""
+"""The values of `Sec-Fetch-Site` in requests from this service's pages, or from the browser's user."""
 
 
 def same_secret(given: str | None, expected: str) -> bool:
@@ -50,7 +50,7 @@ def signs(signature: str | None, secret: str, body: bytes) -> bool:
 
 
 def credentials(headers: Headers) -> list[str]:
-    """What a program sends as the API secret or as its key; one of the headers may be meant for a proxy."""
+    """All values that may be the API secret or a key; one of the headers may be meant for a proxy."""
     authorization = headers.get("authorization", "")
     bearer = authorization[len(BEARER) :].strip() if authorization[: len(BEARER)].lower() == BEARER else ""
     return [each for each in (headers.get(SECRET_HEADER), bearer) if each]

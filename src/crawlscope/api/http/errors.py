@@ -1,4 +1,4 @@
-"""Every error as problem details (RFC 9457): `detail` says what was wrong and what to do. No tracebacks."""
+"""Every error as problem details (RFC 9457): `detail` says what to do. No tracebacks."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -62,7 +62,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         503: "A dependency is unavailable. `Retry-After` says when to try again.",
     }.items()
 }
-"""What any endpoint may answer instead of its result."""
+"""The errors that any endpoint may answer."""
 
 log = structlog.get_logger(__name__)
 

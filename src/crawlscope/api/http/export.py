@@ -227,7 +227,7 @@ async def _exported(
 
 
 def _taken(sink: io.BytesIO) -> bytes:
-    """What was written since the last time."""
+    """The bytes that were written since the last call."""
     written = sink.getvalue()
     sink.seek(0)
     sink.truncate()

@@ -57,9 +57,8 @@ async def health(parts: ServiceParts) -> Health:
 
 
 async def check_parts(parts: Parts) -> dict[str, PartHealth]:
-    """Of `database`, `index` and `embedder`, all at once. What a worker cannot use at the moment fails,
-    too: this process asks the embedder only when it opens it.
-    """
+    """Checks `database`, `index` and `embedder` at the same time. A part that a worker cannot use is failing,
+    too: this process uses the embedder only when it opens it."""
 
     async def index_detail() -> str:
         index = parts.host.require_index()

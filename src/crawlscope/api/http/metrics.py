@@ -90,7 +90,7 @@ async def show_timeline(
 
 @router.get("/api/metrics/crawls/{crawl_id}/diagnosis", tags=["metrics"])
 async def diagnose_crawl(crawl_id: Segment, parts: ServiceParts) -> DiagnosisResponse:
-    """What bounds the crawl, the numbers behind it, and the change that would help most."""
+    """The bottleneck of the crawl, its numbers, and the change that helps most."""
     return await parts.insights.diagnosis(crawl_id)
 
 
@@ -104,7 +104,7 @@ async def list_page_changes(
     limit: Limit = DEFAULT_LIMIT,
     offset: Offset = 0,
 ) -> PageChangesResponse:
-    """The pages that differ between two crawls, or one page with what differs in its text."""
+    """The pages that differ between two crawls, or one page with the differences of its text."""
     if url is not None:
         return await parts.insights.changes_of_page(crawl_id, against, url)
     return await parts.insights.page_changes(crawl_id, against, kind, limit, offset)

@@ -1,4 +1,4 @@
-"""What routes take: the parts of the service, segments of the path, slices of a list, times."""
+"""Parameters of routes: the parts of the service, segments of the path, slices of a list, times."""
 
 from datetime import datetime
 from typing import Annotated, cast

@@ -62,7 +62,7 @@ async def metrics(request: Request, parts: ServiceParts, accept: Annotated[str, 
 
 
 async def show_gauges(parts: Parts, readings: Readings) -> None:
-    """Gives them to the exporter of the process until cancelled; returns at once where there is none."""
+    """Gives them to the exporter of the process until cancelled; returns at once if there is none."""
 
     async def show() -> None:
         for (metric, labels), value in (await readings.latest(parts)).gauges.items():
@@ -78,7 +78,7 @@ async def show_gauges(parts: Parts, readings: Readings) -> None:
 
 
 async def _read(parts: Parts) -> Reading:
-    """Without the database or the index, what is known besides."""
+    """Without the database or the index, it has the other metrics."""
 
     async def state() -> Fleet:
         async with parts.database.transaction() as connection:

@@ -28,12 +28,12 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Of every answer that does not say otherwise: it is data for a program, and no page of any site."""
+"""The headers of every answer without its own: it is data for a program, not a page of a site."""
 _SECURITY = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 MAX_TEXT_LENGTH = 1_000
 UNTRACED = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
-"""Asked all the time, by what watches the service."""
+"""Monitoring requests these all the time."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 HIDDEN = "{token}"
 
@@ -168,7 +168,7 @@ def refused_delivery(scope: Scope, status: int) -> RefusedDelivery | None:
 
 
 def note_refusal(request: Request, cause: Cause, reason: str | None = None) -> None:
-    """Records why a delivery is refused, if its status alone does not tell."""
+    """Records the cause of a refused delivery, if its status alone does not show it."""
     setattr(request.state, REFUSAL, RefusedDelivery(endpoint_of(request.url.path), cause, reason))
 
 

@@ -1,4 +1,4 @@
-"""What the endpoints of keys take and answer."""
+"""The requests and answers of the endpoints of keys."""
 
 from datetime import datetime
 from enum import StrEnum

@@ -21,11 +21,11 @@ class CrawlState(Answer):
     completeness: Completeness
     """How certain it is that no page is missing."""
     awaits: str | None
-    """What the crawl waits for; null if waiting brings nothing more."""
+    """The step that the crawl waits for; null if waiting brings nothing more."""
     searchability: str
     """Whether it is safe to search, with the reason or the missing pages."""
     verdict: VerdictName | None
-    """What an unsealed crawl is doing; null for a sealed one."""
+    """The state of an unsealed crawl; null for a sealed one."""
     total_pages: int
     """Indexed and failed pages."""
     pages_indexed: int
@@ -64,7 +64,7 @@ class Profile(Answer):
     safe_to_search: bool
     searchability: str
     diagnosis: DiagnosisResponse
-    """What bounds the crawl, with the numbers behind it and the change that helps most."""
+    """The bottleneck of the crawl, its numbers, and the change that helps most."""
     errors: list[PageError]
     """Failed pages, sorted by URL, from `error_offset` on."""
     total_errors: int
@@ -109,4 +109,4 @@ class FoundPages(Answer):
     mode: Mode
     took_ms: float
     corrected_query: str | None = None
-    """What was searched for instead, because no page has a word of the query."""
+    """The query that was used instead, because no page has a word of the given one."""

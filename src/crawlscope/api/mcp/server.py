@@ -68,7 +68,7 @@ class CheckedTool(Tool):
         context: Context[LifespanContextT, RequestT],
         convert_result: bool = False,
     ) -> Any:
-        """Raises `ToolError` with a sentence, `UnexpectedToolError` for what only the log explains."""
+        """Raises `ToolError` with a sentence, `UnexpectedToolError` if only the log explains the error."""
         try:
             return await super().run(arguments, context, convert_result)
         except UnexpectedToolError as error:

@@ -150,7 +150,7 @@ class Tools:
         ] = 0,
         error_limit: Annotated[int, Field(ge=1, le=1000, description="Maximum number of failed pages.")] = 20,
     ) -> Annotated[CallToolResult, Profile]:
-        """Show the results and the timing of a crawl, what bounds it, and its failed pages with their errors.
+        """Show the results and the timing of a crawl, its bottleneck, and its failed pages with their errors.
 
         The diagnosis names the cause that costs most time, and the change that would help most.
         """
@@ -186,7 +186,7 @@ class Tools:
         a: CrawlId,
         b: CrawlId,
     ) -> Annotated[CallToolResult, CrawlComparison]:
-        """Compare two crawls, stage by stage. Each ratio is the number of a divided by that of b."""
+        """Compare two crawls, stage by stage. Each ratio is a's number divided by b's number."""
         compared = await (await self._connect()).compare(a, b)
         return _answer(texts.comparison_text(compared), compared)
 

@@ -1,4 +1,4 @@
-"""The pages that differ between two crawls on a terminal, and what differs in the text of one."""
+"""The pages that differ between two crawls, and the differences in the text of one page, for a terminal."""
 
 from collections.abc import Iterator
 

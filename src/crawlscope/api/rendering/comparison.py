@@ -75,7 +75,7 @@ def _stages(found: CrawlComparison) -> Table:
 
 
 def ratio_bar(times: float | None) -> Text:
-    """To the right for what is slower in A, to the left for what is faster; full at a factor of 4."""
+    """A bar to the right if A is slower, to the left if it is faster; full at a factor of 4."""
     if not times:
         return Text(" " * (2 * BAR_HALF + 1))
     size = min(BAR_HALF, round(abs(log2(times)) / 2 * BAR_HALF))

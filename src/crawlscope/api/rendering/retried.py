@@ -42,7 +42,7 @@ def retried_lines(retried: PagesQueued) -> Iterator[str]:
 
 
 def complaint(retried: PagesQueued) -> str | None:
-    """In one line, the pages that could not be retried; None if there is none."""
+    """In one line, the pages that could not be retried; None if all were retried."""
     left = {NotRetried(name): number for name, number in retried.left.items()}
     left.pop(NotRetried.PENDING, None)  # they are queued already, as requested
     if not left:

@@ -11,7 +11,7 @@ _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def label(name: str) -> str:
-    """What people read for a stage, a state or another stored word."""
+    """The name that people read for a stage, a state or another stored word."""
     return _LABELS.get(name, name.replace("_", " "))
 
 

@@ -1,1 +1,1 @@
-"""What the command line shows: answers of the service laid out for a terminal."""
+"""The output of commands: answers of the service for a terminal."""

@@ -20,7 +20,7 @@ class Exported(BaseModel):
     path: str
     format: ExportFormat
     pages: int
-    """Of a folder: those with a text, of which each has a file."""
+    """The number of pages; for a folder, of pages with a text, which have a file each."""
 
 
 async def print_lines(client: ServiceClient, crawl_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What retention deleted, or would delete."""
+"""The rows that retention deleted, or would delete."""
 
 from pydantic import BaseModel
 

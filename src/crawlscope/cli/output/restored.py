@@ -1,4 +1,4 @@
-"""What a backup and a restored installation have."""
+"""The content of a backup and of a restored installation."""
 
 from pydantic import BaseModel
 

@@ -19,7 +19,8 @@ from crawlscope.insights.progress import Pace, Progress, poll_interval
 from crawlscope.insights.schemas import CrawlListResponse, CrawlMetricsResponse
 
 NEWEST = 50
-"""Crawls that are looked at besides those in progress: some have ended, and their pages are still indexed."""
+"""The number of newest crawls that are shown besides those in progress, if their pages are still being
+indexed."""
 MIN_SECONDS = 1.0
 BAR_WIDTH = 20
 URL_WIDTH = 36
@@ -41,7 +42,7 @@ async def running_crawls(client: ServiceClient) -> CrawlListResponse:
 async def watch_crawls(
     client: ServiceClient, console: Console, recover: Callable[[], Awaitable[None]]
 ) -> None:
-    """Until it is cancelled; on what is no terminal, prints them once."""
+    """Until it is cancelled; without a terminal, prints them once."""
     paces: Paces = defaultdict(Pace)
     if not console.is_terminal:
         console.print(render_top(await running_crawls(client), paces, datetime.now(UTC)))

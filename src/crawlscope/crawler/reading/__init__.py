@@ -1,1 +1,1 @@
-"""From the bytes that a server sent to what a page says: its text as Markdown, its title, its links."""
+"""From the bytes of a server to the content of a page: its text as Markdown, its title, its links."""

@@ -34,7 +34,7 @@ def weigh(text: str) -> int:
 
 @dataclass(slots=True)
 class Weight:
-    """What a block holds, with all blocks within it."""
+    """The content of a block, including all blocks within it."""
 
     text: int = 0
     linked: int = 0
@@ -177,7 +177,7 @@ class Blocks:
             self.elements[at].replace_with(but.extract())
 
     def settle(self) -> None:
-        """Takes what was dropped from what is around it: at once for the page, for all other blocks here."""
+        """Subtracts dropped text from blocks around it: at once for the page, for all other blocks here."""
         lost: list[Weight | None] = [None] * len(self.elements)
         for outer, weight in self._dropped:
             _sum(lost, outer).add(weight)

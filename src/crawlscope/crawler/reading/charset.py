@@ -1,4 +1,4 @@
-"""What a page's bytes mean as text, whatever its server and its author declared."""
+"""Decodes a page's bytes, even if its server and its author declared another charset."""
 
 import codecs
 import re
@@ -46,8 +46,8 @@ def decode(body: bytes, declared: str | None) -> str:
     """Never raises: what cannot be read becomes U+FFFD, one for each fault, as in browsers.
 
     `declared` is the charset of the Content-Type header. A byte order mark counts before it, the page's own
-    word after it, by the labels and tables of the WHATWG Encoding Standard. Where nothing is declared, or
-    what is declared cannot be meant, the bytes tell.
+    word after it, by the labels and tables of the WHATWG Encoding Standard. If nothing is declared, or the
+    declaration cannot be right, the bytes decide.
     """
     for mark, charset in _BYTE_ORDER_MARKS:
         if body.startswith(mark):

@@ -1,7 +1,7 @@
 """Which blocks of a page belong to the site around it: navigation, banners, imprints, hidden menus.
 
-A tag, role or class alone never costs text. What looks like furniture is furniture where it reads like it
-too: links rather than running text.
+A tag, role or class alone never costs text. An element that looks like furniture is furniture if it also
+reads like it: links rather than running text.
 """
 
 import re
@@ -60,7 +60,7 @@ _MAX_STEPS = 12
 
 
 def is_furniture(blocks: Blocks, at: int, controlled: set[str]) -> bool:
-    """`controlled` are the ids of what a reader can open with a click."""
+    """`controlled` are the ids of elements that a reader can open with a click."""
     block = _Block(blocks.elements[at], blocks.weights[at])
     if any(map(_LINE_NUMBERS.match, block.names)) or block.is_unseen(controlled):
         return True

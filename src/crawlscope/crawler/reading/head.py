@@ -1,4 +1,4 @@
-"""What a page says about itself: its names, its language, its links, and what it asks of robots."""
+"""The metadata of a page: its names, its language, its links, and its directives for robots."""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _ROBOTS = ("robots", ROBOT.lower())
 @dataclass(frozen=True)
 class Head:
     base: str
-    """Where the page's relative links start."""
+    """The base of the page's relative links."""
     title: str | None
     description: str | None
     language: str | None
@@ -74,7 +74,7 @@ def read_head(document: Document, url: str) -> Head:
 
 
 def join(base: str, href: str) -> str | None:
-    """Absolute; None for what is no address of the web."""
+    """Absolute; None if it is no address of the web."""
     try:
         joined = urljoin(base, clean(href).strip())
     except ValueError:
@@ -114,13 +114,13 @@ def _language(document: Document, metas: list[tuple[str, str]]) -> str | None:
 
 
 def refresh_target(content: str, base: str) -> str | None:
-    """Where a refresh leads, by the words of the header or of the meta element."""
+    """The target of a refresh, from the text of the header or of the meta element."""
     found = _REFRESH.match(content)
     return absolute(next(filter(None, found.groups())), base) if found else None
 
 
 def robots_directives(header: str) -> Iterator[str]:
-    """What `X-Robots-Tag` asks of every robot or of this one, in lower case."""
+    """The directives of `X-Robots-Tag` for every robot or for this one, in lower case."""
     for line in header.lower().splitlines():
         scoped = _SCOPED.match(line)
         if scoped and scoped[1] not in _WITH_VALUES:

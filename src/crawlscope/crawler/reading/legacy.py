@@ -39,7 +39,7 @@ def mark_docstrings(body: Element) -> None:
 
 
 def end_headings(body: Element) -> None:
-    """Where an author forgot to end one, the page went on within it."""
+    """If the author forgot to close a heading, the rest of the page is within it."""
     for heading in list(body.iter_elements([*HEADINGS])):
         children = list(heading)
         for at, child in enumerate(children):

@@ -1,4 +1,4 @@
-"""From an HTML page to the Markdown of what it says: its main content without the site's furniture."""
+"""From an HTML page to its Markdown: its main content without the site's furniture."""
 
 import re
 from dataclasses import dataclass, field
@@ -55,8 +55,8 @@ class PageText:
     language: str | None = None
     """A BCP 47 tag, as the page declares it."""
     links: list[str] = field(default_factory=list)
-    """Absolute, each once, in the order of the page, its navigation, frames and image maps included; empty
-    where it asks not to be followed."""
+    """Absolute, each once, in the order of the page, its navigation, frames and image maps included; empty if
+    the page forbids to follow them."""
     canonical: str | None = None
     """The absolute URL that the page names as its own."""
     refresh: str | None = None

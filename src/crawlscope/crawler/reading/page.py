@@ -1,4 +1,4 @@
-"""What a fetched page says, by its content type, its first bytes and its headers."""
+"""Reads a fetched page, by its content type, its first bytes and its headers."""
 
 import re
 from dataclasses import replace
@@ -16,7 +16,7 @@ _HTML_TYPES = frozenset(
     {"text/html", "text/htm", "text/xhtml", "text/x-server-parsed-html", "application/html"}
 )
 _LOOKED_AT = 1024
-# What the WHATWG's MIME sniffing takes for HTML, and for no text at all.
+# Beginnings that the WHATWG's MIME sniffing takes for HTML, and bytes that no text contains.
 _HTML = re.compile(
     r"\s*<(?:!--|(?:!doctype\s+html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p)[\s>])",
     re.IGNORECASE,

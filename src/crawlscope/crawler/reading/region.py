@@ -45,7 +45,7 @@ def main_region(body: Element) -> Element:
 
 
 def _named_region(blocks: Blocks) -> int:
-    """What the page itself names as its main part, unless much of its text is elsewhere."""
+    """The part that the page itself marks as its main part, unless much of its text is elsewhere."""
     named = [at for at in blocks.within(0) if _is_main(blocks.elements[at])]
     mains = [at for at in named if "hidden" not in blocks.elements[at].attrs] or named
     heaviest = max(mains, key=lambda at: blocks.weights[at].text, default=0)

@@ -23,7 +23,7 @@ _TABLE_ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
     **dict.fromkeys(["columnheader", "rowheader"], ("th", ("row",))),
     **dict.fromkeys(["cell", "gridcell"], ("td", ("row",))),
 }
-"""What a role is in HTML, and the roles of what it stands in."""
+"""The HTML element of each role, and the roles of its parents."""
 
 
 def plain_tables(body: Element) -> None:
@@ -42,7 +42,7 @@ def plain_tables(body: Element) -> None:
 
 
 def mark_tables(body: Element) -> None:
-    """Tables that are drawn with style sheets, where every part stands in the right one."""
+    """Tables that are drawn with style sheets, if each part is within its right parent."""
     for table in list(body.select("div[role=table], div[role=grid]")):
         if is_within(table, "[role=table]", "[role=grid]"):
             continue
@@ -101,7 +101,7 @@ def _is_layout(table: Element) -> bool:
 
 
 def _title_cell(rows: list[Element]) -> Element | None:
-    """The only cell of a first row, where it spans the columns below."""
+    """The only cell of a first row, if it spans the columns below."""
     first = _cells(rows[0]) if len(rows) > 1 else []
     return first[0] if len(first) == 1 and (first[0].attr("colspan") or "1").strip() != "1" else None
 

@@ -41,7 +41,7 @@ def _parse_within_bounds(text: str) -> Document | None:
             return None
     document = parser.close()
     if "shadowroot" in text:
-        # What a component declares as its inside is what a browser shows, before what it was given.
+        # A browser shows the declared inside of a component, before the content that the component was given.
         for host in list(document.iter_elements()):
             if host.shadow_root is not None:
                 for at, node in enumerate(list(host.shadow_root)):

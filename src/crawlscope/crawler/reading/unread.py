@@ -43,7 +43,7 @@ def drop_never_text(body: Element) -> None:
 
 
 def drop_marks(body: Element) -> None:
-    """What stands within lines and is not read with them: icons, numbers of lines, doubles of formulas."""
+    """Drops elements within lines that are not read with them: icons, line numbers, copies of formulas."""
     marks = body.select("[aria-hidden=true i], [hidden], .linenos, .lineno, .line-number, .gutter")
     for element in list(marks):
         if element.tag in INLINE and element.find("h1, h2, h3, p, pre") is None:

@@ -1,4 +1,4 @@
-"""XML that is no web page: sitemaps and feeds, which list pages, and whatever else has text in it."""
+"""XML that is no web page: sitemaps and feeds, which list pages, and any other XML with text."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Listing:
 
 
 def root_name(text: str) -> str:
-    """Of the first element, in lower case and without a prefix; empty where there is none."""
+    """The name of the first element, in lower case and without a prefix; empty if there is none."""
     start = text[:_PROLOGUE_WITHIN]
     prologue = _PROLOGUE.match(start)
     root = _ROOT.match(start, prologue.end() if prologue else 0)
@@ -63,7 +63,8 @@ def _readable(found: re.Match[str]) -> str:
 
 
 def listing_of(text: str, url: str) -> Listing:
-    """What a sitemap (XML or text), an index of them, or a feed (RSS, Atom) lists; of all else nothing."""
+    """The entries of a sitemap (XML or text), an index of sitemaps, or a feed (RSS, Atom); nothing for any
+    other text."""
     if not text.lstrip().startswith("<"):
         lines = (line.strip() for line in text.splitlines())
         return Listing(pages=_normal((line for line in lines if line.lower().startswith("http")), url))
@@ -74,7 +75,7 @@ def listing_of(text: str, url: str) -> Listing:
         case "urlset" | "sitemapindex":
             return Listing(_normal(_locations(root, "url"), url), _normal(_locations(root, "sitemap"), url))
         case "rss" | "rdf" | "feed":
-            # RSS has a link as text, Atom as `href`, several for one entry where they differ in `rel`.
+            # RSS has a link as text, Atom as `href`, several for one entry if they differ in `rel`.
             links = (
                 link.get("href") or link.text or ""
                 for link in root.iter("{*}link")

@@ -14,7 +14,7 @@ PARTITION = r"(operation|request)_metrics_(\d+_\d\d|before|default)"
 
 
 def ours(name: str | None, kind: str, _parents: Any) -> bool:
-    """Leaves the queue's schema, partitions and whatever else lives in the database out of comparisons."""
+    """Leaves the queue's schema, partitions and everything else in the database out of comparisons."""
     if kind == "table" and name:
         return not re.fullmatch(PARTITION, name)
     return name == SCHEMA if kind == "schema" else True

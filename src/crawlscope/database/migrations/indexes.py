@@ -18,13 +18,14 @@ _PARTITIONS_WITHOUT = text("""
 
 
 def create_index(name: str, table: str, definition: str) -> None:
-    """`definition` is what follows the table in `CREATE INDEX`."""
+    """`definition` is the part of `CREATE INDEX` after the table."""
     with op.get_context().autocommit_block():
         _build(name, table, definition)
 
 
 def create_partitioned_index(name: str, table: str, definition: str) -> None:
-    """Of one partition after the other; partitions that are made meanwhile have it from the start."""
+    """Makes the index of one partition after the other. Partitions that are made meanwhile have it from the
+    start."""
     index = f"webhook.{name}"
     with op.get_context().autocommit_block():
         op.execute(f"CREATE INDEX IF NOT EXISTS {name} ON ONLY webhook.{table} {definition}")

@@ -35,7 +35,8 @@ TIMEOUT_SECONDS = 60.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 MAX_DETAIL_CHARACTERS = 200
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
-"""Of one answer, also of a compressed one. The vectors of the largest batch take a tenth of that."""
+"""The maximum size of one answer, after decompression. The vectors of the largest batch take a tenth of that.
+"""
 UNAVAILABLE_STATUSES = frozenset({408, 409, 425, 429, 502, 503, 504})
 _SIZE_COMPLAINT = re.compile(
     r"too (?:long|large|many|big)|batch size|context (?:length|window)|max\w* (?:\w+ ){0,3}(?:tokens|length)",

@@ -1,4 +1,5 @@
-"""What the name of an embedding model says of it: the words before its texts, and the languages it reads."""
+"""Properties of embedding models by their names: the words before their texts, and the languages that they
+read."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from typing import NamedTuple
 from crawlscope.indexing.language import ENGLISH
 
 LOCAL_MODELS = ("all-MiniLM-L6-v2", "multilingual-e5-small")
-"""Of the local embedder, the default first."""
+"""The models of the local embedder, the default first."""
 MIN_UNREAD = 5
 MIN_UNREAD_SHARE = 0.1
 """Fewer documents, and a smaller share of them, are no reason for another model."""
@@ -35,12 +36,13 @@ class TextPrefixes(NamedTuple):
 
 @cache
 def text_prefixes(model: str) -> TextPrefixes:
-    """What the model wants before the text of a query, and before that of a chunk."""
+    """The words that the model needs before the text of a query, and before the text of a chunk."""
     return TextPrefixes("query: ", "passage: ") if _E5.search(model) else TextPrefixes()
 
 
 def unread_notice(model: str, documents: Mapping[str, int]) -> str | None:
-    """That many documents are in languages that the model does not read, and what to set; else None.
+    """The notice that many documents are in languages that the model does not read, with the setting to
+    change; else None.
 
     `documents` is the number of documents of each language.
     """

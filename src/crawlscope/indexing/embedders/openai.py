@@ -29,7 +29,7 @@ class OpenAIDialect:
     dimensions: int | None = None
     """None sends no such field, because many servers refuse it."""
     encoding: str = "base64"
-    """What OpenAI's own client asks for. A server may answer numbers instead."""
+    """The format that OpenAI's own client requests. A server may answer numbers instead."""
 
     def body(self, texts: Sequence[str]) -> dict[str, object]:
         optional = {} if self.dimensions is None else {"dimensions": self.dimensions}

@@ -1,4 +1,4 @@
-"""What a process has open of the index generations: indexes, and the embedders they were built with."""
+"""The index generations that a process has open, with the embedders that built them."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ REMEDY = "run `crawlscope reindex`"
 class Reopened:
     embedder: Embedder
     notice: str | None = None
-    """That the settings ask for something else than what the index was built with, and what to do."""
+    """The notice that the settings differ from those that the index was built with, with the remedy."""
 
 
 class IndexEmbedder:
@@ -55,7 +55,7 @@ class IndexEmbedder:
 
     @property
     def notice(self) -> str | None:
-        """What its user should know: why it cannot be opened, or that another one is configured."""
+        """A notice for its user: why it cannot be opened, or that another embedder is configured."""
         if self._opened:
             return self._opened.notice
         return str(self._failure) if self._failure else None
@@ -178,9 +178,8 @@ class OpenGenerations:
         generation_id: int | None,
         known: KnownDocument | None,
     ) -> PreparedDocument:
-        """Cleans, chunks, embeds and encodes for the serving index, without any lock. `known` is what the
-        index of that generation had a moment ago. Raises `IndexUnavailable` if none serves.
-        """
+        """Cleans, chunks, embeds and encodes for the serving index, without any lock. `known` are the records
+        of that generation a moment ago. Raises `IndexUnavailable` if none serves."""
         if self._serving is None or self._serving.id != generation_id:
             async with database.transaction() as connection:
                 live = await generations.live(connection)
@@ -208,7 +207,7 @@ class OpenGenerations:
 async def reopen_embedder(settings: Settings, recipe: Recipe, threads: int = 1) -> Reopened:
     """The configured embedder if it makes the same vectors, else one like that of the recipe.
 
-    Raises `EmbedderUnavailable` that says what the index needs, what is configured, and what to do.
+    Raises `EmbedderUnavailable`, which names the embedder of the index, the configured one, and the remedy.
     """
     same_kind, as_configured = settings.embedder == recipe.identity.embedder, _asks_for(settings, recipe)
     candidates = [settings] if same_kind else []

@@ -9,7 +9,7 @@ from crawlscope.indexing.embedders.port import Embedder, EmbedderIdentity
 from crawlscope.indexing.sparse import Bm25Encoder
 
 CHUNKING_VERSION = 7
-"""Goes up when cleaning or chunking changes, or what is embedded of a chunk, or how."""
+"""It is increased when cleaning, chunking or the embedded text of a chunk changes."""
 CONTEXT_TOKENS = 54
 """Maximum number of tokens of title and headings before each chunk; the model sees both."""
 PAGE_SHARE = 0.3
@@ -25,7 +25,7 @@ class Recipe:
 
     @classmethod
     def of(cls, embedder: Embedder, settings: Settings) -> Self:
-        """The recipe that the settings ask for; `embedder` is the one that they configure."""
+        """The recipe of the settings; `embedder` is the one that they configure."""
         served = embedder.identity.embedder in ("tei", "openai")
         return cls(
             embedder.identity,

@@ -56,7 +56,7 @@ _LOCK_SHARED = text("""
     UNION ALL SELECT CAST(pg_advisory_xact_lock(key) AS text) FROM unnest(CAST(:keys AS bigint[])) AS key
 """)
 LIMIT_LOCK_WAIT = "SET LOCAL lock_timeout = '5s'"
-"""A transaction that waits for the exclusive lock blocks all that ask for the lock after it."""
+"""A transaction that waits for the exclusive lock blocks all later requests for the lock."""
 
 
 class State(StrEnum):
@@ -85,7 +85,7 @@ class Live:
     replacement: Generation | None
     """The one that reindexing fills."""
     documents: Mapping[str, KnownDocument] = field(default_factory=dict)
-    """What the serving one has of the documents that were asked for, by URL."""
+    """The serving index's records of the requested documents, by URL."""
     answered_gone: Collection[str] = ()
     """Documents that any crawl found gone: see `freshness.LATER_FINDINGS`."""
     replaced: Collection[str] = ()

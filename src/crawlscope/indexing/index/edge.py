@@ -63,7 +63,7 @@ MIN_UNOPTIMIZED_CHUNKS = 20_000
 
 Answer = TypeVar("Answer")
 Change: TypeAlias = Callable[[engine.EdgeShard], int]
-"""Of the shard; returns how many points it has changed."""
+"""Changes the shard; returns the number of changed points."""
 log = structlog.get_logger(__name__)
 
 
@@ -400,9 +400,8 @@ def _replacements(documents: Sequence[IndexedDocument]) -> Iterator[Change]:
 
 
 def _upsert(parts: Sequence[_Part], shard: engine.EdgeShard) -> int:
-    """What the chunks have in common is set apart: converting it for each of them would take longer than all
-    else.
-    """
+    """The fields that the chunks have in common are set separately: converting them for each chunk would take
+    longer than all the rest."""
     points = [point for part in parts for point in part.points()]
     shard.update(engine.UpdateOperation.upsert_points(points))
     for part in parts:

@@ -78,7 +78,7 @@ async def optimized(copy: Path, wanted: Callable[[], bool]) -> AsyncIterator[boo
 
 
 def main(path: str) -> None:
-    with suppress(AttributeError):  # Linux only; elsewhere it ends by itself
+    with suppress(AttributeError):  # Linux only; elsewhere it ends after its work
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(LOWEST_PRIORITY)
     shard = engine.EdgeShard.load(path)

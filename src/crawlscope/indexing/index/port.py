@@ -19,7 +19,7 @@ EMPTY: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
 ChunkId: TypeAlias = bytes
 """The 16 bytes of the UUID: unlike that, hashed and compared without Python code."""
 DocumentKey: TypeAlias = bytes
-"""What the ids of all chunks of a document begin with; their numbers follow."""
+"""The beginning of the ids of all chunks of a document; their numbers follow."""
 DOCUMENT_KEY_BYTES = 12
 
 FIRST_NAME = "index"
@@ -38,7 +38,7 @@ def chunk_id(url: str, chunk_index: int) -> ChunkId:
 
 
 class ChunkText(TypedDict):
-    """What each chunk has of its own in the index."""
+    """The fields that each chunk has for itself in the index."""
 
     url: str
     text: str
@@ -47,7 +47,7 @@ class ChunkText(TypedDict):
 
 
 class DocumentPayload(TypedDict):
-    """What all chunks of a document have in common."""
+    """The fields that all chunks of a document have in common."""
 
     title: str
     domain: str
@@ -90,7 +90,7 @@ class IndexedDocument:
     """Shape (chunks, dimension)."""
     sparse: Sequence[SparseVector] = ()
     parts: Sequence[str] = ()
-    """Of each chunk, or of none: see `ChunkText`."""
+    """The parts of each chunk, or of none: see `ChunkText`."""
 
     @cached_property
     def chunk_texts(self) -> list[ChunkText]:
@@ -149,13 +149,13 @@ class Halves:
 class StoredChunk(NamedTuple):
     text: str
     dense: npt.NDArray[np.float32]
-    """Of length 1."""
+    """A vector of length 1."""
     parts: str = ""
 
 
 class Rarities(NamedTuple):
     chunks: int
-    """Of the whole index."""
+    """The number of chunks in the whole index."""
     idf: Mapping[int, float]
     """The factor of each term in the score of a chunk; without terms that no chunk has."""
 
@@ -173,7 +173,7 @@ class SearchIndex(Protocol):
 
     async def replace(self, documents: Sequence[IndexedDocument]) -> None:
         """Durable when it returns. Replaces all chunks of each document, also those that the database does
-        not know. Of two documents with one URL, the last counts.
+        not know. The last of several documents with one URL counts.
         """
         ...
 
@@ -188,11 +188,11 @@ class SearchIndex(Protocol):
         ...
 
     async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
-        """Of those chunks that exist."""
+        """Only for chunks that exist."""
         ...
 
     async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
-        """Of those chunks that exist."""
+        """Only for chunks that exist."""
         ...
 
     async def rarities(self, terms: Sequence[int]) -> Rarities:

@@ -1,4 +1,4 @@
-"""What Qdrant Edge and a Qdrant server have in common: filters, query vectors, results, errors."""
+"""The common code of Qdrant Edge and a Qdrant server: filters, query vectors, results, errors."""
 
 import math
 from collections import defaultdict
@@ -97,7 +97,7 @@ def as_integers(values: Integers) -> list[int]:
 
 
 def check_dimension(vectors: Floats | npt.NDArray[np.float32], dimension: int) -> None:
-    """Of one vector, or of several in an array, which may be empty."""
+    """Checks one vector, or several in an array, which may be empty."""
     found = np.shape(vectors)
     if found[0] and found[-1] != dimension:
         raise IndexUnusable(

@@ -64,7 +64,7 @@ class ShardedIndex(SearchIndex):
     def __init__(self, shards: Sequence[SearchIndex]) -> None:
         self._shards = shards
         self._factors: dict[int, list[float]] = {}
-        """What makes each term count in each shard as it counts in the whole index."""
+        """The factors with which each term counts in each shard as in the whole index."""
         self._next_count = 0.0
 
     async def replace(self, documents: Sequence[IndexedDocument]) -> None:

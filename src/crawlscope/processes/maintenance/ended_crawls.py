@@ -46,7 +46,7 @@ async def count_ended(connection: AsyncConnection) -> list[RowMapping]:
 
 
 def _trace(session: RowMapping) -> None:
-    """The span of the crawl, from its request until it was searchable, and in it that of the crawling."""
+    """The span of the crawl, from its request until it was searchable, and in it the span of the crawling."""
     traceparent = (session["extra_metadata"] or {}).get("traceparent")
     crawl = traces.crawl_context(session["crawl_id"], traceparent)
     started, completed = session["started_at"], session["completed_at"]

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 async def reconcile_crawls(settings: Settings, database: Database) -> None:
-    """Until it is cancelled, in any number of processes; returns at once where no Firecrawl is set."""
+    """Until it is cancelled, in any number of processes; returns at once if no Firecrawl is set."""
     if settings.firecrawl_url is None:
         return
     async with firecrawl_client(settings) as firecrawl:
@@ -68,7 +68,7 @@ class Sweep:
         self._enrolled_all = True
 
     async def check_next(self) -> bool:
-        """False where no check was due. Raises `DatabaseUnavailable`."""
+        """False if no check was due. Raises `DatabaseUnavailable`."""
         claim = await self._database.run(lambda connection: claim_due(connection, self._quiet))
         if claim is None:
             return False

@@ -1,4 +1,4 @@
-"""All work that runs by itself for all crawls, in one list.
+"""All periodic work for all crawls, in one list.
 
 Each runs until it is cancelled, on `run_periodically`, and so does `maintain_tables` in each process that
 writes. Other such work belongs to one process alone: the API process follows its indexes (`IndexHost`) and

@@ -30,7 +30,7 @@ def shared_port(settings: Settings) -> Iterator[int]:
 
 
 def environment(settings: Settings, port: int) -> dict[str, str]:
-    """Of the processes of a service, wherever its settings came from."""
+    """The environment of the processes of a service, with all settings of this process."""
     explicit = {"DATA_DIR": str(settings.data_dir), "HOST": settings.host, "PORT": str(port)}
     return {**os.environ, **{f"{ENV_PREFIX}{name}": value for name, value in explicit.items()}}
 

@@ -1,4 +1,4 @@
-"""Passes on what a child process writes to stderr, and keeps the last of it."""
+"""Passes on the stderr of a child process, and keeps its last lines."""
 
 import asyncio
 import collections

@@ -39,7 +39,8 @@ class Process:
     env: Mapping[str, str] | None = None
     """The whole environment; None: the supervisor's own."""
     ready: Callable[[], Awaitable[bool]] | None = None
-    """Asked until it says yes. Processes after this one need it: they start later and are stopped sooner."""
+    """It is called until it returns true. Processes after this one need it: they start later and are stopped
+    sooner."""
     ready_timeout_seconds: float = 60.0
 
 
@@ -57,7 +58,7 @@ class Exit:
     name: str
     pid: int
     code: int
-    """What it returned; negative: the signal."""
+    """The exit code; negative: the signal."""
     began_at: datetime
     ended_at: datetime
     asked_for: bool
@@ -154,7 +155,8 @@ class Supervisor:
         await self._until(asyncio.Event())
 
     async def stop(self) -> None:
-        """SIGTERM in reverse order of start, SIGKILL after the grace. What others need goes after them."""
+        """Sends SIGTERM in reverse order of start, and SIGKILL after the grace. A process that others need
+        ends after them."""
         self._stop_asked.set()
         async with self._stop_turn:
             for task in self._watching:
@@ -250,7 +252,7 @@ class Supervisor:
     def _count_end(self, child: _Child, code: int, lived_seconds: float) -> float:
         """Gives up where a restart cannot help; returns the seconds until the next start."""
         name, restarts = child.process.name, child.restarts
-        # What was never ready has not worked yet, however long its start took.
+        # A process that was never ready has not worked yet, however long its start took.
         delay = restarts.delay_after(lived_seconds if child.was_ready.is_set() else 0.0)
         # Once a process was steady its settings have worked: what they name answers otherwise now.
         if code == SettingsError.exit_code and not restarts.was_steady:

@@ -29,7 +29,7 @@ from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Process, Supe
 from crawlscope.processes.supervisor.worker_deaths import WorkerDeaths
 
 API_START_SECONDS = 180.0
-"""Generous: one that cannot work ends by itself, and a busy machine takes half a minute to start it."""
+"""Generous: a process that cannot work ends anyway, and a busy machine takes half a minute to start one."""
 READY_SECONDS = 10.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

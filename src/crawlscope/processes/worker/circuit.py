@@ -47,7 +47,7 @@ class Outages:
         self._database = database
         self._worker = worker
         self._unavailable: dict[str, tuple[datetime, str]] = {}
-        """By part since when, and the last reason."""
+        """By part, the start of the outage and its last reason."""
 
     async def note(self, part: str, reason: str) -> None:
         """May be called again for as long as it lasts."""
@@ -88,7 +88,7 @@ class Outages:
 
 
 class Circuit:
-    """Opened by a page that a dependency failed; closes by itself when every dependency passes its probe.
+    """Opened by a page that a dependency failed; closes when every dependency passes its probe.
 
     It begins open, so that no page is tried before all are available. An error while it probes does not end
     the probing.
@@ -118,7 +118,7 @@ class Circuit:
 
     @asynccontextmanager
     async def closing_by_itself(self) -> AsyncIterator[None]:
-        """Opens the circuit; while the block runs, it closes by itself."""
+        """Opens the circuit; while the block runs, it closes automatically."""
         self._open()
         async with in_background(self._close_again_and_again()):
             yield
@@ -129,9 +129,7 @@ class Circuit:
         self._open()
 
     async def probe(self) -> None:
-        """Probes all dependencies at once, and notes outages. Raises `DependencyError` where one is
-        unavailable.
-        """
+        """Probes all dependencies at once, and notes outages. Raises `DependencyError` if one is down."""
 
         async def problem_of(part: str) -> str:
             try:

@@ -35,12 +35,13 @@ REASONS: dict[type[Exception], str] = {
 }
 MEMORY_POLL_INTERVAL_SECONDS = 0.2
 NICENESS = 5
-"""Of a process that indexes: deliveries, searches, the index and the database get a processor first."""
+"""The nice value of a process that indexes: deliveries, searches, the index and the database get a processor
+first."""
 MEMORY_EXIT_CODE = 86
-"""Of a process that took more memory than it may."""
+"""The exit code of a process that exceeded its memory limit."""
 THREADS = 64
-"""More than a process ever has work for at once, so that nothing waits for a page that takes long: the few
-threads that asyncio has by itself also look up host names."""
+"""More than a process ever has work for at once, so that nothing waits for a page that takes long: asyncio's
+own few threads also look up host names."""
 
 log = structlog.get_logger(__name__)
 

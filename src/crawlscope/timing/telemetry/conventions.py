@@ -1,6 +1,6 @@
 """The names, units, labels and buckets of everything that is counted, and the attributes of spans.
 
-Those of OpenTelemetry follow its semantic conventions 1.44 where there is one.
+Names follow the semantic conventions 1.44 of OpenTelemetry if these have one.
 
 A label has few values, all of them ours: never a URL, a crawl or anything else that a sender chooses.
 """
@@ -278,7 +278,7 @@ def embedding_attributes(
 
 
 def crawl_attributes(session: Mapping[Any, Any]) -> dict[str, str | int | float | bool]:
-    """Of a row of `crawl_sessions`."""
+    """The attributes of a row of `crawl_sessions`."""
     return {
         "crawlscope.crawl.id": session["crawl_id"],
         "url.full": session["crawl_url"],

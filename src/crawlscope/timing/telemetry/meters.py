@@ -24,7 +24,7 @@ Labels = tuple[str, ...]
 
 @dataclass
 class Total:
-    """The sum of what was added; of a histogram also the number of values per bucket, the last one for
+    """The sum of all additions; of a histogram also the number of values per bucket, the last one for
     everything greater than the greatest bound."""
 
     value: float = 0.0
@@ -66,7 +66,7 @@ class Totals:
         """Gauges are read when they are asked for: there is nothing to add up."""
 
     def put_back(self, series: Series) -> None:
-        """What was taken and could not be reported."""
+        """Puts back counts that were taken and could not be reported."""
         with self._lock:
             for key, total in series.items():
                 if known := self._series.get(key):

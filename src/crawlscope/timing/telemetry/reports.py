@@ -1,7 +1,7 @@
 """Reports of all processes, in the database: what each counted is added to the totals every few seconds.
 
-`/metrics` reads them there, because workers have no port, come and go, and run on any host. Totals go on
-growing over restarts. A process that is killed loses what it counted since its last report.
+`/metrics` reads them there, because workers have no port, come and go, and run on any host. Totals continue
+to grow after restarts. A process that is killed loses what it counted since its last report.
 """
 
 import asyncio
@@ -174,7 +174,7 @@ async def add_totals(connection: AsyncConnection, series: Series) -> None:
 
 
 async def totals_of_all(connection: AsyncConnection) -> Series:
-    """What all processes have counted, without what another version counts with other labels or buckets."""
+    """The counts of all processes, without those of another version with other labels or buckets."""
     found: Series = {}
     for row in await connection.execute(select(*TOTALS.c)):
         metric = METRICS.get(row.metric)

@@ -1,4 +1,4 @@
-"""Traces: a trace per crawl, one per page, linked to that of its crawl, and one per HTTP request.
+"""Traces: a trace per crawl, one per page, linked to the trace of its crawl, and one per HTTP request.
 
 Spans are made when they have ended, from the same measurements that are stored. A crawl continues the trace
 of its initiator (W3C `traceparent`); otherwise its ids follow from its own id, so that every process knows
@@ -78,10 +78,10 @@ class Tracer(Protocol):
 
 @dataclass(frozen=True)
 class Trace:
-    """What the work in progress belongs to."""
+    """The trace that the work in progress belongs to."""
 
     span: SpanContext
-    """Of the page's attempt, or of the request."""
+    """The span of the page's attempt, or of the request."""
     crawl: SpanContext | None = None
     queued_at: datetime | None = None
 
@@ -113,7 +113,7 @@ def current() -> Trace | None:
 
 
 def parsed(traceparent: object) -> SpanContext | None:
-    """None for what is no valid W3C `traceparent`."""
+    """None if it is no valid W3C `traceparent`."""
     found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
     if found is None or (found["version"] == "00" and found["more"]):
         return None
@@ -155,7 +155,7 @@ def page(
 
 @contextmanager
 def request(traceparent: str | None) -> Iterator[Trace | None]:
-    """Operations in the block are spans of the request's trace, which continues that of its client."""
+    """Operations in the block are spans of the request's trace, which continues its client's trace."""
     if _Process.tracer is None:
         yield None
         return
