@@ -100,14 +100,14 @@ async def test_an_upgrade_waits_for_no_lock_for_long_and_tries_again(
 async def test_an_upgrade_that_writers_wait_for_while_it_waits_for_them_is_tried_again(
     own_database: Database,
 ) -> None:
-    """PostgreSQL ends the one that waited longer."""
-    await schema.downgrade(own_database, BEFORE_LOCKS)
+    """The migration after 0015 locks both tables. PostgreSQL ends the one that waited longer."""
+    await schema.downgrade(own_database, "0015")
     async with own_database.transaction() as writing:
-        await writing.execute(text("LOCK TABLE webhook.operation_metrics IN ROW EXCLUSIVE MODE"))
+        await writing.execute(text("LOCK TABLE webhook.page_attempts IN ROW EXCLUSIVE MODE"))
         upgrading = asyncio.create_task(schema.upgrade(own_database))
         while not await own_database.run(waits_for_a_lock):  # noqa: ASYNC110 - another process knows
             await asyncio.sleep(0.01)
-        await writing.execute(text("LOCK TABLE webhook.crawl_sessions IN ROW EXCLUSIVE MODE"))
+        await writing.execute(text("LOCK TABLE webhook.operation_metrics IN ROW EXCLUSIVE MODE"))
     await upgrading
     assert await revision.current_revision(own_database) == revision.NEWEST
 

@@ -1,5 +1,7 @@
 """The durations of each crawl's operations are kept as histograms by type and hour, which outlive them."""
 
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -8,16 +10,73 @@ down_revision = "0015"
 branch_labels = None
 depends_on = None
 
-LOCK = "LOCK TABLE webhook.operation_metrics IN SHARE MODE"
-"""Nobody adds operations before those that are there are counted."""
-FILL = """
+COUNTED_AT_ONCE = 100
+NOTING = (
+    "CREATE TABLE webhook.uncounted_crawls (crawl_id varchar(255))",
+    """
+    CREATE FUNCTION webhook.note_operation() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO webhook.uncounted_crawls
+        SELECT NEW.crawl_id WHERE TG_OP <> 'DELETE' UNION SELECT OLD.crawl_id WHERE TG_OP <> 'INSERT';
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE FUNCTION webhook.note_attempt() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO webhook.uncounted_crawls SELECT crawl_id FROM webhook.pages WHERE id = NEW.page_id;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER note_operation AFTER INSERT OR UPDATE OR DELETE ON webhook.operation_metrics
+    FOR EACH ROW EXECUTE FUNCTION webhook.note_operation()
+    """,
+    """
+    CREATE TRIGGER note_attempt AFTER INSERT OR UPDATE OF outcome ON webhook.page_attempts
+    FOR EACH ROW WHEN (NEW.outcome IS NOT NULL) EXECUTE FUNCTION webhook.note_attempt()
+    """,
+    "INSERT INTO webhook.uncounted_crawls SELECT crawl_id FROM webhook.crawl_sessions UNION ALL SELECT NULL",
+)
+"""Whatever others write from here on, its crawl is noted; NULL stands for all without a crawl."""
+LOCK = (
+    "DROP TRIGGER note_operation ON webhook.operation_metrics",
+    "DROP TRIGGER note_attempt ON webhook.page_attempts",
+)
+FORGET_NOTES = (
+    "DROP FUNCTION webhook.note_operation()",
+    "DROP FUNCTION webhook.note_attempt()",
+    "DROP TABLE webhook.uncounted_crawls",
+)
+TAKE = sa.text("""
+    DELETE FROM webhook.uncounted_crawls AS noted
+    USING (SELECT DISTINCT coalesce(crawl_id, '') AS id FROM webhook.uncounted_crawls LIMIT :size) AS taken
+    WHERE coalesce(noted.crawl_id, '') = taken.id RETURNING noted.crawl_id
+""")
+KEEP = sa.text("""
+    SELECT crawl_id FROM webhook.crawl_sessions WHERE crawl_id = ANY (CAST(:crawls AS varchar[]))
+    ORDER BY 1 FOR KEY SHARE
+""")
+"""From deletion. Those that are gone need no histograms."""
+OF_CRAWLS = "(crawl_id = ANY (CAST(:crawls AS varchar[])) OR crawl_id IS NULL AND :without)"
+DEAD = f"""
+    UPDATE webhook.page_attempts SET
+        (total_ms, unaccounted_ms) = (SELECT ms, ms FROM (
+            SELECT round(greatest(0, extract(epoch FROM finished_at - started_at)) * 1024000::float8) / 1024
+        ) AS spent (ms))
+    WHERE outcome IN ('lost', 'crashed') AND total_ms IS NULL
+        AND page_id IN (SELECT id FROM webhook.pages WHERE {OF_CRAWLS})
+"""
+"""All of their time is unaccounted."""
+FORGET = f"DELETE FROM webhook.operation_histograms WHERE {OF_CRAWLS}"
+FILL = f"""
     WITH attempt AS (
-        SELECT page.crawl_id, attempt.started_at, unaccounted_ms, attempt.queued_at
+        SELECT crawl_id, attempt.started_at, unaccounted_ms, attempt.queued_at
         FROM webhook.page_attempts AS attempt JOIN webhook.pages AS page ON page.id = attempt.page_id
-        WHERE attempt.total_ms IS NOT NULL
+        WHERE attempt.total_ms IS NOT NULL AND {OF_CRAWLS}
     ), measured AS (
         SELECT crawl_id, timestamp AS at, operation_type, duration_ms * 1024::float8 AS ticks, success
-        FROM webhook.operation_metrics
+        FROM webhook.operation_metrics WHERE {OF_CRAWLS}
         UNION ALL
         SELECT crawl_id, started_at, 'queue_wait',
             greatest(0, extract(epoch FROM started_at - queued_at)) * 1000 * 1024::float8, true
@@ -45,18 +104,10 @@ FILL = """
         coalesce(sum(ticks) FILTER (WHERE success), 0) / 1024,
         coalesce(sum(ticks) FILTER (WHERE NOT success), 0) / 1024,
         min(least_ticks) FILTER (WHERE success) / 1024, max(most_ticks) FILTER (WHERE success) / 1024,
-        coalesce(array_agg(bucket ORDER BY bucket) FILTER (WHERE success), '{}'),
-        coalesce(array_agg(number ORDER BY bucket) FILTER (WHERE success), '{}')
+        coalesce(array_agg(bucket ORDER BY bucket) FILTER (WHERE success), '{{}}'),
+        coalesce(array_agg(number ORDER BY bucket) FILTER (WHERE success), '{{}}')
     FROM bucketed GROUP BY crawl_id, hour, operation_type
 """
-DEAD = """
-    UPDATE webhook.page_attempts SET
-        (total_ms, unaccounted_ms) = (SELECT ms, ms FROM (
-            SELECT round(greatest(0, extract(epoch FROM finished_at - started_at)) * 1024000::float8) / 1024
-        ) AS spent (ms))
-    WHERE outcome IN ('lost', 'crashed') AND total_ms IS NULL
-"""
-"""All of their time is unaccounted."""
 ALIVE = """
     UPDATE webhook.page_attempts SET total_ms = NULL, unaccounted_ms = NULL
     WHERE outcome IN ('lost', 'crashed')
@@ -64,6 +115,7 @@ ALIVE = """
 
 
 def upgrade() -> None:
+    """Nobody waits for the count: crawls of which others write meanwhile are counted again."""
     op.create_table(
         "operation_histograms",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
@@ -91,11 +143,43 @@ def upgrade() -> None:
             postgresql_nulls_not_distinct=True,
         ),
         schema="webhook",
+        if_not_exists=True,
     )
-    op.create_index(op.f("ix_operation_histograms_hour"), "operation_histograms", ["hour"], schema="webhook")
-    op.execute(LOCK)
-    op.execute(DEAD)
-    op.execute(FILL)
+    op.create_index(
+        op.f("ix_operation_histograms_hour"), "operation_histograms", ["hour"],
+        schema="webhook", if_not_exists=True,
+    )  # fmt: skip
+    _commit()
+    if not sa.inspect(op.get_bind()).has_table("uncounted_crawls", "webhook"):
+        _execute(NOTING)
+    _commit()
+    while _count() == COUNTED_AT_ONCE:
+        _commit()
+    _commit()
+    _execute(LOCK)
+    while _count():
+        pass
+    _execute(FORGET_NOTES)
+
+
+def _count() -> int:
+    """The next noted crawls; returns their number."""
+    connection = op.get_bind()
+    taken = set(connection.scalars(TAKE, {"size": COUNTED_AT_ONCE}))
+    kept = connection.scalars(KEEP, {"crawls": list(taken - {None})}).all()
+    for statement in (DEAD, FORGET, FILL):
+        connection.execute(sa.text(statement), {"crawls": kept, "without": None in taken})
+    return len(taken)
+
+
+def _execute(statements: Iterable[str]) -> None:
+    for statement in statements:
+        op.execute(statement)
+
+
+def _commit() -> None:
+    with op.get_context().autocommit_block():
+        pass
 
 
 def downgrade() -> None:
