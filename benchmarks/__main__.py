@@ -38,10 +38,10 @@ PARTS = (
 )
 """In the order in which they run."""
 MAX_SECONDS = 600.0
-"""Of one part, beside the minutes that it goes on, and as long again until all pages are searchable."""
+"""The limit for one part, besides its minutes of load and as long again until all pages are searchable."""
 STOP_SECONDS = 90.0
 SHOWN_CHARACTERS = 2_000
-"""Of what a part that failed wrote last."""
+"""The length of the shown end of a failed part's output."""
 
 
 def main() -> None:

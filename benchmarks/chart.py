@@ -19,7 +19,7 @@ class Chart:
     title: str
     lines: Mapping[str, Sequence[tuple[float, float]]]
     x: str
-    """What the horizontal axis shows."""
+    """The title of the horizontal axis."""
     logarithmic: bool = False
     """Both axes."""
 

@@ -1,4 +1,4 @@
-"""What a large crawl and many crawls cost in the dashboard: on the server, in the browser.
+"""The cost of a large crawl and of many crawls in the dashboard: on the server, in the browser.
 
     python -m benchmarks.dashboard [--quick] [--pages N] [--rounds N] [--json FILE]
 
@@ -40,7 +40,7 @@ MAX_SERVER_MS = 100.0
 MAX_WEIGHT_KB = 500.0
 MAX_FRAME_MS = 16.0
 MAX_SHIFT = 0.1
-"""What browsers call good, of 1."""
+"""The layout shift that browsers call good, of 1."""
 FRAMES = 120
 SCROLL_PIXELS = 286
 CHROMIUM = shutil.which("chromium")
@@ -86,7 +86,7 @@ async def _served(folder: Path) -> AsyncIterator[tuple[str, Settings]]:
 
 
 async def _median_ms(client: httpx2.AsyncClient, paths: Sequence[str], rounds: int) -> list[float]:
-    """Of each path, asked for in turns."""
+    """The median of each path; the paths are requested in turns."""
     taken: list[list[float]] = [[] for _ in paths]
     for _ in range(rounds + 1):
         for times, path in zip(taken, paths, strict=True):

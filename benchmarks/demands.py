@@ -46,7 +46,7 @@ _ENDS = re.compile(r": (COMMIT|ROLLBACK)\b(?! TO)")
 
 @dataclass(frozen=True)
 class Demands:
-    """Of a page."""
+    """The demands of a page."""
 
     characters: int
     """The median of their Markdown."""
@@ -125,11 +125,12 @@ def _optimize_ms(index: Path) -> float:
 
 
 async def _listening_ms(service: MeasuredService, pages: int) -> dict[str, float]:
-    """What further listeners for new jobs cost a page, each: those of this process do nothing else."""
+    """The cost of each further listener for new jobs to a page: the listeners of this process do nothing
+    else."""
     without, with_all = [], []
     for turn in range(LISTENING_TURNS):
         without.append(await _cost_of_listeners(service, Load(f"alone-{turn}", pages), 0))
-        with_all.append(await _cost_of_listeners(service, Load(f"heard-{turn}", pages), LISTENERS))
+        with_all.append(await _cost_of_listeners(service, Load(f"listeners-{turn}", pages), LISTENERS))
     means = [
         [statistics.fmean(column) for column in zip(*turns, strict=True)] for turns in (without, with_all)
     ]
@@ -152,7 +153,7 @@ async def _cost_of_listeners(service: MeasuredService, load: Load, listeners: in
 
 
 async def _crawl_locked_ms(service: MeasuredService, load: Load) -> list[float]:
-    """Of each transaction: from the first lock of a crawl's row to the end."""
+    """The time of each transaction from the first lock of a crawl's row to the end."""
     log = service.data_dir / "postgres" / "log"
     for name, value in TIMED.items():
         await service.database.execute(f"ALTER SYSTEM SET {name} = {value}")

@@ -37,7 +37,7 @@ class Measurement:
     load_seconds: float
     chunks_per_second: list[float]
     cpu_ms: float
-    """Of one chunk, on all threads."""
+    """The CPU time of one chunk, on all threads."""
     idle_mb: float
     peak_mb: float
 

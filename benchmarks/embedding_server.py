@@ -26,7 +26,7 @@ from crawlscope.indexing.embedders.tei import open_tei
 PART = "embedding_server"
 SECONDS_PER_REQUEST = 0.05
 CHUNKS = 50
-"""Of a page: about as many as pages of 21 kB have."""
+"""The chunks of a page: about as many as pages of 21 kB have."""
 PAGES_AT_ONCE = (16, 8)
 MIN_RATIO = 0.9
 

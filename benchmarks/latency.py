@@ -21,7 +21,7 @@ from benchmarks.service import MeasuredService, measured_service, require
 PART = "latency"
 MAX_PER_SECOND = 20.0
 SHARE = 1 / 3
-"""Of what the endpoint can take: at all of it, deliveries wait for each other."""
+"""A share of the endpoint's full rate, at which deliveries wait for each other."""
 MAX_RATIO = 3.0
 MAX_P99_MS = 250.0
 

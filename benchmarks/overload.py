@@ -1,4 +1,4 @@
-"""What happens if deliveries come twice as fast as the service can index them.
+"""Deliveries at twice the rate at which the service can index them.
 
     python -m benchmarks.overload [--quick] [--minutes M] [--json FILE]
 

@@ -143,7 +143,7 @@ class Page:
 
 @dataclass
 class Score:
-    """Of one reader."""
+    """The score of one reader."""
 
     counts: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)

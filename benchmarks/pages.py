@@ -38,7 +38,8 @@ def _texts() -> list[str]:
 
 
 def _version() -> str:
-    """Of the interpreter, whose documentation the pages are, and of the reader that makes them Markdown."""
+    """The version of the interpreter, whose documentation the pages are, and of the reader that makes them
+    Markdown."""
     reader = hashlib.sha256(Path(sys.modules[to_markdown.__module__].__file__ or "").read_bytes())
     return f"{sys.version.split()[0]}-{reader.hexdigest()[:12]}"
 

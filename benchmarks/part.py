@@ -1,4 +1,4 @@
-"""What the parts of the table have in common: their options, their rows, and running one alone."""
+"""The common base of the table's parts: their options, their rows, and a run of one part alone."""
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""What the processes of a running service cost, by kind: CPU time and memory."""
+"""The cost of a running service's processes, by kind: CPU time and memory."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator

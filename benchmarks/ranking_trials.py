@@ -1,4 +1,4 @@
-"""What ideas about ranking are worth: nDCG@10 of hybrid search with one thing changed at a time.
+"""Trials of ideas about ranking: nDCG@10 of hybrid search with one thing changed at a time.
 
     python -m benchmarks.ranking_trials FOLDER... [--vectors FOLDER]
 
@@ -82,9 +82,9 @@ class Trial:
 
     collection: Collection
     urls: list[str]
-    """Of each page."""
+    """The URL of each page."""
     pages: npt.NDArray[np.int64]
-    """Of each chunk, the number of its page."""
+    """The number of each chunk's page."""
     chunk_texts: list[str]
     """With title and headings."""
     chunk_vectors: Floats
@@ -94,9 +94,9 @@ class Trial:
     """The score of each query (row) for each chunk."""
     language: str
     dense_weights: Sequence[float]
-    """Of each query."""
+    """The weight for each query."""
     parts: Sequence[str] = ()
-    """Of each chunk, or none."""
+    """The parts of each chunk, or none."""
 
     @classmethod
     def of(cls, collection: Collection, kept: Path | None) -> "Trial":
@@ -115,7 +115,7 @@ class Trial:
         return plain.with_vectors(vectors, queries, parts)
 
     def with_vectors(self, passage_vectors: Floats, queries: Floats, parts: Sequence[str]) -> "Trial":
-        """Of the chunks, without their shares of the page, and of the queries."""
+        """The same with vectors of the chunks, without their shares of the page, and of the queries."""
         starts = np.flatnonzero(np.diff(self.pages, prepend=-1))
         mixed = np.vstack([within_page(rows) for rows in np.split(passage_vectors, starts[1:])])
         lengths = np.linalg.norm(mixed, axis=1, keepdims=True)
@@ -263,7 +263,7 @@ class Trial:
 def embed(
     collection: Collection, texts: Sequence[str], kind: type[MiniLm], kept: Path | None
 ) -> tuple[Floats, Floats, list[str]]:
-    """Of the texts, and of the queries; and the parts of the texts."""
+    """The vectors of the texts and of the queries, and the parts of the texts."""
     file = kept / f"{collection.name}-{kind.__name__}.npz" if kept else None
     if file and file.exists():
         with np.load(file) as vectors:

@@ -1,6 +1,5 @@
-"""What the benchmarks of the recorder share: databases of their own, crawls as the service records them, and
-answers about many of them against answers about few.
-"""
+"""The common base of the recorder's benchmarks: databases of their own, crawls as the service records them,
+and answers about many of them against answers about few."""
 
 import json
 import statistics
@@ -34,7 +33,7 @@ STAGES = (
     (OperationType.BM25, "index_document", 1.0),
     (OperationType.QDRANT, "index_chunks", 5.0),
 )
-"""Of each page, with the usual milliseconds."""
+"""The operations of each page, with the usual milliseconds."""
 
 
 @asynccontextmanager
@@ -90,7 +89,7 @@ def operation(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of two databases, asked in turns."""
+    """The comparison of two databases, queried in turns."""
 
     part: str
     large: Insights

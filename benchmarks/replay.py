@@ -58,14 +58,14 @@ class Replay:
 class Replayed:
     seconds: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
-    """Of each delivery, from the time at which it was due, so that no wait is left out."""
+    """The latency of each delivery, from the time at which it was due, so that no wait is left out."""
     statuses: Counter[int] = field(default_factory=Counter)
     lost: int = 0
     """Deliveries that were refused to the last."""
     accepted: dict[tuple[str, str], bool] = field(default_factory=dict)
     """By crawl and source URL: whether the page has content."""
     pages: dict[tuple[str, str], PageRow] = field(default_factory=dict)
-    """What the service says of the pages of these crawls."""
+    """The service's rows of the pages of these crawls."""
     found: Counter[bool] = field(default_factory=Counter)
     """Whether search finds a page, of a sample of those that should be searchable."""
 
@@ -84,7 +84,7 @@ class Replayed:
 
     @property
     def lags_seconds(self) -> list[float]:
-        """Of each searchable page, from its delivery until search finds it."""
+        """The time of each searchable page from its delivery until search finds it."""
         return [
             (page.settled_at - page.queued_at).total_seconds()
             for page in self.pages.values()

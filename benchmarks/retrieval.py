@@ -5,9 +5,9 @@
 A folder holds `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`) and `qrels.tsv`
 (`query-id`, `corpus-id`, `score`, with that header): the layout of the BEIR collections. Each has a service
 of its own: its documents are delivered to it as pages of a crawl, and its queries are asked over HTTP. The
-difference between hybrid and the better of its halves has the 95 % interval of a paired bootstrap. Of the
-titles that only one document has, up to 100 are searched for. Up to 120 queries are asked once more with one
-random edit in one of their words.
+difference between hybrid and its better half has the 95 % interval of a paired bootstrap. It searches
+for up to 100 titles that only one document has, and asks up to 120 queries once more with one random edit in
+one word.
 """
 
 import argparse
@@ -76,7 +76,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class Quality:
-    """Of each query, in the order of the queries."""
+    """The quality for each query, in the order of the queries."""
 
     ndcg: list[float]
     recall: list[float]

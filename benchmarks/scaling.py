@@ -1,4 +1,4 @@
-"""Where the service saturates on many machines: a queueing model of what `benchmarks.demands` measured.
+"""The limits of the service on many machines: a queueing model with the measurements of `benchmarks.demands`.
 
     python -m benchmarks.scaling [--picture FILE]
 
@@ -21,7 +21,7 @@ from benchmarks.demands import Demands
 from benchmarks.part import number
 
 PAGES_AT_ONCE = 8
-"""Of a worker."""
+"""The pages in progress of a worker."""
 CONNECTIONS = {"serve": 24, "worker": 7}
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 PAGES = 10**8
@@ -31,16 +31,16 @@ PRECISION = 1e-6
 @dataclass(frozen=True)
 class Deployment:
     workers: int
-    """Of one processor each."""
+    """The number of workers, with one processor each."""
     postgres_processors: float = 8
     index_processors: float = 8
     """Those of the Qdrant servers, or the shards of the embedded index."""
     api_processes: int = 2
     log_bytes_per_second: float = 200e6
-    """What the disk of PostgreSQL's log writes for hours."""
+    """The sustained rate of the disk with PostgreSQL's log."""
     embedder_pages_per_second: float = math.inf
     processors: float | None = None
-    """Of the one machine that runs all of it; None: each part has its own."""
+    """The processors of the one machine that runs everything; None: each part has its own."""
     slower: float = 1.0
     """How much more CPU time a page takes there than where its demands were measured."""
     beside_seconds: float = 0.0
@@ -53,7 +53,7 @@ class Deployment:
 class Prediction:
     pages_per_second: float
     bound: str
-    """What bounds it."""
+    """The bottleneck."""
     busy: dict[str, float]
     """The share of each part that is in use."""
 
@@ -68,11 +68,11 @@ def predict(demands: Demands, deployment: Deployment) -> Prediction:
 
 def demanded_seconds(demands: Demands, deployment: Deployment) -> dict[str, float]:
     """CPU time of a page by part. All workers hear of each new job, so more of them make a page dearer."""
-    heard = {part: cost * deployment.workers for part, cost in demands.listening_ms.items()}
+    listening = {part: cost * deployment.workers for part, cost in demands.listening_ms.items()}
     optimising = demands.optimize_ms if deployment.optimises else 0.0
     by_part = {
-        "workers": CPU_MS["workers"] + heard["workers"],
-        "PostgreSQL": CPU_MS["PostgreSQL"] + heard["PostgreSQL"],
+        "workers": CPU_MS["workers"] + listening["workers"],
+        "PostgreSQL": CPU_MS["PostgreSQL"] + listening["PostgreSQL"],
         "index": CPU_MS["index"] + optimising,
         "API": CPU_MS["API"],
     }
@@ -80,7 +80,8 @@ def demanded_seconds(demands: Demands, deployment: Deployment) -> dict[str, floa
 
 
 CPU_MS = {"workers": 14.8, "index": 4.4, "PostgreSQL": 3.1, "API": 1.1}
-"""Of a page, without embedding: the result of `benchmarks.cpu` on an idle machine (docs/performance.md)."""
+"""The CPU time of a page, without embedding: the result of `benchmarks.cpu` on an idle machine
+(docs/performance.md)."""
 
 
 def _limits(
@@ -162,11 +163,11 @@ def observed(demands: Demands) -> list[Observed]:
 
 
 LARGE_PAGE_CHARACTERS = 35_000
-"""Of the pages on those 16 processors."""
+"""The size of the pages on those 16 processors."""
 SLOWER = 2.2
 """CPU time of a worker for such a page there (31 to 34 ms), against a page of 21 kB on 2 processors."""
 BASE_CHUNKS_PER_SECOND = 14_500
-"""Of bge-base on that GPU, over HTTP without the service."""
+"""The rate of bge-base on that GPU, over HTTP without the service."""
 
 
 def main() -> None:

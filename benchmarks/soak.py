@@ -53,7 +53,7 @@ NEGLIGIBLE = {
     "dead rows": 20_000.0,
     "files of the index, MB": 50.0,
 }
-"""What may not grow, and how much growth in an hour is too little to count, whatever the level."""
+"""The series that must not grow, and the growth in an hour that is too small to count at any level."""
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
 TABLES = """
 SELECT schemaname AS schema, sum(pg_total_relation_size(relid)) / 1e6 AS mb,

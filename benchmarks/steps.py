@@ -1,10 +1,10 @@
-"""What each step of a page takes on its way from the delivery into the index, and whose code that is.
+"""The time of each step of a page from the delivery into the index, and the owner of its code.
 
     python -m benchmarks.steps [--quick] [--pages N] [--rounds N] [--json FILE]
 
 CPU time of each step, measured alone in one process with real pages: the shortest of all rounds, because
-other programs on the machine only make it longer. What `cpu` measures beyond their sum is PostgreSQL, event
-loops, threads, sockets and statements, of which one is measured as its client pays for it.
+other programs on the machine only make it longer. `cpu` also measures PostgreSQL, event loops, threads,
+sockets and statements, of which one is measured as its client pays for it.
 """
 
 import asyncio

@@ -67,7 +67,8 @@ class Function:
 
 @dataclass
 class Way:
-    """What a page enters: in the API process until its 202, in a worker until its outcome is committed."""
+    """The functions that a page enters: in the API process until its 202, in a worker until its outcome is
+    committed."""
 
     route: list[str] = field(default_factory=list)
     """Files of the domain in the order in which they are entered first."""
@@ -263,7 +264,7 @@ def callers_of(frame: FrameType) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def on(way: Way) -> Iterator[None]:
-    """What the block calls, with its tasks and threads, belongs to the way."""
+    """Everything that the block calls, with its tasks and threads, belongs to the way."""
     token = ON_THE_WAY.set(way)
     try:
         yield

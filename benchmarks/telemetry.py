@@ -1,4 +1,4 @@
-"""What monitoring costs: counting and tracing of one operation, and a scrape of few and of many crawls.
+"""The cost of monitoring: counting and tracing of one operation, and a scrape of few and of many crawls.
 
     python -m benchmarks.telemetry [--quick] [--rounds N] [--pages N] [--json FILE]
 

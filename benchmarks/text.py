@@ -1,4 +1,4 @@
-"""What the text of a page costs: CPU time of each step from its Markdown to what is embedded and indexed.
+"""The cost of a page's text: CPU time of each step from its Markdown to the embedded and indexed text.
 
     python -m benchmarks.text [--pages N] [--rounds N] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""What one `TimingContext` costs, alone and with the storage of its measurement.
+"""The cost of one `TimingContext`, alone and with the storage of its measurement.
 
     python -m benchmarks.timing [--quick] [--rounds N] [--json FILE]
 

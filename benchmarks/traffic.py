@@ -26,7 +26,7 @@ RECORDED = (
     *("v2-batch-slowlink", "b-v2-crawl-events-page-failed", "b-v1-crawl-nohook", "b-v1-crawl-start404"),
 )
 MEDIAN_BYTES, P95_BYTES, MAX_BYTES = 23_000, 147_000, 2_800_000
-"""Of a page's Markdown, over all pages that were recorded."""
+"""The sizes of a page's Markdown, over all pages that were recorded."""
 P95_DEVIATIONS = 1.645
 REPEATED_AFTER_SECONDS = (0.2, 10.0)
 REACHED_STATUS = 400
@@ -51,11 +51,11 @@ class Delivery:
     due: float
     """Seconds since the traffic began."""
     event: dict[str, Any]
-    """Of a page with content: without it."""
+    """For a page with content: the event without it."""
     page: str | None = None
     """The source URL of the page that it brings."""
     version: int | None = None
-    """Of the page's content, if it has any."""
+    """The version of the page's content, if it has any."""
 
     @property
     def crawl_id(self) -> str:

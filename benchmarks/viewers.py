@@ -1,12 +1,12 @@
-"""What live viewers of a crawl cost: CPU time of the service, with one viewer and with a hundred.
+"""The cost of live viewers of a crawl: CPU time of the service, with one viewer and with a hundred.
 
     python -m benchmarks.viewers [--quick] [--pages N] [--rounds N] [--json FILE]
 
 Takes three minutes, and at most six on a busy machine. In turns, a crawl is delivered and indexed while one
 or a hundred viewers follow it: programs with the feed of the crawl, and browsers with a page of the
 dashboard. A browser is played by what Chromium does there, which `tests/api/dashboard/test_followed.py`
-watches: it gets all that is new from the feed at the page's own address, and asks for nothing else. What it
-costs to connect is left out. The embedder answers at once, and pages come at a steady rate: the service
+watches: it gets all that is new from the feed at the page's own address, and requests nothing else. The cost
+of connecting is left out. The embedder answers at once, and pages come at a steady rate: the service
 works as much as with its own embedder on two cores. Each viewer sees the end, unless the machine is so busy
 that the turn is over before.
 """

@@ -1,11 +1,12 @@
-"""Whether pages a second grow as the number of workers does, as long as the embedder sets the pace.
+"""The growth of pages a second with the number of workers, as long as the embedder sets the pace.
 
     python -m benchmarks.workers [--quick] [--pages N] [--rounds N] [--json FILE]
 
 The embedding server answers each request after a fixed wait and takes no processor. Pages are small enough
 for one request each, and the wait is long: so 4 workers with 8 pages each need no more than half of two
 processors, and what they lose to each other shows. `--pages` are those of each worker, so that all numbers
-of workers have the same time. Where processors are busy with something else, the ratio shows that.
+of workers have the same time. If other programs keep the processors busy, the
+ratio shows that.
 """
 
 import statistics

@@ -40,7 +40,7 @@ MONTH_HOURS = 24 * MONTH.days
 CRAWLS_A_DAY = 4
 SITES = 4
 MAX_GROWTH = 1.5
-"""Of an answer's time, when twelve times as much is stored."""
+"""The maximum growth of an answer's time, when twelve times as much is stored."""
 MAX_WAIT_MS = 2_500.0
 """A month is dropped between writes, and waits for one at most 2 s."""
 WRITERS = 4
@@ -168,7 +168,7 @@ def measured(crawl: Crawl, page: int, random: Random) -> tuple[list[TimingContex
 async def pruned_while_written(
     database: Database, crawl_id: str, now: datetime
 ) -> tuple[list[Pruned], float, float]:
-    """What was pruned, its seconds, and the seconds of the slowest write meanwhile."""
+    """The pruned rows, the seconds that it took, and the seconds of the slowest write meanwhile."""
     waits = [0.0]
 
     async def go_on_writing() -> None:

@@ -70,7 +70,7 @@ class Outcome:
 
 
 def site_of(pages: int) -> Site:
-    """Of each hundred pages three answer 404, two cannot be had, and two have the text of another page."""
+    """Three of a hundred pages answer 404, two cannot be fetched, and two have the text of another page."""
     outcomes: list[Page | Failure] = []
     for number in range(pages):
         url = f"{START_URL}{number}.html"
@@ -185,7 +185,7 @@ def examine(stack: Stack, crawl_id: str, crawl: dict[str, Any]) -> Outcome:
 
 
 def differences(undisturbed: Outcome, chaos: Outcome) -> dict[str, tuple[Any, Any]]:
-    """What must be equal and is not."""
+    """The values that must be equal and are not."""
     numbers = {name: (each(undisturbed), each(chaos)) for name, each in COMPARED.items()}
     return {name: both for name, both in numbers.items() if both[0] != both[1]}
 

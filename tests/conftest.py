@@ -1,4 +1,4 @@
-"""What every test can ask for: a real PostgreSQL with the tables in it, empty for each test."""
+"""Fixtures for every test: a real PostgreSQL with the tables in it, empty for each test."""
 
 import asyncio
 import atexit
@@ -101,7 +101,7 @@ def pytest_internalerror(excrepr: object) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts services comes first: at the end, long files would run alone while a core idles."""
+    """Tests that start services come first: at the end, long files would run alone while a core idles."""
     items.sort(key=lambda item: not _starts_services(item.path))
 
 

@@ -76,7 +76,7 @@ class Result:
     repeated: int
     """Deliveries that were sent again, because no 202 came."""
     attempts: dict[str, int]
-    """Of workers, by outcome."""
+    """The attempts of workers, by outcome."""
     lost: int
     """Pages that were accepted, and are unknown or have no outcome."""
     surplus: int
@@ -86,7 +86,7 @@ class Result:
     unbalanced: dict[str, Any]
     """Crawls whose counts are not the number of their pages."""
     recounted: dict[str, Any]
-    """What a recount has changed, by crawl."""
+    """The changes of a recount, by crawl."""
     without_document: int
     """Pages that were indexed, and whose document the index does not have."""
     chunks_of_documents: int
@@ -181,7 +181,8 @@ def run(
 def kill_at_random(
     fleet: Fleet, postgres: OwnPostgres, moments: list[float], seed: int, killed: list[str]
 ) -> None:
-    """Of all processes alike. `moments` are numbers of settled pages, so kills spread over the whole run."""
+    """Kills processes of all kinds alike. `moments` are numbers of settled pages, so kills spread over the
+    whole run."""
     random = Random(seed)
     for moment in moments:
         eventually(lambda: settled(postgres), lambda number: number >= moment, SETTLED_SECONDS + moment, 0.2)  # noqa: B023

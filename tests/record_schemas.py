@@ -102,7 +102,7 @@ def fill(stack: Stack, embedder: FakeEmbeddingServer) -> dict[str, Any]:
 
 
 def attempts_of(stack: Stack, crawl_id: str) -> int:
-    """Of its pages that wait."""
+    """The attempts at its pages that wait."""
     return sum(page["attempts"] for page in stack.pages(crawl_id) if page["state"] == "queued")
 
 

@@ -144,7 +144,8 @@ class Service(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def report_change(self, name: str) -> None:
-        """Of a page that no crawl of the model has: it is scraped again in a crawl of its own."""
+        """Reports the change of a page that no crawl of the model has: it is scraped again in a crawl of its
+        own."""
         change = {"watch_url": f"https://changes-{self.word}.example/{name}", "watch_id": uuid4().hex}
         self.ask("POST", "/api/webhook/changedetection", {202}, json=change)
         self.changes += 1

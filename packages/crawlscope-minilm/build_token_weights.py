@@ -28,7 +28,7 @@ LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "pydoc_data", "site-packages"
 
 
 def shares(texts: Iterable[str], tokenizer: Tokenizer) -> npt.NDArray[np.float64]:
-    """Of each token of the vocabulary, the share of passages that contain it."""
+    """The share of passages that contain each token of the vocabulary."""
     containing, passages = np.zeros(tokenizer.get_vocab_size()), 0
     for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False).ids

@@ -1,4 +1,4 @@
-"""What became of the pages that were fetched again because they had changed."""
+"""The outcomes of pages that were fetched again because they had changed."""
 
 import json
 from datetime import UTC, datetime

@@ -331,7 +331,7 @@ def test_an_interrupted_command_says_that_the_crawl_goes_on(service, number, cod
         command.send_signal(number)
         stdout, stderr = command.communicate(timeout=180)
     assert (command.returncode, stdout) == (code, "")
-    if stderr or not options:  # a signal may come before the command has heard that the crawl began
+    if stderr or not options:  # a signal may come before the command knows that the crawl began
         assert stderr == (
             f"crawlscope: crawl {crawl_id} goes on. Follow it again: crawlscope profile {crawl_id} --follow. "
             f"Cancel it: crawlscope cancel {crawl_id}\n"

@@ -1,4 +1,4 @@
-"""What the doctor makes of parts that are down, are something else, or do not take the key."""
+"""The doctor's findings on parts that are down, are another server, or refuse the key."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -116,7 +116,7 @@ async def test_items_of_a_batch_that_failed_are_processed_alone() -> None:
 
 async def test_an_unavailable_dependency_fails_the_batch_at_once() -> None:
     recorder = Recorder()
-    recorder.error = DatabaseUnavailable("away")
+    recorder.error = DatabaseUnavailable("down")
     batcher = Batcher(recorder.double, max_items=10)
     results = await asyncio.gather(*[batcher.add(number) for number in (1, 2)], return_exceptions=True)
     assert results == [recorder.error, recorder.error]

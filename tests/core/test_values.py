@@ -1,4 +1,4 @@
-"""What is stored is what was given, as far as PostgreSQL can hold it."""
+"""Stored values equal the given ones, as far as PostgreSQL can hold them."""
 
 import json
 import tracemalloc

@@ -1,4 +1,4 @@
-"""What every crawl test needs: the events of one crawl, sorted by what a reader asks of them."""
+"""The harness of crawl tests: the events of one crawl, sorted by kind."""
 
 import asyncio
 from dataclasses import dataclass, field

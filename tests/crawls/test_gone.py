@@ -81,7 +81,7 @@ async def test_an_old_crawl_that_is_delivered_late_does_not_bring_it_back(here: 
     assert await here.counts("monday") == (2, 2, 0)
 
 
-async def test_an_old_crawl_that_is_delivered_late_takes_nothing_away(here: Installation) -> None:
+async def test_an_old_crawl_that_is_delivered_late_removes_nothing(here: Installation) -> None:
     await here.deliver("monday", NEW, minutes(0), words="Other words.")
     await here.end("monday", minutes(1))
     await here.crawl("tuesday", OLD, minutes(5))
@@ -135,7 +135,7 @@ async def test_what_another_source_still_leads_to_stays(here: Installation) -> N
     assert await here.found() == []
 
 
-async def test_a_redirect_to_a_page_that_is_gone_takes_both_away(here: Installation) -> None:
+async def test_a_redirect_to_a_page_that_is_gone_removes_both(here: Installation) -> None:
     await here.crawl("monday", OLD, minutes(0))
     await here.crawl("monday", NEW, minutes(1))
     await here.crawl("tuesday", OLD, minutes(5), 404, final_url=NEW)

@@ -84,7 +84,7 @@ async def outcomes(database: Database) -> list[str | None]:
 
 
 async def operations(database: Database) -> int:
-    """Of workers and their stages."""
+    """The number of operations of workers and their stages."""
     counted = select(func.count()).where(OperationMetric.operation_type != OperationType.WEBHOOK)
     async with database.transaction() as connection:
         return int(await connection.scalar(counted) or 0)

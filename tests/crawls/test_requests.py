@@ -145,14 +145,14 @@ async def test_public_targets(url: str) -> None:
 
 
 class FakeNames:
-    """What names lead to, each lookup in a thread as the system's are; those not in `known` lead nowhere."""
+    """The addresses of names, each lookup in a thread like the system's; names not in `known` have none."""
 
     def __init__(self) -> None:
         self.known: dict[str, list[str]] = {}
         self.asked: list[str] = []
         self.seconds_each = 0.0
         self.server_is_back = threading.Event()
-        """What `slow` names wait for."""
+        """The event that `slow` names wait for."""
 
     def look_up(self, host: str, port: int, *_: object, **__: object) -> list[Any]:
         self.asked.append(host)

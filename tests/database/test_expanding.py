@@ -57,7 +57,7 @@ async def columns(connection: AsyncConnection) -> dict[str, Any]:
 
 
 async def rules(connection: AsyncConnection) -> set[str]:
-    """What a row has to satisfy."""
+    """The constraints of a row."""
     return set(await connection.scalars(RULES))
 
 

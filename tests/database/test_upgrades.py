@@ -64,7 +64,7 @@ async def test_an_upgrade_keeps_every_number(old_database: Database) -> None:
 
 
 def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Of what the version before knew."""
+    """Compares the columns that the version before knew."""
     for name in before.keys() - OF_THE_MOMENT:
         if name in ESTIMATED:
             assert_about_the_same(before[name], after[name])

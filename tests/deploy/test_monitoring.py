@@ -33,7 +33,7 @@ promtool = pytest.mark.skipif(
 
 
 STEPS = ["Meaning", "Confirm", "Do", "Over when"]
-"""Of each runbook."""
+"""The steps of each runbook."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What readers copy from the documentation works as it stands there."""
+"""The examples of the documentation work as they are written."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ SQL = [(path.name, statement) for path in PAGES for statement in blocks(path.rea
 
 @asynccontextmanager
 async def owned_index(data_dir: Path) -> AsyncIterator[SearchIndex]:
-    """What the index process does for the programs beside it."""
+    """The work of the index process for the programs beside it."""
     indexes = EdgeIndexes(data_dir)
     server = IndexServer(indexes, socket_path_for(data_dir))
     await server.start()

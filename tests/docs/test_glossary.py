@@ -127,8 +127,8 @@ def test_log_events_are_nouns_and_verbs_in_the_past_tense():
 
 def test_modules_and_names_use_standard_words():
     found = {
-        str(path.relative_to(PACKAGE)): sorted(name for name in names if is_old(name))
-        for path in SOURCES
+        str(path.relative_to(ROOT)): sorted(name for name in names if is_old(name))
+        for path in CODE
         if any(map(is_old, names := {path.stem, *names_of(path)} - KEPT_NAMES))
     }
     assert found == {}

@@ -1,4 +1,4 @@
-"""What Firecrawl's answers can say, and what is made of it."""
+"""Firecrawl's possible answers, and the values that are read from them."""
 
 from datetime import UTC, datetime
 

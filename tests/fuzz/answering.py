@@ -1,4 +1,4 @@
-"""A server that answers whatever it is told to, as bytes: what clients of other services may get."""
+"""A server that sends any given bytes as its answer, as clients of other services may get them."""
 
 import asyncio
 import gzip

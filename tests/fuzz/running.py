@@ -14,7 +14,7 @@ CPU_SECONDS = 2.0
 WALL_SECONDS = 60.0
 """On a machine that does other things too; the processor's time is the measure."""
 GROWTH_MIB = 700
-"""Of the process, over all inputs of a target: the largest decompressed body is 200 MiB."""
+"""The maximum growth of the process over all inputs of a target: the largest decompressed body is 200 MiB."""
 
 
 @dataclass

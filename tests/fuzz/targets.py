@@ -267,7 +267,7 @@ TOOLS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 @asynccontextmanager
 async def tools(database_url: str) -> AsyncIterator[Try]:
-    """What an agent program may send: names and arguments of tools."""
+    """Possible inputs of an agent program: names and arguments of tools."""
     headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
     async with service(database_url) as running, running.app.router.lifespan_context(running.app):
         await running.http.post("/api/webhook/firecrawl", json={"type": "crawl.completed", "id": "a"})
@@ -476,7 +476,7 @@ async def watchers(_: str) -> AsyncIterator[Try]:
 
 @asynccontextmanager
 async def fetching(_: str) -> AsyncIterator[Try]:
-    """What a website may answer the built-in crawler, bombs included."""
+    """Possible answers of a website to the built-in crawler, bombs included."""
     async with (
         answering() as server,
         PageClient(timeout_seconds=2.0, allow_private=True, max_bytes=1 << 20) as client,

@@ -1,4 +1,4 @@
-"""What cleaning removes and keeps, in linear time for any input."""
+"""Cleaning: the removed and the kept parts, in linear time for any input."""
 
 import time
 import unicodedata

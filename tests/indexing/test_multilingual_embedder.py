@@ -114,7 +114,7 @@ async def test_the_name_of_a_model_says_what_it_needs_and_reads(
     assert reads(model, "")
 
 
-async def test_many_pages_in_unread_languages_are_told_with_what_to_set() -> None:
+async def test_many_pages_in_unread_languages_are_reported_with_the_setting() -> None:
     minilm = "sentence-transformers/all-MiniLM-L6-v2"
     notice = unread_notice(minilm, {"en": 80, "de": 15, "fr": 20, "": 10})
     assert notice

@@ -1,4 +1,5 @@
-"""A changed embedder or a lost index: searches go on during reindexing, and no document is missing after."""
+"""A changed embedder or a lost index: searches continue during a reindexing, and no document is missing
+afterwards."""
 
 import asyncio
 import shutil
@@ -207,7 +208,7 @@ async def after(before: Process, start: Start, new: FakeEmbeddingServer) -> Proc
 
 
 async def scores(process: Process, query: str) -> dict[str, float]:
-    """Of semantic search, which depends on the embedder alone."""
+    """The scores of a semantic search, which depend on the embedder alone."""
     results = (await process.search(query, mode="semantic")).results
     return {result.url: round(result.score, 4) for result in results}
 

@@ -1,4 +1,4 @@
-"""What differs between two crawls of a site, page by page, and in the text of one page."""
+"""The differences between two crawls of a site, page by page, and in the text of one page."""
 
 from datetime import timedelta
 

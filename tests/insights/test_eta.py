@@ -72,17 +72,17 @@ def judged(times: Sequence[float], moments: int, *, grows: bool = False) -> Iter
 
 def test_recorded_crawls_end_within_the_range() -> None:
     found = [each for name in RECORDED for each in judged(arrivals(name), 80)]
-    told = [each for each in found if each is not None]
-    assert len(told) > 100
-    assert sum(told) >= 0.8 * len(told)
+    known = [each for each in found if each is not None]
+    assert len(known) > 100
+    assert sum(known) >= 0.8 * len(known)
 
 
 def test_made_up_crawls_end_within_the_range() -> None:
-    told: dict[bool, list[bool]] = {True: [], False: []}
+    known: dict[bool, list[bool]] = {True: [], False: []}
     for seed in range(60):
         times, grows = made_up(seed)
-        told[grows] += [each for each in judged(times, 30, grows=grows) if each is not None]
-    for inside in told.values():
+        known[grows] += [each for each in judged(times, 30, grows=grows) if each is not None]
+    for inside in known.values():
         assert len(inside) > 200
         assert sum(inside) >= 0.8 * len(inside)
 

@@ -1,4 +1,4 @@
-"""What the dashboard shows beyond the answers of the API."""
+"""The data of the dashboard that the API does not answer."""
 
 import pytest
 

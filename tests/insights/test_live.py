@@ -1,4 +1,4 @@
-"""What viewers of a live feed are told: each page that settles once, whatever happens in between."""
+"""The events of a live feed: each page that settles comes once, through any interruption."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
@@ -28,7 +28,7 @@ from crawlscope.pages.index_page import EndedAttempt, Outcome, end_attempts, sti
 from tests.support.polling import eventually
 from tests.support.producing import A, B, C, attempt, deliver, document, index_pages, queued
 
-Told = tuple[str, Any, Position | None]
+Sent = tuple[str, Any, Position | None]
 LONG_AGO = datetime.now(UTC) - timedelta(minutes=5)
 
 
@@ -36,33 +36,33 @@ class Feeds:
     """Live feeds whose events are not encoded: each is kept under the number that is sent for it."""
 
     def __init__(self, insights: Insights) -> None:
-        self.told: list[Told] = []
+        self.sent: list[Sent] = []
         self.live = Live(insights, self._keep)
 
     def _keep(self, name: str, content: BaseModel, position: Position | None) -> bytes:
-        self.told.append((name, content, position))
-        return b"%d," % (len(self.told) - 1)
+        self.sent.append((name, content, position))
+        return b"%d," % (len(self.sent) - 1)
 
-    def have_told(self, pages: int) -> bool:
-        return len(pages_of(self.told)) >= pages
+    def have_sent(self, pages: int) -> bool:
+        return len(pages_of(self.sent)) >= pages
 
-    async def crawl(self, crawl_id: str, after: Position | None = None) -> AsyncGenerator[Told, None]:
+    async def crawl(self, crawl_id: str, after: Position | None = None) -> AsyncGenerator[Sent, None]:
         events = await self.live.crawl(crawl_id, after)
         assert events is not None
         async with aclosing(self._read(events)) as read:
-            async for told in read:
-                yield told
+            async for sent in read:
+                yield sent
 
-    async def crawls(self) -> AsyncGenerator[Told, None]:
+    async def crawls(self) -> AsyncGenerator[Sent, None]:
         async with aclosing(self._read(await self.live.crawls())) as read:
-            async for told in read:
-                yield told
+            async for sent in read:
+                yield sent
 
-    async def _read(self, events: Any) -> AsyncGenerator[Told, None]:
+    async def _read(self, events: Any) -> AsyncGenerator[Sent, None]:
         async with aclosing(events):
             async for numbers in events:
                 for number in numbers.split(b",")[:-1]:
-                    yield self.told[int(number)]
+                    yield self.sent[int(number)]
 
 
 @pytest.fixture
@@ -73,16 +73,16 @@ async def feeds(insights: Insights, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         yield feeds
 
 
-async def receive_all(feed: AsyncIterator[Told]) -> list[Told]:
-    return [told async for told in feed]
+async def receive_all(feed: AsyncIterator[Sent]) -> list[Sent]:
+    return [sent async for sent in feed]
 
 
 @asynccontextmanager
-async def following(feed: AsyncIterator[Told]) -> AsyncIterator["asyncio.Task[list[Told]]"]:
+async def following(feed: AsyncIterator[Sent]) -> AsyncIterator["asyncio.Task[list[Sent]]"]:
     """Receives in the background, from a moment at which the feed has begun."""
     first = await anext(feed)
 
-    async def rest() -> list[Told]:
+    async def rest() -> list[Sent]:
         return [first, *await receive_all(feed)]
 
     task = asyncio.create_task(rest())
@@ -90,12 +90,12 @@ async def following(feed: AsyncIterator[Told]) -> AsyncIterator["asyncio.Task[li
     task.cancel()
 
 
-def pages_of(told: Iterable[Told]) -> list[str]:
-    return [page.url for _, content, _ in told if isinstance(content, LivePages) for page in content.pages]
+def pages_of(sent: Iterable[Sent]) -> list[str]:
+    return [page.url for _, content, _ in sent if isinstance(content, LivePages) for page in content.pages]
 
 
-def states_of(told: Iterable[Told]) -> list[CrawlState]:
-    return [content for _, content, _ in told if isinstance(content, CrawlState)]
+def states_of(sent: Iterable[Sent]) -> list[CrawlState]:
+    return [content for _, content, _ in sent if isinstance(content, CrawlState)]
 
 
 async def end_crawl(database: Database, crawl_id: str = "crawl-1") -> None:
@@ -115,11 +115,11 @@ async def fail_at_crawler(database: Database, crawl_id: str, some: Iterable[str]
 
 async def test_a_viewer_sees_each_page_settle_and_the_end(database: Database, feeds: Feeds):
     await deliver(database, "crawl-1", "crawl.page", [document(A)], at=LONG_AGO)
-    async with following(feeds.crawl("crawl-1")) as told:
+    async with following(feeds.crawl("crawl-1")) as sent:
         await index_pages(database, "crawl-1")
         await deliver(database, "crawl-1", "crawl.page", [document(B, status_code=404)], at=LONG_AGO)
         await end_crawl(database)
-        events = await asyncio.wait_for(told, 60)
+        events = await asyncio.wait_for(sent, 60)
 
     assert pages_of(events) == [A, B]
     settled = [content for _, content, _ in events if isinstance(content, LivePages)]
@@ -132,7 +132,7 @@ async def test_a_viewer_sees_each_page_settle_and_the_end(database: Database, fe
     assert [name for name, _, _ in events].count("end") == 1
 
 
-async def test_after_an_interruption_nothing_is_lost_and_nothing_told_twice(database: Database, feeds: Feeds):
+async def test_after_an_interruption_nothing_is_lost_and_nothing_sent_twice(database: Database, feeds: Feeds):
     await fail_at_crawler(database, "crawl-1", urls(0, 250))
     known: list[str] = []
     position = Position()
@@ -152,13 +152,13 @@ async def test_after_an_interruption_nothing_is_lost_and_nothing_told_twice(data
     assert sorted(known) == urls(0, 1000)
 
 
-async def test_a_page_whose_transaction_ends_later_than_that_of_another_is_told(
+async def test_a_page_whose_transaction_ends_later_than_that_of_another_is_sent(
     database: Database, feeds: Feeds
 ):
     await deliver(database, "crawl-1", "crawl.page", [document(A)], at=LONG_AGO)
     [job] = await queued(database, "crawl-1")
     claim, measured = await attempt(database, job)
-    async with following(feeds.crawl("crawl-1")) as told:
+    async with following(feeds.crawl("crawl-1")) as sent:
         async with database.transaction() as slow:
             assert await still_claimed(slow, [claim]) == [True]
             await fail_at_crawler(database, "crawl-1", [B])  # begins later, and commits first
@@ -166,18 +166,18 @@ async def test_a_page_whose_transaction_ends_later_than_that_of_another_is_told(
             await end_attempts(slow, [EndedAttempt(claim, Outcome(PageState.INDEXED, 1), measured)])
         await fail_at_crawler(database, "crawl-1", [C])
         await end_crawl(database)
-        events = await asyncio.wait_for(told, 60)
+        events = await asyncio.wait_for(sent, 60)
 
     assert sorted(pages_of(events)) == [A, B, C]
 
 
-async def test_a_page_that_settles_again_is_told_again(database: Database, feeds: Feeds):
+async def test_a_page_that_settles_again_is_sent_again(database: Database, feeds: Feeds):
     await fail_at_crawler(database, "crawl-1", [A])
-    async with following(feeds.crawl("crawl-1")) as told:
+    async with following(feeds.crawl("crawl-1")) as sent:
         await deliver(database, "crawl-1", "crawl.page", [document(A)], at=LONG_AGO)
         await index_pages(database, "crawl-1")
         await end_crawl(database)
-        events = await asyncio.wait_for(told, 60)
+        events = await asyncio.wait_for(sent, 60)
 
     assert pages_of(events) == [A]
     assert states_of(events)[-1].pages_failed == 0
@@ -192,7 +192,7 @@ async def test_a_viewer_that_reads_too_slowly_is_disconnected_and_misses_nothing
         begin = await anext(slow)
         for some in range(0, 100, 10):
             await fail_at_crawler(database, "crawl-1", urls(some, some + 10))
-            await eventually(partial(feeds.have_told, some + 10))
+            await eventually(partial(feeds.have_sent, some + 10))
         assert await receive_all(slow) == []
         rest = feeds.crawl("crawl-1", begin[2])
         await end_crawl(database)
@@ -275,7 +275,7 @@ async def test_all_feeds_end_when_the_service_stops(database: Database, feeds: F
 
         ended = await asyncio.wait_for(asyncio.gather(one, every), 60)
 
-    assert [[name for name, _, _ in told] for told in ended] == [["crawl"], ["crawls"]]
+    assert [[name for name, _, _ in sent] for sent in ended] == [["crawl"], ["crawls"]]
 
 
 async def test_the_list_tells_which_crawls_begin_change_and_end(database: Database, feeds: Feeds):

@@ -45,7 +45,7 @@ PAGE_FIELDS = {
 
 
 class ServiceWithoutIndex(SimpleNamespace):
-    """What the routes ask for while the index is still being opened."""
+    """The parts of a service whose index is still being opened."""
 
     @property
     def host(self) -> Any:

@@ -30,7 +30,7 @@ async def test_its_buckets_sum_up_to_the_crawl(database: Database, insights: Ins
     began = datetime.now(UTC) - timedelta(seconds=3)
     await deliver(database, "crawl-1", "crawl.started", at=began)
     await deliver_pages(database, "crawl-1", A)
-    await put_pages_back(database, "crawl-1", "embedder_unavailable", "away")
+    await put_pages_back(database, "crawl-1", "embedder_unavailable", "down")
     await index_pages(database, "crawl-1")
     await deliver_pages(database, "crawl-1", B)
     await fail_pages(database, "crawl-1", "bad_text", "cannot embed")

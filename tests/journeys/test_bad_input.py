@@ -1,4 +1,4 @@
-"""Whatever is sent ends in a clear answer or a recorded outcome; nothing else is lost by it."""
+"""Any input ends in a clear answer or a recorded outcome; nothing else is lost by it."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""A page changes: it is fetched again, search finds what is new, and others are told."""
+"""A page changes: it is fetched again, search finds what is new, and receivers are notified."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -93,7 +93,7 @@ def test_what_changed_is_found_and_its_time_is_known(stack: Stack, site: Website
     crawl = stack.crawl(taken["crawl_id"])
     assert (crawl["crawl_url"], crawl["pages_indexed"], crawl["engine"]) == (url, 1, "builtin")
 
-    again = stack.http.post(ENDPOINT, json=sent | {"diff": "told once more"})
+    again = stack.http.post(ENDPOINT, json=sent | {"diff": "sent once more"})
     assert (again.status_code, again.json()) == (202, taken | {"status": "duplicate"})
 
 

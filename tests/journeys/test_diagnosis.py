@@ -27,10 +27,10 @@ PARAGRAPH = WORDS * 12
 
 
 USUAL_PAGE_MS = 60.0
-"""Of a small page, on a machine that does nothing else."""
+"""The time of a small page on an idle machine."""
 MAX_SLOWNESS = 15.0
 BUSY = {Bottleneck.WORKERS, Bottleneck.INDEX}
-"""What is named where other programs use the processors."""
+"""The bottlenecks on a busy machine."""
 
 
 @contextmanager

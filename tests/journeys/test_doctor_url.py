@@ -62,7 +62,7 @@ def test_the_secret_is_not_sent_over_a_network_in_plain_text() -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--site", "http://a.example"), ("--url", "no address")])
-def test_wrong_usage_is_told(tmp_path: Path, arguments: tuple[str, str]) -> None:
+def test_wrong_usage_is_refused(tmp_path: Path, arguments: tuple[str, str]) -> None:
     done = crawlscope(tmp_path, "doctor", *arguments, API_SECRET="a")
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr

@@ -92,7 +92,7 @@ def rows(url: str, statement: str, *arguments: object) -> list[dict[str, Any]]:
 
 
 def attempts_of(url: str, crawl_id: str) -> list[dict[str, Any]]:
-    """Of all its pages, in the order of their beginning."""
+    """The attempts at all its pages, in the order of their start."""
     return rows(
         url,
         "SELECT source_url AS page, worker, outcome, attempts.error_code, attempts.error"

@@ -290,7 +290,7 @@ def test_a_deleted_crawl_is_cancelled_at_firecrawl(stack: Stack, firecrawl: Fake
         (lambda firecrawl: setattr(firecrawl, "outage", "refused"), "cannot be reached"),
         (lambda firecrawl: firecrawl.answer_with(Reply(403, {"error": "not yours ü"})), "not yours ?"),
     ],
-    ids=["away", "refuses"],
+    ids=["unavailable", "refuses"],
 )
 def test_a_crawl_that_goes_on_at_firecrawl_is_deleted_all_the_same_and_that_is_said(
     stack: Stack, firecrawl: FakeFirecrawl, spoil: Any, words: str
@@ -607,7 +607,7 @@ def test_the_command_says_in_one_line_why_firecrawl_refused(stack: Stack, firecr
 
 @pytest.mark.slow
 def test_a_firecrawl_that_signs_gets_in_without_the_api_secret(embedder: FakeEmbeddingServer, tmp_path: Path):
-    """The service's public address is another host's, as far as can be told from its name."""
+    """The service's public address is another host's, as far as its name shows."""
     with FakeFirecrawl(Site.of(3), secret=RECORDED_HMAC_SECRET) as firecrawl:
         port = str(free_port())
         settings = settings_for(

@@ -1,4 +1,5 @@
-"""Crawls of which deliveries were lost: the service notices by itself, and brings what is missing."""
+"""Crawls of which deliveries were lost: the service detects the loss automatically, and fetches the missing
+pages."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""Whatever sequence of requests a service gets, it knows what a model of it knows."""
+"""After any sequence of requests, the service has the state of its model."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What notifications need to be set, and what is made where it is not."""
+"""The settings of notifications, and their generated defaults."""
 
 import stat
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What monitoring reads does not grow with the records. SQL makes the rows: reads are counted, never rows."""
+"""The reads of monitoring do not grow with the records. SQL makes the rows: reads are counted, never rows."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection

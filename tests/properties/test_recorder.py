@@ -80,7 +80,7 @@ async def deliver_at(database: Database, crawl_id: str, event: dict[str, Any], s
 
 
 def body_at(crawl_id: str, event: dict[str, Any], second: int) -> bytes:
-    """What happened at another second is another delivery."""
+    """An event at another second is another delivery."""
     return json.dumps({"id": crawl_id, "webhookId": f"{crawl_id} {second}", **event}).encode()
 
 

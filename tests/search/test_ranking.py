@@ -8,7 +8,7 @@ from crawlscope.search.schemas import Mode
 
 
 def hits(*found: tuple[str, float]) -> list[Hit]:
-    """Of chunks such as `a2`: number 2 of page `a`."""
+    """Hits of chunks such as `a2`: number 2 of page `a`."""
     return [Hit(chunk.encode(), score, chunk[0].encode()) for chunk, score in found]
 
 

@@ -1,1 +1,1 @@
-"""What tests of several areas share: the service as users start it, its producers, fake servers."""
+"""Helpers of tests of several areas: the service as users start it, its producers, fake servers."""

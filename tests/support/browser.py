@@ -75,7 +75,7 @@ class Watched:
 
 
 async def violations(page: Page, options: Mapping[str, Any] | None = None) -> list[str]:
-    """What axe-core finds serious, with the elements."""
+    """The serious findings of axe-core, with the elements."""
     if not await page.evaluate("'axe' in window"):
         await page.evaluate(AXE.read_text(encoding="utf-8"))
     found: dict[str, Any] = await page.evaluate(

@@ -1,4 +1,4 @@
-"""What data folders begin with, made once for all those of a test process."""
+"""The first content of data folders, made once for all folders of a test process."""
 
 import asyncio
 import atexit

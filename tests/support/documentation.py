@@ -20,7 +20,7 @@ class Section:
 
     @property
     def names(self) -> list[str]:
-        """What is written as code in the title."""
+        """The code in the title."""
         return _CODE.findall(self.title)
 
     def blocks(self, language: str) -> list[str]:
@@ -31,7 +31,7 @@ class Section:
         return [row for table in _tables(self.text) if table[0][0] == heading for row in table[2:]]
 
     def first_names(self, heading: str) -> list[str]:
-        """What is written as code in the first column of those tables."""
+        """The code in the first column of those tables."""
         return [name for row in self.rows(heading) for name in _CODE.findall(row[0])]
 
 

@@ -96,7 +96,7 @@ def crawl_metrics(**changes: Any) -> CrawlMetricsResponse:
 
 
 def diagnosis(**changes: Any) -> DiagnosisResponse:
-    """Of the same crawl: the embedder bounds it."""
+    """The diagnosis of the same crawl: the embedder bounds it."""
     facts: dict[str, Any] = {
         "crawl_id": "0b7f4b1e-6f0a-4b6e-9d55-1c0f4a7b2e11",
         "bound_by": Bottleneck.EMBEDDER,

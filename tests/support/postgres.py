@@ -1,4 +1,4 @@
-"""What runs of an embedded PostgreSQL, as its users and the operating system see it."""
+"""The running processes of an embedded PostgreSQL, as its users and the operating system see them."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""What real Firecrawls delivered and answered, as `tests/recordings` keeps it."""
+"""The deliveries and answers of real Firecrawls in `tests/recordings`."""
 
 import gzip
 import hashlib

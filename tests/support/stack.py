@@ -170,5 +170,5 @@ def _address(data_dir: Path, process: "subprocess.Popen[bytes]") -> str | None:
 
 
 def log_of(data_dir: Path) -> Path:
-    """What the stack of this data folder logged."""
+    """The log of the stack of this data folder."""
     return data_dir.parent / f"{data_dir.name}.log"

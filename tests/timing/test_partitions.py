@@ -91,7 +91,7 @@ async def test_a_long_transaction_delays_a_new_partition_and_no_writer(own_datab
 
 
 async def while_it_moves(database: Database, work: Callable[[], Awaitable[T]]) -> T:
-    """What `work` returns that waits for operations of last spring to move to their month."""
+    """The result of `work`, which waits for operations of last spring to move to their month."""
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     move = partial(partitions._make, table="operation_metrics", month=month_after(LAST_SPRING, 0))
     async with database.transaction() as connection:

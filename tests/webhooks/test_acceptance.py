@@ -1,4 +1,4 @@
-"""What becomes of odd but readable deliveries: they are committed, and answered for what they are."""
+"""Odd but readable deliveries are committed, and get the answer for their kind."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What a body says, or what is wrong with it: whatever it holds, never another error."""
+"""The reading of bodies: any body gives a delivery or an error that names the fault, never another error."""
 
 import json
 from datetime import UTC, datetime

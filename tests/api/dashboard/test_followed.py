@@ -239,7 +239,7 @@ async def test_only_who_is_signed_in_follows_a_crawl_that_is_known(site: str):
 
 
 async def _requests(watched: Watched, service: Service, path: str, until: str) -> set[str]:
-    """What scripts of the page ask for while two more pages of its crawl fail, and it shows them."""
+    """The requests of the page's scripts while two more pages of its crawl fail, and it shows them."""
     page, asked = watched.page, set[str]()
 
     def note(request: Request) -> None:

@@ -37,7 +37,7 @@ class Service:
         return Service(replace(self.parts, settings=settings))
 
     async def request_paths(self) -> list[str]:
-        """Of all requests until now, as the recorder keeps them; it keeps none from then on."""
+        """The paths of all requests until now, as the recorder keeps them; it keeps none from then on."""
         await self.parts.buffer.stop()
         return [kept["path"] for kept in (await self.http.get("/api/metrics/requests")).json()["requests"]]
 

@@ -1,4 +1,4 @@
-"""What users do with crawls, and with their ids."""
+"""Users' actions on crawls, and odd crawl ids."""
 
 import json
 from typing import Any

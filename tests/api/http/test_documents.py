@@ -17,7 +17,7 @@ async def test_bodies_that_wait_are_bounded(serve: Serve) -> None:
     sent = list[bytes]()
 
     async def slowly() -> AsyncIterator[bytes]:
-        """Of a size that is not announced."""
+        """A body whose size is not announced."""
         sent.append(DOCUMENT)
         yield DOCUMENT
         await let_go.wait()

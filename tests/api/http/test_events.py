@@ -99,11 +99,11 @@ async def test_what_is_no_feed_is_an_ordinary_error(database: Database, served: 
 
     unknown = await served.http.get("/api/metrics/crawls/nobody/events")
     wrong = await served.http.get(CRAWL, params={"last_event_id": "yesterday"})
-    stranger = await served.http.get(CRAWL, headers={"X-API-Secret": "wrong"})
+    unauthenticated = await served.http.get(CRAWL, headers={"X-API-Secret": "wrong"})
 
     assert (unknown.status_code, unknown.json()["detail"]) == (404, "Crawl not found: nobody")
     assert (wrong.status_code, wrong.json()["detail"][:13]) == (422, "Last-Event-ID")
-    assert stranger.status_code == 401
+    assert unauthenticated.status_code == 401
 
 
 async def test_a_client_that_takes_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""A crawl taken away as a file: over HTTP, and by the command line's client."""
+"""The export of a crawl as a file: over HTTP, and by the command line's client."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: the work of all processes, in names and units that promtool accepts."""
+"""Prometheus's scrapes: the work of all processes, in names and units that promtool accepts."""
 
 import asyncio
 import shutil
@@ -62,8 +62,8 @@ async def test_the_work_of_every_process_is_added_up(database: Database, serve: 
         await deliver(database, "crawl-1", "crawl.page", [document("https://c.example/", status_code=404)])
         good, bad = await queued(database, "crawl-1")
         await end(database, *await attempt(database, good), Outcome(PageState.INDEXED, 3))
-        put_back = Outcome(PageState.QUEUED, error_code="embedder_unavailable", error="away")
-        await end(database, *await attempt(database, bad, failing="away"), put_back)
+        put_back = Outcome(PageState.QUEUED, error_code="embedder_unavailable", error="down")
+        await end(database, *await attempt(database, bad, failing="down"), put_back)
     async with reports.reported(database, "index_worker"):  # as after a restart
         [again] = await queued(database, "crawl-1")
         await end(database, *await attempt(database, again), Outcome(PageState.UNCHANGED))

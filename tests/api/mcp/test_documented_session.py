@@ -20,11 +20,11 @@ SECTIONS = {section.title: section for section in sections(page("docs/mcp.md"), 
 DOCUMENTED_SITE, DOCUMENTED_SERVICE = "https://docs.example.com", "http://127.0.0.1:8108"
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _COUNT = re.compile(r"\d+ found|of \d+ for|score [\d.]+")
-"""Where a crawl stands at once, and what else the service knows."""
+"""The state of a crawl at once, and the service's other pages."""
 _END = re.compile(r"(?<=Searchable  ).*: ")
 """Whether the last page was searchable before or after the end was reported."""
 _BOUND = re.compile(r"^((Bound by|To change|Idle)  |(chunking|embedding) wait ).*\n", re.MULTILINE)
-"""What the machine was busy with, and whether a page waited for another."""
+"""Lines that depend on the load of the machine, and on pages that waited for others."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+m \d\ds|[\d,.]+ (ms|s|%|pages/s)")
 
 
@@ -98,7 +98,7 @@ async def run(program: str) -> str:
 
 
 def comparable(printed: str) -> list[str]:
-    """What stays the same from run to run; the slowest page is another each time."""
+    """The parts that stay the same from run to run; the slowest page is another each time."""
     unbound = _BOUND.sub("", printed.replace("█", ""))
     steady = _TIME.sub("#", _COUNT.sub("#", _END.sub("", _ID.sub("ID", unbound))))
     return sorted(" ".join(line.split()) for line in steady.splitlines() if line.strip())

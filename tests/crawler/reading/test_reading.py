@@ -1,4 +1,4 @@
-"""What of a page is its text, and what of its meaning survives in Markdown."""
+"""The text of a page, and the meaning that survives in Markdown."""
 
 import pytest
 

@@ -9,7 +9,7 @@ DIMENSION = 4
 BM25 = Bm25Encoder()
 
 _urls: dict[bytes, str] = {}
-"""Of the documents that were made."""
+"""The URLs of the documents that were made."""
 
 
 def direction(axis: int, lean: float = 0.0) -> list[float]:

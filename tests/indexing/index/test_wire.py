@@ -53,6 +53,6 @@ def test_hits_arrive_as_they_were_sent(hits: list[Hit]) -> None:
 
 
 def test_errors_keep_their_kind_and_text() -> None:
-    for error in (IndexUnavailable("away"), IndexUnusable("broken"), CrawlscopeError("odd")):
+    for error in (IndexUnavailable("down"), IndexUnusable("broken"), CrawlscopeError("odd")):
         came = wire.unpack_error(wire.pack_error(error))
         assert (type(came), str(came)) == (type(error), str(error))

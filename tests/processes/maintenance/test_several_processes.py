@@ -1,4 +1,4 @@
-"""Work that runs by itself is done once, however many processes run it, and goes on when some of them end."""
+"""Periodic work is done once, for any number of processes, and continues when some of them end."""
 
 import asyncio
 import json

@@ -143,7 +143,7 @@ async def test_after_an_outage_pages_are_compared_while_the_crawl_runs(
 async def test_an_outage_unseals_nothing_by_itself(
     database: Database, firecrawl: FakeFirecrawl, sweep: Sweep
 ) -> None:
-    """What was compared stays so, also when Firecrawl is unavailable then, or has forgotten the crawl."""
+    """A compared crawl stays compared, even if Firecrawl is unavailable later, or has forgotten the crawl."""
     job = firecrawl.start("crawl", {"url": DOCS})
     firecrawl.wait_until_ended(job.id)
     await deliver(database, job.id, "crawl.completed")

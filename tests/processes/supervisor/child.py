@@ -46,7 +46,7 @@ def fail(code: str) -> None:
 
 
 def descriptors(pid: int) -> set[int]:
-    """What a process has open, where the system tells."""
+    """The open files of a process, if the system shows them."""
     found = set()
     for link in Path(f"/proc/{pid}/fd").glob("*"):
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What the tests of supervision share."""
+"""Helpers of the tests of supervision."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ def command(kind: str, *arguments: str) -> list[str]:
 
 
 class Diary:
-    """What the children noted, in order."""
+    """The notes of the children, in order."""
 
     def __init__(self, folder: Path) -> None:
         self.env = {**os.environ, "CHILD_FOLDER": str(folder)}

@@ -94,7 +94,7 @@ async def test_wrong_settings_end_everything_with_the_reason(diary: Diary) -> No
 
 
 async def test_settings_that_have_worked_end_nothing(diary: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What they name answers otherwise than before: that can pass."""
+    """Their server answers otherwise than before: that can pass."""
     monkeypatch.setattr(restarts, "STEADY_SECONDS", 0.0)
     supervisor = Supervisor([_awaited(diary, "good"), Process("bad", command("fail", "2"), diary.env)])
     await supervisor.start()

@@ -24,7 +24,7 @@ MAX_NOTIFICATION_URL = 1_000
 class FakeChangedetection:
     def __init__(self, *, base_path: str = "") -> None:
         self.base_path = base_path
-        """Where a proxy would have put it."""
+        """The path under which a proxy would serve it."""
         self.watches: dict[str, dict[str, Any]] = {}
         self.watch_limit: int | None = None
         self.delay_seconds = 0.0

@@ -1,4 +1,4 @@
-"""What two versions of Firecrawl's errors API say of pages that fail, word for word."""
+"""The answers of two versions of Firecrawl's errors API on failed pages, word for word."""
 
 from tests.support.fakes.firecrawl_site import Failure
 

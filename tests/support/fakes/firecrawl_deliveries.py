@@ -55,7 +55,7 @@ class Delivery:
     body: bytes
     headers: Mapping[str, str]
     status: int | None
-    """What the receiver answered; None where it did not, or was never asked."""
+    """The receiver's answer; None if it did not answer, or got no request."""
 
 
 class Courier:

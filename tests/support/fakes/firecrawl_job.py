@@ -54,9 +54,9 @@ class Job:
     """When the last document was made; the newer version takes that for the end of a job that completed."""
     cancelled: bool = False
     failed: str | None = None
-    """What went wrong with the job as a whole."""
+    """The error of the whole job."""
     forgotten: str | None = None
-    """What the API says in place of an answer."""
+    """The API's error in place of an answer."""
     said_completed: bool = False
     events: int = 0
 

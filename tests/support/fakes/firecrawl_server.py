@@ -58,7 +58,7 @@ class FakeFirecrawl:
         base_path: str = "",
     ) -> None:
         self.site = site or Site.of(5)
-        """What a crawl finds that starts at a URL not in `sites`."""
+        """The site of a crawl that starts at a URL not in `sites`."""
         self.sites: dict[str, Site] = {}
         """By the URL that a crawl starts at."""
         self.older = older
@@ -70,12 +70,12 @@ class FakeFirecrawl:
         self.versions = versions
         """The API versions that exist; of others it says in HTML that it has no such endpoint."""
         self.base_path = base_path
-        """Where a proxy would have put it; `next` does not know of it."""
+        """The path under which a proxy would serve it; `next` does not contain it."""
         self.results_per_page = 100
         self.repeat_first_part = False
         """`skip` is ignored, as the older version always does."""
         self.next_origin: str | None = None
-        """What `next` starts with; None: as the request came in."""
+        """The beginning of `next`; None: the origin of the request."""
         self.seconds_per_page = 0.0
         self.completed_after_seconds = 0.0
         """Between the job's end and the event that says so."""

@@ -1,4 +1,4 @@
-"""What a fake Firecrawl finds: pages, pages that cannot be had, and pages that robots.txt forbids."""
+"""The sites of a fake Firecrawl: pages, pages that cannot be fetched, and pages that robots.txt forbids."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

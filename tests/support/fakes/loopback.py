@@ -1,4 +1,4 @@
-"""What the servers that tests start in their own process have in common."""
+"""The common base of servers that tests start in their own process."""
 
 import secrets
 import socket

@@ -66,7 +66,7 @@ def crawl(firecrawl: FakeFirecrawl, receiver: Receiver, **webhook: Any) -> str:
 
 
 def shape(event: dict[str, Any]) -> tuple[Any, ...]:
-    """What all events of a kind have in common: their keys in order, and those of a failed page."""
+    """The shape of all events of a kind: their keys in order, and those of a failed page."""
     document = event["data"][0] if event["data"] else {}
     inner = sorted(document["metadata"]) if document and not event["success"] else []
     return event["type"].partition(".")[2], event["success"], list(event), list(document), inner

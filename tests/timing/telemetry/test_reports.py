@@ -1,4 +1,4 @@
-"""Of all processes that report, one is the oldest."""
+"""One of all processes that report is the oldest."""
 
 import asyncio
 import socket

@@ -1,6 +1,6 @@
 """The all-MiniLM-L6-v2 sentence embedding model as files: where they lie and what they are.
 
-Importing this package loads nothing. Where the files come from is told in MODEL.md beside them.
+Importing this package loads nothing. MODEL.md beside the files says where they come from.
 """
 
 from pathlib import Path
