@@ -120,7 +120,7 @@ class Process:
         return replacement
 
     async def reindex(self) -> None:
-        await self.reindexing.fill((await self.begin()).id)
+        await self.reindexing.build((await self.begin()).id)
         await self.lifecycle.advance()
 
     async def live(self) -> Live:
@@ -267,7 +267,7 @@ async def test_an_index_of_an_older_version_is_reindexed(
     assert replacement is not None
     assert ":999:" in replacement.fingerprint
     assert await upgraded.found("apples") == await before.found("apples")
-    await upgraded.reindexing.fill(replacement.id)
+    await upgraded.reindexing.build(replacement.id)
     live = await upgraded.lifecycle.advance()
     assert live.replacement is None
     assert live.serving is not None
@@ -304,7 +304,7 @@ async def test_searches_and_changes_during_reindexing_are_right(
     searching = asyncio.create_task(search_until(done, after))
     replacement = await after.begin()
     async with asyncio.TaskGroup() as work:
-        work.create_task(after.reindexing.fill(replacement.id))
+        work.create_task(after.reindexing.build(replacement.id))
         work.create_task(after.crawl("crawl-3", "glaciers", "apples"))
         work.create_task(after.crawl("crawl-4", "comets", more="\n\nSomething new of comets: perihelion."))
         work.create_task(
@@ -326,11 +326,11 @@ async def test_a_document_removed_during_reindexing_is_not_in_the_new_index(
     after: Process, new: FakeEmbeddingServer
 ) -> None:
     replacement = await after.begin()
-    await after.reindexing._fill_what_is_left(replacement)  # all is made, the change over is still to come
+    await after.reindexing._build_rest(replacement)  # everything but the switch
     metadata = {"sourceURL": url_of("dunes"), "url": url_of("dunes"), "statusCode": 200}
     await deliver(after.database, "crawl-5", "crawl.page", [{"markdown": "", "metadata": metadata}])
     await after.index_what_waits("crawl-5")
-    await after.reindexing.fill(replacement.id)
+    await after.reindexing.build(replacement.id)
     assert url_of("dunes") not in await after.found()
     assert (await after.holding())[0] == len(TOPICS) - 1
 
@@ -342,7 +342,7 @@ async def test_reindexing_continues_after_a_kill(
     replacement = await after.begin()
     new.fail_after = 3
     with pytest.raises(EmbedderUnavailable):
-        await after.reindexing.fill(replacement.id)
+        await after.reindexing.build(replacement.id)
     halfway = (await after.live()).replacement
     assert halfway is not None
     assert "told to fail" in str(halfway.problem)
@@ -351,12 +351,12 @@ async def test_reindexing_continues_after_a_kill(
     new.requests.clear()
 
     another = await start(new)
-    await another.reindexing.fill(replacement.id)
+    await another.reindexing.build(replacement.id)
     again = embedded_texts(new)
     assert len(made - again) >= 3, "three documents were made before, and are not made again"
     documents, chunks, indexed = await another.holding()
     assert (documents, chunks) == (len(TOPICS), indexed)
-    await another.reindexing.fill(replacement.id)  # a job that is delivered twice
+    await another.reindexing.build(replacement.id)  # a job that is delivered twice
     assert (await another.serving()).id == replacement.id
 
 
@@ -376,9 +376,9 @@ async def test_another_embedder_during_reindexing_replaces_the_new_index(
     other = await start(old, chunk_tokens=64)
     second = await other.begin()
     assert second.id != first.id
-    await after.reindexing.fill(first.id)
+    await after.reindexing.build(first.id)
     assert (await after.live()).replacement == second
-    await other.reindexing.fill(second.id)
+    await other.reindexing.build(second.id)
     assert (await other.serving()).recipe.chunk_tokens == 64
     assert (await other.holding())[1] > 2 * (await after.holding())[0]
 
@@ -437,7 +437,7 @@ async def test_documents_that_the_new_embedder_refuses_are_left_out_and_counted(
 async def fail_to_fill(process: Process, replacement: Generation, times: int) -> None:
     for _ in range(times):
         with pytest.raises((CrawlscopeError, MemoryError)):
-            await process.reindexing.fill(replacement.id)
+            await process.reindexing.build(replacement.id)
 
 
 async def test_a_document_that_fails_in_every_attempt_is_left_out(
@@ -448,7 +448,7 @@ async def test_a_document_that_fails_in_every_attempt_is_left_out(
     await fail_to_fill(after, replacement, 1)
     assert (await (await after.opened.index(replacement)).size()).chunks > 0, "the others are made meanwhile"
     await fail_to_fill(after, replacement, 18)
-    await after.reindexing.fill(replacement.id)
+    await after.reindexing.build(replacement.id)
     assert await after.found() == {url_of(topic) for topic in TOPICS if topic != "comets"}
     assert (await after.holding())[0] == len(TOPICS) - 1
 
@@ -460,7 +460,7 @@ async def test_no_document_is_left_out_while_the_embedder_is_unavailable(
     new.fail_after = 3
     await fail_to_fill(after, replacement, 25)
     new.fail_after = None
-    await after.reindexing.fill(replacement.id)
+    await after.reindexing.build(replacement.id)
     assert await after.found() == {url_of(topic) for topic in TOPICS}
 
 
@@ -479,7 +479,7 @@ async def test_an_unexpected_error_is_retried_before_the_document_is_left_out(
     monkeypatch.setattr(Bm25Encoder, "encode_document", encode_if_there_is_memory)
     await fail_to_fill(after, replacement, 2)
     short_of_memory = not passes
-    await after.reindexing.fill(replacement.id)
+    await after.reindexing.build(replacement.id)
     assert await after.found() == {url_of(topic) for topic in TOPICS if passes or topic != "comets"}
 
 
@@ -491,7 +491,7 @@ async def test_a_document_that_times_out_in_every_attempt_is_left_out(
     replacement = await after.begin()
     new.stuck_on = "comets"
     await fail_to_fill(after, replacement, 2)
-    await after.reindexing.fill(replacement.id)
+    await after.reindexing.build(replacement.id)
     new.stuck_on = None
     assert await after.found() == {url_of(topic) for topic in TOPICS if topic != "comets"}
 
@@ -507,7 +507,7 @@ async def test_wrong_vectors_reach_no_index(
     with pytest.raises(EmbedderUnavailable):
         await after.crawl("crawl-3", "glaciers")
     with pytest.raises(EmbedderUnavailable):
-        await after.reindexing.fill(replacement.id)
+        await after.reindexing.build(replacement.id)
     assert await after.holding() == held
     assert (await (await after.opened.index(replacement)).size()).chunks == 0
 

@@ -119,9 +119,9 @@ class Installation:
 
     async def reindex(self) -> None:
         recipe = await self.opened.open_configured()
-        filling = await self.database.run(lambda c: generations.begin_reindexing(c, recipe))
+        replacement = await self.database.run(lambda c: generations.begin_reindexing(c, recipe))
         await self.lifecycle.advance()
-        await self.reindexing.fill(filling.id)
+        await self.reindexing.build(replacement.id)
         await self.lifecycle.advance()
 
 

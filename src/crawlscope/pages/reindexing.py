@@ -1,4 +1,4 @@
-"""Fills a new index from the kept pages while another one serves, and changes over when nothing is left."""
+"""Builds a new index from the stored pages while another one serves, and switches to it when it is complete."""
 
 import asyncio
 from collections import Counter
@@ -44,12 +44,12 @@ class _Batch:
 
     @property
     def fails(self) -> bool:
-        """A few documents may fail by themselves; more are a sign of a dependency that works for none."""
+        """A few documents may be faulty; more failures are a sign of a dependency that works for none."""
         return len(self.failures) >= DOCUMENTS_AT_ONCE and not self.made
 
 
 class Reindexing:
-    """One process fills an index. A second one would repeat some of the work and spoil nothing.
+    """One process builds an index. A second one would repeat some of the work and spoil nothing.
 
     `max_attempts` at a document may fail by an unexpected error, and no attempt lasts longer than
     `timeout_seconds`, unless a thread cannot be stopped.
@@ -72,32 +72,32 @@ class Reindexing:
         """Failed attempts at a document of an index, by error code. Another process counts from 0."""
 
     async def run(self) -> None:
-        """Fills whenever there is an index to fill, until cancelled.
+        """Builds each index that is requested, until cancelled.
 
-        When the worker that fills dies, another one continues, also with a document that may have been the
-        cause: those deaths are not counted.
+        When the worker that builds it dies, another one continues, also with a document that may have been
+        the cause: those deaths are not counted.
         """
 
-        async def fill_if_requested() -> None:
+        async def build_if_requested() -> None:
             async with self._database.transaction() as connection:
-                filling = (await generations.live(connection)).replacement
-            if filling:
+                replacement = (await generations.live(connection)).replacement
+            if replacement:
                 async with generations.reindexing_lock(self._database) as alone:
                     if alone:
-                        await self.fill(filling.id)
+                        await self.build(replacement.id)
 
         await run_periodically(
-            fill_if_requested,
+            build_if_requested,
             interval_seconds=POLL_INTERVAL_SECONDS,
             retry_seconds=lambda failures: max(POLL_INTERVAL_SECONDS, retry_seconds(failures)),
             failure_event="reindexing_failed",
         )
 
-    async def fill(self, generation_id: int) -> None:
-        """Returns when that index serves, or is not to be filled any more.
+    async def build(self, generation_id: int) -> None:
+        """Returns when that index serves, or is no longer requested.
 
-        Raises why it cannot continue now, or why some documents must be tried again; called again, it
-        continues where it stopped.
+        Raises the error that stops it, or that of documents which must be tried again. The next call
+        continues where this one stopped.
         """
         try:
             while True:
@@ -107,15 +107,15 @@ class Reindexing:
                 generation = live.replacement
                 if generation is None or generation.id != generation_id:
                     return
-                await self._fill_what_is_left(generation)
-                if await self._change_over(generation):
+                await self._build_rest(generation)
+                if await self._switch(generation):
                     log.info("index_switched", index=generation.name, fingerprint=generation.fingerprint)
                     self._failures.clear()
         except Exception as error:
             await self._note(generation_id, _words(error))
             raise
 
-    async def _fill_what_is_left(self, generation: Generation) -> None:
+    async def _build_rest(self, generation: Generation) -> None:
         await self._opened.embedder(generation).ready()
         await self._note(generation.id, None)
         failures: list[Exception] = []
@@ -132,7 +132,7 @@ class Reindexing:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     for document in left:
-                        tasks.create_task(self._fill_one(generation, document, at_once, batch))
+                        tasks.create_task(self._build_one(generation, document, at_once, batch))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
             failures += batch.failures
@@ -142,7 +142,7 @@ class Reindexing:
         if failures:
             raise failures[0]
 
-    async def _fill_one(
+    async def _build_one(
         self, generation: Generation, document: DocumentToReindex, at_once: asyncio.Semaphore, batch: _Batch
     ) -> None:
         async with at_once:
@@ -163,7 +163,7 @@ class Reindexing:
     async def _make(
         self, generation: Generation, document: DocumentToReindex, *, again: bool = False
     ) -> bool:
-        """False if no text is stored; `again` also makes a document that the index has already."""
+        """False if no text is stored; `again` also indexes a document that the index already has."""
         if await self._database.run(partial(self._indexing.remove_if_gone, urls=[document.url])):
             return True
         async with in_time(self._timeout_seconds):
@@ -212,7 +212,7 @@ class Reindexing:
     ) -> None:
         """Puts the document into the index, or leaves it out for `error`.
 
-        Does neither where the document was replaced meanwhile: then it is made again from its new content.
+        Does neither if the document was replaced meanwhile: then it is indexed again from its new content.
         """
 
         url = document.url
@@ -249,8 +249,8 @@ class Reindexing:
 
         await self._database.run(keep)
 
-    async def _change_over(self, generation: Generation) -> bool:
-        """If the new index has all that it should hold; documents that it lost are made again."""
+    async def _switch(self, generation: Generation) -> bool:
+        """Switches to the new index if it is complete; documents that it lost are indexed again."""
         async with self._database.transaction() as connection:
             live = await generations.lock_exclusively(connection)
             if live.serving is None or live.replacement is None or live.replacement.id != generation.id:
@@ -263,7 +263,7 @@ class Reindexing:
                 log.warning("new_index_chunks_lost", index=generation.name, wanted=wanted, found=found)
                 await documents.restart_reindexing(connection, generation.id)
                 return False
-            await generations.change_over(connection, generation.id)
+            await generations.switch(connection, generation.id)
             return True
 
     async def _note(self, generation_id: int, problem: str | None) -> None:

@@ -41,7 +41,7 @@ class ServingIndex:
 
 
 class IndexHost:
-    """Opens the indexes in the background, retries until that works, and follows each change over."""
+    """Opens the indexes in the background, retries until that works, and follows each switch."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings

@@ -5,8 +5,8 @@ generations in the database. Their states:
 
 - `serving`: search asks it, and pages go into it. `repository.ensure_serving` adds the first one.
 - `filling`: a worker (`pages.reindexing`) builds it beside the serving one (`repository.begin_reindexing`),
-  on request or because this version indexes pages in another way. When it has all that the serving one has,
-  `repository.change_over` makes it serve.
+  on request or because this version indexes pages in another way. When it is complete, `repository.switch`
+  makes it serve.
 - `retired`: it served before, or another recipe replaced it while it was being built.
 - `dropped`: its folder or collection is deleted.
 

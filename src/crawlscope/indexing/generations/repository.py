@@ -1,7 +1,7 @@
-"""The SQL of index generations: which index serves, which one is built to replace it, and the change over.
+"""The SQL of index generations: which index serves, which one is built to replace it, and the switch.
 
-Transactions that store documents hold the generations' lock shared; a change over holds it exclusively. So no
-document is stored into the former index after the change over.
+Transactions that store documents hold the generations' lock shared; a switch holds it exclusively. So no
+document is stored into the former index after the switch.
 """
 
 import json
@@ -60,7 +60,7 @@ LIMIT_LOCK_WAIT = "SET LOCAL lock_timeout = '5s'"
 
 
 class State(StrEnum):
-    FILLING = "filling"
+    BUILDING = "filling"
     SERVING = "serving"
     RETIRED = "retired"
     """Searches no longer use it; it is dropped when those in progress are done."""
@@ -83,7 +83,7 @@ class Generation:
 class Live:
     serving: Generation | None
     replacement: Generation | None
-    """The one that reindexing fills."""
+    """The one that a reindexing builds."""
     documents: Mapping[str, KnownDocument] = field(default_factory=dict)
     """The serving index's records of the requested documents, by URL."""
     answered_gone: Collection[str] = ()
@@ -117,7 +117,7 @@ async def live(
     asked = [(by_key[row.key], row) for row in rows if row.key is not None]
     return Live(
         generations.get(State.SERVING),
-        generations.get(State.FILLING),
+        generations.get(State.BUILDING),
         {
             url: KnownDocument(
                 *(row.content_hash, row.document_fingerprint, row.chunks, row.crawl_id, row.language),
@@ -172,7 +172,7 @@ async def begin_reindexing(connection: AsyncConnection, recipe: Recipe) -> Gener
         return current
     if current:
         await _retire(connection, GENERATIONS.c.id == current.id)
-    return await _add(connection, recipe, State.FILLING)
+    return await _add(connection, recipe, State.BUILDING)
 
 
 def reindexing_lock(database: Database) -> AbstractAsyncContextManager[bool]:
@@ -180,7 +180,7 @@ def reindexing_lock(database: Database) -> AbstractAsyncContextManager[bool]:
     return database.alone(*REINDEXING_LOCK)
 
 
-async def change_over(connection: AsyncConnection, replacement_id: int) -> None:
+async def switch(connection: AsyncConnection, replacement_id: int) -> None:
     """Makes the replacement serve. The caller holds the lock by `lock_exclusively`."""
     await _retire(connection, GENERATIONS.c.state == State.SERVING)
     await connection.execute(

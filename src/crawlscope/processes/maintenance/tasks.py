@@ -2,7 +2,7 @@
 
 Each runs until it is cancelled, on `run_periodically`, and so does `maintain_tables` in each process that
 writes. Other such work belongs to one process alone: the API process follows its indexes (`IndexHost`) and
-records refused deliveries (`Refusals`), an indexing worker fills a new index (`Reindexing`) and closes its
+records refused deliveries (`Refusals`), an indexing worker builds a new index (`Reindexing`) and closes its
 circuit (`Circuit`), and `up` watches the embedded database and dead workers (`Supervisor`).
 """
 
