@@ -61,7 +61,7 @@ def stack(server: FakeEmbeddingServer, tmp_path_factory: pytest.TempPathFactory)
         "EMBEDDER_URL": server.url,
         "PAGE_TIMEOUT_SECONDS": str(PAGE_TIMEOUT_SECONDS),
     }
-    with running_stack(tmp_path_factory.mktemp("bad-days") / "data", **settings) as running:
+    with running_stack(tmp_path_factory.mktemp("failures") / "data", **settings) as running:
         yield running
 
 

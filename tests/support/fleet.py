@@ -59,7 +59,7 @@ class Fleet:
         self.members: dict[str, Member] = {}
         self.endpoints: list[Stack] = []
         self._stopping = threading.Event()
-        self._keeper = threading.Thread(target=self._keep)
+        self._supervisor = threading.Thread(target=self._keep)
 
     def add(self, name: str, *command: str, source: Path | None = None, **settings: str) -> Member:
         """`source` has the package of another version."""
@@ -115,8 +115,8 @@ class Fleet:
     def stop(self, codes: Set[int] = ENDED) -> dict[str, float]:
         """Ends all with SIGTERM at once; returns how long each took. Fails for another exit code."""
         self._stopping.set()
-        if self._keeper.is_alive():
-            self._keeper.join()
+        if self._supervisor.is_alive():
+            self._supervisor.join()
         began, took = time.monotonic(), dict[str, float]()
         for member in self.members.values():
             assert member.process is not None
@@ -130,7 +130,7 @@ class Fleet:
 
     def keep_running(self) -> None:
         """From now on, what dies is started again after a moment."""
-        self._keeper.start()
+        self._supervisor.start()
 
     def _keep(self) -> None:
         while not self._stopping.wait(0.2):

@@ -1,4 +1,4 @@
-"""Builds a new index from the stored pages while another one serves, and switches to it when it is complete."""
+"""Builds a new index from the stored pages while another one serves, and switches to it at the end."""
 
 import asyncio
 from collections import Counter
