@@ -4,7 +4,7 @@
 
 The server, in a process of its own, answers a request after 50 ms, as if it computed for so long. A bare
 client keeps 8 requests of 32 texts in progress and reads no answer. The embedder of one process gets pages of
-50 chunks in turns with it: 16 or 8 pages are in progress, as in a worker. On a machine with less than two
+50 chunks in turns with it: 16 pages are in progress, as in a worker, or 8. On a machine with less than two
 idle processors the ratio says more about the machine.
 """
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling [--picture FILE]
 
-A worker has eight pages in progress. Each page visits its worker, PostgreSQL, the index and the embedder,
+A worker has 16 pages in progress. Each page visits its worker, PostgreSQL, the index and the embedder,
 and queues there. This closed network is solved by approximate mean value analysis (Schweitzer), several
 servers as one fast server and a delay (Seidmann). Then hard limits apply: processes of the API, the disk of
 the log, and the processors of a single machine. It prints the tables of docs/scaling.md.
@@ -20,7 +20,7 @@ from benchmarks.chart import Chart, svg
 from benchmarks.demands import Demands
 from benchmarks.part import number
 
-PAGES_AT_ONCE = 8
+PAGES_AT_ONCE = 16
 """The pages in progress of a worker."""
 CONNECTIONS = {"serve": 24, "worker": 7}
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)

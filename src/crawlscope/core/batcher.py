@@ -16,6 +16,10 @@ def _one(_: object) -> int:
     return 1
 
 
+def _no_more() -> bool:
+    return False
+
+
 class _Call(Generic[Result]):
     def __init__(self, items: int, done: asyncio.Future[list[Result]]) -> None:
         self.done = done
@@ -35,7 +39,8 @@ class _Call(Generic[Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """No timer delays an item: a lone one is a batch of its own, at once.
+    """A batch that may start waits until it has `enough` items, for `linger_seconds` at most, and only while
+    `more_to_come`. So a lone item is a batch of its own, at once.
 
     `process` returns a result, or an exception for its caller, for each item in order. If it raises, it gets
     each item of the batch alone, so that one bad item does not fail the others; a `DependencyError` goes to
@@ -51,12 +56,19 @@ class Batcher(Generic[Item, Result]):
         weight: Callable[[Item], int] = _one,
         max_weight: int | None = None,
         concurrency: int = 1,
+        enough: int = 1,
+        more_to_come: Callable[[], bool] = _no_more,
+        linger_seconds: float = 0.0,
     ) -> None:
         self._process = process
         self._max_items = max_items
         self._weight = weight
         self._max_weight = max_weight
         self._concurrency = concurrency
+        self._enough = enough
+        self._more_to_come = more_to_come
+        self._linger_seconds = linger_seconds
+        self._lingering: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[Item, int, _Call[Result]]] = deque()
         """With the place of the item in its call."""
         self._in_progress: set[asyncio.Task[Exception | None]] = set()
@@ -81,6 +93,16 @@ class Batcher(Generic[Item, Result]):
         return await call.done
 
     def _start(self) -> None:
+        if not 0 < len(self._waiting) < self._enough or not self._more_to_come():
+            self._start_batches()
+        elif self._lingering is None and not self.is_full:
+            loop = asyncio.get_running_loop()
+            self._lingering = loop.call_later(self._linger_seconds, self._start_batches)
+
+    def _start_batches(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         while len(self._in_progress) < self._concurrency and (batch := self._next()):
             running = asyncio.create_task(self._run(batch))
             self._in_progress.add(running)

@@ -1,7 +1,7 @@
 """The SQL of documents: what each index holds under each URL, and which crawls found it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -117,7 +117,7 @@ async def save_documents(
     if not saved and not found:
         return {}
     keys = {hash_key(url): url for url in found}
-    rows = [(hash_key(url), url, *astuple(document)) for url, document in saved.items()]
+    rows = [(hash_key(url), url, *vars(document).values()) for url, document in saved.items()]
     documents = {"generation_id": generation_id, **arrays(_SAVED_COLUMNS, rows)}
     crawls = {"found_keys": list(keys), "found_by": list(found.values())}
     crawl_ids: dict[str, list[str]] = {url: [] for url in found}

@@ -13,7 +13,8 @@ _PRIMARY = re.compile(r"[\s\"'\[]*([A-Za-z]{2,3})(?![A-Za-z])")
 _NO_LANGUAGE = {"und", "zxx", "mul", "mis"}
 _SAME = {"iw": "he", "in": "id", "ji": "yi", "nb": "no", "nn": "no"}
 
-_MAX_CHARACTERS = 20_000
+_MAX_CHARACTERS = 6_000
+"""More change the language of no page of seven collections and a documentation, and take twice the time."""
 _MAX_CHARACTERS_FOR_SCRIPT = 2_000
 _MIN_LETTERS = 100
 _MIN_IDEOGRAMS = 40

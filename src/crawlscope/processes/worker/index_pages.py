@@ -27,7 +27,7 @@ from crawlscope.processes.parts import worker_parts
 from crawlscope.processes.worker.circuit import Circuit, Outages
 from crawlscope.processes.worker.queue import Payload, WorkerQueue, worker_queue
 
-PAGES_AT_ONCE = 8
+PAGES_AT_ONCE = 16
 """Per process: they share transactions and calls of the embedder and the index."""
 MIN_BATCH = PAGES_AT_ONCE // 2
 """The others have work for the embedder until then."""
