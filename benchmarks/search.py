@@ -3,8 +3,8 @@
     python -m benchmarks.search [--quick] [--pages N] [--json FILE]
 
 Hybrid searches over HTTP on eight connections from a process of its own. The embedding server answers at
-once, so that the model's time is left out. The same searches run while workers index pages that were delivered
-before, and while pages are delivered as fast as the service takes them.
+once, so that the model's time is left out. The same searches run while workers index pages that were
+delivered before, and while pages are delivered as fast as the service takes them.
 """
 
 import asyncio

@@ -28,6 +28,7 @@ class Corpus:
     def __init__(self, database: Database, generation: Generation, data_dir: Path | None = None) -> None:
         self.model = generation.recipe.identity.model
         """The name of the embedding model."""
+        self.has_parts = generation.recipe.has_parts
         self._database, self._data_dir = database, data_dir
         self._generation_id = generation.id
         self._languages: Mapping[str, int] = {}

@@ -56,9 +56,9 @@ TEXT_LOST = "text_lost"
 MAX_PAGES = 16
 """Per transaction."""
 ENOUGH_PAGES = 8
-"""Pages that are ready wait for so many others, because a page of two costs a sixth more than one of eight."""
+"""So many pages are stored together while more are on their way: of two, each costs a sixth more."""
 LINGER_SECONDS = 0.05
-"""How long they wait at most."""
+"""How long a page that is ready waits for others at most."""
 MANY_CHUNKS = 128
 """A page with more is stored alone."""
 _ENDED_COLUMNS = (

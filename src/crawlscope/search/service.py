@@ -64,12 +64,13 @@ class SearchService:
         corpus: Corpus | None = None,
         reranker: Reranker | None = None,
     ) -> None:
-        """Without a corpus, every query is in English."""
+        """Without a corpus, every query is in English, and chunks may have parts."""
         self._index = index
         self._embedder = embedder
         self._bm25 = bm25
         self._corpus = corpus
         self._model = corpus.model if corpus else ""
+        self._has_parts = corpus is None or corpus.has_parts
         self._reranker = reranker
         self._vectors: dict[str, Floats] = {}
         """By query, the last used one at the end."""
@@ -175,7 +176,7 @@ class SearchService:
         depth = max(MIN_CANDIDATES, CANDIDATES_PER_PAGE * wanted)
         while True:
             halves = await self._index.query(query.dense, query.sparse, query.filters, depth)
-            if query.dense is not None:
+            if query.dense is not None and self._has_parts:
                 near = [hit.id for hit in halves.dense[:PARTS_COMPARED]]
                 await self._fetch(payloads, near)
                 parts = {one: payloads[one].get("parts", "") for one in near if one in payloads}

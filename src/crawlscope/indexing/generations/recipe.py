@@ -33,6 +33,11 @@ class Recipe:
             without_credentials(settings.embedder_url) if served and settings.embedder_url else None,
         )
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether chunks have parts: only the models in this process show what a chunk's tokens say."""
+        return self.identity.embedder == "local"
+
     @cached_property
     def fingerprint(self) -> str:
         """Identifies what this version makes by the recipe; an older version may have made other chunks."""
