@@ -199,11 +199,13 @@ async def test_a_batch_waits_for_enough_items_while_more_are_to_come() -> None:
     second = asyncio.create_task(batcher.add(2))
     await asyncio.sleep(0.01)
     assert recorder.batches == []
-    assert await asyncio.gather(batcher.add(3), first, second) == [6, 2, 4]
+    assert await batcher.add(3) == 6
+    assert (await first, await second) == (2, 4)
     waiting = asyncio.create_task(batcher.add(4))
     await asyncio.sleep(0.01)
     coming = 0
-    assert await asyncio.gather(batcher.add(5), waiting) == [10, 8], "none is to come after it"
+    assert await batcher.add(5) == 10, "none is to come after it"
+    assert await waiting == 8
     assert await batcher.add(6) == 12
     assert recorder.batches == [[1, 2, 3], [4, 5], [6]]
 
@@ -212,12 +214,12 @@ async def test_a_batch_does_not_wait_longer_than_it_may() -> None:
     recorder = Recorder()
     batcher = Batcher(recorder.double, max_items=9, enough=3, more_to_come=lambda: True, linger_seconds=0.05)
     async with asyncio.timeout(10):
-        assert await asyncio.gather(batcher.add(1), batcher.add(2)) == [2, 4]
+        assert await batcher.add_all([1, 2]) == [2, 4]
         recorder.gate.clear()
         first = asyncio.create_task(batcher.add_all([3, 4, 5]))
         await asyncio.sleep(0.01)
         late = asyncio.create_task(batcher.add(6))
         await asyncio.sleep(0.1)
         recorder.gate.set()
-        assert await asyncio.gather(first, late) == [[6, 8, 10], 12]
+        assert (await first, await late) == ([6, 8, 10], 12)
     assert recorder.batches == [[1, 2], [3, 4, 5], [6]]
