@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from datetime import timedelta
 
 import pytest
@@ -185,13 +186,33 @@ async def test_an_upgrade_refuses_while_processes_run_that_it_does_not_serve(
             await asyncio.sleep(0.01)
         assert not await revision.processes_before(own_database, revision.NEWEST)
         await schema.downgrade(own_database, "0024")
-        with pytest.raises(UsageError, match=f":{os.getpid()} .*: stop them, then run `crawlscope db up"):
+        with pytest.raises(UsageError, match=f":{os.getpid()} since .*: stop them, then run `crawlscope"):
             await schema.upgrade(own_database)
         assert await revision.current_revision(own_database) == "0024"
         await schema.upgrade(own_database, "0025")
         monkeypatch.setattr(revision, "ALIVE", timedelta(0))  # as if it had died
         await schema.upgrade(own_database)
     await revision.require_current(own_database)
+
+
+REPORT_AS_BEFORE = text("""
+    INSERT INTO webhook.processes (name, kind, version, started_at, memory_bytes)
+    VALUES (:name, 'worker', '0.0.1', now(), 1)
+    ON CONFLICT (name) DO UPDATE SET started_at = excluded.started_at, reported_at = now()
+""")
+"""As versions before 0027, which do not say their revision."""
+
+
+async def test_an_older_version_with_the_id_of_a_killed_process_is_not_taken_for_a_newer_one(
+    database: Database,
+) -> None:
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    async with reported(database, "worker"):
+        while not await revision.processes_before(database, "9999"):  # noqa: ASYNC110 - the database knows
+            await asyncio.sleep(0.01)
+        async with database.transaction() as connection:
+            await connection.execute(REPORT_AS_BEFORE, {"name": name})
+        assert await revision.processes_before(database, revision.NEWEST) == [name]
 
 
 @pytest.mark.parametrize(("oldest", "works"), [("0001", True), (revision.NEWEST, True), ("9998", False)])

@@ -63,8 +63,8 @@ async def _require_served_processes(database: Database, target: str) -> None:
     while running := await processes_before(database, oldest):
         if time.monotonic() > deadline:
             raise UsageError(
-                f"the processes {', '.join(running)} (host and process id) cannot work with the new tables: "
-                "stop them, then run `crawlscope db upgrade`"
+                f"the processes {', '.join(running)} (host, process id, start) do not work with the new "
+                "tables: stop them, then run `crawlscope db upgrade`"
             )
         await asyncio.sleep(PROCESS_POLL_SECONDS)
 

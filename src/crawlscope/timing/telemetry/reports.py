@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import psutil
@@ -113,7 +114,7 @@ class _Reporter:
             "kind": self._kind,
             "version": __version__,
             "revision": NEWEST,
-            "started_at": datetime.fromtimestamp(self._process.create_time(), UTC),
+            "started_at": _started_at(os.getpid()),
             "memory_bytes": self._process.memory_info().rss,
             "forgotten": FORGOTTEN,
         }
@@ -143,7 +144,7 @@ class _Reporter:
                 reason = str(error) or type(error).__name__
                 if failed is None:
                     log.warning("metrics_report_failed", reason=reason)
-                    failed = {"process": self._name, "since": datetime.now(UTC), "reason": reason}
+                    failed = {"process": _host_and_pid(), "since": datetime.now(UTC), "reason": reason}
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), INTERVAL_SECONDS)
         with suppress(CrawlscopeError):
@@ -160,7 +161,18 @@ async def is_oldest(connection: AsyncConnection) -> bool:
 
 
 def _name_of_this_process() -> str:
+    """Not that of a former process with the same id: versions before 0027 would keep its revision."""
+    return f"{_host_and_pid()} since {_started_at(os.getpid()):%Y-%m-%d %H:%M:%S}"
+
+
+def _host_and_pid() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@cache
+def _started_at(pid: int) -> datetime:
+    """The same at each call: the system computes it from a clock that can be set."""
+    return datetime.fromtimestamp(psutil.Process(pid).create_time(), UTC)
 
 
 async def add_totals(connection: AsyncConnection, series: Series) -> None:
