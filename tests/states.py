@@ -145,10 +145,11 @@ class Service(RuleBasedStateMachine):
     @rule(name=NAMES)
     def report_change(self, name: str) -> None:
         """Reports the change of a page that no crawl of the model has: it is scraped again in a crawl of its
-        own."""
+        own. On a busy machine, the name server may answer too late."""
         change = {"watch_url": f"https://changes-{self.word}.example/{name}", "watch_id": uuid4().hex}
-        self.ask("POST", "/api/webhook/changedetection", {202}, json=change)
-        self.changes += 1
+        answer = self.ask("POST", "/api/webhook/changedetection", {202, 422}, json=change)
+        self.changes += answer.status_code == 202
+        assert answer.status_code == 202 or "could not be resolved within" in answer.json()["detail"]
 
     @rule()
     def compare(self) -> None:
