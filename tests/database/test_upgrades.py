@@ -69,7 +69,14 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
         if name in ESTIMATED:
             assert_about_the_same(before[name], after[name])
         else:
-            assert (name, after[name]) == (name, before[name])
+            assert (name, known(after[name], before[name])) == (name, before[name])
+
+
+def known(after: Any, before: Any) -> Any:
+    """What the version before would have answered: it had fewer fields."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return {name: known(after.get(name), value) for name, value in before.items()}
+    return after
 
 
 def assert_about_the_same(before: Any, after: Any) -> None:
