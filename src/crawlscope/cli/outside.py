@@ -26,7 +26,7 @@ CRAWL_SECONDS = 60.0
 PAGES = 2
 SITE_REMEDY = "give --site with the URL of a site that the service can reach and may crawl"
 _NEEDED = ("address", "secret", "crawl")
-"""Without them, the checks that follow would only repeat what is wrong."""
+"""Without them, the checks that follow would only repeat the fault."""
 
 
 async def examine_from_outside(

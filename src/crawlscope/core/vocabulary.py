@@ -181,7 +181,7 @@ class RescrapeStatus(StrEnum):
     """How far a changed page was fetched again; at the end its `PageState` replaces this."""
 
     WAITING = "waiting"
-    """Until it is requested from Firecrawl."""
+    """It was not requested from Firecrawl yet."""
     RUNNING = "running"
     REFUSED = "refused"
     """Firecrawl, or a rule here, refused to fetch the page."""

@@ -80,7 +80,7 @@ class Engine(BasicCrawler[BasicCrawlingContext]):
             await self.add_requests(requests, forefront=first)
 
     async def crawl(self) -> None:
-        """Until the queue is empty; cancelling it drops the pages in progress at once."""
+        """Runs until the queue is empty; cancelling it drops the pages in progress at once."""
         running = asyncio.create_task(self._run_crawler())
         try:
             await asyncio.shield(running)

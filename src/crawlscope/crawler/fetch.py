@@ -171,9 +171,8 @@ class PageClient(ClosedAtEnd):
         await self._client.aclose()
 
     async def get(self, url: str, *, text_only: bool = False, first_bytes: int | None = None) -> FetchedPage:
-        """With `text_only` the body of images, archives and the like is left unread, with `first_bytes` what
-        comes after them. Raises `FetchFailed`.
-        """
+        """With `text_only`, the body of images, archives and the like is not read; with `first_bytes`, the
+        rest after them is not. Raises `FetchFailed`."""
         try:
             async with asyncio.timeout(self._timeout_seconds), self._client.stream("GET", url) as response:
                 page = FetchedPage.without_body(url, response)

@@ -27,7 +27,7 @@ class Originals:
         self._seen: set[str] = set()
         """Requested URLs that were read, or could not be read."""
         self._shortest: dict[str, str] = {}
-        """For addresses that often show one page the shortest of this crawl, of those without a query."""
+        """The shortest address of this crawl without a query, by addresses that often show one page."""
         self._landed: dict[str, str] = {}
         self._fingerprints: dict[str, Fingerprint] = {}
         self._documents: dict[str, str] = {}

@@ -28,7 +28,7 @@ class Clock:
         return time.monotonic()
 
     async def wait(self, seconds: float, stopping: asyncio.Event) -> None:
-        """Until so many seconds have passed or the event is set."""
+        """Waits until so many seconds have passed or the event is set."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await stopping.wait()

@@ -358,7 +358,7 @@ class Cluster:
         ]
 
     def _listens(self) -> bool:
-        """Also of a server that hangs, or that runs where its processes cannot be seen."""
+        """This includes a server that hangs, or whose processes cannot be seen from here."""
         folder = self.socket_folder()
         if folder is None:
             return False

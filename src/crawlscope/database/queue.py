@@ -163,7 +163,7 @@ async def drop_waiting_jobs(connection: AsyncConnection, jobs: Iterable[int | No
 
 
 async def drop_job(connection: AsyncConnection, job: int | None) -> None:
-    """Also one in progress: for the job of a worker that died."""
+    """This includes one in progress, for the job of a worker that died."""
     await connection.execute(delete(_JOBS).where(_JOBS.c.id == job))
 
 

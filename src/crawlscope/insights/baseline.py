@@ -134,7 +134,7 @@ def _shown(number: CrawlNumber, value: float) -> str:
 
 
 def _judge(expected: Expectation, numbers: Numbers, runs: Sequence[Numbers]) -> MetExpectation:
-    """Not judged where the number is not known, or too few earlier crawls are."""
+    """Null if the number is not known, or if there are too few earlier crawls."""
     value = numbers.get(expected.number)
     bound: float | None = expected.bound
     if expected.last is not None:

@@ -16,7 +16,7 @@ NAMING_WEIGHT = 0.4
 to a model.
 """
 UNREAD_WEIGHT = 0.2
-"""For a language that the model does not read: names and borrowed words are left of the meaning."""
+"""For a language that the model does not read: only names and borrowed words keep their meaning."""
 EMPHASIS = 1.5
 """The power for the height of a score above its floor, if the dense half has most of the weight: its many
 hits near the floor hardly differ. Those of BM25 differ by a word."""

@@ -139,9 +139,9 @@ class SearchService:
     async def _narrowed(
         self, filters: Filters, parsed: ParsedQuery, encode: Encode, payloads: Payloads
     ) -> tuple[Filters, list[str]]:
-        """Also to the documents that have a chunk with each phrase, and none with what is excluded; and the
-        phrases that any document has. A question may quote its subject in other words than the answer.
-        """
+        """Narrows the filters to documents that have a chunk with each phrase and none with an exclusion;
+        also returns the phrases that any document has. A question may quote its subject in other words than
+        the answer."""
         phrases = []
         for words in parsed.required:
             if found := await self._containing(words, filters, encode, payloads):

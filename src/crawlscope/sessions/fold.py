@@ -141,7 +141,7 @@ class Lifecycle:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Without what is at its default: most crawls need few of these, and each delivery writes them."""
+        """Without values at their default: most crawls need few of these, and each delivery writes them."""
         stored = {
             "first_fact_at": self.first_fact_at.isoformat(),
             "heard": sorted(self.seen),

@@ -75,7 +75,7 @@ class FollowedPages:
                 self._forget(address, page)
 
     async def _keep(self, address: str, page: _Page, news: AsyncIterator[bytes]) -> None:
-        """Until the crawl's feed ends; then shows the page as it is at the end."""
+        """Runs until the crawl's feed ends; then shows the page as it is at the end."""
         sending = run_periodically(
             lambda: _send_news(page),
             interval_seconds=NEWS_SECONDS,
@@ -95,7 +95,7 @@ class FollowedPages:
             page.viewers.end()
 
     async def _refresh(self, page: _Page) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
 
         async def refresh_once() -> float:
             await page.changed.wait()

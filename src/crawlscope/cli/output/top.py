@@ -42,7 +42,7 @@ async def running_crawls(client: ServiceClient) -> CrawlListResponse:
 async def watch_crawls(
     client: ServiceClient, console: Console, recover: Callable[[], Awaitable[None]]
 ) -> None:
-    """Until it is cancelled; without a terminal, prints them once."""
+    """Shows them until it is cancelled; without a terminal, prints them once."""
     paces: Paces = defaultdict(Pace)
     if not console.is_terminal:
         console.print(render_top(await running_crawls(client), paces, datetime.now(UTC)))

@@ -113,7 +113,7 @@ def _name(element: etree._Element) -> str:
 
 
 def _locations(root: etree._Element, entry: str) -> Iterator[str]:
-    """Not those of images and videos, which are further down."""
+    """Without those of images and videos, which are further down."""
     for element in root.iter(etree.Element):
         parent = element.getparent()
         if _name(element) == "loc" and parent is not None and _name(parent) == entry and element.text:

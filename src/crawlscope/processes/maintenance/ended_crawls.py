@@ -16,7 +16,7 @@ INTERVAL_SECONDS = 5.0
 
 
 async def count_ended_crawls(database: Database) -> None:
-    """Until it is cancelled; any number of processes may run it."""
+    """Runs until it is cancelled; any number of processes may run it."""
 
     async def count() -> int:
         ended = await database.run(count_ended)

@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 async def maintain_tables(settings: Settings, database: Database) -> None:
-    """Until it is cancelled, in each process that writes: the oldest one of those alive does the work."""
+    """Runs until it is cancelled, in each process that writes: the oldest one alive does the work."""
     pruned_at = -math.inf
 
     async def maintain() -> None:

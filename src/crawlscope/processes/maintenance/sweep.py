@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 async def reconcile_crawls(settings: Settings, database: Database) -> None:
-    """Until it is cancelled, in any number of processes; returns at once if no Firecrawl is set."""
+    """Runs until it is cancelled, in any number of processes; returns at once if no Firecrawl is set."""
     if settings.firecrawl_url is None:
         return
     async with firecrawl_client(settings) as firecrawl:

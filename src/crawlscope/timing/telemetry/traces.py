@@ -121,7 +121,7 @@ def parsed(traceparent: object) -> SpanContext | None:
 
 
 def propagated(traceparent: str | None) -> str | None:
-    """For what the work in progress starts: its own context, else the valid one that its client gave."""
+    """The context for work that this work starts: its own, else the valid one of its client."""
     if trace := _current.get():
         return trace.span.traceparent
     given = (traceparent or "").strip()
