@@ -26,7 +26,7 @@ from benchmarks.timing import cost_microseconds
 from crawlscope.database import schema
 from crawlscope.database.embedded import EmbeddedPostgres
 from crawlscope.database.engine import Database, sqlalchemy_url
-from crawlscope.insights.fleet import fleet
+from crawlscope.insights.monitoring import installation_metrics
 from crawlscope.timing.telemetry import meters, reports, traces
 from crawlscope.timing.telemetry.meters import Totals
 from crawlscope.webhooks.acceptance import Acceptance
@@ -107,7 +107,7 @@ async def _compare(url: str, crawls: int) -> tuple[float, float]:
         for database, durations in taken.items():
             async with database.transaction() as connection:
                 began = perf_counter()
-                await fleet(connection)
+                await installation_metrics(connection)
                 durations.append((perf_counter() - began) * 1000)
     for database in taken:
         await database.close()

@@ -4,7 +4,7 @@
 
 Takes three minutes, and at most six on a busy machine. In turns, a crawl is delivered and indexed while one
 or a hundred viewers follow it: programs with the feed of the crawl, and browsers with a page of the
-dashboard. A browser is played by what Chromium does there, which `tests/api/dashboard/test_followed.py`
+dashboard. A browser is played by what Chromium does there, which `tests/api/dashboard/test_live_pages.py`
 watches: it gets all that is new from the feed at the page's own address, and requests nothing else. The cost
 of connecting is left out. The embedder answers at once, and pages come at a steady rate: the service
 works as much as with its own embedder on two cores. Each viewer sees the end, unless the machine is so busy

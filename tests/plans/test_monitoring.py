@@ -4,7 +4,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.database.engine import Database
-from crawlscope.insights.fleet import fleet
+from crawlscope.insights.monitoring import installation_metrics
 from crawlscope.sessions.repository import claim_ended
 from crawlscope.timing.telemetry import conventions
 
@@ -40,7 +40,7 @@ async def test_a_scrape_and_the_count_of_ended_crawls_read_few_rows(own_database
             if statement.strip():
                 await connection.execute(text(statement))
     async with own_database.transaction() as connection:
-        state = await fleet(connection)
+        state = await installation_metrics(connection)
         assert state.gauges[conventions.CRAWLS_IN_PROGRESS, ()] == RUNNING
         assert await rows_read(connection) <= 10 * RUNNING
     async with own_database.transaction() as connection:

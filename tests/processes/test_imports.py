@@ -20,7 +20,7 @@ TELEMETRY = {"opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client"}
         ("processes.supervisor.up", MODELS | ENGINE | INTERFACES | TELEMETRY),
         ("processes.index_process", MODELS | DATABASE | INTERFACES | TELEMETRY),
         ("processes.worker.process", MODELS | ENGINE | INTERFACES | TELEMETRY),
-        ("cli.outside", {"onnxruntime", "qdrant_client"} | INTERFACES | TELEMETRY),
+        ("cli.remote_check", {"onnxruntime", "qdrant_client"} | INTERFACES | TELEMETRY),
         ("processes.worker.index_pages", {"onnxruntime", "aiohttp"} | INTERFACES | TELEMETRY),
     ],
 )

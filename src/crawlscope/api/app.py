@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from crawlscope import __version__
-from crawlscope.api.dashboard.followed import FollowedPages
+from crawlscope.api.dashboard.live_pages import FollowedPages
 from crawlscope.api.dashboard.rendering import SharedAnswers, render
 from crawlscope.api.dashboard.routes import ROUTERS as DASHBOARD
 from crawlscope.api.dashboard.sign_in import FailedSignIns

@@ -147,7 +147,7 @@ def doctor(
 ) -> None:
     """Check the installation and all dependencies, or a deployed service from outside."""
     from crawlscope.cli.doctor import Examination, examine, render_finding
-    from crawlscope.cli.outside import examine_from_outside
+    from crawlscope.cli.remote_check import examine_from_outside
 
     if site is not None and url is None:
         raise typer.BadParameter("it needs --url", param_hint="--site")

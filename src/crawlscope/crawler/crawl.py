@@ -10,6 +10,7 @@ from typing import Any, Literal
 import structlog
 
 from crawlscope.core.errors import UsageError
+from crawlscope.crawler.duplicates import Originals
 from crawlscope.crawler.engine import Engine
 from crawlscope.crawler.events import Events
 from crawlscope.crawler.fetch import FetchFailed, PageClient
@@ -22,7 +23,6 @@ from crawlscope.crawler.links import (
     same_name,
     site_of,
 )
-from crawlscope.crawler.originals import Originals
 from crawlscope.crawler.pace import Clock, Stopped
 from crawlscope.crawler.polite import Forbidden, PoliteClient, RequestTimes
 from crawlscope.crawler.robots import RobotsRules

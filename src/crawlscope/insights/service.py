@@ -28,13 +28,13 @@ from crawlscope.indexing import documents
 from crawlscope.indexing.embedders.models import unread_notice
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.insights import change_queries, course, eta, queries
+from crawlscope.insights.answer_cache import AnswerCache
 from crawlscope.insights.baseline import baseline
 from crawlscope.insights.changes import STILL_RUNNING, compared_texts, page_change
 from crawlscope.insights.compare import compare
 from crawlscope.insights.diagnosis import diagnosis
 from crawlscope.insights.durations import durations_between, durations_of
 from crawlscope.insights.export import exported_page, exported_pages
-from crawlscope.insights.kept import KeptAnswers
 from crawlscope.insights.news import News, Position, SettledPages
 from crawlscope.insights.progress import Progress
 from crawlscope.insights.queries import PageSort, Rows, by_crawl, row_of, rows_of
@@ -117,7 +117,7 @@ class Insights:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         self._snapshots = Database(snapshots)
-        self._kept = KeptAnswers()
+        self._cache = AnswerCache()
 
     async def crawls(
         self,
@@ -183,7 +183,7 @@ class Insights:
                 span = Span.of(session, datetime.now(UTC), buckets)
                 return timeline(session, span, await course.happenings(connection, session, span))
 
-            return await self._kept.get(session, ("timeline", buckets), make)
+            return await self._cache.get(session, ("timeline", buckets), make)
 
     async def diagnosis(self, crawl_id: str) -> DiagnosisResponse:
         """The bottleneck of the crawl, and the change that helps most."""
@@ -193,7 +193,7 @@ class Insights:
             async def make() -> DiagnosisResponse:
                 return diagnosis(crawl_id, await course.evidence(connection, session))
 
-            return await self._kept.get(session, "diagnosis", make)
+            return await self._cache.get(session, "diagnosis", make)
 
     @asynccontextmanager
     async def exported(self, crawl_id: str) -> AsyncIterator[tuple[int, AsyncIterator[list[ExportedPage]]]]:

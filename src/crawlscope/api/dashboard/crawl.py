@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from crawlscope.api.dashboard import figures
 from crawlscope.api.dashboard.figures import Axis
-from crawlscope.api.dashboard.notices import redirect_with_notice
+from crawlscope.api.dashboard.flash_messages import redirect_with_notice
 from crawlscope.api.dashboard.rendering import SharedAnswers, crawl_path, page_router, render
 from crawlscope.api.http.parameters import MAX_OFFSET, Limit, Offset, Segment, ServiceParts
 from crawlscope.api.rendering.retried import BECAUSE

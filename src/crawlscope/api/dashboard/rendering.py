@@ -22,9 +22,9 @@ from starlette.exceptions import HTTPException
 
 from crawlscope import __version__
 from crawlscope.api.dashboard import figures
-from crawlscope.api.dashboard.followed import FEED
-from crawlscope.api.dashboard.notices import COOKIE as NOTICE_COOKIE
-from crawlscope.api.dashboard.notices import notice_of
+from crawlscope.api.dashboard.flash_messages import COOKIE as NOTICE_COOKIE
+from crawlscope.api.dashboard.flash_messages import notice_of
+from crawlscope.api.dashboard.live_pages import FEED
 from crawlscope.api.http.access import require_access
 from crawlscope.api.http.errors import issue_words
 from crawlscope.api.http.events import feed_for, live_of, until_lost

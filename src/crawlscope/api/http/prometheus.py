@@ -16,7 +16,7 @@ from crawlscope.api.http.parameters import ServiceParts
 from crawlscope.core.errors import CrawlscopeError
 from crawlscope.core.periodic import run_periodically
 from crawlscope.indexing.index.port import IndexSize
-from crawlscope.insights.fleet import Fleet, fleet
+from crawlscope.insights.monitoring import InstallationMetrics, installation_metrics
 from crawlscope.processes.parts import Parts
 from crawlscope.timing.telemetry import conventions, meters, traces
 from crawlscope.timing.telemetry.meters import Gauges, Series
@@ -80,9 +80,9 @@ async def show_gauges(parts: Parts, readings: Readings) -> None:
 async def _read(parts: Parts) -> Reading:
     """Without the database or the index, it has the other metrics."""
 
-    async def state() -> Fleet:
+    async def state() -> InstallationMetrics:
         async with parts.database.transaction() as connection:
-            return await fleet(connection)
+            return await installation_metrics(connection)
 
     async def size() -> IndexSize:
         return await parts.host.require_index().index.size()

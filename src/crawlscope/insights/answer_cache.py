@@ -1,4 +1,4 @@
-"""Keeps answers that read all operations of a large crawl, for as long as the crawl does not change."""
+"""Caches answers that read all operations of a large crawl, as long as the crawl does not change."""
 
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 
 LARGE_PAGES = 2_000
-KEPT_SECONDS = 60.0
+MAX_AGE_SECONDS = 60.0
 """A change that no column of the crawl's session shows, such as the end of an outage, is seen after this
 time."""
 MAX_ANSWERS = 64
@@ -19,7 +19,7 @@ class _Answer(NamedTuple):
     until: float
 
 
-class KeptAnswers:
+class AnswerCache:
     """Answers about crawls that have ended and are settled. Those about smaller crawls are computed each
     time."""
 
@@ -32,13 +32,13 @@ class KeptAnswers:
         if not is_over or session["total_pages"] < LARGE_PAGES:
             return await make()
         key, now = (session["crawl_id"], about), time.monotonic()
-        kept = self._answers.get(key)
-        if kept and kept.until > now and kept.session == session:
-            value: T = kept.value
+        cached = self._answers.get(key)
+        if cached and cached.until > now and cached.session == session:
+            value: T = cached.value
             return value
         value = await make()
         self._answers.pop(key, None)
-        self._answers[key] = _Answer(value, session, now + KEPT_SECONDS)
+        self._answers[key] = _Answer(value, session, now + MAX_AGE_SECONDS)
         if len(self._answers) > MAX_ANSWERS:
             del self._answers[next(iter(self._answers))]
         return value

@@ -11,7 +11,7 @@ import pytest
 from fastapi import Response
 from playwright.async_api import Request
 
-from crawlscope.api.dashboard import crawl, followed, rendering
+from crawlscope.api.dashboard import crawl, live_pages, rendering
 from crawlscope.api.dashboard.rendering import render
 from tests.api.dashboard.test_browser import site
 from tests.api.http.conftest import SECRET, Service
@@ -36,7 +36,7 @@ window.show = (hidden) => {
 
 @pytest.fixture(autouse=True)
 def refreshes_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(followed, "REFRESH_SECONDS", 0.3)
+    monkeypatch.setattr(live_pages, "REFRESH_SECONDS", 0.3)
 
 
 @asynccontextmanager
@@ -105,7 +105,7 @@ async def test_a_page_that_cannot_be_rendered_is_tried_again_although_nothing_ch
 async def test_a_browser_with_the_page_that_was_opened_longest_ago_goes_back_to_asking_for_it(
     site: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(followed, "MAX_PAGES", 2)
+    monkeypatch.setattr(live_pages, "MAX_PAGES", 2)
     await deliver(service.parts.database, "crawl-1", "crawl.started", at=LONG_AGO)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(httpx2.AsyncClient(base_url=site, timeout=60))

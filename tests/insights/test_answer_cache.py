@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import event
 
 from crawlscope.database.engine import Database
-from crawlscope.insights import kept
+from crawlscope.insights import answer_cache
 from crawlscope.insights.service import Insights
 from tests.support.producing import A, B, deliver, deliver_pages, index_pages
 
@@ -12,7 +12,7 @@ from tests.support.producing import A, B, deliver, deliver_pages, index_pages
 async def test_the_course_of_a_large_ended_crawl_is_read_once_until_it_changes(
     database: Database, insights: Insights, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(kept, "LARGE_PAGES", 1)
+    monkeypatch.setattr(answer_cache, "LARGE_PAGES", 1)
     read = list[str]()
     event.listen(
         database.engine.sync_engine,
@@ -35,16 +35,16 @@ async def test_the_course_of_a_large_ended_crawl_is_read_once_until_it_changes(
     await deliver_pages(database, "crawl-1", B)
     indexed += await index_pages(database, "crawl-1")
     assert [await times_read() for _ in range(2)] == [2, 0]
-    monkeypatch.setattr(kept, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(answer_cache, "MAX_AGE_SECONDS", 0.0)
     await deliver_pages(database, "crawl-1", A)
     indexed += await index_pages(database, "crawl-1") - 1
     assert [await times_read() for _ in range(2)] == [2, 2]
 
 
-async def test_the_answers_that_are_kept_are_few(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kept, "MAX_ANSWERS", 2)
-    answers, make = kept.KeptAnswers(), AsyncMock(side_effect=range(10))
-    over = {"completed_at": 1, "pages_pending": 0, "total_pages": kept.LARGE_PAGES}
+async def test_the_cached_answers_are_few(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(answer_cache, "MAX_ANSWERS", 2)
+    answers, make = answer_cache.AnswerCache(), AsyncMock(side_effect=range(10))
+    over = {"completed_at": 1, "pages_pending": 0, "total_pages": answer_cache.LARGE_PAGES}
 
     made = [await answers.get(over | {"crawl_id": name}, "it", make) for name in "abacbca"]
 

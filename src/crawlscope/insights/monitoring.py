@@ -15,13 +15,13 @@ from crawlscope.timing.telemetry.reports import processes_alive, totals_of_all
 
 
 @dataclass(frozen=True)
-class Fleet:
+class InstallationMetrics:
     totals: Series
     """The counts of all processes since the first start."""
     gauges: Gauges
 
 
-async def fleet(connection: AsyncConnection) -> Fleet:
+async def installation_metrics(connection: AsyncConnection) -> InstallationMetrics:
     gauges: Gauges = {
         (conventions.CRAWLS_IN_PROGRESS, ()): await connection.scalar(crawls_in_progress()) or 0,
         (conventions.NOTIFICATIONS_PENDING, ()): await connection.scalar(notifications_pending()) or 0,
@@ -37,7 +37,7 @@ async def fleet(connection: AsyncConnection) -> Fleet:
     for process in await processes_alive(connection):
         gauges[conventions.PROCESSES, (process.kind, process.version)] = process.count
         gauges[conventions.MEMORY_BYTES, (process.kind, process.version)] = process.memory_bytes
-    return Fleet(await totals_of_all(connection), gauges)
+    return InstallationMetrics(await totals_of_all(connection), gauges)
 
 
 def crawls_in_progress() -> Rows:
