@@ -3,7 +3,7 @@
     python -m benchmarks.memory [--quick] [--pages N] [--minutes M] [--json FILE]
 
 Pages of 6 kB in the median, so that many fit in the time: it ends after 50,000 pages or four minutes. Memory
-that processes share is counted once.
+that processes share is counted once, and files that are mapped into memory are apart.
 """
 
 import time

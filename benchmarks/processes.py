@@ -3,12 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 from crawlscope.indexing.index import optimizing
 
-ALL = "all"
+ALL, MAPPED = "all", "mapped files"
 KINDS = {"up": "supervisor", "serve": "API", "index": "index"}
 
 
@@ -47,12 +48,21 @@ def cpu_seconds() -> Counter[str]:
 
 
 def memory_mb() -> dict[str, float]:
-    """Memory in use; a page of memory that several processes share is counted once."""
+    """Memory in use; a page of memory that several processes share is counted once.
+
+    The content of files that are mapped is apart, under `MAPPED`: the system drops it where it needs memory.
+    """
     used: defaultdict[str, float] = defaultdict(float)
+    mapped = 0.0
     for kind, process in processes():
-        with suppress(psutil.Error):
-            used[kind] += process.memory_full_info().pss / 1e6
-    return {**used, ALL: sum(used.values())}
+        with suppress(OSError):  # the process has ended
+            for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+                match line.split():
+                    case [("Pss_Anon:" | "Pss_Shmem:"), size, _]:
+                        used[kind] += int(size) * 1024 / 1e6
+                    case ["Pss_File:", size, _]:
+                        mapped += int(size) * 1024 / 1e6
+    return {**used, ALL: sum(used.values()), MAPPED: mapped}
 
 
 def pids(kind: str) -> list[int]:
