@@ -1,7 +1,6 @@
 import asyncio
 import shutil
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -113,23 +112,7 @@ async def test_a_large_document_does_not_block_the_event_loop(folder: Path) -> N
         await index.query(direction(0), None, Filters(), 1)
         turns += 1
     await writing
-    assert turns >= 3  # the interpreter decides how many changes are made before a query comes through
-    await index.aclose()
-
-
-async def test_a_query_that_is_cancelled_waits_no_more(folder: Path) -> None:
-    """A write would leave the thread after each change, for as long as the index is open."""
-    index = EdgeIndex.open(folder, DIMENSION)
-    writing = asyncio.create_task(index.replace([make_document("https://h/", *["apple"] * 200)]))
-    queries = [asyncio.create_task(index.query(direction(0), None, Filters(), 1)) for _ in range(3)]
-    await asyncio.sleep(0)
-    for query in queries:
-        query.cancel()
-    for query in queries:
-        with suppress(asyncio.CancelledError):
-            await query
-    await writing
-    assert not index._waiting
+    assert turns >= 60, "a query waits for one change"
     await index.aclose()
 
 

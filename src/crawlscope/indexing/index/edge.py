@@ -1,12 +1,10 @@
-"""The embedded index: a Qdrant Edge shard in this process, on a thread of its own."""
+"""The embedded index: a Qdrant Edge shard in this process."""
 
 import asyncio
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,10 +50,10 @@ from crawlscope.indexing.index.qdrant_common import (
 )
 
 POINTS_PER_UPDATE = 16
-"""The engine holds the interpreter lock while it works: 16 points are about 2 ms."""
+"""16 points are about 2 ms."""
 URLS_PER_UPDATE = 32
 FLUSH_AFTER_POINTS = 16_384
-"""A flush holds the interpreter lock while the disk writes, up to 0.3 s for any number of points."""
+"""A flush takes up to 0.3 s for any number of points."""
 FLUSH_AFTER_SECONDS = 5.0
 IDLE_SECONDS = 60.0
 MIN_UNOPTIMIZED_CHUNKS = 20_000
@@ -74,21 +72,19 @@ class EdgeIndex(SearchIndex):
     survives a power failure once flushed, a few seconds later.
 
     Queries take time in proportion to the chunks that were written since the last `optimize`.
+
+    The engine holds the interpreter lock while it works, so that a thread of its own would save nobody a
+    wait. Each call and each change of a write takes one turn of the event loop instead.
     """
 
-    def __init__(
-        self, shard: engine.EdgeShard, thread: ThreadPoolExecutor, path: Path, dimension: int
-    ) -> None:
+    def __init__(self, shard: engine.EdgeShard, path: Path, dimension: int) -> None:
         self._shard = shard
-        self._thread = thread
         self._path = path
         self._dimension = dimension
         self._writing = asyncio.Lock()
         self._writes = 0
         self._written_at = time.monotonic()
         self._optimized_writes = -1
-        self._waiting = deque[None]()
-        """One for each call that waits for the thread: both ends are safe to use in threads."""
         self._unflushed = 0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -100,15 +96,10 @@ class EdgeIndex(SearchIndex):
         Raises `IndexUnavailable` if another process owns the folder, `IndexUnusable` if its content cannot be
         read or holds vectors of another dimension.
         """
-        thread = ThreadPoolExecutor(1, thread_name_prefix="index")
-        try:
-            optimizing.restore(path)
-            shard = thread.submit(_load, path, dimension).result()
-        except BaseException:
-            thread.shutdown()
-            raise
+        optimizing.restore(path)
+        shard = _load(path, dimension)
         optimizing.clean_up(path)
-        return cls(shard, thread, path, dimension)
+        return cls(shard, path, dimension)
 
     async def replace(self, documents: Sequence[IndexedDocument]) -> None:
         by_url = {document.url: document for document in documents}
@@ -145,7 +136,7 @@ class EdgeIndex(SearchIndex):
                 ([Hit.of(_bytes_of(point.id), point.score) for point in points] for points in answers),
             )
 
-        return await self._on_thread(ask)
+        return await self._in_turn(ask)
 
     async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
         def retrieve(shard: engine.EdgeShard) -> dict[ChunkId, ChunkPayload]:
@@ -157,7 +148,7 @@ class EdgeIndex(SearchIndex):
                 if "crawl_ids" in payload  # else its writer was killed
             }
 
-        return await self._on_thread(retrieve)
+        return await self._in_turn(retrieve)
 
     async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
         def retrieve(shard: engine.EdgeShard) -> dict[ChunkId, StoredChunk]:
@@ -172,7 +163,7 @@ class EdgeIndex(SearchIndex):
                 for point, payload in ((point, point.payload or {}) for point in found)
             }
 
-        return await self._on_thread(retrieve)
+        return await self._in_turn(retrieve)
 
     async def rarities(self, terms: Sequence[int]) -> Rarities:
         def measure(shard: engine.EdgeShard) -> Rarities:
@@ -192,10 +183,10 @@ class EdgeIndex(SearchIndex):
                     found[term] = point.score / vector.values[vector.indices.index(term)]
             return Rarities(chunks, found)
 
-        return await self._on_thread(measure)
+        return await self._in_turn(measure)
 
     async def size(self) -> IndexSize:
-        chunks = await self._on_thread(lambda shard: shard.count(engine.CountRequest()))
+        chunks = await self._in_turn(lambda shard: shard.count(engine.CountRequest()))
         return IndexSize(chunks, await asyncio.to_thread(_bytes_on_disk, self._path))
 
     async def optimize_when_idle(self) -> None:
@@ -205,7 +196,7 @@ class EdgeIndex(SearchIndex):
         """
         if self._writes == self._optimized_writes or time.monotonic() - self._written_at < IDLE_SECONDS:
             return
-        if await self._on_thread(_unoptimized) < MIN_UNOPTIMIZED_CHUNKS:
+        if await self._in_turn(_unoptimized) < MIN_UNOPTIMIZED_CHUNKS:
             return
         size_bytes = await asyncio.to_thread(_bytes_on_disk, self._path)
         if not await asyncio.to_thread(optimizing.has_space, self._path, size_bytes):
@@ -213,7 +204,7 @@ class EdgeIndex(SearchIndex):
         began = time.monotonic()
         async with self._writing:
             writes = self._writes
-            await self._on_thread(engine.EdgeShard.flush)
+            await self._in_turn(engine.EdgeShard.flush)
             copy = await asyncio.to_thread(optimizing.make_copy, self._path)
 
         def unchanged() -> bool:
@@ -226,69 +217,47 @@ class EdgeIndex(SearchIndex):
             self._optimized_writes = writes  # also if it failed: it would fail again
             if not done:
                 raise IndexUnusable(f"the copy of the index in {self._path} could not be optimised")
-            await self._on_thread(partial(self._replace_by, copy))
+            await self._in_turn(partial(self._replace_by, copy))
         log.info("index_optimized", index=self._path.name, seconds=round(time.monotonic() - began, 1))
 
     async def aclose(self) -> None:
         if self._closed:
             return
 
-        def close(shard: engine.EdgeShard) -> None:
-            try:
-                shard.flush()
-            finally:
-                shard.close()
-
         self._stop_flush_timer()
         try:
-            await self._on_thread(close)
+            self._call(engine.EdgeShard.flush)
         finally:
             self._closed = True
-            self._thread.shutdown(wait=False)
+            self._shard.close()
 
-    async def _on_thread(self, call: Callable[[engine.EdgeShard], Answer]) -> Answer:
+    async def _in_turn(self, call: Callable[[engine.EdgeShard], Answer]) -> Answer:
+        await asyncio.sleep(0)
+        return self._call(call)
+
+    def _call(self, call: Callable[[engine.EdgeShard], Answer]) -> Answer:
         if self._closed:
             raise IndexUnavailable(f"the index in {self._path} is closed")
-        return await asyncio.wrap_future(self._submit(call))
-
-    def _submit(self, call: Callable[[engine.EdgeShard], Answer]) -> Future[Answer]:
-        def run() -> Answer:
-            self._waiting.popleft()
-            return _translated(call, self._shard)
-
-        def leave(submitted: Future[Answer]) -> None:
-            if submitted.cancelled():  # it never runs
-                self._waiting.popleft()
-
-        self._waiting.append(None)
-        submitted = self._thread.submit(run)
-        submitted.add_done_callback(leave)
-        return submitted
+        try:
+            return call(self._shard)
+        except Exception as error:
+            raise IndexUnavailable(f"the index failed: {one_line(error)}") from error
+        except BaseException as error:
+            # A panic in the engine arrives as a BaseException, which would take the whole process down.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise IndexUnavailable(f"the index engine panicked: {one_line(error)}") from error
 
     async def _write(self, changes: Iterator[Change]) -> None:
         async with self._writing:
             self._writes += 1
             self._written_at = time.monotonic()
-            are_left = True
-            while are_left:
-                points, are_left = await self._on_thread(partial(self._carry_out, changes))
-                self._unflushed += points
+            for change in changes:
+                self._unflushed += await self._in_turn(change)
         if self._unflushed >= FLUSH_AFTER_POINTS:
             self._flush()
         elif self._flush_timer is None:
             self._flush_timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_SECONDS, self._flush)
-
-    def _carry_out(self, changes: Iterator[Change], shard: engine.EdgeShard) -> tuple[int, bool]:
-        """Stops when a call waits, so that a query waits for one change at most. Whether some may be left.
-
-        One after the other in the thread: the way to it and back takes a third of the time of a change.
-        """
-        points = 0
-        for change in changes:
-            points += change(shard)
-            if self._waiting:
-                return points, True
-        return points, False
 
     def _replace_by(self, copy: Path, shard: engine.EdgeShard) -> None:
         """`copy` holds the same; if it cannot be loaded, the former shard stays."""
@@ -309,9 +278,13 @@ class EdgeIndex(SearchIndex):
 
     def _flush(self) -> None:
         self._stop_flush_timer()
-        if not self._closed:
-            self._unflushed = 0
-            self._submit(engine.EdgeShard.flush).add_done_callback(_report_flush)
+        if self._closed:
+            return
+        self._unflushed = 0
+        try:
+            self._call(engine.EdgeShard.flush)
+        except IndexUnavailable as error:
+            log.error("index_flush_failed", error=str(error))  # noqa: TRY400 - the reason says it all
 
     def _stop_flush_timer(self) -> None:
         if self._flush_timer is not None:
@@ -427,18 +400,6 @@ def _any_of(urls: Sequence[str]) -> engine.FieldCondition:
     return engine.FieldCondition(PREFIX_FIELD, match=engine.MatchAny(list(urls)))
 
 
-def _translated(call: Callable[[engine.EdgeShard], Answer], shard: engine.EdgeShard) -> Answer:
-    try:
-        return call(shard)
-    except Exception as error:
-        raise IndexUnavailable(f"the index failed: {one_line(error)}") from error
-    except BaseException as error:
-        # A panic in the engine arrives as a BaseException, which would take the whole process down.
-        if type(error).__name__ != "PanicException":
-            raise
-        raise IndexUnavailable(f"the index engine panicked: {one_line(error)}") from error
-
-
 def _bytes_of(identity: int | UUID | str) -> ChunkId:
     return cast("UUID", identity).bytes
 
@@ -471,8 +432,3 @@ def _bytes_on_disk(path: Path) -> int:
             except FileNotFoundError:  # a log file that the engine has just dropped
                 continue
     return total
-
-
-def _report_flush(flushed: Future[None]) -> None:
-    if error := flushed.exception():
-        log.error("index_flush_failed", error=str(error))
