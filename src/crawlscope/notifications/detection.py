@@ -13,7 +13,7 @@ from crawlscope.core.vocabulary import CrawlNumber, VerdictName
 from crawlscope.database.engine import Database
 from crawlscope.insights.schemas import Baseline
 from crawlscope.insights.sealing import Sealing, sealing
-from crawlscope.insights.service import SiteExpectations, baseline_of, verdicts_of
+from crawlscope.insights.states import SiteExpectations, baseline_of, verdicts_of
 from crawlscope.notifications import messages, outbox
 
 GRACE_SECONDS = 2.0
