@@ -1,10 +1,11 @@
 """Trials of ideas about ranking: nDCG@10 of hybrid search with one thing changed at a time.
 
-    python -m benchmarks.ranking_trials FOLDER... [--vectors FOLDER]
+    python -m benchmarks.ranking_trials FOLDER... [--model NAME] [--vectors FOLDER]
 
 The folders are those of `benchmarks.retrieval`. Chunks and vectors are made as for the index, then searched
 exactly, without a service and without what it does besides: it corrects words, and lists pages first that
-have the query as their title. `--vectors` keeps the vectors for the next run.
+have the query as their title. `--model` is another model of the local embedder than the default one.
+`--vectors` keeps the vectors for the next run.
 """
 
 import argparse
@@ -21,13 +22,15 @@ from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from benchmarks.retrieval import Collection, by_reciprocal_ranks, judge, read_collection
-from crawlscope.indexing import prepare, sparse
+from crawlscope.indexing import sparse
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
-from crawlscope.indexing.embedders.common import load_minilm_tokenizer
-from crawlscope.indexing.embedders.local import LocalEmbedder, MiniLm, Weights
+from crawlscope.indexing.embedders.e5 import MultilingualE5
+from crawlscope.indexing.embedders.local import Floats, LocalEmbedder, LocalModel, MiniLm
+from crawlscope.indexing.embedders.models import LOCAL_MODELS, PAGE_SHARE, page_share, text_prefixes
 from crawlscope.indexing.index.port import Halves, Hit, chunk_id
 from crawlscope.indexing.index.qdrant_common import idf
 from crawlscope.indexing.language import ENGLISH, language_of
@@ -40,10 +43,9 @@ from crawlscope.search.schemas import Mode
 from crawlscope.search.service import PARTS_COMPARED
 
 CHUNK_TOKENS = 200
-MODELS: dict[str, type[MiniLm]] = {}
+MODELS: dict[str, type[LocalModel]] = dict(zip(LOCAL_MODELS, (MiniLm, MultilingualE5), strict=True))
 FEEDBACK_PAGES = 3
 
-Floats = npt.NDArray[np.float32]
 Rank = Callable[[Halves, float], list[str]]
 """The URLs of what both halves found, by the share of the dense half."""
 
@@ -51,29 +53,24 @@ _WORD = re.compile(r"[^\W_]+")
 _PATH_WORD = re.compile(r"[^\W\d_]{2,}")
 
 
-def model(name: str) -> Callable[[type[MiniLm]], type[MiniLm]]:
-    def register(kind: type[MiniLm]) -> type[MiniLm]:
-        MODELS[name] = kind
-        return kind
-
-    return register
-
-
-@model("plain mean of all tokens")
-class PlainMean(MiniLm):
-    def weights(self, ids: Sequence[int]) -> Weights:
+class PlainMean:
+    def weights(self, ids: Sequence[int]) -> Floats:
         return np.ones(len(ids), np.float32)
 
 
-@model("names are not split into words")
-class WholeNames(MiniLm):
+class WholeNames:
+    tokenizer: Tokenizer
+
     def ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text).ids
 
 
-@model("plain mean, names not split")
-class Published(PlainMean, WholeNames):
-    """The model as it was published."""
+FORMS: dict[str, tuple[type, ...]] = {
+    "plain mean of all tokens": (PlainMean,),
+    "names are not split into words": (WholeNames,),
+    "plain mean, names not split": (PlainMean, WholeNames),
+}
+"""What is left out of a model in each."""
 
 
 @dataclass(frozen=True)
@@ -95,29 +92,35 @@ class Trial:
     language: str
     dense_weights: Sequence[float]
     """The weight for each query."""
+    kind: type[LocalModel]
+    page_share: float
     parts: Sequence[str] = ()
     """The parts of each chunk, or none."""
 
     @classmethod
-    def of(cls, collection: Collection, kept: Path | None) -> "Trial":
-        tokenizer, pages, texts = load_minilm_tokenizer(), list[int](), list[str]()
+    def of(cls, collection: Collection, kind: type[LocalModel], kept: Path | None) -> "Trial":
+        tokenizer, pages, texts = kind().tokenizer, list[int](), list[str]()
         for number, (title, markdown) in enumerate(collection.documents.values()):
             text = clean(markdown)
             chunks = split(text, tokenizer, CHUNK_TOKENS)
             texts += passages(title, text, chunks, tokenizer)
             pages += [number] * len(chunks)
-        vectors, queries, parts = embed(collection, texts, MiniLm, kept)
+        vectors, queries, parts = embed(collection, texts, kind, kept)
         language = language_of(" ".join(collection.queries.values())) or ENGLISH
         urls = [collection.url(one) for one in collection.documents]
         bm25 = bm25_scores(collection, texts, language)
-        shares = [dense_weight(MiniLm.name, query, [language]) for query in collection.queries.values()]
-        plain = cls(collection, urls, np.array(pages), texts, vectors, queries, bm25, language, shares)
+        shares = [dense_weight(kind.name, query, [language]) for query in collection.queries.values()]
+        plain = cls(
+            *(collection, urls, np.array(pages), texts, vectors, queries, bm25, language, shares, kind),
+            page_share=page_share(kind.name),
+        )
         return plain.with_vectors(vectors, queries, parts)
 
     def with_vectors(self, passage_vectors: Floats, queries: Floats, parts: Sequence[str]) -> "Trial":
         """The same with vectors of the chunks, without their shares of the page, and of the queries."""
         starts = np.flatnonzero(np.diff(self.pages, prepend=-1))
-        mixed = np.vstack([within_page(rows) for rows in np.split(passage_vectors, starts[1:])])
+        pages = np.split(passage_vectors, starts[1:])
+        mixed = np.vstack([within_page(rows, self.page_share) for rows in pages])
         lengths = np.linalg.norm(mixed, axis=1, keepdims=True)
         vectors = np.asarray(mixed / lengths, np.float32)
         return replace(self, chunk_vectors=vectors, query_vectors=queries, parts=parts)
@@ -261,7 +264,7 @@ class Trial:
 
 
 def embed(
-    collection: Collection, texts: Sequence[str], kind: type[MiniLm], kept: Path | None
+    collection: Collection, texts: Sequence[str], kind: type[LocalModel], kept: Path | None
 ) -> tuple[Floats, Floats, list[str]]:
     """The vectors of the texts and of the queries, and the parts of the texts."""
     file = kept / f"{collection.name}-{kind.__name__}.npz" if kept else None
@@ -270,9 +273,9 @@ def embed(
             return vectors["texts"], vectors["queries"], vectors["parts"].tolist()
 
     async def run() -> tuple[Floats, Floats, list[str]]:
-        embedder = LocalEmbedder(2, kind)
-        vectors, parts = await embedder.embed_in_parts(texts)
-        queries = await embedder.embed(list(collection.queries.values()))
+        embedder, prefixes = LocalEmbedder(2, kind), text_prefixes(kind.name)
+        vectors, parts = await embedder.embed_in_parts([f"{prefixes.passage}{text}" for text in texts])
+        queries = await embedder.embed([f"{prefixes.query}{text}" for text in collection.queries.values()])
         await embedder.aclose()
         return vectors, queries, parts
 
@@ -302,6 +305,11 @@ def bm25_scores(collection: Collection, texts: Sequence[str], language: str) -> 
 
 def results(trial: Trial, kept: Path | None) -> Iterator[tuple[str, float]]:
     yield "as it is", trial.ndcg()
+    yield from of_scores(trial)
+    yield from of_vectors(trial, kept)
+
+
+def of_scores(trial: Trial) -> Iterator[tuple[str, float]]:
     yield "semantic alone", trial.ndcg(partial(trial.ranked, mode="semantic"))
     yield "keyword alone", trial.ndcg(partial(trial.ranked, mode="keyword"))
     for share in (0.5, 0.6, 0.65, 0.7):
@@ -318,7 +326,6 @@ def results(trial: Trial, kept: Path | None) -> Iterator[tuple[str, float]]:
         )
     yield "0.2 × pairs of words in BM25", trial.with_pairs(0.2).ndcg()
     yield "words of the URL in BM25", trial.with_path_words().ndcg()
-    yield "0.1 of the page's first chunk in each vector", trial.with_first_chunks(0.1).ndcg()
     yield "reciprocal ranks (k = 60)", trial.ndcg(trial.by_ranks)
     yield "min–max instead of standard deviations", trial.ndcg(trial.by_min_max)
     for window in (100, 300):
@@ -328,10 +335,20 @@ def results(trial: Trial, kept: Path | None) -> Iterator[tuple[str, float]]:
     for share in (0.25, 0.5):
         with patch.object(ranking, "PART_SHARE", share):
             yield f"{share} × the surplus of the best part", trial.ndcg()
-    embedded = embed(trial.collection, trial.chunk_texts, MiniLm, kept)
-    with patch.object(prepare, "PAGE_SHARE", 0.0):
-        yield "no share of the page in a chunk's vector", trial.with_vectors(*embedded).ndcg()
-    for name, kind in MODELS.items():
+    for words in (60.0, 150.0):
+        with patch.object(sparse, "AVERAGE_CHUNK_WORDS", words):
+            scores = bm25_scores(trial.collection, trial.chunk_texts, trial.language)
+        yield f"BM25 with an average length of {words:g}", replace(trial, bm25=scores).ndcg()
+
+
+def of_vectors(trial: Trial, kept: Path | None) -> Iterator[tuple[str, float]]:
+    yield "0.1 of the page's first chunk in each vector", trial.with_first_chunks(0.1).ndcg()
+    embedded = embed(trial.collection, trial.chunk_texts, trial.kind, kept)
+    for share in {0.0, PAGE_SHARE} - {trial.page_share}:
+        shared = replace(trial, page_share=share).with_vectors(*embedded)
+        yield f"{share} of the page's mean in each vector", shared.ndcg()
+    for name, without in FORMS.items():
+        kind = type("".join(each.__name__ for each in (*without, trial.kind)), (*without, trial.kind), {})
         embedded = embed(trial.collection, trial.chunk_texts, kind, kept)
         yield name, trial.with_vectors(*embedded).ndcg()
     for share in (0.2, 0.3):
@@ -341,10 +358,6 @@ def results(trial: Trial, kept: Path | None) -> Iterator[tuple[str, float]]:
         "query vector moved 0.4 from the mean",
         trial.with_queries(trial.query_vectors - 0.4 * centre).ndcg(),
     )
-    for words in (60.0, 150.0):
-        with patch.object(sparse, "AVERAGE_CHUNK_WORDS", words):
-            scores = bm25_scores(trial.collection, trial.chunk_texts, trial.language)
-        yield f"BM25 with an average length of {words:g}", replace(trial, bm25=scores).ndcg()
 
 
 def main() -> None:
@@ -352,13 +365,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("--model", choices=MODELS, default=LOCAL_MODELS[0])
     parser.add_argument("--vectors", type=Path, metavar="FOLDER", help="keep the vectors here")
     given = parser.parse_args()
     if given.vectors:
         given.vectors.mkdir(parents=True, exist_ok=True)
     differences: dict[str, list[float]] = {}
     for folder in given.folders:
-        trial = Trial.of(read_collection(folder), given.vectors)
+        trial = Trial.of(read_collection(folder), MODELS[given.model], given.vectors)
         base = 0.0
         print(folder.name, flush=True)
         for name, ndcg in results(trial, given.vectors):

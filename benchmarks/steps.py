@@ -33,6 +33,7 @@ from crawlscope.database.engine import Database
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer, normalised
+from crawlscope.indexing.embedders.models import PAGE_SHARE
 from crawlscope.indexing.index import edge, wire
 from crawlscope.indexing.index.port import BM25, DENSE, IndexedDocument
 from crawlscope.indexing.language import language_of
@@ -100,7 +101,7 @@ class Page:
         answer = _answer(len(texts))
         vectors = steps.take(
             "worker: read the vectors",
-            lambda: within_page(normalised(np.asarray(from_json(answer), np.float32), "")),
+            lambda: within_page(normalised(np.asarray(from_json(answer), np.float32), ""), PAGE_SHARE),
         )
         document = IndexedDocument(
             self.url, self.title, language, ["steps"], [chunk.text for chunk in chunks], vectors, sparse

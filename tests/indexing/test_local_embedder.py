@@ -15,7 +15,7 @@ import pytest
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import local, open_embedder
-from crawlscope.indexing.embedders.local import LocalEmbedder, MiniLm, Weights, split_names
+from crawlscope.indexing.embedders.local import Floats, LocalEmbedder, MiniLm, split_names
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 
 TEXTS = [
@@ -67,7 +67,7 @@ async def test_texts_with_the_same_meaning_are_close(embedder: LocalEmbedder) ->
 
 
 class PlainMean(MiniLm):
-    def weights(self, ids: Sequence[int]) -> Weights:
+    def weights(self, ids: Sequence[int]) -> Floats:
         return np.ones(len(ids), np.float32)
 
 

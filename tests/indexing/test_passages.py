@@ -70,11 +70,11 @@ def test_a_heading_without_end_takes_linear_time(piece: str) -> None:
 
 def test_each_chunk_has_a_share_of_its_page() -> None:
     vectors = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
-    first, _, last = within_page(vectors)
+    first, _, last = within_page(vectors, 0.3)
     assert np.allclose(first, [0.9, 0.1, 0.0])
     assert last[1] > last[0] > last[2] == 0.0
 
 
 def test_the_only_chunk_of_a_page_stays_as_it_is() -> None:
     vector = np.array([[0.6, 0.8, 0.0]], np.float32)
-    assert np.allclose(within_page(vector), vector)
+    assert np.allclose(within_page(vector, 0.3), vector)

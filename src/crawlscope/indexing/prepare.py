@@ -17,9 +17,9 @@ from crawlscope.core.vocabulary import OperationType
 from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.documents import KnownDocument
-from crawlscope.indexing.embedders.models import text_prefixes
+from crawlscope.indexing.embedders.models import page_share, text_prefixes
 from crawlscope.indexing.embedders.port import Embedder, PartEmbedder, Vectors
-from crawlscope.indexing.generations.recipe import PAGE_SHARE, Recipe
+from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.index.port import (
     IndexedDocument,
     SearchIndex,
@@ -108,16 +108,17 @@ class DocumentPreparer:
         kept = await self._kept_chunks(prepared, known)
         if kept is not None:
             texts = texts[:1]
+        model = self.recipe.identity.model
         with (
             TimingContext(OperationType.EMBEDDING, "embed_batch", metadata={"chunks": len(texts)}) as whole,
             waits_apart(whole, OperationType.EMBEDDING_WAIT, "wait_for_embedder"),
         ):
-            prefix = text_prefixes(self.recipe.identity.model).passage
+            prefix = text_prefixes(model).passage
             vectors, parts = await self._embed([f"{prefix}{text}" for text in texts])
         if kept is None:
-            made = within_page(vectors)
+            made = within_page(vectors, page_share(model))
         else:
-            made = with_new_first(vectors, np.stack([chunk.dense for chunk in kept]))
+            made = with_new_first(vectors, np.stack([chunk.dense for chunk in kept]), page_share(model))
             parts += [chunk.parts for chunk in kept[1:]] if parts else []
         return replace(prepared, document=replace(prepared.document, dense=made, parts=parts))
 
@@ -190,21 +191,21 @@ class DocumentPreparer:
         return prepared, texts
 
 
-def within_page(vectors: Vectors) -> Vectors:
+def within_page(vectors: Vectors, share: float) -> Vectors:
     """The vectors of all chunks of a page, each with a share of their mean: what the page is about.
 
     The mean of chunks that differ is short, and moves them little.
     """
-    return np.asarray((1 - PAGE_SHARE) * vectors + PAGE_SHARE * vectors.mean(axis=0), np.float32)
+    return np.asarray((1 - share) * vectors + share * vectors.mean(axis=0), np.float32)
 
 
-def with_new_first(first: Vectors, kept: Vectors) -> Vectors:
+def with_new_first(first: Vectors, kept: Vectors, share: float) -> Vectors:
     """The vectors of a page as the index has them, with a new one of its first chunk: shape (1, dimension).
 
     The mean of the stored vectors is close to the page's, because each of them has the length 1.
     """
     own = first / np.linalg.norm(first)
-    new = (1 - PAGE_SHARE) * own + PAGE_SHARE * kept.mean(axis=0)
+    new = (1 - share) * own + share * kept.mean(axis=0)
     return np.asarray(np.vstack([new, kept[1:]]), np.float32)
 
 

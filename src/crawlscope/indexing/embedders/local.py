@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -30,7 +30,7 @@ from crawlscope.timing import note_wait
 SLOW_FUSION = "SkipLayerNormFusion"
 """An optimisation of the runtime that costs a fifth of the speed on a CPU."""
 
-Weights: TypeAlias = npt.NDArray[np.float32]
+Floats: TypeAlias = npt.NDArray[np.float32]
 
 _JOINED_WORDS = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z]{2})[A-Za-z0-9]*")
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
@@ -49,7 +49,7 @@ class LocalModel(Protocol):
         """Its tokens with the special ones, also more than the model reads."""
         ...
 
-    def weights(self, ids: Sequence[int]) -> Weights:
+    def weights(self, ids: Sequence[int]) -> Floats:
         """How much each of these tokens counts in the vector of the text."""
         ...
 
@@ -72,12 +72,12 @@ class MiniLm:
         self._session = open_session(str(MODEL_PATH), session_options())
         self._token_weights = _load_token_weights()
         self.tokenizer = load_minilm_tokenizer()
-        self._vocabulary = frozenset(self.tokenizer.get_vocab())
+        self._names = frozenset(self.tokenizer.get_vocab())
 
     def ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(split_names(text, self._vocabulary)).ids
+        return self.tokenizer.encode(split_names(text, self._names)).ids
 
-    def weights(self, ids: Sequence[int]) -> Weights:
+    def weights(self, ids: Sequence[int]) -> Floats:
         return self._token_weights[ids]
 
     def run(self, ids: Sequence[int]) -> Any:
@@ -111,26 +111,42 @@ class LocalEmbedder:
         return self._model.max_tokens - SPECIAL_TOKENS
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        vectors, _ = await self.embed_in_parts(texts)
-        return vectors
+        return self._stacked(await self._pool.map(lambda text: _mean(self._tokens(text)), texts))
 
     async def embed_in_parts(self, texts: Sequence[str]) -> tuple[Vectors, list[str]]:
-        embedded = await self._pool.map(self._embed_one, texts)
-        rows = [vector for vector, _ in embedded]
-        vectors = np.stack(rows) if rows else np.empty((0, self._model.dimension), np.float32)
-        return vectors, [parts for _, parts in embedded]
+        embedded = await self._pool.map(self._with_parts, texts)
+        return self._stacked([vector for vector, _ in embedded]), [parts for _, parts in embedded]
 
     async def aclose(self) -> None:
         await self._pool.aclose()
 
-    def _embed_one(self, text: str) -> tuple[npt.NDArray[np.float32], str]:
+    def _stacked(self, rows: Sequence[Floats]) -> Vectors:
+        return np.stack(rows) if rows else np.empty((0, self._model.dimension), np.float32)
+
+    def _with_parts(self, text: str) -> tuple[Floats, str]:
+        tokens = self._tokens(text)
+        vector = _mean(tokens)
+        return vector, pack_parts(tokens, vector)
+
+    def _tokens(self, text: str) -> Floats:
+        """The vectors of its tokens, each with its weight."""
         ids = self._model.ids(encodable(text))
         if len(ids) > self._model.max_tokens:
             ids = [*ids[: self._model.max_tokens - 1], ids[-1]]
-        weights, hidden = self._model.weights(ids), np.asarray(self._model.run(ids), np.float32)[0]
-        pooled = weights @ hidden
-        vector = np.asarray(pooled / np.linalg.norm(pooled), np.float32)
-        return vector, pack_parts(weights[:, None] * hidden, vector)
+        hidden = np.asarray(self._model.run(ids), np.float32)[0]
+        weighted: Floats = self._model.weights(ids)[:, None] * hidden
+        return weighted
+
+
+def _mean(tokens: Floats) -> Floats:
+    """The mean of these vectors, scaled to length 1."""
+    total = tokens.sum(axis=0)
+    return np.asarray(total / np.linalg.norm(total), np.float32)
+
+
+def known_names(words: Iterable[str]) -> frozenset[str]:
+    """The words of a vocabulary that `split_names` would split, in lower case."""
+    return frozenset(word.lower() for word in words if _JOINED_WORDS.fullmatch(word))
 
 
 def split_names(text: str, vocabulary: Collection[str]) -> str:
@@ -182,7 +198,7 @@ def open_session(path: str, options: SessionOptions) -> InferenceSession:
     )
 
 
-def _load_token_weights() -> Weights:
+def _load_token_weights() -> Floats:
     try:
         return np.asarray(np.load(TOKEN_WEIGHTS_PATH), np.float32)
     except (OSError, ValueError, EOFError):

@@ -10,6 +10,7 @@ from crawlscope.indexing.language import ENGLISH
 
 LOCAL_MODELS = ("all-MiniLM-L6-v2", "multilingual-e5-small")
 """The models of the local embedder, the default first."""
+PAGE_SHARE = 0.3
 MIN_UNREAD = 5
 MIN_UNREAD_SHARE = 0.1
 """Fewer documents, and a smaller share of them, are no reason for another model."""
@@ -38,6 +39,14 @@ class TextPrefixes(NamedTuple):
 def text_prefixes(model: str) -> TextPrefixes:
     """The words that the model needs before the text of a query, and before the text of a chunk."""
     return TextPrefixes("query: ", "passage: ") if _E5.search(model) else TextPrefixes()
+
+
+def page_share(model: str) -> float:
+    """The share of a page's mean vector in the vector of each of its chunks.
+
+    None with E5: all its vectors have so much in common that a mean says little of one page.
+    """
+    return 0.0 if _E5.search(model) else PAGE_SHARE
 
 
 def unread_notice(model: str, documents: Mapping[str, int]) -> str | None:

@@ -8,12 +8,10 @@ from crawlscope.core.settings import Settings, without_credentials
 from crawlscope.indexing.embedders.port import Embedder, EmbedderIdentity
 from crawlscope.indexing.sparse import Bm25Encoder
 
-CHUNKING_VERSION = 7
-"""It is increased when cleaning, chunking or the embedded text of a chunk changes."""
+CHUNKING_VERSION = 8
+"""It is increased when cleaning, chunking or the embedded text of a chunk changes, or how it is embedded."""
 CONTEXT_TOKENS = 54
 """Maximum number of tokens of title and headings before each chunk; the model sees both."""
-PAGE_SHARE = 0.3
-"""The share of the page's mean vector in the dense vector of each of its chunks."""
 
 
 @dataclass(frozen=True)
