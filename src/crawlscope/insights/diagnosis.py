@@ -143,7 +143,7 @@ def diagnose(evidence: CrawlEvidence) -> list[Finding]:
     if found:
         return sorted(found, key=lambda each: -(each.saving_ms or 0.0))
     late, wall = _seconds(evidence.late_ms), _seconds(evidence.wall_ms)
-    reason = f"Of {wall}, pages were late for {late}."
+    reason = f"Pages were late for {late} of {wall}."
     numbers = {"wall_ms": evidence.wall_ms, "late_ms": evidence.late_ms}
     return [
         Finding(bound_by=Bottleneck.NOTHING, reason=reason, change=None, saving_ms=None, evidence=numbers)

@@ -23,8 +23,10 @@ _COUNT = re.compile(r"\d+ found|of \d+ for|score [\d.]+")
 """The state of a crawl at once, and the service's other pages."""
 _END = re.compile(r"(?<=Searchable  ).*: ")
 """Whether the last page was searchable before or after the end was reported."""
-_BOUND = re.compile(r"^((Bound by|To change|Idle)  |(chunking|embedding) wait ).*\n", re.MULTILINE)
-"""Lines that depend on the load of the machine, and on pages that waited for others."""
+_BOUND = re.compile(
+    r"^((Bound by|To change|Idle)  |(chunking|embedding) wait ).*\n( {12}.*\n)*", re.MULTILINE
+)
+"""Lines that depend on the load of the machine and on waiting pages; long ones are wrapped."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+m \d\ds|[\d,.]+ (ms|s|%|pages/s)")
 
 
