@@ -70,7 +70,7 @@ FORMS: dict[str, tuple[type, ...]] = {
     "names are not split into words": (WholeNames,),
     "plain mean, names not split": (PlainMean, WholeNames),
 }
-"""What is left out of a model in each."""
+"""The parts that each leaves out of a model."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 def known(after: Any, before: Any) -> Any:
-    """What the version before would have answered: it had fewer fields."""
+    """The answer of the version before: it had fewer fields."""
     if isinstance(before, dict) and isinstance(after, dict):
         return {name: known(after.get(name), value) for name, value in before.items()}
     return after

@@ -118,11 +118,8 @@ class ServiceClient:
 
     @classmethod
     def of(cls, settings: Settings, *, local: bool = True) -> Self:
-        """For the service of this data folder.
-
-        `local` requests carry the token that only a user of this machine can read, and may crawl private
-        addresses.
-        """
+        """A client of the service of this data folder. `local` requests carry the token that only a user of
+        this machine can read, and may crawl private addresses."""
 
         def locate() -> str | None:
             service = service_file.read(settings.data_dir)
@@ -135,13 +132,13 @@ class ServiceClient:
 
     @classmethod
     def at(cls, url: str, secret: str) -> Self:
-        """For the service at this URL, with the API secret or a key."""
+        """A client of the service at this URL, with the API secret or a key."""
         address = url.rstrip("/")
         return cls(lambda: address, {SECRET_HEADER: secret})
 
     @classmethod
     def within(cls, app: "ASGIApp", secret: str) -> Self:
-        """For the service in this process, without a connection."""
+        """A client of the service in this process, without a connection."""
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         return cls(lambda: "http://crawlscope", {SECRET_HEADER: secret}, transport)
 
@@ -195,7 +192,7 @@ class ServiceClient:
         return _parsed(DocumentIndexed, answer)
 
     async def remove(self, url: str) -> None:
-        """Removes a document from the index, also one that a crawl brought."""
+        """Removes a document from the index, even if a crawl found it."""
         await self._ask("DELETE", "/api/documents", params={"url": url})
 
     async def require_live_feed(self) -> None:
@@ -272,7 +269,7 @@ class ServiceClient:
         return await self._read(CrawlMetricsResponse, f"/api/metrics/crawls/{_segment(crawl_id)}")
 
     async def follow(self, crawl_id: str) -> AsyncGenerator[CrawlMetricsResponse, None]:
-        """The crawl now and again, until waiting brings nothing more: usually it is sealed then."""
+        """Yields the crawl repeatedly, until waiting brings nothing more: usually it is sealed then."""
         while True:
             asked = time.monotonic()
             crawl = await self.crawl(crawl_id)
@@ -283,7 +280,7 @@ class ServiceClient:
             await asyncio.sleep(poll_interval(answered_seconds))
 
     async def wait(self, crawl_id: str) -> CrawlMetricsResponse:
-        """The crawl when every page of it is searchable or has failed."""
+        """Returns the crawl when all its pages are searchable or have failed."""
         async for crawl in self.follow(crawl_id):
             last = crawl
         return last
@@ -300,7 +297,7 @@ class ServiceClient:
         return await self._read(PageChangesResponse, path, against=against, **query)
 
     async def comparison(self, crawl_id: str, against: str, examples: int) -> ComparisonReport:
-        """With the first pages of each kind of change, at most `examples`."""
+        """Compares two crawls, with the first pages of each kind of change, at most `examples`."""
         comparison = await self.compare(crawl_id, against)
         changes = await asyncio.gather(
             *(self.page_changes(crawl_id, against, kind=kind.value, limit=examples) for kind in ChangeKind)

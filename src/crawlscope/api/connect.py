@@ -61,7 +61,7 @@ async def connect(
 
 
 def client_at(url: str, given: str | None, settings: Settings) -> ServiceClient:
-    """`given` is the API secret or a key; by default the folder of the settings. The service may not run."""
+    """`given` is the API secret or a key; by default the secret of the settings. The service may not run."""
     if not is_web_address(url):
         raise UsageError("the URL of a service must be a full one, such as https://crawlscope.example.com")
     secret = given or (settings.api_secret.get_secret_value() if settings.api_secret else None)

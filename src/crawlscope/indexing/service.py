@@ -235,7 +235,7 @@ class IndexingService:
         await self._remove(connection, live, [url for url, crawl_ids in left.items() if not crawl_ids])
 
     async def remove_document(self, url: str) -> None:
-        """Removes a document from the index, also one that a crawl brought. Raises `NotFoundError`."""
+        """Removes a document from the index, even if a crawl found it. Raises `NotFoundError`."""
         async with self._database.transaction() as connection:
             live = await generations.lock_shared(connection, [url])
             if url not in live.documents:

@@ -137,7 +137,7 @@ class CrawlState(Answer):
     completed_at: datetime | None
     duration_ms: float | None
     e2e_duration_ms: float | None
-    """From `initiated_at` to `completed_at`."""
+    """The time from `initiated_at` to `completed_at`."""
     total_pages: int
     """Indexed and failed pages."""
     pages_indexed: int
@@ -152,7 +152,7 @@ class CrawlState(Answer):
     pages_unchanged: int
     pages_empty: int
     pages_cancelled: int
-    """In none of the other counts."""
+    """Pages that a cancellation dropped; in no other count."""
     failures_without_url: int
     """Failures without a URL. They count for the crawl, but are no pages."""
     searchable_at: datetime | None
@@ -360,7 +360,7 @@ class TimelineEvent(Answer):
     """The end of an outage; null while it lasts, and for other events."""
     kind: EventKind
     what: str
-    """In a few words."""
+    """The event in a few words."""
     count: int = 1
 
 
@@ -436,7 +436,7 @@ class DiagnosisResponse(Finding):
     idle: IdleTime
     """The rest of `wall_ms` besides `busy_ms`."""
     stages: dict[str, StageTime]
-    """By operation type."""
+    """The times by operation type."""
 
 
 class PageRow(Answer):
@@ -449,7 +449,7 @@ class PageRow(Answer):
     status_code: int | None
     error_code: str | None
     error: str | None
-    """In one short sentence."""
+    """The reason in one short sentence."""
     error_detail: str | None = None
     """Firecrawl's own message, if it is longer."""
     queued_at: datetime | None
@@ -482,9 +482,9 @@ class PageChange(Answer):
     """The source URL."""
     kind: ChangeKind
     now: PageVersion | None
-    """In this crawl; null if it has no such page."""
+    """The page in this crawl; null if it has no such page."""
     before: PageVersion | None
-    """In the other crawl."""
+    """The page in the other crawl."""
 
 
 class DiffMark(Answer):
@@ -514,7 +514,7 @@ class TextDiff(Answer):
     """The differences of the cleaned Markdown, line by line; long paragraphs sentence by sentence."""
 
     added: int
-    """Lines."""
+    """The number of added lines."""
     removed: int
     hunks: list[DiffHunk]
     is_cut: bool
@@ -525,14 +525,14 @@ class PageChangesResponse(Answer):
     crawl_id: str
     against: str
     changes: list[PageChange]
-    """By kind, then by URL."""
+    """The changes, sorted by kind, then by URL."""
     total: int
     counts: dict[ChangeKind, int]
     """The numbers of all kinds."""
     note: str | None = None
     """A sentence about missing information, and the reason."""
     diff: TextDiff | None = None
-    """With `url`: of the page's text, if both crawls have one that is kept."""
+    """With `url`: the differences of the page's text, if both crawls have a stored one."""
 
 
 class ExportedPage(PageRow):
@@ -542,7 +542,7 @@ class ExportedPage(PageRow):
     language: str | None
     received_at: datetime
     text: str | None
-    """Its Markdown; null if no content was received, or if it is not kept."""
+    """Its Markdown; null if no content was received, or if it is no longer stored."""
 
 
 class PageListResponse(Answer):
@@ -691,7 +691,7 @@ class StatsResponse(Answer):
     """Pages whose content is stored, so that the index can be rebuilt."""
     database_bytes: int
     index_chunks: int | None = None
-    """By the index's own count; null while it is unavailable."""
+    """The index's own count; null while it is unavailable."""
     index_bytes: int | None = None
     embedder: str | None = None
     """The embedder that the index was built with."""
@@ -710,7 +710,7 @@ class IndexReport(Answer):
     name: str
     """The name of its folder, and the end of its collection's name on a Qdrant server."""
     embedder: str
-    """With model and dimension."""
+    """Its embedder, with model and dimension."""
     chunk_tokens: int
     documents: int
     chunks: int
@@ -748,7 +748,7 @@ class ChangeRow(Answer):
     indexed_at: datetime | None
     """When the new content was searchable."""
     change_to_searchable_ms: float | None
-    """From `detected_at` to `indexed_at`."""
+    """The time from `detected_at` to `indexed_at`."""
     metadata: dict[str, Any] | None
     """Further fields of the report."""
 
@@ -760,7 +760,7 @@ class ChangeListResponse(Answer):
 
 class NotificationRow(Answer):
     id: UUID
-    """Sent as `webhook-id`."""
+    """The id, which is also sent as `webhook-id`."""
     crawl_id: str
     type: NotificationType
     state: NotificationState

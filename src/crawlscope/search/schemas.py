@@ -34,7 +34,7 @@ class SearchRequest(BaseModel):
     """`"two words"` in quotation marks must stand on the page, if any page has them; `-word` and
     `-"two words"` must not."""
     mode: Mode = "hybrid"
-    """`keyword` finds words (BM25), `semantic` meanings (dense vectors), `hybrid` both."""
+    """`keyword` matches words (BM25), `semantic` matches meaning (dense vectors), `hybrid` matches both."""
     limit: Whole = Field(default=10, ge=1, le=100)
     offset: Whole = Field(default=0, ge=0, le=1000)
     filters: SearchFilters | None = None
@@ -60,7 +60,7 @@ class Highlight(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     text: str
-    """On one line, of at most 300 characters."""
+    """The passage on one line, at most 300 characters."""
     chunk_index: int
     matches: list[MatchedWord]
     """Each word of the query in `text`, in any form that the index takes for the same."""
@@ -72,7 +72,7 @@ class Standing(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     rank: int
-    """Among the pages that this half found, from 1 on."""
+    """The place among the pages that this half found, from 1 on."""
     score: float
     """The score of the page's best chunk in this half: BM25, or the cosine, which the best part of the chunk
     moves."""
@@ -106,9 +106,9 @@ class SearchResult(BaseModel):
     highlights: list[Highlight] = []
     """At most three, the best first. Sentences that stand on several pages of the site are left out."""
     keyword: Standing | None = None
-    """None if BM25 did not find the page, or was not asked."""
+    """Null if BM25 did not find the page, or was not used."""
     semantic: Standing | None = None
-    """None if the dense vectors did not find the page, or were not asked."""
+    """Null if the dense vectors did not find the page, or were not used."""
 
 
 class SearchResponse(BaseModel):

@@ -12,7 +12,7 @@ class DeliveriesReplayed(BaseModel):
     """The number of these whose content differs by this version's rules."""
     pages_queued: int
     unreadable: int
-    """Deliveries whose body is no longer kept, or cannot be read."""
+    """Deliveries whose body is no longer stored, or cannot be read."""
     newly_known: int
     """Events of a type that was not known when they came."""
     crawls: list[str]

@@ -20,11 +20,11 @@ async def get_keys(parts: ServiceParts) -> KeyList:
 
 @router.post("", status_code=201)
 async def make_key(asked: KeyRequest, parts: ServiceParts) -> NewKey:
-    """The answer is the only one that contains the key."""
+    """Makes a key. No other answer contains it."""
     return await parts.database.run(lambda connection: add_key(connection, asked.name, asked.scope))
 
 
 @router.delete("/{key_id}", status_code=204)
 async def revoke(key_id: UUID, parts: ServiceParts) -> None:
-    """The key is refused within two seconds."""
+    """Revokes a key: it is refused within two seconds."""
     await parts.database.run(lambda connection: revoke_key(connection, key_id))

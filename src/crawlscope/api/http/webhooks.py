@@ -112,7 +112,7 @@ class PlainRoute(APIRoute):
 
 
 async def deliver(request: Request) -> Response:
-    """Accepts one Firecrawl event. 202 means: committed to disk, with its jobs."""
+    """Accepts one Firecrawl event. 202 means that it is committed to disk, with its jobs."""
     parts: Parts = request.app.state.parts
     if request.state.may_receive:
         return await _accept_delivery(request, parts, await _body(request))
@@ -155,7 +155,7 @@ async def deliver_by_url(token: Segment, request: Request, parts: ServiceParts) 
 
 @router.post(CHANGES_PATH, status_code=202, tags=["changes"], openapi_extra=_of(CHANGE_BODY))
 async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
-    """Records the change and scrapes its page again. 202 means: committed to disk."""
+    """Records the change and scrapes its page again. 202 means that it is committed to disk."""
     if not request.state.may_receive:
         raise HTTPException(401, "a change needs the API secret or a key")
     return await _accept_change(request, parts)

@@ -33,7 +33,7 @@ class KeyRequest(BaseModel):
 
 
 class NewKey(KeyInfo):
-    key: str = Field(description="shown once: the service has only its hash")
+    key: str = Field(description="the key, which is shown once: the service has only its hash")
 
 
 class KeyList(BaseModel):
