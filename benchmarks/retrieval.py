@@ -236,7 +236,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the service")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the service, without CRAWLSCOPE_",
+    )
     parser.add_argument("--json", type=Path, help="write the nDCG@10 of each query to this file")
     parser.add_argument("--against", type=Path, help="compare with this file of an earlier run")
     given = parser.parse_args()

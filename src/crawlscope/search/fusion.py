@@ -17,7 +17,7 @@ to a model.
 """
 UNREAD_WEIGHT = 0.2
 """For a language that the model does not read: only names and borrowed words keep their meaning."""
-EMPHASIS = 1.5
+EMPHASIS = 2.0
 """The power for the height of a score above its floor, if the dense half has most of the weight: its many
 hits near the floor hardly differ. Those of BM25 differ by a word."""
 MIN_DEVIATION = 1e-6
