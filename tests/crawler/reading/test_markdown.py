@@ -5,12 +5,14 @@ from html import escape
 from pathlib import Path
 
 import pytest
+import turbohtml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawlscope.cli import demo_site
 from crawlscope.crawler.reading.charset import decode
 from crawlscope.crawler.reading.markdown import PageText, to_markdown
+from crawlscope.crawler.reading.tables import plain_tables
 
 URL = "https://example.org/docs/page.html"
 
@@ -147,6 +149,19 @@ def test_signatures_of_sphinx_are_one_piece_of_code() -> None:
 def test_references_to_control_characters_are_left_out(html: str, reference: str) -> None:
     text = markdown(html.replace("{}", reference)).replace("\ufffd", "")
     assert re.findall(r"[^\s#`*]+", text)[:3] == ["Words", "go", "on"]
+
+
+def test_tables_in_tables_take_no_longer_than_tables_in_a_row() -> None:
+    def seconds(html: str) -> float:
+        body = turbohtml.parse(html).find("body")
+        assert body is not None
+        began = time.thread_time()
+        plain_tables(body)
+        return time.thread_time() - began
+
+    table = "<table><tr><td>x"
+    nested, in_a_row = table * 5_000, f"{table}</table>" * 5_000
+    assert min(seconds(nested) for _ in range(3)) < 2.5 * min(seconds(in_a_row) for _ in range(3))
 
 
 def test_layout_tables_become_blocks_and_data_tables_stay() -> None:

@@ -4,7 +4,7 @@ A layout table becomes the blocks it was drawn around, a table of data one whose
 mean.
 """
 
-from turbohtml import Element, Text
+from turbohtml import Element, Node, Text
 
 from crawlscope.crawler.reading.tree import is_within, words
 
@@ -28,10 +28,7 @@ _TABLE_ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def plain_tables(body: Element) -> None:
     tables = list(body.iter_elements("table"))
-    depths = {
-        table: 1 + sum(isinstance(outer, Element) and outer.tag == "table" for outer in table.ancestors)
-        for table in tables
-    }
+    depths = _depths(body) if tables else {}
     layout = [table for table in tables if _is_layout(table)]
     for table in layout:
         _unfold(table, depths[table])
@@ -39,6 +36,14 @@ def plain_tables(body: Element) -> None:
         if table.tag == "table":
             _lift_title(table)
             _repeat_spanning_cells(table)
+
+
+def _depths(body: Element) -> dict[Node | None, int]:
+    """The number of tables around each element, with itself."""
+    depths: dict[Node | None, int] = {body: 0}
+    for element in body.iter_elements():
+        depths[element] = depths[element.parent] + (element.tag == "table")
+    return depths
 
 
 def mark_tables(body: Element) -> None:
