@@ -10,6 +10,7 @@ import uvicorn
 
 from crawlscope.api.app import create_app
 from crawlscope.api.http.prometheus import show_gauges
+from crawlscope.api.protocol import BoundedProtocol
 from crawlscope.core import service_file
 from crawlscope.core.listening import reachable_url, service_socket
 from crawlscope.core.periodic import in_background
@@ -45,7 +46,7 @@ async def serve(
             server = _Server(
                 uvicorn.Config(
                     app,
-                    http="httptools",
+                    http=BoundedProtocol,
                     lifespan="on",
                     log_config=None,
                     access_log=False,
