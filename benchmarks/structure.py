@@ -55,7 +55,7 @@ SECRET = "a-secret-of-this-measurement"
 @dataclass(frozen=True)
 class Function:
     name: str
-    room: str
+    folder: str
     lines: int
     called_once: bool
     """Private, and named once besides its definition."""
@@ -105,11 +105,11 @@ def functions() -> list[Function]:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 once = not node.name.startswith("__") and words.count(node.name) == 2
-                found.append(Function(node.name, room_of(path), lines, node.name.startswith("_") and once))
+                found.append(Function(node.name, folder_of(path), lines, node.name.startswith("_") and once))
     return found
 
 
-def room_of(path: Path) -> str:
+def folder_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -169,7 +169,7 @@ def static_figures() -> dict[str, Any]:
     found = functions()
     lines = [each.lines for each in found]
     tables = sql_by_table()
-    rooms = {each.room: [one for one in found if one.room == each.room] for each in found}
+    folders = {each.folder: [one for one in found if one.folder == each.folder] for each in found}
     return {
         "entries_at_the_top": sum(path.name not in NO_ENTRIES for path in PACKAGE.iterdir()),
         "modules": len(sources()),
@@ -180,15 +180,15 @@ def static_figures() -> dict[str, Any]:
         "longest_lines": max(lines),
         "private_share": round(sum(each.private for each in found) / len(found), 3),
         "private_called_once_share": round(sum(each.called_once for each in found) / len(found), 3),
-        "functions_by_room": {
-            room: {
+        "functions_by_folder": {
+            folder: {
                 "functions": len(its),
                 "private_called_once_share": round(sum(each.called_once for each in its) / len(its), 3),
             }
-            for room, its in rooms.items()
+            for folder, its in folders.items()
         },
         "sql_by_table": tables,
-        "rooms_by_table": {
+        "folders_by_table": {
             table: sorted({name.split(".")[1] for name in modules}) for table, modules in tables.items()
         },
     }
@@ -352,13 +352,13 @@ def report(figures: dict[str, Any], ways: dict[str, Way]) -> str:
     ]
     in_no_layer = figures["modules_in_no_layer"]
     lines.append(f"{'modules in no layer':28} {len(in_no_layer)}  {' '.join(in_no_layer)}")
-    lines.append("\nFunctions by room, and the share that is private and called once")
-    for room, counted in figures["functions_by_room"].items():
-        lines.append(f"  {room:20} {counted['functions']:5} {counted['private_called_once_share']:7}")
-    lines.append("\nSQL on a table: modules in rooms")
+    lines.append("\nFunctions by folder, and the share that is private and called once")
+    for folder, counted in figures["functions_by_folder"].items():
+        lines.append(f"  {folder:20} {counted['functions']:5} {counted['private_called_once_share']:7}")
+    lines.append("\nSQL on a table: modules in folders")
     for table, modules in figures["sql_by_table"].items():
-        rooms = figures["rooms_by_table"][table]
-        lines.append(f"  {table:20} {len(modules):2} in {len(rooms)}: {', '.join(rooms)}")
+        folders = figures["folders_by_table"][table]
+        lines.append(f"  {table:20} {len(modules):2} in {len(folders)}: {', '.join(folders)}")
     for name, way in ways.items():
         lines.append(
             f"\nA page's way, {name}: {way.functions} functions in {len(way.route)} files, "

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawlscope.pages.causes import MAX_SENTENCE_LENGTH, NO_REASON, cause_of, precision, tells_of_cancel
+from crawlscope.pages.causes import MAX_SENTENCE_LENGTH, NO_REASON, cause_of, mentions_cancel, precision
 from tests.support.fakes.firecrawl_answers import (
     NEWER_DROPPED,
     NEWER_DROPPED_WRAPPED,
@@ -105,9 +105,9 @@ def test_a_page_failure_in_a_cancelled_crawl_is_not_dropped(words, code):
 def test_vague_words_mean_a_cancel_only_in_a_cancelled_crawl():
     assert cause_of("Job was cancelled", "UNKNOWN_ERROR", crawl_cancelled=True).code == DROPPED
     assert cause_of("Job was cancelled", "UNKNOWN_ERROR").code == "scrape_failed"
-    assert tells_of_cancel("Job was canceled")
-    assert not tells_of_cancel("All scraping engines failed")
-    assert not tells_of_cancel(None)
+    assert mentions_cancel("Job was canceled")
+    assert not mentions_cancel("All scraping engines failed")
+    assert not mentions_cancel(None)
 
 
 def test_a_paragraph_gets_a_short_sentence_and_keeps_the_original():

@@ -25,8 +25,8 @@ def kept(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-async def written_down(refusals: Refusals, folder: Path) -> None:
-    async with refusals.written_down():
+async def stored_in_background(refusals: Refusals, folder: Path) -> None:
+    async with refusals.stored_in_background():
         for _ in range(1000):
             if not kept(folder):
                 return
@@ -46,12 +46,12 @@ async def test_a_refusal_outlives_the_process_and_makes_the_crawl_known(
     refusals = Refusals(tmp_path, unavailable)
     for crawl_id in ("crawl-1", "crawl-2", "crawl-1"):
         refusals.add(body_of(crawl_id))
-    async with refusals.written_down():
+    async with refusals.stored_in_background():
         await asyncio.sleep(0.2)
     assert kept(tmp_path), "while the database is unavailable it stays in the folder"
     await unavailable.close()
 
-    await written_down(Refusals(tmp_path, database), tmp_path)
+    await stored_in_background(Refusals(tmp_path, database), tmp_path)
     assert await crawls(database) == ["crawl-1", "crawl-2"]
     assert await database.run(lambda connection: recount(connection, "crawl-1")) == {}
 
@@ -74,9 +74,9 @@ async def test_what_a_full_disk_or_a_crash_left_keeps_nothing_else_out(
     (tmp_path / name).write_bytes(damage)
     refusals = Refusals(tmp_path, database)
     refusals.add(body_of("crawl-1"))
-    await written_down(refusals, tmp_path)
+    await stored_in_background(refusals, tmp_path)
     refusals.add(body_of("crawl-2"))
-    await written_down(refusals, tmp_path)
+    await stored_in_background(refusals, tmp_path)
     assert await crawls(database) == ["crawl-1", "crawl-2"]
 
 
@@ -87,7 +87,7 @@ async def test_of_many_refusals_of_a_crawl_the_first_and_the_last_are_kept(
     began = datetime.now(UTC)
     for _ in range(50):
         refusals.add(body_of("crawl-1"))
-    await written_down(refusals, tmp_path)
+    await stored_in_background(refusals, tmp_path)
     async with database.transaction() as connection:
         first, last = (await connection.scalars(select(CrawlFact.at).order_by(CrawlFact.at))).all()
         assert began < first < last < datetime.now(UTC)
@@ -107,11 +107,11 @@ async def test_two_services_on_one_folder_lose_nothing(
             some.add(body_of(crawl_id))
             time.sleep(0.002)
 
-    async with one.written_down(), other.written_down():
+    async with one.stored_in_background(), other.stored_in_background():
         await asyncio.gather(
             asyncio.to_thread(refuse, one, refused[::2]), asyncio.to_thread(refuse, other, refused[1::2])
         )
-        await written_down(one, tmp_path)
+        await stored_in_background(one, tmp_path)
     assert await crawls(database) == refused
 
 
@@ -130,7 +130,7 @@ async def test_a_settled_crawl_is_unsettled_by_a_refusal(database: Database, tmp
     assert await due(database) is None
     refusals = Refusals(tmp_path, database)
     refusals.add(body_of("crawl-1"))
-    await written_down(refusals, tmp_path)
+    await stored_in_background(refusals, tmp_path)
     async with database.transaction() as connection:
         check = (await connection.execute(select(*Reconciliation.__table__.columns))).one()
     assert (check.settled, check.in_full) == (False, True)

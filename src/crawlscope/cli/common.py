@@ -59,8 +59,8 @@ def with_service(work: "Callable[[Stack], Awaitable[T]]") -> T:
     return run(with_stack())
 
 
-def examine_only_what_is_new() -> None:
-    """Garbage collection begins, and leaves out what is loaded: it lives as long as the process."""
+def collect_only_new_objects() -> None:
+    """Starts garbage collection without the objects that are loaded: they live as long as the process."""
     gc.freeze()
     gc.enable()
 
@@ -81,7 +81,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             loop.add_signal_handler(number, interrupt, number)
         return await work
 
-    examine_only_what_is_new()
+    collect_only_new_objects()
     try:
         return asyncio.run(interruptible())
     except asyncio.CancelledError:

@@ -15,8 +15,8 @@ import uvloop
 
 from crawlscope.cli.common import (
     Json,
+    collect_only_new_objects,
     complain,
-    examine_only_what_is_new,
     process_settings,
     quiet_settings,
     run,
@@ -60,7 +60,7 @@ def up() -> None:
         typer.echo(f"Open the dashboard; this link signs you in once, within an hour: {link}")
 
     follow_parent(UP_GRACE_SECONDS)
-    examine_only_what_is_new()
+    collect_only_new_objects()
     raise typer.Exit(asyncio.run(keep_up(settings, announce, prepare)))
 
 
@@ -191,16 +191,16 @@ def _until_stopped(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         def stop() -> None:
             if not stopping.is_set():
                 stopping.set()
-                threading.Thread(target=end_at_last, name="stop", daemon=True).start()
+                threading.Thread(target=exit_after_timeout, name="stop", daemon=True).start()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
         await work(stopping)
 
-    def end_at_last() -> None:
+    def exit_after_timeout() -> None:
         time.sleep(STOP_SECONDS)
         log.error("stop_given_up", after_seconds=STOP_SECONDS)
         os._exit(1)
 
-    examine_only_what_is_new()
+    collect_only_new_objects()
     uvloop.run(stoppable())

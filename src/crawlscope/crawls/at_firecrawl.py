@@ -105,7 +105,7 @@ async def start(
     try:
         await database.run(keep)
     except Exception as error:
-        raise await _taken_back(firecrawl, started.crawl_id, request.kind, error) from error
+        raise await _cancel_unrecorded(firecrawl, started.crawl_id, request.kind, error) from error
     log.info("crawl_started", crawl_id=started.crawl_id, kind=request.kind.value)
     return started
 
@@ -185,10 +185,10 @@ async def _ask(firecrawl: FirecrawlClient, request: RequestedCrawl, webhook: Web
     return Started(batch.id, list(dict.fromkeys(invalid)))
 
 
-async def _taken_back(
+async def _cancel_unrecorded(
     firecrawl: FirecrawlClient, crawl_id: str, kind: JobKind, why: Exception
 ) -> DatabaseUnavailable:
-    """Cancels a crawl that could not be kept; the error says whether that succeeded."""
+    """Cancels a crawl that could not be recorded; the error says whether that succeeded."""
     log.warning("crawl_storage_failed", crawl_id=crawl_id, exc_info=why)
     try:
         await firecrawl.cancel(crawl_id, kind)

@@ -27,8 +27,8 @@ from crawlscope.pages.causes import (
     Cause,
     cause_of,
     error_words,
+    mentions_cancel,
     precision,
-    tells_of_cancel,
 )
 from crawlscope.pages.delivered import DeliveredPage
 from crawlscope.pages.receive import PageDelivery, take_pages
@@ -311,7 +311,7 @@ def _failed_pages(errors: JobErrors, status: JobStatus, known: _Known) -> list[D
     dropped = [
         failed_page(url, now, cause_of(words, crawl_cancelled=True))
         for url, words in known.unclear.items()
-        if cancelled and url not in named and tells_of_cancel(words)
+        if cancelled and url not in named and mentions_cancel(words)
     ]
     blocked = Cause(ROBOTS_BLOCKED, "robots.txt forbids this page", None)
     forbidden = [failed_page(url, now, blocked, known.started_at) for url in errors.robots_blocked]

@@ -20,7 +20,7 @@ from crawlscope.insights.diagnosis import (
 )
 from crawlscope.insights.queries import by_crawl
 from crawlscope.insights.schemas import IdleTime, StageTime
-from crawlscope.insights.timeline import Happenings, Span
+from crawlscope.insights.timeline import Span, TimelineRows
 
 OUTAGE_REPORT_LASTS = timedelta(minutes=2)
 """Workers report an outage more often; the report of a worker that has ended is older."""
@@ -29,7 +29,7 @@ SERVED_BY_WORKERS = ("local", "fastembed")
 """Embedders that run in the workers."""
 
 
-async def happenings(connection: AsyncConnection, session: RowMapping, span: Span) -> Happenings:
+async def timeline_rows(connection: AsyncConnection, session: RowMapping, span: Span) -> TimelineRows:
     """One query for each kind, for any number of buckets."""
     crawl_id = session["crawl_id"]
     values = {
@@ -44,7 +44,7 @@ async def happenings(connection: AsyncConnection, session: RowMapping, span: Spa
     async def rows(statement: TextClause) -> Sequence[RowMapping]:
         return (await connection.execute(statement, values)).mappings().all()
 
-    return Happenings(
+    return TimelineRows(
         pages=await rows(course_queries.PAGES_PER_BUCKET),
         stages=await rows(course_queries.STAGES_PER_BUCKET),
         moves=await rows(course_queries.MOVES_PER_BUCKET),

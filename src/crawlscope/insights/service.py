@@ -160,7 +160,7 @@ class Insights:
 
             async def make() -> TimelineResponse:
                 span = Span.of(session, datetime.now(UTC), buckets)
-                return timeline(session, span, await course.happenings(connection, session, span))
+                return timeline(session, span, await course.timeline_rows(connection, session, span))
 
             return await self._cache.get(session, ("timeline", buckets), make)
 

@@ -38,7 +38,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Happenings:
+class TimelineRows:
     """Rows of `course_queries`, each kind by its statement."""
 
     pages: Iterable[Row]
@@ -59,7 +59,7 @@ class _Bucket:
     indexing: int = 0
 
 
-def timeline(session: Row, span: Span, happened: Happenings) -> TimelineResponse:
+def timeline(session: Row, span: Span, happened: TimelineRows) -> TimelineResponse:
     return TimelineResponse(
         crawl_id=session["crawl_id"],
         began_at=span.began_at,
@@ -70,7 +70,7 @@ def timeline(session: Row, span: Span, happened: Happenings) -> TimelineResponse
     )
 
 
-def _buckets(span: Span, happened: Happenings) -> list[TimelineBucket]:
+def _buckets(span: Span, happened: TimelineRows) -> list[TimelineBucket]:
     found: defaultdict[int, _Bucket] = defaultdict(_Bucket)
     for row in happened.pages:
         found[row["bucket"]].pages[row["what"]] = row["number"]
@@ -95,7 +95,7 @@ def _buckets(span: Span, happened: Happenings) -> list[TimelineBucket]:
     return buckets
 
 
-def _events(session: Row, span: Span, happened: Happenings) -> Iterable[TimelineEvent]:
+def _events(session: Row, span: Span, happened: TimelineRows) -> Iterable[TimelineEvent]:
     moments = (
         (session["initiated_at"], EventKind.INITIATED, "requested"),
         (session["started_at"], EventKind.STARTED, "first event"),

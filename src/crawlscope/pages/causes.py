@@ -175,7 +175,7 @@ def precision(code: str | None) -> int:
     return {DROPPED_BY_CANCEL: 1, DENIED: 2}.get(code, 3)
 
 
-def tells_of_cancel(words: str | None) -> bool:
+def mentions_cancel(words: str | None) -> bool:
     """Whether the words of a failure mention a cancel, perhaps not of the crawl."""
     return bool(words and _CANCELLED.search(words))
 
@@ -191,7 +191,7 @@ def _code(inner: str, code: str, crawl_cancelled: bool) -> tuple[str, str | None
             return known.code, known.words
     if code not in _GENERIC:
         return code.lower(), None
-    if crawl_cancelled and tells_of_cancel(inner):
+    if crawl_cancelled and mentions_cancel(inner):
         return DROPPED_BY_CANCEL, _DROPPED_WORDS
     return (DENIED, "the crawl's rules leave this page out") if code == DENIED.upper() else (UNCLEAR, None)
 

@@ -63,7 +63,7 @@ async def service_parts(settings: Settings) -> AsyncIterator[Parts]:
         maintenance = in_background(maintain_tables(settings, database))
         firecrawl, refusals = SharedFirecrawl(settings), Refusals(settings.data_dir, database)
         host = IndexHost(settings, database)
-        async with aclosing(firecrawl), refusals.written_down(), maintenance, host:
+        async with aclosing(firecrawl), refusals.stored_in_background(), maintenance, host:
             yield Parts(
                 settings=settings,
                 secret=secret,

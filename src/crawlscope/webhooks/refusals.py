@@ -130,8 +130,8 @@ class Refusals:
                     is_kept = is_open_at(file.fileno(), self._file)
 
     @asynccontextmanager
-    async def written_down(self) -> AsyncIterator[None]:
-        """Writes them to the database while the block runs, as soon as that works."""
+    async def stored_in_background(self) -> AsyncIterator[None]:
+        """Stores them in the database while the block runs, as soon as that works."""
         writing = run_periodically(
             self.store,
             interval_seconds=POLL_INTERVAL_SECONDS,

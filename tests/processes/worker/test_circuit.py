@@ -37,7 +37,7 @@ async def test_outages_that_cannot_be_stored_do_not_keep_it_open(
     await rename(own_database, "outages", "elsewhere")
     circuit = Circuit({"embedder": probe}, Outages(own_database, "host:1"), closed.clear, closed.set, 2)
     with capture_logs() as lines:
-        async with circuit.closing_by_itself():
+        async with circuit.closing_automatically():
             await eventually(lambda: any(line["event"] == "circuit_probe_failed" for line in lines))
             assert not closed.is_set()
             await rename(own_database, "elsewhere", "outages")
@@ -51,7 +51,7 @@ async def test_pages_that_one_outage_failed_cause_a_short_pause(own_database: Da
     async def probe() -> None: ...
 
     circuit = Circuit({"index": probe}, Outages(own_database, "host:1"), closed.clear, closed.set, 8)
-    async with circuit.closing_by_itself():
+    async with circuit.closing_automatically():
         await asyncio.wait_for(closed.wait(), 60)
         for page_id in range(8):
             circuit.page_failed(page_id)

@@ -37,10 +37,10 @@ def main_region(body: Element) -> Element:
     region = _named_region(blocks)
     _drop_contents(blocks, region)
     blocks.settle()
-    _drop_lists_of_links_beside(blocks, region)
+    _drop_link_lists_beside(blocks, region)
     main = blocks.elements[region]
     if main is not body:
-        _take_in_what_is_outside(body, main)
+        _include_heading_and_footnotes(body, main)
     return main
 
 
@@ -89,7 +89,7 @@ def _repeats(element: Element, weight: Weight, headings: set[str]) -> bool:
     return sum(link in headings for link in links) * 10 >= len(links) * 7
 
 
-def _drop_lists_of_links_beside(blocks: Blocks, region: int) -> None:
+def _drop_link_lists_beside(blocks: Blocks, region: int) -> None:
     """Navigation that nothing names: blocks of links beside the one block that holds the page's text."""
     whole = blocks.weights[region].running
     at = region
@@ -110,8 +110,8 @@ def _drop_lists_of_links_beside(blocks: Blocks, region: int) -> None:
         at = heaviest
 
 
-def _take_in_what_is_outside(body: Element, main: Element) -> None:
-    """The page's only heading and its footnotes belong to its text wherever they stand."""
+def _include_heading_and_footnotes(body: Element, main: Element) -> None:
+    """Moves the only heading and the footnotes of the page into its main part."""
     outside = []
     for heading in body.iter_elements("h1"):
         outer = [heading, *(element for element in heading.ancestors if isinstance(element, Element))]

@@ -117,10 +117,10 @@ class Circuit:
         """Pages that a dependency failed since one was settled; to be cleared when one is."""
 
     @asynccontextmanager
-    async def closing_by_itself(self) -> AsyncIterator[None]:
+    async def closing_automatically(self) -> AsyncIterator[None]:
         """Opens the circuit; while the block runs, it closes automatically."""
         self._open()
-        async with in_background(self._close_again_and_again()):
+        async with in_background(self._close_after_probes()):
             yield
 
     def page_failed(self, page_id: int) -> None:
@@ -152,7 +152,7 @@ class Circuit:
         self._opened.set()
         self._on_open()
 
-    async def _close_again_and_again(self) -> None:
+    async def _close_after_probes(self) -> None:
         while True:
             await self._opened.wait()
             # A dependency can pass its probe and yet work for no page: a server that limits its use.

@@ -105,7 +105,7 @@ async def index_pages(
             async def index_page(job: Job, payload: Payload) -> None:
                 await _index_page(job, payload, indexer, queue, circuit, limits)
 
-            async with circuit.closing_by_itself():
+            async with circuit.closing_automatically():
                 await queue.work(index_page, stopping)
 
 
