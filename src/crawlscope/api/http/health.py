@@ -30,13 +30,13 @@ class Health(BaseModel):
     parts: dict[str, PartHealth]
 
 
-@router.get("/healthz")
+@router.get("/healthz", summary="Whether the process answers")
 async def alive() -> dict[str, str]:
     """Answers while the process runs."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", summary="Whether deliveries can be committed")
 async def ready(parts: ServiceParts, response: Response) -> PartHealth:
     """Whether deliveries can be committed; 503 if they cannot."""
     database = await _checked(parts.database.ping())

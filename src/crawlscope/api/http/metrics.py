@@ -194,7 +194,7 @@ async def list_changes(
     return await parts.insights.changes(url, limit, offset)
 
 
-@router.get("/api/metrics/summary", tags=["metrics"])
+@router.get("/api/metrics/summary", summary="Show totals", tags=["metrics"])
 async def summarize(parts: ServiceParts, hours: Hours = 24) -> SummaryResponse:
     """Totals: crawls that started, operations and requests that began in the last `hours`."""
     return await parts.insights.summary(hours)

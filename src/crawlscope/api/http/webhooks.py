@@ -143,6 +143,7 @@ router.add_api_route(
 
 @router.post(
     f"{WEBHOOK_PATH}/{{token}}",
+    summary="Deliver with a token in the URL",
     status_code=202,
     tags=["webhook"],
     openapi_extra=_of(DELIVERY_BODY),
@@ -153,7 +154,13 @@ async def deliver_by_url(token: Segment, request: Request, parts: ServiceParts) 
     return await _accept_delivery(request, parts, await _body(request))
 
 
-@router.post(CHANGES_PATH, status_code=202, tags=["changes"], openapi_extra=_of(CHANGE_BODY))
+@router.post(
+    CHANGES_PATH,
+    summary="Report a change",
+    status_code=202,
+    tags=["changes"],
+    openapi_extra=_of(CHANGE_BODY),
+)
 async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
     """Records the change and scrapes its page again. 202 means that it is committed to disk."""
     if not request.state.may_receive:
@@ -161,7 +168,13 @@ async def take_change(request: Request, parts: ServiceParts) -> ChangeTaken:
     return await _accept_change(request, parts)
 
 
-@router.post(f"{CHANGES_PATH}/{{token}}", status_code=202, tags=["changes"], openapi_extra=_of(CHANGE_BODY))
+@router.post(
+    f"{CHANGES_PATH}/{{token}}",
+    summary="Report a change with a token in the URL",
+    status_code=202,
+    tags=["changes"],
+    openapi_extra=_of(CHANGE_BODY),
+)
 async def take_change_by_url(token: Segment, request: Request, parts: ServiceParts) -> ChangeTaken:
     """The same with the token in the URL in place of the secret."""
     await _require_token(token, request, parts)

@@ -18,7 +18,7 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 router = APIRouter(tags=["mcp"])
 
 
-@router.post("/mcp")
+@router.post("/mcp", summary="Model Context Protocol")
 async def speak_mcp(request: Request) -> Response:
     """MCP over streamable HTTP, without sessions: any request can go to any process."""
     endpoint: McpEndpoint = request.app.state.mcp
