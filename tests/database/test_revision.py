@@ -101,9 +101,10 @@ async def test_an_upgrade_waits_for_no_lock_for_long_and_tries_again(
 async def test_an_upgrade_that_writers_wait_for_while_it_waits_for_them_is_tried_again(
     own_database: Database,
 ) -> None:
-    """The migration after 0015 locks both tables. PostgreSQL ends the one that waited longer."""
+    """The migration after 0015 locks both tables. PostgreSQL ends the one that finds the deadlock."""
     await schema.downgrade(own_database, "0015")
     async with own_database.transaction() as writing:
+        await writing.execute(text("SET LOCAL deadlock_timeout = '1min'"))
         await writing.execute(text("LOCK TABLE webhook.page_attempts IN ROW EXCLUSIVE MODE"))
         upgrading = asyncio.create_task(schema.upgrade(own_database))
         while not await own_database.run(waits_for_a_lock):  # noqa: ASYNC110 - another process knows
