@@ -28,7 +28,9 @@ _TABLE_ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def plain_tables(body: Element) -> None:
     tables = list(body.iter_elements("table"))
-    depths = _depths(body) if tables else {}
+    depths: dict[Node | None, int] = {body: 0}  # tables around each element, with itself
+    for element in body.iter_elements() if tables else ():
+        depths[element] = depths[element.parent] + (element.tag == "table")
     layout = [table for table in tables if _is_layout(table)]
     for table in layout:
         _unfold(table, depths[table])
@@ -36,14 +38,6 @@ def plain_tables(body: Element) -> None:
         if table.tag == "table":
             _lift_title(table)
             _repeat_spanning_cells(table)
-
-
-def _depths(body: Element) -> dict[Node | None, int]:
-    """The number of tables around each element, with itself."""
-    depths: dict[Node | None, int] = {body: 0}
-    for element in body.iter_elements():
-        depths[element] = depths[element.parent] + (element.tag == "table")
-    return depths
 
 
 def mark_tables(body: Element) -> None:
