@@ -167,7 +167,7 @@ def run(
             killer.start()
             repeated = fleet.deliver(sent)
             eventually(
-                lambda: _number(postgres.url, WAITING),
+                lambda: number_unless_down(postgres, WAITING, 1),
                 lambda waiting: waiting == 0,
                 SETTLED_SECONDS + pages,
                 0.5,
@@ -185,7 +185,12 @@ def kill_at_random(
     whole run."""
     random = Random(seed)
     for moment in moments:
-        eventually(lambda: settled(postgres), lambda number: number >= moment, SETTLED_SECONDS + moment, 0.2)  # noqa: B023
+        eventually(
+            lambda: number_unless_down(postgres, SETTLED, 0),
+            lambda number: number >= moment,  # noqa: B023
+            SETTLED_SECONDS + moment,
+            0.2,
+        )
         victim = random.choice([*sorted(fleet.members), "database"])
         if victim == "database":
             postgres.kill()
@@ -196,11 +201,11 @@ def kill_at_random(
         time.sleep(MIN_SECONDS_BETWEEN_KILLS)
 
 
-def settled(postgres: OwnPostgres) -> int:
-    """0 while the database is down."""
+def number_unless_down(postgres: OwnPostgres, query: str, otherwise: int) -> int:
+    """The database is down when it was killed."""
     with suppress(OSError, asyncpg.PostgresError):
-        return _number(postgres.url, SETTLED)
-    return 0
+        return _number(postgres.url, query)
+    return otherwise
 
 
 def examine(
