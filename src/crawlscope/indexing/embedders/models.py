@@ -41,6 +41,7 @@ def text_prefixes(model: str) -> TextPrefixes:
     return TextPrefixes("query: ", "passage: ") if _E5.search(model) else TextPrefixes()
 
 
+@cache
 def page_share(model: str) -> float:
     """The share of a page's mean vector in the vector of each of its chunks.
 
