@@ -249,3 +249,16 @@ async def test_a_dropped_index_leaves_nothing(tmp_path: Path) -> None:
     await again.make("index", DIMENSION)
     assert (await (await again.open("index", DIMENSION)).size()).chunks == 0
     await again.aclose()
+
+
+async def test_an_index_that_is_opened_while_it_is_made_keeps_its_files(tmp_path: Path) -> None:
+    """A worker's probe opens an index that the API process makes at that moment."""
+    indexes = EdgeIndexes(tmp_path)
+    for _ in range(3):
+        await asyncio.gather(indexes.make("index", DIMENSION), indexes.open("index", DIMENSION))
+        index = await indexes.open("index", DIMENSION)
+        await index.replace([make_document("https://h/", "apple")])
+        await indexes.aclose()
+        index = await indexes.open("index", DIMENSION)
+        assert (await index.size()).chunks == 1
+    await indexes.aclose()

@@ -19,28 +19,35 @@ class EdgeIndexes(OwnedIndexes):
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._opened: dict[str, SearchIndex] = {}
-        self._opening = asyncio.Lock()
+        self._changing = asyncio.Lock()
+        """A caller that opened an index while another makes it would lose its files."""
 
     async def open(self, name: str, dimension: int) -> SearchIndex:
         """Makes an empty one if it is missing. Raises `IndexUnavailable` if another process has it open."""
-        async with self._opening:
-            if name not in self._opened:
-                try:
-                    index: SearchIndex = await asyncio.to_thread(
-                        EdgeIndex.open, self._data_dir / name, dimension
-                    )
-                    log.info("index_opened", index=name)
-                except IndexUnusable as damage:
-                    log.warning("index_damaged", reason=str(damage))
-                    index = UnusableIndex(str(damage))
-                self._opened[name] = index
-            return self._opened[name]
+        async with self._changing:
+            return await self._open(name, dimension)
 
     async def make(self, name: str, dimension: int) -> None:
-        await self.drop(name)
-        await self.open(name, dimension)
+        async with self._changing:
+            await self._drop(name)
+            await self._open(name, dimension)
 
     async def drop(self, name: str) -> None:
+        async with self._changing:
+            await self._drop(name)
+
+    async def _open(self, name: str, dimension: int) -> SearchIndex:
+        if name not in self._opened:
+            try:
+                index: SearchIndex = await asyncio.to_thread(EdgeIndex.open, self._data_dir / name, dimension)
+                log.info("index_opened", index=name)
+            except IndexUnusable as damage:
+                log.warning("index_damaged", reason=str(damage))
+                index = UnusableIndex(str(damage))
+            self._opened[name] = index
+        return self._opened[name]
+
+    async def _drop(self, name: str) -> None:
         if index := self._opened.pop(name, None):
             await index.aclose()
         path = self._data_dir / name
