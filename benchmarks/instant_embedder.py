@@ -20,17 +20,16 @@ MAX_TEXTS = 32
 INFO = {
     "model_id": "instant",
     "max_input_length": 512,
-    "max_client_batch_size": MAX_TEXTS,
     "max_batch_tokens": 16_384,
 }
 
 
 @contextmanager
-def instant_embedder(seconds_per_request: float = 0.0) -> Iterator[str]:
-    """The server's URL."""
+def instant_embedder(seconds_per_request: float = 0.0, max_texts: int = MAX_TEXTS) -> Iterator[str]:
+    """The server's URL. It takes at most `max_texts` in a request."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_serve, args=(theirs, seconds_per_request), daemon=True)
+    process = spawn.Process(target=_serve, args=(theirs, seconds_per_request, max_texts), daemon=True)
     process.start()
     theirs.close()  # so that its death ends the wait
     try:
@@ -40,16 +39,17 @@ def instant_embedder(seconds_per_request: float = 0.0) -> Iterator[str]:
         process.join()
 
 
-def _serve(announce: Connection, seconds_per_request: float) -> None:
-    asyncio.run(_server(announce, seconds_per_request))
+def _serve(announce: Connection, seconds_per_request: float, max_texts: int) -> None:
+    asyncio.run(_server(announce, seconds_per_request, max_texts))
 
 
-async def _server(announce: Connection, seconds_per_request: float) -> None:
+async def _server(announce: Connection, seconds_per_request: float, max_texts: int) -> None:
     vectors = np.random.default_rng(5).standard_normal((VECTORS, DIMENSION), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     texts = [json.dumps([round(float(x), 7) for x in vector]).encode() for vector in vectors]
+    info = json.dumps({**INFO, "max_client_batch_size": max_texts}).encode()
     server = await asyncio.get_running_loop().create_server(
-        lambda: _Answers(texts, seconds_per_request), "127.0.0.1", 0
+        lambda: _Answers(texts, info, seconds_per_request), "127.0.0.1", 0
     )
     announce.send(server.sockets[0].getsockname()[1])
     await server.serve_forever()
@@ -58,8 +58,9 @@ async def _server(announce: Connection, seconds_per_request: float) -> None:
 class _Answers(asyncio.Protocol):
     """Reads whole requests of HTTP/1.1, as its clients send them."""
 
-    def __init__(self, vectors: list[bytes], seconds_per_request: float) -> None:
+    def __init__(self, vectors: list[bytes], info: bytes, seconds_per_request: float) -> None:
         self._vectors = vectors
+        self._info = info
         self._seconds = seconds_per_request
         self._received = bytearray()
 
@@ -88,7 +89,7 @@ class _Answers(asyncio.Protocol):
 
     def _answer(self, path: bytes, body: bytes) -> bytes:
         if path == b"/info":
-            return json.dumps(INFO).encode()
+            return self._info
         asked = json.loads(body)
         texts = asked["inputs" if path == b"/embed" else "input"]
         texts = [texts] if isinstance(texts, str) else texts
