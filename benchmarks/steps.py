@@ -130,7 +130,7 @@ async def measure(options: Options) -> Sequence[Row]:
     return [
         Row(PART, "all steps", sum(taken.values()), "ms of CPU", f"{number(chunks)} chunks in the median"),
         *(Row(PART, f"– {step}", value, "ms of CPU", CODE.get(step, "")) for step, value in taken.items()),
-        Row(PART, "index: a document, with its thread", replaced, "ms of CPU"),
+        Row(PART, "index: a document, in its event loop", replaced, "ms of CPU"),
         Row(PART, "a statement at its client", statement, "ms of CPU", f"asyncpg alone {number(bare)} ms"),
     ]
 
