@@ -1,4 +1,4 @@
-"""Nobody makes the service read a request whose head has no end."""
+"""Heads of requests without end are not read, and connections are kept while clients may use them."""
 
 import asyncio
 from contextlib import suppress
@@ -56,3 +56,15 @@ async def test_a_head_without_end_is_not_read(settings: Settings, begin: bytes, 
         assert taken < PIECES
         answer, _ = await answer_and_pieces_taken(running.url, HEAD + b"X-Long: ", b"a" * (PIECE // 2), 1)
         assert answer == b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_a_connection_that_was_unused_for_a_while_takes_a_request(settings: Settings) -> None:
+    """Many clients keep one for 4 or 5 s, and must not find that the service closes it at that moment."""
+    async with serving(settings) as running:
+        url = urlsplit(running.url)
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        for pause in (6, 0):
+            writer.write(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")  # whose answer has no body
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 ")
+            await asyncio.sleep(pause)
+        writer.close()

@@ -19,6 +19,10 @@ from crawlscope.processes.index_process import keep_index_process
 from crawlscope.processes.parts import service_parts
 
 GRACEFUL_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75
+"""Longer than callers and proxies keep a connection that they do not use: a delivery that is sent while the
+service closes the connection gets no answer, and Firecrawl sends it once.
+"""
 BACKLOG = 2048
 
 
@@ -52,6 +56,7 @@ async def serve(
                     access_log=False,
                     proxy_headers=bool(settings.trusted_proxies),
                     forwarded_allow_ips=list(map(str, settings.trusted_proxies)),
+                    timeout_keep_alive=KEEP_ALIVE_SECONDS,
                     timeout_graceful_shutdown=GRACEFUL_SECONDS,
                 )
             )
