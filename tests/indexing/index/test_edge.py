@@ -1,6 +1,7 @@
 import asyncio
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -261,4 +262,21 @@ async def test_an_index_that_is_opened_while_it_is_made_keeps_its_files(tmp_path
         await indexes.aclose()
         index = await indexes.open("index", DIMENSION)
         assert (await index.size()).chunks == 1
+    await indexes.aclose()
+
+
+async def test_an_open_index_is_used_while_another_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexes, released = EdgeIndexes(tmp_path), threading.Event()
+    opened = await indexes.open("index", DIMENSION)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: released.wait(60))
+    dropping = asyncio.create_task(indexes.drop("index-2"))
+    await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(10):
+            assert await indexes.open("index", DIMENSION) is opened
+    finally:
+        released.set()
+    await dropping
     await indexes.aclose()

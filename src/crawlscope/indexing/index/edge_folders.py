@@ -24,6 +24,8 @@ class EdgeIndexes(OwnedIndexes):
 
     async def open(self, name: str, dimension: int) -> SearchIndex:
         """Makes an empty one if it is missing. Raises `IndexUnavailable` if another process has it open."""
+        if index := self._opened.get(name):  # its callers do not wait while another one is dropped
+            return index
         async with self._changing:
             return await self._open(name, dimension)
 
