@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import Response
-from playwright.async_api import Request
+from playwright.async_api import Page, Request
 
 from crawlscope.api.dashboard import crawl, live_pages, rendering
 from crawlscope.api.dashboard.rendering import render
@@ -167,12 +167,18 @@ async def test_a_browser_asks_only_for_the_rows_that_it_shows(site: str, service
         assert watched.faults == []
 
 
-@needs_chromium
-async def test_a_page_that_is_hidden_and_shown_again_has_one_feed(site: str, service: Service):
+@asynccontextmanager
+async def page_that_counts_feeds(site: str, service: Service) -> AsyncIterator[Page]:
+    """A browser's page that shows nothing yet, beside a crawl that has begun."""
     await deliver(service.parts.database, "crawl-1", "crawl.started", at=LONG_AGO)
     async with chromium() as browser, signed_in_page(browser, site, SECRET) as watched:
-        page = watched.page
-        await page.add_init_script(COUNTS_FEEDS)
+        await watched.page.add_init_script(COUNTS_FEEDS)
+        yield watched.page
+
+
+@needs_chromium
+async def test_a_page_that_is_hidden_and_shown_again_has_one_feed(site: str, service: Service):
+    async with page_that_counts_feeds(site, service) as page:
         await page.goto(PATH)
         await page.wait_for_function("() => feeds.length === 1")
         await page.evaluate("[true, false, true, false].forEach(show)")
@@ -184,10 +190,8 @@ async def test_a_page_that_is_hidden_and_shown_again_has_one_feed(site: str, ser
 
 @needs_chromium
 async def test_a_page_says_why_it_is_not_followed_and_follows_again(site: str, service: Service):
-    await deliver(service.parts.database, "crawl-1", "crawl.started", at=LONG_AGO)
-    async with chromium() as browser, signed_in_page(browser, site, SECRET) as watched:
-        page, shown_again = watched.page, "show(true); show(false)"
-        await page.add_init_script(COUNTS_FEEDS)
+    shown_again = "show(true); show(false)"
+    async with page_that_counts_feeds(site, service) as page:
         await page.clock.install()
         await page.goto(PATH)
         await page.wait_for_function("() => feeds.length === 1 && feeds[0].readyState === EventSource.OPEN")
@@ -214,10 +218,7 @@ async def test_a_page_says_why_it_is_not_followed_and_follows_again(site: str, s
 
 @needs_chromium
 async def test_only_the_service_decides_whether_it_is_gone_which_is_said_once(site: str, service: Service):
-    await deliver(service.parts.database, "crawl-1", "crawl.started", at=LONG_AGO)
-    async with chromium() as browser, signed_in_page(browser, site, SECRET) as watched:
-        page = watched.page
-        await page.add_init_script(COUNTS_FEEDS)
+    async with page_that_counts_feeds(site, service) as page:
         await page.goto(PATH)
         await page.wait_for_function("() => feeds.length === 1 && feeds[0].readyState === EventSource.OPEN")
         await page.evaluate("dispatchEvent(new Event('offline'))")
