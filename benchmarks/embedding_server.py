@@ -68,8 +68,9 @@ async def measure(options: Options) -> Sequence[Row]:
 
 
 async def _bare(url: str, pages: Sequence[Sequence[str]]) -> Rate:
-    body = json.dumps({"inputs": pages[0][:MAX_TEXTS], "truncate": True}).encode()
-    request = b"POST /embed HTTP/1.1\r\nHost: bare\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    body = json.dumps({"input": pages[0][:MAX_TEXTS], "encoding_format": "base64"}).encode()
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: bare\r\nContent-Length: %d\r\n\r\n"
+    request = head % len(body) + body
     requests = iter(range(sum(map(len, pages)) // MAX_TEXTS))
 
     async def client() -> None:

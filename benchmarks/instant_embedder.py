@@ -8,6 +8,7 @@ import asyncio
 import json
 import multiprocessing
 import zlib
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -21,6 +22,7 @@ INFO = {
     "model_id": "instant",
     "max_input_length": 512,
     "max_batch_tokens": 16_384,
+    "auto_truncate": True,
 }
 
 
@@ -46,10 +48,11 @@ def _serve(announce: Connection, seconds_per_request: float, max_texts: int) -> 
 async def _server(announce: Connection, seconds_per_request: float, max_texts: int) -> None:
     vectors = np.random.default_rng(5).standard_normal((VECTORS, DIMENSION), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    texts = [json.dumps([round(float(x), 7) for x in vector]).encode() for vector in vectors]
+    numbers = [json.dumps([round(float(x), 7) for x in vector]).encode() for vector in vectors]
+    base64 = [b'"%b"' % b64encode(vector.tobytes()) for vector in vectors]
     info = json.dumps({**INFO, "max_client_batch_size": max_texts}).encode()
     server = await asyncio.get_running_loop().create_server(
-        lambda: _Answers(texts, info, seconds_per_request), "127.0.0.1", 0
+        lambda: _Answers(numbers, base64, info, seconds_per_request), "127.0.0.1", 0
     )
     announce.send(server.sockets[0].getsockname()[1])
     await server.serve_forever()
@@ -58,8 +61,10 @@ async def _server(announce: Connection, seconds_per_request: float, max_texts: i
 class _Answers(asyncio.Protocol):
     """Reads whole requests of HTTP/1.1, as its clients send them."""
 
-    def __init__(self, vectors: list[bytes], info: bytes, seconds_per_request: float) -> None:
-        self._vectors = vectors
+    def __init__(
+        self, numbers: list[bytes], base64: list[bytes], info: bytes, seconds_per_request: float
+    ) -> None:
+        self._numbers, self._base64 = numbers, base64
         self._info = info
         self._seconds = seconds_per_request
         self._received = bytearray()
@@ -93,7 +98,8 @@ class _Answers(asyncio.Protocol):
         asked = json.loads(body)
         texts = asked["inputs" if path == b"/embed" else "input"]
         texts = [texts] if isinstance(texts, str) else texts
-        rows = [self._vectors[zlib.crc32(str(text).encode()) % VECTORS] for text in texts]
+        vectors = self._base64 if asked.get("encoding_format") == "base64" else self._numbers
+        rows = [vectors[zlib.crc32(str(text).encode()) % VECTORS] for text in texts]
         if path == b"/embed":
             return b"[" + b",".join(rows) + b"]"
         data = b",".join(b'{"index":%d,"embedding":%b}' % (n, row) for n, row in enumerate(rows))

@@ -12,12 +12,14 @@ import json
 import statistics
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import qdrant_edge as engine
 from pydantic_core import from_json, to_json
 from sqlalchemy import text as sql
@@ -34,6 +36,7 @@ from crawlscope.indexing.chunk import split
 from crawlscope.indexing.clean import clean
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer, normalised
 from crawlscope.indexing.embedders.models import PAGE_SHARE
+from crawlscope.indexing.embedders.tei import COMPACT
 from crawlscope.indexing.index import edge, wire
 from crawlscope.indexing.index.port import BM25, DENSE, IndexedDocument
 from crawlscope.indexing.language import language_of
@@ -52,7 +55,7 @@ CODE = {
     "worker: split": "half of it the splitter",
     "worker: tell the language": "numpy",
     "worker: weigh the words": "the engine",
-    "worker: read the vectors": "JSON, numpy",
+    "worker: read the vectors": "base64",
     "index: make points": "the engine, which converts objects of Python",
     "index: store points": "the engine",
     "index: set what they share": "the engine",
@@ -97,11 +100,11 @@ class Page:
         sparse = steps.take(
             "worker: weigh the words", lambda: [self.bm25.encode_document(each, language) for each in texts]
         )
-        steps.take("worker: ask for vectors", lambda: to_json({"inputs": texts, "truncate": True}))
+        steps.take("worker: ask for vectors", lambda: to_json(COMPACT.body(texts)))
         answer = _answer(len(texts))
         vectors = steps.take(
             "worker: read the vectors",
-            lambda: within_page(normalised(np.asarray(from_json(answer), np.float32), ""), PAGE_SHARE),
+            lambda: within_page(normalised(_vectors(answer), ""), PAGE_SHARE),
         )
         document = IndexedDocument(
             self.url, self.title, language, ["steps"], [chunk.text for chunk in chunks], vectors, sparse
@@ -111,8 +114,13 @@ class Page:
 
 
 def _answer(texts: int) -> bytes:
-    vectors = np.random.default_rng(texts).standard_normal((texts, DIMENSION))
-    return json.dumps(vectors.round(7).tolist()).encode()
+    vectors = np.random.default_rng(texts).standard_normal((texts, DIMENSION), np.float32)
+    rows = [b64encode(vector.tobytes()).decode() for vector in vectors]
+    return json.dumps({"data": [{"index": at, "embedding": row} for at, row in enumerate(rows)]}).encode()
+
+
+def _vectors(answer: bytes) -> npt.NDArray[np.float32]:
+    return np.asarray(COMPACT.rows(from_json(answer)), np.float32)
 
 
 async def measure(options: Options) -> Sequence[Row]:

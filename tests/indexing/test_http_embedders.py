@@ -223,6 +223,23 @@ async def test_the_wait_for_a_request_is_measured_separately(
     assert wait.duration_ms + own.duration_ms <= took
 
 
+@pytest.mark.parametrize(
+    ("truncates", "speaks_base64", "path"),
+    [(True, True, "/v1/embeddings"), (True, False, "/embed"), (False, True, "/embed")],
+)
+async def test_a_tei_server_that_truncates_everywhere_answers_in_base64(
+    server: FakeEmbeddingServer, truncates: bool, speaks_base64: bool, path: str
+) -> None:
+    server.auto_truncate, server.base64 = truncates, speaks_base64
+    embedder = await open_tei(server.url)
+    server.requests.clear()
+    np.testing.assert_allclose(await embedder.embed(TEXTS[:3]), expected(server, TEXTS[:3]), atol=1e-6)
+    await embedder.aclose()
+    assert embedder.identity.model == server.model
+    [request] = server.requests
+    assert (request.path, "model" in request.body) == (path, False)
+
+
 @pytest.mark.parametrize("speaks_base64", [True, None, False])
 async def test_vectors_come_in_base64_or_as_numbers(
     server: FakeEmbeddingServer, speaks_base64: bool | None

@@ -57,6 +57,8 @@ class FakeEmbeddingServer:
     """A request with this in a text gets no answer for as long as this holds."""
     base64: bool | None = True
     """OpenAI only: whether vectors may be asked for in base64; None answers numbers instead."""
+    auto_truncate: bool = False
+    """TEI only: whether it was started to cut texts that are too long, on each endpoint."""
     shortens: bool = True
     """OpenAI only: vectors are as long as the request says."""
     api_key: str | None = None
@@ -107,6 +109,7 @@ class FakeEmbeddingServer:
             "max_input_length": 512,
             "max_batch_tokens": 16384,
             "max_client_batch_size": self.max_batch,
+            "auto_truncate": self.auto_truncate,
             "version": "1.8.0",
         }
 

@@ -24,7 +24,8 @@ _LIMITS = Limits(batch_texts=64, batch_tokens=16_384, text_tokens=8_191)
 
 @dataclass(frozen=True)
 class OpenAIDialect:
-    model: str
+    model: str | None
+    """None sends no such field: the server has one model."""
     path: str
     dimensions: int | None = None
     """None sends no such field, because many servers refuse it."""
@@ -32,8 +33,9 @@ class OpenAIDialect:
     """The format that OpenAI's own client requests. A server may answer numbers instead."""
 
     def body(self, texts: Sequence[str]) -> dict[str, object]:
-        optional = {} if self.dimensions is None else {"dimensions": self.dimensions}
-        return {"model": self.model, "input": list(texts), "encoding_format": self.encoding, **optional}
+        optional = {"model": self.model, "dimensions": self.dimensions}
+        given = {name: value for name, value in optional.items() if value is not None}
+        return {"input": list(texts), "encoding_format": self.encoding, **given}
 
     def rows(self, answer: Any) -> object:
         """Ordered by `index`, because servers may answer in any order."""
