@@ -223,3 +223,15 @@ async def test_a_batch_does_not_wait_longer_than_it_may() -> None:
         recorder.gate.set()
         assert (await first, await late) == ([6, 8, 10], 12)
     assert recorder.batches == [[1, 2], [3, 4, 5], [6]]
+
+
+async def test_each_item_that_arrives_lets_a_batch_wait_anew() -> None:
+    recorder = Recorder()
+    batcher = Batcher(recorder.double, max_items=9, enough=9, more_to_come=lambda: True, linger_seconds=0.5)
+    items = []
+    for number in range(4):
+        items.append(asyncio.create_task(batcher.add(number)))
+        await asyncio.sleep(0.15)
+    async with asyncio.timeout(10):
+        assert await asyncio.gather(*items) == [0, 2, 4, 6]
+    assert recorder.batches == [[0, 1, 2, 3]]

@@ -39,8 +39,8 @@ class _Call(Generic[Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """A batch that may start waits until it has `enough` items, for `linger_seconds` at most, and only while
-    `more_to_come`. So a lone item is a batch of its own, at once.
+    """A batch that may start waits until it has `enough` items, for `linger_seconds` after the last one at
+    most, and only while `more_to_come`. So a lone item is a batch of its own, at once.
 
     `process` returns a result, or an exception for its caller, for each item in order. If it raises, it gets
     each item of the batch alone, so that one bad item does not fail the others; a `DependencyError` goes to
@@ -95,18 +95,22 @@ class Batcher(Generic[Item, Result]):
     def _start(self) -> None:
         if not 0 < len(self._waiting) < self._enough or not self._more_to_come():
             self._start_batches()
-        elif self._lingering is None and not self.is_full:
+        elif not self.is_full:
+            self._stop_lingering()
             loop = asyncio.get_running_loop()
             self._lingering = loop.call_later(self._linger_seconds, self._start_batches)
 
     def _start_batches(self) -> None:
-        if self._lingering is not None:
-            self._lingering.cancel()
-            self._lingering = None
+        self._stop_lingering()
         while len(self._in_progress) < self._concurrency and (batch := self._next()):
             running = asyncio.create_task(self._run(batch))
             self._in_progress.add(running)
             running.add_done_callback(partial(self._finish, batch))
+
+    def _stop_lingering(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
 
     def _finish(
         self, batch: Sequence[tuple[Item, int, _Call[Result]]], running: asyncio.Task[Exception | None]

@@ -57,8 +57,8 @@ MAX_PAGES = 16
 """Per transaction."""
 ENOUGH_PAGES = 8
 """So many pages are stored together while more are on their way: of two, each costs a sixth more."""
-LINGER_SECONDS = 0.05
-"""How long a page that is ready waits for others at most."""
+LINGER_SECONDS = 0.1
+"""How long the pages that are ready wait for another one at most."""
 MANY_CHUNKS = 128
 """A page with more is stored alone."""
 _ENDED_COLUMNS = (
