@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -359,11 +360,14 @@ class _Part:
 
     def points(self) -> Iterator[engine.Point]:
         document, chunks = self.document, slice(self.start, self.stop)
-        dense = np.asarray(document.dense[chunks], np.float32).tolist()
-        rows = zip(self.ids, document.chunk_texts[chunks], dense, document.sparse[chunks], strict=True)
-        for one, text, vector, sparse in rows:
-            vectors = {DENSE: vector, BM25: _engine_vector(sparse)}
-            yield engine.Point(one, vectors, dict(text))
+        rows = zip(
+            *(self.ids, document.chunk_texts[chunks], document.dense[chunks], document.sparse[chunks]),
+            strict=True,
+        )
+        for one, text, dense, sparse in rows:
+            # An array makes its numbers one by one: a list of them takes twice the time.
+            vector: Any = array("f", np.asarray(dense, np.float32).tobytes())
+            yield engine.Point(one, {DENSE: vector, BM25: _engine_vector(sparse)}, dict(text))
 
 
 def _replacements(documents: Sequence[IndexedDocument]) -> Iterator[Change]:

@@ -101,7 +101,8 @@ class IndexedDocument:
 
     @cached_property
     def ids(self) -> list[UUID]:
-        return [UUID(bytes=chunk_id(self.url, number)) for number in range(len(self.texts))]
+        key = document_key(self.url)
+        return [UUID(bytes=key + number.to_bytes(4)) for number in range(len(self.texts))]
 
     @cached_property
     def payload(self) -> DocumentPayload:
