@@ -86,20 +86,20 @@ def queue_queries(driver: Driver, entrypoint: str = INDEX_PAGE) -> Queries:
     )
 
 
-class CapacityAwareDriver(AsyncpgPoolDriver):
-    """Passes on notifications of new jobs only while its worker has capacity, and none of jobs that ended:
-    each one costs several queries.
+class SelectiveDriver(AsyncpgPoolDriver):
+    """Passes on notifications of new jobs only while its worker wants one, and none of jobs that ended: each
+    one costs several queries.
     """
 
-    def __init__(self, pool: asyncpg.Pool, has_capacity: Callable[[], bool]) -> None:
+    def __init__(self, pool: asyncpg.Pool) -> None:
         super().__init__(pool)
-        self._has_capacity = has_capacity
+        self.wants_news: Callable[[], bool] = lambda: True
         self._callbacks: dict[str, NotifyCallback] = {}
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
         def pass_on(payload: str | bytes | bytearray) -> None:
             words = str(payload)
-            if TABLE_CHANGED not in words or (self._has_capacity() and '"delete"' not in words):
+            if TABLE_CHANGED not in words or ('"delete"' not in words and self.wants_news()):
                 callback(payload)
 
         self._callbacks[channel] = callback

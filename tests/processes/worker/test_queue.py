@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 from pgqueuer.models import Job
@@ -112,3 +113,30 @@ async def test_a_job_does_not_wait_for_a_whole_batch_of_capacity(database: Datab
         finally:
             stopping.set()
             await working
+
+
+async def test_a_worker_does_not_look_for_jobs_as_often_as_it_hears_of_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping, done, looks = asyncio.Event(), set[int](), 0
+
+    async def handle(job: Job, payload: Payload) -> None:
+        done.add(payload["number"])
+        if len(done) == 30:
+            stopping.set()
+
+    async with asyncio.timeout(120), worker_queue(database, INDEX_PAGE, 8, rest_seconds=0.2) as queue:
+        dequeue = queue.queries.dequeue
+
+        async def counted(**arguments: Any) -> list[Job]:
+            nonlocal looks
+            looks += 1
+            return await dequeue(**arguments)
+
+        monkeypatch.setattr(queue.queries, "dequeue", counted)
+        working = asyncio.create_task(queue.work(handle, stopping))
+        await eventually(lambda: looks == 1)
+        for number in range(30):
+            await enqueue_numbered(database, {"number": number})
+        await working
+    assert looks < 20  # without rest it is one for each job, and one that finds none after each

@@ -31,6 +31,8 @@ PAGES_AT_ONCE = 16
 """Per process: they share transactions and calls of the embedder and the index."""
 MIN_BATCH = PAGES_AT_ONCE // 2
 """The others have work for the embedder until then."""
+REST_SECONDS = 0.0125
+"""For each worker of the machine: together they look about 80 times a second for jobs, however many."""
 OVERDUE_SECONDS = 180.0
 """How long a page may outlast its time limit before the process ends; a slow database takes less."""
 
@@ -86,10 +88,11 @@ async def index_pages(
 ) -> None:
     # A thread per core in every worker: when few pages are left, one page has them all.
     threads = os.cpu_count() or 1
+    rest_seconds = settings.workers * REST_SECONDS
     async with (
         worker_parts(settings, database, threads) as parts,
         in_background(parts.reindexing.run(), parts.words.run()),
-        worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE, MIN_BATCH) as queue,
+        worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE, MIN_BATCH, rest_seconds) as queue,
     ):
         circuit = Circuit(parts.indexing.probes, outages, queue.pause, queue.resume, PAGES_AT_ONCE)
         indexer = PageIndexer(

@@ -5,6 +5,7 @@ Each kind loads only what it needs: all of it takes seconds.
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,9 @@ REASONS: dict[type[Exception], str] = {
     "CRAWLSCOPE_DATABASE_DIRECT_URL"
 }
 MEMORY_POLL_INTERVAL_SECONDS = 0.2
+SWITCH_SECONDS = 0.0005
+"""A thread that reads a page lets the event loop have the interpreter so soon: a transaction holds locks
+while it waits for it."""
 NICENESS = 5
 """The nice value of a process that indexes: deliveries, searches, the index and the database get a processor
 first."""
@@ -50,6 +54,7 @@ async def run_worker(settings: Settings, kinds: set[Kind], stopping: asyncio.Eve
     """Works until `stopping` is set; a page in progress then goes back to the queue."""
     if "index" in kinds:
         os.nice(NICENESS)  # before its threads, which inherit it
+        sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
     name = "worker" if len(kinds) > 1 else {"index": "index_worker", "crawl": "crawler"}[min(kinds)]
     async with (

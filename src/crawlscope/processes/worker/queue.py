@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from pgqueuer.types import Channel, JobId, QueueEntrypoint
 from crawlscope.core.errors import DatabaseUnavailable, DependencyError
 from crawlscope.database.connections import WORKER_QUEUE
 from crawlscope.database.engine import Database, connect
-from crawlscope.database.queue import CHANNELS, CapacityAwareDriver, queue_queries
+from crawlscope.database.queue import CHANNELS, SelectiveDriver, queue_queries
 
 Payload = dict[str, Any]
 HEARTBEAT_TIMEOUT = timedelta(seconds=20)
@@ -43,7 +45,8 @@ def payload_of(job: Job) -> Payload:
 @dataclass
 class WorkerQueue(QueueManager):
     """Fetches jobs as soon as there is capacity for `min_batch` of them; none while it is paused, or while a
-    job that must run alone is in progress.
+    job that must run alone is in progress. When it has fetched all that were there, it rests for about
+    `rest_seconds`, so that many workers that hear of the same job do not all look for it again and again.
 
     It overrides three methods of pgqueuer's manager, which has no setting for these: `fetch_jobs` can be
     paused, `forget_job` notes when a job ends and asks when it is due again, and `log_failure` leaves a job
@@ -53,6 +56,10 @@ class WorkerQueue(QueueManager):
     job_type: str = field(init=False, default="")
     at_once: int = field(init=False, default=1)
     min_batch: int = field(init=False, default=1)
+    rest_seconds: float = field(init=False, default=0.0)
+    _rested_at: float = field(init=False, default=0.0)
+    _has_news: bool = field(init=False, default=False)
+    """Whether it was told of a job since it last looked for some."""
     _paused: bool = field(init=False, default=False)
     _alone: set[JobId] = field(init=False, default_factory=set)
     """Jobs of this worker that run, or wait to run, without others."""
@@ -65,6 +72,13 @@ class WorkerQueue(QueueManager):
     def capacity(self) -> int:
         """How many jobs it can take now."""
         return 0 if self._paused or self._alone else self.at_once - len(self.job_context)
+
+    def wants_news(self) -> bool:
+        """Whether to tell it of jobs: once until it looks for them."""
+        if self._has_news or self.capacity <= 0:
+            return False
+        self._has_news = True
+        return True
 
     def pause(self) -> None:
         self._paused = True
@@ -128,10 +142,15 @@ class WorkerQueue(QueueManager):
                 async with asyncio.timeout(MIN_POLL_INTERVAL.total_seconds()):
                     await self._until(lambda: self.capacity >= self.min_batch or self.shutdown.is_set())
             await self._until(lambda: self.capacity > 0 or self.shutdown.is_set())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._rested_at - time.monotonic()):
+                    await self.shutdown.wait()
             if self.shutdown.is_set():
                 return
+            self._has_news = False
+            wanted = min(self.capacity, batch_size)
             jobs = await self.queries.dequeue(
-                batch_size=min(self.capacity, batch_size),
+                batch_size=wanted,
                 entrypoints={QueueEntrypoint(self.job_type): EntrypointExecutionParameter(0)},
                 queue_manager_id=self.queue_manager_id,
                 global_concurrency_limit=global_concurrency_limit,
@@ -140,8 +159,10 @@ class WorkerQueue(QueueManager):
             self._alone |= {job.id for job in jobs if payload_of(job).get("alone")}
             for job in jobs:
                 yield job
-            if not jobs:
-                return
+            if len(jobs) < wanted:
+                self._rested_at = time.monotonic() + self.rest_seconds * random.uniform(0.5, 1.5)  # noqa: S311
+                if self.capacity > 0 and not self._has_news:  # the manager drops the news when it takes a job
+                    return
 
     def forget_job(self, job_id: JobId, context: Context, task: asyncio.Task[None]) -> None:
         super().forget_job(job_id, context, task)
@@ -165,7 +186,7 @@ class WorkerQueue(QueueManager):
 
     def _poll_now(self) -> None:
         driver = self.queries.driver
-        assert isinstance(driver, CapacityAwareDriver)
+        assert isinstance(driver, SelectiveDriver)
         driver.poll_now(self.channel)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -176,15 +197,17 @@ class WorkerQueue(QueueManager):
 
 @asynccontextmanager
 async def worker_queue(
-    database: Database, job_type: str, at_once: int, min_batch: int = 1
+    database: Database, job_type: str, at_once: int, min_batch: int = 1, rest_seconds: float = 0.0
 ) -> AsyncIterator[WorkerQueue]:
     arguments = database.driver_arguments("crawlscope-queue")
     async with asyncpg.create_pool(
         **arguments, min_size=WORKER_QUEUE, max_size=WORKER_QUEUE, connect=connect, reset=_without_reset
     ) as pool:
-        driver = CapacityAwareDriver(pool, lambda: queue.capacity > 0)
+        driver = SelectiveDriver(pool)
         queue = WorkerQueue(queue_queries(driver, job_type), Channel(CHANNELS[job_type]))
+        driver.wants_news = queue.wants_news
         queue.job_type, queue.at_once, queue.min_batch = job_type, at_once, min_batch
+        queue.rest_seconds = rest_seconds
         queue.min_dequeue_poll_interval = MIN_POLL_INTERVAL
         # Listens already here: the manager tests at its start whether notifications arrive.
         async with driver:  # closes the listening connection also where the manager never ran
