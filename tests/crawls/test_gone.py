@@ -1,6 +1,6 @@
 """A page that answers 404 or 410 leaves search: the newest that crawls found at a URL counts."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -156,8 +156,9 @@ async def test_what_reconciling_learns_counts_as_well(here: Installation) -> Non
 
 async def test_what_was_put_in_without_a_crawl_is_gone_when_a_crawl_says_so(here: Installation) -> None:
     await here.indexing.index_document(IndexDocumentRequest(url=OLD, markdown="The narwhal plan."))
-    assert await here.found() == [OLD]
-    await here.crawl("tuesday", OLD, minutes(5), 404)
+    await here.crawl("late", OLD, minutes(5), 404)
+    assert await here.found() == [OLD], "it was put in after that"
+    await here.crawl("tomorrow", OLD, datetime.now(UTC) + timedelta(days=1), 404)
     assert await here.found() == []
 
 

@@ -19,15 +19,21 @@ from crawlscope.database.backup import back_up, restore
 from crawlscope.database.connect import connected_database
 from crawlscope.database.engine import Database
 from crawlscope.database.revision import require_current
+from crawlscope.indexing import documents
+from crawlscope.indexing.documents import DocumentCounts
+from crawlscope.indexing.generations import repository as generations
+from crawlscope.indexing.schemas import IndexDocumentRequest
 from crawlscope.insights.schemas import CrawlMetricsResponse, PageListResponse
 from crawlscope.insights.service import Insights
+from crawlscope.search.schemas import SearchResult
 from crawlscope.sessions.recount import recount
 from tests.database.test_row_counts import counted, listed
+from tests.support.installation import Installation, running_installation
 from tests.support.producing import deliver, deliver_pages, fail_pages, index_pages
 
 CRAWL = "crawl-1"
 
-Records = tuple[CrawlMetricsResponse, PageListResponse]
+Records = tuple[CrawlMetricsResponse, PageListResponse, DocumentCounts, list[SearchResult]]
 
 
 async def record_a_crawl(database: Database) -> None:
@@ -40,9 +46,15 @@ async def record_a_crawl(database: Database) -> None:
     await deliver(database, CRAWL, "crawl.completed", success=True)
 
 
-async def records(database: Database) -> Records:
+async def records(database: Database, here: Installation) -> Records:
     insights = Insights(database)
-    return await insights.crawl(CRAWL), await insights.pages(CRAWL)
+    async with database.transaction() as connection:
+        serving = (await generations.live(connection)).serving
+        assert serving is not None
+        held = await documents.count(connection, serving.id)
+    assert (await (await here.opened.index(serving)).size()).chunks == held.chunks
+    found = (await here.search("narwhal")).results
+    return await insights.crawl(CRAWL), await insights.pages(CRAWL), held, found
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +67,10 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Pa
         async with connected_database(settings) as database:
             await schema.upgrade(database)
             await record_a_crawl(database)
-            known = await records(database)
+            async with running_installation(database, folder / "index") as here:
+                document = IndexDocumentRequest(url="https://wiki.example/plan", markdown="The narwhal plan.")
+                await here.indexing.index_document(document)
+                known = await records(database, here)
             urls = [f"https://example.org/{number}" for number in range(20)]
             await asyncio.gather(back_up(settings, file), deliver_pages(database, "crawl-2", *urls))
         return known
@@ -71,10 +86,15 @@ async def test_a_restored_installation_has_the_same_numbers(
     restored = load_settings(data_dir=tmp_path / "data")
     backup = await restore(restored, file)
     assert backup.rows["pages"] >= 4
-    async with connected_database(restored) as database:
-        crawl, pages = await records(database)
+    async with (
+        connected_database(restored) as database,
+        running_installation(database, tmp_path / "index") as here,
+    ):
+        await here.reindex()
+        crawl, *others = await records(database, here)
         assert crawl.model_dump(exclude={"verdict"}) == known[0].model_dump(exclude={"verdict"})
-        assert pages == known[1]
+        assert others == list(known[1:])
+        assert len(known[-1]) == 1, "a program brought it"
         assert await listed(database) == await counted(database), "lists know how many there are"
         async with database.transaction() as connection:
             assert await recount(connection, CRAWL) == {}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select, text
 
 from crawlscope.core.errors import CrawlscopeError, EmbedderUnavailable, IndexUnavailable
 from crawlscope.core.settings import Settings
@@ -19,7 +19,7 @@ from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import PageState
 from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
-from crawlscope.indexing import documents
+from crawlscope.indexing import contents, documents
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.lifecycle import IndexLifecycle
 from crawlscope.indexing.generations.opened import OpenGenerations
@@ -35,7 +35,7 @@ from crawlscope.indexing.service import (
     IndexingService,
 )
 from crawlscope.indexing.sparse import Bm25Encoder
-from crawlscope.models import Document, Page
+from crawlscope.models import Document, DocumentContent, Page
 from crawlscope.pages.index_page import PageIndexer, PutBack
 from crawlscope.pages.reindexing import NOTHING_KEPT, Reindexing
 from crawlscope.search.schemas import Mode, SearchFilters, SearchRequest, SearchResponse
@@ -100,6 +100,11 @@ class Process:
         )
         async with self.database.transaction() as connection:
             return [(row.id, row.revision, row.job_id) for row in await connection.execute(waiting)]
+
+    async def index(self, topic: str) -> None:
+        """As a program does it."""
+        document = IndexDocumentRequest(url=url_of(topic), markdown=text_of(topic))
+        await self.indexing.index_document(document)
 
     async def search(self, query: str, mode: Mode = "hybrid", crawl_id: str | None = None) -> SearchResponse:
         serving = await self.serving()
@@ -275,16 +280,34 @@ async def test_an_index_of_an_older_version_is_reindexed(
     assert await upgraded.holding() == held
 
 
-async def test_an_index_that_cannot_be_rebuilt_is_not_reindexed_without_a_request(
-    before: Process, start: Start, old: FakeEmbeddingServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_documents_of_programs_are_reindexed(
+    before: Process,
+    start: Start,
+    old: FakeEmbeddingServer,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_stored: bool,
 ) -> None:
-    await before.indexing.index_document(
-        IndexDocumentRequest(url=url_of("glaciers"), markdown=text_of("glaciers"))
-    )
+    await before.index("glaciers")
+    if not is_stored:
+        await forget_contents(before.database)
+    held = await before.holding()
     change_chunking(monkeypatch)
     upgraded = await start(old)
-    assert (await upgraded.live()).replacement is None
+    replacement = (await upgraded.live()).replacement
+    assert replacement is not None
+    await upgraded.reindexing.build(replacement.id)
+    assert await upgraded.holding() == held
     assert url_of("glaciers") in await upgraded.found("glaciers")
+    async with before.database.transaction() as connection:
+        assert await contents.find_content(connection, url_of("glaciers"), 1)
+
+
+async def forget_contents(database: Database) -> None:
+    """Versions before did not store what programs brought."""
+    async with database.transaction() as connection:
+        await connection.execute(delete(DocumentContent))
 
 
 async def search_until(done: asyncio.Event, process: Process) -> int:
@@ -417,21 +440,21 @@ async def test_documents_that_the_new_embedder_refuses_are_left_out_and_counted(
     after: Process, new: FakeEmbeddingServer, database: Database
 ) -> None:
     new.refuses = "dunes"
-    await after.indexing.index_document(
-        IndexDocumentRequest(url=url_of("own"), markdown=text_of("own")), crawl_id="own"
-    )
     await after.reindex()
     assert await after.found() == {url_of(topic) for topic in TOPICS if topic != "dunes"}
     async with database.transaction() as connection:
-        rows = await connection.execute(
-            select(Document.url, Document.error).where(Document.error.is_not(None)).order_by(Document.url)
-        )
-        errors = {row.url: row.error for row in rows}
         held = await documents.count(connection, (await after.serving()).id)
-    assert errors.keys() == {url_of("dunes"), url_of("own")}
-    assert "maximum context length" in errors[url_of("dunes")]
-    assert errors[url_of("own")] == NOTHING_KEPT
-    assert (held.documents, held.failed) == (len(TOPICS) - 1, 2)
+    errors = await errors_of(database)
+    assert errors.keys() == {url_of("dunes")}
+    assert "maximum context length" in (errors[url_of("dunes")] or "")
+    assert (held.documents, held.failed) == (len(TOPICS) - 1, 1)
+
+
+async def errors_of(database: Database) -> dict[str, str | None]:
+    """The reasons of the documents that were left out, by their URLs."""
+    failed = select(Document.url, Document.error).where(Document.error.is_not(None))
+    async with database.transaction() as connection:
+        return {row.url: row.error for row in await connection.execute(failed)}
 
 
 async def fail_to_fill(process: Process, replacement: Generation, times: int) -> None:
@@ -627,6 +650,8 @@ async def test_a_damaged_embedded_index_is_reported_and_rebuilt(
     before: Process, start: Start, indexes: OwnedIndexes, old: FakeEmbeddingServer, tmp_path: Path
 ) -> None:
     held = await before.holding()
+    await before.index("own")
+    await forget_contents(before.database)
     await indexes.aclose()
     (tmp_path / "index/edge_config.json").write_bytes(b"\0")
     process = await start(old)
@@ -634,6 +659,7 @@ async def test_a_damaged_embedded_index_is_reported_and_rebuilt(
         await process.search("apples")
     await process.reindex()
     assert await process.holding() == held
+    assert await errors_of(before.database) == {url_of("own"): NOTHING_KEPT}, "it was in that index alone"
 
 
 @pytest.mark.parametrize("indexes", ["qdrant"], indirect=True)

@@ -35,7 +35,7 @@ def search(
 
 
 def reindex(as_json: Json = False) -> None:
-    """Build a new index from the stored pages with the configured embedder, and switch to it."""
+    """Build a new index from the stored contents with the configured embedder, and switch to it."""
     from crawlscope.cli.output.reindex import reindexed_text
 
     serving = with_service(rebuild_index)

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from crawlscope.core.errors import SettingsError
 from crawlscope.database.engine import Database
 
-NEWEST = "0027"
+NEWEST = "0028"
 """The revision that this version needs: the newest migration."""
 VERSION_TABLE = "crawlscope_alembic_version"
 _OLDEST_SERVED = text(f"SELECT obj_description('public.{VERSION_TABLE}'::regclass, 'pg_class')")

@@ -10,11 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.values import arrays, hash_key
+from crawlscope.indexing.contents import delete_contents
 
 DOCUMENT_CRAWLS = models.table_of(models.DocumentCrawl)
 DOCUMENTS = models.table_of(models.Document)
 GENERATIONS = models.table_of(models.IndexGeneration)
-PAGES = models.table_of(models.Page)
+_TO_REINDEX = [DOCUMENTS.c[name] for name in ("key", "url", "revision", "crawl_id", "chunks")]
 NO_REVISION = 0
 """A revision that no document has: reindexing makes the document again."""
 _FIND = text("""
@@ -86,6 +87,7 @@ class DocumentToReindex:
     url: str
     revision: int
     crawl_id: str | None
+    chunks: int
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,14 @@ async def save_documents(
 
 
 async def delete_documents(connection: AsyncConnection, urls: Iterable[str]) -> None:
-    """Deletes them from every index, with the record of the crawls that found them."""
+    """Deletes them from every index, with the record of the crawls that found them and the contents that
+    programs brought."""
+    urls = list(urls)
     keys = any_(cast([hash_key(url) for url in urls], ARRAY(Uuid)))
     in_order = select(DOCUMENTS.c.key).where(DOCUMENTS.c.key == keys).order_by(DOCUMENTS.c.key)
     await connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.key.in_(in_order.with_for_update())))
     await connection.execute(delete(DOCUMENT_CRAWLS).where(DOCUMENT_CRAWLS.c.document_key == keys))
+    await delete_contents(connection, urls)
 
 
 async def remove_crawl(
@@ -198,13 +203,6 @@ async def count_languages(connection: AsyncConnection, generation_id: int) -> di
     return {row.language: row.documents for row in rows}
 
 
-async def can_be_rebuilt(connection: AsyncConnection, generation_id: int) -> bool:
-    """Whether a stored page exists for each document of the index."""
-    page = exists().where(PAGES.c.document_key == DOCUMENTS.c.key, PAGES.c.delivered)
-    lost = exists().where(DOCUMENTS.c.generation_id == generation_id, DOCUMENTS.c.chunks > 0, ~page)
-    return not await connection.scalar(select(lost))
-
-
 async def to_reindex(
     connection: AsyncConnection, source: int, target: int, after: UUID, limit: int
 ) -> list[DocumentToReindex]:
@@ -219,7 +217,7 @@ async def to_reindex(
         )
     )
     rows = await connection.execute(
-        select(DOCUMENTS.c.key, DOCUMENTS.c.url, DOCUMENTS.c.revision, DOCUMENTS.c.crawl_id)
+        select(*_TO_REINDEX)
         .where(DOCUMENTS.c.generation_id == source, DOCUMENTS.c.key > after, ~up_to_date)
         .order_by(DOCUMENTS.c.key)
         .limit(limit)
@@ -230,7 +228,7 @@ async def to_reindex(
 async def latest_stored(connection: AsyncConnection, generation_id: int) -> DocumentToReindex | None:
     """The document that was put into this index last."""
     latest = (
-        select(DOCUMENTS.c.key, DOCUMENTS.c.url, DOCUMENTS.c.revision, DOCUMENTS.c.crawl_id)
+        select(*_TO_REINDEX)
         .where(DOCUMENTS.c.generation_id == generation_id, DOCUMENTS.c.chunks > 0)
         .order_by(DOCUMENTS.c.indexed_at.desc())
         .limit(1)

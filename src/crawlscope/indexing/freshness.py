@@ -1,8 +1,9 @@
 """Whether a document is gone or outdated: the newest finding of all crawls counts.
 
 A page of a crawl either brought content or answered 404 or 410; any other failure says nothing about the
-document. A finding is as old as its delivery, and never newer than the end of its crawl: a late delivery
-neither restores a document, nor removes one, nor replaces a newer one.
+document. A program brings content under the document's own URL. A finding is as old as its delivery, and
+never newer than the end of its crawl: a late delivery neither restores a document, nor removes one, nor
+replaces a newer one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
 from crawlscope.core.values import hash_key
+from crawlscope.indexing.contents import CONTENTS
 from crawlscope.sessions.repository import SESSIONS
 
 PAGES = models.table_of(models.Page)
@@ -108,9 +110,12 @@ async def gone_among(connection: AsyncConnection, urls: Iterable[str]) -> set[st
         .where(PAGES.c.document_key.in_(keys), PAGES.c.delivered)
         .group_by(PAGES.c.document_key, PAGES.c.source_key)
     )
+    by_programs = await connection.execute(
+        select(CONTENTS.c.key, CONTENTS.c.key, CONTENTS.c.stored_at).where(CONTENTS.c.key.in_(keys))
+    )
     brought: dict[UUID, dict[UUID, datetime]] = {key: {} for key in keys}
-    for row in rows:
-        brought[row.document_key][row.source_key] = row.at
+    for document, source, at in (*rows, *by_programs):
+        brought[document][source] = max(at, brought[document].get(source, at))
     about = {*keys, *chain.from_iterable(brought.values())}
     answers = await connection.execute(
         select(PAGES.c.source_key, PAGES.c.document_key, func.max(FOUND_AT).label("at"))

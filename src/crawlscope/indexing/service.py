@@ -1,6 +1,6 @@
 """Stores documents in the index that serves, and removes them from it."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from crawlscope.core.errors import (
 )
 from crawlscope.core.vocabulary import OperationType, PageState
 from crawlscope.database.engine import Database
-from crawlscope.indexing import documents, freshness
+from crawlscope.indexing import contents, documents, freshness
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.freshness import FoundPage, Superseded
 from crawlscope.indexing.generations import repository as generations
@@ -65,6 +65,8 @@ class FoundDocument:
     crawl_id: str | None = None
     source_url: str | None = None
     """If given, it is not stored if a later crawl found the document gone or changed."""
+    brought: IndexDocumentRequest | None = None
+    """The document as a program brought it. Pages have their contents in another table."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,8 @@ class IndexingService:
                     if crawl_id:
                         await ensure_session(connection, crawl_id, datetime.now(UTC))
                     with TimingContext(OperationType.QDRANT, "index_chunks"):
-                        [stored] = await self.store(connection, [FoundDocument(prepared, crawl_id)])
+                        found = FoundDocument(prepared, crawl_id, brought=document)
+                        [stored] = await self.store(connection, [found])
                     if isinstance(stored, CrawlscopeError):
                         raise stored
         finally:
@@ -218,6 +221,7 @@ class IndexingService:
             await self._remove(connection, live, removed)
         serving, now = _serving(live), confirmed | {url: found[url].crawl_id for url in made}
         found_by = await documents.save_documents(connection, serving.id, made, now)
+        await _keep_contents(connection, live, found, made, confirmed)
         if made:
             new = [replace(found[url].prepared.document, crawl_ids=found_by[url].crawl_ids) for url in made]
             await (await self._index(serving)).replace(new)
@@ -225,14 +229,17 @@ class IndexingService:
             await self._update_crawl_ids(live, found_again)
 
     async def forget_crawl(self, connection: AsyncConnection, crawl_id: str) -> None:
-        """Removes a crawl from its documents, and documents that no other crawl found from the index."""
+        """Removes a crawl from its documents, and from the index those that no other crawl found, unless a
+        program brought them for none."""
         live = await generations.lock_shared(connection)
         urls = await documents.urls_of_crawl(connection, _serving(live).id, crawl_id)
-        await generations.lock_shared(connection, urls)
+        live = await generations.lock_shared(connection, urls)
         left = await documents.remove_crawl(connection, urls, crawl_id)
-        if kept := {url: crawl_ids for url, crawl_ids in left.items() if crawl_ids}:
+        independent = {url for url, content in live.contents.items() if content.is_independent}
+        kept = {url: crawl_ids for url, crawl_ids in left.items() if crawl_ids or url in independent}
+        if kept:
             await self._update_crawl_ids(live, kept)
-        await self._remove(connection, live, [url for url, crawl_ids in left.items() if not crawl_ids])
+        await self._remove(connection, live, [url for url in left if url not in kept])
 
     async def remove_document(self, url: str) -> None:
         """Removes a document from the index, even if a crawl found it. Raises `NotFoundError`."""
@@ -279,6 +286,23 @@ class IndexingService:
             await documents.delete_documents(connection, urls)
             for generation in live.all:
                 await (await self._index(generation)).replace([IndexedDocument(url) for url in urls])
+
+
+async def _keep_contents(
+    connection: AsyncConnection,
+    live: Live,
+    found: Mapping[str, FoundDocument],
+    made: Mapping[str, KnownDocument],
+    confirmed: Collection[str],
+) -> None:
+    """Stores what programs brought, and deletes it of documents that pages replaced."""
+    for url in (*made, *confirmed):
+        each, known = found[url], live.contents.get(url)
+        if each.brought and (url in made or not known or not known.covers(each.crawl_id)):
+            revision = (made.get(url) or live.documents[url]).revision
+            await contents.save_content(connection, each.brought, revision, each.crawl_id)
+    if replaced := [url for url in made if url in live.contents and not found[url].brought]:
+        await contents.delete_contents(connection, replaced)
 
 
 def _serving(live: Live) -> Generation:

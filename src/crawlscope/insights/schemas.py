@@ -727,7 +727,7 @@ class ReindexResponse(Answer):
     serving: IndexReport | None
     """The index that searches use; null until the first start has opened its embedder."""
     filling: IndexReport | None
-    """The index that is being built from the stored pages to replace it."""
+    """The index that is being built from the stored contents to replace it."""
     notice: str | None = None
     """The note that the configured embedder differs from the embedder of the index, with the remedy."""
 

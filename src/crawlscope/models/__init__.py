@@ -6,7 +6,7 @@ from crawlscope.models.changes import ChangeEvent
 from crawlscope.models.counts import RowCount
 from crawlscope.models.crawls import CrawlFact, CrawlRequest, CrawlSession, DeletedCrawl, Reconciliation
 from crawlscope.models.deliveries import Delivery, UnknownEvent
-from crawlscope.models.indexes import Document, DocumentCrawl, IndexGeneration, IndexWord
+from crawlscope.models.indexes import Document, DocumentContent, DocumentCrawl, IndexGeneration, IndexWord
 from crawlscope.models.metrics import (
     ChangedHour,
     HourHistogram,
@@ -31,6 +31,7 @@ __all__ = [
     "DeletedCrawl",
     "Delivery",
     "Document",
+    "DocumentContent",
     "DocumentCrawl",
     "HourHistogram",
     "IndexGeneration",

@@ -70,6 +70,24 @@ class Document(Base):
     """The reason why this index lacks the document, although the index before has it."""
 
 
+class DocumentContent(Base):
+    """The content of a document that a program brought. The index can be rebuilt from it."""
+
+    __tablename__ = "document_contents"
+
+    key: Mapped[UUID] = mapped_column(primary_key=True)
+    """A hash of the document's URL."""
+    revision: Mapped[int]
+    """The revision of the document with this content. After another revision, a page replaced it."""
+    crawl_id: Mapped[str | None] = mapped_column(String(255))
+    """The crawl or import that it was brought for."""
+    title: Mapped[str | None]
+    language: Mapped[str | None]
+    markdown: Mapped[bytes]
+    """Compressed with zstd."""
+    stored_at: Mapped[datetime] = now()
+
+
 class IndexWord(Base):
     """A word of the documents of an index, for the correction of queries."""
 

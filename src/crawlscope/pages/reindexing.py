@@ -1,7 +1,8 @@
-"""Builds a new index from the stored pages while another one serves, and switches to it at the end."""
+"""Builds a new index from the stored contents while another one serves, and switches to it at the end."""
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
@@ -9,15 +10,15 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, PageError
+from crawlscope.core.errors import CrawlscopeError, DatabaseUnavailable, IndexUnavailable, PageError
 from crawlscope.core.periodic import run_periodically
 from crawlscope.database.engine import Database
-from crawlscope.indexing import documents
+from crawlscope.indexing import contents, documents
 from crawlscope.indexing.documents import DocumentToReindex, KnownDocument
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.indexing.generations.opened import OpenGenerations
 from crawlscope.indexing.generations.repository import Generation
-from crawlscope.indexing.index.port import IndexedDocument
+from crawlscope.indexing.index.port import IndexedDocument, chunk_id
 from crawlscope.indexing.prepare import PreparedDocument
 from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
 from crawlscope.indexing.service import IndexingService
@@ -32,7 +33,7 @@ BATCH_DOCUMENTS = 64
 MAX_CONTENTS = 3
 """The maximum for one document, the newest first: a queued page may turn out to have no text."""
 BEFORE_ALL = UUID(int=0)
-NOTHING_KEPT = "no page with its text is kept: crawl it again"
+NOTHING_KEPT = "its text is not stored: crawl or index it again"
 
 log = structlog.get_logger(__name__)
 
@@ -166,22 +167,57 @@ class Reindexing:
         """False if no text is stored; `again` also indexes a document that the index already has."""
         if await self._database.run(partial(self._indexing.remove_if_gone, urls=[document.url])):
             return True
+        recovered = None
         async with in_time(self._timeout_seconds):
             async with self._database.transaction() as connection:
-                known = await documents.find_documents(connection, generation.id, [document.url])
-                rows = await newest_contents(connection, document.key, MAX_CONTENTS)
-            for row in rows:
-                metadata = DocumentMetadata(url=document.url, title=row["title"], language=row["language"])
-                markdown = markdown_of(row) or ""
-                request = IndexDocumentRequest(url=document.url, markdown=markdown, metadata=metadata)
-                async with self._opened.preparer(generation) as preparer:
-                    prepared = await preparer.prepare(request, None if again else known.get(document.url))
-                if prepared.text:
-                    break
-            else:
-                prepared = None
-        await self._keep(generation, document, prepared, None if prepared else NOTHING_KEPT)
+                made = await documents.find_documents(connection, generation.id, [document.url])
+                brought = await contents.find_content(connection, document.url, document.revision)
+                requests = [brought] if brought else await _requests_of_pages(connection, document)
+            known = None if again else made.get(document.url)
+            prepared = await self._prepare(generation, requests, known)
+            if prepared is None and (recovered := await self._recover(generation, document)):
+                prepared = await self._prepare(generation, [recovered], known)
+        await self._keep(generation, document, prepared, None if prepared else NOTHING_KEPT, recovered)
         return prepared is not None
+
+    async def _prepare(
+        self,
+        generation: Generation,
+        requests: Iterable[IndexDocumentRequest],
+        known: KnownDocument | None,
+    ) -> PreparedDocument | None:
+        """The first one that has text."""
+        for request in requests:
+            async with self._opened.preparer(generation) as preparer:
+                prepared = await preparer.prepare(request, known)
+            if prepared.text:
+                return prepared
+        return None
+
+    async def _recover(
+        self, generation: Generation, document: DocumentToReindex
+    ) -> IndexDocumentRequest | None:
+        """The text from the chunks of the serving index: versions before 0028 stored what programs brought
+        nowhere else. Most documents get the same chunks from it; a table or code that was cut has its head
+        more than once."""
+        async with self._database.transaction() as connection:
+            serving = (await generations.live(connection)).serving
+        ids = [chunk_id(document.url, number) for number in range(document.chunks)]
+        if serving is None or not ids:
+            return None
+        try:
+            chunks = await (await self._opened.index(serving)).payloads(ids)
+        except IndexUnavailable:
+            await (await self._opened.index(generation)).require_writable()  # then only the old one is lost
+            return None
+        if len(chunks) < len(ids):
+            return None
+        title, language = chunks[ids[0]]["title"], chunks[ids[0]]["language"]
+        return IndexDocumentRequest(
+            url=document.url,
+            markdown="\n\n".join(chunks[one]["text"] for one in ids),
+            metadata=DocumentMetadata(url=document.url, title=title, language=language),
+        )
 
     async def _given_up(self, generation: Generation, document: DocumentToReindex, error: Exception) -> bool:
         """Leaves out a document with too many failed attempts, if it is itself the cause."""
@@ -209,8 +245,9 @@ class Reindexing:
         document: DocumentToReindex,
         prepared: PreparedDocument | None,
         error: str | None,
+        recovered: IndexDocumentRequest | None = None,
     ) -> None:
-        """Puts the document into the index, or leaves it out for `error`.
+        """Puts the document into the index, or leaves it out for `error`. Stores what was `recovered`.
 
         Does neither if the document was replaced meanwhile: then it is indexed again from its new content.
         """
@@ -243,6 +280,8 @@ class Reindexing:
                     language=prepared.text_language,
                 )
             found_by = await documents.save_documents(connection, generation.id, {url: made}, {url: None})
+            if prepared and recovered:
+                await contents.save_content(connection, recovered, source.revision, source.crawl_id)
             if prepared:
                 indexed = replace(prepared.document, crawl_ids=found_by[url].crawl_ids)
             await (await self._opened.index(generation)).replace([indexed])
@@ -269,6 +308,21 @@ class Reindexing:
     async def _note(self, generation_id: int, problem: str | None) -> None:
         async with self._database.transaction() as connection:
             await generations.set_problem(connection, generation_id, problem)
+
+
+async def _requests_of_pages(
+    connection: AsyncConnection, document: DocumentToReindex
+) -> Iterator[IndexDocumentRequest]:
+    """The newest first."""
+    rows = await newest_contents(connection, document.key, MAX_CONTENTS)
+    return (
+        IndexDocumentRequest(
+            url=document.url,
+            markdown=markdown_of(row) or "",
+            metadata=DocumentMetadata(url=document.url, title=row["title"], language=row["language"]),
+        )
+        for row in rows
+    )
 
 
 def _words(error: Exception) -> str:

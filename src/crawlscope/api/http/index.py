@@ -74,7 +74,7 @@ async def remove_document(
 
 @router.post("/api/reindex", status_code=202, tags=["index"])
 async def begin_reindex(parts: ServiceParts) -> ReindexResponse:
-    """Builds a new index from the stored pages, which then replaces the one that serves."""
+    """Builds a new index from the stored contents, which then replaces the one that serves."""
     await parts.host.reindex()
     return await _report(parts)
 

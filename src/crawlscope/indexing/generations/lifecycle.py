@@ -57,20 +57,12 @@ class IndexLifecycle:
         return live
 
     async def _replace_outdated(self, recipe: Recipe) -> Live:
-        """Begins reindexing if every document of the outdated index can be made again."""
-
-        async def begin(connection: AsyncConnection) -> tuple[bool, Live]:
-            live = await generations.live(connection)
-            if live.serving and not await documents.can_be_rebuilt(connection, live.serving.id):
-                return False, live
+        async def begin(connection: AsyncConnection) -> Live:
             await generations.begin_reindexing(connection, recipe)
-            return True, await generations.live(connection)
+            return await generations.live(connection)
 
-        begun, live = await self._database.run(begin)
-        if begun:
-            log.info("reindexing_started", reason="this version indexes pages in another way")
-        else:
-            log.warning("index_outdated", reason="not all of it can be made again: run `crawlscope reindex`")
+        live = await self._database.run(begin)
+        log.info("reindexing_started", reason="this version indexes pages in another way")
         return live
 
     async def _check(self, generation: Generation) -> None:

@@ -30,6 +30,7 @@ from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.core.values import hash_key
 from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
 from crawlscope.indexing import documents, vocabulary
+from crawlscope.indexing.contents import KnownContent
 from crawlscope.indexing.documents import KnownDocument
 from crawlscope.indexing.freshness import LATER_FINDINGS, FoundPage
 from crawlscope.indexing.generations.recipe import Recipe
@@ -43,10 +44,12 @@ _LIVE = text(
     SELECT generation.*, CAST(generation.embedder AS text) AS embedder_json,
         asked.key, later.answered_gone, later.replaced,
         known.content_hash, known.fingerprint AS document_fingerprint, known.chunks, known.crawl_id,
-        known.language, known.revision, known.error
+        known.language, known.revision, known.error,
+        content.revision AS content_revision, content.crawl_id AS content_crawl_id
     FROM webhook.index_generations AS generation
     LEFT JOIN unnest(CAST(:keys AS uuid[])) AS asked (key) ON generation.state = 'serving'
     LEFT JOIN webhook.documents AS known ON known.generation_id = generation.id AND known.key = asked.key
+    LEFT JOIN webhook.document_contents AS content ON content.key = asked.key
     LEFT JOIN ({LATER_FINDINGS}) AS later ON later.document = asked.key
     WHERE generation.state IN ('serving', 'filling')
 """  # noqa: S608 - of a constant
@@ -86,6 +89,8 @@ class Live:
     """The one that a reindexing builds."""
     documents: Mapping[str, KnownDocument] = field(default_factory=dict)
     """The serving index's records of the requested documents, by URL."""
+    contents: Mapping[str, KnownContent] = field(default_factory=dict)
+    """The contents that programs brought of the requested documents, by URL."""
     answered_gone: Collection[str] = ()
     """Documents that any crawl found gone: see `freshness.LATER_FINDINGS`."""
     replaced: Collection[str] = ()
@@ -125,6 +130,11 @@ async def live(
             )
             for url, row in asked
             if row.revision is not None
+        },
+        {
+            url: KnownContent(row.content_revision == row.revision, row.content_crawl_id)
+            for url, row in asked
+            if row.content_revision is not None
         },
         [url for url, row in asked if row.answered_gone],
         [url for url, row in asked if row.replaced],
