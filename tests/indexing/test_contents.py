@@ -138,9 +138,14 @@ async def test_a_document_leaves_with_its_content(here: Installation, remove: St
 async def test_a_content_that_a_version_before_replaced_is_not_used(here: Installation) -> None:
     """Such a version does not know the table."""
     await bring(here, "The first narwhal.")
+    async with here.database.transaction() as connection:
+        columns = DocumentContent.markdown, DocumentContent.revision
+        first = (await connection.execute(select(*columns))).mappings().one()
     await bring(here, "The second narwhal.")
     async with here.database.transaction() as connection:
-        await connection.execute(update(DocumentContent).values(revision=1))
+        await connection.execute(update(DocumentContent).values(**first))
     await find(here, "monday", "The second narwhal.")
     await here.reindex()
     assert [text for _, _, text in await shown(here)] == ["The second narwhal."]
+    await forget(here, "monday")
+    assert await here.found() == []
