@@ -175,7 +175,7 @@ from crawlscope.api.stack import Stack
 from crawlscope.cli.main import main
 
 async def bring_up(stack):
-    print(gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects()))
+    print(gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects()), gc.get_threshold()[0])
     raise LookupError
 
 Stack.bring_up = bring_up
@@ -184,4 +184,4 @@ main()
 """
     asked = [sys.executable, "-c", program]
     ended = subprocess.run(asked, env=environment(tmp_path), capture_output=True, text=True, check=False)
-    assert ended.stdout == "True True\n"
+    assert ended.stdout == "True True 10000\n"

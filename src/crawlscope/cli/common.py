@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NEW_OBJECTS = 10_000
+"""More than a search makes, which are in no cycles. Garbage is collected after so many."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 CrawlId = Annotated[str, typer.Argument(metavar="CRAWL_ID")]
 
@@ -62,6 +65,7 @@ def with_service(work: "Callable[[Stack], Awaitable[T]]") -> T:
 def collect_only_new_objects() -> None:
     """Starts garbage collection without the objects that are loaded: they live as long as the process."""
     gc.freeze()
+    gc.set_threshold(NEW_OBJECTS, 10, 10)
     gc.enable()
 
 
