@@ -38,19 +38,20 @@ class Phrase:
         folded = _folded(text)
         if not self._may_be_in(folded):
             return False
-        pattern = rf"(?<![^\W_]){_BETWEEN.join(self.words)}(?![^\W_])"  # which `re` compiles once
-        return re.search(pattern, _separated(folded)) is not None
+        first, *others = self.words  # a pattern that begins with a word is found several times as fast
+        pattern = rf"{first}(?<![^\W_]{first}){''.join(_BETWEEN + word for word in others)}(?![^\W_])"
+        return re.search(pattern, _separated(folded)) is not None  # `re` compiles it once
 
     def is_title(self, title: str) -> bool:
         """Whether it is the whole title, or its part before the name of the site."""
-        if not self.words or not self._may_be_in(_folded(title)):
+        if not self._may_be_in(_folded(title)):
             return False
         words = Phrase.of(title).words
         return self.words in (words, Phrase.of(_SITE_NAME.sub("", title)).words)
 
     def _may_be_in(self, folded: str) -> bool:
         """False for most texts, and ten times as fast."""
-        return all(map(folded.__contains__, self.words))
+        return bool(self.words) and all(map(folded.__contains__, self.words))
 
 
 def _folded(text: str) -> str:
