@@ -1,6 +1,7 @@
 """Ranks pages by the chunks that the index found of them in each half of a query."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
@@ -28,8 +29,6 @@ class Standing(NamedTuple):
     """The place of a page in one half: by its best chunk there, among all pages, from 1 on."""
 
     rank: int
-    place: int
-    """The place of that chunk among all hits, from 0 on."""
     hits: list[Hit]
     """The hits of the page, best first."""
 
@@ -38,28 +37,63 @@ class Standing(NamedTuple):
         return self.hits[0]
 
 
+class Found:
+    """The pages that one half found, best first."""
+
+    def __init__(self, hits: Sequence[Hit]) -> None:
+        self.hits = hits
+        self.places: defaultdict[DocumentKey, list[int]] = defaultdict(list)
+        """The places of the hits of each page."""
+        for place, hit in enumerate(hits):
+            self.places[hit.document].append(place)
+        self.scores = {document: hits[places[0]].score for document, places in self.places.items()}
+        """Of the best chunk of each page."""
+
+    @cached_property
+    def ranks(self) -> dict[DocumentKey, int]:
+        return {document: rank for rank, document in enumerate(self.places, 1)}
+
+    def standing(self, document: DocumentKey) -> Standing | None:
+        if document not in self.scores:
+            return None
+        return Standing(self.ranks[document], [self.hits[place] for place in self.places[document]])
+
+
 @dataclass(eq=False)
 class RankedPage:
-    """Not frozen, which would take most of the time of a search's ranking: there are hundreds of them."""
+    """There are hundreds of them, most of which are only counted: it looks up what it shows."""
 
     document: DocumentKey
     score: float
-    bm25: Standing | None
-    dense: Standing | None
-    score_of: Score
+    ranking: "Ranking"
     rerank_score: float | None = None
     first: Collection[ChunkId] = ()
     """Chunks to show before all others."""
 
     @cached_property
+    def bm25(self) -> Standing | None:
+        return self.ranking.bm25.standing(self.document)
+
+    @cached_property
+    def dense(self) -> Standing | None:
+        return self.ranking.dense.standing(self.document)
+
+    @cached_property
     def chunks(self) -> list[Hit]:
         """All that were found of it, best first, each with its score in both halves together."""
         bm25, dense = _scores(self.bm25), _scores(self.dense)
+        score = self.ranking.score
         hits = [
-            Hit(one, self.score_of(bm25.get(one), dense.get(one)), self.document)
+            Hit(one, score(bm25.get(one), dense.get(one)), self.document)
             for one in bm25.keys() | dense.keys()
         ]
         return sorted(hits, key=lambda hit: (hit.id not in self.first, -hit.score, hit.id))
+
+
+class Ranking(NamedTuple):
+    bm25: Found
+    dense: Found
+    score: Score
 
 
 def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -> list[RankedPage]:
@@ -68,7 +102,7 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
     Equal scores are in the order of their hits. More hits append pages and never reorder them, so that pages
     of results fit together.
     """
-    bm25, dense = _standings(halves.bm25), _standings(halves.dense)
+    bm25, dense = Found(halves.bm25), Found(halves.dense)
 
     def better(bm25: float | None, dense: float | None) -> float:
         """The score of the only half that was asked."""
@@ -76,14 +110,19 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
 
     score: Score = better
     if mode == "hybrid":
-        score = Fusion.of(_half(halves.bm25, bm25), _half(halves.dense, dense), dense_weight).score
-    ranked = []
-    for document in bm25.keys() | dense.keys():
-        by_bm25, by_dense = bm25.get(document), dense.get(document)
-        found = score(by_bm25 and by_bm25.best.score, by_dense and by_dense.best.score)
-        place = min([half.place for half in (by_bm25, by_dense) if half])
-        ranked.append((-found, place, document, RankedPage(document, found, by_bm25, by_dense, score)))
-    return [page for *_, page in sorted(ranked)]  # no two have the same document
+        score = Fusion.of(_half(bm25), _half(dense), dense_weight).score
+    ranking = Ranking(bm25, dense, score)
+    behind = [len(halves.bm25) + len(halves.dense)]
+    by_bm25, by_dense = bm25.scores.get, dense.scores.get
+    ranked = sorted(
+        (
+            -score(by_bm25(document), by_dense(document)),
+            min(bm25.places.get(document, behind)[0], dense.places.get(document, behind)[0]),
+            document,
+        )
+        for document in bm25.scores.keys() | dense.scores.keys()
+    )
+    return [RankedPage(document, -negative, ranking) for negative, _, document in ranked]
 
 
 def raise_by_parts(hits: Sequence[Hit], surpluses: Mapping[ChunkId, float]) -> list[Hit]:
@@ -118,24 +157,14 @@ def lift_pages(pages: Sequence[RankedPage], chunks: Collection[Hit]) -> list[Ran
     return [*lifted, *others]
 
 
-def _standings(hits: Iterable[Hit]) -> dict[DocumentKey, Standing]:
-    standings = dict[DocumentKey, Standing]()
-    for place, hit in enumerate(hits):
-        if standing := standings.get(hit.document):
-            standing.hits.append(hit)
-        else:
-            standings[hit.document] = Standing(len(standings) + 1, place, [hit])
-    return standings
-
-
 def _scores(standing: Standing | None) -> dict[ChunkId, float]:
     return {hit.id: hit.score for hit in standing.hits} if standing else {}
 
 
-def _half(hits: Sequence[Hit], standings: dict[DocumentKey, Standing]) -> Half:
+def _half(found: Found) -> Half:
     """If these are all that have a score, the missing ones have none."""
-    near = {
-        document: standing.best.score for document, standing in standings.items() if standing.place < WINDOW
-    }
+    hits, near = found.hits, found.scores
+    if len(hits) > WINDOW:
+        near = {document: near[document] for document, places in found.places.items() if places[0] < WINDOW}
     last = hits[:WINDOW][-1].score if hits else 0.0
     return Half(near, min(0.0, last) if len(hits) < WINDOW else last)
