@@ -260,7 +260,7 @@ def optimized_rows(*measured: float) -> list[Row]:
     ]
 
 
-HITS = [Hit.of(n.to_bytes(16), 0.5) for n in range(CANDIDATES)]
+HITS = Hit.all_of([n.to_bytes(16) for n in range(CANDIDATES)], [0.5] * CANDIDATES)
 
 
 class Instant(EdgeIndex):

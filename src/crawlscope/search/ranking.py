@@ -47,7 +47,7 @@ class Found:
         for place, hit in enumerate(hits):
             self.places[hit.document].append(place)
         self.scores = {document: hits[places[0]].score for document, places in self.places.items()}
-        """Of the best chunk of each page."""
+        """The score of the best chunk of each page."""
 
     @cached_property
     def ranks(self) -> dict[DocumentKey, int]:

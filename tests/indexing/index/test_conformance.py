@@ -187,6 +187,20 @@ async def test_only_the_queried_half_has_hits(index: SearchIndex) -> None:
     assert (nothing.dense, nothing.bm25) == ([], [])
 
 
+async def test_queries_at_once_find_what_each_finds_alone(index: SearchIndex) -> None:
+    words = ("apple", "pear", "apple pear", "the")
+    await index.replace(
+        [make_document(f"https://h/{n}", words[n % 3], dense=direction(n, lean=n / 9)) for n in range(9)]
+    )
+    asked = [
+        (direction(n) if n % 3 else None, BM25.encode_query(words[n % 4]) if n % 4 else None, filters, 3 + n)
+        for n in range(6)
+        for filters in (EVERYTHING, Filters(url_prefix="https://h/1"))
+    ]
+    alone = [await index.query(*each) for each in asked]
+    assert await asyncio.gather(*(index.query(*each) for each in asked)) == alone
+
+
 async def test_limit_holds_for_each_half(index: SearchIndex) -> None:
     await index.replace([make_document(f"https://h/{n}", "apple") for n in range(8)])
     halves = await index.query(direction(0), BM25.encode_query("apple"), EVERYTHING, 5)

@@ -9,7 +9,8 @@ from crawlscope.indexing.index.port import EMPTY, Hit, IndexedDocument, SparseVe
 weight = st.floats(width=32, allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(codec="utf-8"), max_size=50)
 ids = st.binary(min_size=16, max_size=16)
-hits = st.lists(st.builds(Hit.of, ids, st.floats(width=32, allow_nan=False)), max_size=3)
+scored = st.dictionaries(ids, st.floats(width=32, allow_nan=False), max_size=3)
+hits = scored.map(lambda scores: Hit.all_of([*scores], scores.values()))
 terms = st.lists(st.tuples(st.integers(0, 2**32 - 1), weight), max_size=20)
 sparse_vectors = st.builds(
     lambda pairs: SparseVector(*map(list, zip(*pairs, strict=True))) if pairs else SparseVector([], []), terms

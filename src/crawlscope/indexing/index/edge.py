@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import numpy as np
 import qdrant_edge as engine
 import structlog
 
+from crawlscope.core.batcher import Batcher
 from crawlscope.core.batches import batches
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index import optimizing
@@ -53,6 +54,8 @@ from crawlscope.indexing.index.qdrant_common import (
 POINTS_PER_UPDATE = 16
 """16 points are about 2 ms."""
 URLS_PER_UPDATE = 32
+HALVES_AT_ONCE = 8
+"""Four queries that share one pass over the dense vectors take two thirds of their time."""
 FLUSH_AFTER_POINTS = 16_384
 """A flush takes up to 0.3 s for any number of points."""
 FLUSH_AFTER_SECONDS = 5.0
@@ -64,6 +67,14 @@ Answer = TypeVar("Answer")
 Change: TypeAlias = Callable[[engine.EdgeShard], int]
 """Changes the shard; returns the number of changed points."""
 log = structlog.get_logger(__name__)
+
+
+class _Half(NamedTuple):
+    """A half of a query."""
+
+    vector: str
+    """The name of the vector."""
+    request: engine.QueryRequest
 
 
 class EdgeIndex(SearchIndex):
@@ -90,6 +101,7 @@ class EdgeIndex(SearchIndex):
         self._unflushed = 0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._halves = Batcher[_Half, list[Hit]](self._ask, max_items=HALVES_AT_ONCE)
 
     @classmethod
     def open(cls, path: Path, dimension: int) -> Self:
@@ -122,23 +134,17 @@ class EdgeIndex(SearchIndex):
     ) -> Halves:
         if dense is not None:
             check_dimension(dense, self._dimension)
-        where = _filter(filters)
-        vectors = vectors_by_name(dense, sparse)
-
-        def ask(shard: engine.EdgeShard) -> Halves:
-            requests = [
+        where, vectors = _filter(filters), vectors_by_name(dense, sparse)
+        asked = [
+            _Half(
+                name,
                 engine.QueryRequest(
                     limit=limit, query=engine.Query.Nearest(_engine_vector(vector), using=name), filter=where
-                )
-                for name, vector in vectors.items()
-            ]
-            answers = shard.query_batch(engine.QueryBatchRequest(requests)) if requests else []
-            return halves(
-                vectors,
-                ([Hit.of(_bytes_of(point.id), point.score) for point in points] for points in answers),
+                ),
             )
-
-        return await self._in_turn(ask)
+            for name, vector in vectors.items()
+        ]
+        return halves(vectors, await self._halves.add_all(asked))
 
     async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
         def retrieve(shard: engine.EdgeShard) -> dict[ChunkId, ChunkPayload]:
@@ -232,6 +238,14 @@ class EdgeIndex(SearchIndex):
         finally:
             self._closed = True
             self._shard.close()
+
+    async def _ask(self, asked: Sequence[_Half]) -> list[list[Hit]]:
+        """The engine compares halves in one pass that follow each other and differ only in their vector."""
+        order = sorted(range(len(asked)), key=lambda number: asked[number].vector)
+        requests = [asked[number].request for number in order]
+        answers = await self._in_turn(lambda shard: shard.query_batch(engine.QueryBatchRequest(requests)))
+        found = dict(zip(order, answers, strict=True))
+        return [_hits(found[number]) for number in range(len(asked))]
 
     async def _in_turn(self, call: Callable[[engine.EdgeShard], Answer]) -> Answer:
         await asyncio.sleep(0)
@@ -409,6 +423,10 @@ def _set_crawl_ids(urls: Sequence[str], crawl_ids: Sequence[str], shard: engine.
 
 def _any_of(urls: Sequence[str]) -> engine.FieldCondition:
     return engine.FieldCondition(PREFIX_FIELD, match=engine.MatchAny(list(urls)))
+
+
+def _hits(points: Sequence[engine.ScoredPoint]) -> list[Hit]:
+    return Hit.all_of([_bytes_of(point.id) for point in points], [point.score for point in points])
 
 
 def _bytes_of(identity: int | UUID | str) -> ChunkId:

@@ -1,6 +1,6 @@
 """The port to search indexes: named vectors `dense` and `bm25` over the chunks of all documents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, NotRequired, Protocol, Self, TypeAlias, TypedDict, cast
@@ -135,8 +135,9 @@ class Hit(NamedTuple):
     document: DocumentKey
 
     @classmethod
-    def of(cls, chunk: ChunkId, score: float) -> Self:
-        return cls(chunk, score, chunk[:DOCUMENT_KEY_BYTES])
+    def all_of(cls, chunks: Sequence[ChunkId], scores: Iterable[float]) -> list[Self]:
+        keys = [chunk[:DOCUMENT_KEY_BYTES] for chunk in chunks]
+        return [*map(cls._make, zip(chunks, scores, keys, strict=True))]
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,13 @@ class QdrantServerIndex(SearchIndex):
             answers = await server.query_batch_points(self._collection, requests)
         return halves(
             vectors,
-            ([Hit.of(UUID(str(point.id)).bytes, point.score) for point in each.points] for each in answers),
+            (
+                Hit.all_of(
+                    [UUID(str(point.id)).bytes for point in each.points],
+                    [point.score for point in each.points],
+                )
+                for each in answers
+            ),
         )
 
     async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:

@@ -138,7 +138,5 @@ def pack_hits(hits: Sequence[Hit]) -> list[bytes]:
 
 def unpack_hits(packed: Sequence[bytes]) -> list[Hit]:
     ids, scores = packed
-    return [
-        Hit.of(ids[at : at + ID_BYTES], score)
-        for at, score in zip(range(0, len(ids), ID_BYTES), memoryview(scores).cast(FLOAT), strict=True)
-    ]
+    chunks = [ids[at : at + ID_BYTES] for at in range(0, len(ids), ID_BYTES)]
+    return Hit.all_of(chunks, memoryview(scores).cast(FLOAT).tolist())
