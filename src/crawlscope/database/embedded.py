@@ -146,7 +146,7 @@ class EmbeddedPostgres:
         own_runs = self._supervisor is not None and exit_code is None
         if own_runs or is_locked(cluster.supervisor_lock):
             return
-        command = [sys.executable, "-m", "crawlscope.database.postgres_supervisor"]
+        command = [sys.executable, "-P", "-m", "crawlscope.database.postgres_supervisor"]
         with cluster.explained():
             log = os.open(cluster.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -190,3 +191,9 @@ async def test_stopping_while_it_starts(diary: Diary) -> None:
     await supervisor.stop()
     assert diary.events() == ["start slow", "stop slow"]
     assert not [p for p in psutil.Process().children() if "child.py" in " ".join(p.cmdline())]
+
+
+def test_files_of_the_folder_do_not_stand_in_for_modules(tmp_path: Path) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('this is another queue')\n")
+
+    subprocess.run([*supervision.CRAWLSCOPE, "--help"], cwd=tmp_path, capture_output=True, check=True)

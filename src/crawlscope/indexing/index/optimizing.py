@@ -15,7 +15,7 @@ from pathlib import Path
 
 import qdrant_edge as engine
 
-COMMAND = (sys.executable, "-m", __name__)
+COMMAND = (sys.executable, "-P", "-m", __name__)
 POLL_INTERVAL_SECONDS = 0.5
 SPACE = 3
 """Free disk space that is needed, in sizes of the shard."""

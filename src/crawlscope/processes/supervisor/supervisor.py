@@ -22,7 +22,8 @@ from crawlscope.core.restarts import Restarts
 from crawlscope.processes.supervisor.lifeline import Lifeline
 from crawlscope.processes.supervisor.stderr import relayed_stderr
 
-CRAWLSCOPE = (sys.executable, "-m", "crawlscope")
+CRAWLSCOPE = (sys.executable, "-P", "-m", "crawlscope")
+"""`-P`: a file of the current folder may have the name of a module."""
 START_ATTEMPTS = 3
 MANY_FAILURES = 5
 READY_POLL_INTERVAL_SECONDS = 0.05
