@@ -97,9 +97,7 @@ class Page:
         chunks = steps.take("worker: split", lambda: split(text, self.tokenizer, most))
         texts = steps.take("worker: passages", lambda: passages(self.title, text, chunks, self.tokenizer))
         steps.take("worker: count the words", lambda: self.words.count(0, text))
-        sparse = steps.take(
-            "worker: weigh the words", lambda: [self.bm25.encode_document(each, language) for each in texts]
-        )
+        sparse = steps.take("worker: weigh the words", lambda: self.bm25.encode_documents(texts, language))
         steps.take("worker: ask for vectors", lambda: to_json(COMPACT.body(texts)))
         answer = _answer(len(texts))
         vectors = steps.take(

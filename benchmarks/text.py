@@ -63,7 +63,7 @@ def steps(page: str, tokenizer: Any, max_tokens: int, bm25: Bm25Encoder) -> dict
     language, _ = milliseconds(lambda: language_of(text))
     splitting, chunks = milliseconds(lambda: split(text, tokenizer, max_tokens))
     joining, texts = milliseconds(lambda: passages("Title", text, chunks, tokenizer))
-    encoding, _ = milliseconds(lambda: [bm25.encode_document(each) for each in texts])
+    encoding, _ = milliseconds(lambda: bm25.encode_documents(texts))
     return {
         "clean": cleaning,
         "language": language,

@@ -3,7 +3,7 @@ afterwards."""
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -492,14 +492,16 @@ async def test_no_document_is_left_out_while_the_embedder_is_unavailable(
 async def test_an_unexpected_error_is_retried_before_the_document_is_left_out(
     after: Process, monkeypatch: pytest.MonkeyPatch, *, passes: bool
 ) -> None:
-    replacement, encode, short_of_memory = await after.begin(), Bm25Encoder.encode_document, True
+    replacement, encode, short_of_memory = await after.begin(), Bm25Encoder.encode_documents, True
 
-    def encode_if_there_is_memory(self: Bm25Encoder, chunk: str, language: str) -> SparseVector:
-        if short_of_memory and "comets" in chunk:
+    def encode_if_there_is_memory(
+        self: Bm25Encoder, chunks: Sequence[str], language: str
+    ) -> list[SparseVector]:
+        if short_of_memory and any("comets" in chunk for chunk in chunks):
             raise MemoryError
-        return encode(self, chunk, language)
+        return encode(self, chunks, language)
 
-    monkeypatch.setattr(Bm25Encoder, "encode_document", encode_if_there_is_memory)
+    monkeypatch.setattr(Bm25Encoder, "encode_documents", encode_if_there_is_memory)
     await fail_to_fill(after, replacement, 2)
     short_of_memory = not passes
     await after.reindexing.build(replacement.id)

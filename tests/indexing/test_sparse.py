@@ -1,4 +1,8 @@
+import string
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crawlscope.indexing.sparse import Bm25Encoder
 
@@ -55,6 +59,24 @@ def shared_terms(query: str, document: str) -> set[int]:
 )
 def test_a_query_shares_terms_with_a_text_that_has_its_words(query: str, document: str) -> None:
     assert shared_terms(query, document)
+
+
+WORDS = st.one_of(
+    st.sampled_from(["getUserName", "get_user_name", "__x__", "running", "the", "HTTPServer", "été", "東京"]),
+    st.text(string.ascii_letters + string.digits + "_", max_size=8),
+)
+SEPARATORS = st.text(string.punctuation + string.whitespace + "\x00\x1c\x7f", min_size=1, max_size=3)
+
+
+@given(
+    texts=st.lists(st.lists(st.tuples(WORDS, SEPARATORS)).map(lambda pairs: "".join(map("".join, pairs)))),
+    language=st.sampled_from(["", "en", "de", "ja", "pl"]),
+)
+def test_texts_of_a_page_have_the_terms_that_each_has_alone(texts: list[str], language: str) -> None:
+    together = encoder.encode_documents(texts, language)
+    for vector, text in zip(together, texts, strict=True):
+        alone = encoder.encode_document(text, language)
+        assert (list(vector.indices), list(vector.values)) == (list(alone.indices), list(alone.values))
 
 
 def test_unrelated_texts_share_no_terms() -> None:

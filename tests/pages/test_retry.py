@@ -135,7 +135,7 @@ async def test_failures_of_dependencies_do_not_count_as_unexpected_errors(
     for _ in range(4):
         await index(database, indexer, page_id)
     server.fail_with(None)
-    monkeypatch.setattr(bm25, "encode_document", lambda *_: 1 / 0)
+    monkeypatch.setattr(bm25, "encode_documents", lambda *_: 1 / 0)
     assert [await index(database, indexer, page_id) for _ in range(3)] == [1, 2, None]
     page = await page_of(database, page_id)
     assert (page.state, page.error_code, page.error) == ("failed", "internal_error", "division by zero")
@@ -147,10 +147,10 @@ async def test_failures_of_dependencies_do_not_count_as_unexpected_errors(
 async def test_an_error_may_contain_any_characters(
     database: Database, bm25: Bm25Encoder, indexer: PageIndexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def complain(_: str) -> None:
+    def complain(*_: object) -> None:
         raise ValueError("what\x00ever \ud800")
 
-    monkeypatch.setattr(bm25, "encode_document", complain)
+    monkeypatch.setattr(bm25, "encode_documents", complain)
     page_id = await deliver(database, "odd")
     assert [await index(database, indexer, page_id) for _ in range(3)] == [1, 2, None]
     assert await outcomes(database, page_id) == ["retried", "retried", "failed"]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from semantic_text_splitter import MarkdownSplitter
 from tokenizers import Tokenizer
 
+from crawlscope.core.known import Known
 from crawlscope.indexing.blocks import Block, closes, find_blocks
 
 _SECTION_CHARACTERS = 10_000
@@ -24,7 +25,6 @@ _TINY_TOKENS = 10
 
 _MAX_WORDS_KEPT = 50_000
 _MAX_LINES_KEPT = 20_000
-_MAX_CHARACTERS_KEPT = 1_000
 
 _PROBE = "# A  probe:\n\n\tfoo.bar(x_1, 'y')  \n- naïve 東京 word-word\n\n```\n  indented = [1, 2]\n```\n"
 
@@ -222,33 +222,16 @@ class WordCounter:
     """
 
     def __init__(self, tokenizer: Tokenizer, *, in_parts: bool) -> None:
-        words = _Known(partial(_count, tokenizer=tokenizer), _MAX_WORDS_KEPT)
+        words = Known[str, int](partial(_count, tokenizer=tokenizer), _MAX_WORDS_KEPT)
         if in_parts:
             special = [re.escape(token.content) for token in tokenizer.get_added_tokens_decoder().values()]
             split_word = re.compile("|".join([*special, _PART])).findall
             parts = words
-            words = _Known(lambda word: sum(map(parts.__getitem__, split_word(word))), _MAX_WORDS_KEPT)
-        self._lines = _Known(lambda line: sum(map(words.__getitem__, line.split())), _MAX_LINES_KEPT)
+            words = Known(lambda word: sum(map(parts.__getitem__, split_word(word))), _MAX_WORDS_KEPT)
+        self._lines = Known[str, int](lambda line: sum(map(words.__getitem__, line.split())), _MAX_LINES_KEPT)
 
     def __call__(self, text: str) -> int:
         return sum(map(self._lines.__getitem__, text.split("\n")))
-
-
-class _Known(dict[str, int]):
-    """Results of a function, which is called for those that are not known."""
-
-    def __init__(self, function: Callable[[str], int], max_kept: int) -> None:
-        super().__init__()
-        self._function = function
-        self._max_kept = max_kept
-
-    def __missing__(self, text: str) -> int:
-        result = self._function(text)
-        if len(text) <= _MAX_CHARACTERS_KEPT:
-            if len(self) >= self._max_kept:
-                self.clear()
-            self[text] = result
-        return result
 
 
 @lru_cache(maxsize=4)

@@ -171,7 +171,7 @@ class DocumentPreparer:
         sparse = list[SparseVector]()
         if texts:
             with TimingContext(OperationType.BM25, "index_document", metadata={"chunks": len(texts)}):
-                sparse = [self.bm25.encode_document(each, text_language) for each in texts]
+                sparse = self.bm25.encode_documents(texts, text_language)
         prepared = PreparedDocument(
             generation_id=self.generation_id,
             fingerprint=fingerprint,

@@ -1,13 +1,18 @@
 """BM25 term weights of texts: the sparse half of every chunk and query."""
 
 import re
+import string
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import partial
+from itertools import chain, pairwise
 from typing import Any
 
+import numpy as np
 from qdrant_edge import Bm25, Bm25Config, DisabledStemmer, StopwordsSet, TokenizerType
 
+from crawlscope.core.known import Known
 from crawlscope.indexing.index.port import SparseVector
 from crawlscope.indexing.language import ENGLISH
 
@@ -18,6 +23,13 @@ K = 1.2
 B = 0.75
 COUNTING_K = 1e6
 """With so large a `k`, and `b` of 0, the weight of a term is the number of times it stands in the text."""
+
+MAX_WORDS_KEPT = 20_000
+"""Words of a language whose terms an encoder remembers."""
+MAX_LANGUAGES_KEPT = 4
+_WORD_CHARACTERS = f"{string.ascii_letters}{string.digits}_"
+_BLANKS = bytes(code if chr(code) in _WORD_CHARACTERS else ord(" ") for code in range(256))
+"""Blanks for the characters of ASCII that separate words for the engine, too."""
 
 UNSPACED = re.compile(
     "["
@@ -102,6 +114,16 @@ class Bm25Encoder:
 
     def __init__(self) -> None:
         self._opened: dict[tuple[str | None, bool, float, float], Bm25] = {}
+        self._known: dict[str, Known[bytes, tuple[int, ...]]] = {}
+
+    def encode_documents(self, texts: Sequence[str], language: str = "") -> list[SparseVector]:
+        """The vectors that `encode_document` makes, in half of the time: the engine is asked once for a word.
+
+        In ASCII alone, where both agree on what a word is, and where most words return.
+        """
+        in_ascii = [text for text in texts if text.isascii()]
+        vectors = iter(self._weigh(in_ascii, language))
+        return [next(vectors) if text.isascii() else self.encode_document(text, language) for text in texts]
 
     def encode_document(self, text: str, language: str = "") -> SparseVector:
         """The highest weight of each term over all readings; none of them makes the text longer.
@@ -141,6 +163,32 @@ class Bm25Encoder:
             weights |= {term: max(weight, weights.get(term, 0.0)) for term, weight in in_language.items()}
         return _vector(weights)
 
+    def _weigh(self, texts: Sequence[str], language: str) -> list[SparseVector]:
+        terms_of = self._terms_of(language).__getitem__
+        found = [
+            list(chain.from_iterable(map(terms_of, text.encode().translate(_BLANKS).split())))
+            for text in texts
+        ]
+        sizes = np.fromiter(map(len, found), np.intp, len(found))
+        # Sorted by text and term.
+        each = np.repeat(np.arange(len(found), dtype=np.uint64) << np.uint64(32), sizes)
+        each |= np.fromiter(chain.from_iterable(found), np.uint64, len(each))
+        unique, counts = np.unique(each, return_counts=True)
+        text_of = (unique >> np.uint64(32)).astype(np.intp)
+        saturation = K * (1 - B + B * sizes / _average_size(language))
+        weights = (counts * (K + 1) / (counts + saturation[text_of])).astype(np.float32)
+        terms, bounds = unique.astype(np.uint32), np.searchsorted(text_of, np.arange(len(found) + 1)).tolist()
+        return [SparseVector(terms[start:end], weights[start:end]) for start, end in pairwise(bounds)]
+
+    def _terms_of(self, language: str) -> Known[bytes, tuple[int, ...]]:
+        """The terms of each word, as often as it has them."""
+        if language not in self._known:
+            if len(self._known) == MAX_LANGUAGES_KEPT:
+                self._known.clear()
+            counter = self._bm25(language, k=COUNTING_K, b=0.0)
+            self._known[language] = Known(partial(_terms, counter), MAX_WORDS_KEPT)
+        return self._known[language]
+
     def _bm25(self, language: str, k: float = K, b: float = B) -> Bm25:
         in_pairs = language in _IN_PAIRS
         stemmer = _SNOWBALL.get(ENGLISH if in_pairs or not language else language)
@@ -152,13 +200,23 @@ class Bm25Encoder:
                 Bm25Config(
                     k=k,
                     b=b,
-                    avg_len=AVERAGE_CHUNK_PAIRS if in_pairs else AVERAGE_CHUNK_WORDS,
+                    avg_len=_average_size(language),
                     tokenizer=TokenizerType.Code,
                     ascii_folding=True,
                     **options,
                 )
             )
         return self._opened[kind]
+
+
+def _average_size(language: str) -> float:
+    return AVERAGE_CHUNK_PAIRS if language in _IN_PAIRS else AVERAGE_CHUNK_WORDS
+
+
+def _terms(counter: Bm25, word: bytes) -> tuple[int, ...]:
+    counted = counter.embed_document(word.decode())
+    pairs = zip(counted.indices, counted.values, strict=True)
+    return tuple(term for term, count in pairs for _ in range(round(count)))
 
 
 def _without_stop_words(text: str, encoders: Collection[Bm25]) -> str:

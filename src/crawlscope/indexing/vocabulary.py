@@ -6,11 +6,13 @@ own for which no page waits. A killed process loses what it counted last: those 
 """
 
 import re
+import string
 import time
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from functools import partial
+from itertools import chain, filterfalse
 from threading import Lock
 from typing import NoReturn
 
@@ -19,6 +21,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
+from crawlscope.core.known import Known
 from crawlscope.core.periodic import run_periodically
 from crawlscope.database.engine import Database
 from crawlscope.indexing.sparse import UNSPACED
@@ -37,9 +40,12 @@ WRITE_SECONDS = 15.0
 RETRY_SECONDS = 10.0
 CHECK_SECONDS = 600.0
 
+MAX_RUNS_KEPT = 50_000
+"""Runs of letters whose words a process remembers."""
+
 _LETTERS = re.compile(rf"[^\W\d_]{{{MIN_LETTERS},}}")
-_ASCII_LETTERS = re.compile(f"[A-Za-z]{{{MIN_LETTERS},}}")
-"""The same in a text of ASCII alone, in half of the time."""
+_BLANKS = bytes(code if chr(code) in string.ascii_letters else ord(" ") for code in range(256))
+"""Blanks for all but the letters of ASCII. Splitting there is twice as fast as the pattern."""
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _LAST = "\U0010ffff"
 """Sorts after every letter."""
@@ -77,6 +83,21 @@ def is_power_of_two(count: int) -> bool:
     return count & (count - 1) == 0
 
 
+def _runs(text: str) -> list[str]:
+    """Runs of letters. Those of ASCII may be too short for a word."""
+    lines = [text] if text.isascii() else text.split("\n")
+    in_ascii = "\n".join(filter(str.isascii, lines)).encode().translate(_BLANKS).decode().split()
+    return in_ascii + _LETTERS.findall("\n".join(filterfalse(str.isascii, lines)))
+
+
+def _words_in(run: str) -> tuple[str, ...]:
+    """The words that a run of letters counts for: itself, and its parts if it is a name such as `getUser`."""
+    if len(run) < MIN_LETTERS or not is_correctable(run):
+        return ()
+    parts = [] if run.islower() or run.istitle() else _CAMEL.split(run)
+    return tuple({folded(word) for word in [run, *parts] if len(word) >= MIN_LETTERS})
+
+
 class WordCounts:
     """Counts the words of documents until they are written. Threads may count at the same time."""
 
@@ -84,15 +105,12 @@ class WordCounts:
         self._database = database
         self._lock = Lock()
         self._next_check = 0.0
+        self._known = Known[str, tuple[str, ...]](_words_in, MAX_RUNS_KEPT)
         self._waiting: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self._counted: defaultdict[int, Counter[str]] = defaultdict(Counter)
 
     def count(self, generation_id: int, text: str) -> None:
-        letters = _ASCII_LETTERS if text.isascii() else _LETTERS
-        runs = {run for run in set(letters.findall(text)) if is_correctable(run)}
-        joined = [run for run in runs if not (run.islower() or run.istitle())]
-        runs.update(part for run in joined for part in _CAMEL.split(run) if len(part) >= MIN_LETTERS)
-        words = set(map(folded, runs))
+        words = set(chain.from_iterable(map(self._known.__getitem__, set(_runs(text)))))
         with self._lock:
             counted = self._counted[generation_id]
             if len(self._counted) > MAX_GENERATIONS:

@@ -85,17 +85,14 @@ def unpack_sparse(packed: Sequence[bytes]) -> SparseVector:
 
 
 def pack_document(document: IndexedDocument) -> bytes:
-    terms, weights = array(INTEGER), array(FLOAT)
-    for vector in document.sparse:
-        terms.extend(vector.indices)
-        weights.extend(vector.values)
+    sparse = [pack_sparse(vector) for vector in document.sparse]
     packed: bytes = msgpack.packb(
         [
             *(document.url, document.title, document.language, document.crawl_ids, document.texts),
             [*document.parts],
             pack_floats(document.dense),
             [len(vector.indices) for vector in document.sparse],
-            *(terms.tobytes(), weights.tobytes()),
+            *(b"".join(terms for terms, _ in sparse), b"".join(weights for _, weights in sparse)),
         ]
     )
     return packed
