@@ -20,8 +20,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 _LEVELS = np.array([-1.51, -0.4528, 0.4528, 1.51], np.float32)
 """The levels of a value, in standard deviations: the four that fit a normal distribution best."""
-_LIMITS = [-0.9816, 0.0, 0.9816]
-"""Between the levels."""
+_LIMITS = np.array([-0.9816, 0.0, 0.9816], np.float32)[:, None, None]
+"""The limits between the levels."""
 _PLACES = np.array([0, 2, 4, 6], np.uint8)
 """The bits at which the four values of a byte begin."""
 _VALUES = _LEVELS[np.arange(256)[:, None] >> _PLACES & 3]
@@ -34,10 +34,11 @@ def pack_parts(tokens: npt.NDArray[np.float32], whole: npt.NDArray[np.float32]) 
 
     The dimension must be a multiple of four.
     """
-    sums = np.add.reduceat(tokens, np.arange(0, len(tokens), PART_TOKENS), axis=0)
+    starts = range(0, len(tokens), PART_TOKENS)
+    sums = np.stack([tokens[start : start + PART_TOKENS].sum(axis=0) for start in starts])
     differences = sums / np.linalg.norm(sums, axis=1, keepdims=True) - whole
     scales = np.maximum(np.sqrt((differences**2).mean(axis=1, keepdims=True)), 1e-4).astype("<f2")
-    levels = np.searchsorted(_LIMITS, differences / scales).astype(np.uint8)
+    levels = (differences / scales > _LIMITS).sum(axis=0, dtype=np.uint8)
     packed = np.bitwise_or.reduce(levels.reshape(len(sums), -1, 4) << _PLACES, axis=2)
     return b64encode(np.hstack([scales.view(np.uint8), packed]).tobytes()).decode()
 
