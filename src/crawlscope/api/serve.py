@@ -15,6 +15,7 @@ from crawlscope.core import service_file
 from crawlscope.core.listening import reachable_url, service_socket
 from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
+from crawlscope.core.time_slices import use_short_time_slices
 from crawlscope.processes.index_process import keep_index_process
 from crawlscope.processes.parts import service_parts
 
@@ -42,6 +43,7 @@ async def serve(
     `keeps_index`: the process of the embedded index runs as a child. `shares_port`: it is one of several API
     processes, and announces their parent, which lives as long as the service.
     """
+    use_short_time_slices()
     with service_socket(settings.host, settings.port, shared=shares_port) as listener:
         listener.listen(BACKLOG)
         kept = [keep_index_process(settings.data_dir)] if keeps_index and settings.embedded_index else []

@@ -21,6 +21,7 @@ import psutil
 from crawlscope.core.errors import CrawlscopeError, GaveUp
 from crawlscope.core.file_lock import FileLock
 from crawlscope.core.restarts import Restarts
+from crawlscope.core.time_slices import use_short_time_slices
 from crawlscope.database.postgres_cluster import Cluster, is_alive
 from crawlscope.database.postgres_programs import account_for, find_programs
 
@@ -103,6 +104,7 @@ def main(connections: str, data_dir: str) -> int:
     if not sole.acquire(timeout_seconds=LOCK_SECONDS):
         return 0
     os.chdir("/")
+    use_short_time_slices()
     supervisor = PostgresSupervisor(cluster, int(connections))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.stop)

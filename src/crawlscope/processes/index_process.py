@@ -12,6 +12,7 @@ from crawlscope.core.data_dir import shard_folders
 from crawlscope.core.errors import IndexUnavailable, SettingsError
 from crawlscope.core.periodic import in_background, run_periodically
 from crawlscope.core.settings import ENV_PREFIX, Settings
+from crawlscope.core.time_slices import use_short_time_slices
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
@@ -35,6 +36,7 @@ async def run_index(settings: Settings, stopping: asyncio.Event, shard: int = 1)
     if not 1 <= shard <= len(folders):
         raise SettingsError(f"the embedded index has {len(folders)} shards: there is no shard {shard}")
     sys.setswitchinterval(SWITCH_SECONDS)
+    use_short_time_slices()
     async with embedded_indexes(folders[shard - 1]):
         await stopping.wait()
 
