@@ -3,8 +3,8 @@
     python -m benchmarks.pipeline [--quick] [--pages N] [--rounds N] [--json FILE]
 
 Pipeline: a running service gets N pages at its webhook endpoint and is timed until the last one is
-searchable. Alone: the same passages of the same pages, cut beforehand, through the same model on as many
-threads as the service has workers. Both are measured in turns; the ratio is of their medians. A busy machine
+searchable. Alone: the same passages of the same pages, cut beforehand, through the same model on a thread for
+each processor, as in a worker. Both are measured in turns; the ratio is of their medians. A busy machine
 gives several processes more time than one: there, look at the CPU time.
 """
 
@@ -30,10 +30,9 @@ MIN_RATIOS = {MIN_PAGE_CHARACTERS: 0.95, 1_000: 0.92}
 
 
 async def measure(options: Options) -> Sequence[Row]:
-    threads = os.cpu_count() or 1
-    embedder = LocalEmbedder(threads=threads)
+    embedder = LocalEmbedder(threads=os.cpu_count() or 1)
     rows = []
-    async with measured_service(WORKERS=str(threads)) as service:
+    async with measured_service() as service:
         await service.ingest(Load("first-pages", pages=4))
         for smallest, at_least in MIN_RATIOS.items():
             pages = options.pages_or(30, 24) * (1 if smallest == MIN_PAGE_CHARACTERS else 2)

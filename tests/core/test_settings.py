@@ -89,3 +89,17 @@ def test_a_kept_secret_that_no_header_can_carry(tmp_path: Path, content: bytes) 
         (tmp_path / name).write_bytes(content)
         with pytest.raises(SettingsError, match=f"{name} .*remove it"):
             read(settings)
+
+
+@pytest.mark.parametrize(
+    ("embedder", "processors", "workers"),
+    [("local", 2, 1), ("local", 8, 2), ("fastembed", 4, 1), ("tei", 8, 8), ("openai", 1, 1)],
+)
+def test_workers_that_embed_are_fewer(
+    monkeypatch: pytest.MonkeyPatch, embedder: str, processors: int, workers: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    monkeypatch.setenv("CRAWLSCOPE_EMBEDDER", embedder)
+    assert load_settings().workers == workers
+    monkeypatch.setenv("CRAWLSCOPE_WORKERS", "3")
+    assert load_settings().workers == 3

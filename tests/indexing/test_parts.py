@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.documents import KnownDocument
+from crawlscope.indexing.embedders import local
 from crawlscope.indexing.embedders.local import LocalEmbedder
 from crawlscope.indexing.generations.recipe import Recipe
 from crawlscope.indexing.index.edge import EdgeIndex
-from crawlscope.indexing.parts import PART_TOKENS, pack_parts, surpluses
+from crawlscope.indexing.parts import PART_TOKENS, pack_parts, sums_of_parts, surpluses
 from crawlscope.indexing.prepare import DocumentPreparer, Lanes
 from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
 from crawlscope.indexing.sparse import Bm25Encoder
@@ -27,6 +28,11 @@ def unit(vector: np.ndarray) -> np.ndarray:
     return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
+def packed(tokens: np.ndarray, whole: np.ndarray) -> str:
+    [text] = pack_parts([sums_of_parts(tokens)], whole[None])
+    return text
+
+
 @given(st.integers(1, 4 * PART_TOKENS), st.integers(0, 99))
 def test_a_packed_part_is_as_near_to_a_query_as_the_part(count: int, seed: int) -> None:
     drawn = np.random.default_rng(seed)
@@ -34,7 +40,7 @@ def test_a_packed_part_is_as_near_to_a_query_as_the_part(count: int, seed: int) 
     whole, query = unit(tokens.sum(axis=0)), unit(drawn.normal(size=DIMENSION))
     parts = [unit(tokens[at : at + PART_TOKENS].sum(axis=0)) for at in range(0, count, PART_TOKENS)]
     nearest = max(query @ part - query @ whole for part in parts)
-    one, other = surpluses(query, dict.fromkeys("ab", pack_parts(tokens, whole))).values()
+    one, other = surpluses(query, dict.fromkeys("ab", packed(tokens, whole))).values()
     assert one == pytest.approx(other, abs=1e-5)
     assert abs(one - nearest) < 0.08
 
@@ -42,10 +48,11 @@ def test_a_packed_part_is_as_near_to_a_query_as_the_part(count: int, seed: int) 
 def test_the_parts_of_each_text_are_its_own() -> None:
     tokens = np.random.default_rng(7).normal(size=(3 * PART_TOKENS, DIMENSION)).astype(np.float32)
     whole = unit(tokens.sum(axis=0))
-    packed = [pack_parts(tokens[: size * PART_TOKENS], whole) for size in (1, 3, 2)]
+    sums = [sums_of_parts(tokens[: size * PART_TOKENS]) for size in (1, 3, 2)]
+    texts = pack_parts(sums, np.stack([whole] * 3))
     query = unit(tokens[-PART_TOKENS:].sum(axis=0))
-    together = surpluses(query, dict(enumerate(packed)))
-    for number, each in enumerate(packed):
+    together = surpluses(query, dict(enumerate(texts)))
+    for number, each in enumerate(texts):
         assert surpluses(query, {number: each})[number] == pytest.approx(together[number], abs=1e-5)
     assert max(together, key=together.__getitem__) == 1
 
@@ -53,17 +60,17 @@ def test_the_parts_of_each_text_are_its_own() -> None:
 def test_a_text_whose_packed_parts_cannot_be_read_has_no_surplus() -> None:
     tokens = np.random.default_rng(7).normal(size=(PART_TOKENS, DIMENSION)).astype(np.float32)
     whole = unit(tokens.sum(axis=0))
-    packed = pack_parts(tokens, whole)
-    no_number = b64encode(b"\x00\x7e" + b64decode(packed)[2:]).decode()
+    one = packed(tokens, whole)
+    no_number = b64encode(b"\x00\x7e" + b64decode(one)[2:]).decode()
     texts = {
-        "whole": packed,
+        "whole": one,
         "none": "",
         "no number": no_number,
-        "cut": packed[:-4],
-        "no base64": packed[:-1],
-        "other": "é" + packed,
+        "cut": one[:-4],
+        "no base64": one[:-1],
+        "other": "é" + one,
     }
-    assert surpluses(whole, texts) == pytest.approx(surpluses(whole, {"whole": packed}))
+    assert surpluses(whole, texts) == pytest.approx(surpluses(whole, {"whole": one}))
     assert surpluses(whole, {"none": ""}) == {}
 
 
@@ -76,6 +83,18 @@ async def test_a_sentence_among_others_is_near_its_question() -> None:
     with_answer, without = surpluses(query, dict(enumerate(parts))).values()
     assert with_answer > without + 0.1
     assert np.array_equal(vectors[1:], await embedded(BREAD * 10))
+
+
+async def test_texts_are_packed_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder, texts = LocalEmbedder(), ["one", BREAD * 10, "three"]
+    vectors, parts = await embedder.embed_in_parts(texts)
+    monkeypatch.setattr(local, "TEXTS_AT_ONCE", 2)
+    again, same_parts = await embedder.embed_in_parts(texts)
+    assert np.array_equal(vectors, again)
+    assert parts == same_parts
+    none, no_parts = await embedder.embed_in_parts([])
+    assert (none.shape, no_parts) == ((0, DIMENSION), [])
+    await embedder.aclose()
 
 
 async def embedded(text: str) -> np.ndarray:

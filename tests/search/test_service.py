@@ -14,7 +14,7 @@ from crawlscope.core.errors import EmbedderUnavailable, IndexUnavailable
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.port import Halves, IndexedDocument
-from crawlscope.indexing.parts import pack_parts
+from crawlscope.indexing.parts import pack_parts, sums_of_parts
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.fusion import DENSE_WEIGHT
 from crawlscope.search.results import MAX_PASSAGES
@@ -209,7 +209,7 @@ async def test_a_page_with_a_sentence_that_answers_is_first(
     even, parted = [0.52 * query + 0.48 * other] * 64, [query] * 32 + [other] * 32
     for name, tokens in (("even", np.array(even)), ("parted", np.array(parted))):
         whole = tokens.sum(axis=0) / np.linalg.norm(tokens.sum(axis=0))
-        texts, parts = ["Nothing of it."], [pack_parts(tokens, whole)]
+        texts, parts = ["Nothing of it."], pack_parts([sums_of_parts(tokens)], whole[None])
         sparse = [BM25.encode_document(texts[0])]
         await index.replace(
             [IndexedDocument(f"https://h/{name}", name, "", [], texts, whole[None], sparse, parts)]

@@ -8,7 +8,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -24,6 +24,7 @@ SETTINGS_FILE = ".env"
 VALIDATOR_PREFIX = "Value error, "
 """Pydantic's prefix of a validator's message."""
 SIGNING_PREFIX = "whsec_"
+EMBEDDERS_IN_WORKERS = ("local", "fastembed")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -32,6 +33,13 @@ def default_data_dir() -> Path:
     if sys.platform != "win32" and os.geteuid() == 0:
         return Path("/var/lib/crawlscope")
     return Path(platformdirs.user_data_dir("crawlscope"))
+
+
+def default_workers(given: dict[str, Any]) -> int:
+    """One for each processor. One for four if the workers embed, on a thread for each processor: a model that
+    several processes run on the same processors is slower."""
+    processors = os.cpu_count() or 1
+    return max(1, processors // 4) if given.get("embedder") in EMBEDDERS_IN_WORKERS else processors
 
 
 def default_index_processes() -> int:
@@ -147,7 +155,7 @@ class Settings(BaseSettings):
     expectations: Annotated[dict[str, list[str]], NoDecode] = Field(default_factory=dict)
     """Expectations of the crawls of each site: `{"URL": ["pages >= 90 % of the mean of the last 10"]}`."""
 
-    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    workers: int = Field(default_factory=default_workers, ge=1, le=256)
     """Number of indexing worker processes that `up` starts."""
     api_processes: int = Field(default_factory=default_api_processes, ge=1, le=64)
     """Number of API processes that `up` and `serve` start. They listen on the same port."""

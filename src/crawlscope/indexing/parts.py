@@ -7,15 +7,17 @@ part is then the known one to the whole text, and a small surplus that needs few
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from math import isfinite
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 PART_TOKENS = 32
 
+Floats: TypeAlias = npt.NDArray[np.float32]
 Key = TypeVar("Key", bound=Hashable)
 
 _LEVELS = np.array([-1.51, -0.4528, 0.4528, 1.51], np.float32)
@@ -29,21 +31,30 @@ _VALUES = _LEVELS[np.arange(256)[:, None] >> _PLACES & 3]
 _SCALE_BYTES = 2
 
 
-def pack_parts(tokens: npt.NDArray[np.float32], whole: npt.NDArray[np.float32]) -> str:
-    """`tokens` are the weighted vectors of the tokens of a text, `whole` is the one of the text, of length 1.
+def sums_of_parts(tokens: Floats) -> Floats:
+    """The sum of each part, from the weighted vectors of the tokens of a text."""
+    starts = range(0, len(tokens), PART_TOKENS)
+    return np.stack([tokens[start : start + PART_TOKENS].sum(axis=0) for start in starts])
+
+
+def pack_parts(sums: Sequence[Floats], wholes: Floats) -> list[str]:
+    """The parts of texts, from the sums of the parts of each and the vectors of the texts, of length 1. All
+    at once, because each call of NumPy takes long after a run of the model.
 
     The dimension must be a multiple of four.
     """
-    starts = range(0, len(tokens), PART_TOKENS)
-    sums = np.stack([tokens[start : start + PART_TOKENS].sum(axis=0) for start in starts])
-    differences = sums / np.linalg.norm(sums, axis=1, keepdims=True) - whole
+    counts, every = [*map(len, sums)], np.concatenate(sums)
+    every /= np.linalg.norm(every, axis=1, keepdims=True)
+    differences = every - np.repeat(wholes, counts, axis=0)
     scales = np.maximum(np.sqrt((differences**2).mean(axis=1, keepdims=True)), 1e-4).astype("<f2")
     levels = (differences / scales > _LIMITS).sum(axis=0, dtype=np.uint8)
-    packed = np.bitwise_or.reduce(levels.reshape(len(sums), -1, 4) << _PLACES, axis=2)
-    return b64encode(np.hstack([scales.view(np.uint8), packed]).tobytes()).decode()
+    packed = np.bitwise_or.reduce(levels.reshape(len(every), -1, 4) << _PLACES, axis=2)
+    rows = np.hstack([scales.view(np.uint8), packed])
+    ends = accumulate(counts, initial=0)
+    return [b64encode(rows[start:end].tobytes()).decode() for start, end in pairwise(ends)]
 
 
-def surpluses(query: npt.NDArray[np.float32], texts: Mapping[Key, str]) -> dict[Key, float]:
+def surpluses(query: Floats, texts: Mapping[Key, str]) -> dict[Key, float]:
     """How much nearer the query is to the best part of each text than to the whole.
 
     A text has none if it is empty, or damaged.

@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.errors import DatabaseUnavailable, EmbedderUnavailable, IndexUnavailable
+from crawlscope.core.settings import EMBEDDERS_IN_WORKERS
 from crawlscope.indexing.generations import repository as generations
 from crawlscope.insights import course_queries, queries
 from crawlscope.insights.diagnosis import (
@@ -25,8 +26,6 @@ from crawlscope.insights.timeline import Span, TimelineRows
 OUTAGE_REPORT_LASTS = timedelta(minutes=2)
 """Workers report an outage more often; the report of a worker that has ended is older."""
 PARTS = (EmbedderUnavailable.part, IndexUnavailable.part, DatabaseUnavailable.part)
-SERVED_BY_WORKERS = ("local", "fastembed")
-"""Embedders that run in the workers."""
 
 
 async def timeline_rows(connection: AsyncConnection, session: RowMapping, span: Span) -> TimelineRows:
@@ -85,7 +84,7 @@ async def evidence(connection: AsyncConnection, session: RowMapping) -> CrawlEvi
         attempts_ms=spent["worked_ms"],
         workers=spent["workers"],
         cores=cpu_count() or 1,
-        local_embedder=serving is None or serving.recipe.identity.embedder in SERVED_BY_WORKERS,
+        local_embedder=serving is None or serving.recipe.identity.embedder in EMBEDDERS_IN_WORKERS,
         giants=Giants(
             pages=spent["giants"],
             work_ms=spent["giant_ms"],
