@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
-from unittest.mock import patch
 
 import httpx2
 import msgpack
@@ -34,8 +33,9 @@ from benchmarks.part import Options, Row, as_json, options_of, options_parser, t
 from crawlscope.core.errors import IndexUnavailable
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.index import wire
-from crawlscope.indexing.index.edge import MIN_UNOPTIMIZED_CHUNKS, EdgeIndex
+from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.index.optimizing import MIN_CHUNKS, Goal
 from crawlscope.indexing.index.port import (
     BM25,
     DENSE,
@@ -233,10 +233,10 @@ async def bare_queries(author: Author, folder: Path, queries: int) -> list[float
         shard.query_batch(engine.QueryBatchRequest(requests))
 
     measured = [float(np.median(await asked(author, queries, ask)))]
-    if (await index.size()).chunks >= MIN_UNOPTIMIZED_CHUNKS:
+    if (await index.size()).chunks >= MIN_CHUNKS:
         began, pauses = perf_counter(), [0.0]
-        with patch("crawlscope.indexing.index.edge.IDLE_SECONDS", 0.0):
-            optimizing = asyncio.create_task(index.optimize_when_idle())
+        for goal in Goal:
+            optimizing = asyncio.create_task(index.optimize(goal))
             while not optimizing.done():
                 pauses += await asked(author, 1, partial(search, index, Filters()))
                 await asyncio.sleep(0.05)

@@ -46,7 +46,7 @@ class Deployment:
     beside_seconds: float = 0.0
     """CPU time of a page outside the service on that machine: its sender, and an embedding server."""
     optimises: bool = True
-    """Whether the index is optimised meanwhile, as by Qdrant servers; the embedded one waits for a pause."""
+    """Whether the index builds its graph meanwhile, as Qdrant servers do; the embedded one waits."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from crawlscope.indexing.embedders.common import load_minilm_tokenizer, normalis
 from crawlscope.indexing.embedders.models import PAGE_SHARE
 from crawlscope.indexing.embedders.tei import COMPACT
 from crawlscope.indexing.index import edge, wire
+from crawlscope.indexing.index.edge_shard import load
 from crawlscope.indexing.index.port import BM25, DENSE, IndexedDocument
 from crawlscope.indexing.language import language_of
 from crawlscope.indexing.passages import passages
@@ -150,7 +151,7 @@ def _in_engine(documents: Sequence[bytes]) -> Steps:
     """The steps of the index process, of all documents."""
     steps = Steps()
     with tempfile.TemporaryDirectory(prefix="crawlscope-benchmark-") as folder:
-        shard = edge._load(Path(folder, "index"), DIMENSION)  # noqa: SLF001 - with its keyword indexes
+        shard = load(Path(folder, "index"), DIMENSION)  # with its keyword indexes
         for packed in documents:
             document = steps.take("index: unpack the document", lambda: wire.unpack_document(packed))  # noqa: B023
             for start in range(0, len(document.texts), edge.POINTS_PER_UPDATE):

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from crawlscope.core.data_dir import shard_folders
@@ -14,6 +15,7 @@ from crawlscope.core.periodic import in_background, run_periodically
 from crawlscope.core.settings import ENV_PREFIX, Settings
 from crawlscope.core.time_slices import use_short_time_slices
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.index.optimizing import Goal
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.indexing.index.socket_server import IndexServer
 from crawlscope.processes.supervisor.lifeline import GRACE_SECONDS
@@ -22,7 +24,7 @@ from crawlscope.processes.supervisor.supervisor import CRAWLSCOPE, Supervisor, i
 TAKE_OVER_SECONDS = GRACE_SECONDS + 5
 """Time for the process of a killed service to end."""
 POLL_INTERVAL_SECONDS = 0.1
-OPTIMIZE_INTERVAL_SECONDS = 20.0
+OPTIMIZE_INTERVAL_SECONDS = {Goal.FROZEN: 2.0, Goal.LINKED: 20.0}
 SWITCH_SECONDS = 0.0005
 """A query waits no longer for the interpreter while another thread prepares an update."""
 RESTART_SECONDS = 2.0
@@ -55,14 +57,17 @@ async def embedded_indexes(data_dir: Path) -> AsyncIterator[None]:
             if time.monotonic() >= deadline:
                 raise
         await asyncio.sleep(POLL_INTERVAL_SECONDS)
-    optimizing = run_periodically(
-        indexes.optimize_idle,
-        interval_seconds=OPTIMIZE_INTERVAL_SECONDS,
-        retry_seconds=OPTIMIZE_INTERVAL_SECONDS,
-        failure_event="index_optimization_failed",
-    )
+    optimizing = [
+        run_periodically(
+            partial(indexes.optimize, goal),
+            interval_seconds=seconds,
+            retry_seconds=seconds,
+            failure_event="index_optimization_failed",
+        )
+        for goal, seconds in OPTIMIZE_INTERVAL_SECONDS.items()
+    ]
     try:
-        async with in_background(optimizing):
+        async with in_background(*optimizing):
             yield
     finally:
         await server.stop()

@@ -5,13 +5,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from crawlscope.core.errors import IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.edge import POINTS_PER_UPDATE, EdgeIndex
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
-from crawlscope.indexing.index.port import Filters, IndexedDocument, document_key
+from crawlscope.indexing.index.optimizing import Goal
+from crawlscope.indexing.index.port import Filters, document_key
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document
 
 WRITE_AND_WAIT = """
@@ -135,103 +135,6 @@ async def test_writes_are_flushed_after_a_while(folder: Path, monkeypatch: pytes
     await index.aclose()
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every index counts as idle, and as much to optimise."""
-    monkeypatch.setattr("crawlscope.indexing.index.edge.IDLE_SECONDS", 0.0)
-    monkeypatch.setattr("crawlscope.indexing.index.edge.MIN_UNOPTIMIZED_CHUNKS", 0)
-
-
-def documents(*words: str) -> list[IndexedDocument]:
-    return [make_document(f"https://h/{n}", f"{words[0]} number{n}", *words[1:]) for n in range(60)]
-
-
-async def found(index: EdgeIndex, words: str) -> int:
-    return len((await index.query(None, BM25.encode_query(words), Filters(), 1_000)).bm25)
-
-
-@pytest.mark.usefixtures("at_once")
-async def test_an_optimized_index_has_all_it_had_and_can_be_written(folder: Path) -> None:
-    index = EdgeIndex.open(folder, DIMENSION)
-    await index.replace(documents("apple", "pear"))
-    with capture_logs() as lines:
-        await index.optimize_when_idle()
-        await index.optimize_when_idle()  # nothing was written since
-    assert [line["event"] for line in lines] == ["index_optimized"]
-    assert (await found(index, "apple"), await found(index, "pear")) == (60, 60)
-    await index.replace([*documents("quince")[:20], IndexedDocument("https://h/59")])
-    await index.set_crawl_ids({"https://h/58": ["later"]})
-    await index.aclose()
-
-    index = EdgeIndex.open(folder, DIMENSION)
-    assert (await found(index, "apple"), await found(index, "pear"), await found(index, "quince")) == (
-        39,
-        39,
-        20,
-    )
-    assert len((await index.query(direction(0), None, Filters(crawl_id="later"), 9)).dense) == 2
-    assert [path.name for path in folder.parent.iterdir()] == ["index"]
-    await index.aclose()
-
-
-@pytest.mark.usefixtures("at_once")
-async def test_a_write_stops_the_optimization(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawlscope.indexing.index.optimizing.COMMAND", ("sleep", "600"))
-    index = EdgeIndex.open(folder, DIMENSION)
-    await index.replace(documents("apple"))
-    optimizing = asyncio.create_task(index.optimize_when_idle())
-    while not (folder.parent / "index.copy").exists():  # noqa: ASYNC110 - a folder wakes nobody
-        await asyncio.sleep(0.01)
-    assert await found(index, "apple") == 60
-    await index.replace(documents("quince"))
-    await asyncio.wait_for(optimizing, 60)
-    assert (await found(index, "apple"), await found(index, "quince")) == (0, 60)
-    assert [path.name for path in folder.parent.iterdir()] == ["index"]
-    await index.aclose()
-
-
-@pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize("command", ["false", "rm -rf", "truncate -s 1"])
-async def test_a_failed_optimization_changes_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    monkeypatch.setattr("crawlscope.indexing.index.optimizing.COMMAND", tuple(command.split()))
-    index = EdgeIndex.open(folder, DIMENSION)
-    await index.replace(documents("apple"))
-    with pytest.raises((IndexUnusable, IndexUnavailable)):
-        await index.optimize_when_idle()
-    await index.optimize_when_idle()  # is not tried again before the next write
-    assert await found(index, "apple") == 60
-    await index.replace(documents("quince"))
-    await index.aclose()
-    index = EdgeIndex.open(folder, DIMENSION)
-    assert await found(index, "quince") == 60
-    await index.aclose()
-
-
-@pytest.mark.parametrize("killed", ["while copying", "between the renames", "before the former is deleted"])
-async def test_a_kill_during_an_optimization_loses_nothing(folder: Path, killed: str) -> None:
-    index = EdgeIndex.open(folder, DIMENSION)
-    await index.replace(documents("apple"))
-    await index.aclose()
-    copy, former = folder.with_name("index.copy"), folder.with_name("index.former")
-
-    def leave() -> None:
-        shutil.copytree(folder, copy)
-        if killed == "while copying":
-            shutil.rmtree(copy / "segments")
-        else:
-            folder.rename(former)
-            if killed == "before the former is deleted":
-                copy.rename(folder)
-
-    await asyncio.to_thread(leave)
-    index = EdgeIndex.open(folder, DIMENSION)
-    assert await found(index, "apple") == 60
-    assert [path.name for path in folder.parent.iterdir()] == ["index"]
-    await index.aclose()
-
-
 def indexes_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
@@ -242,8 +145,9 @@ async def test_a_dropped_index_leaves_nothing(tmp_path: Path) -> None:
         [make_document("https://a.example/", "one", "two")]
     )
     await indexes.aclose()
-    (tmp_path / "index").rename(optimizing.former_of(tmp_path / "index"))  # as after a kill
-    optimizing.copy_of(tmp_path / "index").mkdir()
+    for goal in Goal:  # as after a kill
+        optimizing.copy_of(tmp_path / "index", goal).mkdir()
+        optimizing.finished(tmp_path / "index", goal).mkdir()
     again = EdgeIndexes(tmp_path)
     await again.drop("index")
     assert not indexes_in(tmp_path)

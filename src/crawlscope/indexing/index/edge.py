@@ -1,15 +1,17 @@
 """The embedded index: a Qdrant Edge shard in this process."""
 
 import asyncio
-import os
+import ctypes
 import shutil
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, Self, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import numpy as np
@@ -18,8 +20,10 @@ import structlog
 
 from crawlscope.core.batcher import Batcher
 from crawlscope.core.batches import batches
-from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
+from crawlscope.core.errors import IndexUnavailable
 from crawlscope.indexing.index import optimizing
+from crawlscope.indexing.index.edge_shard import load
+from crawlscope.indexing.index.optimizing import Goal
 from crawlscope.indexing.index.port import (
     BM25,
     DENSE,
@@ -35,10 +39,10 @@ from crawlscope.indexing.index.port import (
     SearchIndex,
     SparseVector,
     StoredChunk,
+    chunk_id,
     chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
-    KEYWORD_FIELDS,
     PREFIX_FIELD,
     as_floats,
     as_integers,
@@ -59,11 +63,13 @@ HALVES_AT_ONCE = 8
 FLUSH_AFTER_POINTS = 16_384
 """A flush takes up to 0.3 s for any number of points."""
 FLUSH_AFTER_SECONDS = 5.0
-IDLE_SECONDS = 60.0
-MIN_UNOPTIMIZED_CHUNKS = 20_000
-"""A query over fewer takes about 2 ms."""
+MAX_WRITES_TO_LINK = 10_000
+"""Chunks written since the last call, 20 seconds ago: links cannot follow more."""
+RETRY_SECONDS = 600.0
+"""After a failed optimisation, because the next one may fail as late."""
 
 Answer = TypeVar("Answer")
+P = ParamSpec("P")
 Change: TypeAlias = Callable[[engine.EdgeShard], int]
 """Changes the shard; returns the number of changed points."""
 log = structlog.get_logger(__name__)
@@ -83,7 +89,7 @@ class EdgeIndex(SearchIndex):
     A write is in the engine's write-ahead log when it returns, so it survives a crash of the process. It
     survives a power failure once flushed, a few seconds later.
 
-    Queries take time in proportion to the chunks that were written since the last `optimize`.
+    Chunks are in memory, and queries take time in proportion to their number, until `optimize`.
 
     The engine holds the interpreter lock while it works, so that a thread of its own would save nobody a
     wait. Each call and each change of a write takes one turn of the event loop instead.
@@ -91,13 +97,15 @@ class EdgeIndex(SearchIndex):
 
     def __init__(self, shard: engine.EdgeShard, path: Path, dimension: int) -> None:
         self._shard = shard
-        self._path = path
+        self.path = path
         self._dimension = dimension
         self._writing = asyncio.Lock()
-        self._writes = 0
         self._reads = 0
-        self._written_at = time.monotonic()
-        self._optimized_writes = -1
+        self._writes = self._writes_before = 0
+        """Chunks, now and at the last call that would link some."""
+        self._changed: dict[Goal, set[str]] = {}
+        """The URLs of what was written since the copy was made, for each optimisation in progress."""
+        self._not_before = dict.fromkeys(Goal, 0.0)
         self._unflushed = 0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -110,8 +118,8 @@ class EdgeIndex(SearchIndex):
         Raises `IndexUnavailable` if another process owns the folder, `IndexUnusable` if its content cannot be
         read or holds vectors of another dimension.
         """
-        optimizing.restore(path)
-        shard = _load(path, dimension)
+        optimizing.install(path)
+        shard = load(path, dimension)
         optimizing.clean_up(path)
         return cls(shard, path, dimension)
 
@@ -119,7 +127,7 @@ class EdgeIndex(SearchIndex):
         by_url = {document.url: document for document in documents}
         for document in by_url.values():
             check_dimension(document.dense, self._dimension)
-        await self._write(_replacements(list(by_url.values())))
+        await self._write(by_url, _replacements(list(by_url.values())))
 
     async def set_crawl_ids(self, crawl_ids: Mapping[str, Sequence[str]]) -> None:
         changes = (
@@ -127,7 +135,7 @@ class EdgeIndex(SearchIndex):
             for ids, urls in by_crawl_ids(crawl_ids).items()
             for some in portions(urls, URLS_PER_UPDATE)
         )
-        await self._write(changes)
+        await self._write(crawl_ids, changes)
 
     async def query(
         self, dense: Floats | None, sparse: SparseVector | None, filters: Filters, limit: int
@@ -195,38 +203,47 @@ class EdgeIndex(SearchIndex):
 
     async def size(self) -> IndexSize:
         chunks = await self._in_turn(lambda shard: shard.count(engine.CountRequest()))
-        return IndexSize(chunks, await asyncio.to_thread(_bytes_on_disk, self._path))
+        return IndexSize(chunks, await asyncio.to_thread(optimizing.bytes_on_disk, self.path))
 
-    async def optimize_when_idle(self) -> None:
-        """Optimises what many writes have left, if there was no write for a while; one meanwhile stops it.
+    async def optimize(self, goal: Goal) -> None:
+        """Rebuilds segments that are due, in a process of its own; one call at a time for each goal.
 
-        At its end, searches wait while the result is loaded, about a second for 100,000 chunks.
+        Searches and writes go on. At the end, writes wait until what was written meanwhile is in the new
+        segments too, and searches wait while the shard is loaded.
         """
-        if self._writes == self._optimized_writes or time.monotonic() - self._written_at < IDLE_SECONDS:
+        if self._closed or time.monotonic() < self._not_before[goal]:
             return
-        if await self._in_turn(_unoptimized) < MIN_UNOPTIMIZED_CHUNKS:
-            return
-        size_bytes = await asyncio.to_thread(_bytes_on_disk, self._path)
-        if not await asyncio.to_thread(optimizing.has_space, self._path, size_bytes):
-            return
-        began = time.monotonic()
-        async with self._writing:
-            writes = self._writes
-            await self._in_turn(engine.EdgeShard.flush)
-            copy = await asyncio.to_thread(optimizing.make_copy, self._path)
-
-        def unchanged() -> bool:
-            return self._writes == writes and not self._closed
-
-        async with optimizing.optimized(copy, unchanged) as done, self._writing:
-            if not unchanged():
-                log.info("index_optimization_stopped", index=self._path.name)
+        if goal is Goal.LINKED:
+            writes, self._writes_before = self._writes - self._writes_before, self._writes
+            if writes > MAX_WRITES_TO_LINK:
                 return
-            self._optimized_writes = writes  # also if it failed: it would fail again
-            if not done:
-                raise IndexUnusable(f"the copy of the index in {self._path} could not be optimised")
-            await self._in_turn(partial(self._replace_by, copy))
-        log.info("index_optimized", index=self._path.name, seconds=round(time.monotonic() - began, 1))
+        began = time.monotonic()
+        try:
+            async with self._writing:
+                segments = await asyncio.to_thread(optimizing.due, self.path, goal)
+                if not segments or not optimizing.has_space(self.path, segments):
+                    return
+                await self._in_turn(engine.EdgeShard.flush)
+                copy = await asyncio.to_thread(optimizing.make_copy, self.path, goal, segments)
+                self._changed[goal] = set()
+            if await optimizing.optimize(copy, self._dimension, goal, lambda: not self._closed):
+                async with self._writing:
+                    await self._replace_segments(copy, goal)
+            else:
+                return
+        except BaseException:
+            self._not_before[goal] = time.monotonic() + RETRY_SECONDS
+            raise
+        finally:
+            self._changed.pop(goal, None)
+            await asyncio.to_thread(shutil.rmtree, optimizing.copy_of(self.path, goal), ignore_errors=True)
+        log.info(
+            "index_optimized",
+            index=self.path.name,
+            goal=goal,
+            chunks=sum(each.chunks for each in segments),
+            seconds=round(time.monotonic() - began, 1),
+        )
 
     async def aclose(self) -> None:
         if self._closed:
@@ -254,49 +271,52 @@ class EdgeIndex(SearchIndex):
 
     def _call(self, call: Callable[[engine.EdgeShard], Answer]) -> Answer:
         if self._closed:
-            raise IndexUnavailable(f"the index in {self._path} is closed")
-        try:
-            return call(self._shard)
-        except Exception as error:
-            raise IndexUnavailable(f"the index failed: {one_line(error)}") from error
-        except BaseException as error:
-            # A panic in the engine arrives as a BaseException, which would take the whole process down.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise IndexUnavailable(f"the index engine panicked: {one_line(error)}") from error
+            raise IndexUnavailable(f"the index in {self.path} is closed")
+        return _safely(call, self._shard)
 
-    async def _write(self, changes: Iterator[Change]) -> None:
+    async def _write(self, urls: Iterable[str], changes: Iterator[Change]) -> None:
         async with self._writing:
-            self._writes += 1
-            self._written_at = time.monotonic()
-            reads = self._reads
-            for change in changes:
-                began = time.perf_counter()
-                self._unflushed += self._call(change)
-                # Searches have half of the time, if there are any: each takes several turns of the loop.
-                is_searched, reads = self._reads > reads, self._reads
-                await asyncio.sleep(time.perf_counter() - began if is_searched else 0)
+            try:
+                await self._apply(changes)
+            finally:  # also if only some of the changes were made
+                for changed in self._changed.values():
+                    changed.update(urls)
         if self._unflushed >= FLUSH_AFTER_POINTS:
             self._flush()
         elif self._flush_timer is None:
             self._flush_timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_SECONDS, self._flush)
 
-    def _replace_by(self, copy: Path, shard: engine.EdgeShard) -> None:
-        """`copy` holds the same; if it cannot be loaded, the former shard stays."""
-        chunks, former = shard.count(engine.CountRequest()), optimizing.former_of(self._path)
-        shard.close()
+    async def _apply(self, changes: Iterator[Change]) -> None:
+        reads = self._reads
+        for change in changes:
+            began = time.perf_counter()
+            changed = self._call(change)
+            self._unflushed += changed
+            self._writes += changed
+            # Searches have half of the time, if there are any: each takes several turns of the loop.
+            is_searched, reads = self._reads > reads, self._reads
+            await asyncio.sleep(time.perf_counter() - began if is_searched else 0)
+
+    async def _replace_segments(self, copy: Path, goal: Goal) -> None:
+        new = _safely(load, copy, self._dimension)
         try:
-            self._path.rename(former)
-            copy.rename(self._path)
-            self._shard = _load(self._path, self._dimension, chunks)
-        except BaseException:  # a panic of the engine is no Exception
-            if former.exists():
-                if self._path.exists():
-                    self._path.rename(copy)
-                former.rename(self._path)
-            self._shard = _load(self._path, self._dimension)
-            raise
-        shutil.rmtree(former, ignore_errors=True)
+            for urls in portions(list(self._changed[goal]), URLS_PER_UPDATE):
+                _safely(_delete_others, urls, set(), new)
+                for url in urls if goal is Goal.FROZEN else ():
+                    await self._in_turn(partial(_copy_document, url, new))
+                await asyncio.sleep(0)
+        finally:
+            new.close()
+        await self._in_turn(partial(_number_after, optimizing.newest_change(copy), self.path))
+        optimizing.finish(self.path, goal)
+        await self._in_turn(self._reload)
+
+    def _reload(self, shard: engine.EdgeShard) -> None:
+        shard.close()
+        optimizing.install(self.path)
+        self._shard = load(self.path, self._dimension)
+        with suppress(AttributeError):  # glibc only, which keeps the memory of the segment that grew
+            ctypes.CDLL(None).malloc_trim(0)
 
     def _flush(self) -> None:
         self._stop_flush_timer()
@@ -314,47 +334,17 @@ class EdgeIndex(SearchIndex):
             self._flush_timer = None
 
 
-def _load(path: Path, dimension: int, chunks: int | None = None) -> engine.EdgeShard:
-    """Raises `IndexUnusable` if it does not hold `chunks`, if these are given."""
-    config = engine.EdgeConfig(
-        vectors={DENSE: engine.EdgeVectorParams(dimension, engine.Distance.Cosine)},
-        sparse_vectors={BM25: engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)},
-        wal_enabled=True,
-    )
-    schemas: dict[str, engine.PayloadSchemaType | engine.KeywordIndexParams] = {
-        PREFIX_FIELD: engine.KeywordIndexParams(prefix=True),
-        **dict.fromkeys(KEYWORD_FIELDS, engine.PayloadSchemaType.Keyword),
-    }
+def _safely(call: Callable[P, Answer], *arguments: P.args, **named: P.kwargs) -> Answer:
+    """Calls the engine."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shard = engine.EdgeShard.load(str(path), config)
-        # Some are missing if a process was killed while it made the shard.
-        for field in schemas.keys() - shard.info().payload_schema.keys():
-            shard.update(engine.UpdateOperation.create_field_index(field, schemas[field]))
+        return call(*arguments, **named)
     except Exception as error:
-        raise _refusal(path, dimension, error) from error
-    if chunks is not None and (found := shard.count(engine.CountRequest())) != chunks:
-        shard.close()
-        raise IndexUnusable(f"the index in {path} holds {found} chunks, not {chunks}")
-    return shard
-
-
-def _unoptimized(shard: engine.EdgeShard) -> int:
-    """Chunks that a query compares one by one. The engine counts both vectors of the others as indexed."""
-    info = shard.info()
-    return 2 * info.points_count - info.indexed_vectors_count
-
-
-def _refusal(path: Path, dimension: int, error: Exception) -> CrawlscopeError:
-    """Distinguishes the engine's errors by their text, because it has one exception for all."""
-    reason = one_line(error)
-    if "WouldBlock" in reason:
-        return IndexUnavailable(f"the index in {path} is in use by another process: stop that one first")
-    if "config is incompatible" in reason:
-        return IndexUnusable(
-            f"the index in {path} does not hold vectors of {dimension} dimensions: run `crawlscope reindex`"
-        )
-    return IndexUnusable(f"the index in {path} cannot be read: run `crawlscope reindex` ({reason})")
+        raise IndexUnavailable(f"the index failed: {one_line(error)}") from error
+    except BaseException as error:
+        # A panic in the engine arrives as a BaseException, which would take the whole process down.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise IndexUnavailable(f"the index engine panicked: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -421,6 +411,26 @@ def _set_crawl_ids(urls: Sequence[str], crawl_ids: Sequence[str], shard: engine.
     return len(urls)
 
 
+def _copy_document(url: str, to: engine.EdgeShard, shard: engine.EdgeShard) -> None:
+    for start in count(step=POINTS_PER_UPDATE):
+        ids: list[int | UUID | str] = [
+            UUID(bytes=chunk_id(url, number)) for number in range(start, start + POINTS_PER_UPDATE)
+        ]
+        found = shard.retrieve(ids, with_payload=True, with_vector=True)
+        points = [engine.Point(one.id, cast("Any", one.vector), one.payload) for one in found]
+        to.update(engine.UpdateOperation.upsert_points(points))
+        if len(points) < POINTS_PER_UPDATE:
+            return
+
+
+def _number_after(change: int, path: Path, shard: engine.EdgeShard) -> None:
+    """Gives the next change of the shard a higher number than `change`: the engine would take it for old."""
+    shard.flush()
+    for _ in range(change - optimizing.newest_change(path)):
+        shard.update(engine.UpdateOperation.delete_points([]))
+    shard.flush()
+
+
 def _any_of(urls: Sequence[str]) -> engine.FieldCondition:
     return engine.FieldCondition(PREFIX_FIELD, match=engine.MatchAny(list(urls)))
 
@@ -449,15 +459,3 @@ def _filter(filters: Filters) -> engine.Filter | None:
             engine.FieldCondition(condition.key, match=match)
         )
     return engine.Filter(must=must, must_not=must_not) if must or must_not else None
-
-
-def _bytes_on_disk(path: Path) -> int:
-    """The blocks that the files occupy: the engine makes some far larger than their content."""
-    total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                total += Path(folder, name).stat().st_blocks * 512
-            except FileNotFoundError:  # a log file that the engine has just dropped
-                continue
-    return total

@@ -10,6 +10,7 @@ import structlog
 from crawlscope.core.errors import IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.edge import EdgeIndex
+from crawlscope.indexing.index.optimizing import Goal
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
 
 log = structlog.get_logger(__name__)
@@ -53,13 +54,13 @@ class EdgeIndexes(OwnedIndexes):
         if index := self._opened.pop(name, None):
             await index.aclose()
         path = self._data_dir / name
-        await asyncio.to_thread(optimizing.clean_up, path)  # first, or `restore` would bring it back
+        await asyncio.to_thread(optimizing.clean_up, path)  # first, or `install` would bring it back
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
-    async def optimize_idle(self) -> None:
+    async def optimize(self, goal: Goal) -> None:
         for index in list(self._opened.values()):
             if isinstance(index, EdgeIndex):
-                await index.optimize_when_idle()
+                await index.optimize(goal)
 
     async def aclose(self) -> None:
         for index in self._opened.values():

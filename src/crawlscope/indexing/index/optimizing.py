@@ -1,87 +1,232 @@
-"""Optimises a copy of a shard in a process of its own, because the engine holds the interpreter all the time.
+"""Rebuilds segments of a shard in a process of its own, because the engine holds the interpreter meanwhile.
 
-python -m crawlscope.indexing.index.optimizing FOLDER
+The engine writes to a segment that grows in memory. One that is frozen is read from its files, but a query
+compares its vector with each of its chunks. One that is linked has a graph too, which takes thirty times as
+long to build.
+
+python -m crawlscope.indexing.index.optimizing FOLDER DIMENSION GOAL
 """
 
 import asyncio
 import ctypes
+import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatch
+from operator import attrgetter
 from pathlib import Path
+from typing import Self
 
+import numpy as np
 import qdrant_edge as engine
 
+from crawlscope.core.errors import IndexUnusable
+from crawlscope.indexing.index.edge_shard import PAYLOAD_INDEXES, load
+from crawlscope.indexing.index.port import BM25, DENSE
+
 COMMAND = (sys.executable, "-P", "-m", __name__)
-POLL_INTERVAL_SECONDS = 0.5
+POLL_INTERVAL_SECONDS = 0.2
+MIN_CHUNKS = 20_000
+"""In memory, so many take 40 MB; a query compares its vector with them in 1.4 ms."""
+MAX_LINKED_CHUNKS = 200_000
+"""The size of a segment: at its end, a rebuild takes 2 kB of memory a chunk."""
+MAX_DELETED_SHARE = 0.25
 SPACE = 3
-"""Free disk space that is needed, in sizes of the shard."""
-LOWEST_PRIORITY = 19
+"""Free disk space that is needed, in sizes of the segments."""
 PR_SET_PDEATHSIG = 1
+SEGMENTS, REPLACED = "segments", "replaced"
+NEVER_CHANGED = ("matrix.dat", "page_*.dat", "inverted_index.dat", "links_compressed.bin")
+"""The large files of a segment that does not grow: chunks are deleted from it in others."""
 
 
-def copy_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.copy")
+class Goal(StrEnum):
+    FROZEN = "frozen"
+    LINKED = "linked"
 
 
-def former_of(path: Path) -> Path:
-    """The shard that an optimised one is about to replace."""
-    return path.with_name(f"{path.name}.former")
+NEIGHBOURS = {Goal.FROZEN: 0, Goal.LINKED: 16}
+"""Links of a chunk in the graph."""
+NICE = {Goal.FROZEN: 5, Goal.LINKED: 19}
+"""Workers have 5: chunks come from them no faster than they are frozen."""
 
 
-def restore(path: Path) -> None:
-    """Brings back the shard of a process that was killed while it replaced it."""
-    if not path.exists() and former_of(path).exists():
-        former_of(path).rename(path)
+@dataclass(frozen=True)
+class Segment:
+    folder: Path
+    grows: bool
+    is_linked: bool
+    rows: int
+    """Its chunks, with those that were deleted."""
+    deleted: int
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        config = json.loads((folder / "segment.json").read_bytes())["config"]
+        flags = [np.fromfile(file, np.uint8) for file in folder.glob("id_tracker.deleted")]
+        return cls(
+            folder,
+            grows=config["sparse_vector_data"][BM25]["index"]["index_type"] == "MutableRam",
+            is_linked=config["vector_data"][DENSE]["index"]["options"].get("m", 0) > 0,
+            rows=sum(file.stat().st_size for file in folder.glob("*id_tracker.versions")) // 8,
+            deleted=sum(int(np.unpackbits(each).sum()) for each in flags),
+        )
+
+    @property
+    def chunks(self) -> int:
+        return self.rows - self.deleted
+
+    @property
+    def lacks_links(self) -> bool:
+        """Also if many chunks were deleted: the way through the graph leads over them."""
+        return not self.is_linked or self.deleted > self.rows * MAX_DELETED_SHARE
+
+
+def due(path: Path, goal: Goal) -> list[Segment]:
+    """The segments of a shard that are to be rebuilt as one, if there are enough."""
+    files = (path / SEGMENTS).glob("*/segment.json")
+    segments = sorted((Segment.of(file.parent) for file in files), key=attrgetter("chunks"))
+    if goal is Goal.FROZEN:
+        return [each for each in segments if each.grows and each.rows >= MIN_CHUNKS]
+    frozen = [each for each in segments if not each.grows]
+    unlinked = [each for each in frozen if each.lacks_links]
+    if sum(each.rows for each in unlinked) < MIN_CHUNKS:
+        return []
+    chosen = unlinked[:1]
+    for each in [*unlinked[1:], *(each for each in frozen if not each.lacks_links)]:
+        if sum(one.chunks for one in chosen) + each.chunks > MAX_LINKED_CHUNKS:
+            break
+        chosen.append(each)
+    return chosen
+
+
+def has_space(path: Path, segments: Sequence[Segment]) -> bool:
+    return shutil.disk_usage(path).free > SPACE * sum(bytes_on_disk(each.folder) for each in segments)
+
+
+def bytes_on_disk(path: Path) -> int:
+    """The blocks that the files occupy: the engine makes some far larger than their content."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):  # a log file that the engine has just dropped
+                total += Path(folder, name).stat().st_blocks * 512
+    return total
+
+
+def copy_of(path: Path, goal: Goal) -> Path:
+    return path.with_name(f"{path.name}.{goal}")
+
+
+def finished(path: Path, goal: Goal) -> Path:
+    """A copy whose segments are about to replace those that it was made of."""
+    return path.with_name(f"{path.name}.{goal}-finished")
+
+
+def make_copy(path: Path, goal: Goal, segments: Sequence[Segment]) -> Path:
+    """A shard with these segments alone. Its log continues the numbers of the changes, or the engine would
+    take further ones for old.
+    """
+    copy = copy_of(path, goal)
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(path, copy, ignore=shutil.ignore_patterns(SEGMENTS))
+    for each in segments:
+        duplicate = shutil.copy2 if each.grows else _link_or_copy
+        shutil.copytree(each.folder, copy / SEGMENTS / each.folder.name, copy_function=duplicate)
+    (copy / REPLACED).write_text("\n".join(each.folder.name for each in segments))
+    return copy
+
+
+def _link_or_copy(source: str, to: str) -> str:
+    if any(fnmatch(Path(source).name, name) for name in NEVER_CHANGED):
+        with suppress(OSError):  # a file system without hard links
+            os.link(source, to)
+            return to
+    return shutil.copy2(source, to)
+
+
+def newest_change(path: Path) -> int:
+    """The number of the last change of a shard, once it is flushed."""
+    files = (path / SEGMENTS).glob("*/segment.json")
+    return max(json.loads(file.read_bytes())["version"] or 0 for file in files)
+
+
+def replaced_in(copy: Path) -> list[str]:
+    return (copy / REPLACED).read_text().split()
+
+
+def finish(path: Path, goal: Goal) -> None:
+    """From now on, the copy's segments count: this process, or the next one, completes `install`."""
+    copy = copy_of(path, goal)
+    replaced = replaced_in(copy)
+    for folder in list((copy / SEGMENTS).iterdir()):
+        if folder.name in replaced:
+            raise IndexUnusable(f"the engine did not rebuild {folder}")
+        if goal is Goal.LINKED and Segment.of(folder).grows:
+            shutil.rmtree(folder)
+    copy.rename(finished(path, goal))
+
+
+def install(path: Path) -> None:
+    """Puts the segments of finished copies in the place of those that they replace. Nobody may have the shard
+    open. Can be repeated after a kill.
+    """
+    for goal in Goal:
+        if (new := finished(path, goal)).exists():
+            for folder in [path / SEGMENTS / name for name in replaced_in(new)]:
+                if folder.exists():
+                    folder.rename(new / folder.name)
+            for folder in list((new / SEGMENTS).iterdir()):
+                folder.rename(path / SEGMENTS / folder.name)
+            new.rename(copy_of(path, goal))
 
 
 def clean_up(path: Path) -> None:
     """Deletes what a killed process has left. Only the owner of the shard may do this."""
-    for left in (copy_of(path), former_of(path)):
-        shutil.rmtree(left, ignore_errors=True)
+    for goal in Goal:
+        for left in copy_of(path, goal), finished(path, goal):
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def make_copy(path: Path) -> Path:
-    copy = copy_of(path)
-    try:
-        return shutil.copytree(path, copy)
-    except BaseException:
-        shutil.rmtree(copy, ignore_errors=True)
-        raise
-
-
-def has_space(path: Path, size_bytes: int) -> bool:
-    return shutil.disk_usage(path).free > SPACE * size_bytes
-
-
-@asynccontextmanager
-async def optimized(copy: Path, wanted: Callable[[], bool]) -> AsyncIterator[bool]:
-    """Optimises the copy, which is deleted at the end of the block.
-
-    False if that failed, or is not `wanted` any more.
-    """
-    process = await asyncio.create_subprocess_exec(*COMMAND, str(copy), stdin=asyncio.subprocess.DEVNULL)
+async def optimize(copy: Path, dimension: int, goal: Goal, wanted: Callable[[], bool]) -> bool:
+    """False if it is not `wanted` any more. Raises `IndexUnusable` if it failed."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, str(copy), str(dimension), goal, stdin=asyncio.subprocess.DEVNULL
+    )
     ending = asyncio.ensure_future(process.wait())
     try:
         while wanted() and not ending.done():
             await asyncio.wait({ending}, timeout=POLL_INTERVAL_SECONDS)
-        yield ending.done() and process.returncode == 0
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
-        await ending
-        await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
+        status = await ending
+    if status and wanted():
+        raise IndexUnusable(f"{copy} could not be optimised")
+    return wanted()
 
 
-def main(path: str) -> None:
+def main(path: str, dimension: str, goal: str) -> None:
     with suppress(AttributeError):  # Linux only; elsewhere it ends after its work
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(LOWEST_PRIORITY)
-    shard = engine.EdgeShard.load(path)
+    os.nice(NICE[Goal(goal)])
+    graph = engine.HnswIndexConfig(NEIGHBOURS[Goal(goal)], 100, 10_000, max_indexing_threads=1)
+    into_one = engine.EdgeOptimizersConfig(
+        deleted_threshold=MAX_DELETED_SHARE,
+        vacuum_min_vector_number=1,
+        default_segment_number=1,
+        max_segment_size=2**31,
+        indexing_threshold=1,
+    )
+    shard = load(Path(path), int(dimension), graph, into_one)
+    for field, parameters in PAYLOAD_INDEXES.items():  # former versions had other ones
+        shard.update(engine.UpdateOperation.create_field_index(field, parameters))
     chunks = shard.count(engine.CountRequest())
     shard.optimize()
     if shard.count(engine.CountRequest()) != chunks:
