@@ -28,7 +28,7 @@ async def size_once_it_answers(index: SearchIndex) -> int:
 
 
 def kept_children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.cmdline()[2:4] == ["crawlscope", "index"]]
+    return [child for child in psutil.Process().children() if child.cmdline()[3:5] == ["crawlscope", "index"]]
 
 
 async def test_a_killed_process_is_restarted_with_all_that_was_written(tmp_path: Path) -> None:
