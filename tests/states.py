@@ -2,8 +2,9 @@
 
     python -m tests.states [--sequences N] [--steps N] [--shorten]
 
-Crawls arrive, end, are retried, replayed, cancelled and deleted; programs bring documents, keys and changes.
-No request may be answered with 5xx, counts and totals are those of the model, and what was deleted is gone.
+Crawls arrive, end, are retried, replayed, cancelled and deleted; programs bring documents, keys and changes;
+the index is rebuilt. No request may be answered with 5xx, counts and totals are those of the model, and what
+was deleted is gone.
 A sequence that finds a difference is printed; `--shorten` finds a short one, which takes minutes.
 """
 
@@ -21,7 +22,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, precondition, rul
 from rich.console import Console
 
 from tests.support.fakes.embedding_server import FakeEmbeddingServer
-from tests.support.stack import Stack, new_crawl_id, page_event, running_stack
+from tests.support.stack import Stack, eventually, new_crawl_id, page_event, running_stack
 
 INDEXED, FAILED = "indexed", "failed"
 ENDS = {"completed": 0, "failed": 1, "cancelled": 2}
@@ -53,7 +54,8 @@ class Service(RuleBasedStateMachine):
         self.word = f"w{uuid4().hex}"
         self.site = f"https://{self.word}.example"
         self.known: list[Crawl] = []
-        self.documents = set[str]()
+        self.documents = dict[str, str]()
+        """The text by URL."""
         self.keys = dict[str, str]()
         self.changes = 0
 
@@ -116,18 +118,27 @@ class Service(RuleBasedStateMachine):
             self.ask("GET", f"/api/metrics/crawls/{crawl.id}{part}", {404})
         self.ask("GET", f"/api/crawls/{crawl.id}/export", {404})
 
-    @rule(name=NAMES)
-    def bring_document(self, name: str) -> None:
+    @rule(name=NAMES, text=st.sampled_from(["first", "second"]))
+    def bring_document(self, name: str, text: str) -> None:
         url = f"{self.site}/document/{name}"
-        document = {"url": url, "markdown": f"The document {name} of {self.word}."}
-        self.ask("POST", "/api/documents", {200}, json=document)
-        self.documents.add(url)
+        document = {"url": url, "markdown": f"The {text} document {name} of {self.word}."}
+        state = self.ask("POST", "/api/documents", {200}, json=document).json()["state"]
+        assert state == ("unchanged" if self.documents.get(url) == text else "indexed")
+        self.documents[url] = text
 
     @rule(name=NAMES)
     def remove_document(self, name: str) -> None:
         url = f"{self.site}/document/{name}"
         self.ask("DELETE", "/api/documents", {204 if url in self.documents else 404}, params={"url": url})
-        self.documents.discard(url)
+        self.documents.pop(url, None)
+
+    @precondition(lambda self: self.documents)
+    @rule()
+    def reindex(self) -> None:
+        self.settle()
+        self.ask("POST", "/api/reindex", {202})
+        eventually(lambda: self.ask("GET", "/api/reindex", {200}).json()["filling"], lambda it: it is None)
+        self.compare()
 
     @rule(scope=st.sampled_from(["receive", "read", "operate"]))
     def add_key(self, scope: str) -> None:
@@ -173,20 +184,23 @@ class Service(RuleBasedStateMachine):
             )
         found = self.stack.search(self.word, mode="keyword", limit=50)
         assert {result["url"] for result in found["results"]} == self.searchable()
+        for result in found["results"]:
+            assert self.documents.get(result["url"], "") in result["text"]
         keys = self.ask("GET", "/api/keys", {200}).json()["keys"]
         valid = [key for key in keys if key["name"] == self.word and key["revoked_at"] is None]
         assert {key["id"]: key["scope"] for key in valid} == self.keys
         assert self.total("/api/changes", url=f"changes-{self.word}") == self.changes
 
     def teardown(self) -> None:
-        self.compare()
+        self.bring_document("a", "second")
+        self.reindex()
         for crawl in self.living:
             self.delete(crawl)
         self.compare()
 
     def searchable(self) -> set[str]:
         pages = (crawl.pages.items() for crawl in self.living)
-        return self.documents | {url for each in pages for url, outcome in each if outcome == INDEXED}
+        return self.documents.keys() | {url for each in pages for url, outcome in each if outcome == INDEXED}
 
     def settle(self) -> None:
         for crawl in self.living:
