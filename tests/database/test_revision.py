@@ -52,7 +52,7 @@ async def waits_for_a_lock(connection: AsyncConnection) -> bool:
     return bool(await connection.scalar(WAITING))
 
 
-async def waits_for_writers(connection: AsyncConnection) -> bool:
+async def waits_for_readers(connection: AsyncConnection) -> bool:
     """Whether the build of an index does."""
     return bool(await connection.scalar(BUILDING))
 
@@ -149,6 +149,8 @@ async def test_each_revision_is_a_transaction_of_its_own(
     [
         ("0023", "deliveries", "ix_deliveries_received_at_with_body"),
         ("0020", "operation_metrics_default", "ix_operation_metrics_crawl_id_timestamp"),
+        pytest.param("0012", "crawl_sessions", "ix_crawl_sessions_uncounted", marks=pytest.mark.slow),
+        pytest.param("0009", "pages", "ix_pages_crawl_id_settled_in", marks=pytest.mark.slow),
     ],
 )
 async def test_an_index_is_built_while_others_write_and_anew_after_an_interruption(
@@ -158,11 +160,12 @@ async def test_an_index_is_built_while_others_write_and_anew_after_an_interrupti
     await index_pages(own_database, "crawl-1")
     await schema.downgrade(own_database, before)
     write = text(f"LOCK TABLE webhook.{table} IN ROW EXCLUSIVE MODE")
-    async with own_database.transaction() as writing:
-        await writing.execute(write)
+    async with own_database.transaction() as reading:
+        await reading.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        await reading.execute(text("SELECT 1"))  # an old snapshot, for which a build waits
         upgrading = asyncio.create_task(schema.upgrade(own_database))
         async with asyncio.timeout(60):
-            while not await own_database.run(waits_for_writers):  # noqa: ASYNC110 - another process knows
+            while not await own_database.run(waits_for_readers):  # noqa: ASYNC110 - another process knows
                 await asyncio.sleep(0.01)
         async with own_database.transaction() as another:
             await another.execute(text("SET LOCAL lock_timeout TO 100"))
@@ -170,7 +173,7 @@ async def test_an_index_is_built_while_others_write_and_anew_after_an_interrupti
         upgrading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await upgrading
-    assert await own_database.run(invalid_indexes)
+    assert any(index in left for left in await own_database.run(invalid_indexes))
     await schema.upgrade(own_database)
     assert not await own_database.run(invalid_indexes)
     await require_agreement(own_database)

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from crawlscope.database.migrations.indexes import create_index
+
 revision = "0010"
 down_revision = "0009"
 branch_labels = None
@@ -18,16 +20,12 @@ def upgrade() -> None:
         "pages",
         sa.Column("settled_in", sa.BigInteger(), nullable=True, server_default=BEFORE_ALL),
         schema="webhook",
+        if_not_exists=True,
     )
     op.alter_column("pages", "settled_in", server_default=None, schema="webhook")
-    op.execute("UPDATE webhook.pages SET settled_in = NULL WHERE settled_at IS NULL")
-    op.create_index(
-        INDEX,
-        "pages",
-        ["crawl_id", "settled_in", "id"],
-        schema="webhook",
-        postgresql_where=sa.text("settled_in IS NOT NULL"),
-    )
+    with op.get_context().autocommit_block():
+        op.execute("UPDATE webhook.pages SET settled_in = NULL WHERE settled_at IS NULL")
+    create_index(INDEX, "pages", "(crawl_id, settled_in, id) WHERE settled_in IS NOT NULL")
 
 
 def downgrade() -> None:

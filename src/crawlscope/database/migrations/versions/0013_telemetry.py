@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from crawlscope.database.migrations.indexes import create_index
+
 revision = "0013"
 down_revision = "0012"
 branch_labels = None
@@ -18,6 +20,7 @@ def upgrade() -> None:
         sa.Column("buckets", sa.ARRAY(sa.BigInteger()), nullable=False),
         sa.PrimaryKeyConstraint("metric", "labels", name="pk_metric_totals"),
         schema="webhook",
+        if_not_exists=True,
     )
     op.create_table(
         "processes",
@@ -29,22 +32,18 @@ def upgrade() -> None:
         sa.Column("memory_bytes", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_processes"),
         schema="webhook",
+        if_not_exists=True,
     )
     # Crawls that ended before are not counted. A default fills the column without a rewrite of the table.
     op.add_column(
         "crawl_sessions",
         sa.Column("counted", sa.Boolean(), nullable=False, server_default=sa.true()),
         schema="webhook",
+        if_not_exists=True,
     )
     op.alter_column("crawl_sessions", "counted", server_default=sa.false(), schema="webhook")
     op.execute("UPDATE webhook.crawl_sessions SET counted = false WHERE completed_at IS NULL")
-    op.create_index(
-        "ix_crawl_sessions_uncounted",
-        "crawl_sessions",
-        ["started_at"],
-        schema="webhook",
-        postgresql_where=sa.text("NOT counted"),
-    )
+    create_index("ix_crawl_sessions_uncounted", "crawl_sessions", "(started_at) WHERE NOT counted")
 
 
 def downgrade() -> None:
