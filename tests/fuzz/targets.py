@@ -31,9 +31,9 @@ from crawlscope.indexing.embedders.openai import OpenAIDialect
 from crawlscope.indexing.embedders.tei import TeiDialect
 from crawlscope.indexing.language import language_of
 from crawlscope.indexing.passages import passages
+from crawlscope.indexing.phrase import Phrase
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.processes.parts import service_parts
-from crawlscope.search.phrase import Phrase
 from crawlscope.search.query import ParsedQuery
 from crawlscope.search.reranker import RerankingServer
 from tests.api.http.conftest import NOWHERE, SECRET, TOKEN, Service

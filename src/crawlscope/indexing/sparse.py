@@ -15,6 +15,7 @@ from qdrant_edge import Bm25, Bm25Config, DisabledStemmer, StopwordsSet, Tokeniz
 from crawlscope.core.known import Known
 from crawlscope.indexing.index.port import SparseVector
 from crawlscope.indexing.language import ENGLISH
+from crawlscope.indexing.unspaced import ngrams
 
 AVERAGE_CHUNK_WORDS = 100.0
 AVERAGE_CHUNK_PAIRS = 200.0
@@ -30,18 +31,6 @@ MAX_LANGUAGES_KEPT = 4
 _WORD_CHARACTERS = f"{string.ascii_letters}{string.digits}_"
 _BLANKS = bytes(code if chr(code) in _WORD_CHARACTERS else ord(" ") for code in range(256))
 """Blanks for the characters of ASCII that separate words for the engine, too."""
-
-UNSPACED = re.compile(
-    "["
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u1000-\u109f\ua9e0-\ua9fe\uaa60-\uaa7f"  # Myanmar
-    "\u1780-\u17ff"  # Khmer
-    "\u3005-\u3007\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff"  # Japanese and Chinese syllables, iteration marks
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"  # Chinese characters
-    "\uac00-\ud7a3"  # Korean: words have spaces between them, but particles stick to nouns
-    "]+"
-)
-"""Runs of scripts that do not separate words by spaces."""
 
 _MARK = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed]")
 """Matches wherever `_MARKS` does."""
@@ -244,16 +233,3 @@ def _folded(text: str) -> str:
     if _MARK.search(bare):
         bare = _MARKS.sub("", bare)
     return _DIGIT.sub(lambda digit: str(unicodedata.digit(digit[0])), unicodedata.normalize("NFC", bare))
-
-
-def ngrams(text: str, size: int) -> str:
-    """Separates the n-grams of scripts without spaces; a run that is shorter stays as it is."""
-
-    if text.isascii():
-        return text
-
-    def split(run: re.Match[str]) -> str:
-        grams = [run[0][start : start + size] for start in range(len(run[0]) - size + 1)]
-        return f" {' '.join(grams) or run[0]} "
-
-    return UNSPACED.sub(split, text)

@@ -24,7 +24,7 @@ from crawlscope import models
 from crawlscope.core.known import Known
 from crawlscope.core.periodic import run_periodically
 from crawlscope.database.engine import Database
-from crawlscope.indexing.sparse import UNSPACED
+from crawlscope.indexing.unspaced import UNSPACED
 
 WORDS = models.table_of(models.IndexWord)
 MIN_LETTERS = 4

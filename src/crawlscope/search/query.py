@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from crawlscope.search.phrase import Phrase
+from crawlscope.indexing.phrase import Phrase
 
 _OPERATOR = re.compile(
     r"(?P<minus>(?<!\S)-)?(?<!\w)[\"“„«](?P<phrase>[^\"“”„«»]*)[\"“”»](?!\w)"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from crawlscope.indexing.index.port import SparseVector
-from crawlscope.indexing.sparse import ngrams
+from crawlscope.indexing.unspaced import ngrams
 
 Encode: TypeAlias = Callable[[str], SparseVector]
 _WORD = re.compile(r"[^\W_]+")

@@ -1,5 +1,6 @@
 """Search over all indexed pages: the best pages for a query."""
 
+import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +20,9 @@ from crawlscope.indexing.index.port import (
 )
 from crawlscope.indexing.language import ENGLISH
 from crawlscope.indexing.parts import surpluses
+from crawlscope.indexing.phrase import Phrase
 from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.search.fusion import dense_weight
-from crawlscope.search.phrase import Phrase
 from crawlscope.search.query import ParsedQuery
 from crawlscope.search.query_words import Encode, QueryWords
 from crawlscope.search.ranking import WINDOW, RankedPage, lift_pages, raise_by_parts, rank_pages
@@ -161,9 +162,16 @@ class SearchService:
         if not len(sparse.indices):
             return set()
         hits = (await self._index.query(None, sparse, filters, MAX_CHUNKS_COMPARED)).bm25
-        await self._fetch(payloads, [hit.id for hit in hits])
-        found = [payloads[hit.id] for hit in hits if hit.id in payloads]
-        return {each["url"] for each in found if phrase.is_in(each["text"]) or phrase.is_in(each["title"])}
+        found = [hit.id for hit in await self._quoting(phrase, hits, ("text", "title"))]
+        await self._fetch(payloads, found)
+        return {payloads[one]["url"] for one in found if one in payloads}
+
+    async def _quoting(self, phrase: Phrase, hits: Sequence[Hit], fields: Sequence[str]) -> list[Hit]:
+        """Those with the phrase in one of the fields."""
+        if not hits:
+            return []
+        found = await self._index.containing(phrase, [hit.id for hit in hits], fields)
+        return [hit for hit in hits if hit.id in found]
 
     async def _fetch(self, payloads: Payloads, ids: Iterable[ChunkId]) -> None:
         if missing := [one for one in dict.fromkeys(ids) if one not in payloads]:
@@ -218,8 +226,10 @@ class SearchService:
         """
         titled = [page.chunks[0] for page in pages[:PAGES_COMPARED]]
         verbatim = by_keyword[:CHUNKS_COMPARED] if words.is_distinctive else []
-        await self._fetch(payloads, [*(hit.id for hit in (*titled, *verbatim)), *chunks_shown(pages[part])])
+        _, quoting = await asyncio.gather(
+            self._fetch(payloads, [*(hit.id for hit in titled), *chunks_shown(pages[part])]),
+            self._quoting(words, verbatim, ("text",)),
+        )
         known = payloads.keys()
         named = [hit for hit in titled if hit.id in known and words.is_title(payloads[hit.id]["title"])]
-        quoting = [hit for hit in verbatim if hit.id in known and words.is_in(payloads[hit.id]["text"])]
         return lift_pages(lift_pages(pages, quoting), named)

@@ -32,6 +32,7 @@ from crawlscope.indexing.index.qdrant_server import QdrantIndexes
 from crawlscope.indexing.index.sharded import ShardedIndexes
 from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
+from crawlscope.indexing.phrase import Phrase
 from crawlscope.processes.index_process import embedded_indexes
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, found_urls, make_document, urls
 from tests.support.fakes.qdrant_server import FakeQdrant
@@ -144,6 +145,18 @@ async def test_a_hit_carries_the_whole_chunk(index: SearchIndex) -> None:
         "language": "cs",
         "crawl_ids": ["a", "b"],
     }
+
+
+async def test_chunks_are_compared_with_a_phrase(index: SearchIndex) -> None:
+    url, phrase = "https://h/tree", Phrase.of("Apple tree")
+    await index.replace(
+        [make_document(url, "an *apple*\ntree", "no apple trees", "tree, apple", "apple tree")]
+    )
+    ids = [chunk_id(url, number) for number in range(6)]
+    assert await index.containing(phrase, ids[1:], ["text"]) == {ids[3]}
+    assert await index.containing(phrase, ids, ["text"]) == {ids[0], ids[3]}
+    assert await index.containing(Phrase.of("title of"), ids, ["text"]) == set()
+    assert await index.containing(Phrase.of("title of"), ids, ["text", "title"]) == {*ids[:4]}
 
 
 async def test_chunks_are_read_with_their_vectors(index: SearchIndex) -> None:

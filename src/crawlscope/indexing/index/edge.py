@@ -44,16 +44,19 @@ from crawlscope.indexing.index.port import (
 )
 from crawlscope.indexing.index.qdrant_common import (
     PREFIX_FIELD,
+    TEXT_FIELDS,
     as_floats,
     as_integers,
     by_crawl_ids,
     check_dimension,
     conditions,
     halves,
+    has_phrase,
     one_line,
     portions,
     vectors_by_name,
 )
+from crawlscope.indexing.phrase import Phrase
 
 POINTS_PER_UPDATE = 16
 """16 points are about 2 ms."""
@@ -165,6 +168,14 @@ class EdgeIndex(SearchIndex):
             }
 
         return await self._in_turn(retrieve)
+
+    async def containing(self, phrase: Phrase, ids: Sequence[ChunkId], fields: Sequence[str]) -> set[ChunkId]:
+        def compare(shard: engine.EdgeShard) -> set[ChunkId]:
+            uuids: list[int | UUID | str] = [UUID(bytes=one) for one in ids]
+            found = shard.retrieve(uuids, with_payload=TEXT_FIELDS, with_vector=False)
+            return {_bytes_of(point.id) for point in found if has_phrase(phrase, point.payload, fields)}
+
+        return await self._in_turn(compare)
 
     async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
         def retrieve(shard: engine.EdgeShard) -> dict[ChunkId, StoredChunk]:

@@ -80,7 +80,7 @@ class UnusableIndex(SearchIndex):
     async def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise IndexUnavailable(self._reason)
 
-    replace = set_crawl_ids = query = payloads = stored = rarities = size = _refuse
+    replace = set_crawl_ids = query = payloads = containing = stored = rarities = size = _refuse
 
     async def aclose(self) -> None:
         """Nothing is open."""

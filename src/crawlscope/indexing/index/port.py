@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from crawlscope.core.values import hash_key
 from crawlscope.indexing.index.urls import domain_of, url_prefixes
+from crawlscope.indexing.phrase import Phrase
 
 Floats: TypeAlias = Sequence[float] | npt.NDArray[np.float32]
 Integers: TypeAlias = Sequence[int] | npt.NDArray[np.uint32]
@@ -191,6 +192,10 @@ class SearchIndex(Protocol):
 
     async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
         """Only for chunks that exist."""
+        ...
+
+    async def containing(self, phrase: Phrase, ids: Sequence[ChunkId], fields: Sequence[str]) -> set[ChunkId]:
+        """The chunks of these that have the phrase in one of the fields."""
         ...
 
     async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:

@@ -4,15 +4,25 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from crawlscope.core.errors import IndexUnusable
-from crawlscope.indexing.index.port import BM25, DENSE, Filters, Floats, Halves, Hit, Integers, SparseVector
+from crawlscope.indexing.index.port import (
+    BM25,
+    DENSE,
+    Filters,
+    Floats,
+    Halves,
+    Hit,
+    Integers,
+    SparseVector,
+)
 from crawlscope.indexing.index.urls import host_of, url_prefixes
 from crawlscope.indexing.language import primary_language
+from crawlscope.indexing.phrase import Phrase
 
 T = TypeVar("T")
 
@@ -64,6 +74,14 @@ def halves(names: Iterable[str], hits: Iterable[list[Hit]]) -> Halves:
     """`hits` in the order of the `names` of the vectors that were queried."""
     by_name = dict(zip(names, hits, strict=True))
     return Halves(dense=by_name.get(DENSE, []), bm25=by_name.get(BM25, []))
+
+
+TEXT_FIELDS: list[str] = ["text", "title"]
+
+
+def has_phrase(phrase: Phrase, stored: Mapping[str, Any] | None, fields: Sequence[str]) -> bool:
+    """`stored` are the text fields, without a title if the writer of the chunk was killed."""
+    return stored is not None and "title" in stored and any(phrase.is_in(stored[field]) for field in fields)
 
 
 def idf(chunks: float, with_term: float) -> float:

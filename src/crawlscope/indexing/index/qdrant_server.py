@@ -35,16 +35,19 @@ from crawlscope.indexing.index.port import (
 from crawlscope.indexing.index.qdrant_common import (
     KEYWORD_FIELDS,
     PREFIX_FIELD,
+    TEXT_FIELDS,
     as_floats,
     as_integers,
     by_crawl_ids,
     check_dimension,
     conditions,
     halves,
+    has_phrase,
     one_line,
     portions,
     vectors_by_name,
 )
+from crawlscope.indexing.phrase import Phrase
 
 COLLECTION = "crawlscope"
 POINTS_PER_REQUEST = 128
@@ -128,6 +131,12 @@ class QdrantServerIndex(SearchIndex):
             found = await server.retrieve(self._collection, uuids, with_payload=True)
         ids_found = ((UUID(str(point.id)).bytes, point.payload or {}) for point in found)
         return {one: chunk_payload(one, payload) for one, payload in ids_found}
+
+    async def containing(self, phrase: Phrase, ids: Sequence[ChunkId], fields: Sequence[str]) -> set[ChunkId]:
+        async with self._server() as server:
+            uuids = [UUID(bytes=one) for one in ids]
+            found = await server.retrieve(self._collection, uuids, with_payload=TEXT_FIELDS)
+        return {UUID(str(point.id)).bytes for point in found if has_phrase(phrase, point.payload, fields)}
 
     async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
         async with self._server() as server:

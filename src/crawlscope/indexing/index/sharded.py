@@ -29,6 +29,7 @@ from crawlscope.indexing.index.port import (
     document_key,
 )
 from crawlscope.indexing.index.qdrant_common import as_integers, chunks_with_term, idf
+from crawlscope.indexing.phrase import Phrase
 
 T = TypeVar("T")
 
@@ -96,6 +97,11 @@ class ShardedIndex(SearchIndex):
         parts = self._by_shard((one[:DOCUMENT_KEY_BYTES], one) for one in ids)
         found = await asyncio.gather(*(shard.payloads(part) for shard, part in parts))
         return {one: payload for part in found for one, payload in part.items()}
+
+    async def containing(self, phrase: Phrase, ids: Sequence[ChunkId], fields: Sequence[str]) -> set[ChunkId]:
+        parts = self._by_shard((one[:DOCUMENT_KEY_BYTES], one) for one in ids)
+        found = await asyncio.gather(*(shard.containing(phrase, part, fields) for shard, part in parts))
+        return set().union(*found)
 
     async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
         parts = self._by_shard((one[:DOCUMENT_KEY_BYTES], one) for one in ids)

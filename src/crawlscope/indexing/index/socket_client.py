@@ -24,6 +24,7 @@ from crawlscope.indexing.index.port import (
     SparseVector,
     StoredChunk,
 )
+from crawlscope.indexing.phrase import Phrase
 
 BYTES_PER_CALL = 4 * 1024 * 1024
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -117,6 +118,10 @@ class RemoteIndex(SearchIndex):
     async def payloads(self, ids: Sequence[ChunkId]) -> dict[ChunkId, ChunkPayload]:
         found: dict[ChunkId, ChunkPayload] = await self._call("payloads", ids=list(ids))
         return found
+
+    async def containing(self, phrase: Phrase, ids: Sequence[ChunkId], fields: Sequence[str]) -> set[ChunkId]:
+        call = {"words": phrase.words, "ids": list(ids), "fields": list(fields)}
+        return set(await self._call("containing", **call))
 
     async def stored(self, ids: Sequence[ChunkId]) -> dict[ChunkId, StoredChunk]:
         return wire.unpack_stored(await self._call("stored", ids=list(ids)))

@@ -11,7 +11,8 @@ import structlog
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable
 from crawlscope.indexing.index import wire
-from crawlscope.indexing.index.port import Filters, OwnedIndexes
+from crawlscope.indexing.index.port import Filters, OwnedIndexes, SearchIndex
+from crawlscope.indexing.phrase import Phrase
 
 MAX_CALLS_IN_PROGRESS = 32
 """Maximum number of calls in progress per connection; further frames stay in the socket."""
@@ -86,34 +87,39 @@ class IndexServer:
                 return await self._indexes.make(name, dimension)
             case "drop":
                 return await self._indexes.drop(name)
-        index = await self._indexes.open(name, dimension)
-        match call["verb"]:
-            case "replace":
-                await index.replace([wire.unpack_document(each) for each in call["documents"]])
-            case "set_crawl_ids":
-                await index.set_crawl_ids(call["crawl_ids"])
-            case "query":
-                dense, sparse = call["dense"], call["sparse"]
-                found = await index.query(
-                    None if dense is None else wire.unpack_floats(dense),
-                    None if sparse is None else wire.unpack_sparse(sparse),
-                    Filters(**call["filters"]),
-                    call["limit"],
-                )
-                return [wire.pack_hits(found.dense), wire.pack_hits(found.bm25)]
-            case "payloads":
-                return await index.payloads(call["ids"])
-            case "stored":
-                return wire.pack_stored(await index.stored(call["ids"]))
-            case "rarities":
-                rarities = await index.rarities(call["terms"])
-                return [rarities.chunks, list(rarities.idf.items())]
-            case "size":
-                size = await index.size()
-                return [size.chunks, size.bytes]
-            case verb:
-                raise ValueError(f"no such call: {verb}")
-        return None
+        return await _ask(await self._indexes.open(name, dimension), call)
+
+
+async def _ask(index: SearchIndex, call: wire.Message) -> Any:
+    match call["verb"]:
+        case "replace":
+            await index.replace([wire.unpack_document(each) for each in call["documents"]])
+        case "set_crawl_ids":
+            await index.set_crawl_ids(call["crawl_ids"])
+        case "query":
+            dense, sparse = call["dense"], call["sparse"]
+            found = await index.query(
+                None if dense is None else wire.unpack_floats(dense),
+                None if sparse is None else wire.unpack_sparse(sparse),
+                Filters(**call["filters"]),
+                call["limit"],
+            )
+            return [wire.pack_hits(found.dense), wire.pack_hits(found.bm25)]
+        case "payloads":
+            return await index.payloads(call["ids"])
+        case "containing":
+            return list(await index.containing(Phrase(tuple(call["words"])), call["ids"], call["fields"]))
+        case "stored":
+            return wire.pack_stored(await index.stored(call["ids"]))
+        case "rarities":
+            rarities = await index.rarities(call["terms"])
+            return [rarities.chunks, list(rarities.idf.items())]
+        case "size":
+            size = await index.size()
+            return [size.chunks, size.bytes]
+        case verb:
+            raise ValueError(f"no such call: {verb}")
+    return None
 
 
 async def _calls(reader: asyncio.StreamReader) -> AsyncIterator[wire.Message]:

@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Self
 
-from crawlscope.indexing.sparse import ngrams
+from crawlscope.indexing.unspaced import ngrams
 
 MIN_LONG_CHARACTERS = 20
 """Too many texts contain shorter phrases by chance."""

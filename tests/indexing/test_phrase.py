@@ -1,6 +1,6 @@
 import pytest
 
-from crawlscope.search.phrase import Phrase
+from crawlscope.indexing.phrase import Phrase
 
 TEXT = """## Opening files
 
