@@ -13,7 +13,7 @@ from semantic_text_splitter import MarkdownSplitter
 from tokenizers import Tokenizer
 
 from crawlscope.core.known import Known
-from crawlscope.indexing.blocks import Block, closes, find_blocks
+from crawlscope.indexing.blocks import FENCES, Block, closes, find_blocks, lines_with
 
 _SECTION_CHARACTERS = 10_000
 """Maximum input of the splitter, whose time grows faster than its input."""
@@ -269,9 +269,9 @@ def _cut(text: str, start: int, limit: int) -> int:
     In the second half only, so that the number of parts stays in proportion to the text.
     """
     middle = start + (limit - start) // 2
-    for place in _block_ends(text, start, limit):
-        if place > middle:
-            return place
+    for last in (_last_heading, _last_block_end):
+        if (place := last(text[start:limit])) > middle - start:
+            return start + place
     for mark in ("\n", " "):
         place = text.rfind(mark, middle, limit)
         if place >= 0:
@@ -279,20 +279,35 @@ def _cut(text: str, start: int, limit: int) -> int:
     return limit
 
 
-def _block_ends(text: str, start: int, limit: int) -> tuple[int, int]:
-    """Outside fenced code: start of the last heading, end of the last block that is no heading; else 0."""
-    place, heading, block, fence, before = start, 0, 0, "", ""
-    for line in text[start:limit].splitlines(keepends=True):
-        bare, mark = line.strip(), _FENCE.match(line) if "```" in line or "~~~" in line else None
-        if not fence and line.startswith("#"):
-            heading = place
-        elif not fence and not bare and before.strip("=-") and not before.startswith("#"):
-            block = place + len(line)  # not right below a heading or its underline
-        if mark and (not fence or mark[1].startswith(fence)):
-            fence = "" if fence else mark[1]
-        before = bare or before
+def _last_heading(text: str) -> int:
+    """The start of the last heading outside fenced code; 0 without one."""
+    heading, done, code = 0, 0, ""
+    for start, end in [*lines_with(text, *FENCES), (len(text), len(text))]:
+        if not code:
+            heading = max(heading, text.rfind("\n#", done, start) + 1)
+        code, done = _code_after(text[start:end], code), end - 1
+    return heading
+
+
+def _last_block_end(text: str) -> int:
+    """The end of the last block outside fenced code that is no heading; 0 without one."""
+    place, block, code, before = 0, 0, "", ""
+    for line in text.splitlines(keepends=True):
+        bare = line.strip()
         place += len(line)
-    return heading, block
+        if not code and not bare and before.strip("=-") and not before.startswith("#"):
+            block = place  # not right below a heading or its underline
+        code = _code_after(line, code)
+        before = bare or before
+    return block
+
+
+def _code_after(line: str, code: str) -> str:
+    """The mark of the fenced code that is open below the line; `code` is that of the code around it."""
+    mark = _FENCE.match(line)
+    if mark and (not code or mark[1].startswith(code)):
+        return "" if code else mark[1]
+    return code
 
 
 def _count(text: str, tokenizer: Tokenizer) -> int:

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from crawlscope.core.errors import PageError
-from crawlscope.indexing.blocks import closes, opening_fence
+from crawlscope.indexing.blocks import FENCES, closes, lines_with, opening_fence
 
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
@@ -111,20 +111,16 @@ def _refuse_binary(text: str, controls: int) -> None:
 
 def _separate_code(text: str) -> Iterator[tuple[bool, str]]:
     """The text in order, as (is it fenced code?, part); a fence that is never closed ends with the text."""
-    part: list[str] = []
-    mark = ""
-    for line in text.splitlines(keepends=True):
-        if mark:
-            part.append(line)
-            if closes(line, mark):
-                yield True, "".join(part)
-                part, mark = [], ""
-        elif fence := opening_fence(line):
-            yield False, "".join(part)
-            part, mark = [line], fence["mark"]
-        else:
-            part.append(line)
-    yield bool(mark), "".join(part)
+    done, mark = 0, ""
+    for start, end in lines_with(text, *FENCES):
+        line = text[start:end]
+        if mark and closes(line, mark):
+            yield True, text[done:end]
+            done, mark = end, ""
+        elif not mark and (fence := opening_fence(line)):
+            yield False, text[done:start]
+            done, mark = start, fence["mark"]
+    yield bool(mark), text[done:]
 
 
 def _clean_prose(prose: str) -> str:
@@ -137,7 +133,9 @@ def _clean_prose(prose: str) -> str:
     prose = _DATA_URI.sub("", prose)
     if _BREAK_TAG.search(prose):
         prose = _BREAK_TAGS.sub(lambda match: " " if match["tags"] else match[0], prose)
-    lines = "\n".join(["", *[line.rstrip(" \t") for line in prose.split("\n")], ""])
+    lines = f"\n{prose}\n"
+    if " \n" in lines or "\t\n" in lines:
+        lines = "\n".join([line.rstrip(" \t") for line in lines.split("\n")])
     lines = _BREAK_MARK.sub("", lines)
     lines = _SKIP_LINE.sub("\n", lines)
     if any(run in lines for run in _RUNS):

@@ -97,6 +97,7 @@ class EmbeddingServer:
         self._timeout_seconds = timeout_seconds
         self.name = f"The embedding server at {without_credentials(str(self._url))}"
         """For messages: the address without secrets."""
+        self.host = self._url.host
         self._address = cache(lambda path: str(self._url.copy_with(path=self.path + path)))
         headers = {"Content-Type": "application/json"}
         if api_key and not self._url.userinfo:
@@ -115,10 +116,6 @@ class EmbeddingServer:
 
     async def get(self, path: str) -> object:
         return await self._send("GET", path)
-
-    @property
-    def host(self) -> str:
-        return self._url.host
 
     async def post(self, path: str, body: dict[str, object], traceparent: str | None = None) -> object:
         return await self._send("POST", path, to_json(body), traceparent)
