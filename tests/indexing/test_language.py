@@ -7,7 +7,12 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from crawlscope.database.engine import Database
 from crawlscope.indexing.language import language_of, likely_languages, primary_language
-from crawlscope.indexing.language_model import Identifier, identifier, shared_tables
+from crawlscope.indexing.language_model import (
+    Identifier,
+    identifier,
+    in_single_precision,
+    shared_tables,
+)
 from tests.support.installation import running_installation
 
 
@@ -139,3 +144,9 @@ def test_every_query_is_in_the_only_language_of_an_index() -> None:
     assert likely_languages("welche Flüsse fließen ins Meer", {"en": 3, "": 2}) == ["en"]
     assert likely_languages("rivers", {"de": 3}) == ["de"]
     assert likely_languages("", {}) == ["en"]
+
+
+def test_each_number_of_half_precision_is_the_samein_single_precision() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    assert np.array_equal(in_single_precision(finite), finite.astype(np.float32))

@@ -25,9 +25,6 @@ from crawlscope.core.file_lock import FileLock
 _PARTS = 512
 _MEMORY = 6
 """Bytes in the longest feature of the model."""
-_SINGLE = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-"""All numbers of half precision, because looking them up is twice as fast as NumPy's conversion."""
-
 LIBRARY = "py3langid"
 TABLES = ("classes", "pc", "ptc", "nextmove", "nextmove_row", "out_feat")
 """The classes, their weights, the weights of the features, and the automaton that finds the features."""
@@ -88,7 +85,7 @@ class Identifier:
         features = is_found.nonzero()[0]
         numbers = np.empty(len(self._weights), np.int32)
         numbers[features] = np.arange(len(features))
-        weights = _SINGLE.take(self._weights.view(np.uint16).take(features, axis=0))
+        weights = in_single_precision(self._weights.take(features, axis=0))
         counts = [np.bincount(numbers.take(found), minlength=len(features)) for found in parts]
         # Part by part: a product of two matrices would take several threads, which wait for each other.
         return np.stack(
@@ -159,6 +156,17 @@ def _write(folder: Path) -> None:
 def _read() -> Tables:
     with np.load(BytesIO(lzma.decompress(Path(MODEL_DIR, MODEL_FILE).read_bytes()))) as stored:
         return dict(stored)
+
+
+def in_single_precision(halves: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
+    """The same numbers, in half of the time of NumPy's conversion: the bits of exponent and fraction move to
+    their places, and the product corrects the exponent."""
+    bits = halves.view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= np.int32(-0x70000001)  # without copies of the sign
+    numbers = bits.view(np.float32)
+    numbers *= np.float32(2.0**112)
+    return numbers
 
 
 def _encode(text: str) -> bytes:
