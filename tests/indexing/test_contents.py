@@ -1,6 +1,7 @@
 """What programs bring is stored with what crawls find: a rebuilt index has the same documents."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from crawlscope.core.errors import NotFoundError
 from crawlscope.crawls.repository import delete_crawl
 from crawlscope.database.engine import Database
 from crawlscope.indexing.schemas import DocumentMetadata, IndexDocumentRequest
+from crawlscope.indexing.service import FoundDocument
 from crawlscope.models import DocumentContent
 from tests.support.installation import Installation, running_installation
 
@@ -133,6 +135,41 @@ async def test_a_document_leaves_with_its_content(here: Installation, remove: St
     assert (await here.found(), await stored(here)) == ([], [])
     with pytest.raises(NotFoundError):
         await here.indexing.remove_document(URL)
+
+
+class Killed(Exception):
+    """The process dies before it commits what it has put into the index."""
+
+
+async def put_in_and_die(here: Installation, markdown: str) -> None:
+    document = IndexDocumentRequest(url=URL, markdown=markdown)
+    found = FoundDocument(await here.indexing.prepare(document), brought=document)
+    with suppress(Killed):
+        async with here.database.transaction() as connection:
+            await here.indexing.store(connection, [found])
+            raise Killed
+    assert [text for _, _, text in await shown(here)] == [markdown]
+
+
+async def test_after_a_death_before_the_commit_the_index_is_rebuilt_as_it_was(here: Installation) -> None:
+    await put_in_and_die(here, "The first narwhal.")
+    await here.reindex()
+    assert await here.found() == []
+    await bring(here, "The first narwhal.")
+    await put_in_and_die(here, "The second narwhal.")
+    await here.reindex()
+    assert [text for _, _, text in await shown(here)] == ["The first narwhal."]
+
+
+async def test_after_a_death_before_the_commit_the_program_repeats_what_it_asked(here: Installation) -> None:
+    await put_in_and_die(here, "The narwhal.")
+    with pytest.raises(NotFoundError):
+        await here.indexing.remove_document(URL)
+    assert await here.found() == []
+    await put_in_and_die(here, "The narwhal.")
+    assert await bring(here, "The narwhal.") == "indexed"
+    await here.reindex()
+    assert await here.found() == [URL]
 
 
 async def test_a_content_that_a_version_before_replaced_is_not_used(here: Installation) -> None:

@@ -245,9 +245,10 @@ class IndexingService:
         """Removes a document from the index, even if a crawl found it. Raises `NotFoundError`."""
         async with self._database.transaction() as connection:
             live = await generations.lock_shared(connection, [url])
-            if url not in live.documents:
-                raise NotFoundError(f"Document not found: {url}")
+            # Also one that is not recorded, because a process died before it committed.
             await self._remove(connection, live, [url])
+        if url not in live.documents:
+            raise NotFoundError(f"Document not found: {url}")
 
     async def remove_gone(self, connection: AsyncConnection, page_id: int) -> None:
         """Removes the documents that are gone from their site because this page is. Can be repeated."""
