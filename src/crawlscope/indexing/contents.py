@@ -47,7 +47,8 @@ async def save_content(
         "stored_at": func.now(),
     }
     added = insert(CONTENTS).values(key=hash_key(document.url), **values)
-    await connection.execute(added.on_conflict_do_update(index_elements=[CONTENTS.c.key], set_=values))
+    replaced = {name: added.excluded[name] for name in values}
+    await connection.execute(added.on_conflict_do_update(index_elements=[CONTENTS.c.key], set_=replaced))
 
 
 async def find_content(connection: AsyncConnection, url: str, revision: int) -> IndexDocumentRequest | None:
