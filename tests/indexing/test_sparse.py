@@ -65,7 +65,10 @@ WORDS = st.one_of(
     st.sampled_from(["getUserName", "get_user_name", "__x__", "running", "the", "HTTPServer", "été", "東京"]),
     st.text(string.ascii_letters + string.digits + "_", max_size=8),
 )
-SEPARATORS = st.text(string.punctuation + string.whitespace + "\x00\x1c\x7f", min_size=1, max_size=3)
+SIGNS = st.characters(min_codepoint=0x80, categories=["P", "S", "Z"]) | st.sampled_from("’“”–—…·•→™№＿🅐")
+SEPARATORS = st.text(
+    st.sampled_from(string.punctuation + string.whitespace + "\x00\x1c\x7f") | SIGNS, min_size=1, max_size=3
+)
 
 
 @given(
