@@ -1,10 +1,13 @@
 """The embedded index: writes and hybrid queries over the socket, against the engine alone.
 
-    python -m benchmarks.index [--quick] [--chunks N] [--rounds N] [--json FILE]
+    python -m benchmarks.index [--quick] [--chunks N] [--rounds N] [--rate N] [--json FILE]
 
 The index runs in a process of its own, as in the service. The engine alone is the same shard in this process,
 opened when the index process has ended. Text is made up, 8 chunks a page, 32 pages a call. The last part
 compares the protocol of the socket with HTTP over a Unix socket, in calls that do nothing.
+
+With `--rate`, so many chunks a second are written instead, with searches beside: how memory and the time of a
+query grow.
 """
 
 import asyncio
@@ -30,6 +33,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from benchmarks.part import Options, Row, as_json, options_of, options_parser, table
+from benchmarks.processes import memory_of
 from crawlscope.core.errors import IndexUnavailable
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.index import wire
@@ -130,6 +134,48 @@ async def measure(options: Options, chunks: int) -> Sequence[Row]:
         Row(PART, "disk of a chunk", (size.bytes or 0) / size.chunks / 1024, "kB"),
     ]
     return [*rows, *await transports()]
+
+
+async def measure_growth(options: Options, chunks: int, rate: float) -> Sequence[Row]:
+    """Memory of the index process and those that it starts, and queries, in the quarters of the chunks."""
+    author, rows, queries = Author(), list[Row](), 60 * options.rounds_or(5)
+    pages = range(chunks // CHUNKS_PER_PAGE)
+    with tempfile.TemporaryDirectory(prefix="crawlscope-index-") as name:
+        async with index_process(Path(name)) as (process, index):
+            began, quarter = perf_counter(), len(pages) // 4
+            for part in (pages[start : start + quarter] for start in range(0, 4 * quarter, quarter)):
+                measuring = asyncio.create_task(beside(author, process, index))
+                for start in range(0, quarter, PAGES_PER_CALL):
+                    await index.replace([author.page(n) for n in part[start : start + PAGES_PER_CALL]])
+                    ahead = began + part[start] * CHUNKS_PER_PAGE / rate - perf_counter()
+                    await asyncio.sleep(max(0.0, ahead))
+                measuring.cancel()
+                times, memory = await measuring
+                written = part[-1] * CHUNKS_PER_PAGE
+                rows += [
+                    Row(PART, f"hybrid query until {written:,} chunks", float(np.median(times)), "ms"),
+                    Row(PART, "– 95th percentile", float(np.percentile(times, 95)), "ms"),
+                    Row(PART, "– memory of the index", float(np.median(memory)), "MB"),
+                    Row(PART, "– largest", max(memory), "MB"),
+                ]
+            idle = float(np.percentile(await asked(author, queries, partial(search, index, Filters())), 95))
+            p95 = rows[-3].value
+            speed = written / (perf_counter() - began)
+    rows.append(Row(PART, "p95 while written, against none written", p95, "ms", f"{idle:.3g} ms", p95 / idle))
+    return [*rows, Row(PART, "chunks written", speed, "a second")]
+
+
+async def beside(
+    author: Author, process: psutil.Process, index: SearchIndex
+) -> tuple[list[float], list[float]]:
+    """Until it is cancelled: the milliseconds of each query, and the MB after it."""
+    times, memory = list[float](), list[float]()
+    with suppress(asyncio.CancelledError):
+        while True:
+            times += await asked(author, 1, partial(search, index, Filters()))
+            memory.append(sum(memory_of(each)[0] for each in (process, *process.children(recursive=True))))
+            await asyncio.sleep(0.2)
+    return times, memory
 
 
 FILTERS = {
@@ -349,10 +395,12 @@ def serve_http(path: Path) -> None:
 def main() -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--chunks", type=int, help="size of the index")
+    parser.add_argument("--rate", type=float, help="chunks a second, to measure growth alone")
     given = parser.parse_args()
     options = options_of(given)
     chunks = given.chunks or (8_000 if options.quick else 100_000)
-    rows = uvloop.run(measure(options, chunks))
+    measuring = measure_growth(options, chunks, given.rate) if given.rate else measure(options, chunks)
+    rows = uvloop.run(measuring)
     print(table(rows))
     if given.json:
         given.json.write_text(json.dumps(as_json(rows), indent=1, ensure_ascii=False) + "\n")

@@ -53,16 +53,24 @@ def memory_mb() -> dict[str, float]:
     The content of files that are mapped is apart, under `MAPPED`: the system drops it where it needs memory.
     """
     used: defaultdict[str, float] = defaultdict(float)
-    mapped = 0.0
     for kind, process in processes():
-        with suppress(OSError):  # the process has ended
-            for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
-                match line.split():
-                    case [("Pss_Anon:" | "Pss_Shmem:"), size, _]:
-                        used[kind] += int(size) * 1024 / 1e6
-                    case ["Pss_File:", size, _]:
-                        mapped += int(size) * 1024 / 1e6
-    return {**used, ALL: sum(used.values()), MAPPED: mapped}
+        own, mapped = memory_of(process)
+        used[kind] += own
+        used[MAPPED] += mapped
+    return {**used, ALL: sum(used.values()) - used[MAPPED]}
+
+
+def memory_of(process: psutil.Process) -> tuple[float, float]:
+    """MB of its own, and of mapped files; nothing if it has ended."""
+    own = mapped = 0.0
+    with suppress(OSError):
+        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+            match line.split():
+                case [("Pss_Anon:" | "Pss_Shmem:"), size, _]:
+                    own += int(size) * 1024 / 1e6
+                case ["Pss_File:", size, _]:
+                    mapped += int(size) * 1024 / 1e6
+    return own, mapped
 
 
 def pids(kind: str) -> list[int]:

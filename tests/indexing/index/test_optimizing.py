@@ -52,31 +52,6 @@ def segments(folder: Path) -> list[Segment]:
     return sorted(map(Segment.of, (folder / "segments").iterdir()), key=attrgetter("grows"))
 
 
-async def test_segments_are_frozen_and_then_linked(folder: Path) -> None:
-    index = await opened_with(folder, "apple", "pear")
-    with capture_logs() as lines:
-        await index.optimize(Goal.FROZEN)
-        frozen, growing = segments(folder)
-        await index.optimize(Goal.LINKED)
-        linked, _ = segments(folder)
-        await index.optimize(Goal.LINKED)  # nothing is due
-    assert [(line["event"], line["goal"]) for line in lines] == [
-        ("index_optimized", "frozen"),
-        ("index_optimized", "linked"),
-    ]
-    assert (frozen.chunks, frozen.is_linked, growing.rows) == (120, False, 0)
-    assert (linked.chunks, linked.is_linked) == (120, True)
-    await index.replace([*documents("quince")[:20], IndexedDocument("https://h/59")])
-    await index.set_crawl_ids({"https://h/58": ["later"]})
-    await index.aclose()
-
-    index = EdgeIndex.open(folder, DIMENSION)
-    assert [await found(index, word) for word in ("apple", "pear", "quince")] == [39, 39, 20]
-    assert len((await index.query(direction(0), None, Filters(crawl_id="later"), 9)).dense) == 2
-    assert [path.name for path in folder.parent.iterdir()] == ["index"]
-    await index.aclose()
-
-
 async def begun(index: EdgeIndex, goal: Goal) -> asyncio.Task[None]:
     working = asyncio.create_task(index.optimize(goal))
     while not optimizing.copy_of(index.path, goal).exists():
@@ -86,22 +61,31 @@ async def begun(index: EdgeIndex, goal: Goal) -> asyncio.Task[None]:
 
 
 async def set_crawl(index: EdgeIndex, crawl: str) -> int:
-    await index.set_crawl_ids({f"https://h/{n}": [crawl] for n in range(60)})
+    await index.set_crawl_ids({f"https://h/{n}": [crawl] for n in range(50)})
     return len((await index.query(direction(0), None, Filters(crawl_id=crawl), ALL)).dense)
 
 
-@pytest.mark.parametrize("goal", Goal)
-async def test_what_is_written_meanwhile_is_kept_and_can_be_changed(folder: Path, goal: Goal) -> None:
+async def test_segments_are_frozen_and_then_linked_while_they_change(folder: Path) -> None:
     index = await opened_with(folder, "apple", "pear")
-    if goal is Goal.LINKED:
-        await index.optimize(Goal.FROZEN)
-    working = await begun(index, goal)
-    assert await set_crawl(index, "meanwhile") == 120
-    await index.replace(documents("quince")[:20])
-    await working
-    assert [await found(index, word) for word in ("apple", "pear", "quince")] == [40, 40, 20]
-    assert (await index.size()).chunks == 100
-    assert await set_crawl(index, "later") == 100
+    with capture_logs() as lines:
+        for goal in Goal:
+            working = await begun(index, goal)
+            assert await set_crawl(index, "meanwhile") == 100
+            await index.replace(documents("quince", "plum")[:20])
+            await working
+            assert [await found(index, word) for word in ("apple", "plum", "quince")] == [40, 20, 20]
+            assert (await set_crawl(index, "later"), (await index.size()).chunks) == (100, 120)
+            await index.replace(documents("apple", "pear")[:20])
+    await index.optimize(Goal.LINKED)  # nothing is due
+    await index.aclose()
+    assert [(line["event"], line["goal"]) for line in lines] == [
+        ("index_optimized", "frozen"),
+        ("index_optimized", "linked"),
+    ]
+    assert [each.chunks for each in segments(folder) if each.is_linked] == [20]
+    index = EdgeIndex.open(folder, DIMENSION)
+    assert [await found(index, word) for word in ("apple", "pear")] == [60, 60]
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
     await index.aclose()
 
 
@@ -162,7 +146,7 @@ async def test_searches_and_writes_go_on(folder: Path) -> None:
         working = [asyncio.create_task(author.index.optimize(goal)) for goal in goals]
         while not all(each.done() for each in working):
             await author.change()
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.1)
         await asyncio.gather(*working)
         await author.check()
         for _ in range(40):  # of chunks that were written meanwhile, too

@@ -237,11 +237,9 @@ class EdgeIndex(SearchIndex):
                 await self._in_turn(engine.EdgeShard.flush)
                 copy = await asyncio.to_thread(optimizing.make_copy, self.path, goal, segments)
                 self._changed[goal] = set()
-            if await optimizing.optimize(copy, self._dimension, goal, lambda: not self._closed):
-                async with self._writing:
-                    await self._replace_segments(copy, goal)
-            else:
+            if not await optimizing.optimize(copy, self._dimension, goal, lambda: not self._closed):
                 return
+            await self._replace_segments(copy, goal)
         except BaseException:
             self._not_before[goal] = time.monotonic() + RETRY_SECONDS
             raise
@@ -311,16 +309,26 @@ class EdgeIndex(SearchIndex):
     async def _replace_segments(self, copy: Path, goal: Goal) -> None:
         new = _safely(load, copy, self._dimension)
         try:
-            for urls in portions(list(self._changed[goal]), URLS_PER_UPDATE):
-                _safely(_delete_others, urls, set(), new)
-                for url in urls if goal is Goal.FROZEN else ():
-                    await self._in_turn(partial(_copy_document, url, new))
-                await asyncio.sleep(0)
+            await self._catch_up(new, goal)  # writes go on, so that they wait only for the rest
+            async with self._writing:
+                await self._catch_up(new, goal)
+                new.close()
+                await self._in_turn(partial(_number_after, optimizing.newest_change(copy), self.path))
+                optimizing.finish(self.path, goal)
+                await self._in_turn(self._reload)
         finally:
             new.close()
-        await self._in_turn(partial(_number_after, optimizing.newest_change(copy), self.path))
-        optimizing.finish(self.path, goal)
-        await self._in_turn(self._reload)
+
+    async def _catch_up(self, new: engine.EdgeShard, goal: Goal) -> None:
+        """Brings what was written meanwhile into a rebuilt copy."""
+        changed, self._changed[goal] = self._changed[goal], set()
+        for urls in portions(list(changed), URLS_PER_UPDATE):
+            _safely(_delete_others, urls, set(), new)
+            for url in urls if goal is Goal.FROZEN else ():
+                numbers = count(step=POINTS_PER_UPDATE)
+                while await self._in_turn(partial(_copy_chunks, url, next(numbers), new)):
+                    pass
+            await asyncio.sleep(0)
 
     def _reload(self, shard: engine.EdgeShard) -> None:
         shard.close()
@@ -422,16 +430,14 @@ def _set_crawl_ids(urls: Sequence[str], crawl_ids: Sequence[str], shard: engine.
     return len(urls)
 
 
-def _copy_document(url: str, to: engine.EdgeShard, shard: engine.EdgeShard) -> None:
-    for start in count(step=POINTS_PER_UPDATE):
-        ids: list[int | UUID | str] = [
-            UUID(bytes=chunk_id(url, number)) for number in range(start, start + POINTS_PER_UPDATE)
-        ]
-        found = shard.retrieve(ids, with_payload=True, with_vector=True)
-        points = [engine.Point(one.id, cast("Any", one.vector), one.payload) for one in found]
-        to.update(engine.UpdateOperation.upsert_points(points))
-        if len(points) < POINTS_PER_UPDATE:
-            return
+def _copy_chunks(url: str, start: int, to: engine.EdgeShard, shard: engine.EdgeShard) -> bool:
+    """False if the document has no chunk after these."""
+    numbers = range(start, start + POINTS_PER_UPDATE)
+    ids: list[int | UUID | str] = [UUID(bytes=chunk_id(url, number)) for number in numbers]
+    found = shard.retrieve(ids, with_payload=True, with_vector=True)
+    points = [engine.Point(one.id, cast("Any", one.vector), one.payload) for one in found]
+    to.update(engine.UpdateOperation.upsert_points(points))
+    return len(points) == POINTS_PER_UPDATE
 
 
 def _number_after(change: int, path: Path, shard: engine.EdgeShard) -> None:
