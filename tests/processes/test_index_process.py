@@ -10,7 +10,8 @@ from crawlscope.core.data_dir import make_shards, shard_folders
 from crawlscope.core.errors import IndexUnavailable, SettingsError
 from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
-from crawlscope.indexing.index.port import Filters, SearchIndex
+from crawlscope.indexing.index.optimizing import MIN_CHUNKS
+from crawlscope.indexing.index.port import Filters, IndexedDocument, SearchIndex
 from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
 from crawlscope.processes.index_host import indexes_of
@@ -44,6 +45,28 @@ async def test_a_killed_process_is_restarted_with_all_that_was_written(tmp_path:
         assert await size_once_it_answers(index) == 200
     await remotes.aclose()
     assert kept_children() == []
+
+
+@pytest.mark.slow
+async def test_a_process_that_is_killed_while_it_optimises_loses_nothing(tmp_path: Path) -> None:
+    remotes, copy = RemoteIndexes(socket_path_for(tmp_path)), tmp_path / "index.frozen"
+    index, texts = await remotes.open("index", DIMENSION), ["apple"] * 100
+    async with in_background(keep_index_process(tmp_path)), asyncio.timeout(300):
+        assert await size_once_it_answers(index) == 0
+        await index.replace([make_document(f"https://h/{n}", *texts) for n in range(MIN_CHUNKS // 100)])
+        for kills, seconds in enumerate((0.0, 0.1, 0.3, 0.6, 1.0), start=1):
+            while not copy.exists():  # noqa: ASYNC110 - a folder wakes nobody
+                await asyncio.sleep(0.01)
+            await index.replace([make_document(f"https://h/{kills}", "pear")])
+            await asyncio.sleep(seconds)
+            (child,) = kept_children()
+            child.kill()
+            child.wait()
+            assert await size_once_it_answers(index) == MIN_CHUNKS - 99 * kills
+            assert len((await index.query(None, BM25.encode_query("pear"), Filters(), 9)).bm25) == kills
+            await index.replace([make_document(f"https://h/{n}", *texts) for n in range(1_000, 1_010)])
+            await index.replace([IndexedDocument(f"https://h/{n}") for n in range(1_000, 1_010)])
+    await remotes.aclose()
 
 
 async def test_each_shard_has_a_process_of_its_own(tmp_path: Path) -> None:
