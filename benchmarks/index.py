@@ -39,7 +39,7 @@ from crawlscope.core.settings import Settings
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
-from crawlscope.indexing.index.optimizing import MIN_CHUNKS, Goal
+from crawlscope.indexing.index.optimizing import MIN_TO_LINK, Goal
 from crawlscope.indexing.index.port import (
     BM25,
     DENSE,
@@ -279,7 +279,7 @@ async def bare_queries(author: Author, folder: Path, queries: int) -> list[float
         shard.query_batch(engine.QueryBatchRequest(requests))
 
     measured = [float(np.median(await asked(author, queries, ask)))]
-    if (await index.size()).chunks >= MIN_CHUNKS:
+    if (await index.size()).chunks >= MIN_TO_LINK:
         began, pauses = perf_counter(), [0.0]
         for goal in Goal:
             optimizing = asyncio.create_task(index.optimize(goal))

@@ -10,7 +10,7 @@ from crawlscope.core.data_dir import make_shards, shard_folders
 from crawlscope.core.errors import IndexUnavailable, SettingsError
 from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
-from crawlscope.indexing.index.optimizing import MIN_CHUNKS
+from crawlscope.indexing.index.optimizing import MIN_TO_FREEZE
 from crawlscope.indexing.index.port import Filters, IndexedDocument, SearchIndex
 from crawlscope.indexing.index.socket_client import RemoteIndexes
 from crawlscope.indexing.index.socket_path import socket_path_for
@@ -53,7 +53,7 @@ async def test_a_process_that_is_killed_while_it_optimises_loses_nothing(tmp_pat
     index, texts = await remotes.open("index", DIMENSION), ["apple"] * 100
     async with in_background(keep_index_process(tmp_path)), asyncio.timeout(300):
         assert await size_once_it_answers(index) == 0
-        await index.replace([make_document(f"https://h/{n}", *texts) for n in range(MIN_CHUNKS // 100)])
+        await index.replace([make_document(f"https://h/{n}", *texts) for n in range(MIN_TO_FREEZE // 100)])
         for kills, seconds in enumerate((0.0, 0.1, 0.3, 0.6, 1.0), start=1):
             while not copy.exists():  # noqa: ASYNC110 - a folder wakes nobody
                 await asyncio.sleep(0.01)
@@ -62,7 +62,7 @@ async def test_a_process_that_is_killed_while_it_optimises_loses_nothing(tmp_pat
             (child,) = kept_children()
             child.kill()
             child.wait()
-            assert await size_once_it_answers(index) == MIN_CHUNKS - 99 * kills
+            assert await size_once_it_answers(index) == MIN_TO_FREEZE - 99 * kills
             assert len((await index.query(None, BM25.encode_query("pear"), Filters(), 9)).bm25) == kills
             await index.replace([make_document(f"https://h/{n}", *texts) for n in range(1_000, 1_010)])
             await index.replace([IndexedDocument(f"https://h/{n}") for n in range(1_000, 1_010)])

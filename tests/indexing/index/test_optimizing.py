@@ -25,7 +25,8 @@ ALL = 10_000
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any number of chunks is enough to optimise."""
-    monkeypatch.setattr(optimizing, "MIN_CHUNKS", 1)
+    monkeypatch.setattr(optimizing, "MIN_TO_FREEZE", 1)
+    monkeypatch.setattr(optimizing, "MIN_TO_LINK", 1)
 
 
 @pytest.fixture

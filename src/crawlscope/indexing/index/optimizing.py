@@ -32,8 +32,10 @@ from crawlscope.indexing.index.port import BM25, DENSE
 
 COMMAND = (sys.executable, "-P", "-m", __name__)
 POLL_INTERVAL_SECONDS = 0.2
-MIN_CHUNKS = 20_000
-"""In memory, so many take 40 MB; a query compares its vector with them in 1.4 ms."""
+MIN_TO_FREEZE = 10_000
+"""In memory, so many chunks take 20 MB."""
+MIN_TO_LINK = 20_000
+"""A query compares its vector with so many in 1.4 ms."""
 MAX_LINKED_CHUNKS = 200_000
 """The size of a segment: at its end, a rebuild takes 2 kB of memory a chunk."""
 MAX_DELETED_SHARE = 0.25
@@ -92,10 +94,10 @@ def due(path: Path, goal: Goal) -> list[Segment]:
     files = (path / SEGMENTS).glob("*/segment.json")
     segments = sorted((Segment.of(file.parent) for file in files), key=attrgetter("chunks"))
     if goal is Goal.FROZEN:
-        return [each for each in segments if each.grows and each.rows >= MIN_CHUNKS]
+        return [each for each in segments if each.grows and each.rows >= MIN_TO_FREEZE]
     frozen = [each for each in segments if not each.grows]
     unlinked = [each for each in frozen if each.lacks_links]
-    if sum(each.rows for each in unlinked) < MIN_CHUNKS:
+    if sum(each.rows for each in unlinked) < MIN_TO_LINK:
         return []
     chosen = unlinked[:1]
     for each in [*unlinked[1:], *(each for each in frozen if not each.lacks_links)]:
