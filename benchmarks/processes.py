@@ -10,7 +10,8 @@ import psutil
 from crawlscope.indexing.index import optimizing
 
 ALL, MAPPED = "all", "mapped files"
-KINDS = {"up": "supervisor", "serve": "API", "index": "index"}
+INDEX, OPTIMISATION = "index", "index, optimisation"
+KINDS = {"up": "supervisor", "serve": "API", "index": INDEX}
 
 
 def processes() -> Iterator[tuple[str, psutil.Process]]:
@@ -35,15 +36,23 @@ def _kind(process: psutil.Process) -> str:
             return "crawler" if "crawl" in options else "workers"
         case [name, *_] if name in KINDS:
             return KINDS[name]
-    return "index" if optimizing.__name__ in process.cmdline() else "PostgreSQL"
+    return INDEX if _optimises(process) else "PostgreSQL"
+
+
+def _optimises(process: psutil.Process) -> bool:
+    return optimizing.__name__ in process.cmdline()
 
 
 def cpu_seconds() -> Counter[str]:
-    """With the processes that have ended meanwhile: they count for the one that started them."""
+    """With the processes that have ended meanwhile: they count for the one that started them. Those of the
+    index process optimise it.
+    """
     used: Counter[str] = Counter()
     for kind, process in processes():
         with suppress(psutil.Error):
-            used[kind] += sum(process.cpu_times()[:4])  # type: ignore[assignment]  # a float
+            times, optimises = process.cpu_times(), _optimises(process)
+            used[OPTIMISATION if optimises else kind] += sum(times[:2])  # type: ignore[assignment]  # a float
+            used[OPTIMISATION if kind == INDEX else kind] += sum(times[2:4])  # type: ignore[assignment]
     return used
 
 
