@@ -57,8 +57,9 @@ class QueryWords:
     def find(self, text: str) -> Iterator[Match]:
         """In order. In scripts without spaces, a match has one or two characters."""
         for word in _WORD.finditer(text):
-            if word[0].isascii() or ngrams(word[0], 2) == word[0]:
-                if terms := self._terms_of[word[0]]:
+            written = word[0]
+            if written.isascii() or ngrams(written, 2) == written:
+                if terms := self._terms_of[written]:
                     yield Match(word.start(), word.end(), terms)
                 continue
             for start in range(word.start(), word.end()):

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -42,6 +42,8 @@ CHUNKS_COMPARED = 100
 """Best chunks by keyword whose text is compared with a distinctive query."""
 MAX_VECTORS = 1_000
 """Queries whose vectors are remembered: the next pages of results need the same one again."""
+MAX_WORDS = 4_000
+"""Queries and words whose terms are remembered: the same words are like those of many queries."""
 MAX_CHUNKS_COMPARED = 1_000
 """Best chunks by keyword whose text is compared with a phrase in quotation marks."""
 
@@ -68,7 +70,7 @@ class SearchService:
         """Without a corpus, every query is in English, and chunks may have parts."""
         self._index = index
         self._embedder = embedder
-        self._bm25 = bm25
+        self._encode = lru_cache(MAX_WORDS)(bm25.encode_query)
         self._corpus = corpus
         self._model = corpus.model if corpus else ""
         self._has_parts = corpus is None or corpus.has_parts
@@ -82,7 +84,7 @@ class SearchService:
         parsed = ParsedQuery.of(request.query)
         payloads = Payloads()
         languages = await self._corpus.languages_of(parsed.text) if self._corpus else [ENGLISH]
-        encode = partial(self._bm25.encode_query, languages=languages)
+        encode = partial(self._encode, languages=tuple(languages))
         corrected = await self._correct(parsed.text, encode)
         parsed = replace(parsed, text=corrected or parsed.text)
         filters = Filters(**request.filters.model_dump()) if request.filters else Filters()

@@ -453,7 +453,8 @@ def _any_of(urls: Sequence[str]) -> engine.FieldCondition:
 
 
 def _hits(points: Sequence[engine.ScoredPoint]) -> list[Hit]:
-    return Hit.all_of([_bytes_of(point.id) for point in points], [point.score for point in points])
+    ids = cast("list[UUID]", [point.id for point in points])
+    return Hit.all_of([one.int.to_bytes(16) for one in ids], [point.score for point in points])
 
 
 def _bytes_of(identity: int | UUID | str) -> ChunkId:

@@ -130,7 +130,7 @@ def pack_filters(filters: Filters) -> Message:
 
 
 def pack_hits(hits: Sequence[Hit]) -> list[bytes]:
-    return [b"".join(hit.id for hit in hits), array(FLOAT, [hit.score for hit in hits]).tobytes()]
+    return [b"".join([hit.id for hit in hits]), array(FLOAT, [hit.score for hit in hits]).tobytes()]
 
 
 def unpack_hits(packed: Sequence[bytes]) -> list[Hit]:
