@@ -1,6 +1,5 @@
 """Search over all indexed pages: the best pages for a query."""
 
-import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -228,10 +227,8 @@ class SearchService:
         """
         titled = [page.chunks[0] for page in pages[:PAGES_COMPARED]]
         verbatim = by_keyword[:CHUNKS_COMPARED] if words.is_distinctive else []
-        _, quoting = await asyncio.gather(
-            self._fetch(payloads, [*(hit.id for hit in titled), *chunks_shown(pages[part])]),
-            self._quoting(words, verbatim, ("text",)),
-        )
+        pages = lift_pages(pages, await self._quoting(words, verbatim, ("text",)))
+        await self._fetch(payloads, [*(hit.id for hit in titled), *chunks_shown(pages[part])])
         known = payloads.keys()
         named = [hit for hit in titled if hit.id in known and words.is_title(payloads[hit.id]["title"])]
-        return lift_pages(lift_pages(pages, quoting), named)
+        return lift_pages(pages, named)
