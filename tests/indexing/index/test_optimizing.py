@@ -90,6 +90,20 @@ async def test_segments_are_frozen_and_then_linked_while_they_change(folder: Pat
     await index.aclose()
 
 
+async def test_small_segments_are_merged_also_without_links(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimizing, "MAX_SMALL_SEGMENTS", 1)
+    index = EdgeIndex.open(folder, DIMENSION)
+    for word in "apple", "pear":
+        await index.aclose()
+        index = await opened_with(folder, word)
+        await index.optimize(Goal.FROZEN)
+    assert [(each.rows, each.is_linked) for each in segments(folder)] == [(60, False), (0, False)]
+    assert [await found(index, word) for word in ("apple", "pear")] == [0, 60]
+    await index.aclose()
+
+
 class Author:
     """Changes an index at random, and knows what it holds."""
 

@@ -23,7 +23,7 @@ from crawlscope.core.batches import batches
 from crawlscope.core.errors import IndexUnavailable
 from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.edge_shard import load
-from crawlscope.indexing.index.optimizing import Goal
+from crawlscope.indexing.index.optimizing import Goal, Segment
 from crawlscope.indexing.index.port import (
     BM25,
     DENSE,
@@ -106,6 +106,7 @@ class EdgeIndex(SearchIndex):
         self._reads = 0
         self._writes = self._writes_before = 0
         """Chunks, now and at the last call that would link some."""
+        self._rebuilding: dict[Goal, list[Segment]] = {}
         self._changed: dict[Goal, set[str]] = {}
         """The URLs of what was written since the copy was made, for each optimisation in progress."""
         self._not_before = dict.fromkeys(Goal, 0.0)
@@ -231,12 +232,13 @@ class EdgeIndex(SearchIndex):
         began = time.monotonic()
         try:
             async with self._writing:
-                segments = await asyncio.to_thread(optimizing.due, self.path, goal)
+                others = [each.folder for rebuilt in self._rebuilding.values() for each in rebuilt]
+                segments = await asyncio.to_thread(optimizing.due, self.path, goal, others)
                 if not segments or not optimizing.has_space(self.path, segments):
                     return
                 await self._in_turn(engine.EdgeShard.flush)
                 copy = await asyncio.to_thread(optimizing.make_copy, self.path, goal, segments)
-                self._changed[goal] = set()
+                self._rebuilding[goal], self._changed[goal] = segments, set()
             if not await optimizing.optimize(copy, self._dimension, goal, lambda: not self._closed):
                 return
             await self._replace_segments(copy, goal)
@@ -245,6 +247,7 @@ class EdgeIndex(SearchIndex):
             raise
         finally:
             self._changed.pop(goal, None)
+            self._rebuilding.pop(goal, None)
             await asyncio.to_thread(shutil.rmtree, optimizing.copy_of(self.path, goal), ignore_errors=True)
         log.info(
             "index_optimized",
@@ -310,6 +313,7 @@ class EdgeIndex(SearchIndex):
         new = _safely(load, copy, self._dimension)
         try:
             await self._catch_up(new, goal)  # writes go on, so that they wait only for the rest
+            await asyncio.to_thread(optimizing.read_flags, self.path)  # or searches would wait for it
             async with self._writing:
                 await self._catch_up(new, goal)
                 new.close()

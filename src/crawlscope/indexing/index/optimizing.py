@@ -1,7 +1,7 @@
 """Rebuilds segments of a shard in a process of its own, because the engine holds the interpreter meanwhile.
 
 The engine writes to a segment that grows in memory. One that is frozen is read from its files, but a query
-compares its vector with each of its chunks. One that is linked has a graph too, which takes thirty times as
+compares its vector with each of its chunks. One that is linked has a graph too, which takes fifteen times as
 long to build.
 
 python -m crawlscope.indexing.index.optimizing FOLDER DIMENSION GOAL
@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,6 +34,9 @@ COMMAND = (sys.executable, "-P", "-m", __name__)
 POLL_INTERVAL_SECONDS = 0.2
 MIN_TO_FREEZE = 10_000
 """In memory, so many chunks take 20 MB."""
+MAX_SMALL_SEGMENTS = 8
+"""Each costs a query 0.3 ms, and the loading of the shard 12 MB of flags."""
+SMALL_CHUNKS = 5 * MIN_TO_FREEZE
 MIN_TO_LINK = 20_000
 """A query compares its vector with so many in 1.4 ms."""
 MAX_LINKED_CHUNKS = 200_000
@@ -43,7 +46,13 @@ SPACE = 3
 """Free disk space that is needed, in sizes of the segments."""
 PR_SET_PDEATHSIG = 1
 SEGMENTS, REPLACED = "segments", "replaced"
-NEVER_CHANGED = ("matrix.dat", "page_*.dat", "inverted_index.dat", "links_compressed.bin")
+NEVER_CHANGED = (
+    "matrix.dat",
+    "page_*.dat",
+    "inverted_index.dat",
+    "links_compressed.bin",
+    "flags_*.dat",
+)
 """The large files of a segment that does not grow: chunks are deleted from it in others."""
 
 
@@ -89,14 +98,17 @@ class Segment:
         return not self.is_linked or self.deleted > self.rows * MAX_DELETED_SHARE
 
 
-def due(path: Path, goal: Goal) -> list[Segment]:
-    """The segments of a shard that are to be rebuilt as one, if there are enough."""
-    files = (path / SEGMENTS).glob("*/segment.json")
-    segments = sorted((Segment.of(file.parent) for file in files), key=attrgetter("chunks"))
-    if goal is Goal.FROZEN:
-        return [each for each in segments if each.grows and each.rows >= MIN_TO_FREEZE]
+def due(path: Path, goal: Goal, others: Container[Path] = ()) -> list[Segment]:
+    """The segments of a shard that are to be rebuilt as one, if there are enough; none of the `others`."""
+    folders = (file.parent for file in (path / SEGMENTS).glob("*/segment.json"))
+    free = (Segment.of(folder) for folder in folders if folder not in others)
+    segments = sorted(free, key=attrgetter("chunks"))
     frozen = [each for each in segments if not each.grows]
     unlinked = [each for each in frozen if each.lacks_links]
+    if goal is Goal.FROZEN:
+        growing = [each for each in segments if each.grows and each.rows >= MIN_TO_FREEZE]
+        small = [each for each in unlinked if each.rows < SMALL_CHUNKS]
+        return [*growing, *small] if growing and len(small) >= MAX_SMALL_SEGMENTS else growing
     if sum(each.rows for each in unlinked) < MIN_TO_LINK:
         return []
     chosen = unlinked[:1]
@@ -150,6 +162,12 @@ def _link_or_copy(source: str, to: str) -> str:
             os.link(source, to)
             return to
     return shutil.copy2(source, to)
+
+
+def read_flags(path: Path) -> None:
+    """Reads what the engine reads of each segment when it loads a shard, and then drops from the memory."""
+    for file in (path / SEGMENTS).rglob("flags_*.dat"):
+        file.read_bytes()
 
 
 def newest_change(path: Path) -> int:
