@@ -96,7 +96,8 @@ async def replay_deliveries(which: ReplayDeliveries, parts: ServiceParts) -> Del
 
 @router.delete("/{crawl_id}", status_code=204)
 async def delete_crawl(crawl_id: Segment, parts: ServiceParts, response: Response) -> None:
-    """Deletes the crawl, its pages and deliveries, and the chunks that no other crawl found.
+    """Deletes the crawl, its pages and deliveries, and the chunks that no other crawl found and no program
+    brought without a crawl.
 
     A running crawl is cancelled. If Firecrawl cannot cancel it, a header of the answer says so.
     """
