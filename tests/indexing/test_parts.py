@@ -106,7 +106,7 @@ async def embedded(text: str) -> np.ndarray:
 
 async def test_a_new_title_keeps_the_parts_of_the_other_chunks(tmp_path: Path) -> None:
     embedder, index = LocalEmbedder(), EdgeIndex.open(tmp_path / "index", DIMENSION)
-    recipe = replace(Recipe.of(embedder, Settings()), chunk_tokens=40)
+    recipe = replace(Recipe.of(embedder, Settings()), chunk_tokens=2 * PART_TOKENS)
 
     async def open_index() -> EdgeIndex:
         return index
@@ -116,7 +116,7 @@ async def test_a_new_title_keeps_the_parts_of_the_other_chunks(tmp_path: Path) -
     parts = []
     for title in ("Baking", "Cooking"):
         request = IndexDocumentRequest(
-            url=url, markdown=BREAD * 9, metadata=DocumentMetadata(url=url, title=title)
+            url=url, markdown=BREAD * 15, metadata=DocumentMetadata(url=url, title=title)
         )
         prepared = await preparer.prepare(request, known)
         await index.replace([prepared.document])
