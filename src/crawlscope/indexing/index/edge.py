@@ -313,7 +313,6 @@ class EdgeIndex(SearchIndex):
         new = _safely(load, copy, self._dimension)
         try:
             await self._catch_up(new, goal)  # writes go on, so that they wait only for the rest
-            await asyncio.to_thread(optimizing.read_flags, self.path)  # or searches would wait for it
             async with self._writing:
                 await self._catch_up(new, goal)
                 new.close()
@@ -337,6 +336,7 @@ class EdgeIndex(SearchIndex):
     def _reload(self, shard: engine.EdgeShard) -> None:
         shard.close()
         optimizing.install(self.path)
+        optimizing.read_flags(self.path)
         self._shard = load(self.path, self._dimension)
         with suppress(AttributeError):  # glibc only, which keeps the memory of the segment that grew
             ctypes.CDLL(None).malloc_trim(0)
