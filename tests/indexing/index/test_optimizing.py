@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from crawlscope.core.errors import IndexUnavailable, IndexUnusable
-from crawlscope.indexing.index import optimizing
+from crawlscope.indexing.index import edge, optimizing
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.optimizing import Goal, Segment
 from crawlscope.indexing.index.port import ChunkId, Filters, IndexedDocument, chunk_id
@@ -24,9 +24,10 @@ ALL = 10_000
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any number of chunks is enough to optimise."""
+    """Any number of chunks is enough to optimise, and none come too fast."""
     monkeypatch.setattr(optimizing, "MIN_TO_FREEZE", 1)
     monkeypatch.setattr(optimizing, "MIN_TO_LINK", 1)
+    monkeypatch.setattr(edge, "MAX_CHUNKS_PER_SECOND", float("inf"))
 
 
 @pytest.fixture
@@ -88,6 +89,24 @@ async def test_segments_are_frozen_and_then_linked_while_they_change(folder: Pat
     assert [await found(index, word) for word in ("apple", "pear")] == [60, 60]
     assert [path.name for path in folder.parent.iterdir()] == ["index"]
     await index.aclose()
+
+
+@pytest.mark.parametrize("most", [1, 1_000])
+async def test_while_chunks_come_fast_only_many_are_frozen_and_none_linked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(edge, "MAX_CHUNKS_PER_SECOND", 0.0)
+    monkeypatch.setattr(optimizing, "MIN_TO_FREEZE_IN_HASTE", most)
+    index = await opened_with(folder, "apple", "pear")
+    await index.replace(documents("quince")[:1])
+    for goal in Goal:
+        await index.optimize(goal)
+    in_haste = [each.is_linked for each in segments(folder) if not each.grows]
+    for goal in Goal:
+        await index.optimize(goal)
+    await index.aclose()
+    assert in_haste == ([False] if most == 1 else [])
+    assert [each.is_linked for each in segments(folder) if not each.grows] == [True]
 
 
 async def test_small_segments_are_merged_also_without_links(

@@ -66,8 +66,8 @@ HALVES_AT_ONCE = 8
 FLUSH_AFTER_POINTS = 16_384
 """A flush takes up to 0.3 s for any number of points."""
 FLUSH_AFTER_SECONDS = 5.0
-MAX_WRITES_TO_LINK = 10_000
-"""Chunks written since the last call, 20 seconds ago: links cannot follow more."""
+MAX_CHUNKS_PER_SECOND = 500.0
+"""Optimisations wait while more are written: they need the processors, and links cannot follow."""
 RETRY_SECONDS = 600.0
 """After a failed optimisation, because the next one may fail as late."""
 
@@ -104,8 +104,10 @@ class EdgeIndex(SearchIndex):
         self._dimension = dimension
         self._writing = asyncio.Lock()
         self._reads = 0
-        self._writes = self._writes_before = 0
-        """Chunks, now and at the last call that would link some."""
+        self._writes = 0
+        """Chunks since it was opened."""
+        self._looked: dict[Goal, tuple[int, float]] = dict.fromkeys(Goal, (0, time.monotonic()))
+        """`_writes` and the time at the last look whether an optimisation is due."""
         self._rebuilding: dict[Goal, list[Segment]] = {}
         self._changed: dict[Goal, set[str]] = {}
         """The URLs of what was written since the copy was made, for each optimisation in progress."""
@@ -225,15 +227,11 @@ class EdgeIndex(SearchIndex):
         """
         if self._closed or time.monotonic() < self._not_before[goal]:
             return
-        if goal is Goal.LINKED:
-            writes, self._writes_before = self._writes - self._writes_before, self._writes
-            if writes > MAX_WRITES_TO_LINK:
-                return
-        began = time.monotonic()
+        began, in_haste = time.monotonic(), self._is_in_haste(goal)
         try:
             async with self._writing:
                 others = [each.folder for rebuilt in self._rebuilding.values() for each in rebuilt]
-                segments = await asyncio.to_thread(optimizing.due, self.path, goal, others)
+                segments = await asyncio.to_thread(optimizing.due, self.path, goal, others, in_haste)
                 if not segments or not optimizing.has_space(self.path, segments):
                     return
                 await self._in_turn(engine.EdgeShard.flush)
@@ -256,6 +254,12 @@ class EdgeIndex(SearchIndex):
             chunks=sum(each.chunks for each in segments),
             seconds=round(time.monotonic() - began, 1),
         )
+
+    def _is_in_haste(self, goal: Goal) -> bool:
+        """Whether many chunks came since the last call."""
+        (writes, at), now = self._looked[goal], time.monotonic()
+        self._looked[goal] = self._writes, now
+        return self._writes - writes > MAX_CHUNKS_PER_SECOND * (now - at)
 
     async def aclose(self) -> None:
         if self._closed:

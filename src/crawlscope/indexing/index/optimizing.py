@@ -34,6 +34,8 @@ COMMAND = (sys.executable, "-P", "-m", __name__)
 POLL_INTERVAL_SECONDS = 0.2
 MIN_TO_FREEZE = 10_000
 """In memory, so many chunks take 20 MB."""
+MIN_TO_FREEZE_IN_HASTE = 50_000
+"""While chunks come fast: those that come during an optimisation are written twice."""
 MAX_SMALL_SEGMENTS = 8
 """Each costs a query 0.3 ms, and the loading of the shard 12 MB of flags."""
 SMALL_CHUNKS = 5 * MIN_TO_FREEZE
@@ -98,18 +100,22 @@ class Segment:
         return not self.is_linked or self.deleted > self.rows * MAX_DELETED_SHARE
 
 
-def due(path: Path, goal: Goal, others: Container[Path] = ()) -> list[Segment]:
-    """The segments of a shard that are to be rebuilt as one, if there are enough; none of the `others`."""
+def due(path: Path, goal: Goal, others: Container[Path] = (), in_haste: bool = False) -> list[Segment]:
+    """The segments of a shard that are to be rebuilt as one, if there are enough; none of the `others`.
+
+    `in_haste`: chunks come so fast that only memory is a reason to begin.
+    """
     folders = (file.parent for file in (path / SEGMENTS).glob("*/segment.json"))
     free = (Segment.of(folder) for folder in folders if folder not in others)
     segments = sorted(free, key=attrgetter("chunks"))
     frozen = [each for each in segments if not each.grows]
     unlinked = [each for each in frozen if each.lacks_links]
     if goal is Goal.FROZEN:
-        growing = [each for each in segments if each.grows and each.rows >= MIN_TO_FREEZE]
+        at_least = MIN_TO_FREEZE_IN_HASTE if in_haste else MIN_TO_FREEZE
+        growing = [each for each in segments if each.grows and each.rows >= at_least]
         small = [each for each in unlinked if each.rows < SMALL_CHUNKS]
         return [*growing, *small] if growing and len(small) >= MAX_SMALL_SEGMENTS else growing
-    if sum(each.rows for each in unlinked) < MIN_TO_LINK:
+    if in_haste or sum(each.rows for each in unlinked) < MIN_TO_LINK:
         return []
     chosen = unlinked[:1]
     for each in [*unlinked[1:], *(each for each in frozen if not each.lacks_links)]:
