@@ -11,7 +11,6 @@ query grow.
 """
 
 import asyncio
-import json
 import multiprocessing
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -32,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from benchmarks.part import Options, Row, as_json, options_of, options_parser, table
+from benchmarks.part import Options, Row, options_of, options_parser, report
 from benchmarks.processes import memory_of
 from crawlscope.core.errors import IndexUnavailable
 from crawlscope.core.settings import Settings
@@ -401,9 +400,7 @@ def main() -> None:
     chunks = given.chunks or (8_000 if options.quick else 100_000)
     measuring = measure_growth(options, chunks, given.rate) if given.rate else measure(options, chunks)
     rows = uvloop.run(measuring)
-    print(table(rows))
-    if given.json:
-        given.json.write_text(json.dumps(as_json(rows), indent=1, ensure_ascii=False) + "\n")
+    report(rows, given.json)
 
 
 if __name__ == "__main__":

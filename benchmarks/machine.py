@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 import psutil
 
 from benchmarks.instant_embedder import MAX_TEXTS, instant_embedder
-from benchmarks.load import Load, Searches, in_process
+from benchmarks.load import Connection, Load, Searches, in_process
 from benchmarks.pages import pages_of_site
-from benchmarks.part import Row, as_json, number, table
+from benchmarks.part import Row, number, report
 from benchmarks.processes import processes
 from benchmarks.search import queries
 from benchmarks.service import Ingested, MeasuredService, measured_service, require
@@ -111,22 +111,19 @@ def _ask(given: tuple[str, Sequence[str]]) -> int:
 
 async def _ask_all(url: str, texts: Sequence[str]) -> int:
     """The number of texts that were answered in the time."""
-    parts = urlsplit(url)
+    path = f"{urlsplit(url).path}/embed"
     starts = range(0, len(texts) - MAX_TEXTS + 1, MAX_TEXTS)
-    bodies = [json.dumps({"inputs": texts[n : n + MAX_TEXTS], "truncate": True}).encode() for n in starts]
-    head = f"POST {parts.path}/embed HTTP/1.1\r\nHost: bare\r\nContent-Type: application/json\r\n"
-    requests = itertools.cycle([f"{head}Content-Length: {len(b)}\r\n\r\n".encode() + b for b in bodies])
+    asked = [json.dumps({"inputs": texts[n : n + MAX_TEXTS], "truncate": True}).encode() for n in starts]
+    bodies = itertools.cycle(asked)
     began, answered = time.perf_counter(), 0
 
     async def client() -> None:
         nonlocal answered
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 24)
+        connection = await Connection.open(url, secret="")
         while time.perf_counter() < began + BARE_SECONDS:
-            writer.write(next(requests))
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            await reader.readexactly(int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]))
+            await connection.post(path, next(bodies))
             answered += MAX_TEXTS
-        writer.close()
+        connection.close()
 
     await asyncio.gather(*[client() for _ in range(REQUESTS_OF_CLIENT)])
     return answered
@@ -143,9 +140,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write all rows to this file")
     given = parser.parse_args()
     rows = asyncio.run(measure(given.embedder_url, given.workers, given.connections, given.pages))
-    print(table(rows))
-    if given.json:
-        given.json.write_text(json.dumps(as_json(rows), indent=1, ensure_ascii=False) + "\n")
+    report(rows, given.json)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,11 @@ def options_of(given: argparse.Namespace) -> Options:
 def run_alone(measure: Measure, purpose: str | None) -> None:
     given = options_parser(purpose).parse_args()
     rows = asyncio.run(measure(options_of(given)))
+    report(rows, given.json)
+
+
+def report(rows: Sequence[Row], file: Path | None) -> None:
+    """Prints the rows, and writes them to the file as JSON if there is one."""
     print(table(rows))
-    if given.json:
-        given.json.write_text(json.dumps(as_json(rows), indent=1, ensure_ascii=False) + "\n")
+    if file:
+        file.write_text(json.dumps(as_json(rows), indent=1, ensure_ascii=False) + "\n")
