@@ -96,6 +96,10 @@ class SelectiveDriver(AsyncpgPoolDriver):
         self.wants_news: Callable[[], bool] = lambda: True
         self._callbacks: dict[str, NotifyCallback] = {}
 
+    async def listen(self, channel: str) -> None:
+        """Receives notifications without passing them on."""
+        await super().add_listener(channel, lambda _: None)
+
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
         def pass_on(payload: str | bytes | bytearray) -> None:
             words = str(payload)

@@ -1,7 +1,9 @@
 """A worker's queue connects to the database with the same options as all other connections."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -140,3 +142,28 @@ async def test_a_worker_does_not_look_for_jobs_as_often_as_it_hears_of_one(
             await enqueue_numbered(database, {"number": number})
         await working
     assert looks < 20  # without rest it is one for each job, and one that finds none after each
+
+
+async def test_an_idle_worker_hears_of_each_job(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawlscope.processes.worker.queue.IDLE_POLL_INTERVAL", timedelta(hours=1))
+    for number in range(8):  # asyncpg calls the listeners of a channel in any order, another in each process
+        stopping, looked = asyncio.Event(), asyncio.Event()
+
+        async def handle(job: Job, payload: Payload, stopping: asyncio.Event = stopping) -> None:
+            stopping.set()
+
+        async with asyncio.timeout(30), worker_queue(database, INDEX_PAGE, 1) as queue:
+            fetch_jobs = queue.fetch_jobs
+
+            async def fetched(
+                *arguments: Any, fetch_jobs: Any = fetch_jobs, looked: asyncio.Event = looked
+            ) -> AsyncGenerator[Job, None]:
+                async for job in fetch_jobs(*arguments):
+                    yield job
+                looked.set()
+
+            monkeypatch.setattr(queue, "fetch_jobs", fetched)
+            working = asyncio.create_task(queue.work(handle, stopping))
+            await looked.wait()
+            await enqueue_numbered(database, {"number": number})
+            await working

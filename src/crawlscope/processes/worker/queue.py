@@ -211,7 +211,7 @@ async def worker_queue(
         queue.min_dequeue_poll_interval = MIN_POLL_INTERVAL
         # Listens already here: the manager tests at its start whether notifications arrive.
         async with driver:  # closes the listening connection also where the manager never ran
-            await driver.add_listener(queue.channel, lambda _: None)
+            await driver.listen(queue.channel)
             yield queue
 
 
