@@ -156,6 +156,25 @@ async def test_many_deliveries_need_no_more_statements_than_one(database: Databa
     assert len(await rows_of(database, Page)) == 2 * (1 + MAX_DELIVERIES)
 
 
+async def test_a_further_page_writes_its_session_once_and_locks_it_last(database: Database) -> None:
+    acceptance, statements = Acceptance(database), list[str]()
+    await accept_all(acceptance, [page("crawl-1", A, "1")])
+
+    @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    await accept_all(acceptance, [page("crawl-1", B, "2")])
+    writing = ["crawl_sessions" in each and "UPDATE" in each for each in statements]
+    assert writing == [False] * (len(statements) - 1) + [True]
+    assert await database.run(partial(recount, crawl_id="crawl-1")) == {}
+
+    # A page after the end may change when the crawl ended.
+    await accept_all(acceptance, [{"type": "crawl.completed", "id": "crawl-1", "webhookId": "3"}])
+    await accept_all(acceptance, [page("crawl-1", C, "4")])
+    assert await database.run(partial(recount, crawl_id="crawl-1")) == {}
+
+
 async def test_two_processes_can_accept_the_same_pages_in_any_order(database: Database) -> None:
     """Each has transactions of its own. Both wait for each other's rows, and neither loses."""
     urls = [f"{A}{number}" for number in range(20)]

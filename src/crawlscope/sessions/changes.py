@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import structlog
 from sqlalchemy import ARRAY, Row, String, any_, bindparam, cast, select, update
@@ -16,7 +16,15 @@ from crawlscope import models
 from crawlscope.core.histogram import Histogram, whole_ticks
 from crawlscope.core.values import arrays
 from crawlscope.core.vocabulary import QUEUE_WAIT, UNACCOUNTED, OperationType, PageState
-from crawlscope.sessions.fold import CrawlSeen, Fact, Lifecycle, credible_moment, fold, session_columns
+from crawlscope.sessions.fold import (
+    CrawlSeen,
+    Fact,
+    Lifecycle,
+    credible_moment,
+    fold,
+    last_seen,
+    session_columns,
+)
 
 SESSIONS = models.table_of(models.CrawlSession)
 Histograms = Mapping[tuple[datetime, str], Histogram]
@@ -85,6 +93,7 @@ class SessionChange:
     """When pages settled, None for one that did not."""
     failures_without_url: int = 0
     measured: list[Measured] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
 
     def measure_attempt(
         self, started_at: datetime, queued_at: datetime | None, unaccounted_ms: float
@@ -97,18 +106,26 @@ class SessionChange:
 
 
 _CHANGED_COLUMNS = (
-    *("crawl_id", "settled_at", "failures_without_url"),
+    *("crawl_id", "last_fact_at", "last_page_at", "settled_at", "failures_without_url"),
     *(each.name for each in fields(Counts)),
     *TOTALLED.values(),
 )
 CHANGE_SESSIONS = """
     locked AS (
-        SELECT crawl_id FROM webhook.crawl_sessions
+        SELECT crawl_id, fold, last_fact_at FROM webhook.crawl_sessions
         WHERE crawl_id = ANY(CAST(:session_crawl_id AS text[]))
         ORDER BY crawl_id COLLATE "C"
         FOR NO KEY UPDATE
     ), changed AS (
         UPDATE webhook.crawl_sessions AS session SET
+            last_fact_at = greatest(session.last_fact_at, given.last_fact_at),
+            fold = CASE
+                WHEN session.fold = '{}' OR given.last_page_at IS NULL
+                    OR CAST(given.last_page_at AS timestamptz)
+                        <= CAST(session.fold ->> 'last_page_at' AS timestamptz)
+                    THEN session.fold
+                ELSE session.fold || jsonb_build_object('last_page_at', given.last_page_at)
+            END,
             last_settled_at = greatest(session.last_settled_at, given.settled_at), -- which passes over NULL
             failures_without_url = session.failures_without_url + given.failures_without_url,
             total_pages = session.total_pages + given.total_pages,
@@ -123,7 +140,8 @@ CHANGE_SESSIONS = """
             total_qdrant_ms = session.total_qdrant_ms + given.total_qdrant_ms,
             total_bm25_ms = session.total_bm25_ms + given.total_bm25_ms
         FROM locked JOIN unnest(
-            CAST(:session_crawl_id AS text[]), CAST(:session_settled_at AS timestamptz[]),
+            CAST(:session_crawl_id AS text[]), CAST(:session_last_fact_at AS timestamptz[]),
+            CAST(:session_last_page_at AS text[]), CAST(:session_settled_at AS timestamptz[]),
             CAST(:session_failures_without_url AS int[]), CAST(:session_total_pages AS int[]),
             CAST(:session_pages_indexed AS int[]), CAST(:session_pages_failed AS int[]),
             CAST(:session_pages_pending AS int[]), CAST(:session_pages_unchanged AS int[]),
@@ -131,15 +149,17 @@ CHANGE_SESSIONS = """
             CAST(:session_total_chunking_ms AS float8[]), CAST(:session_total_embedding_ms AS float8[]),
             CAST(:session_total_qdrant_ms AS float8[]), CAST(:session_total_bm25_ms AS float8[])
         ) AS given (
-            crawl_id, settled_at, failures_without_url, total_pages, pages_indexed, pages_failed,
-            pages_pending, pages_unchanged, pages_empty, pages_cancelled, total_chunking_ms,
-            total_embedding_ms, total_qdrant_ms, total_bm25_ms
+            crawl_id, last_fact_at, last_page_at, settled_at, failures_without_url, total_pages,
+            pages_indexed, pages_failed, pages_pending, pages_unchanged, pages_empty, pages_cancelled,
+            total_chunking_ms, total_embedding_ms, total_qdrant_ms, total_bm25_ms
         ) ON given.crawl_id = locked.crawl_id
         WHERE session.crawl_id = locked.crawl_id
-        RETURNING session.crawl_id
+        RETURNING session.crawl_id, session.fold, session.last_fact_at,
+            locked.fold AS former_fold, locked.last_fact_at AS former_last_fact_at
     )
 """
-"""Two common table expressions. The sessions are locked in the order in which all transactions lock them."""
+"""Two common table expressions. The sessions are locked in the order in which all transactions lock them. The
+time of a crawl's last fact and page, which are what most facts change, are merged here."""
 _HISTOGRAM_COLUMNS = (
     *("crawl_id", "hour", "operation_type", "count", "failed", "total_ms", "failed_ms", "min_ms", "max_ms"),
     *("buckets", "counts"),
@@ -195,7 +215,10 @@ def change_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, list
             if success and operation_type in totals:
                 totals[operation_type] += duration_ms
         settled_at = max(filter(None, change.settled_at), default=None)
-        row = settled_at, change.failures_without_url, *vars(counts).values(), *totals.values()
+        row = (
+            *last_seen(change.facts),
+            *(settled_at, change.failures_without_url, *vars(counts).values(), *totals.values()),
+        )
         if crawl_id and (change.measured or any(row)):
             sessions.append((crawl_id, *row))
         histograms[crawl_id] = Histogram.by_key(
@@ -223,18 +246,35 @@ def histogram_arrays(added: Mapping[str | None, Histograms]) -> dict[str, list[A
     return arrays(_HISTOGRAM_COLUMNS, rows, "histogram_")
 
 
+@dataclass(frozen=True)
+class ChangedSession:
+    """The facts of a crawl as its session has them; None without any."""
+
+    before: Lifecycle | None
+    now: Lifecycle | None
+    """With the time of the last fact and page, where the transaction has written them."""
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Self:
+        """Reads a row of `changed` in `CHANGE_SESSIONS`."""
+        return cls(
+            Lifecycle.from_json(row.former_fold, row.former_last_fact_at),
+            Lifecycle.from_json(row.fold, row.last_fact_at),
+        )
+
+
 async def merge_facts(
-    connection: AsyncConnection, facts: Sequence[tuple[str, Sequence[Fact]]]
+    connection: AsyncConnection,
+    facts: Sequence[tuple[str, Sequence[Fact]]],
+    sessions: Mapping[str, ChangedSession],
 ) -> list[Lifecycle | None]:
-    """Merges the facts of deliveries into the sessions of their crawls, which must exist, in this order;
-    locks the sessions until the commit.
+    """Merges the facts of deliveries into `sessions` of their crawls, in this order. The transaction has
+    locked these.
 
     The caller stores the facts, with their delivery; facts without one go through `keep_fact`. Returns for
     each delivery the lifecycle before it.
     """
-    locked = await lock_sessions(connection, {crawl_id for crawl_id, _ in facts})
-    stored = {name: Lifecycle.from_json(row.fold, row.last_fact_at) for name, row in locked.items()}
-    merged, before = dict(stored), []
+    merged, before = {crawl_id: each.before for crawl_id, each in sessions.items()}, []
     for crawl_id, each in facts:
         before.append(merged[crawl_id])
         merged[crawl_id] = fold(merged[crawl_id], each)
@@ -246,7 +286,7 @@ async def merge_facts(
     changed = [
         {"of_crawl": crawl_id, **session_columns(lifecycle)}
         for crawl_id, lifecycle in sorted(merged.items())
-        if lifecycle and lifecycle != stored[crawl_id]
+        if lifecycle and (lifecycle != sessions[crawl_id].now or lifecycle.has_ended)
     ]
     if changed:
         await connection.execute(
@@ -255,18 +295,16 @@ async def merge_facts(
     return before
 
 
-async def lock_sessions(
-    connection: AsyncConnection, crawl_ids: Iterable[str]
-) -> dict[str, Row[*tuple[Any, ...]]]:
-    """Locks sessions until the commit, in the order of their ids; returns `fold` and `last_fact_at` of each
-    that exists."""
+async def lock_sessions(connection: AsyncConnection, crawl_ids: Iterable[str]) -> dict[str, ChangedSession]:
+    """Locks those that exist until the commit, in the order of their ids, and changes nothing."""
     locked = await connection.execute(
         select(SESSIONS.c.crawl_id, SESSIONS.c.fold, SESSIONS.c.last_fact_at)
         .where(SESSIONS.c.crawl_id == any_(cast(list(crawl_ids), ARRAY(String))))
         .order_by(SESSIONS.c.crawl_id.collate("C"))
         .with_for_update(key_share=True)
     )
-    return {row.crawl_id: row for row in locked}
+    stored = {row.crawl_id: Lifecycle.from_json(row.fold, row.last_fact_at) for row in locked}
+    return {crawl_id: ChangedSession(each, each) for crawl_id, each in stored.items()}
 
 
 async def lock_session(connection: AsyncConnection, crawl_id: str) -> bool:

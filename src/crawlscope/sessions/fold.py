@@ -140,6 +140,11 @@ class Lifecycle:
             failed_at=credible_moment(stored.get("failed_at")),
         )
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether an end is known: from then on, the time of the last page may change what is shown."""
+        return bool(self.ends or self.answers)
+
     def to_json(self) -> dict[str, Any]:
         """Without values at their default: most crawls need few of these, and each delivery writes them."""
         stored = {
@@ -185,6 +190,12 @@ def session_columns(lifecycle: Lifecycle) -> dict[str, Any]:
         "last_fact_at": lifecycle.last_fact_at,
         "fold": lifecycle.to_json(),
     }
+
+
+def last_seen(facts: Iterable[Fact]) -> tuple[datetime | None, str | None]:
+    """`last_fact_at` of the facts, and their `last_page_at` as in the column `fold`."""
+    lifecycle = fold(None, facts)
+    return (lifecycle.last_fact_at, _text(lifecycle.last_page_at)) if lifecycle else (None, None)
 
 
 def fold(lifecycle: Lifecycle | None, facts: Iterable[Fact]) -> Lifecycle | None:

@@ -1,6 +1,6 @@
 """The SQL of crawl sessions and of the facts about them: creates, keeps, reads and claims them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,7 +29,7 @@ from crawlscope.core.errors import NotFoundError
 from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import CrawlStatus
 from crawlscope.database.row_counts import count_rows, counted
-from crawlscope.sessions.changes import merge_facts
+from crawlscope.sessions.changes import lock_sessions, merge_facts
 from crawlscope.sessions.fold import CrawlSeen, Ended, Fact, PageSeen, StatusAnswer, credible_moment
 
 QUIET = timedelta(seconds=5)
@@ -149,7 +149,8 @@ async def keep_fact(connection: AsyncConnection, crawl_id: str, fact: Fact, *ide
         .returning(FACTS.c.id)
     )
     if kept.one_or_none() is not None:
-        await merge_facts(connection, [(crawl_id, [fact])])
+        sessions = await lock_sessions(connection, [crawl_id])
+        await merge_facts(connection, [(crawl_id, [fact])], sessions)
 
 
 async def keep_action(
@@ -161,12 +162,12 @@ async def keep_action(
 
 async def note_operations(
     connection: AsyncConnection, began: Mapping[str, tuple[datetime, datetime]]
-) -> set[str]:
-    """Merges operations as signs of their crawls, which may be unknown so far: `began` says when the first
-    one and the last one of each began. Returns the crawls that were deleted.
+) -> tuple[set[str], list[tuple[str, Sequence[Fact]]]]:
+    """Stores operations as signs of their crawls, which may be unknown so far: `began` says when the first
+    one and the last one of each began. Returns the crawls that were deleted, and the facts for `merge_facts`.
     """
     deleted = await ensure_sessions(connection, {crawl_id: first for crawl_id, (first, _) in began.items()})
-    noted = [
+    noted: list[tuple[str, Sequence[Fact]]] = [
         (crawl_id, [CrawlSeen(at, what="operation") for at in moments])
         for crawl_id, moments in sorted(began.items())
         if crawl_id not in deleted
@@ -180,8 +181,7 @@ async def note_operations(
                     set_={"at": further(FACTS.c.at, row.excluded.at)},
                 )
             )
-    await merge_facts(connection, noted)
-    return deleted
+    return deleted, noted
 
 
 async def claim_ended(connection: AsyncConnection) -> list[RowMapping]:

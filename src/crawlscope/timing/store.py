@@ -22,6 +22,7 @@ from crawlscope.database.row_counts import counted, counting
 from crawlscope.sessions.changes import (
     ADD_HISTOGRAMS,
     CHANGE_SESSIONS,
+    ChangedSession,
     SessionChange,
     change_arrays,
     merge_facts,
@@ -51,7 +52,8 @@ _WRITE_CHANGES = text(
             CAST(:request_id AS text[]), CAST(:job_id AS text[]), CAST(:crawl_id AS text[]),
             CAST(:document_url AS text[]), CAST(:extra_metadata AS jsonb[])
         )
-    ), {CHANGE_SESSIONS} {ADD_HISTOGRAMS}
+    ), {CHANGE_SESSIONS}, histograms AS ({ADD_HISTOGRAMS})
+    SELECT * FROM changed
 """  # noqa: S608 - of constants
 )
 _INSERT_REQUESTS = counting(
@@ -98,11 +100,11 @@ async def record_operations(connection: AsyncConnection, measurements: Sequence[
     for each in measurements:
         if crawl_id := _crawl_id(each):
             began[crawl_id].append(_timestamp(each))
-    deleted = set[str]()
+    deleted, facts = set[str](), list[tuple[str, Sequence[Fact]]]()
     if began:
         moments = {crawl_id: (min(at), max(at)) for crawl_id, at in began.items()}
-        deleted = await note_operations(connection, moments)
-    await write_changes(connection, measurements=measurements, deleted=deleted)
+        deleted, facts = await note_operations(connection, moments)
+    await write_changes(connection, measurements=measurements, deleted=deleted, facts=facts)
 
 
 async def write_changes(
@@ -133,11 +135,17 @@ async def write_changes(
     measured = (operations[name] for name in ("timestamp", "operation_type", "duration_ms", "success"))
     for crawl_id, *each in zip(operations["crawl_id"], *measured, strict=True):
         added[crawl_id].measured.append(tuple(each))
+    for crawl_id, merged in facts:
+        added[crawl_id].facts.extend(merged)
     given = operations | change_arrays(added)
-    before = await merge_facts(connection, facts) if facts else []
-    if any(given.values()):
-        await connection.execute(_WRITE_CHANGES, given)
-    return before
+    if not any(given.values()):
+        return []
+    changed = await connection.execute(_WRITE_CHANGES, given)
+    if not facts:
+        return []
+    return await merge_facts(
+        connection, facts, {row.crawl_id: ChangedSession.from_row(row) for row in changed}
+    )
 
 
 def _crawl_id(measurement: Measurement) -> str | None:
