@@ -122,7 +122,7 @@ def _optimize_ms(index: Path) -> float:
     copy = Path(shutil.copytree(index, index.with_name("optimized")))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for goal in Goal:
-        subprocess.run([*optimizing.COMMAND, str(copy), str(DIMENSION), goal], check=True)
+        subprocess.run(optimizing.command(copy, DIMENSION, goal), check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 

@@ -38,10 +38,9 @@ from crawlscope.core.settings import Settings
 from crawlscope.indexing.index import wire
 from crawlscope.indexing.index.edge import EdgeIndex
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.index.fields import BM25, DENSE
 from crawlscope.indexing.index.optimizing import MIN_TO_LINK, Goal
 from crawlscope.indexing.index.port import (
-    BM25,
-    DENSE,
     Filters,
     Halves,
     Hit,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from crawlscope.indexing.index import optimizing
+from crawlscope.indexing.index import rebuilding
 
 ALL, MAPPED = "all", "mapped files"
 INDEX, OPTIMISATION = "index", "index, optimisation"
@@ -40,7 +40,7 @@ def _kind(process: psutil.Process) -> str:
 
 
 def _optimises(process: psutil.Process) -> bool:
-    return optimizing.__name__ in process.cmdline()
+    return rebuilding.__name__ in process.cmdline()
 
 
 def cpu_seconds() -> Counter[str]:

@@ -39,7 +39,8 @@ from crawlscope.indexing.embedders.models import PAGE_SHARE
 from crawlscope.indexing.embedders.tei import COMPACT
 from crawlscope.indexing.index import edge, wire
 from crawlscope.indexing.index.edge_shard import load
-from crawlscope.indexing.index.port import BM25, DENSE, IndexedDocument
+from crawlscope.indexing.index.fields import BM25, DENSE
+from crawlscope.indexing.index.port import IndexedDocument
 from crawlscope.indexing.language import language_of
 from crawlscope.indexing.passages import passages
 from crawlscope.indexing.prepare import within_page

@@ -19,6 +19,7 @@ TELEMETRY = {"opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client"}
         ("api.connect", MODELS | ENGINE | DATABASE | INTERFACES | TELEMETRY | {"lxml", "py3langid"}),
         ("processes.supervisor.up", MODELS | ENGINE | INTERFACES | TELEMETRY),
         ("processes.index_process", MODELS | DATABASE | INTERFACES | TELEMETRY),
+        ("indexing.index.rebuilding", {"numpy", "asyncio", "pydantic", "structlog"}),
         ("processes.worker.process", MODELS | ENGINE | INTERFACES | TELEMETRY),
         ("cli.remote_check", {"onnxruntime", "qdrant_client"} | INTERFACES | TELEMETRY),
         ("processes.worker.index_pages", {"onnxruntime", "aiohttp"} | INTERFACES | TELEMETRY),

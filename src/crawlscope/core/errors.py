@@ -145,3 +145,8 @@ class PageError(CrawlscopeError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def one_line(error: BaseException) -> str:
+    """Its text, or its name if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -10,8 +10,8 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, SettingsError
+from crawlscope.indexing.index.fields import KEYWORD_FIELDS
 from crawlscope.indexing.index.port import Filters
-from crawlscope.indexing.index.qdrant_common import KEYWORD_FIELDS
 from crawlscope.indexing.index.qdrant_server import QdrantIndexes, QdrantServerIndex
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document, urls
 

@@ -20,13 +20,12 @@ import structlog
 
 from crawlscope.core.batcher import Batcher
 from crawlscope.core.batches import batches
-from crawlscope.core.errors import IndexUnavailable
+from crawlscope.core.errors import IndexUnavailable, one_line
 from crawlscope.indexing.index import optimizing
 from crawlscope.indexing.index.edge_shard import load
+from crawlscope.indexing.index.fields import BM25, DENSE, PREFIX_FIELD
 from crawlscope.indexing.index.optimizing import Goal, Segment
 from crawlscope.indexing.index.port import (
-    BM25,
-    DENSE,
     ChunkId,
     ChunkPayload,
     Filters,
@@ -43,7 +42,6 @@ from crawlscope.indexing.index.port import (
     chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
-    PREFIX_FIELD,
     TEXT_FIELDS,
     as_floats,
     as_integers,
@@ -52,7 +50,6 @@ from crawlscope.indexing.index.qdrant_common import (
     conditions,
     halves,
     has_phrase,
-    one_line,
     portions,
     vectors_by_name,
 )

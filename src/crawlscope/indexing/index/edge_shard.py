@@ -4,9 +4,8 @@ from pathlib import Path
 
 import qdrant_edge as engine
 
-from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable
-from crawlscope.indexing.index.port import BM25, DENSE
-from crawlscope.indexing.index.qdrant_common import KEYWORD_FIELDS, PREFIX_FIELD, one_line
+from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, one_line
+from crawlscope.indexing.index.fields import BM25, DENSE, KEYWORD_FIELDS, PREFIX_FIELD
 
 ON_DISK = engine.Memory.Cold
 """Read from mapped files. This applies to segments that are rebuilt: the one that grows is in memory."""

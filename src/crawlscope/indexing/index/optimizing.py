@@ -3,16 +3,12 @@
 The engine writes to a segment that grows in memory. One that is frozen is read from its files, but a query
 compares its vector with each of its chunks. One that is linked has a graph too, which takes fifteen times as
 long to build.
-
-python -m crawlscope.indexing.index.optimizing FOLDER DIMENSION GOAL
 """
 
 import asyncio
-import ctypes
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
@@ -24,13 +20,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import qdrant_edge as engine
 
 from crawlscope.core.errors import IndexUnusable
-from crawlscope.indexing.index.edge_shard import PAYLOAD_INDEXES, load
-from crawlscope.indexing.index.port import BM25, DENSE
+from crawlscope.indexing.index import rebuilding
+from crawlscope.indexing.index.fields import BM25, DENSE
+from crawlscope.indexing.index.rebuilding import MAX_DELETED_SHARE
 
-COMMAND = (sys.executable, "-P", "-m", __name__)
+COMMAND = (sys.executable, "-P", "-m", rebuilding.__name__)
 POLL_INTERVAL_SECONDS = 0.2
 MIN_TO_FREEZE = 10_000
 """In memory, so many chunks take 20 MB."""
@@ -43,10 +39,8 @@ MIN_TO_LINK = 20_000
 """A query compares its vector with so many in 1.4 ms."""
 MAX_LINKED_CHUNKS = 200_000
 """The size of a segment: at its end, a rebuild takes 2 kB of memory a chunk."""
-MAX_DELETED_SHARE = 0.25
 SPACE = 3
 """Free disk space that is needed, in sizes of the segments."""
-PR_SET_PDEATHSIG = 1
 SEGMENTS, REPLACED = "segments", "replaced"
 NEVER_CHANGED = (
     "matrix.dat",
@@ -67,6 +61,9 @@ NEIGHBOURS = {Goal.FROZEN: 0, Goal.LINKED: 16}
 """Links of a chunk in the graph."""
 NICE = {Goal.FROZEN: 5, Goal.LINKED: 19}
 """Workers have 5: chunks come from them no faster than they are frozen."""
+POLICY = {Goal.FROZEN: "SCHED_BATCH", Goal.LINKED: "SCHED_IDLE"}
+"""Linux: neither interrupts a process that has just got a processor, and whatever wakes up interrupts the
+second."""
 
 
 @dataclass(frozen=True)
@@ -221,10 +218,14 @@ def clean_up(path: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def command(copy: Path, dimension: int, goal: Goal) -> tuple[str, ...]:
+    return (*COMMAND, str(copy), *map(str, (dimension, NEIGHBOURS[goal], NICE[goal], POLICY[goal])))
+
+
 async def optimize(copy: Path, dimension: int, goal: Goal, wanted: Callable[[], bool]) -> bool:
     """False if it is not `wanted` any more. Raises `IndexUnusable` if it failed."""
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, str(copy), str(dimension), goal, stdin=asyncio.subprocess.DEVNULL
+        *command(copy, dimension, goal), stdin=asyncio.subprocess.DEVNULL
     )
     ending = asyncio.ensure_future(process.wait())
     try:
@@ -238,31 +239,3 @@ async def optimize(copy: Path, dimension: int, goal: Goal, wanted: Callable[[], 
     if status and wanted():
         raise IndexUnusable(f"{copy} could not be optimised")
     return wanted()
-
-
-def main(path: str, dimension: str, goal: str) -> None:
-    with suppress(AttributeError):  # Linux only; elsewhere it ends after its work
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(NICE[Goal(goal)])
-    graph = engine.HnswIndexConfig(NEIGHBOURS[Goal(goal)], 100, 10_000, max_indexing_threads=1)
-    into_one = engine.EdgeOptimizersConfig(
-        deleted_threshold=MAX_DELETED_SHARE,
-        vacuum_min_vector_number=1,
-        default_segment_number=1,
-        max_segment_size=2**31,
-        indexing_threshold=1,
-    )
-    shard = load(Path(path), int(dimension), graph, into_one)
-    for field, parameters in PAYLOAD_INDEXES.items():  # former versions had other ones
-        shard.update(engine.UpdateOperation.create_field_index(field, parameters))
-    chunks = shard.count(engine.CountRequest())
-    shard.optimize()
-    if shard.count(engine.CountRequest()) != chunks:
-        sys.exit("the engine lost chunks")
-    shard.flush()
-    shard.close()
-    os.sync()  # a power failure finds the copied files too
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

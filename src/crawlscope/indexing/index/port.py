@@ -25,8 +25,6 @@ DOCUMENT_KEY_BYTES = 12
 
 FIRST_NAME = "index"
 """The name of an installation's first index."""
-DENSE = "dense"
-BM25 = "bm25"
 
 
 def document_key(url: str) -> DocumentKey:

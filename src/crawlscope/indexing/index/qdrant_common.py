@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from crawlscope.core.errors import IndexUnusable
+from crawlscope.indexing.index.fields import BM25, DENSE, PREFIX_FIELD
 from crawlscope.indexing.index.port import (
-    BM25,
-    DENSE,
     Filters,
     Floats,
     Halves,
@@ -25,11 +24,6 @@ from crawlscope.indexing.language import primary_language
 from crawlscope.indexing.phrase import Phrase
 
 T = TypeVar("T")
-
-KEYWORD_FIELDS = ("domain", "crawl_ids", "language", "url_prefixes")
-"""Payload fields that are matched as a whole; one element of a list has to match."""
-PREFIX_FIELD = "url"
-"""The payload field that is matched by its beginning."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +116,3 @@ def check_dimension(vectors: Floats | npt.NDArray[np.float32], dimension: int) -
             f"the index holds vectors of {dimension} dimensions and was handed one of {found[-1]}: "
             "the embedder was changed: run `crawlscope reindex`"
         )
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -12,10 +12,9 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from crawlscope.core.errors import IndexUnavailable, IndexUnusable, SettingsError
+from crawlscope.core.errors import IndexUnavailable, IndexUnusable, SettingsError, one_line
+from crawlscope.indexing.index.fields import BM25, DENSE, KEYWORD_FIELDS, PREFIX_FIELD
 from crawlscope.indexing.index.port import (
-    BM25,
-    DENSE,
     FIRST_NAME,
     ChunkId,
     ChunkPayload,
@@ -33,8 +32,6 @@ from crawlscope.indexing.index.port import (
     chunk_payload,
 )
 from crawlscope.indexing.index.qdrant_common import (
-    KEYWORD_FIELDS,
-    PREFIX_FIELD,
     TEXT_FIELDS,
     as_floats,
     as_integers,
@@ -43,7 +40,6 @@ from crawlscope.indexing.index.qdrant_common import (
     conditions,
     halves,
     has_phrase,
-    one_line,
     portions,
     vectors_by_name,
 )
