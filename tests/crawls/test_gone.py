@@ -13,7 +13,7 @@ from crawlscope.firecrawl.documents import scraped_page
 from crawlscope.indexing.freshness import GoneAnswer, is_outdated
 from crawlscope.indexing.service import IndexDocumentRequest, IndexingService
 from crawlscope.models import Page
-from crawlscope.pages.receive import PageDelivery, take_pages
+from crawlscope.pages.receive import PageDelivery, receive_pages
 from tests.support.installation import Installation
 from tests.support.producing import NOON, deliver
 
@@ -149,7 +149,7 @@ async def test_what_reconciling_learns_counts_as_well(here: Installation) -> Non
     page = scraped_page(document, minutes(5), pushed=False)
     assert page is not None
     async with here.database.transaction() as connection:
-        await take_pages(connection, [PageDelivery("tuesday", [page])])
+        await receive_pages(connection, [PageDelivery("tuesday", [page])])
     await here.work()
     assert await here.found() == []
 

@@ -34,7 +34,7 @@ from crawlscope.models import (
 )
 from crawlscope.pages.attempts import claim_pages
 from crawlscope.pages.index_page import EndedAttempt, Outcome, PageIndexer, end_attempts, still_claimed
-from crawlscope.pages.receive import Taken, take_pages
+from crawlscope.pages.receive import Effect, receive_pages
 from crawlscope.pages.retry import retry_pages
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 from crawlscope.sessions.changes import SessionChange, lock_session
@@ -189,13 +189,13 @@ async def test_a_deletion_waits_for_a_delivery_that_has_begun(
     async with some_index(database, tmp_path) as opened:
         delete = partial(delete_crawl, crawl_id="crawl-1", indexing=IndexingService(database, opened))
 
-        async def overtaken(*arguments: Any) -> list[Taken]:
+        async def overtaken(*arguments: Any) -> list[Effect]:
             monkeypatch.undo()
             deleting.append(asyncio.create_task(database.run(delete)))
             await until_one_waits(database)
-            return await take_pages(*arguments)
+            return await receive_pages(*arguments)
 
-        monkeypatch.setattr(acceptance, "take_pages", overtaken)
+        monkeypatch.setattr(acceptance, "receive_pages", overtaken)
         answer = await deliver(database, "crawl-1", "crawl.page", [document(A) | {"markdown": "Others."}])
         assert answer["status"] == "queued"
         await deleting[0]

@@ -20,7 +20,7 @@ from crawlscope.indexing.sparse import Bm25Encoder
 from crawlscope.pages.attempts import ATTEMPTS, PageJob, WorkerDeath, claim_pages, pages_of_dead, worker_name
 from crawlscope.pages.delivered import Arrival, DeliveredPage
 from crawlscope.pages.index_page import PageIndexer, PutBack
-from crawlscope.pages.receive import PageDelivery, take_pages
+from crawlscope.pages.receive import PageDelivery, receive_pages
 from crawlscope.pages.repository import PAGES
 from crawlscope.pages.retry import PageTimeout, record_crash, retry_pages
 from crawlscope.processes.supervisor.worker_deaths import requeue_orphans
@@ -68,7 +68,7 @@ async def deliver(database: Database, name: str) -> int:
     page = DeliveredPage(url, url, Arrival(True, 0, True, now, ""), markdown=f"Text of {name}.")
     async with database.transaction() as connection:
         await ensure_session(connection, CRAWL, now)
-        await take_pages(connection, [PageDelivery(CRAWL, [page])])
+        await receive_pages(connection, [PageDelivery(CRAWL, [page])])
         return (await connection.scalars(select(PAGES.c.id).where(PAGES.c.source_url == url))).one()
 
 

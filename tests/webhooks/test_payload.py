@@ -46,7 +46,7 @@ def test_of_an_unknown_type_only_the_type_is_read(body: dict[str, Any]) -> None:
 def test_what_is_no_crawl_may_bring_any_data(event_type: str, data: Any) -> None:
     delivery = read({"type": event_type, "id": "job-1", "data": data})
     assert (delivery.known, delivery.documents, delivery.brings_pages) == (True, [], False)
-    assert payload.brought(delivery, b"", NOON).without_url == 0
+    assert payload.content_of(delivery, b"", NOON).without_url == 0
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_is_nested_two_hundred_levels_deep_is_taken_in(place: str, cut_emoj
     body = deep_body(place, 197, cut_emoji=cut_emoji)
     delivery = payload.read(body)
     payload.identity(delivery, body)
-    payload.brought(delivery, b"", NOON)
+    payload.content_of(delivery, b"", NOON)
 
 
 @pytest.mark.parametrize("cut_emoji", [False, True])
@@ -110,7 +110,7 @@ def test_metadata_say_what_was_written():
 @pytest.mark.parametrize("code", ["A\x00B", "A\ud800B"])
 def test_an_error_code_can_be_kept(code: str) -> None:
     sent = {**FAILED, "error": {"code": code, "message": "It broke."}, "data": [A]}
-    [page] = payload.brought(read(sent), b"", NOON).pages
+    [page] = payload.content_of(read(sent), b"", NOON).pages
     assert page.error_code == "a�b"
 
 
@@ -184,7 +184,7 @@ def test_every_body_is_read_or_refused(body: dict[str, Any]) -> None:
     except MalformedDelivery:
         return
     payload.identity(delivery, encoded(body))
-    for page in payload.brought(delivery, b"", NOON).pages:
+    for page in payload.content_of(delivery, b"", NOON).pages:
         texts = (
             page.source_url,
             page.url,
@@ -201,8 +201,8 @@ def test_every_body_is_read_or_refused(body: dict[str, Any]) -> None:
 def test_a_text_is_found_behind_one_that_begins_like_it(text: str) -> None:
     metadata = {"sourceURL": "https://a.example/", "description": f"{text}!"}
     body = encoded({**FAILED, "success": True, "data": [{"metadata": metadata, "markdown": text}]})
-    _, brought, _ = payload.received(body, NOON)
-    [page] = brought.pages
+    _, content, _ = payload.received(body, NOON)
+    [page] = content.pages
     assert page.text_at is not None
     begins, ends = page.text_at
     assert json.loads(body[begins:ends]) == text

@@ -31,7 +31,7 @@ from crawlscope.pages.causes import (
     precision,
 )
 from crawlscope.pages.delivered import DeliveredPage
-from crawlscope.pages.receive import PageDelivery, take_pages
+from crawlscope.pages.receive import PageDelivery, receive_pages
 from crawlscope.pages.repository import known_pages
 from crawlscope.sessions.fold import PageSeen, StatusAnswer
 from crawlscope.sessions.repository import (
@@ -195,14 +195,14 @@ class Reconciler:
 
         async def take(connection: AsyncConnection) -> _Findings:
             await require_session(connection, crawl_id)
-            [taken] = await take_pages(connection, [PageDelivery(crawl_id, pages)])
+            [effect] = await receive_pages(connection, [PageDelivery(crawl_id, pages)])
             seen = min(page.source_url for page in pages)
             fetched = PageSeen(datetime.now(UTC), seen, fetched=True)
             await keep_fact(connection, crawl_id, fetched, "fetched")
             return _Findings(
-                len(taken.job_ids),
-                taken.settled.count(PageState.FAILED),
-                taken.settled.count(PageState.CANCELLED),
+                len(effect.job_ids),
+                effect.settled.count(PageState.FAILED),
+                effect.settled.count(PageState.CANCELLED),
             )
 
         return await self._database.run(take)

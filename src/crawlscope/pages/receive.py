@@ -132,7 +132,7 @@ class PageDelivery:
 
 
 @dataclass
-class Taken:
+class Effect:
     """The effect of one delivery on its pages and their crawl."""
 
     job_ids: list[int] = field(default_factory=list)
@@ -158,7 +158,7 @@ class Taken:
             self.settled.append(failure)
 
 
-async def take_pages(connection: AsyncConnection, deliveries: Sequence[PageDelivery]) -> list[Taken]:
+async def receive_pages(connection: AsyncConnection, deliveries: Sequence[PageDelivery]) -> list[Effect]:
     """Receives deliveries as if one came after the other: stores their pages and queues those with content,
     unless another delivery of a page is better, and changes the sessions of their crawls.
 
@@ -167,9 +167,9 @@ async def take_pages(connection: AsyncConnection, deliveries: Sequence[PageDeliv
     sources = [(each.crawl_id, page.source_url) for each in deliveries for page in each.pages]
     known = await _lock_pages(connection, list(dict.fromkeys(sources)))
     changes, changed = defaultdict[str, SessionChange](SessionChange), dict[Source, Changed]()
-    taken = [Taken() for _ in deliveries]
-    jobs: list[tuple[dict[str, Any], Source, Taken]] = []
-    for delivery, effect in zip(deliveries, taken, strict=True):
+    effects = [Effect() for _ in deliveries]
+    jobs: list[tuple[dict[str, Any], Source, Effect]] = []
+    for delivery, effect in zip(deliveries, effects, strict=True):
         changes[delivery.crawl_id].failures_without_url += delivery.without_url
         for page in delivery.pages:
             source = delivery.crawl_id, page.source_url
@@ -191,27 +191,27 @@ async def take_pages(connection: AsyncConnection, deliveries: Sequence[PageDeliv
             queued[source] = job_id
     for (crawl_id, _), at in (await _store_pages(connection, changed, queued)).items():
         changes[crawl_id].settled_at.append(at)
-    await _change_crawls(connection, deliveries, taken, changes)
-    return taken
+    await _change_crawls(connection, deliveries, effects, changes)
+    return effects
 
 
 async def _change_crawls(
     connection: AsyncConnection,
     deliveries: Sequence[PageDelivery],
-    taken: Sequence[Taken],
+    effects: Sequence[Effect],
     changes: Mapping[str, SessionChange],
 ) -> None:
     measured = [each.timing for each in deliveries if each.timing]
     for timing in measured:
         timing.stop()
-    effects = list(zip(deliveries, taken, strict=True))
     facts = [(each.crawl_id, each.facts) for each in deliveries if each.facts]
     before = iter(await write_changes(connection, changes, measured, facts=facts))
-    if unsettled := {delivery.crawl_id for delivery, effect in effects if effect.unsettled}:
+    noted = list(zip(deliveries, effects, strict=True))
+    if unsettled := {delivery.crawl_id for delivery, effect in noted if effect.unsettled}:
         await refresh_last_settled(connection, unsettled)  # which are locked by now, in order with the others
-    for delivery, effect in effects:
+    for delivery, effect in noted:
         effect.before = next(before) if delivery.facts else None
-    meters.pages_settled(connection, Counter(state for effect in taken for state in effect.settled))
+    meters.pages_settled(connection, Counter(state for effect in effects for state in effect.settled))
 
 
 async def _lock_pages(connection: AsyncConnection, sources: Sequence[Source]) -> dict[Source, KnownPage]:

@@ -25,12 +25,12 @@ from crawlscope.core.values import arrays, storable_json
 from crawlscope.core.vocabulary import OperationType
 from crawlscope.crawls.reconciliations import note_end, note_news
 from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
-from crawlscope.pages.receive import PageDelivery, Taken, take_pages
+from crawlscope.pages.receive import Effect, PageDelivery, receive_pages
 from crawlscope.sessions.repository import ensure_sessions, fact_to_json
 from crawlscope.timing import TimingContext, scope
 from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.webhooks import payload
-from crawlscope.webhooks.payload import Brought, Delivery
+from crawlscope.webhooks.payload import Delivery, DeliveryContent
 
 UNKNOWN = models.table_of(models.UnknownEvent)
 LARGE_BODY_BYTES = 256 * 1024
@@ -81,7 +81,7 @@ class Received:
     """A delivery that was read, and waits to be stored."""
 
     delivery: Delivery
-    brought: Brought
+    content: DeliveryContent
     row: dict[str, Any]
     """The row of the ledger, or of unknown events."""
     size: int
@@ -114,10 +114,10 @@ class Acceptance:
         leave = scope(collect=lambda _: None)  # it is stored with its delivery, or not at all
         with leave, TimingContext(OperationType.WEBHOOK, "receive") as timing:
             read, small = partial(payload.received, body, received_at), len(body) < LARGE_BODY_BYTES
-            delivery, brought, row = read() if small else await asyncio.to_thread(read)
+            delivery, content, row = read() if small else await asyncio.to_thread(read)
             timing.operation_name, timing.crawl_id = delivery.event_type, delivery.crawl_id or None
             timing.identify()
-            received, answer = Received(delivery, brought, row, len(body), timing), None
+            received, answer = Received(delivery, content, row, len(body), timing), None
             if delivery.crawl_id not in self._delayed:
                 with suppress(_Delayed):
                     answer = await (self._small if small else self._large).add(received)
@@ -152,9 +152,9 @@ async def store_deliveries(connection: AsyncConnection, received: Sequence[Recei
     first_seen = {each.delivery.crawl_id: each.row["received_at"] for each in reversed(known)}
     deleted = await ensure_sessions(connection, first_seen)
     new = await _enter(connection, [each for each in known if each.delivery.crawl_id not in deleted])
-    taken = dict(zip(new, await take_pages(connection, list(new.values())), strict=True))
-    await _note_checks(connection, taken)
-    return [_answer(each.delivery, deleted, taken.get(each)) for each in received]
+    effects = dict(zip(new, await receive_pages(connection, list(new.values())), strict=True))
+    await _note_checks(connection, effects)
+    return [_answer(each.delivery, deleted, effects.get(each)) for each in received]
 
 
 async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict[Received, PageDelivery]:
@@ -162,7 +162,7 @@ async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict
     if not known:
         return {}
     rows = [[each.row[name] for name in _COLUMNS] for each in known]
-    facts = [storable_json(list(map(fact_to_json, each.brought.facts))) for each in known]
+    facts = [storable_json(list(map(fact_to_json, each.content.facts))) for each in known]
     entered = {
         (row.crawl_id, row.identity): row.id
         for row in await connection.execute(_ENTER, arrays(_COLUMNS, rows) | {"facts": facts})
@@ -170,22 +170,22 @@ async def _enter(connection: AsyncConnection, known: Sequence[Received]) -> dict
     new = {}
     for each in known:  # a further one in this batch is a duplicate
         if delivery_id := entered.pop((each.delivery.crawl_id, each.row["identity"]), None):
-            crawl_id, brought = each.delivery.crawl_id, each.brought
+            crawl_id, content = each.delivery.crawl_id, each.content
             new[each] = PageDelivery(
-                *(crawl_id, brought.pages, delivery_id, brought.facts, brought.without_url, each.timing)
+                *(crawl_id, content.pages, delivery_id, content.facts, content.without_url, each.timing)
             )
     return new
 
 
-async def _note_checks(connection: AsyncConnection, new: Mapping[Received, Taken]) -> None:
+async def _note_checks(connection: AsyncConnection, new: Mapping[Received, Effect]) -> None:
     """Plans the comparison with Firecrawl of crawls that ended, or continued after their end."""
     noted: dict[str, list[Callable[[AsyncConnection, str], Awaitable[None]]]] = defaultdict(list)
-    for each, taken in new.items():
-        delivery, before, notes = each.delivery, taken.before, noted[each.delivery.crawl_id]
+    for each, effect in new.items():
+        delivery, before, notes = each.delivery, effect.before, noted[each.delivery.crawl_id]
         # A new page, start or end of a crawl that had ended: it continued, and more may have been lost.
         ended = before is not None and bool(before.ends or before.answers)
         again = before is not None and (delivery.end in before.ends or delivery.action == "started")
-        if ended and (taken.touched or again):
+        if ended and (effect.touched or again):
             notes.append(note_news)
         elif delivery.end:
             notes.append(note_end)
@@ -194,15 +194,15 @@ async def _note_checks(connection: AsyncConnection, new: Mapping[Received, Taken
             await note(connection, crawl_id)
 
 
-def _answer(delivery: Delivery, deleted: Collection[str], taken: Taken | None) -> Answer:
-    """`taken` is the effect of a delivery that is new."""
+def _answer(delivery: Delivery, deleted: Collection[str], effect: Effect | None) -> Answer:
+    """`effect` is that of a delivery that is new."""
     if not delivery.known:
         return {"status": "ignored", "event_type": delivery.event_type}
     if delivery.crawl_id in deleted:
         return {"status": "ignored", "reason": "the crawl was deleted"}
-    if taken is None:
+    if effect is None:
         return {"status": "duplicate", "crawl_id": delivery.crawl_id}
-    queued = {"queued_jobs": len(taken.job_ids), "job_ids": list(map(str, taken.job_ids))}
+    queued = {"queued_jobs": len(effect.job_ids), "job_ids": list(map(str, effect.job_ids))}
     if delivery.action == "page" and delivery.brings_pages:
         return {"status": "queued", **queued, "crawl_id": delivery.crawl_id}
     answer = {"status": "acknowledged", "event_type": delivery.event_type, "crawl_id": delivery.crawl_id}

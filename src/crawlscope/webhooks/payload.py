@@ -72,7 +72,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Brought:
+class DeliveryContent:
     """A delivery's pages and facts. Pages are in the order of their URLs, so that two deliveries with the
     same pages cannot wait for each other."""
 
@@ -84,7 +84,7 @@ class Brought:
     """The ledger's columns that follow from the pages."""
 
 
-def received(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dict[str, Any]]:
+def received(body: bytes, received_at: datetime) -> tuple[Delivery, DeliveryContent, dict[str, Any]]:
     """With the row of the ledger, or of unknown events. Raises as `read` does."""
     delivery = read(body)
     row = {"event_type": delivery.event_type, "received_at": received_at, "body": compress(body)}
@@ -97,7 +97,7 @@ def received(body: bytes, received_at: datetime) -> tuple[Delivery, Brought, dic
         }
     else:
         row["identity"] = hash_key(delivery.event_type, body.hex())
-    found = brought(delivery, body, received_at)
+    found = content_of(delivery, body, received_at)
     return delivery, found, row | (found.columns if delivery.known else {})
 
 
@@ -172,7 +172,7 @@ def identity(delivery: Delivery, body: bytes) -> UUID | None:
     return hash_key(*event, "body", body.decode("utf-8", "replace"))
 
 
-def brought(delivery: Delivery, body: bytes, received_at: datetime) -> Brought:
+def content_of(delivery: Delivery, body: bytes, received_at: datetime) -> DeliveryContent:
     """The pages of a delivery and the facts about its crawl."""
     best: dict[str, DeliveredPage] = {}  # of several with one URL the last that brings something counts
     first_url, without_url = None, 0
@@ -208,7 +208,7 @@ def brought(delivery: Delivery, body: bytes, received_at: datetime) -> Brought:
     pages = [best[url] for url in sorted(best)]
     if len(pages) == 1 and pages[0].markdown and not pages[0].failure:
         pages = [replace(pages[0], text_at=_text_at(body, pages[0].markdown))]
-    return Brought(pages, without_url, facts, columns)
+    return DeliveryContent(pages, without_url, facts, columns)
 
 
 def _text_at(body: bytes, text: str) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from crawlscope.core.compression import decompress
 from crawlscope.core.errors import NotFoundError, UsageError
 from crawlscope.core.values import storable
 from crawlscope.database.engine import Database
-from crawlscope.pages.receive import PageDelivery, take_pages
+from crawlscope.pages.receive import PageDelivery, receive_pages
 from crawlscope.sessions.recount import recount
 from crawlscope.sessions.repository import (
     DELIVERIES,
@@ -109,16 +109,16 @@ async def replay_delivery(connection: AsyncConnection, delivery_id: int) -> tupl
     if row.body is None:
         raise UsageError("the body is no longer kept")
     body = decompress(row.body)
-    brought = payload.brought(payload.read(body), body, row.received_at)
-    [taken] = await take_pages(connection, [PageDelivery(row.crawl_id, brought.pages, delivery_id)])
-    columns = brought.columns | {"facts": list(map(fact_to_json, brought.facts))}
+    content = payload.content_of(payload.read(body), body, row.received_at)
+    [effect] = await receive_pages(connection, [PageDelivery(row.crawl_id, content.pages, delivery_id)])
+    columns = content.columns | {"facts": list(map(fact_to_json, content.facts))}
     differs = any(getattr(row, name) != value for name, value in columns.items())
     if differs:
         await connection.execute(update(DELIVERIES).where(DELIVERIES.c.id == delivery_id).values(columns))
         await recount(connection, row.crawl_id)
-    if not differs and not taken.touched and not taken.reworded:
+    if not differs and not effect.touched and not effect.reworded:
         return None
-    return row.crawl_id, len(taken.job_ids)
+    return row.crawl_id, len(effect.job_ids)
 
 
 async def accept_newly_known(database: Database, which: WhichDeliveries, replayed: Replayed) -> None:
