@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import qdrant_edge as engine
 
 from crawlscope.core.errors import IndexUnavailable, IndexUnusable
 from crawlscope.indexing.index import optimizing
@@ -55,6 +56,38 @@ async def test_writes_survive_kill_9(folder: Path) -> None:
     found = await index.query(direction(0), BM25.encode_query("number148"), Filters(crawl_id="crawl-1"), 5)
     assert [hit.document for hit in found.bm25] == [document_key("https://h/")]
     assert len(found.dense) == 5
+    await index.aclose()
+
+
+class Killed(BaseException):
+    """Ends a process at once."""
+
+
+class DyingShard:
+    """Is killed by the second change."""
+
+    def __init__(self, shard: engine.EdgeShard) -> None:
+        self.shard, self.changes = shard, 0
+
+    def update(self, change: engine.UpdateOperation) -> None:
+        self.changes += 1
+        if self.changes == 2:
+            raise Killed
+        self.shard.update(change)
+
+
+async def test_what_a_killed_writer_began_is_gone(folder: Path) -> None:
+    index = EdgeIndex.open(folder, DIMENSION)
+    await index.replace([make_document("https://h/", "apple")])
+    whole = index._shard
+    index._shard = DyingShard(whole)  # type: ignore[assignment]
+    with pytest.raises(Killed):
+        await index.replace([make_document("https://h/pear", "pear", "apple")])
+    whole.close()
+
+    index = EdgeIndex.open(folder, DIMENSION)
+    assert (await index.size()).chunks == 1
+    assert len((await index.query(None, BM25.encode_query("apple"), Filters(), 5)).bm25) == 1
     await index.aclose()
 
 

@@ -4,7 +4,6 @@ import asyncio
 import ctypes
 import shutil
 import time
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -123,6 +122,8 @@ class EdgeIndex(SearchIndex):
         """
         optimizing.install(path)
         shard = load(path, dimension)
+        unfinished = engine.Filter(must=[engine.IsEmptyCondition(PREFIX_FIELD)])  # their writer was killed
+        _safely(shard.update, engine.UpdateOperation.delete_points_by_filter(unfinished))
         optimizing.clean_up(path)
         return cls(shard, path, dimension)
 
@@ -393,8 +394,8 @@ class _Part:
             strict=True,
         )
         for one, text, dense, sparse in rows:
-            # An array makes its numbers one by one: a list of them takes twice the time.
-            vector: Any = array("f", np.asarray(dense, np.float32).tobytes())
+            # A view makes its numbers one by one: a list of them takes longer.
+            vector: Any = np.asarray(dense, np.float32).data
             yield engine.Point(one, {DENSE: vector, BM25: _engine_vector(sparse)}, dict(text))
 
 
@@ -412,8 +413,8 @@ def _replacements(documents: Sequence[IndexedDocument]) -> Iterator[Change]:
 
 
 def _upsert(parts: Sequence[_Part], shard: engine.EdgeShard) -> int:
-    """The fields that the chunks have in common are set separately: converting them for each chunk would take
-    longer than all the rest."""
+    """The fields that the chunks have in common are set separately: to convert them for each chunk takes
+    longer."""
     points = [point for part in parts for point in part.points()]
     shard.update(engine.UpdateOperation.upsert_points(points))
     for part in parts:

@@ -39,7 +39,6 @@ def chunk_id(url: str, chunk_index: int) -> ChunkId:
 class ChunkText(TypedDict):
     """The fields that each chunk has for itself in the index."""
 
-    url: str
     text: str
     parts: NotRequired[str]
     """As `pack_parts` packs them, if the embedder knows them."""
@@ -48,6 +47,7 @@ class ChunkText(TypedDict):
 class DocumentPayload(TypedDict):
     """The fields that all chunks of a document have in common."""
 
+    url: str
     title: str
     domain: str
     url_prefixes: list[str]
@@ -94,9 +94,9 @@ class IndexedDocument:
     @cached_property
     def chunk_texts(self) -> list[ChunkText]:
         if not self.parts:
-            return [ChunkText(url=self.url, text=text) for text in self.texts]
+            return [ChunkText(text=text) for text in self.texts]
         pairs = zip(self.texts, self.parts, strict=True)
-        return [ChunkText(url=self.url, text=text, parts=parts) for text, parts in pairs]
+        return [ChunkText(text=text, parts=parts) for text, parts in pairs]
 
     @cached_property
     def ids(self) -> list[UUID]:
@@ -106,6 +106,7 @@ class IndexedDocument:
     @cached_property
     def payload(self) -> DocumentPayload:
         return DocumentPayload(
+            url=self.url,
             title=self.title,
             domain=domain_of(self.url),
             url_prefixes=url_prefixes(self.url),
