@@ -1,5 +1,6 @@
 """Opens the engine's shard of an embedded index."""
 
+import os
 from pathlib import Path
 
 import qdrant_edge as engine
@@ -37,6 +38,7 @@ def load(
         payload_memory=ON_DISK,
         id_tracker_memory=ON_DISK,
         wal_enabled=True,
+        max_search_threads=os.cpu_count(),  # the default is a multiple, whose threads wake each other
     )
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
