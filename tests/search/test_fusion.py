@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +104,16 @@ def test_meaning_counts_less_beside_a_name_of_code(name: str) -> None:
 )
 def test_other_words_are_no_names_of_code(query: str) -> None:
     assert dense_weight("all-MiniLM-L6-v2", query, ["en"]) == DENSE_WEIGHT
+
+
+def test_scores_are_the_same_to_the_last_digit_in_each_process() -> None:
+    program = """
+from crawlscope.search.fusion import Fusion, Half
+halves = [Half({b"%d" % page: (page * step % 97) / 7 for page in range(0, 199, step)}) for step in (1, 2)]
+print(Fusion.of(*halves))
+"""
+    answers = {
+        subprocess.check_output([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed})
+        for seed in ("1", "2", "3")
+    }
+    assert len(answers) == 1

@@ -60,7 +60,7 @@ class Fusion:
         So a few hits that stand out in one half count for more than many that hardly differ. The best of both
         halves is 1; if a half found nothing, the best of the other is its weight.
         """
-        pages = bm25.scores.keys() | dense.scores.keys()
+        pages = {**bm25.scores, **dense.scores}  # ordered, so that the sums are the same each time
         power = EMPHASIS if dense_weight > 0.5 else 1.0
         factors, best, weight = [], 0.0, 0.0
         for half, share in ((bm25, 1 - dense_weight), (dense, dense_weight)):
