@@ -1,8 +1,8 @@
 """The passages of a page that answer a query best, with the places of the query's words."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence, Set
 from functools import lru_cache
 
 from crawlscope.indexing.blocks import closes, find_blocks
@@ -30,49 +30,46 @@ class Highlighter:
 
     def __init__(self, words: QueryWords, shown: Iterable[ChunkPayload]) -> None:
         self._words = words
-        self._sentences: dict[tuple[str, int], list[str]] = {}
-        urls: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        pages: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for chunk in shown:
-            self._sentences[_key(chunk)] = _sentences_of(chunk["text"])
-            for sentence in self._sentences[_key(chunk)]:
-                urls[chunk["domain"], sentence].add(chunk["url"])
-        self._boilerplate = {one for one, found in urls.items() if len(found) >= MIN_PAGES_OF_BOILERPLATE}
+            pages[chunk["domain"], chunk["url"]].update(_sentences_of(chunk["text"]))
+        counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for (domain, _), found in pages.items():
+            counts[domain].update(found)
+        self._boilerplate = {
+            domain: {one for one, count in counted.items() if count >= MIN_PAGES_OF_BOILERPLATE}
+            for domain, counted in counts.items()
+        }
 
     def highlights(self, chunks: Sequence[ChunkPayload]) -> list[Highlight]:
         """One of each chunk of a page, in their order; boilerplate only if there is nothing else."""
         found = []
         for chunk in chunks:
-            every = self._sentences[_key(chunk)]
-            if kept := [each for each in every if (chunk["domain"], each) not in self._boilerplate]:
+            boilerplate = self._boilerplate[chunk["domain"]]
+            if kept := [each for each in _sentences_of(chunk["text"]) if each not in boilerplate]:
                 found.append(self._highlight(chunk, kept))
-        return found or [self._highlight(chunk, self._sentences[_key(chunk)]) for chunk in chunks[:1]]
+        return found or [self._highlight(chunk, _sentences_of(chunk["text"])) for chunk in chunks[:1]]
 
     def _highlight(self, chunk: ChunkPayload, sentences: Sequence[str]) -> Highlight:
-        text = self._passage(sentences)
-        matches = list[MatchedWord]()
-        for match in self._words.find(text):
-            if matches and match.start < matches[-1].end:  # overlapping ones are one
-                matches[-1].end = max(match.end, matches[-1].end)
-            else:
-                matches.append(MatchedWord(start=match.start, end=match.end))
-        return Highlight(text=text, chunk_index=chunk["chunk_index"], matches=matches)
-
-    def _passage(self, sentences: Sequence[str]) -> str:
-        """As many sentences as fit, from one with a word of the query on: those with most of its words."""
         terms = [self._words.terms(sentence) for sentence in sentences]
-        best, most = range(1), -1
-        for start in [number for number, found in enumerate(terms) if found] or [0]:
-            end, size, words = start, 0, set[int]()
-            while end < len(sentences) and (end == start or size + len(sentences[end]) < MAX_CHARACTERS):
-                size += len(sentences[end]) + 1
-                words |= terms[end]
-                end += 1
-            if len(words) > most:
-                best, most = range(start, end), len(words)
+        best = _best_passage(sentences, terms)
         text = " ".join(sentences[number] for number in best)
-        if len(text) <= MAX_CHARACTERS:
-            return text
-        # A long sentence is cut at blanks, from shortly before its first match on.
+        if len(text) > MAX_CHARACTERS:
+            parts = [(text := self._cut(text), True)]
+        else:
+            parts = [(sentences[number], bool(terms[number])) for number in best]
+        matches, start = list[MatchedWord](), 0
+        for part, has_matches in parts:
+            for match in self._words.find(part) if has_matches else ():
+                if matches and start + match.start < matches[-1].end:  # overlapping ones are one
+                    matches[-1].end = max(start + match.end, matches[-1].end)
+                else:
+                    matches.append(MatchedWord(start + match.start, start + match.end))
+            start += len(part) + 1
+        return Highlight(text, chunk["chunk_index"], matches)
+
+    def _cut(self, text: str) -> str:
+        """A long sentence, cut at blanks, from shortly before its first match on."""
         first = next((match.start for match in self._words.find(text)), 0)
         start = max(0, first - CONTEXT_CHARACTERS)
         start = (start and text.find(" ", start, first) + 1) or start
@@ -83,8 +80,21 @@ class Highlighter:
         return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
 
 
-def _key(chunk: ChunkPayload) -> tuple[str, int]:
-    return chunk["url"], chunk["chunk_index"]
+def _best_passage(sentences: Sequence[str], terms: Sequence[Set[int]]) -> range:
+    """As many sentences as fit, from one with a word of the query on: those with most of its words."""
+    every = len(set().union(*terms))
+    best, most = range(1), -1
+    for start in [number for number, found in enumerate(terms) if found] or [0]:
+        end, size, words = start, 0, set[int]()
+        while end < len(sentences) and (end == start or size + len(sentences[end]) < MAX_CHARACTERS):
+            size += len(sentences[end]) + 1
+            words |= terms[end]
+            end += 1
+        if len(words) > most:
+            best, most = range(start, end), len(words)
+        if most == every:
+            break
+    return best
 
 
 def sentences(text: str) -> list[str]:

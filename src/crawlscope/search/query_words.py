@@ -56,6 +56,11 @@ class QueryWords:
 
     def find(self, text: str) -> Iterator[Match]:
         """In order. In scripts without spaces, a match has one or two characters."""
+        if text.isascii():
+            for word in _WORD.finditer(text):
+                if terms := self._terms_of[word[0]]:
+                    yield Match(*word.span(), terms)
+            return
         for word in _WORD.finditer(text):
             written = word[0]
             if written.isascii() or ngrams(written, 2) == written:

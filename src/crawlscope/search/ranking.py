@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 from typing import NamedTuple, TypeAlias
@@ -44,8 +44,8 @@ class Found:
         self.hits = hits
         self.places: defaultdict[DocumentKey, list[int]] = defaultdict(list)
         """The places of the hits of each page."""
-        for place, hit in enumerate(hits):
-            self.places[hit.document].append(place)
+        for place, (_, _, document) in enumerate(hits):
+            self.places[document].append(place)
         self.scores = {document: hits[places[0]].score for document, places in self.places.items()}
         """The score of the best chunk of each page."""
 
@@ -58,42 +58,52 @@ class Found:
             return None
         return Standing(self.ranks[document], [self.hits[place] for place in self.places[document]])
 
+    def chunks(self, document: DocumentKey) -> dict[ChunkId, float]:
+        """The score of each chunk of a page."""
+        if document not in self.scores:
+            return {}
+        hits = [self.hits[place] for place in self.places[document]]
+        return {one: score for one, score, _ in hits}
 
-@dataclass(eq=False)
-class RankedPage:
+
+@dataclass(frozen=True)
+class Ranking:
+    bm25: Found
+    dense: Found
+    score: Score
+    _chunks: dict[DocumentKey, list[Hit]] = field(default_factory=dict)
+
+    def chunks(self, document: DocumentKey) -> list[Hit]:
+        """All chunks that were found of a page, best first, each with its score in both halves together."""
+        if document not in self._chunks:
+            bm25, dense = self.bm25.chunks(document), self.dense.chunks(document)
+            scored = sorted((-self.score(bm25.get(one), dense.get(one)), one) for one in bm25 | dense)
+            self._chunks[document] = [Hit(one, -negative, document) for negative, one in scored]
+        return self._chunks[document]
+
+
+class RankedPage(NamedTuple):
     """There are hundreds of them, most of which are only counted: it looks up what it shows."""
 
     document: DocumentKey
     score: float
-    ranking: "Ranking"
+    ranking: Ranking
     rerank_score: float | None = None
     first: Collection[ChunkId] = ()
     """Chunks to show before all others."""
 
-    @cached_property
+    @property
     def bm25(self) -> Standing | None:
         return self.ranking.bm25.standing(self.document)
 
-    @cached_property
+    @property
     def dense(self) -> Standing | None:
         return self.ranking.dense.standing(self.document)
 
-    @cached_property
+    @property
     def chunks(self) -> list[Hit]:
-        """All that were found of it, best first, each with its score in both halves together."""
-        bm25, dense = _scores(self.bm25), _scores(self.dense)
-        score = self.ranking.score
-        hits = [
-            Hit(one, score(bm25.get(one), dense.get(one)), self.document)
-            for one in bm25.keys() | dense.keys()
-        ]
-        return sorted(hits, key=lambda hit: (hit.id not in self.first, -hit.score, hit.id))
-
-
-class Ranking(NamedTuple):
-    bm25: Found
-    dense: Found
-    score: Score
+        chunks = self.ranking.chunks(self.document)
+        return sorted(chunks, key=lambda hit: hit.id not in self.first) if self.first else chunks
 
 
 def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -> list[RankedPage]:
@@ -111,17 +121,20 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
     score: Score = better
     if mode == "hybrid":
         score = Fusion.of(_half(bm25), _half(dense), dense_weight).score
-    ranking = Ranking(bm25, dense, score)
     behind = [len(halves.bm25) + len(halves.dense)]
     by_bm25, by_dense = bm25.scores.get, dense.scores.get
+    in_bm25, in_dense = bm25.places.get, dense.places.get
     ranked = sorted(
-        (
-            -score(by_bm25(document), by_dense(document)),
-            min(bm25.places.get(document, behind)[0], dense.places.get(document, behind)[0]),
-            document,
-        )
-        for document in bm25.scores.keys() | dense.scores.keys()
+        [
+            (
+                -score(by_bm25(document), by_dense(document)),
+                min(in_bm25(document, behind)[0], in_dense(document, behind)[0]),
+                document,
+            )
+            for document in bm25.scores | dense.scores
+        ]
     )
+    ranking = Ranking(bm25, dense, score)
     return [RankedPage(document, -negative, ranking) for negative, _, document in ranked]
 
 
@@ -151,14 +164,10 @@ def lift_pages(pages: Sequence[RankedPage], chunks: Collection[Hit]) -> list[Ran
     lifted, others = list[RankedPage](), list[RankedPage]()
     for page in pages:
         if page.document in documents:
-            lifted.append(replace(page, score=best, first={*page.first, *ids}))
+            lifted.append(page._replace(score=best, first={*page.first, *ids}))
         else:
             others.append(page)
     return [*lifted, *others]
-
-
-def _scores(standing: Standing | None) -> dict[ChunkId, float]:
-    return {hit.id: hit.score for hit in standing.hits} if standing else {}
 
 
 def _half(found: Found) -> Half:

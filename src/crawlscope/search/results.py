@@ -62,10 +62,7 @@ def _result(
         crawl_ids=crawl_ids,
         domain=best["domain"],
         language=best["language"],
-        passages=[
-            Passage(text=chunk["text"], chunk_index=chunk["chunk_index"], score=hit.score)
-            for hit, chunk in others
-        ],
+        passages=[Passage(chunk["text"], chunk["chunk_index"], hit.score) for hit, chunk in others],
         highlights=highlights,
         keyword=_standing(page.bm25, payloads),
         semantic=_standing(page.dense, payloads),
@@ -76,6 +73,4 @@ def _standing(half: Ranked | None, payloads: Payloads) -> Standing | None:
     if half is None or half.best.id not in payloads:
         return None
     chunk = payloads[half.best.id]
-    return Standing(
-        rank=half.rank, score=half.best.score, chunk_index=chunk["chunk_index"], text=chunk["text"]
-    )
+    return Standing(half.rank, half.best.score, chunk["chunk_index"], chunk["text"])

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from crawlscope.core.json_types import Whole
 
 Mode = Literal["hybrid", "semantic", "keyword"]
+_DOCSTRINGS = ConfigDict(use_attribute_docstrings=True)
 
 
 class SearchFilters(BaseModel):
@@ -40,7 +41,8 @@ class SearchRequest(BaseModel):
     filters: SearchFilters | None = None
 
 
-class Passage(BaseModel):
+@dataclass
+class Passage:
     text: str
     chunk_index: int
     score: float
@@ -54,10 +56,11 @@ class MatchedWord:
     end: int
 
 
-class Highlight(BaseModel):
+@dataclass
+class Highlight:
     """A passage that answers the query: whole sentences of a chunk, without Markdown's marks."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    __pydantic_config__ = _DOCSTRINGS
 
     text: str
     """The passage on one line, at most 300 characters."""
@@ -66,10 +69,11 @@ class Highlight(BaseModel):
     """Each word of the query in `text`, in any form that the index takes for the same."""
 
 
-class Standing(BaseModel):
+@dataclass
+class Standing:
     """How one half of the query found a page."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    __pydantic_config__ = _DOCSTRINGS
 
     rank: int
     """The place among the pages that this half found, from 1 on."""

@@ -208,7 +208,7 @@ class SearchService:
         scores = await reranker.scores(text, passages) if near else None
         if scores is None:
             return pages
-        scored = [replace(page, rerank_score=score) for page, score in zip(near, scores, strict=True)]
+        scored = [page._replace(rerank_score=score) for page, score in zip(near, scores, strict=True)]
         scored.sort(key=lambda page: -(page.rerank_score or 0.0))
         return [*scored, *pages[RERANKED_PAGES:]]
 

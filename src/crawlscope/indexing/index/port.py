@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, NotRequired, Protocol, Self, TypeAlias, TypedDict, cast
 from uuid import UUID
 
@@ -137,7 +137,8 @@ class Hit(NamedTuple):
     @classmethod
     def all_of(cls, chunks: Sequence[ChunkId], scores: Iterable[float]) -> list[Self]:
         keys = [chunk[:DOCUMENT_KEY_BYTES] for chunk in chunks]
-        return [*map(cls._make, zip(chunks, scores, keys, strict=True))]
+        # `_make` would call a function of Python for each
+        return [*map(partial(tuple.__new__, cls), zip(chunks, scores, keys, strict=True))]
 
 
 @dataclass(frozen=True)
