@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
-from typing import Any, Self
+from typing import Any
 
 import structlog
-from sqlalchemy import ARRAY, Row, String, any_, bindparam, cast, select, update
+from sqlalchemy import ARRAY, String, TextClause, any_, bindparam, cast, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope import models
@@ -20,9 +20,9 @@ from crawlscope.sessions.fold import (
     CrawlSeen,
     Fact,
     Lifecycle,
+    PageSeen,
     credible_moment,
     fold,
-    last_seen,
     session_columns,
 )
 
@@ -203,7 +203,7 @@ ADD_HISTOGRAMS = """
 """Adds nothing before all of `changed` is there, which locks the crawls' sessions."""
 
 
-def change_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, list[Any]]:
+def _change_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, list[Any]]:
     """The parameters of `CHANGE_SESSIONS` and `ADD_HISTOGRAMS`; The key None has changes that belong to no
     crawl. No session is locked to which nothing is added."""
     sessions, histograms = [], {}
@@ -215,8 +215,11 @@ def change_arrays(changes: Mapping[str | None, SessionChange]) -> dict[str, list
             if success and operation_type in totals:
                 totals[operation_type] += duration_ms
         settled_at = max(filter(None, change.settled_at), default=None)
+        last_fact_at = max((fact.at for fact in change.facts), default=None)
+        pages_at = (each.at for each in change.facts if isinstance(each, PageSeen) and not each.fetched)
+        last_page_at = max(pages_at, default=None)
         row = (
-            *last_seen(change.facts),
+            *(last_fact_at, last_page_at and last_page_at.isoformat()),
             *(settled_at, change.failures_without_url, *vars(counts).values(), *totals.values()),
         )
         if crawl_id and (change.measured or any(row)):
@@ -246,35 +249,43 @@ def histogram_arrays(added: Mapping[str | None, Histograms]) -> dict[str, list[A
     return arrays(_HISTOGRAM_COLUMNS, rows, "histogram_")
 
 
-@dataclass(frozen=True)
-class ChangedSession:
-    """The facts of a crawl as its session has them; None without any."""
-
-    before: Lifecycle | None
-    now: Lifecycle | None
-    """With the time of the last fact and page, where the transaction has written them."""
-
-    @classmethod
-    def from_row(cls, row: Row[Any]) -> Self:
-        """Reads a row of `changed` in `CHANGE_SESSIONS`."""
-        return cls(
+async def change_sessions(
+    connection: AsyncConnection,
+    statement: TextClause,
+    given: Mapping[str, Any],
+    changes: Mapping[str | None, SessionChange],
+    facts: Sequence[tuple[str, Sequence[Fact]]],
+) -> list[Lifecycle | None]:
+    """Executes a statement with `CHANGE_SESSIONS` and `ADD_HISTOGRAMS`, and with `given` for its other parts;
+    merges `facts`. Returns what `merge_facts` does."""
+    given = {**given, **_change_arrays(changes)}
+    if not any(given.values()):
+        return []
+    changed = await connection.execute(statement, given)
+    if not facts:
+        return []
+    sessions = {
+        row.crawl_id: (
             Lifecycle.from_json(row.former_fold, row.former_last_fact_at),
             Lifecycle.from_json(row.fold, row.last_fact_at),
         )
+        for row in changed
+    }
+    return await merge_facts(connection, facts, sessions)
 
 
 async def merge_facts(
     connection: AsyncConnection,
     facts: Sequence[tuple[str, Sequence[Fact]]],
-    sessions: Mapping[str, ChangedSession],
+    sessions: Mapping[str, tuple[Lifecycle | None, Lifecycle | None]],
 ) -> list[Lifecycle | None]:
-    """Merges the facts of deliveries into `sessions` of their crawls, in this order. The transaction has
-    locked these.
+    """Merges the facts of deliveries into the sessions of their crawls, in this order. `sessions` are locked:
+    each as it was before, and as it is stored now, with the time of the last fact and page.
 
     The caller stores the facts, with their delivery; facts without one go through `keep_fact`. Returns for
     each delivery the lifecycle before it.
     """
-    merged, before = {crawl_id: each.before for crawl_id, each in sessions.items()}, []
+    merged, before = {crawl_id: former for crawl_id, (former, _) in sessions.items()}, []
     for crawl_id, each in facts:
         before.append(merged[crawl_id])
         merged[crawl_id] = fold(merged[crawl_id], each)
@@ -286,7 +297,7 @@ async def merge_facts(
     changed = [
         {"of_crawl": crawl_id, **session_columns(lifecycle)}
         for crawl_id, lifecycle in sorted(merged.items())
-        if lifecycle and (lifecycle != sessions[crawl_id].now or lifecycle.has_ended)
+        if lifecycle and (lifecycle != sessions[crawl_id][1] or lifecycle.has_ended)
     ]
     if changed:
         await connection.execute(
@@ -295,16 +306,15 @@ async def merge_facts(
     return before
 
 
-async def lock_sessions(connection: AsyncConnection, crawl_ids: Iterable[str]) -> dict[str, ChangedSession]:
-    """Locks those that exist until the commit, in the order of their ids, and changes nothing."""
+async def lock_sessions(connection: AsyncConnection, crawl_ids: Iterable[str]) -> dict[str, Lifecycle | None]:
+    """Locks those that exist until the commit, in the order of their ids."""
     locked = await connection.execute(
         select(SESSIONS.c.crawl_id, SESSIONS.c.fold, SESSIONS.c.last_fact_at)
         .where(SESSIONS.c.crawl_id == any_(cast(list(crawl_ids), ARRAY(String))))
         .order_by(SESSIONS.c.crawl_id.collate("C"))
         .with_for_update(key_share=True)
     )
-    stored = {row.crawl_id: Lifecycle.from_json(row.fold, row.last_fact_at) for row in locked}
-    return {crawl_id: ChangedSession(each, each) for crawl_id, each in stored.items()}
+    return {row.crawl_id: Lifecycle.from_json(row.fold, row.last_fact_at) for row in locked}
 
 
 async def lock_session(connection: AsyncConnection, crawl_id: str) -> bool:

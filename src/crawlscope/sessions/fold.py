@@ -192,12 +192,6 @@ def session_columns(lifecycle: Lifecycle) -> dict[str, Any]:
     }
 
 
-def last_seen(facts: Iterable[Fact]) -> tuple[datetime | None, str | None]:
-    """`last_fact_at` of the facts, and their `last_page_at` as in the column `fold`."""
-    lifecycle = fold(None, facts)
-    return (lifecycle.last_fact_at, _text(lifecycle.last_page_at)) if lifecycle else (None, None)
-
-
 def fold(lifecycle: Lifecycle | None, facts: Iterable[Fact]) -> Lifecycle | None:
     """None if there are neither a lifecycle nor facts."""
     for fact in facts:

@@ -149,7 +149,8 @@ async def keep_fact(connection: AsyncConnection, crawl_id: str, fact: Fact, *ide
         .returning(FACTS.c.id)
     )
     if kept.one_or_none() is not None:
-        sessions = await lock_sessions(connection, [crawl_id])
+        stored = await lock_sessions(connection, [crawl_id])
+        sessions = {each: (lifecycle, lifecycle) for each, lifecycle in stored.items()}
         await merge_facts(connection, [(crawl_id, [fact])], sessions)
 
 

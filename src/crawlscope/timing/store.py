@@ -22,10 +22,8 @@ from crawlscope.database.row_counts import counted, counting
 from crawlscope.sessions.changes import (
     ADD_HISTOGRAMS,
     CHANGE_SESSIONS,
-    ChangedSession,
     SessionChange,
-    change_arrays,
-    merge_facts,
+    change_sessions,
 )
 from crawlscope.sessions.fold import Fact, Lifecycle
 from crawlscope.sessions.repository import note_operations
@@ -137,15 +135,7 @@ async def write_changes(
         added[crawl_id].measured.append(tuple(each))
     for crawl_id, merged in facts:
         added[crawl_id].facts.extend(merged)
-    given = operations | change_arrays(added)
-    if not any(given.values()):
-        return []
-    changed = await connection.execute(_WRITE_CHANGES, given)
-    if not facts:
-        return []
-    return await merge_facts(
-        connection, facts, {row.crawl_id: ChangedSession.from_row(row) for row in changed}
-    )
+    return await change_sessions(connection, _WRITE_CHANGES, operations, added, facts)
 
 
 def _crawl_id(measurement: Measurement) -> str | None:
