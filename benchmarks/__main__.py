@@ -29,6 +29,7 @@ PARTS = (
         "insights",
         "years",
         "memory",
+        "idle",
         "text",
         "timing",
         "telemetry",

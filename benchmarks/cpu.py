@@ -10,7 +10,8 @@ Statements are counted in PostgreSQL's log, in a round of its own; `--details` p
 import re
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from benchmarks.load import Load
 from benchmarks.part import Options, Row, run_alone
@@ -31,7 +32,8 @@ async def measure(options: Options) -> Sequence[Row]:
         rounds = [
             await service.ingest(Load(f"round-{number}", pages)) for number in range(options.rounds_or(3))
         ]
-        statements = await _statements(service, Load("statements", pages))
+        async with logged_statements(service) as statements:
+            await service.ingest(Load("statements", pages))
     if options.details:
         print("\n".join(f"{count / pages:6.2f} {text[:180]}" for text, count in statements.most_common()))
     return [*_cpu_rows(rounds), *_statement_rows(statements, pages)]
@@ -49,24 +51,31 @@ def _cpu_rows(rounds: Sequence[Ingested]) -> list[Row]:
 
 def _statement_rows(statements: Counter[str], pages: int) -> list[Row]:
     transactions = sum(count for text, count in statements.items() if _END.match(text))
-    others = sum(count for text, count in statements.items() if not _TRANSACTION.match(text))
+    others = without_transactions(statements)
     return [
         Row(PART, "SQL statements of a page", others / pages, "", at_most=MAX_STATEMENTS),
         Row(PART, "transactions of a page", transactions / pages, ""),
     ]
 
 
-async def _statements(service: MeasuredService, load: Load) -> Counter[str]:
-    """How often each was executed from the first delivery until all pages are searchable."""
+def without_transactions(statements: Counter[str]) -> int:
+    """How many do more than begin or end a transaction."""
+    return sum(count for text, count in statements.items() if not _TRANSACTION.match(text))
+
+
+@asynccontextmanager
+async def logged_statements(service: MeasuredService) -> AsyncIterator[Counter[str]]:
+    """How often each is executed in the block, known at its end."""
     log = service.data_dir / "postgres" / "log"
     for name, value in LOGGED.items():
         await service.database.execute(f"ALTER SYSTEM SET {name} = {value}")
     await service.database.execute("SELECT pg_reload_conf()")
     began = log.stat().st_size
-    await service.ingest(load)
+    statements: Counter[str] = Counter()
+    yield statements
     logged = log.read_bytes()[began:].decode(errors="replace")
     counted = Counter(" ".join(text.split()) for text in _STATEMENT.findall(logged))
-    return Counter({text: count for text, count in counted.items() if "/* benchmark */" not in text})
+    statements.update({text: count for text, count in counted.items() if "/* benchmark */" not in text})
 
 
 if __name__ == "__main__":

@@ -64,6 +64,28 @@ async def test_logs_an_error_once_until_it_changes_or_passes(waits: list[float])
     assert waits == [2.0, 2.0, 2.0, 1.0, 2.0, 2.0]
 
 
+async def test_news_end_the_interval_also_those_that_come_during_the_work() -> None:
+    news, calls = asyncio.Event(), 0
+
+    async def work() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            news.set()
+        if calls == 3:
+            raise asyncio.CancelledError
+
+    running = asyncio.create_task(
+        run_periodically(
+            work, interval_seconds=3_600.0, retry_seconds=0.0, failure_event="work_failed", news=news
+        )
+    )
+    await asyncio.sleep(0)
+    news.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 5)
+
+
 async def test_cancellation_ends_it() -> None:
     called = asyncio.Event()
 

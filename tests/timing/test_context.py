@@ -121,6 +121,25 @@ async def test_two_flushes_at_once_write_everything_once(database):
         assert sorted(names) == [f"number {number}" for number in range(5)]
 
 
+async def test_what_threads_measure_is_written_soon_also_after_a_rest(database):
+    buffer, names = MeasurementBuffer(database), list[str]()
+    buffer.start()
+
+    def measure(name):
+        with TimingContext("chunking", name):
+            pass
+
+    with use(buffer):
+        for name in ("first", "second"):
+            await asyncio.to_thread(measure, name)
+            async with asyncio.timeout(30):
+                while name not in names:
+                    async with database.transaction() as connection:
+                        names = [*await connection.scalars(select(OperationMetric.operation_name))]
+    await buffer.stop()
+    assert sorted(names) == ["first", "second"]
+
+
 async def test_ids_order_by_time_whatever_the_clock_says(database):
     times = (0.0, 1.5e9, 1.7e9, 1.7e9 + 0.002)
     measured: list[TimingContext] = []

@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawlscope import models
 from crawlscope.core.values import hash_key
 from crawlscope.core.vocabulary import CrawlStatus, PageState, RescrapeStatus
+from crawlscope.database.queue import CHANGED_PAGES, notify
 from crawlscope.pages.repository import PAGES
 from crawlscope.sessions.repository import SESSIONS
 
@@ -93,6 +94,7 @@ async def same_change(connection: AsyncConnection, identity: UUID, dated: bool) 
 
 async def record_change(connection: AsyncConnection, values: dict[str, Any]) -> UUID:
     entered = await connection.execute(insert(EVENTS).values(values).returning(EVENTS.c.id))
+    await notify(connection, CHANGED_PAGES)
     change_id: UUID = entered.scalar_one()
     return change_id
 

@@ -1,5 +1,6 @@
 """Fetches changed pages again, and notes when their new content became searchable."""
 
+import asyncio
 from datetime import timedelta
 
 import structlog
@@ -17,6 +18,8 @@ from crawlscope.database.engine import Database
 from crawlscope.firecrawl.client import SharedFirecrawl
 
 POLL_INTERVAL_SECONDS = 1.0
+IDLE_SECONDS = 10.0
+"""Between two calls while nothing is open: each change is notified."""
 RETRY_SECONDS = 10.0
 FIRECRAWL_RETRY_SECONDS = 30.0
 """The delay before the next request to Firecrawl, if Firecrawl names none."""
@@ -24,16 +27,17 @@ FIRECRAWL_RETRY_SECONDS = 30.0
 log = structlog.get_logger(__name__)
 
 
-async def rescrape_changes(settings: Settings, database: Database) -> None:
-    """Runs until it is cancelled, in any number of processes."""
+async def rescrape_changes(settings: Settings, database: Database, news: asyncio.Event) -> None:
+    """Runs until it is cancelled, in any number of processes. `news` is set when a page has changed."""
     firecrawl = SharedFirecrawl(settings)
     rescraper = Rescraper(settings, database, firecrawl)
     try:
         await run_periodically(
             rescraper.run,
-            interval_seconds=lambda started: 0.0 if started else POLL_INTERVAL_SECONDS,
+            interval_seconds=lambda seconds: seconds,
             retry_seconds=RETRY_SECONDS,
             failure_event="rescrapes_deferred",
+            news=news,
         )
     finally:
         await firecrawl.aclose()
@@ -45,15 +49,15 @@ class Rescraper:
         self._database = database
         self._firecrawl = firecrawl
 
-    async def run(self) -> bool:
-        """Starts the next rescrape and notes the results of earlier ones; false if none was waiting."""
+    async def run(self) -> float:
+        """Starts the next rescrape and notes the results of earlier ones. The seconds until the next call."""
         if not await self._database.run(repository.any_open):
-            return False
+            return IDLE_SECONDS
         change = await self._database.run(repository.claim_waiting)
         if change is not None:
             await self._start(change)
         await self._database.run(repository.settle_changes)
-        return change is not None
+        return POLL_INTERVAL_SECONDS if change is None else 0.0
 
     async def _start(self, change: repository.WaitingChange) -> None:
         allow_private = self._settings.allow_private_targets

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 import structlog
@@ -20,13 +20,14 @@ async def run_periodically(
     interval_seconds: float | Callable[[T], float],
     retry_seconds: float | Callable[[int], float],
     failure_event: str,
+    news: asyncio.Event | None = None,
 ) -> NoReturn:
     """Calls `work` at once and then again and again, until this is cancelled.
 
-    `interval_seconds` pass between two calls; a function gets what the call returned. After an error
-    `retry_seconds` pass; a function gets the number of errors in a row. `failure_event` is logged with the
-    error as `reason` when an error differs from the one before: a warning for a `CrawlscopeError`, else an
-    error with its traceback.
+    `interval_seconds` pass between two calls, fewer if `news` is set meanwhile; a function gets what the call
+    returned. After an error `retry_seconds` pass; a function gets the number of errors in a row.
+    `failure_event` is logged with the error as `reason` when an error differs from the one before: a warning
+    for a `CrawlscopeError`, else an error with its traceback.
     """
     failures, logged = 0, ""
     while True:
@@ -40,11 +41,18 @@ async def run_periodically(
             elif reason != logged:
                 log.exception(failure_event, reason=reason)
             logged = reason
-            delay = retry_seconds(failures) if callable(retry_seconds) else retry_seconds
+            await asyncio.sleep(retry_seconds(failures) if callable(retry_seconds) else retry_seconds)
         else:
             failures, logged = 0, ""
-            delay = interval_seconds(outcome) if callable(interval_seconds) else interval_seconds
-        await asyncio.sleep(delay)
+            seconds = interval_seconds(outcome) if callable(interval_seconds) else interval_seconds
+            await (_news_within(seconds, news) if news else asyncio.sleep(seconds))
+
+
+async def _news_within(seconds: float, news: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await news.wait()
+            news.clear()
 
 
 @asynccontextmanager

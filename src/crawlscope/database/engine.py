@@ -33,7 +33,7 @@ CONNECT_SECONDS = 10
 CONNECTION_WAIT_SECONDS = 120
 """How long a transaction waits for a connection, while the pool or the server has none to spare."""
 STATEMENT_SECONDS = 120
-TRUSTED_SECONDS = 1.0
+TRUSTED_SECONDS = 15.0
 """A connection that was used since then is not tested before it is used again."""
 _USED_AT = "used_at"
 MAX_ATTEMPTS = 5
@@ -124,6 +124,7 @@ class Database:
             async_creator=partial(connect, **arguments, command_timeout=statement_seconds),
             pool_size=pool_size,
             max_overflow=0,
+            pool_use_lifo=True,  # few connections are used, and the others cost no test
             pool_timeout=CONNECTION_WAIT_SECONDS,
             json_serializer=storable_json,
         )

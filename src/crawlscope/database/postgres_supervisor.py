@@ -26,6 +26,9 @@ from crawlscope.database.postgres_cluster import Cluster, is_alive
 from crawlscope.database.postgres_programs import account_for, find_programs
 
 POLL_INTERVAL_SECONDS = 0.2
+"""Until the server is ready."""
+READY_INTERVAL_SECONDS = 2.0
+"""Afterwards, for the size of its log and a folder that was removed: its end is noticed at once."""
 START_ATTEMPTS = 5
 LOCK_SECONDS = 5.0
 """A process that only tests the supervisor's lock holds it for a moment."""
@@ -37,6 +40,8 @@ class PostgresSupervisor:
         self._connections = connections
         self._users = FileLock(cluster.users_lock)
         self._stop = threading.Event()
+        self._news = threading.Event()
+        """Set when the server has ended, or is to be stopped."""
         self._server: psutil.Process | None = None
         self._child: subprocess.Popen[bytes] | None = None
         """The server, unless it was adopted."""
@@ -50,6 +55,7 @@ class PostgresSupervisor:
         self._server = self._cluster.postmaster()
         if self._server is not None:
             self._started_at = time.monotonic()
+            self._watch(self._server)
             write_log(f"watching the server that runs as process {self._server.pid}")
         try:
             # A user who removes the data folder wants no server in it.
@@ -60,20 +66,29 @@ class PostgresSupervisor:
                     file = self._cluster.pid_file()
                     self._was_ready = self._was_ready or (file is not None and file.ready)
                     self._cluster.bound_log()
-                self._stop.wait(POLL_INTERVAL_SECONDS)
+                self._news.wait(READY_INTERVAL_SECONDS if self._was_ready else POLL_INTERVAL_SECONDS)
+                self._news.clear()
         finally:
             if self._server is not None and is_alive(self._server):
                 self._cluster.stop(self._server)
             if self._child is not None:
                 self._child.wait()
 
-    def stop(self, _signal: int, _frame: FrameType | None) -> None:
+    def stop(self, _signal: int | None = None, _frame: FrameType | None = None) -> None:
         self._stop.set()
+        self._news.set()
+
+    def _watch(self, server: psutil.Process | subprocess.Popen[bytes]) -> None:
+        def wait() -> None:
+            server.wait()
+            self._news.set()
+
+        threading.Thread(target=wait, daemon=True).start()
 
     def _stop_after_last_user(self) -> None:
         self._users.wait_exclusive()
         write_log("the last user has gone")
-        self._stop.set()
+        self.stop()
 
     def _start(self) -> None:
         if self._server is not None:
@@ -89,6 +104,7 @@ class PostgresSupervisor:
         self._child = self._cluster.spawn_server(programs, self._connections)
         self._server = psutil.Process(self._child.pid)
         self._started_at = time.monotonic()
+        self._watch(self._child)
 
 
 def write_log(text: str) -> None:

@@ -1,5 +1,6 @@
 """The job queue: pgqueuer's tables in a schema of their own, in the same database as everything else."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,6 +65,8 @@ INDEX_PAGE = "index_page"
 CRAWL_SITE = "crawl_site"
 TABLE_CHANGED: Literal["table_changed_event"] = "table_changed_event"
 
+REINDEXING, CHANGED_PAGES = "ch_reindexing", "ch_changed_pages"
+"""Channels of what is not a job, and that a worker looks for by itself only now and then."""
 CHANNELS = {INDEX_PAGE: "ch_pgqueuer", CRAWL_SITE: "ch_crawl_site"}
 """The channels of job notifications. The queue's own trigger notifies the first one of every change: on it,
 workers that wait for a crawl would wake up for every page."""
@@ -96,9 +99,11 @@ class SelectiveDriver(AsyncpgPoolDriver):
         self.wants_news: Callable[[], bool] = lambda: True
         self._callbacks: dict[str, NotifyCallback] = {}
 
-    async def listen(self, channel: str) -> None:
-        """Receives notifications without passing them on."""
-        await super().add_listener(channel, lambda _: None)
+    async def listen(self, channel: str) -> asyncio.Event:
+        """An event that each notification sets."""
+        news = asyncio.Event()
+        await super().add_listener(channel, lambda _: news.set())
+        return news
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
         def pass_on(payload: str | bytes | bytearray) -> None:
@@ -199,6 +204,11 @@ async def enqueue(
     if entrypoint != INDEX_PAGE:
         await queue.driver.notify(CHANNELS[entrypoint], _insert_notification(CHANNELS[entrypoint]))
     return list(map(int, job_ids))
+
+
+async def notify(connection: AsyncConnection, channel: str) -> None:
+    """When the transaction commits. It then waits for all others that notify: not for what each page does."""
+    await connection.execute(select(func.pg_notify(channel, "")))
 
 
 def _insert_notification(channel: str) -> str:

@@ -28,6 +28,8 @@ from crawlscope.pages.repository import newest_contents
 from crawlscope.pages.retry import max_failures, retry_seconds
 
 POLL_INTERVAL_SECONDS = 2.0
+IDLE_SECONDS = 10.0
+"""Between two looks for a requested index while none is: each request is notified."""
 DOCUMENTS_AT_ONCE = 4
 BATCH_DOCUMENTS = 64
 MAX_CONTENTS = 3
@@ -72,26 +74,28 @@ class Reindexing:
         self._failures: Counter[tuple[int, DocumentToReindex, str]] = Counter()
         """Failed attempts at a document of an index, by error code. Another process counts from 0."""
 
-    async def run(self) -> None:
-        """Builds each index that is requested, until cancelled.
+    async def run(self, news: asyncio.Event) -> None:
+        """Builds each index that is requested, until cancelled. `news` is set when one is.
 
         When the worker that builds it dies, another one continues, also with a document that may have been
         the cause: those deaths are not counted.
         """
 
-        async def build_if_requested() -> None:
+        async def build_if_requested() -> float:
             async with self._database.transaction() as connection:
                 replacement = (await generations.live(connection)).replacement
             if replacement:
                 async with generations.reindexing_lock(self._database) as alone:
                     if alone:
                         await self.build(replacement.id)
+            return POLL_INTERVAL_SECONDS if replacement else IDLE_SECONDS
 
         await run_periodically(
             build_if_requested,
-            interval_seconds=POLL_INTERVAL_SECONDS,
+            interval_seconds=lambda seconds: seconds,
             retry_seconds=lambda failures: max(POLL_INTERVAL_SECONDS, retry_seconds(failures)),
             failure_event="reindexing_failed",
+            news=news,
         )
 
     async def build(self, generation_id: int) -> None:

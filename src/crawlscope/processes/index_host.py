@@ -14,7 +14,7 @@ from crawlscope.database.engine import Database
 from crawlscope.indexing.corpus import Corpus
 from crawlscope.indexing.generations.lifecycle import IndexLifecycle
 from crawlscope.indexing.generations.opened import IndexEmbedder, OpenGenerations
-from crawlscope.indexing.generations.repository import Generation, begin_reindexing
+from crawlscope.indexing.generations.repository import Generation, Live, begin_reindexing
 from crawlscope.indexing.index.port import OwnedIndexes, SearchIndex
 from crawlscope.indexing.index.sharded import ShardedIndexes
 from crawlscope.indexing.index.socket_client import RemoteIndexes
@@ -25,6 +25,8 @@ from crawlscope.search.reranker import Reranker
 from crawlscope.search.service import SearchService
 
 POLL_INTERVAL_SECONDS = 1.0
+IDLE_SECONDS = 5.0
+"""Between two looks while no index is built; after a switch, the former index is kept for longer."""
 RETRY_SECONDS = 2.0
 OPENING = "the index is being opened"
 
@@ -51,6 +53,7 @@ class IndexHost:
         self._lifecycle = IndexLifecycle(database, indexes)
         self._reranker = Reranker.of(settings)
         self._updating = asyncio.Lock()
+        self._reindexing = asyncio.Event()
         self._serving: ServingIndex | None = None
         self._problem = OPENING
 
@@ -58,9 +61,10 @@ class IndexHost:
         self._background = asyncio.create_task(
             run_periodically(
                 self._poll,
-                interval_seconds=POLL_INTERVAL_SECONDS,
+                interval_seconds=lambda seconds: seconds,
                 retry_seconds=RETRY_SECONDS,
                 failure_event="index_open_failed",
+                news=self._reindexing,
             )
         )
         return self
@@ -86,10 +90,12 @@ class IndexHost:
         recipe = await self._opened.open_configured()
         await self._database.run(lambda connection: begin_reindexing(connection, recipe))
         await self._update()
+        self._reindexing.set()
 
-    async def _poll(self) -> None:
+    async def _poll(self) -> float:
+        """The seconds until the next one."""
         try:
-            await self._update()
+            live = await self._update()
         except CrawlscopeError as error:
             self._problem = str(error)
             raise
@@ -97,8 +103,9 @@ class IndexHost:
             self._problem = f"unexpected {type(error).__name__}; see the log of the service"
             raise
         self._problem = OPENING
+        return POLL_INTERVAL_SECONDS if live.replacement else IDLE_SECONDS
 
-    async def _update(self) -> None:
+    async def _update(self) -> Live:
         async with self._updating:
             if self._serving is None:
                 await self._opened.ensure_serving(self._database)
@@ -117,6 +124,7 @@ class IndexHost:
                 with suppress(CrawlscopeError):  # requests that need the embedder get the error
                     await embedder.ready()
             await self._opened.close_others(live)
+            return live
 
 
 def indexes_of(settings: Settings) -> OwnedIndexes:

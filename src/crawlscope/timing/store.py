@@ -172,14 +172,20 @@ class MeasurementBuffer:
         self._operations: deque[Measurement] = deque()
         self._requests: deque[RequestRecord] = deque()
         self._stopping = asyncio.Event()
+        self._added = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._is_woken = False
+        """Whether the writer was told that something waits."""
         self._writer: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
 
     def add_operation(self, measurement: Measurement) -> None:
         self._operations.append(measurement)
+        self._wake_writer()
 
     def add_request(self, request: RequestRecord) -> None:
         self._requests.append(request)
+        self._wake_writer()
 
     def start(self) -> None:
         self._writer = asyncio.create_task(self._write_until_stopped())
@@ -187,6 +193,7 @@ class MeasurementBuffer:
     async def stop(self) -> None:
         """Writes what is left; what the database does not take then is lost, and logged."""
         self._stopping.set()
+        self._added.set()
         if self._writer:
             await self._writer
         await self.flush()
@@ -197,9 +204,21 @@ class MeasurementBuffer:
     async def _write_until_stopped(self) -> None:
         """Ends between two writes: a cancelled write may have been committed, and would be repeated."""
         while not self._stopping.is_set():
+            await self._added.wait()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), FLUSH_SECONDS)
+            self._added.clear()
+            self._is_woken = False  # before it reads what waits, so that nothing is added unseen
             await self.flush()
+            if self._operations or self._requests:
+                self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        """Only once until it writes: a process that measures nothing does not wake up."""
+        if not self._is_woken:
+            self._is_woken = True
+            with suppress(RuntimeError):  # the event loop was closed
+                self._loop.call_soon_threadsafe(self._added.set)
 
     async def flush(self) -> None:
         """Writes everything that waits; while the database is unavailable, it waits."""

@@ -31,7 +31,9 @@ LOG_INTERVAL_SECONDS = 60.0
 FILE = "refused-deliveries.jsonl"
 TAKEN = "refused-deliveries*.taken"
 """Files to which no process adds any more, about to be written to the database."""
-POLL_INTERVAL_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+POLL_INTERVAL_SECONDS = 5.0
+"""Between two looks for refusals that another process left."""
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +116,7 @@ class Refusals:
     def __init__(self, data_dir: Path, database: Database) -> None:
         self._file = data_dir / FILE
         self._database = database
+        self._added = asyncio.Event()
 
     def add(self, body: bytes) -> None:
         """Ignores a body that names no crawl, and any while the file cannot be written."""
@@ -128,6 +131,7 @@ class Refusals:
                     file.write(f"\n{refusal}\n")  # the line before may be cut off: the disk was full
                     file.flush()
                     is_kept = is_open_at(file.fileno(), self._file)
+        self._added.set()
 
     @asynccontextmanager
     async def stored_in_background(self) -> AsyncIterator[None]:
@@ -135,8 +139,9 @@ class Refusals:
         writing = run_periodically(
             self.store,
             interval_seconds=POLL_INTERVAL_SECONDS,
-            retry_seconds=POLL_INTERVAL_SECONDS,
+            retry_seconds=RETRY_SECONDS,
             failure_event="refusal_storage_failed",
+            news=self._added,
         )
         async with in_background(writing):
             yield

@@ -43,13 +43,14 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crawlscope.processes.maintenance.sweep.POLL_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr("crawlscope.notifications.background.POLL_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr("crawlscope.changes.rescrapes.POLL_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr("crawlscope.changes.rescrapes.IDLE_SECONDS", 0.1)
 
 
 @asynccontextmanager
 async def process(settings: Settings, url: str) -> AsyncIterator[None]:
     """As far as it maintains: with connections of its own."""
     database = Database.open(url, pool_size=4)
-    async with in_background(*maintenance_tasks(settings, database)):
+    async with in_background(*maintenance_tasks(settings, database, asyncio.Event())):
         yield
     await database.close()
 

@@ -3,15 +3,23 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import nullcontext
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job
+from pgqueuer.ports.repository import EntrypointExecutionParameter
+from pgqueuer.types import QueueEntrypoint
 from sqlalchemy import text
 
+from crawlscope.changes.acceptance import Rescraping, accept_change
+from crawlscope.core.vocabulary import Engine
 from crawlscope.database.engine import Database
-from crawlscope.database.queue import INDEX_PAGE, enqueue
+from crawlscope.database.queue import CHANGED_PAGES, INDEX_PAGE, REINDEXING, enqueue
+from crawlscope.indexing.embedders.port import EmbedderIdentity
+from crawlscope.indexing.generations.recipe import Recipe
+from crawlscope.indexing.generations.repository import begin_reindexing
 from crawlscope.processes.worker.queue import Payload, worker_queue
 from tests.support.polling import eventually
 
@@ -167,3 +175,45 @@ async def test_an_idle_worker_hears_of_each_job(database: Database, monkeypatch:
             await looked.wait()
             await enqueue_numbered(database, {"number": number})
             await working
+
+
+async def test_a_job_that_is_due_later_and_one_of_a_silent_worker_are_taken_in_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawlscope.processes.worker.queue.IDLE_POLL_INTERVAL", timedelta(hours=1))
+    monkeypatch.setattr("crawlscope.processes.worker.queue.MIN_POLL_INTERVAL", timedelta(milliseconds=10))
+    monkeypatch.setattr("crawlscope.processes.worker.queue.HEARTBEAT_TIMEOUT", timedelta(seconds=1))
+    stopping, taken = asyncio.Event(), list[int]()
+
+    async def handle(job: Job, payload: Payload) -> None:
+        taken.append(payload["number"])
+        if taken == [2]:
+            raise RetryRequested(timedelta(seconds=0.5), "not now")
+        if len(taken) == 3:
+            stopping.set()
+
+    async with asyncio.timeout(30), worker_queue(database, INDEX_PAGE, 2) as silent:
+        await enqueue_numbered(database, {"number": 1})
+        [_] = await silent.queries.dequeue(
+            batch_size=1,
+            entrypoints={QueueEntrypoint(INDEX_PAGE): EntrypointExecutionParameter(0)},
+            queue_manager_id=silent.queue_manager_id,
+            global_concurrency_limit=None,
+            heartbeat_timeout=timedelta(seconds=1),
+        )
+        await enqueue_numbered(database, {"number": 2})
+        async with worker_queue(database, INDEX_PAGE, 2) as queue:
+            await queue.work(handle, stopping)
+    assert sorted(taken) == [1, 2, 2]
+
+
+async def test_a_worker_hears_of_a_changed_page_and_of_a_requested_index(database: Database) -> None:
+    async with asyncio.timeout(30), worker_queue(database, INDEX_PAGE, 2) as queue:
+        changed, requested = await queue.news_of(CHANGED_PAGES), await queue.news_of(REINDEXING)
+        body = b'{"watch_url": "https://a.example/"}'
+        await accept_change(database, body, datetime.now(UTC), Rescraping(Engine.BUILTIN, allow_private=True))
+        await changed.wait()
+        assert not requested.is_set()
+        recipe = Recipe(EmbedderIdentity("tei", "model", "1", 8), 200)
+        await database.run(lambda connection: begin_reindexing(connection, recipe))
+        await requested.wait()

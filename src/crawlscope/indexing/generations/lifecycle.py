@@ -31,7 +31,7 @@ class IndexLifecycle:
         self._looked_for_outdated = False
 
     async def advance(self) -> Live:
-        """Does what is due; to be called about once a second."""
+        """Does what is due; to be called every few seconds, once a second while an index is built."""
         async with self._database.transaction() as connection:
             live = await generations.live(connection)
             retired = await generations.retired(connection, DROP_AFTER_SECONDS)

@@ -29,6 +29,7 @@ from crawlscope import models
 from crawlscope.core.errors import DatabaseUnavailable
 from crawlscope.core.values import hash_key
 from crawlscope.database.engine import LOCK_NOT_AVAILABLE, Database, sqlstate
+from crawlscope.database.queue import REINDEXING, notify
 from crawlscope.indexing import documents, vocabulary
 from crawlscope.indexing.contents import KnownContent
 from crawlscope.indexing.documents import KnownDocument
@@ -182,6 +183,7 @@ async def begin_reindexing(connection: AsyncConnection, recipe: Recipe) -> Gener
         return current
     if current:
         await _retire(connection, GENERATIONS.c.id == current.id)
+    await notify(connection, REINDEXING)
     return await _add(connection, recipe, State.BUILDING)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.periodic import run_periodically
 from crawlscope.core.settings import Settings
@@ -26,6 +27,9 @@ from crawlscope.timing.telemetry.reports import is_oldest
 from crawlscope.webhooks.retention import prune_bodies
 
 POLL_INTERVAL_SECONDS = 5.0
+OTHERS_INTERVAL_SECONDS = 20.0
+"""Between two looks of a process that is not the oldest."""
+HOURS_INTERVAL_SECONDS = 30.0
 PRUNING_INTERVAL_SECONDS = 3_600.0
 RETRY_SECONDS = 300.0
 PRUNING_LOCK = (7_108, 6)
@@ -35,31 +39,43 @@ log = structlog.get_logger(__name__)
 
 async def maintain_tables(settings: Settings, database: Database) -> None:
     """Runs until it is cancelled, in each process that writes: the oldest one alive does the work."""
-    pruned_at = -math.inf
+    pruned_at = summed_up_at = -math.inf
 
-    async def maintain() -> None:
-        nonlocal pruned_at
-        if not await database.run(is_oldest):
-            return
-        await database.run(merge_row_counts)
-        while await database.run(sum_up_hours):
-            pass
+    async def merge_if_oldest(connection: AsyncConnection) -> bool:
+        oldest = await is_oldest(connection)
+        if oldest:
+            await merge_row_counts(connection)
+        return oldest
+
+    async def maintain() -> float:
+        nonlocal pruned_at, summed_up_at
+        if not await database.run(merge_if_oldest):
+            return OTHERS_INTERVAL_SECONDS
+        if time.monotonic() >= summed_up_at + HOURS_INTERVAL_SECONDS:
+            while await database.run(sum_up_hours):
+                pass
+            summed_up_at = time.monotonic()
         if time.monotonic() < pruned_at + PRUNING_INTERVAL_SECONDS:
-            return
+            return POLL_INTERVAL_SECONDS
         if pruned_at == -math.inf:
             await correct_row_counts(database)
-        for name in await make_partitions(database, datetime.now(UTC)):
-            log.info("partition_added", name=name)
-        for each in await prune(settings, database, datetime.now(UTC)) or []:
-            log.info("rows_deleted", what=each.what, rows=each.rows, bytes=each.bytes)
+        await _add_partitions_and_prune(settings, database)
         pruned_at = time.monotonic()
+        return POLL_INTERVAL_SECONDS
 
     await run_periodically(
         maintain,
-        interval_seconds=POLL_INTERVAL_SECONDS,
+        interval_seconds=lambda seconds: seconds,
         retry_seconds=RETRY_SECONDS,
         failure_event="pruning_failed",
     )
+
+
+async def _add_partitions_and_prune(settings: Settings, database: Database) -> None:
+    for name in await make_partitions(database, datetime.now(UTC)):
+        log.info("partition_added", name=name)
+    for each in await prune(settings, database, datetime.now(UTC)) or []:
+        log.info("rows_deleted", what=each.what, rows=each.rows, bytes=each.bytes)
 
 
 async def correct_row_counts(database: Database) -> None:

@@ -6,6 +6,7 @@ records refused deliveries (`Refusals`), an indexing worker builds a new index (
 circuit (`Circuit`), and `up` watches the embedded database and dead workers (`Supervisor`).
 """
 
+import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -17,11 +18,15 @@ from crawlscope.processes.maintenance.ended_crawls import count_ended_crawls
 from crawlscope.processes.maintenance.sweep import reconcile_crawls
 
 
-def maintenance_tasks(settings: Settings, database: Database) -> Sequence[Coroutine[Any, Any, None]]:
-    """Any number of processes may run them; the crawler's worker does."""
+def maintenance_tasks(
+    settings: Settings, database: Database, changed_pages: asyncio.Event
+) -> Sequence[Coroutine[Any, Any, None]]:
+    """Any number of processes may run them; the crawler's worker does. `changed_pages` is set when a page has
+    changed.
+    """
     return [
         reconcile_crawls(settings, database),
-        rescrape_changes(settings, database),
+        rescrape_changes(settings, database, changed_pages),
         notify_of_crawls(settings, database),
         count_ended_crawls(database),
     ]

@@ -27,7 +27,7 @@ CRAWLSCOPE = (sys.executable, "-P", "-m", "crawlscope")
 START_ATTEMPTS = 3
 MANY_FAILURES = 5
 READY_POLL_INTERVAL_SECONDS = 0.05
-WATCH_INTERVAL_SECONDS = 1.0
+WATCH_INTERVAL_SECONDS = 2.0
 STDERR_LINES = 20
 
 log = structlog.get_logger(__name__)
@@ -117,11 +117,12 @@ class Supervisor:
         on_exit: Callable[[Exit], None] | None = None,
         grace_seconds: float = 15.0,
     ) -> None:
-        """`watch` is called each second, from the start on; an error in it is logged. `on_exit` is called for
-        every process that ended.
+        """`watch` is called every two seconds, from the start on, and when a process has ended; an error in
+        it is logged. `on_exit` is called for every process that ended.
         """
         self._children = {process.name: _Child(process) for process in processes}
-        self._watch = watch
+        self._watch = [(callback, asyncio.Event()) for callback in watch]
+        """With the event of a process that ended."""
         self._on_exit = on_exit
         self._grace_seconds = grace_seconds
         self._lifeline = Lifeline()
@@ -142,9 +143,10 @@ class Supervisor:
                     interval_seconds=WATCH_INTERVAL_SECONDS,
                     retry_seconds=WATCH_INTERVAL_SECONDS,
                     failure_event="watch_failed",
+                    news=ended,
                 )
             )
-            for callback in self._watch
+            for callback, ended in self._watch
         ]
         for child in self._children.values():
             child.task = asyncio.create_task(self._supervise(child))
@@ -217,6 +219,8 @@ class Supervisor:
         report("process_ended", child=end.name, pid=end.pid, how=end.how)
         if self._on_exit is not None:
             self._on_exit(end)
+        for _, ended in self._watch:
+            ended.set()
         return code
 
     async def _spawn(self, process: Process, stderr: int) -> asyncio.subprocess.Process:

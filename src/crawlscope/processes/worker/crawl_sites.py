@@ -12,7 +12,7 @@ from crawlscope.core.errors import DependencyError
 from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
-from crawlscope.database.queue import CRAWL_SITE
+from crawlscope.database.queue import CHANGED_PAGES, CRAWL_SITE
 from crawlscope.processes.maintenance.tasks import maintenance_tasks
 from crawlscope.processes.worker.queue import Payload, worker_queue
 
@@ -33,7 +33,7 @@ async def crawl_sites(settings: Settings, database: Database, stopping: asyncio.
             raise RetryRequested(timedelta(seconds=seconds), str(error)) from None
 
     async with (
-        in_background(*maintenance_tasks(settings, database)),
         worker_queue(database, CRAWL_SITE, CRAWLS_AT_ONCE) as queue,
+        in_background(*maintenance_tasks(settings, database, await queue.news_of(CHANGED_PAGES))),
     ):
         await queue.work(crawl_site, stopping)

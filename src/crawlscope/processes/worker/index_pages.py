@@ -19,7 +19,7 @@ from crawlscope.core.errors import CrawlscopeError, DependencyError
 from crawlscope.core.periodic import in_background
 from crawlscope.core.settings import Settings
 from crawlscope.database.engine import Database
-from crawlscope.database.queue import INDEX_PAGE
+from crawlscope.database.queue import INDEX_PAGE, REINDEXING
 from crawlscope.pages.attempts import worker_name
 from crawlscope.pages.index_page import PageIndexer, PutBack
 from crawlscope.pages.retry import DEPENDENCY_RETRY_SECONDS, UNKNOWN_ERROR_RETRY_SECONDS
@@ -91,8 +91,8 @@ async def index_pages(
     rest_seconds = settings.workers * REST_SECONDS
     async with (
         worker_parts(settings, database, threads) as parts,
-        in_background(parts.reindexing.run(), parts.words.run()),
         worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE, MIN_BATCH, rest_seconds) as queue,
+        in_background(parts.reindexing.run(await queue.news_of(REINDEXING)), parts.words.run()),
     ):
         circuit = Circuit(parts.indexing.probes, outages, queue.pause, queue.resume, PAGES_AT_ONCE)
         indexer = PageIndexer(

@@ -35,6 +35,8 @@ REASONS: dict[type[Exception], str] = {
     "CRAWLSCOPE_DATABASE_DIRECT_URL"
 }
 MEMORY_POLL_INTERVAL_SECONDS = 0.2
+IDLE_MEMORY_INTERVAL_SECONDS = 1.0
+"""While the process takes as much as before."""
 SWITCH_SECONDS = 0.0005
 """A thread that reads a page lets the event loop have the interpreter so soon: a transaction holds locks
 while it waits for it."""
@@ -97,9 +99,10 @@ def watch_memory(limit_bytes: int) -> None:
     """Ends the process once it takes more; 0: never."""
 
     def watch() -> None:
-        process = psutil.Process()
+        process, before = psutil.Process(), 0
         while (taken := process.memory_info().rss) <= limit_bytes:
-            time.sleep(MEMORY_POLL_INTERVAL_SECONDS)
+            time.sleep(IDLE_MEMORY_INTERVAL_SECONDS if taken == before else MEMORY_POLL_INTERVAL_SECONDS)
+            before = taken
         log.error("worker_memory_exceeded", rss_bytes=taken, limit_bytes=limit_bytes)
         os._exit(MEMORY_EXIT_CODE)
 

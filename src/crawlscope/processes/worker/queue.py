@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
+from pgqueuer.core import buffers
 from pgqueuer.core.buffers import JobStatusLogBuffer
 from pgqueuer.errors import FailingListenerError, RetryRequested
 from pgqueuer.executors import AbstractEntrypointExecutor
@@ -22,14 +23,24 @@ from pgqueuer.types import Channel, JobId, QueueEntrypoint
 from crawlscope.core.errors import DatabaseUnavailable, DependencyError
 from crawlscope.database.connections import WORKER_QUEUE
 from crawlscope.database.engine import Database, connect
-from crawlscope.database.queue import CHANNELS, SelectiveDriver, queue_queries
+from crawlscope.database.queue import CHANNELS, QUEUE_SCHEMA, SelectiveDriver, queue_queries
 
 Payload = dict[str, Any]
 HEARTBEAT_TIMEOUT = timedelta(seconds=20)
 """A job whose worker was silent for so long goes to another one."""
 MIN_POLL_INTERVAL = timedelta(seconds=1)
 """How soon a worker that missed news of a job finds it."""
-IDLE_POLL_INTERVAL = timedelta(seconds=5)
+IDLE_POLL_INTERVAL = timedelta(seconds=15)
+_UNTIL_NEXT_JOB = f"""
+    SELECT CAST(extract(epoch FROM least(
+        (SELECT min(execute_after) FROM {QUEUE_SCHEMA}.pgqueuer WHERE entrypoint = $1 AND status = 'queued'),
+        (
+            SELECT min(heartbeat) + CAST($2 AS interval) FROM {QUEUE_SCHEMA}.pgqueuer
+            WHERE entrypoint = $1 AND status = 'picked'
+        )
+    ) - now()) AS float8) AS seconds
+"""  # noqa: S608 - of a constant
+"""Until a job that waits is due, or one in progress goes to another worker unless its own is heard before."""
 OUTAGE_ERRORS = (
     *(DependencyError, FailingListenerError, OSError),
     *(asyncpg.PostgresError, asyncpg.InterfaceError),
@@ -42,15 +53,44 @@ def payload_of(job: Job) -> Payload:
     return payload
 
 
+class _StatusBuffer(JobStatusLogBuffer):
+    """Wakes up when a job has ended: the library's own does so ten times a second."""
+
+    _flushing: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def add(self, item: Any) -> None:
+        await super().add(item)
+        self._flush_soon()
+
+    async def flush(self) -> None:
+        await super().flush()
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._flushing is None and not self.events.empty():
+            loop = asyncio.get_running_loop()
+            self._flushing = loop.call_later(self.timeout.total_seconds(), self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flushing = None
+        self.schedule_flush()
+
+
+buffers.JobStatusLogBuffer = _StatusBuffer  # type: ignore[misc]  # there is no setting
+
+
 @dataclass
 class WorkerQueue(QueueManager):
     """Fetches jobs as soon as there is capacity for `min_batch` of them; none while it is paused, or while a
     job that must run alone is in progress. When it has fetched all that were there, it rests for about
     `rest_seconds`, so that many workers that hear of the same job do not all look for it again and again.
 
-    It overrides three methods of pgqueuer's manager, which has no setting for these: `fetch_jobs` can be
-    paused, `forget_job` notes when a job ends and asks when it is due again, and `log_failure` leaves a job
-    as it is while the database is unavailable.
+    It overrides four methods of pgqueuer's manager, which has no setting for these: `fetch_jobs` can be
+    paused, `forget_job` notes when a job ends and asks when it is due again, `log_failure` leaves a job as it
+    is while the database is unavailable, and `_effective_dequeue_timeout` needs one statement, not three.
     """
 
     job_type: str = field(init=False, default="")
@@ -79,6 +119,10 @@ class WorkerQueue(QueueManager):
             return False
         self._has_news = True
         return True
+
+    async def news_of(self, channel: str) -> asyncio.Event:
+        """An event that each notification of the channel sets."""
+        return await self._driver.listen(channel)
 
     def pause(self) -> None:
         self._paused = True
@@ -164,6 +208,15 @@ class WorkerQueue(QueueManager):
                 if self.capacity > 0 and not self._has_news:  # the manager drops the news when it takes a job
                     return
 
+    async def _effective_dequeue_timeout(self, dequeue_timeout: timedelta) -> timedelta:
+        """Until the next job is due: `dequeue_timeout` at most, and a second at least."""
+        found = await self._driver.fetch(_UNTIL_NEXT_JOB, self.job_type, HEARTBEAT_TIMEOUT)
+        seconds = found[0]["seconds"]
+        if seconds is None:
+            return dequeue_timeout
+        assert isinstance(seconds, float)
+        return min(dequeue_timeout, max(MIN_POLL_INTERVAL, timedelta(seconds=seconds)))
+
     def forget_job(self, job_id: JobId, context: Context, task: asyncio.Task[None]) -> None:
         super().forget_job(job_id, context, task)
         if job_id not in self.job_context:
@@ -184,10 +237,13 @@ class WorkerQueue(QueueManager):
         if not isinstance(exc, OUTAGE_ERRORS):
             await super().log_failure(job, executor, exc, jbuff)
 
+    @property
+    def _driver(self) -> SelectiveDriver:
+        assert isinstance(self.queries.driver, SelectiveDriver)
+        return self.queries.driver
+
     def _poll_now(self) -> None:
-        driver = self.queries.driver
-        assert isinstance(driver, SelectiveDriver)
-        driver.poll_now(self.channel)
+        self._driver.poll_now(self.channel)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

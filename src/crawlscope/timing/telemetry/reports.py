@@ -28,13 +28,15 @@ from crawlscope.timing.telemetry import conventions, meters
 from crawlscope.timing.telemetry.meters import Series, Total, Totals
 
 INTERVAL_SECONDS = 5.0
+IDLE_INTERVALS = 2
+"""Between two reports of a process that counted nothing."""
 FORGOTTEN = timedelta(minutes=10)
 PROCESSES = models.table_of(models.Process)
 TOTALS = models.table_of(models.MetricTotal)
 log = structlog.get_logger(__name__)
 
 METRICS = {metric.name: metric for metric in conventions.COUNTED}
-_ADD_TOTALS = text("""
+_ADD_TOTALS = """
     INSERT INTO webhook.metric_totals AS total (metric, labels, value, buckets)
     SELECT metric, labels, value, buckets
     FROM jsonb_to_recordset(CAST(:totals AS jsonb))
@@ -50,18 +52,18 @@ _ADD_TOTALS = text("""
                 ORDER BY number
             )
             ELSE excluded.buckets END
-""")
+"""
 """In one order, because several processes add to the same rows. A version with other buckets begins anew."""
-_REPORT_PROCESS = text("""
+_REPORT = text(f"""
     WITH forgotten AS (
         DELETE FROM webhook.processes WHERE reported_at < now() - CAST(:forgotten AS interval)
-    )
+    ), counted AS ({_ADD_TOTALS})
     INSERT INTO webhook.processes (name, kind, version, revision, started_at, memory_bytes)
     VALUES (:name, :kind, :version, :revision, :started_at, :memory_bytes)
     ON CONFLICT (name) DO UPDATE SET
         kind = excluded.kind, version = excluded.version, revision = excluded.revision,
         started_at = excluded.started_at, memory_bytes = excluded.memory_bytes, reported_at = now()
-""")
+""")  # noqa: S608 - of a constant
 _RECORD_OUTAGE = text("""
     INSERT INTO webhook.past_outages (part, worker, since, until, reason)
     VALUES ('database', :process, :since, greatest(:since, now()), :reason)
@@ -105,7 +107,8 @@ class _Reporter:
         self._process = psutil.Process()
         self._cpu_seconds = 0.0
 
-    async def report(self) -> None:
+    async def report(self) -> bool:
+        """Whether the process counted anything besides its processor time."""
         cpu_seconds = sum(self._process.cpu_times()[:2])
         self._totals.add(conventions.CPU, (self._kind,), cpu_seconds - self._cpu_seconds)
         self._cpu_seconds = cpu_seconds
@@ -121,11 +124,11 @@ class _Reporter:
         taken = self._totals.take()
         try:
             async with self._database.transaction() as connection:
-                await connection.execute(_REPORT_PROCESS, alive)
-                await add_totals(connection, taken)
+                await connection.execute(_REPORT, alive | _encoded(taken))
         except Exception:
             self._totals.put_back(taken)
             raise
+        return len(taken) > 1
 
     async def report_until(self, stopping: asyncio.Event) -> None:
         """Ends between two reports: a cancelled one may have been committed, and would be repeated.
@@ -134,8 +137,10 @@ class _Reporter:
         """
         failed: dict[str, Any] | None = None
         while not stopping.is_set():
+            seconds = INTERVAL_SECONDS
             try:
-                await self.report()
+                if not await self.report():
+                    seconds *= IDLE_INTERVALS
                 if failed:
                     async with self._database.transaction() as connection:
                         await connection.execute(_RECORD_OUTAGE, failed)
@@ -146,7 +151,7 @@ class _Reporter:
                     log.warning("metrics_report_failed", reason=reason)
                     failed = {"process": _host_and_pid(), "since": datetime.now(UTC), "reason": reason}
             with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), INTERVAL_SECONDS)
+                await asyncio.wait_for(stopping.wait(), seconds)
         with suppress(CrawlscopeError):
             await self.report()
             async with self._database.transaction() as connection:
@@ -177,12 +182,16 @@ def _started_at(pid: int) -> datetime:
 
 async def add_totals(connection: AsyncConnection, series: Series) -> None:
     """Locks the rows of the series until the commit."""
+    if series:
+        await connection.execute(text(_ADD_TOTALS), _encoded(series))
+
+
+def _encoded(series: Series) -> dict[str, str]:
     rows = [
         {"metric": metric.name, "labels": labels, "value": total.value, "buckets": total.buckets}
         for (metric, labels), total in series.items()
     ]
-    if rows:
-        await connection.execute(_ADD_TOTALS, {"totals": storable_json(rows)})
+    return {"totals": storable_json(rows)}
 
 
 async def totals_of_all(connection: AsyncConnection) -> Series:
