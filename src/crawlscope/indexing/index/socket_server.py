@@ -3,9 +3,10 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
@@ -30,11 +31,14 @@ class IndexServer:
         self._indexes = indexes
         self._path = socket_path
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._transports: set[asyncio.Transport] = set()
+        self._calls: set[asyncio.Task[None]] = set()
+        """They are carried out also if their caller disconnects."""
 
     async def start(self) -> None:
         """Replaces the socket of a killed server; raises `IndexUnavailable` if another process listens."""
-        self._server = await asyncio.start_unix_server(self._accept, sock=_bind(self._path))
+        connection = partial(_Connection, self._answer, self._transports, self._calls)
+        self._server = await asyncio.get_running_loop().create_unix_server(connection, sock=_bind(self._path))
 
     async def stop(self) -> None:
         """Callers with a call in progress get `IndexUnavailable`. The indexes stay open."""
@@ -42,43 +46,24 @@ class IndexServer:
             return
         self._path.unlink(missing_ok=True)  # while it listens: later it may be the file of a successor
         self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        for transport in self._transports:
+            transport.close()
         await self._server.wait_closed()
         self._server = None
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = asyncio.create_task(self._serve(reader, writer))
-        self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        in_progress = asyncio.Semaphore(MAX_CALLS_IN_PROGRESS)
-        try:
-            async with asyncio.TaskGroup() as calls:
-                async for call in _calls(reader):
-                    await in_progress.acquire()
-                    answer = calls.create_task(self._answer(call, writer))
-                    answer.add_done_callback(lambda _: in_progress.release())
-        finally:
-            writer.close()
-
-    async def _answer(self, call: wire.Message, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, call: wire.Message) -> bytes:
         answer: wire.Message = {"id": call.get("id")}
         try:
-            framed = wire.frame({**answer, "result": await self._carry_out(call)})
+            return wire.frame({**answer, "result": await self._carry_out(call)})
         except CrawlscopeError as error:
-            framed = wire.frame({**answer, "error": wire.pack_error(error)})
+            return wire.frame({**answer, "error": wire.pack_error(error)})
         except Exception as error:
             log.exception("index_call_failed", verb=call.get("verb"))
             failure = CrawlscopeError(f"the index call failed: {error!r}")
-            framed = wire.frame({**answer, "error": wire.pack_error(failure)})
-        try:
-            writer.write(framed)
-            await writer.drain()
-        except ConnectionError:
-            log.info("index_caller_disconnected", verb=call.get("verb"))
+            return wire.frame({**answer, "error": wire.pack_error(failure)})
 
     async def _carry_out(self, call: wire.Message) -> Any:
         name, dimension = call["index"], call["dimension"]
@@ -88,6 +73,76 @@ class IndexServer:
             case "drop":
                 return await self._indexes.drop(name)
         return await _ask(await self._indexes.open(name, dimension), call)
+
+
+class _Connection(asyncio.Protocol):
+    """Reads no further calls while many are in progress, or while the caller does not read its answers."""
+
+    _transport: asyncio.Transport
+
+    def __init__(
+        self,
+        answer: Callable[[wire.Message], Awaitable[bytes]],
+        transports: set[asyncio.Transport],
+        calls: set[asyncio.Task[None]],
+    ) -> None:
+        self._answer = answer
+        self._transports, self._calls = transports, calls
+        self._frames = wire.Frames()
+        self._in_progress = 0
+        self._answers_wait = False
+        self._is_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transports.add(self._transport)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._transports.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._frames.add(data)
+        self._begin_calls()
+
+    def pause_writing(self) -> None:
+        self._answers_wait = True
+
+    def resume_writing(self) -> None:
+        self._answers_wait = False
+        self._begin_calls()
+
+    def _begin_calls(self) -> None:
+        try:
+            while self._is_ready and (call := self._frames.next()) is not None:
+                self._begin(call)
+        except (wire.FrameTooLarge, ValueError) as error:
+            log.warning("index_call_rejected", error=str(error))
+            self._transport.close()
+        if self._is_ready == self._is_paused and not self._transport.is_closing():
+            self._is_paused = not self._is_ready
+            (self._transport.pause_reading if self._is_paused else self._transport.resume_reading)()
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._in_progress < MAX_CALLS_IN_PROGRESS and not self._answers_wait
+
+    def _begin(self, call: wire.Message) -> None:
+        self._in_progress += 1
+        carrying_out = asyncio.create_task(self._carry_out(call))
+        self._calls.add(carrying_out)
+        carrying_out.add_done_callback(self._end)
+
+    async def _carry_out(self, call: wire.Message) -> None:
+        framed = await self._answer(call)
+        if self._transport.is_closing():
+            log.info("index_caller_disconnected", verb=call.get("verb"))
+        else:
+            self._transport.write(framed)
+
+    def _end(self, carried_out: asyncio.Task[None]) -> None:
+        self._calls.discard(carried_out)
+        self._in_progress -= 1
+        self._begin_calls()
 
 
 async def _ask(index: SearchIndex, call: wire.Message) -> Any:
@@ -120,18 +175,6 @@ async def _ask(index: SearchIndex, call: wire.Message) -> Any:
         case verb:
             raise ValueError(f"no such call: {verb}")
     return None
-
-
-async def _calls(reader: asyncio.StreamReader) -> AsyncIterator[wire.Message]:
-    """Ends with the connection, or with data that is no call."""
-    while True:
-        try:
-            yield await wire.read_frame(reader)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
-        except (wire.FrameTooLarge, ValueError) as error:
-            log.warning("index_call_rejected", error=str(error))
-            return
 
 
 def _bind(path: Path) -> socket.socket:

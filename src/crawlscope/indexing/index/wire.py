@@ -1,11 +1,10 @@
 """The protocol of index calls between processes of one machine: length-prefixed msgpack frames."""
 
-import asyncio
 import struct
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 import msgpack
 import numpy as np
@@ -50,12 +49,32 @@ def frame(message: Message) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-async def read_frame(reader: asyncio.StreamReader) -> Message:
-    """Raises `IncompleteReadError` at the end of the stream, `FrameTooLarge` before reading the body."""
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    if length > MAX_FRAME_BYTES:
-        raise FrameTooLarge(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
-    return cast("Message", msgpack.unpackb(await reader.readexactly(length), strict_map_key=False))
+class Frames:
+    """Cuts the data that arrives on a connection into messages."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    def add(self, data: bytes) -> None:
+        self._received += data
+
+    def next(self) -> Message | None:
+        """None before all of a message is there. Raises `FrameTooLarge` as soon as its length is known, and
+        `ValueError` for data that is no message."""
+        if len(self._received) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._received)
+        if length > MAX_FRAME_BYTES:
+            raise FrameTooLarge(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
+        end = _LENGTH.size + length
+        if len(self._received) < end:
+            return None
+        with memoryview(self._received) as received, received[_LENGTH.size : end] as body:
+            message = msgpack.unpackb(body, strict_map_key=False)
+        del self._received[:end]
+        if not isinstance(message, dict):
+            raise ValueError("a frame that is no message")  # noqa: TRY004 - like other unreadable data
+        return message
 
 
 def pack_error(error: CrawlscopeError) -> list[str]:
