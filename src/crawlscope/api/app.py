@@ -57,6 +57,7 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         openapi_url=None,
         responses=errors.ANSWERS,
         lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # `RequestRecorder` does this
     )
     app.state.parts = parts
     app.state.keys = Keys(parts.database)
@@ -77,11 +78,11 @@ def create_app(parts: Parts, stopping: asyncio.Event | None = None) -> FastAPI:
         app.add_middleware(middleware)
     errors.install(app)
     for router in (
-        webhooks.router,
+        webhooks.router,  # the first ones are found first
+        index.router,
         crawls.router,
         crawls.ledger,
         export.router,
-        index.router,
         index.documents,
         metrics.router,
         events.router,

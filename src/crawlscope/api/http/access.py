@@ -166,18 +166,18 @@ class BodyLimit:
         announced = request.headers.get("content-length", "")
         size = int(announced) if announced.isdecimal() else 0
         received = 0
-        too_large = HTTPException(
-            413, f"the body is larger than {limit} bytes; raise CRAWLSCOPE_MAX_BODY_BYTES to accept it"
-        )
 
         async def receive_some() -> Message:
             nonlocal received
-            if size > limit:
-                raise too_large
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise too_large
+            message: Message = {}
+            if size <= limit:
+                message = await receive()
+                received += len(message.get("body", b""))
+            if max(size, received) > limit:
+                raise HTTPException(
+                    413,
+                    f"the body is larger than {limit} bytes; raise CRAWLSCOPE_MAX_BODY_BYTES to accept it",
+                )
             return message
 
         await self._app(scope, receive_some, send)

@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 
 from crawlscope.api.http.parameters import ServiceParts
 from crawlscope.core.backoff import retry_context
@@ -43,14 +46,35 @@ class WithinMemory(APIRoute):
         return handle_within_memory
 
 
+class Search(APIRoute):
+    """Leaves a request to FastAPI only if its body is wrong: reading it here takes a third of the time."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_search(request: Request) -> Response:
+            if request.headers.get("content-type") != "application/json":
+                return await handle(request)
+            try:
+                asked = SearchRequest.model_validate_json(await request.body())
+            except (ValidationError, ClientDisconnect):
+                return await handle(request)
+            found = await search(asked, request.app.state.parts)
+            return Response(to_json(found), media_type="application/json")
+
+        return handle_search
+
+
 router = APIRouter()
 documents = APIRouter(route_class=WithinMemory)
 
 
-@router.post("/api/search", tags=["search"])
 async def search(request: SearchRequest, parts: ServiceParts) -> SearchResponse:
     """Searches pages; each result is a page, with its best passage in `text`."""
     return await parts.host.require_index().search.search(request)
+
+
+router.add_api_route("/api/search", search, methods=["POST"], tags=["search"], route_class_override=Search)
 
 
 @documents.post("/api/documents", tags=["index"])
