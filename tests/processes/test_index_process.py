@@ -64,8 +64,8 @@ async def test_a_process_that_is_killed_while_it_optimises_loses_nothing(tmp_pat
             child.wait()
             assert await size_once_it_answers(index) == MIN_TO_FREEZE - 99 * kills
             assert len((await index.query(None, BM25.encode_query("pear"), Filters(), 9)).bm25) == kills
-            await index.replace([make_document(f"https://h/{n}", *texts) for n in range(1_000, 1_010)])
-            await index.replace([IndexedDocument(f"https://h/{n}") for n in range(1_000, 1_010)])
+            await index.replace([make_document(f"https://h/{n}", *texts) for n in range(1_000, 1_005)])
+            await index.replace([IndexedDocument(f"https://h/{n}") for n in range(1_000, 1_005)])
     await remotes.aclose()
 
 

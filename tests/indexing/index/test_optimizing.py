@@ -104,6 +104,10 @@ async def test_while_chunks_come_fast_only_many_are_frozen_and_none_linked(
     in_haste = [each.is_linked for each in segments(folder) if not each.grows]
     for goal in Goal:
         await index.optimize(goal)
+    assert [each.is_linked for each in segments(folder) if not each.grows] == in_haste, "it lasts"
+    monkeypatch.setattr(index, "_in_haste_until", 0.0)
+    for goal in Goal:
+        await index.optimize(goal)
     await index.aclose()
     assert in_haste == ([False] if most == 1 else [])
     assert [each.is_linked for each in segments(folder) if not each.grows] == [True]
@@ -238,6 +242,18 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(Path, "rename", rename_or_die)
     yield left
     left.clear()
+
+
+async def test_a_copy_takes_no_more_space(folder: Path) -> None:
+    index = await opened_with(folder, "apple")
+    await index.aclose()
+    copy = await asyncio.to_thread(optimizing.make_copy, folder, Goal.FROZEN, segments(folder))
+    assert optimizing.bytes_on_disk(copy) < 1.1 * optimizing.bytes_on_disk(folder)
+    assert all(file.read_bytes() == (copy / file.relative_to(folder)).read_bytes() for file in files(folder))
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 async def test_a_kill_at_any_rename_loses_nothing(folder: Path, kills: list[int]) -> None:

@@ -27,6 +27,7 @@ from crawlscope.indexing.index.optimizing import Goal, Segment
 from crawlscope.indexing.index.port import (
     ChunkId,
     ChunkPayload,
+    ChunkText,
     Filters,
     Floats,
     Halves,
@@ -62,8 +63,11 @@ HALVES_AT_ONCE = 8
 FLUSH_AFTER_POINTS = 16_384
 """A flush takes up to 0.3 s for any number of points."""
 FLUSH_AFTER_SECONDS = 5.0
+OWN_FIELDS = tuple(ChunkText.__annotations__)
 MAX_CHUNKS_PER_SECOND = 500.0
 """Optimisations wait while more are written: they need the processors, and links cannot follow."""
+HASTE_SECONDS = 10.0
+"""They wait so long after it, because crawls follow each other, and what comes meanwhile is written twice."""
 RETRY_SECONDS = 600.0
 """After a failed optimisation, because the next one may fail as late."""
 
@@ -104,6 +108,7 @@ class EdgeIndex(SearchIndex):
         """Chunks since it was opened."""
         self._looked: dict[Goal, tuple[int, float]] = dict.fromkeys(Goal, (0, time.monotonic()))
         """`_writes` and the time at the last look whether an optimisation is due."""
+        self._in_haste_until = 0.0
         self._rebuilding: dict[Goal, list[Segment]] = {}
         self._changed: dict[Goal, set[str]] = {}
         """The URLs of what was written since the copy was made, for each optimisation in progress."""
@@ -254,10 +259,12 @@ class EdgeIndex(SearchIndex):
         )
 
     def _is_in_haste(self, goal: Goal) -> bool:
-        """Whether many chunks came since the last call."""
+        """Whether many chunks came since the last call, or a short time before."""
         (writes, at), now = self._looked[goal], time.monotonic()
         self._looked[goal] = self._writes, now
-        return self._writes - writes > MAX_CHUNKS_PER_SECOND * (now - at)
+        if self._writes - writes > MAX_CHUNKS_PER_SECOND * max(1.0, now - at):
+            self._in_haste_until = now + HASTE_SECONDS
+        return now < self._in_haste_until
 
     async def aclose(self) -> None:
         if self._closed:
@@ -318,7 +325,8 @@ class EdgeIndex(SearchIndex):
             async with self._writing:
                 await self._catch_up(new, goal)
                 new.close()
-                await self._in_turn(partial(_number_after, optimizing.newest_change(copy), self.path))
+                more = optimizing.newest_change(copy) - optimizing.newest_change(self.path)
+                await self._in_turn(partial(_pass_over, more))
                 optimizing.finish(self.path, goal)
                 await self._in_turn(self._reload)
         finally:
@@ -441,17 +449,21 @@ def _copy_chunks(url: str, start: int, to: engine.EdgeShard, shard: engine.EdgeS
     numbers = range(start, start + POINTS_PER_UPDATE)
     ids: list[int | UUID | str] = [UUID(bytes=chunk_id(url, number)) for number in numbers]
     found = shard.retrieve(ids, with_payload=True, with_vector=True)
-    points = [engine.Point(one.id, cast("Any", one.vector), one.payload) for one in found]
+    points, shared = list[engine.Point](), dict[str, Any]()
+    for one in found:
+        payload = one.payload or {}
+        own = {field: payload.pop(field) for field in OWN_FIELDS if field in payload}
+        points.append(engine.Point(one.id, cast("Any", one.vector), own))
+        shared = payload
     to.update(engine.UpdateOperation.upsert_points(points))
-    return len(points) == POINTS_PER_UPDATE
+    to.update(engine.UpdateOperation.set_payload([one.id for one in found], shared))
+    return len(found) == POINTS_PER_UPDATE
 
 
-def _number_after(change: int, path: Path, shard: engine.EdgeShard) -> None:
-    """Gives the next change of the shard a higher number than `change`: the engine would take it for old."""
-    shard.flush()
-    for _ in range(change - optimizing.newest_change(path)):
+def _pass_over(changes: int, shard: engine.EdgeShard) -> None:
+    """The next change gets a number that is higher by so many."""
+    for _ in range(changes):
         shard.update(engine.UpdateOperation.delete_points([]))
-    shard.flush()
 
 
 def _any_of(urls: Sequence[str]) -> engine.FieldCondition:

@@ -8,6 +8,8 @@ import qdrant_edge as engine
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, one_line
 from crawlscope.indexing.index.fields import BM25, DENSE, KEYWORD_FIELDS, PREFIX_FIELD
 
+SEGMENTS = "segments"
+"""The folder of its segments."""
 ON_DISK = engine.Memory.Cold
 """Read from mapped files. This applies to segments that are rebuilt: the one that grows is in memory."""
 PAYLOAD_INDEXES = {

@@ -6,11 +6,12 @@ long to build.
 """
 
 import asyncio
+import errno
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,7 @@ import numpy as np
 
 from crawlscope.core.errors import IndexUnusable
 from crawlscope.indexing.index import rebuilding
+from crawlscope.indexing.index.edge_shard import SEGMENTS
 from crawlscope.indexing.index.fields import BM25, DENSE
 from crawlscope.indexing.index.rebuilding import MAX_DELETED_SHARE
 
@@ -39,9 +41,10 @@ MIN_TO_LINK = 20_000
 """A query compares its vector with so many in 1.4 ms."""
 MAX_LINKED_CHUNKS = 200_000
 """The size of a segment: at its end, a rebuild takes 2 kB of memory a chunk."""
+COPIED_AT_ONCE = 1 << 20
 SPACE = 3
 """Free disk space that is needed, in sizes of the segments."""
-SEGMENTS, REPLACED = "segments", "replaced"
+REPLACED = "replaced"
 NEVER_CHANGED = (
     "matrix.dat",
     "page_*.dat",
@@ -61,9 +64,6 @@ NEIGHBOURS = {Goal.FROZEN: 0, Goal.LINKED: 16}
 """Links of a chunk in the graph."""
 NICE = {Goal.FROZEN: 5, Goal.LINKED: 19}
 """Workers have 5: chunks come from them no faster than they are frozen."""
-POLICY = {Goal.FROZEN: "SCHED_BATCH", Goal.LINKED: "SCHED_IDLE"}
-"""Linux: neither interrupts a process that has just got a processor, and whatever wakes up interrupts the
-second."""
 
 
 @dataclass(frozen=True)
@@ -151,20 +151,45 @@ def make_copy(path: Path, goal: Goal, segments: Sequence[Segment]) -> Path:
     """
     copy = copy_of(path, goal)
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(path, copy, ignore=shutil.ignore_patterns(SEGMENTS))
+    shutil.copytree(path, copy, ignore=shutil.ignore_patterns(SEGMENTS), copy_function=_copy)
     for each in segments:
-        duplicate = shutil.copy2 if each.grows else _link_or_copy
+        duplicate = _copy if each.grows else _link_or_copy
         shutil.copytree(each.folder, copy / SEGMENTS / each.folder.name, copy_function=duplicate)
     (copy / REPLACED).write_text("\n".join(each.folder.name for each in segments))
     return copy
 
 
-def _link_or_copy(source: str, to: str) -> str:
+def _link_or_copy(source: str, to: str) -> None:
     if any(fnmatch(Path(source).name, name) for name in NEVER_CHANGED):
         with suppress(OSError):  # a file system without hard links
             os.link(source, to)
-            return to
-    return shutil.copy2(source, to)
+            return
+    _copy(source, to)
+
+
+def _copy(source: str, to: str) -> None:
+    """Leaves out what was never written: the files of a small segment have 200 MB, and are mostly holes."""
+    with Path(source).open("rb", buffering=0) as old, Path(to).open("wb", buffering=0) as new:
+        new.truncate(os.fstat(old.fileno()).st_size)
+        for start, stop in _data(old.fileno()):
+            old.seek(start)
+            new.seek(start)
+            while (left := stop - old.tell()) > 0:
+                new.write(old.read(min(COPIED_AT_ONCE, left)))
+
+
+def _data(file: int) -> Iterator[tuple[int, int]]:
+    """Starts and ends of the data between the holes of a file."""
+    stop = 0
+    while True:
+        try:
+            start = os.lseek(file, stop, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # there is none after this
+                raise
+            return
+        stop = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, stop
 
 
 def read_flags(path: Path) -> None:
@@ -176,7 +201,7 @@ def read_flags(path: Path) -> None:
 
 
 def newest_change(path: Path) -> int:
-    """The number of the last change of a shard, once it is flushed."""
+    """The number of the last change of a shard that was flushed."""
     files = (path / SEGMENTS).glob("*/segment.json")
     return max(json.loads(file.read_bytes())["version"] or 0 for file in files)
 
@@ -219,7 +244,7 @@ def clean_up(path: Path) -> None:
 
 
 def command(copy: Path, dimension: int, goal: Goal) -> tuple[str, ...]:
-    return (*COMMAND, str(copy), *map(str, (dimension, NEIGHBOURS[goal], NICE[goal], POLICY[goal])))
+    return (*COMMAND, str(copy), *map(str, (dimension, NEIGHBOURS[goal], NICE[goal])))
 
 
 async def optimize(copy: Path, dimension: int, goal: Goal, wanted: Callable[[], bool]) -> bool:

@@ -1,6 +1,6 @@
 """The program that rebuilds the segments of a shard as one.
 
-    python -m crawlscope.indexing.index.rebuilding FOLDER DIMENSION NEIGHBOURS NICE POLICY
+    python -m crawlscope.indexing.index.rebuilding FOLDER DIMENSION NEIGHBOURS NICE
 
 It loads little, because it starts often: NumPy and the like would take longer than it takes to rebuild some
 thousand chunks.
@@ -15,18 +15,18 @@ from pathlib import Path
 
 import qdrant_edge as engine
 
-from crawlscope.indexing.index.edge_shard import PAYLOAD_INDEXES, load
+from crawlscope.indexing.index.edge_shard import PAYLOAD_INDEXES, SEGMENTS, load
 
 MAX_DELETED_SHARE = 0.25
 PR_SET_PDEATHSIG = 1
 
 
-def main(path: str, dimension: str, neighbours: str, nice: str, policy: str) -> None:
+def main(path: str, dimension: str, neighbours: str, nice: str) -> None:
     with suppress(AttributeError):  # Linux only; elsewhere it ends after its work
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(int(nice))
     with suppress(AttributeError):  # Linux only; this also ends the short time slices of the index process
-        os.sched_setscheduler(0, getattr(os, policy), os.sched_param(0))
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     graph = engine.HnswIndexConfig(int(neighbours), 100, 10_000, max_indexing_threads=1)
     into_one = engine.EdgeOptimizersConfig(
         deleted_threshold=MAX_DELETED_SHARE,
@@ -44,7 +44,10 @@ def main(path: str, dimension: str, neighbours: str, nice: str, policy: str) -> 
         sys.exit("the engine lost chunks")
     shard.flush()
     shard.close()
-    os.sync()  # a power failure finds the copied files too
+    for file in Path(path, SEGMENTS).rglob("*"):  # a power failure finds all of them
+        opened = os.open(file, os.O_RDONLY)
+        os.fsync(opened)
+        os.close(opened)
 
 
 if __name__ == "__main__":
