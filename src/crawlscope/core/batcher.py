@@ -1,10 +1,13 @@
 """Work of concurrent callers in batches: what arrives while a batch is in progress shares the next one."""
 
 import asyncio
+import math
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from itertools import accumulate, chain
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from crawlscope.core.errors import DependencyError
 
@@ -20,22 +23,41 @@ def _no_more() -> bool:
     return False
 
 
-class _Call(Generic[Result]):
-    def __init__(self, items: int, done: asyncio.Future[list[Result]]) -> None:
+class _Call(Generic[Item, Result]):
+    def __init__(
+        self, items: Sequence[Item], weight: Callable[[Item], int], done: asyncio.Future[list[Result]]
+    ) -> None:
+        self.items = items
         self.done = done
-        self._results: list[Any] = [None] * items
-        self._missing = items
+        self.taken = 0
+        """So many items do not wait any more."""
+        self.weights = [*accumulate(map(weight, items), initial=0)]
+        """The weight of the items before each place."""
+        self._results: list[Any] = [None] * len(items)
+        self._missing = len(items)
 
-    def end_item(self, place: int, outcome: Result | Exception) -> None:
+    def end_items(self, place: int, outcomes: Sequence[Result | Exception]) -> None:
         if self.done.done():
             return
-        if isinstance(outcome, Exception):
-            self.done.set_exception(outcome)
+        if error := next((each for each in outcomes if isinstance(each, Exception)), None):
+            self.done.set_exception(error)
             return
-        self._results[place] = outcome
-        self._missing -= 1
+        self._results[place : place + len(outcomes)] = outcomes
+        self._missing -= len(outcomes)
         if not self._missing:
             self.done.set_result(self._results)
+
+
+class _Part(NamedTuple, Generic[Item, Result]):
+    """The items of a call from `start` to `end`."""
+
+    call: _Call[Item, Result]
+    start: int
+    end: int
+
+    @property
+    def items(self) -> Sequence[Item]:
+        return self.call.items[self.start : self.end]
 
 
 class Batcher(Generic[Item, Result]):
@@ -54,7 +76,7 @@ class Batcher(Generic[Item, Result]):
         *,
         max_items: int,
         weight: Callable[[Item], int] = _one,
-        max_weight: int | None = None,
+        max_weight: float = math.inf,
         concurrency: int = 1,
         enough: int = 1,
         more_to_come: Callable[[], bool] = _no_more,
@@ -69,8 +91,7 @@ class Batcher(Generic[Item, Result]):
         self._more_to_come = more_to_come
         self._linger_seconds = linger_seconds
         self._lingering: asyncio.TimerHandle | None = None
-        self._waiting: deque[tuple[Item, int, _Call[Result]]] = deque()
-        """With the place of the item in its call."""
+        self._waiting: deque[_Call[Item, Result]] = deque()
         self._in_progress: set[asyncio.Task[Exception | None]] = set()
 
     @property
@@ -87,13 +108,14 @@ class Batcher(Generic[Item, Result]):
         if not items:
             return []
         loop = asyncio.get_running_loop()
-        call = _Call[Result](len(items), loop.create_future())
-        self._waiting.extend((item, place, call) for place, item in enumerate(items))
+        call = _Call[Item, Result](items, self._weight, loop.create_future())
+        self._waiting.append(call)
         loop.call_soon(self._start)  # after the callers that are ready now have added theirs
         return await call.done
 
     def _start(self) -> None:
-        if not 0 < len(self._waiting) < self._enough or not self._more_to_come():
+        waiting = (len(call.items) - call.taken for call in self._waiting)
+        if not self._more_to_come() or not 0 < sum(waiting) < self._enough:
             self._start_batches()
         elif not self.is_full:
             self._stop_lingering()
@@ -112,52 +134,59 @@ class Batcher(Generic[Item, Result]):
             self._lingering.cancel()
             self._lingering = None
 
-    def _finish(
-        self, batch: Sequence[tuple[Item, int, _Call[Result]]], running: asyncio.Task[Exception | None]
-    ) -> None:
+    def _finish(self, batch: Sequence[_Part[Item, Result]], running: asyncio.Task[Exception | None]) -> None:
         self._in_progress.discard(running)
         if running.cancelled() or running.exception():
-            for _, _, call in batch:
-                call.done.cancel()
+            for part in batch:
+                part.call.done.cancel()
         self._start()
 
-    def _next(self) -> list[tuple[Item, int, _Call[Result]]]:
-        batch: list[tuple[Item, int, _Call[Result]]] = []
-        total = 0
-        while self._waiting and len(batch) < self._max_items:
-            item, place, call = self._waiting[0]
-            if not call.done.done():  # else another of its items failed, or its caller was cancelled
-                total += self._weight(item)
-                if batch and self._max_weight is not None and total > self._max_weight:
-                    break
-                batch.append((item, place, call))
-            self._waiting.popleft()
+    def _next(self) -> list[_Part[Item, Result]]:
+        batch: list[_Part[Item, Result]] = []
+        room, weight = self._max_items, self._max_weight
+        while self._waiting and room:
+            call = self._waiting[0]
+            if call.done.done():  # another of its items failed, or its caller was cancelled
+                self._waiting.popleft()
+                continue
+            start, last = call.taken, min(call.taken + room, len(call.items))
+            end = bisect_right(call.weights, call.weights[start] + weight, start + 1, last + 1) - 1
+            if end == start and batch:
+                break
+            end = max(end, start + 1)
+            batch.append(_Part(call, start, end))
+            room -= end - start
+            weight -= call.weights[end] - call.weights[start]
+            call.taken = end
+            if end == len(call.items):
+                self._waiting.popleft()
         return batch
 
-    async def _run(self, batch: list[tuple[Item, int, _Call[Result]]]) -> Exception | None:
+    async def _run(self, batch: Sequence[_Part[Item, Result]]) -> Exception | None:
         """Returns what the batch failed with."""
+        items = [*chain.from_iterable(part.items for part in batch)]
         try:
-            outcomes = await self._process([item for item, _, _ in batch])
-            ended = list(zip(batch, outcomes, strict=True))
+            outcomes = [each for each, _ in zip(await self._process(items), items, strict=True)]
         except Exception as error:  # noqa: BLE001 - the callers'
-            if len(batch) > 1 and not isinstance(error, DependencyError):
+            if len(items) > 1 and not isinstance(error, DependencyError):
                 return await self._run_alone(batch)
-            for _, place, call in batch:
-                call.end_item(place, error)
+            for part in batch:
+                part.call.end_items(part.start, [error])
             return error
-        for (_, place, call), outcome in ended:
-            call.end_item(place, outcome)
+        ended = 0
+        for call, start, end in batch:
+            call.end_items(start, outcomes[ended : (ended := ended + end - start)])
         return None
 
-    async def _run_alone(self, batch: list[tuple[Item, int, _Call[Result]]]) -> Exception | None:
+    async def _run_alone(self, batch: Sequence[_Part[Item, Result]]) -> Exception | None:
         """Each item that a caller still waits for, until a dependency is unavailable for all."""
         error = None
-        for each in batch:
-            _, place, call = each
-            if isinstance(error, DependencyError):
-                call.end_item(place, error)
-            elif not call.done.done():
-                error = await self._run([each])
+        for call, start, end in batch:
+            for place in range(start, end):
+                if isinstance(error, DependencyError):
+                    call.end_items(place, [error])
+                elif not call.done.done():
+                    error = await self._run([_Part(call, place, place + 1)])
         return error
 
 

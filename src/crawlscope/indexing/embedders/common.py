@@ -29,7 +29,7 @@ def counting_tokenizer(definition: str) -> Tokenizer:
 
 def encodable(text: str) -> str:
     """Replaces lone surrogates, which UTF-8 cannot encode, by question marks."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def normalised(vectors: Vectors, embedder: str) -> Vectors:

@@ -275,8 +275,8 @@ class HttpEmbedder:
 
     async def _embed_batch(self, batch: Sequence[_Text]) -> list[npt.NDArray[np.float32] | Exception]:
         """Halves a batch that is too large; one that fails otherwise is tried again page by page."""
-        for each in batch:
-            each.wait.end()
+        for wait in {each.wait for each in batch}:
+            wait.end()
         try:
             return list(await self._request(batch))
         except BatchTooLarge as refusal:
@@ -293,7 +293,8 @@ class HttpEmbedder:
         return [outcome for part in outcomes for outcome in part]
 
     async def _request(self, batch: Sequence[_Text]) -> Vectors:
-        texts, pages = [each.text for each in batch], dict.fromkeys(each.wait.trace for each in batch)
+        texts, waits = [each.text for each in batch], dict.fromkeys(each.wait for each in batch)
+        pages = dict.fromkeys(wait.trace for wait in waits)
         attributes = conventions.embedding_attributes(
             self._identity.embedder, self._identity.model, self._server.host, len(texts)
         )
@@ -338,4 +339,4 @@ async def learn_dimension(server: EmbeddingServer, dialect: Dialect) -> int:
 
 def _estimate_tokens(text: str) -> int:
     """Without a tokenizer: three bytes for a token are few in English and about right in Chinese."""
-    return len(text.encode()) // 3 + 2
+    return (len(text) if text.isascii() else len(text.encode())) // 3 + 2
