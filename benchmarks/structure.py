@@ -293,7 +293,10 @@ async def way_of_a_page() -> dict[str, Way]:
                 async with client as http, worker_running(settings):
                     await _send(http, "first")  # what happens once per process is not on a page's way
                     await _settled(http, "first")
-                    with patch.object(worker_job, "_index_page", traced_index_page):
+                    with (
+                        patch.object(worker_job, "_index_page", traced_index_page),
+                        patch.object(worker_job, "INLINE_CHARACTERS", 0),
+                    ):
                         with on(ways["endpoint"]):
                             await _send(http, "second")
                         await _settled(http, "second")

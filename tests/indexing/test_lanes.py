@@ -46,3 +46,23 @@ async def test_a_wait_for_other_work_has_a_name() -> None:
         assert await second == (3, 1)
         assert await first
     assert [each.operation_type for each in measured] == ["chunking_wait"]
+
+
+async def test_small_work_is_done_in_the_event_loop_between_its_turns() -> None:
+    lanes, turns, measured = Lanes(inline=10), 0, list[TimingContext]()
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count_turns())
+    with scope(collect=measured.append):
+        small = [lanes.compute(10, lambda: (threading.get_ident(), turns)) for _ in range(3)]
+        threads, at = zip(*await asyncio.gather(*small), strict=True)
+    counting.cancel()
+    assert {*threads} == {threading.get_ident()}
+    assert len({*at}) == 3, "one in each turn"
+    assert [each.operation_type for each in measured] == ["chunking_wait"] * 2
+    assert await lanes.compute(11, threading.get_ident) != threading.get_ident()

@@ -96,10 +96,10 @@ async def indexing_service(
 
 @asynccontextmanager
 async def worker_parts(
-    settings: Settings, database: Database, threads: int = 1
+    settings: Settings, database: Database, threads: int = 1, inline: int = 0
 ) -> AsyncIterator[WorkerParts]:
     words = WordCounts(database)
-    opened = OpenGenerations(settings, indexes_of(settings), Bm25Encoder(), threads, words)
+    opened = OpenGenerations(settings, indexes_of(settings), Bm25Encoder(), threads, words, inline)
     try:
         await opened.ensure_serving(database)
         indexing = IndexingService(database, opened)

@@ -101,7 +101,7 @@ class IndexEmbedder:
 
 
 class OpenGenerations:
-    """`threads` is for embedders that compute in this process."""
+    """`threads` is for embedders that compute in this process, `inline` for `Lanes`."""
 
     def __init__(
         self,
@@ -110,13 +110,14 @@ class OpenGenerations:
         bm25: Bm25Encoder,
         threads: int = 1,
         words: WordCounts | None = None,
+        inline: int = 0,
     ) -> None:
         self._settings = settings
         self._words = words
         self.indexes = indexes
         self._bm25 = bm25
         self._threads = threads
-        self._lanes = Lanes()
+        self._lanes = Lanes(inline)
         self._embedders: dict[str, IndexEmbedder] = {}
         """By the fingerprint of the recipe."""
         self._serving: Generation | None = None

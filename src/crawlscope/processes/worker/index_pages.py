@@ -33,6 +33,9 @@ MIN_BATCH = PAGES_AT_ONCE // 2
 """The others have work for the embedder until then."""
 REST_SECONDS = 0.0125
 """For each worker of the machine: together they look about 80 times a second for jobs, however many."""
+INLINE_CHARACTERS = 50_000
+"""Pages of up to so many are read in the event loop, in 10 ms at most. A thread and the loop take the
+interpreter from each other, which costs a tenth of the CPU time of a page."""
 OVERDUE_SECONDS = 180.0
 """How long a page may outlast its time limit before the process ends; a slow database takes less."""
 
@@ -90,7 +93,7 @@ async def index_pages(
     threads = os.cpu_count() or 1
     rest_seconds = settings.workers * REST_SECONDS
     async with (
-        worker_parts(settings, database, threads) as parts,
+        worker_parts(settings, database, threads, INLINE_CHARACTERS) as parts,
         worker_queue(database, INDEX_PAGE, PAGES_AT_ONCE, MIN_BATCH, rest_seconds) as queue,
         in_background(parts.reindexing.run(await queue.news_of(REINDEXING)), parts.words.run()),
     ):
