@@ -19,10 +19,6 @@ def _one(_: object) -> int:
     return 1
 
 
-def _no_more() -> bool:
-    return False
-
-
 class _Call(Generic[Item, Result]):
     def __init__(
         self, items: Sequence[Item], weight: Callable[[Item], int], done: asyncio.Future[list[Result]]
@@ -61,8 +57,7 @@ class _Part(NamedTuple, Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """A batch that may start waits until it has `enough` items, for `linger_seconds` after the last one at
-    most, and only while `more_to_come`. So a lone item is a batch of its own, at once.
+    """A lone item is a batch of its own, at once.
 
     `process` returns a result, or an exception for its caller, for each item in order. If it raises, it gets
     each item of the batch alone, so that one bad item does not fail the others; a `DependencyError` goes to
@@ -78,19 +73,12 @@ class Batcher(Generic[Item, Result]):
         weight: Callable[[Item], int] = _one,
         max_weight: float = math.inf,
         concurrency: int = 1,
-        enough: int = 1,
-        more_to_come: Callable[[], bool] = _no_more,
-        linger_seconds: float = 0.0,
     ) -> None:
         self._process = process
         self._max_items = max_items
         self._weight = weight
         self._max_weight = max_weight
         self._concurrency = concurrency
-        self._enough = enough
-        self._more_to_come = more_to_come
-        self._linger_seconds = linger_seconds
-        self._lingering: asyncio.TimerHandle | None = None
         self._waiting: deque[_Call[Item, Result]] = deque()
         self._in_progress: set[asyncio.Task[Exception | None]] = set()
 
@@ -114,25 +102,10 @@ class Batcher(Generic[Item, Result]):
         return await call.done
 
     def _start(self) -> None:
-        waiting = (len(call.items) - call.taken for call in self._waiting)
-        if not self._more_to_come() or not 0 < sum(waiting) < self._enough:
-            self._start_batches()
-        elif not self.is_full:
-            self._stop_lingering()
-            loop = asyncio.get_running_loop()
-            self._lingering = loop.call_later(self._linger_seconds, self._start_batches)
-
-    def _start_batches(self) -> None:
-        self._stop_lingering()
         while len(self._in_progress) < self._concurrency and (batch := self._next()):
             running = asyncio.create_task(self._run(batch))
             self._in_progress.add(running)
             running.add_done_callback(partial(self._finish, batch))
-
-    def _stop_lingering(self) -> None:
-        if self._lingering is not None:
-            self._lingering.cancel()
-            self._lingering = None
 
     def _finish(self, batch: Sequence[_Part[Item, Result]], running: asyncio.Task[Exception | None]) -> None:
         self._in_progress.discard(running)

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawlscope.core.batcher import Batcher
 from crawlscope.core.errors import CrawlscopeError, PageError
+from crawlscope.core.gathering import Gathering
 from crawlscope.core.in_thread import in_thread
 from crawlscope.core.values import arrays, storable
 from crawlscope.core.vocabulary import OperationType, PageState
@@ -57,8 +58,10 @@ MAX_PAGES = 16
 """Per transaction."""
 ENOUGH_PAGES = 8
 """So many pages are stored together while more are on their way: of two, each costs a sixth more."""
-LINGER_SECONDS = 0.1
-"""How long the pages that are ready wait for another one at most."""
+PAUSE_SECONDS = 0.1
+PATIENCE = 0.25
+"""Pages that are ready wait for another one so long at most, or for this share of the time that their
+preparation took: with the model of this computer that is seconds, because 16 pages share it."""
 MANY_CHUNKS = 128
 """A page with more is stored alone."""
 _ENDED_COLUMNS = (
@@ -217,14 +220,9 @@ class PageIndexer:
             concurrency=2,
         )
         self._preparing = 0
-        """Pages on their way to `_stores`."""
-        self._stores = Batcher(
-            self._store_all,
-            max_items=MAX_PAGES,
-            enough=ENOUGH_PAGES,
-            more_to_come=lambda: self._preparing > 0,
-            linger_seconds=LINGER_SECONDS,
-        )
+        """Pages on their way to `_ready`."""
+        self._ready = Gathering(ENOUGH_PAGES, lambda: self._preparing > 0, PAUSE_SECONDS)
+        self._stores = Batcher(self._store_all, max_items=MAX_PAGES)
         self._stores_alone = Batcher(self._store_all, max_items=1, concurrency=2)
         self._ends = Batcher[EndedAttempt, None](
             lambda ended: database.run(partial(end_claimed, ended=ended)), max_items=MAX_PAGES
@@ -287,9 +285,13 @@ class PageIndexer:
                     )
                 finally:
                     self._preparing -= 1
+                    self._ready.look()
                 # A large page would delay others, and one that failed before may be the cause.
                 alone = page.past or len(prepared.document.texts) > MANY_CHUNKS
                 stores = self._stores_alone if alone else self._stores
+                if not alone and self._preparing:
+                    with TimingContext(OperationType.EMBEDDING_WAIT, "wait_for_pages"):
+                        await self._ready.wait(PATIENCE * whole.duration_ms / 1000)
                 with TimingContext(OperationType.QDRANT, "index_chunks") as storing:
                     await stores.add(_Prepared(page, prepared, (*measured,), (storing, whole)))
 
