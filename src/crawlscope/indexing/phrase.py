@@ -56,7 +56,12 @@ class Phrase:
 
     def _may_be_in(self, folded: str) -> bool:
         """False for most texts, and ten times as fast."""
-        return bool(self.words) and all(map(folded.__contains__, self.words))
+        return bool(self.words) and all(map(folded.__contains__, self._longest_first))
+
+    @cached_property
+    def _longest_first(self) -> list[str]:
+        """The longer a word, the fewer texts contain it."""
+        return sorted(self.words, key=len, reverse=True)
 
 
 def _folded(text: str) -> str:
