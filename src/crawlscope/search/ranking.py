@@ -4,7 +4,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from math import inf
+from operator import neg
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -46,7 +48,9 @@ class Found:
         """The places of the hits of each page."""
         for place, (_, _, document) in enumerate(hits):
             self.places[document].append(place)
-        self.scores = {document: hits[places[0]].score for document, places in self.places.items()}
+        self.first = {document: places[0] for document, places in self.places.items()}
+        """The place of the best chunk of each page."""
+        self.scores = {document: hits[place].score for document, place in self.first.items()}
         """The score of the best chunk of each page."""
 
     @cached_property
@@ -60,10 +64,8 @@ class Found:
 
     def chunks(self, document: DocumentKey) -> dict[ChunkId, float]:
         """The score of each chunk of a page."""
-        if document not in self.scores:
-            return {}
-        hits = [self.hits[place] for place in self.places[document]]
-        return {one: score for one, score, _ in hits}
+        places = self.places[document] if document in self.first else ()
+        return {hit.id: hit.score for hit in map(self.hits.__getitem__, places)}
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,22 @@ class Ranking:
     bm25: Found
     dense: Found
     score: Score
-    _chunks: dict[DocumentKey, list[Hit]] = field(default_factory=dict)
+    _chunks: dict[tuple[DocumentKey, frozenset[ChunkId]], list[Hit]] = field(default_factory=dict)
 
-    def chunks(self, document: DocumentKey) -> list[Hit]:
-        """All chunks that were found of a page, best first, each with its score in both halves together."""
-        if document not in self._chunks:
+    def chunks(self, document: DocumentKey, first: frozenset[ChunkId]) -> list[Hit]:
+        """All chunks that were found of a page, best first, each with its score in both halves together.
+
+        Those of `first` come before all others.
+        """
+        known = self._chunks.get((document, first))
+        if known is None:
             bm25, dense = self.bm25.chunks(document), self.dense.chunks(document)
             scored = sorted((-self.score(bm25.get(one), dense.get(one)), one) for one in bm25 | dense)
-            self._chunks[document] = [Hit(one, -negative, document) for negative, one in scored]
-        return self._chunks[document]
+            known = [Hit(one, -negative, document) for negative, one in scored]
+            if first:
+                known.sort(key=lambda hit: hit.id not in first)
+            self._chunks[document, first] = known
+        return known
 
 
 class RankedPage(NamedTuple):
@@ -89,7 +98,7 @@ class RankedPage(NamedTuple):
     score: float
     ranking: Ranking
     rerank_score: float | None = None
-    first: Collection[ChunkId] = ()
+    first: frozenset[ChunkId] = frozenset()
     """Chunks to show before all others."""
 
     @property
@@ -102,8 +111,7 @@ class RankedPage(NamedTuple):
 
     @property
     def chunks(self) -> list[Hit]:
-        chunks = self.ranking.chunks(self.document)
-        return sorted(chunks, key=lambda hit: hit.id not in self.first) if self.first else chunks
+        return self.ranking.chunks(self.document, self.first)
 
 
 def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -> list[RankedPage]:
@@ -121,20 +129,11 @@ def rank_pages(halves: Halves, mode: Mode, dense_weight: float = DENSE_WEIGHT) -
     score: Score = better
     if mode == "hybrid":
         score = Fusion.of(_half(bm25), _half(dense), dense_weight).score
-    behind = [len(halves.bm25) + len(halves.dense)]
-    by_bm25, by_dense = bm25.scores.get, dense.scores.get
-    in_bm25, in_dense = bm25.places.get, dense.places.get
-    ranked = sorted(
-        [
-            (
-                -score(by_bm25(document), by_dense(document)),
-                min(in_bm25(document, behind)[0], in_dense(document, behind)[0]),
-                document,
-            )
-            for document in bm25.scores | dense.scores
-        ]
-    )
-    ranking = Ranking(bm25, dense, score)
+    ranking, documents = Ranking(bm25, dense, score), [*(bm25.scores | dense.scores)]
+    scores = map(score, map(bm25.scores.get, documents), map(dense.scores.get, documents))
+    behind = repeat(len(halves.bm25) + len(halves.dense))
+    places = map(min, map(bm25.first.get, documents, behind), map(dense.first.get, documents, behind))
+    ranked = sorted(zip(map(neg, scores), places, documents, strict=True))
     return [RankedPage(document, -negative, ranking) for negative, _, document in ranked]
 
 
@@ -160,11 +159,11 @@ def lift_pages(pages: Sequence[RankedPage], chunks: Collection[Hit]) -> list[Ran
     if not chunks:
         return list(pages)
     best = max(page.score for page in pages)
-    documents, ids = {hit.document for hit in chunks}, {hit.id for hit in chunks}
+    documents, ids = {hit.document for hit in chunks}, frozenset(hit.id for hit in chunks)
     lifted, others = list[RankedPage](), list[RankedPage]()
     for page in pages:
         if page.document in documents:
-            lifted.append(page._replace(score=best, first={*page.first, *ids}))
+            lifted.append(page._replace(score=best, first=page.first | ids))
         else:
             others.append(page)
     return [*lifted, *others]
@@ -174,6 +173,6 @@ def _half(found: Found) -> Half:
     """If these are all that have a score, the missing ones have none."""
     hits, near = found.hits, found.scores
     if len(hits) > WINDOW:
-        near = {document: near[document] for document, places in found.places.items() if places[0] < WINDOW}
+        near = {document: near[document] for document, place in found.first.items() if place < WINDOW}
     last = hits[:WINDOW][-1].score if hits else 0.0
     return Half(near, min(0.0, last) if len(hits) < WINDOW else last)

@@ -31,10 +31,10 @@ def make_results(
     chunks = [
         [
             payloads[hit.id]
-            for hit in page.chunks[:MAX_HIGHLIGHTS]
-            if hit.id in payloads and hit.score >= MIN_HIGHLIGHTED_SHARE * page.chunks[0].score
+            for hit in found[:MAX_HIGHLIGHTS]
+            if hit.id in payloads and hit.score >= MIN_HIGHLIGHTED_SHARE * found[0].score
         ]
-        for page in pages
+        for found in [page.chunks for page in pages]
     ]
     highlighter = Highlighter(words, (chunk for each in chunks for chunk in each))
     return [
