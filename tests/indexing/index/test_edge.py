@@ -8,9 +8,10 @@ import pytest
 import qdrant_edge as engine
 
 from crawlscope.core.errors import IndexUnavailable, IndexUnusable
-from crawlscope.indexing.index import optimizing
+from crawlscope.indexing.index import edge, optimizing
 from crawlscope.indexing.index.edge import POINTS_PER_UPDATE, EdgeIndex
 from crawlscope.indexing.index.edge_folders import EdgeIndexes
+from crawlscope.indexing.index.edge_shard import sync
 from crawlscope.indexing.index.optimizing import Goal
 from crawlscope.indexing.index.port import Filters, document_key
 from tests.indexing.index.chunks import BM25, DIMENSION, direction, make_document
@@ -165,6 +166,28 @@ async def test_writes_are_flushed_after_a_while(folder: Path, monkeypatch: pytes
     before = flushed_bytes(folder)
     await index.replace([make_document("https://h/", "apple")])
     await asyncio.wait_for(grown(folder, before), 60)
+    await index.aclose()
+
+
+async def test_only_the_log_is_flushed_while_chunks_come(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = list[str]()
+
+    def note(path: Path) -> None:
+        sync(path)
+        synced.append(path.name)
+
+    monkeypatch.setattr(edge, "FLUSH_AFTER_SECONDS", 0.3)
+    monkeypatch.setattr(edge, "sync", note)
+    index = EdgeIndex.open(folder, DIMENSION)
+    before = flushed_bytes(folder)
+    async with asyncio.timeout(60):
+        while not synced:
+            await index.replace([make_document("https://h/", "apple")])
+            await asyncio.sleep(0.01)
+        assert (synced, flushed_bytes(folder)) == (["wal"], before)
+        await grown(folder, before)
     await index.aclose()
 
 

@@ -21,7 +21,7 @@ from crawlscope.core.batcher import Batcher
 from crawlscope.core.batches import batches
 from crawlscope.core.errors import IndexUnavailable, one_line
 from crawlscope.indexing.index import optimizing
-from crawlscope.indexing.index.edge_shard import load
+from crawlscope.indexing.index.edge_shard import LOG, load, sync
 from crawlscope.indexing.index.fields import BM25, DENSE, PREFIX_FIELD
 from crawlscope.indexing.index.optimizing import Goal, Segment
 from crawlscope.indexing.index.port import (
@@ -61,8 +61,9 @@ URLS_PER_UPDATE = 32
 HALVES_AT_ONCE = 8
 """Four queries that share one pass over the dense vectors take two thirds of their time."""
 FLUSH_AFTER_POINTS = 16_384
-"""A flush takes up to 0.3 s for any number of points."""
+"""A flush takes up to 0.3 s for any number of points, in which the engine holds the interpreter."""
 FLUSH_AFTER_SECONDS = 5.0
+"""The log of the changes is on the disk so soon, and all files if nothing else was written."""
 OWN_FIELDS = tuple(ChunkText.__annotations__)
 MAX_CHUNKS_PER_SECOND = 500.0
 """Optimisations wait while more are written: they need the processors, and links cannot follow."""
@@ -90,7 +91,7 @@ class EdgeIndex(SearchIndex):
     """Owns its folder: a second process cannot open it.
 
     A write is in the engine's write-ahead log when it returns, so it survives a crash of the process. It
-    survives a power failure once flushed, a few seconds later.
+    survives a power failure once the log is on the disk, a few seconds later.
 
     Chunks are in memory, and queries take time in proportion to their number, until `optimize`.
 
@@ -114,7 +115,7 @@ class EdgeIndex(SearchIndex):
         """The URLs of what was written since the copy was made, for each optimisation in progress."""
         self._not_before = dict.fromkeys(Goal, 0.0)
         self._unflushed = 0
-        self._flush_timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
         self._closed = False
         self._halves = Batcher[_Half, list[Hit]](self._ask, max_items=HALVES_AT_ONCE)
 
@@ -237,7 +238,7 @@ class EdgeIndex(SearchIndex):
                 segments = await asyncio.to_thread(optimizing.due, self.path, goal, others, in_haste)
                 if not segments or not optimizing.has_space(self.path, segments):
                     return
-                await self._in_turn(engine.EdgeShard.flush)
+                await self._flush()
                 copy = await asyncio.to_thread(optimizing.make_copy, self.path, goal, segments)
                 self._rebuilding[goal], self._changed[goal] = segments, set()
             if not await optimizing.optimize(copy, self._dimension, goal, lambda: not self._closed):
@@ -270,7 +271,8 @@ class EdgeIndex(SearchIndex):
         if self._closed:
             return
 
-        self._stop_flush_timer()
+        if self._flushing is not None:
+            self._flushing.cancel()
         try:
             self._call(engine.EdgeShard.flush)
         finally:
@@ -302,10 +304,8 @@ class EdgeIndex(SearchIndex):
             finally:  # also if only some of the changes were made
                 for changed in self._changed.values():
                     changed.update(urls)
-        if self._unflushed >= FLUSH_AFTER_POINTS:
-            self._flush()
-        elif self._flush_timer is None:
-            self._flush_timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_SECONDS, self._flush)
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush_later())
 
     async def _apply(self, changes: Iterator[Change]) -> None:
         reads = self._reads
@@ -325,6 +325,7 @@ class EdgeIndex(SearchIndex):
             async with self._writing:
                 await self._catch_up(new, goal)
                 new.close()
+                await asyncio.to_thread(sync, self.path)  # or searches would wait for the disk
                 more = optimizing.newest_change(copy) - optimizing.newest_change(self.path)
                 await self._in_turn(partial(_pass_over, more))
                 optimizing.finish(self.path, goal)
@@ -351,20 +352,22 @@ class EdgeIndex(SearchIndex):
         with suppress(AttributeError):  # glibc only, which keeps the memory of the segment that grew
             ctypes.CDLL(None).malloc_trim(0)
 
-    def _flush(self) -> None:
-        self._stop_flush_timer()
-        if self._closed:
-            return
-        self._unflushed = 0
+    async def _flush_later(self) -> None:
+        """Once nothing is written for a while, or much was: a flush holds up searches."""
         try:
-            self._call(engine.EdgeShard.flush)
-        except IndexUnavailable as error:
+            while True:
+                writes = self._writes
+                await asyncio.sleep(FLUSH_AFTER_SECONDS)
+                if writes == self._writes or self._unflushed >= FLUSH_AFTER_POINTS:
+                    return await self._flush()
+                await asyncio.to_thread(sync, self.path / LOG)
+        except (IndexUnavailable, OSError) as error:
             log.error("index_flush_failed", error=str(error))  # noqa: TRY400 - the reason says it all
 
-    def _stop_flush_timer(self) -> None:
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
+    async def _flush(self) -> None:
+        await asyncio.to_thread(sync, self.path)  # or searches would wait for the disk
+        self._unflushed = 0
+        await self._in_turn(engine.EdgeShard.flush)
 
 
 def _safely(call: Callable[P, Answer], *arguments: P.args, **named: P.kwargs) -> Answer:

@@ -1,6 +1,7 @@
 """Opens the engine's shard of an embedded index."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import qdrant_edge as engine
@@ -8,8 +9,8 @@ import qdrant_edge as engine
 from crawlscope.core.errors import CrawlscopeError, IndexUnavailable, IndexUnusable, one_line
 from crawlscope.indexing.index.fields import BM25, DENSE, KEYWORD_FIELDS, PREFIX_FIELD
 
-SEGMENTS = "segments"
-"""The folder of its segments."""
+SEGMENTS, LOG = "segments", "wal"
+"""Its folders."""
 ON_DISK = engine.Memory.Cold
 """Read from mapped files. This applies to segments that are rebuilt: the one that grows is in memory."""
 PAYLOAD_INDEXES = {
@@ -51,6 +52,18 @@ def load(
     except Exception as error:
         raise _refusal(path, dimension, error) from error
     return shard
+
+
+def sync(path: Path) -> None:
+    """Brings all files of a folder onto the disk, while the engine changes them."""
+    for folder, _, names in os.walk(path):
+        for name in [".", *names]:
+            with suppress(FileNotFoundError):  # a log file that the engine has just dropped
+                file = os.open(Path(folder, name), os.O_RDONLY)
+                try:
+                    os.fsync(file)
+                finally:
+                    os.close(file)
 
 
 def _refusal(path: Path, dimension: int, error: Exception) -> CrawlscopeError:

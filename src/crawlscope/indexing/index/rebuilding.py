@@ -15,7 +15,7 @@ from pathlib import Path
 
 import qdrant_edge as engine
 
-from crawlscope.indexing.index.edge_shard import PAYLOAD_INDEXES, SEGMENTS, load
+from crawlscope.indexing.index.edge_shard import PAYLOAD_INDEXES, SEGMENTS, load, sync
 
 MAX_DELETED_SHARE = 0.25
 PR_SET_PDEATHSIG = 1
@@ -44,10 +44,7 @@ def main(path: str, dimension: str, neighbours: str, nice: str) -> None:
         sys.exit("the engine lost chunks")
     shard.flush()
     shard.close()
-    for file in Path(path, SEGMENTS).rglob("*"):  # a power failure finds all of them
-        opened = os.open(file, os.O_RDONLY)
-        os.fsync(opened)
-        os.close(opened)
+    sync(Path(path, SEGMENTS))  # a power failure finds all of them
 
 
 if __name__ == "__main__":
