@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from crawlscope.indexing.chunk import WordCounter, split, token_counter
+from crawlscope.indexing.chunk import PartCounter, WordCounter, split, token_counter
 from crawlscope.indexing.embedders.common import load_minilm_tokenizer
 
 TOKENIZER = load_minilm_tokenizer()
@@ -199,6 +199,17 @@ def test_counting_word_by_word_is_counting(text: str) -> None:
     """Control characters are left out: cleaned text has none."""
     assert WordCounter(TOKENIZER, in_parts=False)(text) == count(text)
     assert WordCounter(TOKENIZER, in_parts=True)(text) == count(text)
+
+
+@given(st.lists(BLOCKS, max_size=12).map("".join), st.data())
+def test_parts_of_a_text_count_as_they_do_alone(text: str, data: st.DataObject) -> None:
+    counter = WordCounter(TOKENIZER, in_parts=True)
+    parts, places = PartCounter(text, counter), st.integers(0, len(text))
+    lines = [0, *(found.end() for found in re.finditer("\n", text)), len(text)]
+    for _ in range(4):
+        start, end = data.draw(places | st.sampled_from(lines)), data.draw(places | st.sampled_from(lines))
+        for part in (text[start:end], text[start:end].rstrip("\n")):
+            assert parts(part) == counter(part)
 
 
 def test_a_tokenizer_whose_words_are_more_than_their_parts_counts_whole_words() -> None:

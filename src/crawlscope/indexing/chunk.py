@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import accumulate
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -77,10 +78,11 @@ def split(text: str, tokenizer: Tokenizer, max_tokens: int) -> list[Chunk]:
 class _Cutter:
     def __init__(self, text: str, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._text = text
-        self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._max_characters = max_tokens * _MAX_CHARACTERS_PER_TOKEN
-        self._counter = token_counter(tokenizer)
+        self._counter = self._part_counter = token_counter(tokenizer)
+        if isinstance(self._counter, WordCounter):
+            self._part_counter = PartCounter(text, self._counter)
 
     def spans(self) -> Iterator[_Span]:
         place, small = 0, list[Block]()
@@ -116,7 +118,7 @@ class _Cutter:
         return spans
 
     def _cut_prose(self, start: int, end: int, max_tokens: int) -> Iterator[_Span]:
-        splitter = _splitter(self._tokenizer, max_tokens)
+        splitter = MarkdownSplitter.from_callback(self._part_counter, max_tokens)
         for offset, section in _sections(self._text[start:end]):
             for place, piece in splitter.chunk_indices(section):
                 first = start + offset + place
@@ -217,8 +219,8 @@ class _Cutter:
 class WordCounter:
     """Counts the tokens of a text as the sum over its words, and asks the tokenizer once for each word.
 
-    Remembers words and lines, because the splitter counts the same lines over and over. With `in_parts`,
-    a word is the sum over its parts between punctuation: a page has fewer new parts than new words.
+    Remembers words and lines. With `in_parts`, a word is the sum over its parts between punctuation: a page
+    has fewer new parts than new words.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, in_parts: bool) -> None:
@@ -228,10 +230,34 @@ class WordCounter:
             split_word = re.compile("|".join([*special, _PART])).findall
             parts = words
             words = Known(lambda word: sum(map(parts.__getitem__, split_word(word))), _MAX_WORDS_KEPT)
-        self._lines = Known[str, int](lambda line: sum(map(words.__getitem__, line.split())), _MAX_LINES_KEPT)
+        self.lines = Known[str, int](lambda line: sum(map(words.__getitem__, line.split())), _MAX_LINES_KEPT)
 
     def __call__(self, text: str) -> int:
-        return sum(map(self._lines.__getitem__, text.split("\n")))
+        return sum(map(self.lines.__getitem__, text.split("\n")))
+
+
+class PartCounter:
+    """Counts the tokens of parts of one text by sums over its lines: the splitter asks for the same lines
+    over and over, in parts that begin further and further down."""
+
+    def __init__(self, text: str, counter: WordCounter) -> None:
+        lines = text.split("\n")
+        starts = accumulate(map((1).__add__, map(len, lines)), initial=0)
+        sums = accumulate(map(counter.lines.__getitem__, lines), initial=0)
+        self._text, self._counter = text, counter
+        self._sums = dict(zip(starts, sums, strict=True))
+        """The number of tokens before each line, by the place of the line."""
+        self._start, self._before = 0, self._sums.get(0)
+
+    def __call__(self, part: str) -> int:
+        if not self._text.startswith(part, self._start):
+            start = self._text.find(part, self._start)
+            self._start = start if start >= 0 else self._text.index(part)
+            self._before = self._sums.get(self._start)
+        after = self._sums.get(self._start + len(part) + 1)
+        if self._before is None or after is None:
+            return self._counter(part)
+        return after - self._before
 
 
 @lru_cache(maxsize=4)
@@ -246,11 +272,6 @@ def token_counter(tokenizer: Tokenizer) -> Callable[[str], int]:
         if counter(probe) == whole(probe):
             return counter
     return whole
-
-
-@lru_cache(maxsize=16)
-def _splitter(tokenizer: Tokenizer, max_tokens: int) -> MarkdownSplitter:
-    return MarkdownSplitter.from_callback(token_counter(tokenizer), max_tokens)
 
 
 def _sections(text: str) -> Iterator[tuple[int, str]]:
