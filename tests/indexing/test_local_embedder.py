@@ -11,10 +11,13 @@ from pathlib import Path
 import crawlscope_minilm
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.settings import Settings
 from crawlscope.indexing.embedders import local, open_embedder
+from crawlscope.indexing.embedders.common import encodable
 from crawlscope.indexing.embedders.local import Floats, LocalEmbedder, MiniLm, split_names
 from crawlscope.indexing.embedders.port import EmbedderIdentity
 
@@ -64,6 +67,18 @@ async def test_texts_with_the_same_meaning_are_close(embedder: LocalEmbedder) ->
         ["how often is a job delivered?", "Jobs are delivered one or more times.", TEXTS[1]]
     )
     assert query @ near > 0.5 > 0.2 > query @ far
+
+
+MODEL = MiniLm()
+
+
+@given(st.text(max_size=40))
+@example("mergeScheduler of [SEP] x[MASK]y telefon\u0301o \u4f60\u597d a\u2028b \ufb01ne \u0130 \xdf")
+@example("a\x1cb a\x0bb a\x0cb a\x85b a\xa0b")
+@example("x" * 120 + " " + "y" * 99)
+def test_the_tokens_of_words_are_those_of_the_text(text: str) -> None:
+    text = encodable(text)
+    assert MODEL.ids(text) == MODEL.tokenizer.encode(split_names(text, MODEL._names)).ids
 
 
 class PlainMean(MiniLm):

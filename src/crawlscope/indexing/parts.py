@@ -33,8 +33,9 @@ _SCALE_BYTES = 2
 
 def sums_of_parts(tokens: Floats) -> Floats:
     """The sum of each part, from the weighted vectors of the tokens of a text."""
-    starts = range(0, len(tokens), PART_TOKENS)
-    return np.stack([tokens[start : start + PART_TOKENS].sum(axis=0) for start in starts])
+    whole = len(tokens) - len(tokens) % PART_TOKENS
+    sums: Floats = tokens[:whole].reshape(-1, PART_TOKENS, tokens.shape[1]).sum(axis=1)
+    return sums if whole == len(tokens) else np.vstack([sums, tokens[whole:].sum(axis=0)])
 
 
 def pack_parts(sums: Sequence[Floats], wholes: Floats) -> list[str]:

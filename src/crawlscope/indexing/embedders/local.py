@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -22,6 +23,7 @@ from tokenizers import Tokenizer
 from crawlscope.core.errors import SettingsError
 from crawlscope.core.fair_pool import FairThreadPool
 from crawlscope.core.in_thread import in_thread
+from crawlscope.core.known import Known
 from crawlscope.indexing.embedders.common import SPECIAL_TOKENS, encodable, load_minilm_tokenizer
 from crawlscope.indexing.embedders.models import LOCAL_MODELS, local_model
 from crawlscope.indexing.embedders.port import EmbedderIdentity, Vectors
@@ -34,8 +36,13 @@ SLOW_FUSION = "SkipLayerNormFusion"
 TEXTS_AT_ONCE = 256
 """Texts of a page whose parts are packed together: their sums take 10 kB each."""
 
+MAX_WORDS_KEPT = 20_000
+"""Their tokens take 4 MB."""
+
 Floats: TypeAlias = npt.NDArray[np.float32]
 
+_WORDS = re.compile(r"[^ \t\n\r\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+").findall
+"""As the tokenizer parts words: without some characters at which Python would part them, too."""
 _JOINED_WORDS = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z]{2})[A-Za-z0-9]*")
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 """In `parseHTMLPage` before `HTML` and `Page`; nowhere in `URLs`."""
@@ -63,7 +70,10 @@ class LocalModel(Protocol):
 
 
 class MiniLm:
-    """all-MiniLM-L6-v2: English. Opened in about 0.15 s."""
+    """all-MiniLM-L6-v2: English. Opened in about 0.15 s.
+
+    Its tokenizer looks at each word alone, so it is asked once for each.
+    """
 
     name = MODEL_NAME
     revision = MODEL_SHA256[:12]
@@ -77,9 +87,15 @@ class MiniLm:
         self._token_weights = _load_token_weights()
         self.tokenizer = load_minilm_tokenizer()
         self._names = frozenset(self.tokenizer.get_vocab())
+        [self._first, self._last] = self.tokenizer.encode("").ids
+        self._words = Known(self._ids_of_word, MAX_WORDS_KEPT)
 
     def ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(split_names(text, self._names)).ids
+        words = map(self._words.__getitem__, _WORDS(text))
+        return [self._first, *chain.from_iterable(words), self._last]
+
+    def _ids_of_word(self, word: str) -> list[int]:
+        return self.tokenizer.encode(split_names(word, self._names), add_special_tokens=False).ids
 
     def weights(self, ids: Sequence[int]) -> Floats:
         return self._token_weights[ids]
@@ -115,7 +131,7 @@ class LocalEmbedder:
         return self._model.max_tokens - SPECIAL_TOKENS
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        return self._stacked(await self._pool.map(lambda text: _mean(self._tokens(text)), texts))
+        return self._stacked(await self._pool.map(lambda text: _unit(self._tokens(text).sum(axis=0)), texts))
 
     async def embed_in_parts(self, texts: Sequence[str]) -> tuple[Vectors, list[str]]:
         rows, parts = list[Floats](), list[str]()
@@ -133,23 +149,21 @@ class LocalEmbedder:
         return np.stack(rows) if rows else np.empty((0, self._model.dimension), np.float32)
 
     def _with_sums(self, text: str) -> tuple[Floats, Floats]:
-        tokens = self._tokens(text)
-        return _mean(tokens), sums_of_parts(tokens)
+        sums = sums_of_parts(self._tokens(text))
+        return _unit(sums.sum(axis=0)), sums
 
     def _tokens(self, text: str) -> Floats:
         """The vectors of its tokens, each with its weight."""
         ids = self._model.ids(encodable(text))
         if len(ids) > self._model.max_tokens:
             ids = [*ids[: self._model.max_tokens - 1], ids[-1]]
-        hidden = np.asarray(self._model.run(ids), np.float32)[0]
-        weighted: Floats = self._model.weights(ids)[:, None] * hidden
-        return weighted
+        hidden: Floats = np.asarray(self._model.run(ids), np.float32)[0]
+        hidden *= self._model.weights(ids)[:, None]
+        return hidden
 
 
-def _mean(tokens: Floats) -> Floats:
-    """The mean of these vectors, scaled to length 1."""
-    total = tokens.sum(axis=0)
-    return np.asarray(total / np.linalg.norm(total), np.float32)
+def _unit(vector: Floats) -> Floats:
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
 def known_names(words: Iterable[str]) -> frozenset[str]:
