@@ -174,14 +174,14 @@ def _in_engine(documents: Sequence[bytes]) -> Steps:
 
 def _points(document: IndexedDocument, some: slice) -> list[engine.Point]:
     rows = zip(
-        *(document.ids[some], document.texts[some], document.dense[some].tolist(), document.sparse[some]),
+        *(document.ids[some], document.texts[some], document.dense[some], document.sparse[some]),
         strict=True,
     )
     return [
         engine.Point(
             one,
-            {DENSE: dense, BM25: engine.SparseVector(sparse.indices, sparse.values)},  # type: ignore[arg-type]  # lists
-            {"url": document.url, "text": text},
+            {DENSE: dense.data, BM25: engine.SparseVector(sparse.indices, sparse.values)},  # type: ignore[arg-type]  # lists
+            {"text": text},
         )
         for one, text, dense, sparse in rows
     ]
