@@ -144,6 +144,13 @@ class Database:
             async with self.engine.begin() as connection:
                 yield connection
 
+    @asynccontextmanager
+    async def statements(self) -> AsyncIterator[AsyncConnection]:
+        """Each statement is a transaction of its own: `BEGIN` and `COMMIT` would be two more."""
+        with translated_errors():
+            async with self.engine.connect() as connection:
+                yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Runs `work` in a transaction, and again when that lost against another one (deadlock)."""
         for attempt in range(1, MAX_ATTEMPTS + 1):

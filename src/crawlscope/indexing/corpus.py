@@ -75,7 +75,7 @@ class Corpus:
         words = {folded(found[0]) for found in words_of(query)} - self._known
         if not words:
             return []
-        async with self._database.transaction() as connection:
+        async with self._database.statements() as connection:
             known = await vocabulary.known_among(connection, self._generation_id, words)
         self._known = known if len(self._known) > MAX_REMEMBERED else self._known | known
         return sorted(words - known)
