@@ -60,9 +60,9 @@ def number_of_rows(table: Table) -> Select[int]:
     return select(number).where(ROW_COUNTS.c.table_name == table.name)
 
 
-async def merge_row_counts(connection: AsyncConnection) -> None:
-    """Any number of processes may do so at once."""
-    await connection.execute(_MERGE, {"max_changes": MAX_CHANGES})
+async def merge_row_counts(connection: AsyncConnection) -> int:
+    """Returns of how many tables. Any number of processes may do so at once."""
+    return (await connection.execute(_MERGE, {"max_changes": MAX_CHANGES})).rowcount
 
 
 async def recount_rows(connection: AsyncConnection, table: Table) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from crawlscope.timing.telemetry.meters import Totals
 from crawlscope.timing.telemetry.reports import add_totals
 from crawlscope.timing.telemetry.traces import Span
 
-INTERVAL_SECONDS = 5.0
+INTERVAL_SECONDS = 10.0
 
 
 async def count_ended_crawls(database: Database) -> None:

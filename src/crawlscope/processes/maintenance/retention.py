@@ -26,9 +26,10 @@ from crawlscope.timing.store import OPERATIONS, REQUESTS
 from crawlscope.timing.telemetry.reports import is_oldest
 from crawlscope.webhooks.retention import prune_bodies
 
-POLL_INTERVAL_SECONDS = 5.0
-OTHERS_INTERVAL_SECONDS = 20.0
-"""Between two looks of a process that is not the oldest."""
+BUSY_INTERVAL_SECONDS = 5.0
+"""While row counts were merged the last time."""
+IDLE_INTERVAL_SECONDS = 20.0
+"""Also between two looks of a process that is not the oldest."""
 HOURS_INTERVAL_SECONDS = 30.0
 PRUNING_INTERVAL_SECONDS = 3_600.0
 RETRY_SECONDS = 300.0
@@ -41,27 +42,25 @@ async def maintain_tables(settings: Settings, database: Database) -> None:
     """Runs until it is cancelled, in each process that writes: the oldest one alive does the work."""
     pruned_at = summed_up_at = -math.inf
 
-    async def merge_if_oldest(connection: AsyncConnection) -> bool:
-        oldest = await is_oldest(connection)
-        if oldest:
-            await merge_row_counts(connection)
-        return oldest
+    async def merge_if_oldest(connection: AsyncConnection) -> int | None:
+        return await merge_row_counts(connection) if await is_oldest(connection) else None
 
     async def maintain() -> float:
         nonlocal pruned_at, summed_up_at
-        if not await database.run(merge_if_oldest):
-            return OTHERS_INTERVAL_SECONDS
+        if (merged := await database.run(merge_if_oldest)) is None:
+            return IDLE_INTERVAL_SECONDS
+        interval_seconds = BUSY_INTERVAL_SECONDS if merged else IDLE_INTERVAL_SECONDS
         if time.monotonic() >= summed_up_at + HOURS_INTERVAL_SECONDS:
             while await database.run(sum_up_hours):
                 pass
             summed_up_at = time.monotonic()
         if time.monotonic() < pruned_at + PRUNING_INTERVAL_SECONDS:
-            return POLL_INTERVAL_SECONDS
+            return interval_seconds
         if pruned_at == -math.inf:
             await correct_row_counts(database)
         await _add_partitions_and_prune(settings, database)
         pruned_at = time.monotonic()
-        return POLL_INTERVAL_SECONDS
+        return interval_seconds
 
     await run_periodically(
         maintain,
