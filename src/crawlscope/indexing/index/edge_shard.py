@@ -55,15 +55,14 @@ def load(
 
 
 def sync(path: Path) -> None:
-    """Brings all files of a folder onto the disk, while the engine changes them."""
+    """Brings all files of a folder onto the disk, while the engine changes them.
+
+    With a new file comes its name. Some file systems refuse to do this for a folder.
+    """
     for folder, _, names in os.walk(path):
-        for name in [".", *names]:
-            with suppress(FileNotFoundError):  # a log file that the engine has just dropped
-                file = os.open(Path(folder, name), os.O_RDONLY)
-                try:
-                    os.fsync(file)
-                finally:
-                    os.close(file)
+        for name in names:
+            with suppress(FileNotFoundError), Path(folder, name).open("rb") as file:  # the engine drops logs
+                os.fsync(file)
 
 
 def _refusal(path: Path, dimension: int, error: Exception) -> CrawlscopeError:
