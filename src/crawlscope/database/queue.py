@@ -115,8 +115,9 @@ class SelectiveDriver(AsyncpgPoolDriver):
         await super().add_listener(channel, pass_on)
 
     def poll_now(self, channel: str) -> None:
-        """As if a notification had come."""
-        self._callbacks[channel](_insert_notification(channel))
+        """As if a notification had come. A manager that does not listen yet looks when it begins."""
+        if callback := self._callbacks.get(channel):
+            callback(_insert_notification(channel))
 
 
 def schema_installation() -> list[str]:

@@ -105,6 +105,13 @@ async def test_a_paused_queue_takes_no_job_and_then_as_many_as_it_may(database: 
     assert most == 4
 
 
+async def test_a_queue_may_be_resumed_before_it_works(database: Database) -> None:
+    async with worker_queue(database, INDEX_PAGE, 2) as queue:
+        queue.pause()
+        queue.resume()
+        assert queue.capacity == 2
+
+
 async def test_a_job_does_not_wait_for_a_whole_batch_of_capacity(database: Database) -> None:
     stopping, last = asyncio.Event(), asyncio.Event()
 
