@@ -37,7 +37,7 @@ MIN_TO_FREEZE_IN_HASTE = 25_000
 4.5 kB of memory a chunk, besides the 2 kB of the index process."""
 MAX_SMALL_SEGMENTS = 8
 """Each costs a query 0.3 ms, and the loading of the shard 12 MB of flags."""
-SMALL_CHUNKS = 5 * MIN_TO_FREEZE
+SMALL_CHUNKS = MIN_TO_FREEZE_IN_HASTE
 MIN_TO_LINK = 20_000
 """A query compares its vector with so many in 1.4 ms."""
 MAX_LINKED_CHUNKS = 100_000
