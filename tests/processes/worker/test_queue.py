@@ -112,6 +112,28 @@ async def test_a_queue_may_be_resumed_before_it_works(database: Database) -> Non
         assert queue.capacity == 2
 
 
+async def test_a_queue_may_be_paused_while_it_rests(database: Database) -> None:
+    stopping, done = asyncio.Event(), list[int]()
+
+    async def handle(job: Job, payload: Payload) -> None:
+        done.append(payload["number"])
+        if len(done) == 2:
+            stopping.set()
+
+    async with asyncio.timeout(60), worker_queue(database, INDEX_PAGE, 4, rest_seconds=0.5) as queue:
+        await enqueue_numbered(database, {"number": 0})
+        working = asyncio.create_task(queue.work(handle, stopping))
+        await eventually(lambda: done == [0])
+        await enqueue_numbered(database, {"number": 1})
+        await asyncio.sleep(0.05)
+        queue.pause()
+        await asyncio.sleep(1)
+        assert not working.done()
+        queue.resume()
+        await working
+    assert done == [0, 1]
+
+
 async def test_a_job_does_not_wait_for_a_whole_batch_of_capacity(database: Database) -> None:
     stopping, last = asyncio.Event(), asyncio.Event()
 

@@ -191,8 +191,10 @@ class WorkerQueue(QueueManager):
                     await self.shutdown.wait()
             if self.shutdown.is_set():
                 return
-            self._has_news = False
             wanted = min(self.capacity, batch_size)
+            if wanted <= 0:  # paused while it rested
+                continue
+            self._has_news = False
             jobs = await self.queries.dequeue(
                 batch_size=wanted,
                 entrypoints={QueueEntrypoint(self.job_type): EntrypointExecutionParameter(0)},
