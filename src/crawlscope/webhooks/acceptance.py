@@ -183,7 +183,7 @@ async def _note_checks(connection: AsyncConnection, new: Mapping[Received, Effec
     for each, effect in new.items():
         delivery, before, notes = each.delivery, effect.before, noted[each.delivery.crawl_id]
         # A new page, start or end of a crawl that had ended: it continued, and more may have been lost.
-        ended = before is not None and bool(before.ends or before.answers)
+        ended = before is not None and before.has_ended
         again = before is not None and (delivery.end in before.ends or delivery.action == "started")
         if ended and (effect.touched or again):
             notes.append(note_news)

@@ -38,6 +38,7 @@ MIN_TO_FREEZE_IN_HASTE = 25_000
 MAX_SMALL_SEGMENTS = 8
 """Each costs a query 0.3 ms, and the loading of the shard 12 MB of flags."""
 SMALL_CHUNKS = MIN_TO_FREEZE_IN_HASTE
+"""Those that were frozen in haste are merged only when they are linked: eight of them would take too long."""
 MIN_TO_LINK = 20_000
 """A query compares its vector with so many in 1.4 ms."""
 MAX_LINKED_CHUNKS = 100_000
